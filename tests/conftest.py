@@ -98,14 +98,6 @@ def few_images(n_train: int | None = 256, *, n_test: int | None = None):
         yield
 
 
-@pytest.fixture(scope="module")
-def few_test_images():
-    """The tests of a module evaluate on 120 images; scripts that run as processes take all of
-    them."""
-    with few_images(None, n_test=120):
-        yield
-
-
 @pytest.fixture(scope="session")
 def digit_networks(tmp_path_factory):
     """Two `resnet18_samewidth` trained for one epoch on some of the digits, by the script: their

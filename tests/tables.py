@@ -7,14 +7,13 @@ from typing import Any
 
 from src.choices.similarity import MEASURES
 from src.results.tables import to_record
-from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_row
+from tests.result_rows import probe_row, similarity_row, stitch_row
 
 STITCH = to_record(
     stitch_row(
         front_layer="x", end_layer="y", init="pinv", n_epochs=0, end_accuracy=0.9, n_images=360
     )
 )
-EVALUATION = to_record(evaluation_row(front_layer="x", end_layer="y", init="pinv", n_epochs=0))
 PROBE = to_record(probe_row())
 SIMILARITY = to_record(similarity_row()) | dict.fromkeys(MEASURES, "")
 

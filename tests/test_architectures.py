@@ -4,11 +4,8 @@ import itertools
 
 import pytest
 
-from src.results.architectures import architecture_pairs
-from src.results.grid_matrices import printed_matrices, rows_of_means
-from tests.commands import parse_matrix, run, says
+from src.results.grid_matrices import printed_matrices
 from tests.result_rows import stitch_row
-from tests.written_runs import write_run
 
 LAYERS = {
     "deep": {"a": 0.25, "b": 0.5, "c": 1.0},
@@ -52,39 +49,3 @@ def test_means_are_over_networks_of_one_pair_of_architectures():
     assert (across.rows, across.columns) == (["a", "b", "c"], ["a", "b"])
     assert across.values == [pytest.approx([0.2, 0.2])] * 3
     assert found[f"{method}, {flat} → {flat}"].values == [pytest.approx([0.1, 0.1])] * 2
-
-
-def test_one_architecture_has_no_title():
-    rows = [row for row in stitches() if "deep" not in (row.front_model_type, row.end_model_type)]
-    assert set(architecture_pairs(rows)) == {""}
-    (title,) = rows_of_means(rows)
-    assert says(title, "task loss matching", "mean of 12") and "→" not in title
-
-
-def test_verdicts_have_a_matrix_for_each_pair_of_architectures(tmp_path):
-    """Of equal names of layers, too."""
-    kinds = {"a": "resnet18", "b": "resnet18", "c": "resnet34"}
-    depth = {"resnet18": 0.5, "resnet34": 0.25}
-    for front, end in itertools.permutations(kinds, 2):
-        write_run(
-            tmp_path / "all" / f"{front}-{end}",
-            "0",
-            n_right=900,
-            metrics={
-                "front_relative_depth": depth[kinds[front]],
-                "end_relative_depth": depth[kinds[end]],
-            },
-            front_model_path=f"{front}.pt",
-            end_model_path=f"{end}.pt",
-            front_model_type=kinds[front],
-            end_model_type=kinds[end],
-        )
-    folders = sorted((tmp_path / "all").iterdir())
-    out, err = run("misc/verdict.py", *folders, "-o", "v.csv", cwd=tmp_path)
-    pairs = ("resnet18 → resnet18", "resnet18 → resnet34", "resnet34 → resnet18")
-    titles = [f"direct matching, {pair}" for pair in pairs]
-    assert not any(title in out for title in titles)
-    assert says(err, "--verbose", "pair of architectures")
-    out, _ = run("misc/verdict.py", *folders, "-o", "v.csv", "--verbose", cwd=tmp_path)
-    for title in titles:
-        assert parse_matrix(out, f"{title}, 2 pairs of networks").keys() == {("x", "y")}

@@ -128,11 +128,3 @@ def test_a_table_that_another_process_writes_is_refused(table, claim):
     end()
     run(*command_of(table), *SCRIPTS[table][1])
     assert not list(folder.glob(".*.lock"))
-
-
-def test_evaluations_by_two_detectors_share_a_table_and_wait_for_each_other(claim):
-    start, _ = claim
-    start(Path("results/r/skill.csv"))
-    command, _ = SCRIPTS["results/r/ood_evaluation_mahalanobis.csv"]
-    assert "is writing to results/r" in error_line(*command)
-    assert not list(Path("results/r").glob("ood_evaluation*"))

@@ -8,8 +8,6 @@ import torch
 
 import exec_eval
 from src import cli
-from src.ground.errors import UserError, unknown_name
-from src.models import MODEL_NAMES
 from tests.commands import says, start_code
 
 
@@ -21,21 +19,20 @@ def test_a_mistake_in_the_program_shows_its_traceback(capsys):
     assert "RuntimeError: oops" in capsys.readouterr().err
 
 
-def test_an_error_of_torch_that_a_user_can_mend_is_one_line(capsys):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+    ],
+)
+def test_an_error_of_torch_that_a_user_can_mend_is_one_line(error, capsys):
     def too_many(args):
-        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+        raise error
 
     assert cli.run(exec_eval.parser(), too_many, ["a", "b"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert says(line, "error: ", "memory of the GPU", "lower -b")
-
-
-def test_an_error_is_one_line_with_the_close_names_or_a_short_list():
-    assert str(UserError("a\nb\r\nc")) == "a b c"
-    close = str(unknown_name("model", "resnet19", MODEL_NAMES))
-    assert says(close, "model 'resnet19'", "resnet18 or ", "resnet152 or resnet101", "--help")
-    few = str(unknown_name("key", "x", ["size", "channels"]))
-    assert says(few, "unknown key 'x'", "known: size, channels")
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -8,7 +8,7 @@ import pytest
 from src.results.rank_curves import curves_of_pair
 from src.results.rank_measurements import read_measurements
 from src.values import Pair
-from tests.commands import caption_of, panels_of, read_csv, run, says
+from tests.commands import read_csv, run, says
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 
 STATISTICS = "misc/rank_statistics.py"
@@ -51,15 +51,7 @@ def tables(in_tmp_path) -> list[Path]:
 
 def test_prints_and_writes_both_tests(tables):
     out = run(STATISTICS, *tables[:3], "-o", "statistics.csv").out
-    correlations, _, places = out.partition("Specificity: ")
-    _, heading, first, *_ = correlations[correlations.index("cka | a.pt -- b.pt\n") :].splitlines()
-    assert heading.split() == ["ranks", "rho", "p", "tau", "p"]
-    assert first.split(maxsplit=6)[:6] == ["x", "x", "layer1", "3", "1", "1"]
-    assert "no p-values" in first
-    assert says(correlations, "mean rho -1.0000", "mean tau -1.0000")
-    halves = places.replace("; ", "\n")
-    assert says(halves, "layer2", "first in 1 of 2", "1.50")
-    assert says(halves, "layer1", "first in 2 of 2", "1.00")
+    assert says(out, "mean rho -1.0000", "mean tau -1.0000") and "no p-values" in out
     rows = read_csv("statistics.csv")
     found = {
         (row["measure"], row["setting"]): row["spearman"]
@@ -75,20 +67,8 @@ def test_prints_and_writes_both_tests(tables):
         ("stitching accuracy", stitch): "1.0",
         ("rank itself", stitch): "1.0",
     }
-    assert [
-        row["place"] for row in rows if (row["measure"], row["test"]) == ("pwcca", "specificity")
-    ] == ["1", "1", "2", "1"]
-
-
-def test_warns_of_mixed_alignments(in_tmp_path):
-    kinds = {("x", "x"): "positions", ("x", "y"): "average pool", ("y", "y"): "positions"}
-    rows = [
-        {"layer1": one, "layer2": two, "alignment": kind, "cka": 0.5, "pwcca": 0.5}
-        for (one, two), kind in kinds.items()
-    ]
-    printed, said = run(STATISTICS, write_table(in_tmp_path / "mixed.csv", SIMILARITY, *rows))
-    assert says(said, "warning: ", "specificity of pwcca", "alignments differ")
-    assert says(printed, "positions, average pool")
+    places = [row["place"] for row in rows if row["measure"] == "pwcca" and row["place"]]
+    assert places == ["1", "1", "2", "1"]
 
 
 def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
@@ -121,27 +101,3 @@ def test_functions_of_users_have_their_name_and_no_curve_without_values(tables, 
         curves = curves_of_pair(read_measurements([table]), Pair("x", "x"))
         assert curves == ({"own": dict.fromkeys(RANKS, 0.5)} if has_curve else {})
     assert says(capsys.readouterr().err, "no curve of the own at x", "below full rank")
-
-
-def test_probes_at_full_rank_alone_have_no_curve(tables, drawn_figures):
-    """exec_probe.py without -ranks."""
-    write_table(tables[1], PROBE, {"model": "a.pt", "rank": None, "accuracy": 0.9})
-    err = run(STATISTICS, *tables[:2], "-l", "x", "-o", "s.csv").err
-    (axes,) = drawn_figures["s.png"].axes
-    assert len(axes.lines) == 2  # CKA and PWCCA
-    assert says(err, "warning: no curve", "linear probe (accuracy) at x", "below full rank")
-
-
-def test_draws_a_panel_for_each_layer_with_a_caption(tables, drawn_figures, laid_out):
-    run(STATISTICS, *tables, "-o", "both.csv")
-    run(STATISTICS, *tables, "-l", "x", "-other", "y", "-o", "one.csv", "--title", "Layer x")
-    both, one = drawn_figures["both.png"], drawn_figures["one.png"]
-    assert list(panels_of(both)) == ["x", "y"]
-    assert list(panels_of(one)) == ["x → y"] and one.get_suptitle() == "Layer x"
-    assert says(caption_of(one), "At rank 1,", "linear CKA")
-
-
-def test_what_cannot_be_tested_gives_an_empty_table(in_tmp_path):
-    table = write_table(in_tmp_path / "one.csv", SIMILARITY, {"cka": 0.5})
-    run(STATISTICS, table, "-o", "s.csv")
-    assert read_csv("s.csv") == []

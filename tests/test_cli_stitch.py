@@ -43,32 +43,15 @@ def few():
         yield
 
 
-def test_a_run_of_many_pairs_has_few_files(tmp_path):
-    save_network(tmp_path / "cnn.pt", "small_cnn", n_channels=1, image_shape=(1, 8, 8))
-    networks = ["cnn.pt", "cnn.pt", "small_cnn", "small_cnn"]
-    layers = ",".join(f"pool{number}" for number in (1, 2, 3, 4))
-    run("exec_stitch.py", *networks, layers, layers, "rc2c_pre", *DM, cwd=tmp_path)
-    (folder,) = (tmp_path / "results").iterdir()
-    assert len(names_in(folder)) <= 8 and len(read_csv(folder / "grid.csv")) == 16
-
-
 def test_layout_of_a_run_is_that_of_the_public_code(digit_networks, tmp_path):
     pair = [*digit_networks, MODEL, MODEL, "layer3.0", "layer2.0", "rc2c_pre"]
     out = run("exec_stitch.py", *pair, *DM, "-dir", "a", cwd=tmp_path).out
     (folder,) = (tmp_path / "results" / "a").iterdir()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.\d{6}", folder.name)
-    written = {
-        "config.txt",
-        "summary.txt",
-        "final_model.pt",
-        "grid.csv",
-        "predictions.npz",
-        "run.json",
-    }
-    assert names_in(folder) == written
+    written = "config.txt summary.txt final_model.pt grid.csv predictions.npz run.json"
+    assert names_in(folder) == {*written.split()}
 
     public = DATA / "public_runs" / "det" / "2026-11-24_22-47-07.024491"
-    summary = (folder / "summary.txt").read_text()
     pattern = re.escape((public / "summary.txt").read_text())
     ours = {
         "models/det0\\.pt": digit_networks[0],
@@ -79,26 +62,16 @@ def test_layout_of_a_run_is_that_of_the_public_code(digit_networks, tmp_path):
         pattern = pattern.replace(theirs, re.escape(str(given)), 1)
     pattern = re.sub(r"Command:\\ .*", "Command: .*exec_stitch.py .*", pattern)
     pattern = re.sub(r"(\d+)\\\.(\d{5,})", r"\\d+\\.\\d+(e-\\d+)?", pattern)  # sparsities
-    pattern = re.sub(
-        r": ?\\ \d\\\.(\d{4})", r":\\ \\d\\.\\d{4}", pattern
-    )  # accuracy and differences
+    pattern = re.sub(r": ?\\ \d\\\.(\d{4})", r":\\ \\d\\.\\d{4}", pattern)  # the other numbers
+    summary = (folder / "summary.txt").read_text()
     assert re.fullmatch(pattern, summary), summary
-    ours, theirs = (read_json(path / "config.txt") for path in (folder, public))
-    assert theirs.keys() <= ours.keys()
-    assert (
-        ours["front_layer"] == "layer3.0" and ours["dataset"] == "digits" and ours["l1_coef"] == 0
-    )
-
+    config, theirs = (read_json(path / "config.txt") for path in (folder, public))
+    assert theirs.keys() <= config.keys() and config["front_layer"] == "layer3.0"
     accuracy = read_metrics(folder)["accuracy"]
-    assert (
-        out == f"Clean accuracy: {accuracy:.2%}\n"
-        and f"Clean accuracy: {accuracy:.4f} \n" in summary
-    )
-    state = load_state(folder / "final_model.pt")
-    assert {key: tuple(value.shape) for key, value in state.items()} == {
-        "transform.weight": (64, 64, 1, 1),
-        "transform.bias": (64,),
-    }
+    assert out == f"Clean accuracy: {accuracy:.2%}\n"
+    assert f"Clean accuracy: {accuracy:.4f} \n" in summary
+    shapes = {key: (*value.shape,) for key, value in load_state(folder / "final_model.pt").items()}
+    assert shapes == {"transform.weight": (64, 64, 1, 1), "transform.bias": (64,)}
 
 
 def test_numbers_are_those_of_the_saved_layer(stitch, digit_networks):
@@ -108,34 +81,30 @@ def test_numbers_are_those_of_the_saved_layer(stitch, digit_networks):
     layer.load_state_dict(load_state(folder / "final_model.pt"))
     test_set, train_set = (digit_images(train=train) for train in (False, True))
     ((x, labels),) = test_set.batches(len(test_set))
-    model = StitchedModel(front, end, layer, Pair("layer3.1", "layer1.0"))
+    ((matched, _),) = train_set.batches(64, indices=train_set.permutation(0)[:64])
     found = read_metrics(folder)
+
+    def residual_and_target(images):
+        target = end(images, until="layer1.0")
+        return (layer(front(images, until="layer3.1")) - target).square().sum(), target
+
     with torch.no_grad():
-        stitched, target = layer(front(x, until="layer3.1")), end(x, until="layer1.0")
-        assert found["accuracy"] == (model(x).argmax(1) == labels).double().mean().item()
-        assert found["front_accuracy"] == (front(x).argmax(1) == labels).double().mean().item()
-        assert found["end_accuracy"] == (end(x).argmax(1) == labels).double().mean().item()
-        difference = (stitched - target).square().sum() / target.square().sum()
-        assert found["representation_difference"] == pytest.approx(difference.item(), rel=1e-5)
-        ((x, _),) = train_set.batches(64, indices=train_set.permutation(0)[:64])
-        stitched, target = layer(front(x, until="layer3.1")), end(x, until="layer1.0")
-        residual, variation = (
-            (stitched - target).square().sum(),
-            (target - target.mean((0, 2, 3), True)).square().sum(),
-        )
-        assert found["matching_error"] == pytest.approx(
-            (residual / target.square().sum()).item(), rel=1e-4
-        )
-        assert found["r2_matched"] == pytest.approx(1 - (residual / variation).item(), abs=1e-5)
-        assert found["n_matched"] == 64 and 0 < found["matching_rank"] <= 65
+        logits = StitchedModel(front, end, layer, Pair("layer3.1", "layer1.0"))(x)
+        classes = {"stitched": logits, "front": front(x), "end": end(x)}
+        residual, target = residual_and_target(x)
+        difference = residual / target.square().sum()
+        residual, target = residual_and_target(matched)
+        error = residual / target.square().sum()
+        r2 = 1 - residual / (target - target.mean((0, 2, 3), True)).square().sum()
+    assert found["representation_difference"] == pytest.approx(difference.item(), rel=1e-5)
+    assert found["matching_error"] == pytest.approx(error.item(), rel=1e-4)
+    assert found["r2_matched"] == pytest.approx(r2.item(), abs=1e-5)
+    assert found["n_matched"] == 64 and 0 < found["matching_rank"] <= 65
     with np.load(folder / "predictions.npz") as kept:
-        for name, key in (
-            ("accuracy", "stitched"),
-            ("front_accuracy", "front"),
-            ("end_accuracy", "end"),
-        ):
-            assert kept[key].shape == (N_TEST,)
-            assert found[name] == (kept[key] == kept["labels"]).mean()
+        for key, name in (("stitched", ""), ("front", "front_"), ("end", "end_")):
+            assert np.array_equal(kept[key], classes[key].argmax(1))
+            assert found[f"{name}accuracy"] == (kept[key] == kept["labels"]).mean()
+        assert np.array_equal(kept["labels"], labels)
         assert found["agreement"] == (kept["stitched"] == kept["end"]).mean()
         assert found["kappa"] == pytest.approx(cohen_kappa_score(kept["stitched"], kept["end"]))
     values = torch.cat([layer.transform.weight.flatten(), layer.transform.bias]).abs()
@@ -162,31 +131,22 @@ def test_pairs_that_cannot_be_stitched_are_left_out_and_named(stitch, tmp_path):
 def test_without_mod_only_stitch_the_whole_network_is_saved_and_statistics_move(
     stitch, digit_networks
 ):
+    """Each pair has networks of its own, and keeps the accuracies of them as they were."""
     call = stitch("layer2.0", "layer2.0,layer3.0", *ON_DIGITS, "-e", "1", "-b", "64").newest
-    folders = [call / f"layer2.0 to {end}" for end in ("layer2.0", "layer3.0")]
     frozen = read_metrics(stitch("layer2.0", "layer2.0", *DM).newest)
-    end = load_state(digit_networks[1])
-    for folder in folders:
-        for name in ("front_accuracy", "end_accuracy"):  # of the networks as they were
+    end, norm = load_state(digit_networks[1]), "layer4.1.bn2"
+    for end_layer in ("layer2.0", "layer3.0"):
+        folder = call / f"layer2.0 to {end_layer}"
+        for name in ("front_accuracy", "end_accuracy"):
             assert read_metrics(folder)[name] == pytest.approx(frozen[name], abs=0.003)
         state = load_state(folder / "final_model.pt")
-        moved = state["end_model.model.layer4.1.bn2.running_mean"]
-        assert not torch.equal(moved, end["layer4.1.bn2.running_mean"])
-        assert torch.equal(
-            state["end_model.model.layer4.1.conv2.weight"], end["layer4.1.conv2.weight"]
-        )
-        assert torch.equal(
-            state["front_model.stitch_from_layer.bn1.weight"],
-            state["front_model.model.layer2.0.bn1.weight"],
-        )
+        moved = state[f"end_model.model.{norm}.running_mean"]
+        assert not torch.equal(moved, end[f"{norm}.running_mean"])
+        weight = state["end_model.model.layer4.1.conv2.weight"]
+        assert torch.equal(weight, end["layer4.1.conv2.weight"])
+        n_batches = f"{norm}.num_batches_tracked"
+        assert state[f"end_model.model.{n_batches}"] == end[n_batches] + 2
         assert "stitching_layer.transform.weight" in state
-    # each pair has networks of its own, so the first one's batches did not move the second one's
-    # statistics
-    counts = [
-        load_state(f / "final_model.pt")["end_model.model.layer4.1.bn2.num_batches_tracked"]
-        for f in folders
-    ]
-    assert counts[0] == counts[1] == end["layer4.1.bn2.num_batches_tracked"] + 2
 
 
 def test_identity_within_a_network_changes_nothing(stitch, digit_networks):
@@ -218,31 +178,26 @@ def test_ranks_change_the_result_where_they_should(stitch):
 
 def test_a_grid_logs_and_writes_its_objective(stitch, drawn_figures):
     """Over a single batch of all test images, d² is the representation difference."""
-    folders, out, _ = stitch(
-        "layer3.0,layer4.0", "layer3.1,layer4.1", *TRAINED, "--objective", "hint", "-dir", "g"
-    )
+    layers, options = ["layer3.0,layer4.0", "layer3.1,layer4.1"], ["--objective", "hint"]
+    folders, out, _ = stitch(*layers, *TRAINED, *options, "-dir", "g")
     rows = {pair_of(row): row for row in stitch_rows("results/g")}
     (drawn,) = [axes.images[0] for axes in drawn_figures["grid.png"].axes if axes.images]
     accuracies = [float(row["accuracy"]) for row in rows.values()]
     assert drawn.get_array().ravel().tolist() == pytest.approx(accuracies)
     matrix = parse_matrix(out, "accuracy of the stitched network")
-    for pair, row in rows.items():
-        assert matrix[pair] == f"{float(row['accuracy']):.4f}"
-    assert "Clean accuracy" not in out  # with --verbose
-    assert len(rows) == 4 and {row["objective"] for row in rows.values()} == {"hint"}
+    assert matrix == {pair: f"{float(row['accuracy']):.4f}" for pair, row in rows.items()}
     (folder,) = folders
-    assert read_json(folder / "config.txt")["objective"] == "hint"
+    assert len(rows) == 4
     logs = {pair_of(log): log for log in read_csv(folder / "training_logs.csv")}
     columns = ["front_layer", "end_layer", "train_acc", "train_loss", "val_acc", "val_loss"]
     for pair, row in rows.items():
         log = logs[pair]
         assert list(log) == columns and float(log["train_loss"]) > 0
-        assert log["train_acc"] == ""  # not measured
-        assert float(log["val_acc"]) == float(row["accuracy"])
+        assert log["train_acc"] == row["matching_error"] == ""  # not measured
+        assert float(log["val_acc"]) == float(row["accuracy"]) and row["objective"] == "hint"
         assert load_stitch(folder, Pair(*pair)).keys() == {"transform.weight", "transform.bias"}
         difference = float(row["representation_difference"])
         assert float(log["val_loss"]) ** 2 == pytest.approx(difference, rel=1e-4)
-        assert row["matching_error"] == ""
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,11 @@ import itertools
 
 import pytest
 
-from src.figures import similarities
-from src.ground.errors import UserError
 from src.results.architectures import corresponding_layers
-from src.results.corresponding import Correspondence, correspondence_of
-from src.results.measurements import measurements_of
+from src.results.corresponding import Correspondence
 from src.results.named_networks import NamedNetwork
 from src.values import Pair
-from tests.commands import says
-from tests.result_rows import similarity_row, stitch_row
+from tests.result_rows import stitch_row
 
 
 def network(name: str, kind: str) -> NamedNetwork:
@@ -72,39 +68,6 @@ def test_types_with_equal_layers_are_one_architecture_and_files_of_features_are_
     assert stored.of("l2", files) == ["l4"] and not stored.is_by_name
 
 
-def test_a_list_gives_networks_of_one_type_one_depth_of_a_layer():
-    rows = [similarity_row(layer1="x", layer2="x", values={"cka": 0.5})]
-    first, second = rows[0].network_keys
-    names = {first: A._replace(depths=(("x", 0.5),)), second: B._replace(depths=(("x", 1.0),))}
-    with pytest.raises(UserError, match="another depth of layer x for b"):
-        correspondence_of(measurements_of([], rows, names))
-    names[second] = B
-    depths = correspondence_of(measurements_of([], rows, names)).depths
-    assert depths == {names[first]: {"x": 0.5}, B: {"x": 0.5}}
-
-
-def test_unrecorded_layers_lie_at_equal_distances_in_the_order_of_tables(capsys):
-    rows = [
-        similarity_row(
-            model1_type="deep",
-            model2_type="shallow",
-            layer1=first,
-            layer2=second,
-            relative_depth2=depth,
-            values={"cka": 0.5},
-        )
-        for first in ("stem", "body", "all", "end")
-        for second, depth in (("u", 0.4), ("v", 1.0))
-    ]
-    names = {rows[0].network_keys[0]: A, rows[0].network_keys[1]: SHALLOW}
-    depths = correspondence_of(measurements_of([], rows, names)).depths
-    assert depths == {
-        A: {"stem": 0.25, "body": 0.5, "all": 0.75, "end": 1.0},
-        SHALLOW: {"u": 0.4, "v": 1.0},
-    }
-    assert says(capsys.readouterr().err, "not recorded", "such as a:")
-
-
 def test_framed_layers_correspond():
     """They have one name, in networks of one type. A name that two types share has no frame."""
     pairs = {
@@ -137,21 +100,3 @@ def test_framed_layers_of_two_types_are_nearest_in_relative_depth():
     assert corresponding_layers(rows) == [Pair("b", "x"), Pair("c", "y")]
     rows.append(stitch_row(front_layer="d", end_layer="x", end_model_type="vit"))
     assert corresponding_layers(rows) == []
-
-
-def test_layers_of_a_table_of_similarity_are_framed_within_one_architecture(
-    tmp_path, drawn_figures, laid_out
-):
-    """Files of features of different networks are of one type, but of two architectures."""
-    for kind, second, are_framed in (
-        ("resnet18", "b.pt", True),
-        ("features", "b.pt", False),
-        ("features", "a.pt", True),
-    ):
-        rows = [
-            similarity_row(model1="a.pt", model2=second, model1_type=kind, model2_type=kind,
-                           layer1=layer1, layer2=layer2, values={"cka": 0.5})
-            for layer1, layer2 in itertools.product("xy", repeat=2)
-        ]  # fmt: skip
-        similarities.write_files(tmp_path / "s.csv", rows)
-        assert len(drawn_figures["s.png"].axes[0].patches) == 2 * are_framed

@@ -7,9 +7,8 @@ from torch import nn
 
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import ImageSet, Shard
-from src.ground.console import note, progress, result, silenced
 from src.training import classification_losses, evaluate
-from src.training.distributed import DataParallelClassification, Processes, launched
+from src.training.distributed import DataParallelClassification, Processes
 from tests.tiny_datasets import few_grey_images
 
 
@@ -23,22 +22,20 @@ def passes(images: ImageSet):
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_the_shares_of_all_processes_make_up_each_batch(size):
-    images, whole = image_set(), [list(batches) for batches in passes(image_set())]
-    shares = []
+    """The last batch is one image: the others get it as well, so that no process waits for another in
+    vain, but it counts once."""
+    images, shares = image_set(), []
     for rank in range(size):
         images.shard = Shard(rank, size)
         shares.append([list(batches) for batches in passes(images)])
-    for kind, batches in enumerate(whole):
-        assert {len(share[kind]) for share in shares} == {
-            len(batches)
-        }  # no process waits for another in vain
-        for i, (pixels, labels) in enumerate(batches):
-            for rank in range(size):
-                own_pixels, own_labels = shares[rank][kind][i]
+    for kind, whole in enumerate(passes(image_set())):
+        of_ranks = zip(whole, *(share[kind] for share in shares), strict=True)
+        for (pixels, labels), *parts in of_ranks:
+            for rank, (own_pixels, own_labels) in enumerate(parts):
                 if rank < len(labels):
                     assert torch.equal(own_pixels, pixels[rank::size])
                     assert torch.equal(own_labels, labels[rank::size])
-                else:  # the last batch is one image: the others get it as well, but it counts once
+                else:
                     assert torch.equal(own_pixels, pixels[:1]) and own_labels.tolist() == [-1]
 
 
@@ -75,31 +72,3 @@ def test_gradients_of_unequal_shares_average_to_those_of_the_whole_batch(monkeyp
         gradients += torch.autograd.grad(group.losses.sum(), model.weight)
     (expected,) = torch.autograd.grad(F.cross_entropy(model(images), labels), model.weight)
     torch.testing.assert_close(sum(gradients) / 2, expected)
-
-
-def test_who_a_process_is(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    assert launched() == Processes(0, 1, 0, 1)
-    for name, value in {"RANK": 5, "WORLD_SIZE": 8, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 4}.items():
-        monkeypatch.setenv(name, str(value))
-    assert launched() == Processes(5, 8, 1, 4)
-
-
-def test_dropout_differs_between_processes(monkeypatch):
-    monkeypatch.setattr("src.training.distributed.DistributedDataParallel", lambda model: model)
-    drawn = []
-    for rank in (0, 1, 1):
-        torch.manual_seed(0)
-        DataParallelClassification(nn.Linear(1, 1), Processes(rank, 2)).train(True)
-        drawn.append(torch.rand(1).item())
-    assert drawn[0] != drawn[1] == drawn[2]
-
-
-def test_only_one_process_speaks(capsys):
-    for block, expected in ((silenced(), ("", "")), (silenced(notes=False), ("", "b\n"))):
-        with block:
-            result("a"), note("b"), list(progress([1], "c"))
-        assert capsys.readouterr() == expected
-    result("a"), note("b")
-    assert capsys.readouterr() == ("a\n", "b\n")

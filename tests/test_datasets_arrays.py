@@ -52,21 +52,15 @@ def test_random_images_are_one_split_augmented_for_training_only(tmp_path):
     path.parent.mkdir()
     np.save(path, images[..., :2])
     reason = r"uint8 \(20, 32, 32, 2\), expected uint8 \(N, 32, 32, 3\)"
-    with pytest.raises(
-        UserError, match=rf"cannot read {path}: .*{reason}.*; fetch https://people\.eecs"
-    ):
+    with pytest.raises(UserError, match=rf"cannot read {path}: .*{reason}"):
         load_dataset("outlier_exposure", tmp_path, train=True)
     np.save(path, images)
     for train, root in ((False, tmp_path), (True, tmp_path / "oe")):
         dataset = load_dataset("outlier_exposure", root, train=train)
         assert np.array_equal(everything(dataset)[0], images)
-        assert (dataset.n_classes, dataset.image_shape, dataset.augmentation is None) == (
-            0,
-            (3, 32, 32),
-            not train,
-        )
-        (mapped,) = dataset.images.parts
-        assert (mapped.filename, mapped.offset, mapped.mode) == (path, 128, "r")
+        assert (dataset.n_classes, dataset.image_shape) == (0, (3, 32, 32))
+        assert (dataset.augmentation is None) == (not train)
+        assert isinstance(dataset.images.parts[0], np.memmap)
 
 
 # CIFAR-5M
@@ -128,17 +122,6 @@ def test_missing_and_damaged_parts_are_named_and_leave_nothing_behind(tmp_path):
 # A user's .npz
 
 
-@pytest.mark.parametrize("save", SAVE.values(), ids=SAVE)
-def test_a_truncated_file_is_damaged(save, tmp_path):
-    write_npz(tmp_path / "own.npz", save=save)
-    whole = (tmp_path / "own.npz").read_bytes()
-    (tmp_path / "own.npz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(
-        UserError, match=r"own\.npz: File is not a zip file; save it with numpy.savez"
-    ):
-        dataset_info(str(tmp_path / "own.npz"))
-
-
 def write_npz(path: Path, *, save=np.savez, **changes) -> dict[str, np.ndarray]:
     images = {"x_train": random_images(9, 12, 10, 3), "x_test": random_images(4, 12, 10, 3, seed=1)}
     arrays = images | {"y_train": np.arange(9) % 3, "y_test": np.arange(4) % 4} | changes
@@ -149,50 +132,26 @@ def write_npz(path: Path, *, save=np.savez, **changes) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("save", SAVE.values(), ids=SAVE)
 def test_a_file_of_a_users_own(save, tmp_path, capsys):
-    arrays = write_npz(tmp_path / "own.npz", save=save)
-    info = dataset_info(str(tmp_path / "own.npz"), labelled=True)
+    path = tmp_path / "own.npz"
+    arrays = write_npz(path, save=save)
+    info = dataset_info(str(path), labelled=True)
     assert info.spec == ImageSpec(4, (3, 12, 10)) and info.augmentation is None
     for split, train in (("train", True), ("test", False)):
-        dataset = load_dataset(str(tmp_path / "own.npz"), "nowhere", train=train)
+        dataset = load_dataset(str(path), "nowhere", train=train)
         images, labels = everything(dataset)
-        assert np.array_equal(images, arrays[f"x_{split}"]) and np.array_equal(
-            labels, arrays[f"y_{split}"]
-        )
-        assert dataset.spec == info.spec
-        (mapped,) = dataset.images.parts
-        assert Path(mapped.filename).suffix == (".npz" if save is np.savez else ".npy")
-    line = "no training image has label 3; labels count from 0, so there are 4 classes, 1 of them"
-    assert capsys.readouterr().err.count(line) == 1
-
-
-def test_labels_that_no_test_image_has_are_warned_of(tmp_path, capsys):
-    write_npz(tmp_path / "own.npz", y_train=np.arange(9) % 4, y_test=np.array([0, 3, 3, 0]))
-    dataset_info(str(tmp_path / "own.npz"))
-    line, normalisation = capsys.readouterr().err.splitlines()
-    assert says(line, "test image", "label 1;", "2 of them")
-    assert says(normalisation, "own.npz", "[0, 1]", "mean and std")
-
-
-def test_levels_of_0_and_1_are_warned_of(tmp_path, capsys):
-    """Up to one level, in whatever image, that is higher."""
-    binary = random_images(2500, 2, 2, 3) // 128
-    write_npz(tmp_path / "own.npz", x_train=binary, x_test=binary, y_train=None, y_test=None)
-    load_dataset(str(tmp_path / "own.npz"), "", train=True)
-    assert says(capsys.readouterr().err, "own.npz", "0 or 1")
-    binary[2400, 0, 0, 0] = 2
-    write_npz(tmp_path / "other.npz", x_train=binary, x_test=binary, y_train=None, y_test=None)
-    load_dataset(str(tmp_path / "other.npz"), "", train=True)
-    assert not capsys.readouterr().err
+        assert np.array_equal(images, arrays[f"x_{split}"])
+        assert np.array_equal(labels, arrays[f"y_{split}"]) and dataset.spec == info.spec
+        assert isinstance(dataset.images.parts[0], np.memmap)
+    assert says(capsys.readouterr().err, "no training image has label 3", "4 classes")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"own\.npz: File is not a zip file"):
+        dataset_info(str(path))
 
 
 def test_grey_unlabelled_images_and_how_to_normalise(tmp_path, capsys):
-    grey = {
-        "x_train": random_images(5, 8, 8),
-        "x_test": random_images(3, 8, 8),
-        "y_train": None,
-        "y_test": None,
-    }
-    write_npz(tmp_path / "own.npz", **grey, mean=np.array(0.5), std=np.array([0.25], np.float32))
+    grey = {"x_train": random_images(5, 8, 8), "x_test": random_images(3, 8, 8)}
+    scale = {"mean": np.array(0.5), "std": np.array([0.25], np.float32)}
+    write_npz(tmp_path / "own.npz", **grey, **scale, y_train=None, y_test=None)
     dataset = load_dataset(str(tmp_path / "own.npz"), "", train=True)
     assert not capsys.readouterr().err
     assert (dataset.n_classes, dataset.image_shape) == (0, (1, 8, 8))

@@ -11,7 +11,6 @@ from scipy import stats
 from src.datasets import augmentation as module
 from src.datasets import dataset_info
 from src.datasets.augmentation import Affine, CropFlip
-from src.datasets.base import ImageSet
 from tests import tiny_datasets as tiny
 
 
@@ -33,13 +32,6 @@ def test_crop_and_flip_equal_torchvision_for_every_offset():
         expected = TF.crop(TF.pad(TF.to_pil_image(image), 4), top, left, 32, 28)
         expected = TF.hflip(expected) if flip else expected
         assert torch.equal(TF.pil_to_tensor(expected), result)
-
-
-def test_all_grey_levels_become_the_floats_of_torchvision():
-    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    assert torch.equal(
-        next(ImageSet(levels).batches(1))[0][0], TF.to_tensor(TF.to_pil_image(levels[0]))
-    )
 
 
 @pytest.mark.parametrize("edge", [0, 4])

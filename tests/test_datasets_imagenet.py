@@ -1,14 +1,10 @@
 """ImageNet: samples as torchvision makes them, whatever the workers; labels by the sorted folders;
 clear errors."""
 
-import multiprocessing
-import os
 import shutil
-import signal
 
 import pytest
 import torch
-from torch.utils.data import dataloader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
@@ -73,35 +69,19 @@ def test_samples_do_not_depend_on_workers_batches_or_what_else_draws(root):
         assert torch.equal(state, torch.get_rng_state())
 
 
-def test_two_passes_at_once_of_which_one_is_given_up(root):
-    dataset = load_dataset("imagenet", root, train=True, loading=Loading(2))
-    whole = [collect(dataset.epoch(4, seed=0, epoch=epoch))[0] for epoch in (1, 2)]
-    first, second = dataset.epoch(4, seed=0, epoch=1), dataset.epoch(4, seed=0, epoch=2)
-    assert torch.equal(next(first)[0], whole[0][:4]) and torch.equal(collect(second)[0], whole[1])
-    first.close()
-    assert not multiprocessing.active_children()  # its workers have ended
-
-
 def test_names_of_all_classes_give_the_labels_of_a_subset(tmp_path, capsys):
     write_imagenet(tmp_path)
-    for train in (True, False):
-        assert set(load_dataset("imagenet", tmp_path, train=train).labels.tolist()) == {0, 1, 2}
-    (line,) = capsys.readouterr().err.splitlines()  # once for both splits
-    assert says(line, f"warning: {tmp_path}", "3 class folders", "1000")
-    names = [f"m{i:03}" for i in range(997)]
-    (tmp_path / "dataset.yaml").write_text(
-        f"classes: [{', '.join(['n02', *names, 'n03', 'n01'])}]\n"
-    )
-    for train in (True, False):
-        dataset = load_dataset("imagenet", tmp_path, train=train)
-        assert set(dataset.labels.tolist()) == {0, 998, 999} and dataset.n_classes == 1000
+    labels = load_dataset("imagenet", tmp_path, train=True).labels
+    assert set(labels.tolist()) == {0, 1, 2}
+    assert says(capsys.readouterr().err, str(tmp_path), "3 class folders", "1000")
+    names = ", ".join(["n02", *(f"m{i:03}" for i in range(997)), "n03", "n01"])
+    (tmp_path / "dataset.yaml").write_text(f"classes: [{names}]\n")
     shutil.rmtree(tmp_path / "validation_data" / "n01")  # a part of the classes keeps their numbers
-    assert set(load_dataset("imagenet", tmp_path, train=False).labels.tolist()) == {0, 998}
-    assert not capsys.readouterr().err
+    for train, expected in ((True, {0, 998, 999}), (False, {0, 998})):
+        dataset = load_dataset("imagenet", tmp_path, train=train)
+        assert set(dataset.labels.tolist()) == expected and dataset.n_classes == 1000
     (tmp_path / "dataset.yaml").write_text("classes: [n01, n02, n03]\n")
-    with pytest.raises(
-        UserError, match=f"has 3 classes, ImageNet has 1000; name {tmp_path} itself as the data set"
-    ):
+    with pytest.raises(UserError, match="has 3 classes, ImageNet has 1000"):
         load_dataset("imagenet", tmp_path, train=False)
 
 
@@ -115,20 +95,3 @@ def test_an_image_that_a_worker_cannot_read_is_named(tmp_path):
             UserError, match=f"^cannot read {damaged}: Truncated File Read; restore or remove it$"
         ):
             list(dataset.epoch(4, seed=0, epoch=1))
-
-
-def be_killed(images, indices, *, epoch):
-    """A change of images that ends the worker."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_a_killed_worker_is_no_riddle(root, monkeypatch):
-    # torch asks after its workers every 5 s
-    asking = dataloader._MultiProcessingDataLoaderIter._try_get_data
-    monkeypatch.setattr(asking, "__defaults__", (0.1,))
-    dataset = load_dataset("imagenet", root, train=True, loading=Loading(1))
-    dataset.changes = (be_killed,)
-    with pytest.raises(UserError, match="a process that decodes images was killed .*fewer workers"):
-        list(dataset.epoch(6, seed=0, epoch=1))
-    dataset.changes = ()
-    assert len(list(dataset.epoch(6, seed=0, epoch=1))) == 2  # others take its place

@@ -1,17 +1,12 @@
 """The demo: its steps, and, in slow tests, from its first to its last line."""
 
-import re
 import shlex
 import time
 from pathlib import Path
 
 import pytest
 
-import exec_probe
 from misc import demo
-from src import cli
-from src.ground.console import note
-from src.ground.errors import UserError
 from src.verdict import SIMILAR
 from tests.commands import (
     PNG,
@@ -20,58 +15,10 @@ from tests.commands import (
     names_in,
     parser_of,
     read_csv,
-    read_json,
     run_process,
     says,
     start,
 )
-
-
-def parser() -> cli.Parser:
-    """The parser of the planted steps."""
-    options = cli.Parser("Write the name of a file, and what its sources hold, into the file.")
-    options.add_argument("sources", nargs="*")
-    options.add_argument("-o", "--output")
-    return options
-
-
-def write(args) -> None:
-    """Writes a file; fails to write `fails` where there is a file `fail`."""
-    if args.output == "fails" and Path("fail").exists():
-        raise UserError("there is a file `fail`; remove it")
-    note(f"writes {args.output}")
-    texts = [Path(source).read_text() for source in args.sources]
-    Path(args.output).write_text(f"{args.output}({' '.join(texts)})")
-    note(f"wrote {args.output}")
-
-
-def planted(sources: str, output: str) -> demo.Step:
-    return demo.Step(f"Write {output}", write, f"{sources} -o {output}".strip())
-
-
-PLANTED = [planted("", "a"), planted("a", "b"), planted("b", "fails"), planted("b fails", "c")]
-
-
-def test_it_goes_on_where_a_step_failed(in_tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(demo, "steps", lambda: PLANTED)
-    Path("steps.txt").touch()  # it was begun before
-    Path("fail").touch()
-    with pytest.raises(SystemExit) as stop:
-        demo.main(["."])
-    assert stop.value.code == 2
-    printed = capsys.readouterr().err
-    errors = [line for line in printed.splitlines() if "error" in line]
-    assert len(errors) == 1 and "there is a file `fail`; remove it" in errors[0]
-    assert printed.endswith("To go on, give the command of the demo again\n")
-    finished = Path("steps.txt").read_text().splitlines()
-    assert not Path("c").exists()
-
-    Path("fail").unlink()
-    demo.take(PLANTED)
-    printed = capsys.readouterr().err.splitlines()
-    assert Path("c").exists() and not {*finished} & {*printed}
-    demo.take(PLANTED)
-    assert "# " not in capsys.readouterr().err
 
 
 def test_it_writes_to_no_folder_with_other_files(tmp_path):
@@ -80,33 +27,10 @@ def test_it_writes_to_no_folder_with_other_files(tmp_path):
     assert names_in(tmp_path) == {"report.md"}
 
 
-def test_a_step_is_its_command(in_tmp_path, capsys):
-    """It records the command, and fails as it does; only the demo itself prints results."""
-    options = "- small_cnn -l pool4 -d digits -gpu -1 -e 0 -o probes.csv"
-    step = demo.Step("Probe", exec_probe.probe, options)
-    assert demo.run_step(step) == 0
-    assert read_csv("probes.csv")
-    assert f"python {read_json('probes.run.json')['command']}" == step.command
-    failing = step._replace(options=options.replace("pool4", "pool5"))
-    assert demo.run_step(failing) == 2
-    printed = capsys.readouterr()
-    assert not printed.out and "exec_probe.py: error: " in printed.err
-
-
 def test_all_options_of_the_steps_are_allowed():
     for step in demo.steps():
         _, script, *options = shlex.split(step.command)
         parser_of(str(Path(script).relative_to(ROOT))).parse_args(options)
-
-
-def test_no_step_reads_what_a_later_one_writes():
-    """Files by their names."""
-    todo = list(demo.steps())
-    outputs = [re.findall(r"-(?:o|dir) (\S+)", step.options) for step in todo]
-    for number, step in enumerate(todo):
-        later = {name for names in outputs[number + 1 :] for name in names} - {*outputs[number]}
-        sources = {Path(word).name for word in shlex.split(step.options)}
-        assert not {word for word in later if word.endswith(".csv")} & sources
 
 
 @pytest.mark.slow

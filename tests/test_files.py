@@ -1,16 +1,12 @@
 """Files: layout, rights and locks; a full disk, a closed folder, a kill between write and rename
 spoil nothing."""
 
-import errno
-import fcntl
 import os
 import signal
 
 import pytest
 
-from src.ground import files
-from src.ground.errors import UserError
-from src.ground.files import locked, write_bytes, write_json
+from src.ground.files import write_json
 from tests.commands import MODEL, ON_DIGITS, PAIR, module_of, run, start_code
 from tests.conftest import few_images
 from tests.run_content import content
@@ -82,13 +78,6 @@ def test_a_kill_between_write_and_rename_leaves_the_old_file(tmp_path):
     assert (tmp_path / left).read_bytes() == b"new"
 
 
-def test_what_may_not_be_written_is_named(tmp_path):
-    (tmp_path / "table.csv").mkdir()
-    with pytest.raises(UserError, match=r"cannot write .*table\.csv: Is a directory"):
-        write_bytes(tmp_path / "table.csv", b"new")
-    assert os.listdir(tmp_path) == ["table.csv"]
-
-
 def test_folders_are_created_and_files_get_ordinary_rights_and_the_layout_of_the_public_code(
     tmp_path,
 ):
@@ -97,15 +86,6 @@ def test_folders_are_created_and_files_get_ordinary_rights_and_the_layout_of_the
     assert path.read_text() == '{\n    "a": null,\n    "b": [\n        "\\u00e9"\n    ]\n}'
     plain.touch()
     assert path.stat().st_mode == plain.stat().st_mode
-
-
-def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, capsys):
-    def refuse(*_):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(fcntl, "lockf", refuse)
-    with files.locked(tmp_path / "lock"):
-        assert "one process at a time" in capsys.readouterr().err
 
 
 def test_a_lock_keeps_processes_apart(tmp_path):
@@ -120,17 +100,3 @@ def test_a_lock_keeps_processes_apart(tmp_path):
     processes = [start_code(code, counter) for _ in range(4)]
     assert [process.wait(60) for process in processes] == [0] * 4
     assert counter.read_text() == "200"
-
-
-def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
-    """As by a process that ends its run between this one's opening and locking the file."""
-    path, lockf, removed = tmp_path / "lock", fcntl.lockf, []
-
-    def lock(file, how):
-        if not removed:
-            removed.append(path.unlink())
-        return lockf(file, how)
-
-    monkeypatch.setattr(fcntl, "lockf", lock)
-    with locked(path) as file:
-        assert os.path.samestat(os.fstat(file.fileno()), path.stat())

@@ -19,16 +19,6 @@ def write(folder: Path, **files: str) -> None:
         (folder / name.replace("__", ".")).write_text(text)
 
 
-def version_1(folder: Path, limit: int) -> None:
-    stat = f"cache 1\ninactive_file 1\ntotal_inactive_file {GIB}\ntotal_active_file {GIB}\n"
-    write(
-        folder,
-        memory__limit_in_bytes=f"{limit}\n",
-        memory__usage_in_bytes=f"{5 * GIB}\n",
-        memory__stat=stat,
-    )
-
-
 def version_2(folder: Path, limit: int | str) -> None:
     stat = f"anon {3 * GIB}\nfile {2 * GIB}\ninactive_file {GIB}\nactive_file {GIB}\n"
     write(
@@ -47,10 +37,6 @@ def system(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_pages_of_files_that_can_be_dropped_are_free(system):
-    assert free_memory() == 32 * GIB
-
-
 def test_a_limit_counts_wherever_it_stands(system):
     groups = system / "sys/fs/cgroup"
     write(system / "proc/self", cgroup="0::/slurm/job/task\n")
@@ -60,18 +46,3 @@ def test_a_limit_counts_wherever_it_stands(system):
     assert free_memory() == 5 * GIB
     version_2(groups, 4 * GIB)  # a container, which does not show the groups outside
     assert free_memory() == GIB
-
-
-def test_a_limit_of_version_1_counts(system):
-    groups = system / "sys/fs/cgroup/memory"
-    write(system / "proc/self", cgroup="5:cpu,cpuacct:/\n4:memory:/docker/1234\n0::/\n")
-    version_1(groups, 2**63 - 4096)
-    assert free_memory() == 32 * GIB
-    version_1(groups, 6 * GIB)
-    assert free_memory() == 3 * GIB
-    version_1(groups, 2 * GIB)
-    assert free_memory() == 0
-
-
-def test_this_machine_has_free_memory():
-    assert 0 < free_memory() < 2**50

@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from src.low_rank import low_rank_approx, principal_components
+from src.low_rank import low_rank_approx
 from src.ood import energy, make_detector
-from src.skill.within_class import within_class
-from src.statistics.moments import Moments, Rows
 from src.stitching import direct_matching
 from src.stitching.objectives import feature_loss, functional_loss, hint_loss, soft_label_loss
-from src.values import Predictions
 
 
 def draw(*shape: int, seed: int) -> np.ndarray:
@@ -51,26 +48,3 @@ def test_arrays_are_taken_where_tensors_are(name):
     of_tensors = CALLS[name](*map(torch.from_numpy, arrays))
     assert isinstance(of_arrays, torch.Tensor)
     assert torch.equal(of_arrays, of_tensors)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        direct_matching(MAPS, OTHERS),
-        within_class(MAPS, OTHERS, LABELS),
-        Moments(),
-        Rows.of(torch.from_numpy(MAPS)),
-        Rows.of(torch.from_numpy(MAPS)).moments(),
-        principal_components(torch.from_numpy(MAPS), 2),
-        Predictions(LABELS, LABELS, LABELS, LABELS),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_tuples_of_tensors_print_in_a_line(value):
-    """With the shape of each."""
-    text = repr(value)
-    assert text.startswith(f"{type(value).__name__}({value._fields[0]}=")
-    assert "\n" not in text and len(text) < 250
-    for item in value:
-        if getattr(item, "shape", ()):
-            assert str(tuple(item.shape)) in text

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from src.ground.errors import as_user_error
 from src.stitching.grid import SHARE_OF_FREE, SHARE_OF_GPU, Fitting
 from tests.commands import run_module
 
@@ -103,10 +102,3 @@ def test_a_device_without_cuda_takes_groups_of_one_size(device):
     with fitting.measured("train", 10):
         pass
     assert fitting.rows("train") == 256
-
-
-def test_too_little_memory_is_one_line_that_says_what_to_lower():
-    engine = "GET was unable to find an engine to execute this computation"
-    for error in (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(engine)):
-        assert all(option in str(as_user_error(error)) for option in ("lower -b", "-n", "layers"))
-    assert as_user_error(RuntimeError("cuDNN error: CUDNN_STATUS_BAD_PARAM")) is None

@@ -60,20 +60,17 @@ def test_a_penalty_is_tested_by_tangos_score(counts):
 
 def test_half_widths_over_images_and_repetitions_add_up():
     """By the quantiles of scipy, at the ends of an interval and at the level of a p-value."""
-    evidence = Evidence(
-        0.1, 400, lambda limit: 4e-4 + limit**2 / 100, (-1, 1), Repetitions(5, 0.03)
-    )
-    _, low, high = evidence.interval()
-    for end in (low, high):
+    repetitions = Repetitions(5, 0.03)
+    evidence = Evidence(0.1, 400, lambda limit: 4e-4 + limit**2 / 100, (-1, 1), repetitions)
+    _, *ends = evidence.interval()
+    of_repetitions = 0.03 / math.sqrt(5)
+    for end in ends:
         images = 1.959964 * math.sqrt(evidence.variance_at(end))
-        repetitions = stats.t.isf(ALPHA, 4) * 0.03 / math.sqrt(5)
-        assert abs(end - 0.1) == pytest.approx(images + repetitions, rel=1e-6)
+        half_width = images + stats.t.isf(ALPHA, 4) * of_repetitions
+        assert abs(end - 0.1) == pytest.approx(half_width, rel=1e-6)
     p = evidence.p_below(0.2)
-    images, repetitions = (
-        stats.norm.isf(p) * math.sqrt(evidence.variance_at(0.2)),
-        stats.t.isf(p, 4),
-    )
-    assert images + repetitions * 0.03 / math.sqrt(5) == pytest.approx(0.1)
+    images = stats.norm.isf(p) * math.sqrt(evidence.variance_at(0.2))
+    assert images + stats.t.isf(p, 4) * of_repetitions == pytest.approx(0.1)
     assert evidence.p_above(0.2) == pytest.approx(1 - p) and evidence.p_below(0.1) == 0.5
 
 

@@ -1,7 +1,9 @@
 """One call in Python: it equals the scripts, whatever the images come as; its rows, and its errors."""
 
 import copy
+import itertools
 import pickle
+import re
 from collections import OrderedDict
 
 import numpy as np
@@ -19,7 +21,7 @@ from src.judge import JudgedStitch, judge
 from src.judgement import prefix_of
 from src.models import Network, build_model
 from src.verdict import VERDICTS, Limits
-from tests.commands import ROOT, read_csv, run, says, stitch_rows
+from tests.commands import read_csv, run, stitch_rows
 from tests.conftest import few_images
 
 ON_DIGITS = ["-d", "digits", "-gpu", "-1"]
@@ -153,20 +155,16 @@ def test_training_equals_the_scripts(networks, in_tmp_path):
 def test_training_takes_any_batches_and_leaves_the_networks_as_they_were(networks, digits):
     """An epoch is a pass over a shuffled loader, or over a list of arrays."""
     modules = networks[1]
-    before = [module.state_dict() for module in modules]
-    before = [{key: value.clone() for key, value in weights.items()} for weights in before]
+    before = [copy.deepcopy(module.state_dict()) for module in modules]
     images = TensorDataset(*(torch.cat(part) for part in zip(*digits[0], strict=True)))
     loader = DataLoader(images, batch_size=100, shuffle=True)
     for train in (loader, arrays_of(digits[0])):
         rows = judge(*modules, train, digits[1], layers="pool3", forms="task:2", learning_rate=0.01)
         assert rows[0].accuracy > 0.5
     for module, weights in zip(modules, before, strict=True):
+        torch.testing.assert_close(module.state_dict(), weights, rtol=0, atol=0)
         assert not module.training
-        for key, value in module.state_dict().items():
-            assert torch.equal(value, weights[key])
-        assert all(
-            parameter.requires_grad and parameter.grad is None for parameter in module.parameters()
-        )
+        assert all(each.requires_grad and each.grad is None for each in module.parameters())
 
 
 def arrays_of(batches):
@@ -208,26 +206,22 @@ def test_probabilities_and_images_that_are_given_twice_are_warned_of(networks, d
     soft = nn.Sequential(OrderedDict(net=end, softmax=nn.Softmax(1))).eval()
     judge(front, soft, few[1], few[1], layers=("pool3", "net.pool3"))
     said = capsys.readouterr().err
-    assert says(said, "the end network", "sum to 1") and not says(said, "the front network")
-    assert says(said, "train and test give the same images")
+    assert "sum to 1" in said and "same images" in said
 
 
 def test_layers_by_pattern_pair_and_default(networks, digits):
     _, (front, end) = networks
     few = [batches[:1] for batches in digits]
-
-    def pairs_of(**options):
-        rows = judge(front, end, *few, forms="covariance", **options)
-        return [tuple(row.pair) for row in rows]
-
-    assert pairs_of(layers=("pool2", ["pool3", "pool4"])) == [
-        ("pool2", "pool3"),
-        ("pool2", "pool4"),
-    ]
-    named = pairs_of(layers=["pool3", "pool4"])
-    assert len(named) == 4 and pairs_of(layers="pool[34]") == named
     blocks = Network(front, image_shape=(1, 8, 8)).block_names
-    assert pairs_of() == [(first, second) for first in blocks for second in blocks]
+    cases = [
+        ({"layers": ("pool2", ["pool3", "pool4"])}, ["pool2"], ["pool3", "pool4"]),
+        ({"layers": ["pool3", "pool4"]}, ["pool3", "pool4"], ["pool3", "pool4"]),
+        ({"layers": "pool[34]"}, ["pool3", "pool4"], ["pool3", "pool4"]),
+        ({}, blocks, blocks),
+    ]
+    for options, fronts, ends in cases:
+        rows = judge(front, end, *few, forms="covariance", **options)
+        assert [tuple(row.pair) for row in rows] == list(itertools.product(fronts, ends))
 
 
 def test_views_are_taken_and_left_as_they_were(networks, digits):
@@ -254,20 +248,6 @@ def test_an_image_set_takes_the_type_of_the_networks(networks, digits, dtype):
     assert judge(*cast, *images, layers="pool3", forms="task:1")[0].accuracy > 0.1
 
 
-def test_a_training_takes_gradients_in_inference_mode(networks, digits):
-    expected = judge(*networks[1], *digits, layers="pool3", forms="task:1")
-    with torch.inference_mode():
-        got = judge(*networks[1], *digits, layers="pool3", forms="task:1")
-    assert got[0].accuracy == expected[0].accuracy
-
-
-def test_a_slice_of_rows_is_a_judgement(judged):
-    first = judged[:1]
-    assert first.forms == ("covariance",) and first.limits == judged.limits
-    assert first.matrix("accuracy").values == [[judged[0].accuracy]]
-    assert judged[-1] == list(judged)[-1]
-
-
 def test_an_encoder_is_a_front(networks, digits):
     class Encoder(nn.Module):
         def __init__(self):
@@ -281,88 +261,46 @@ def test_an_encoder_is_a_front(networks, digits):
     assert np.isnan(row.front_accuracy) and 0 < row.accuracy < row.end_accuracy
 
 
-def test_a_mean_over_positions_is_told(networks, digits):
-    """Between a map and a vector; not between two vectors, of which one is a flattened map."""
-
-    class MLP(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.flatten = nn.Flatten()
-            self.hidden = nn.Linear(64, 12)
-            self.fc = nn.Linear(12, 10)
-
-        def forward(self, images):
-            return self.fc(self.hidden(self.flatten(images)).relu())
-
-    mlp = MLP().eval()
-    by_mean = judge(networks[1][0], mlp, *digits, layers=("pool3", "hidden"))
-    assert by_mean[0].stitching_type == "c2v"
-    assert "positions" in str(by_mean).splitlines()[-1]
-    of_vectors = judge(mlp, mlp, *digits, layers=("flatten", "hidden"))
-    assert of_vectors[0].stitching_type == "t2t" and "positions" not in str(of_vectors)
-
-
 def test_rows_print_as_a_table_and_give_matrices_and_maps(judged):
     _, *lines = str(judged).splitlines()
     for row, line in zip(judged, lines[: len(judged)], strict=True):
         assert all(text in line for text in (row.form, row.verdict, f"{row.accuracy:.4f}"))
-        assert len(repr(row)) < 200
-    assert len(repr(judged)) < 200
-
     layers = LAYERS.split(",")
     for form in judged.forms:
         fronts, ends, values = judged.matrix("skill", form=form)
         assert [*fronts] == [*ends] == layers and values.dtype == float
-        for row in judged:
-            if row.form == form:
-                place = layers.index(row.front_layer), layers.index(row.end_layer)
-                assert values[place] == row.skill
-    words = judged.matrix("verdict", form="pinv").values
-    assert {*words.flat} <= {*VERDICTS}
-    with pytest.raises(UserError, match="form="):
-        judged.matrix("accuracy")
-    with pytest.raises(UserError, match="did you mean accuracy"):
+        of_form = [row.skill for row in judged if row.form == form]
+        assert values.ravel().tolist() == of_form
+    assert {*judged.matrix("verdict", form="pinv").values.flat} <= {*VERDICTS}
+    for mistake in ({}, {"form": "pin"}):
+        with pytest.raises(UserError, match="form"):
+            judged.matrix("accuracy", **mistake)
+    with pytest.raises(UserError, match="acuracy"):
         judged.matrix("acuracy", form="pinv")
-    with pytest.raises(UserError, match="did you mean skill"):
-        judged.matrix("skil", form="pinv")
-
-    figure = judged.figure()
-    assert len(figure.axes) == 1 + 2  # points, and a map of each of the first two forms
-    (one,) = judged.figure(forms=judged.forms[:1]).axes[1:]
-    assert len(one.texts) == len(judged) / len(judged.forms)
-    with pytest.raises(UserError, match="did you mean pinv"):
-        judged.figure(forms=["pin"])
+    assert len(judged.figure().axes) == 1 + 2  # points, and a map of each form
+    assert len(judged.figure(forms=judged.forms[:1]).axes) == 1 + 1
 
 
 def test_rows_are_written_as_a_table(judged, in_tmp_path):
     """Every digit; a value that is not defined is empty."""
-    judged.to_csv("rows.csv")
-    for row, record in zip(judged, read_csv("rows.csv"), strict=True):
-        assert [*record] == [*JudgedStitch._fields]
+    undefined = judged[0]._replace(front_accuracy=float("nan"))
+    type(judged)([*judged, undefined], judged.record).to_csv("rows.csv")
+    *records, last = read_csv("rows.csv")
+    for row, record, as_dict in zip(judged, records, judged.records(), strict=True):
+        assert [*record] == [*as_dict] == [*JudgedStitch._fields]
         assert (record["form"], record["reason"]) == (row.form, row.reason)
         for name in ("accuracy", "skill_low", "floor_at_end", "r2_test"):
-            assert float(record[name]) == getattr(row, name)
-    undefined = judged[0]._replace(front_accuracy=float("nan"))
-    type(judged)([undefined], judged.record).to_csv("rows.csv")
-    (record,) = read_csv("rows.csv")
-    assert record["front_accuracy"] == ""
-
-
-def test_records_are_dicts_with_a_name_and_a_value_for_each_field(judged):
-    records = judged.records()
-    assert [list(record) for record in records] == [[*JudgedStitch._fields]] * len(judged)
-    assert records[0]["skill"] == judged[0].skill
+            assert float(record[name]) == as_dict[name] == getattr(row, name)
+    assert last["front_accuracy"] == ""
 
 
 def test_saved_rows_are_runs_that_the_scripts_read(networks, digits, in_tmp_path):
-    """With their verdicts; also of a training, and of a single pair."""
+    """With their verdicts; also of a training."""
     forms = ["covariance", "task:2"]
     rows = judge(*networks[1], *digits, layers=LAYERS, forms=forms, names=("seed 0", "seed 1"))
     rows.save("results/mine", dataset="digits")
-    rows[:1].save("results/one", dataset="digits")
     with pages.left_out(True):
         run("misc/verdict.py", "results/mine", "-o", "mine.csv")
-        run("misc/verdict.py", "results/one", "-o", "one.csv")
         run("misc/report.py", "results/mine", "-o", "mine.html")
         run("misc/collect_results.py", "results/mine", "-o", "all.csv")
     lines = {key_of(line): line for line in read_csv("mine.csv")}
@@ -373,9 +311,6 @@ def test_saved_rows_are_runs_that_the_scripts_read(networks, digits, in_tmp_path
         for name in ("accuracy", "penalty_low", "skill", "skill_at_end_high", "floor"):
             assert float(line[name]) == pytest.approx(getattr(row, name), abs=1e-12)
         assert (line["front_network"], line["end_network"]) == rows.names
-    (one,) = read_csv("one.csv")
-    assert (one["accuracy"], one["skill"]) == (lines[key_of(one)]["accuracy"], one["skill"])
-    assert not list(in_tmp_path.rglob("*.pt"))
 
 
 def half_way(source, target, cross):
@@ -386,13 +321,6 @@ def half_way(source, target, cross):
 
 def test_a_closed_form_of_ones_own(networks, digits, in_tmp_path):
     """A function, or the name of one in a file, with the numbers of the suite's own."""
-    assert "int is no closed form" in message_of(*networks[1], *digits, forms=[3])
-
-    def ridge(source, target, cross):
-        return half_way(source, target, cross)
-
-    said = message_of(*networks[1], *digits, forms=["ridge", ridge])
-    assert "ridge is the name of a closed form" in said
     (in_tmp_path / "mine.py").write_text(MINE)
     rows = judge(*networks[1], *digits, layers=LAYERS, forms=["pinv", "mine.py:squares", half_way])
     assert rows.forms == ("pinv", "mine.py:squares", "half_way")
@@ -406,22 +334,6 @@ def test_a_closed_form_of_ones_own(networks, digits, in_tmp_path):
         run("misc/verdict.py", "results/own", "-o", "own.csv")
     methods = {line["method"] for line in read_csv("own.csv")}
     assert methods == {"direct matching", "squares matching", "half_way matching"}
-
-
-def test_names_stand_in_the_table_without_what_all_layers_begin_with(networks, digits):
-    front, end = networks[1]
-    wrapped = nn.Sequential(OrderedDict(net=end)).eval()
-    layers = ("pool3", "net.pool2, net.pool3")
-    few = [batches[:1] for batches in digits]
-    rows = judge(front, wrapped, *few, layers=layers, forms="covariance", names=("A", "B"))
-    header, first, second, *remarks = str(rows).splitlines()
-    assert "A  " in header and "B (net.)" in header and "of B" in header
-    assert "net." not in first + second and "pool2" in first and "pool3" in second
-    assert len(set(remarks)) == len(remarks)
-    assert rows[0].end_layer == "net.pool2" and rows.matrix("skill").end_layers[0] == "net.pool2"
-    _, cells = rows.figure().axes
-    assert [label.get_text() for label in cells.get_xticklabels()] == ["pool2", "pool3"]
-    assert says(message_of(front, end, *few, names="AB"), "names is 'AB'")
 
 
 @pytest.mark.parametrize(
@@ -438,77 +350,6 @@ def test_names_stand_in_the_table_without_what_all_layers_begin_with(networks, d
 )
 def test_layers_have_a_common_prefix(layers, prefix):
     assert prefix_of(layers) == prefix
-
-
-def test_nothing_is_written(networks, digits, in_tmp_path):
-    few = [batches[:1] for batches in digits]
-    judge(*networks[1], *few, layers="pool3").figure()
-    assert [*in_tmp_path.iterdir()] == []
-
-
-def message_of(*arguments, **options) -> str:
-    with pytest.raises(UserError) as caught:
-        judge(*arguments, **options)
-    return str(caught.value)
-
-
-def test_mistakes_end_in_one_line(networks, digits):
-    _, (front, end) = networks
-    train, test = digits
-    image_set = load_dataset("digits", "", train=False)
-    front.train()
-    assert "front.eval()" in message_of(front, end, train, test)
-    front.eval()
-    once = message_of(front, end, train, image_set.batches(64))
-    assert says(once, "test ", "only once")
-    assert "train gives no images" in message_of(front, end, [], test)
-    assert "form" in message_of(front, end, train, test, forms=[])
-    of_two_types = message_of(front, copy.deepcopy(end).double(), train, test)
-    assert says(of_two_types, "torch.float32", "torch.float64")
-    named = [(images, list(map(str, labels.tolist()))) for images, labels in train]
-    assert says(message_of(front, end, named, test), "train", "labels", "integers")
-    assert "no pairs" in message_of(front, end, train, [images for images, _ in test])
-    levels = [((255 * images).byte(), labels) for images, labels in test]
-    assert "floating-point" in message_of(front, end, train, levels)
-    beyond = [(images, labels + 5) for images, labels in test]
-    assert "labels from 0 to 9" in message_of(front, end, train, beyond)
-    for form in ("least", "task", "task:0", "task:few", "tsk:3"):
-        assert f"unknown method '{form}'" in message_of(front, end, train, test, forms=form)
-    misspelt = message_of(front, end, train, test, forms="task:1", learnin_rate=1)
-    assert says(misspelt, "training", "'learnin_rate'", "mean learning_rate")
-    of_the_form = message_of(front, end, train, test, forms="task:1", n_epochs=2)
-    assert says(of_the_form, "unknown option", "training", "'n_epochs'")
-    assert "unknown scheduler" in message_of(front, end, train, test, scheduler="cosinus")
-    unlabelled = [(images, None) for images, _ in train]
-    without_labels = message_of(front, end, unlabelled, test, forms=["covariance", "task:1"])
-    assert says(without_labels, "task:1: ", "needs labels")
-    assert "unknown layer" in message_of(front, end, train, test, layers="pool9")
-    assert "nothing follows" in message_of(front, end, train, test, layers="output")
-    assert "tuple of 3" in message_of(front, end, train, test, layers=("a", "b", "c"))
-
-
-def test_images_of_a_wrong_size_end_in_one_line(digits):
-    """Which the front, or the end, does not take; or of two sizes."""
-    on_8, on_7 = (nn.Sequential(nn.Flatten(), nn.Linear(n, 10)).eval() for n in (64, 49))
-    train, test = digits
-    smaller = [[(images[..., :7, :7], labels) for images, labels in part] for part in digits]
-    assert message_of(on_8, on_7, *smaller).startswith("front cannot take images (B, 1, 7, 7): ")
-    assert message_of(on_8, on_7, *digits).startswith("end cannot take images (B, 1, 8, 8): ")
-    assert says(message_of(on_8, on_8, train, smaller[1]), "of 1×8×8, and test of 1×7×7")
-
-
-def test_test_images_that_change_their_order_are_refused(networks, digits):
-    images = TensorDataset(*(torch.cat(part) for part in zip(*digits[1], strict=True)))
-    shuffled = DataLoader(images, batch_size=90, shuffle=True)
-    said = message_of(*networks[1], digits[0], shuffled, layers="pool3")
-    assert "another order" in said and "shuffling" in said
-
-
-def test_a_pixel_that_is_not_finite_is_named(networks, digits):
-    images = [(pixels.clone(), labels) for pixels, labels in digits[1]]
-    images[0][0][3, 0, 0, 0] = torch.nan
-    said = message_of(*networks[1], digits[0], images, layers="pool3")
-    assert "image 3 " in said and "finite" in said and "order" not in said
 
 
 def test_an_iterable_gives_any_images_in_any_order():
@@ -533,44 +374,102 @@ def test_an_iterable_gives_any_images_in_any_order():
     assert torch.equal(torch.cat([part for part, _ in first.batches(4)]), images[:7])
 
 
-def test_rows_have_the_columns_of_the_tables():
-    """files.md describes them."""
-    page = (ROOT / "misc/docs/files.md").read_text()
-    names = {name.removesuffix("_low").removesuffix("_high") for name in JudgedStitch._fields}
-    assert [name for name in names - {"form"} if f"`{name}`" not in page] == []
-
-
-def test_training_images_that_are_sorted_by_class_are_refused(networks, digits):
-    """The first of many images would have few classes."""
-    images = torch.cat([images for images, _ in digits[0]])[:200].repeat(150, 1, 1, 1)
-    classes = torch.arange(len(images)) * 10 // len(images)
-    train = DataLoader(TensorDataset(images, classes), batch_size=500)
-    with pytest.raises(UserError, match="lack . of the 10 classes of test; shuffle them"):
-        judge(*networks[1], train, digits[1], layers="pool4")
-
-
-def test_flips_between_passes_are_found(networks, digits):
-    class Flipping(list):
-        def __iter__(self):
-            self.n_passes = getattr(self, "n_passes", 0) + 1
-            for images, labels in list.__iter__(self):
-                yield images.flip(-1) if self.n_passes > 1 else images, labels
-
-    with pytest.raises(UserError, match="other images, at a second pass"):
-        judge(*networks[1], digits[0], Flipping(digits[1]), layers="pool4")
-
-
 def test_a_judgement_can_be_copied(judged):
     copied = pickle.loads(pickle.dumps(judged))
     assert copied == judged and copied.limits == judged.limits
 
 
-def test_limits_are_shares(networks, digits):
-    with pytest.raises(ValueError, match="tolerance=5"):
-        judge(*networks[1], *digits, layers="pool4", limits=Limits(tolerance=5))
-    with pytest.raises(UserError, match="limits is 5; give Limits"):
-        judge(*networks[1], *digits, layers="pool4", limits=5)
-    with pytest.raises(UserError, match="n_matched is 0; give 1 or more"):
-        judge(*networks[1], *digits, layers="pool4", n_matched=0)
-    with pytest.raises(UserError, match="front is a str; give a torch.nn.Module"):
-        judge("front.pt", networks[1][1], *digits)
+class Flipping(list):
+    """Batches whose images are flipped at a second pass."""
+
+    n_passes = 0
+
+    def __iter__(self):
+        self.n_passes += 1
+        for images, labels in list.__iter__(self):
+            yield images.flip(-1) if self.n_passes > 1 else images, labels
+
+
+def ridge(source, target, cross):
+    return half_way(source, target, cross)
+
+
+def on_pixels(n: int) -> nn.Module:
+    """A network of images with so many pixels."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(n, 10)).eval()
+
+
+def changed(batches, change) -> list:
+    return [change(images.clone(), labels) for images, labels in batches]
+
+
+def without_a_number(images, labels):
+    images[3, 0, 0, 0] = torch.nan
+    return images, labels
+
+
+def shuffled(batches) -> DataLoader:
+    images = TensorDataset(*(torch.cat(part) for part in zip(*batches, strict=True)))
+    return DataLoader(images, batch_size=90, shuffle=True)
+
+
+def sorted_by_class(batches) -> DataLoader:
+    """Many images, of which the first have few classes."""
+    images = torch.cat([images for images, _ in batches])[:200].repeat(150, 1, 1, 1)
+    classes = torch.arange(len(images)) * 10 // len(images)
+    return DataLoader(TensorDataset(images, classes), batch_size=500)
+
+
+MISTAKES = {  # what is wrong, and what is given in the place of what is right
+    "front.eval": lambda given: {"front": copy.deepcopy(given["front"]).train()},
+    "front is a str": lambda given: {"front": "front.pt"},
+    "test .*only once": lambda given: {"test": iter(given["test"])},
+    "train gives no images": lambda given: {"train": []},
+    "torch.float32.*torch.float64": lambda given: {"end": copy.deepcopy(given["end"]).double()},
+    "train.*labels.*integers": lambda given: {
+        "train": changed(given["train"], lambda x, y: (x, [*map(str, y.tolist())]))
+    },
+    "no pairs": lambda given: {"test": [images for images, _ in given["test"]]},
+    "floating-point": lambda given: {"test": changed(given["test"], lambda x, y: ((255 * x).byte(), y))},
+    "labels from 0 to 9": lambda given: {"test": changed(given["test"], lambda x, y: (x, y + 5))},
+    "task:1: .*needs labels": lambda given: {
+        "train": changed(given["train"], lambda x, y: (x, None)), "forms": "task:1"
+    },
+    "another order.*shuffling": lambda given: {"test": shuffled(given["test"])},
+    "other images, at a second pass": lambda given: {"test": Flipping(given["test"])},
+    "image 3 .*finite": lambda given: {"test": changed(given["test"], without_a_number)},
+    "lack . of the 10 classes": lambda given: {"train": sorted_by_class(given["train"])},
+    r"front cannot take images \(B, 1, 8, 8\)": lambda given: {"front": on_pixels(49), "layers": None},
+    r"end cannot take images \(B, 1, 8, 8\)": lambda given: {"end": on_pixels(49), "layers": None},
+    "1×8×8, and test of 1×7×7": lambda given: {"test": changed(given["test"], lambda x, y: (x[..., :7, :7], y))},
+    "form": lambda given: {"forms": []},
+    "int is no closed form": lambda given: {"forms": [3]},
+    "ridge is the name of a closed form": lambda given: {"forms": ["ridge", ridge]},
+    "unknown method 'least'": lambda given: {"forms": "least"},
+    "unknown method 'task:0'": lambda given: {"forms": "task:0"},
+    "'learnin_rate'": lambda given: {"forms": "task:1", "learnin_rate": 1},
+    "'n_epochs'": lambda given: {"forms": "task:1", "n_epochs": 2},
+    "unknown scheduler": lambda given: {"scheduler": "cosinus"},
+    "unknown layer": lambda given: {"layers": "pool9"},
+    "nothing follows": lambda given: {"layers": "output"},
+    "tuple of 3": lambda given: {"layers": ("a", "b", "c")},
+    "limits is 5": lambda given: {"limits": 5},
+    "n_matched is 0": lambda given: {"n_matched": 0},
+    "names is 'AB'": lambda given: {"names": "AB"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", MISTAKES)
+def test_mistakes_are_named(said, networks, digits):
+    given = dict(zip(("front", "end", "train", "test"), (*networks[1], *digits), strict=True))
+    with pytest.raises(UserError) as caught:
+        judge(**given | {"layers": "pool3"} | MISTAKES[said](given))
+    assert re.search(said, str(caught.value))
+
+
+def test_the_first_training_images_may_lack_one_class_of_ten(networks, digits):
+    images, labels = (torch.cat(part) for part in zip(*digits[0], strict=True))
+    some = torch.nonzero(labels != 9)[:400, 0].repeat(5)
+    train = [(images[some], labels[some])]
+    rows = judge(*networks[1], train, digits[1], layers="pool4", forms="pinv", n_matched=len(some))
+    assert rows[0].accuracy > 0.3

@@ -73,45 +73,25 @@ def test_a_network_with_other_weights_shares_nothing(networks):
 @torch.no_grad()
 def test_weights_or_a_mode_that_change_drop_what_was_kept(networks):
     linear = networks[0].module[1]
-    network = Network(
-        nn.Sequential(nn.Flatten(), linear, nn.BatchNorm1d(24)), image_shape=(3, 2, 2)
-    )
+    module = nn.Sequential(nn.Flatten(), linear, nn.BatchNorm1d(24))
+    network = Network(module, image_shape=(3, 2, 2))
     network.kept = networks[0].kept
-    network.eval()
-    layers = ["1", "2"]
-    batch = images(5)
-
-    def check_kept() -> None:
+    layers, batch = ["1", "2"], images(5)
+    changes = [
+        network.eval,
+        lambda: linear.bias.add_(1),
+        lambda: network.load_state_dict({k: 2 * v for k, v in network.state_dict().items()}),
+        network.train,
+        network.eval,
+    ]
+    for change in changes:
+        change()
         expected = network.activations(batch, layers)
         kept = network.kept_activations(batch, layers)
         assert all(torch.equal(kept[name], expected[name]) for name in expected)
-
-    check_kept()
-    linear.bias.add_(1)
-    check_kept()
-    network.load_state_dict({name: 2 * value for name, value in network.state_dict().items()})
-    check_kept()
-    network.train()
-    check_kept()
-    network.eval()
-    check_kept()
     fitting = images(56, seed=1)  # only if what was dropped takes no memory
     kept = network.kept_activations(fitting, layers)
     assert network.kept_activations(fitting, layers)["2"] is kept["2"]
-
-
-@torch.no_grad()
-def test_the_front_network_that_is_needed_last_gives_way(networks):
-    """Activations of three networks fit: after the first round, each second front network is there.
-
-    If the network gave way that was used longest ago, it would always be the next front network."""
-    *fronts, end = networks
-    batch = images(45)
-    for _ in range(3):
-        for front in fronts:
-            front.kept_activations(batch, LAYERS)
-            end.kept_activations(batch, LAYERS)
-    assert [network.n_seen for network in networks] == [90, 90, 90, 45]
 
 
 @torch.no_grad()

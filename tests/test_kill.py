@@ -2,17 +2,13 @@
 killed."""
 
 import multiprocessing
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.commands import MODEL, ON_DIGITS, PAIR, ROOT, run, start
+from tests.commands import MODEL, ON_DIGITS, PAIR, run
 from tests.run_content import content
 
 TRAIN = ["exec_train.py", MODEL, *ON_DIGITS, "-b", "128", "-e", "2", "-sf", "1", "-dir", "m"]
@@ -25,21 +21,6 @@ WHOLE = ["exec_stitch.py", *PAIR, "layer3.0,layer4.0", "layer4.0", "rc2c_pre", *
          "-e", "2", "-b", "256", "-dir", "grid"]  # fmt: skip
 DM = ["exec_stitch.py", *PAIR, "layer3.0,layer4.0", "all", "rc2c_pre", *ON_DIGITS,
       "-e", "0", "-i", "pinv", "-dir", "grid"]  # fmt: skip
-
-
-def begin(command: list[str], folder: Path) -> subprocess.Popen:
-    """Start a command that goes on where it was; stdout has all that it prints."""
-    return start(*command, "--resume", cwd=folder, stderr=subprocess.STDOUT)
-
-
-def kill_after(command: list[str], folder: Path, said: str) -> None:
-    """Start a command and kill it as soon as it says something and has saved a state."""
-    process = begin(command, folder)
-    assert any(said in line for line in process.stdout), "it ended before"
-    while process.poll() is None and not list(folder.rglob("resume.pt")):
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +66,6 @@ def compare(network_folder):
 
 
 @pytest.mark.slow
-def test_a_grid_of_task_loss_matching(compare):
-    compare(TLM, lambda path, _: kill_after(TLM, path, "Epoch #1 val"))
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", [TRAIN, DETECTOR, TLM, WHOLE, DM], ids=["train", "detector", "tlm", "whole", "dm"]
 )
@@ -101,41 +77,3 @@ def test_many_kills(command, compare, processes):
 
     compare(command, kill)
     assert met[0] >= 2
-
-
-@pytest.mark.slow
-def test_two_processes_that_train_together(tmp_path):
-    """Killed in the second epoch, then told to end in the third; the next run finishes the work."""
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    script = [
-        ROOT / "misc" / "imagenet_train_main.py",
-        "--resume",
-        "-a",
-        "small_cnn",
-        "--gpu",
-        "-1",
-    ]
-    options = ["--dummy", "--dummy-size", "200", "--epochs", "3", "-b", "25"]
-
-    def begin(folder: str) -> subprocess.Popen:
-        (tmp_path / folder).mkdir(exist_ok=True)
-        command = [sys.executable, *launch, *script, *options]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=tmp_path / folder, stdout=pipe, text=True)
-
-    def finish(folder: str) -> None:
-        process = begin(folder)
-        process.communicate(timeout=300)
-        assert process.returncode == 0
-
-    finish("whole")
-    for signum, said in ((signal.SIGKILL, "Epoch #1 val"), (signal.SIGTERM, "Epoch #2 val")):
-        process = begin("killed")
-        assert any(said in line for line in process.stdout), "it ended before"
-        children = subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True).split()
-        for pid in (process.pid, *map(int, children)):  # torchrun's processes have own sessions
-            os.kill(pid, signum)
-        process.communicate(timeout=300)
-        assert process.returncode != 0
-    finish("killed")
-    assert content(tmp_path / "killed") == content(tmp_path / "whole")

@@ -21,42 +21,19 @@ MATRICES = {"points lost, direct matching": "verdict", "STITCHING ACCURACY": "oo
 def printed(in_tmp_path, drawn_figures):
     """What the scripts print that read the stitches of two networks; those into `stem` were added
     last."""
+    matched = ["rc2c_pre", *ON_DIGITS, "-i", "pinv", "-e", "0", "-dir", "f to g/pinv"]
+    all_layers = ",".join(LAYERS)
     with few_images(64, n_test=40):
         for seed, name in enumerate("fg"):
             run("exec_train.py", HOUSE, *ON_DIGITS, "-e", "1", "-s", seed, "-dir", name)
         pair = [*(f"{name}/model_1.pt" for name in "fg"), HOUSE, HOUSE]
-        for layers in (["body,attic", "attic,body"], ["stem", "attic,body"], ["all", "stem"]):
-            layers = [",".join(LAYERS) if each == "all" else each for each in layers]
-            run(
-                "exec_stitch.py",
-                *pair,
-                *layers,
-                "rc2c_pre",
-                *ON_DIGITS,
-                "-i",
-                "pinv",
-                "-e",
-                "0",
-                "-dir",
-                "f to g/pinv",
-            )
-        own = ["--front-type", HOUSE, "--end-type", HOUSE]
-        evaluated = run(
-            "exec_eval_stitcher_ood.py",
-            "results/f to g/pinv",
-            *ON_DIGITS,
-            "--detector",
-            "knn",
-            *own,
-        )
+        for layers in (("body,attic", "attic,body"), ("stem", "attic,body"), (all_layers, "stem")):
+            run("exec_stitch.py", *pair, *layers, *matched)
+        own = ["--front-type", HOUSE, "--end-type", HOUSE, "--detector", "knn"]
+        evaluated = run("exec_eval_stitcher_ood.py", "results/f to g/pinv", *ON_DIGITS, *own)
         table = ["-o", "results/similarity/f-g.csv", "--metrics", "cka", "-n", "40"]
-        run(
-            "exec_compute_low_rank_sim_metrics.py",
-            *pair,
-            *2 * [",".join(LAYERS)],
-            *ON_DIGITS,
-            *table,
-        )
+        measured = [*pair, all_layers, all_layers, *ON_DIGITS, *table]
+        run("exec_compute_low_rank_sim_metrics.py", *measured)
     collected = run("misc/collect_results.py", "results/f to g/pinv")
     judged = run("misc/verdict.py", "results/f to g/pinv", "--verbose")
     run("misc/compare_layers.py", "results")

@@ -105,18 +105,12 @@ def test_sets_that_do_not_go_together_are_refused():
             HalfAndHalf(id_set, ood_set, like=image_set(5), batch_size=4)
 
 
-def test_the_learning_rate_drops_half_way():
-    for n_epochs, decay, half in (
-        (20, "updates", 10),
-        (1, "updates", 0),
-        (20, "epochs", 10),
-        (1, "epochs", 1),
-    ):
-        tuning = finetuning_settings(
-            Settings(100, 64, reduce_lr_epochs=[50]), n_epochs=n_epochs, decay=decay
-        )
-        assert (tuning.n_epochs, tuning.reduce_lr_epochs, tuning.reduce_lr_unit) == (
-            n_epochs,
-            [half],
-            decay,
-        )
+@pytest.mark.parametrize(
+    ("n_epochs", "decay", "half"),
+    [(20, "updates", 10), (1, "updates", 0), (20, "epochs", 10), (1, "epochs", 1)],
+)
+def test_the_learning_rate_drops_half_way(n_epochs, decay, half):
+    before = Settings(100, 64, reduce_lr_epochs=[50])
+    tuning = finetuning_settings(before, n_epochs=n_epochs, decay=decay)
+    found = (tuning.n_epochs, tuning.reduce_lr_epochs, tuning.reduce_lr_unit)
+    assert found == (n_epochs, [half], decay)

@@ -68,12 +68,8 @@ def test_neighbours_equal_scikit_learn(rng):
 @pytest.mark.parametrize(("n_a_class", "k"), [(120, 50), (10, 5), (1, 1)])
 def test_neighbours_are_of_the_own_class(rng, n_a_class, k):
     """With ten images a class, the fiftieth neighbour would be of another one."""
-    assert (
-        fitted(
-            "knn", rng.normal(size=(10 * n_a_class, 3)), np.arange(10 * n_a_class) % 10
-        ).n_neighbours
-        == k
-    )
+    n = 10 * n_a_class
+    assert fitted("knn", rng.normal(size=(n, 3)), np.arange(n) % 10).n_neighbours == k
 
 
 def test_the_bank_has_the_first_ten_thousand(rng):

@@ -1,20 +1,17 @@
 """What commands write by `-o`: a file that the same command did not write stays as it is."""
 
-import numpy as np
 import pytest
 
 from src.figures import pages
 from src.results.similarity_rows import SimilarityRow
 from src.results.tables import write_table as write_rows
-from tests.commands import MODEL, ON_DIGITS, error_line, names_in, read_json, run
-from tests.conftest import few_images
+from tests.commands import error_line, names_in, read_json, run
 from tests.result_rows import similarity_row
 from tests.tables import PROBE, SIMILARITY, write_table
 from tests.written_runs import write_run
 
 VERDICT, COLLECT = "misc/verdict.py", "misc/collect_results.py"
 STATISTICS = "misc/rank_statistics.py"
-LIST = "name,path,type,group\na,f.pt,small_cnn,x\nb,g.pt,small_cnn,y\n"
 
 
 @pytest.fixture
@@ -82,36 +79,3 @@ def test_no_file_is_written_if_one_of_them_is_of_another_origin(output, theirs, 
     assert theirs in error_line(*words, "-o", output)
     assert (folder / theirs).read_bytes() == content
     assert names_in(folder) == before
-
-
-def test_a_verdict_leaves_the_list_that_it_reads_and_tables_of_other_verdicts(folder):
-    for name in ("notes_groups.csv", "f.pt", "g.pt"):
-        (folder / name).write_text(LIST)
-    run(VERDICT, "runs", "--networks", "notes_groups.csv", "-o", "notes.csv")
-    assert (folder / "notes_groups.csv").read_text() == LIST
-
-
-def test_a_table_of_another_script_is_not_replaced(folder):
-    run(STATISTICS, "ranks.csv", "probes.csv", "-o", "v.csv")
-    content = (folder / "v.csv").read_bytes()
-    assert "v.csv" in error_line(VERDICT, "runs", "-o", "v.csv")
-    assert (folder / "v.csv").read_bytes() == content
-
-
-PAIR = ["f.pt", "g.pt", MODEL, MODEL, "layer1.0", "layer2.0", *ON_DIGITS, "-n", 40, "--metrics", "cka"]  # fmt: skip
-OF_NETWORKS = {
-    "s.csv": ["exec_compute_low_rank_sim_metrics.py", *PAIR, "-m1r", 2, 1],
-    "p.csv": ["exec_probe.py", "f.pt", MODEL, "-l", "layer1.0", *ON_DIGITS, "-e", 1],
-    "a.npz": ["misc/save_features.py", "f.pt", MODEL, "layer1.0", *ON_DIGITS, "-n", 40],
-}
-
-
-@pytest.mark.parametrize("output", OF_NETWORKS)
-def test_scripts_with_networks_replace_their_own_files_only(output, network_folder, monkeypatch):
-    monkeypatch.chdir(network_folder("networks"))
-    script, *words = OF_NETWORKS[output]
-    np.savez(output, ids=np.arange(3)) if output.endswith("npz") else open(output, "w").close()
-    with few_images(128, n_test=64):
-        assert output in error_line(script, *words, "-o", output)
-        run(script, *words, "-o", f"new_{output}")
-        run(script, *words, "-o", f"new_{output}")

@@ -15,7 +15,6 @@ from src.datasets import load_dataset
 from src.figures import pages
 from src.ground.images import ImageSpec
 from src.models import build_model
-from src.ood import make_detector
 from src.results.checkpoints import load_model, save_state
 from src.results.network_names import NetworkName
 from tests.commands import (
@@ -138,15 +137,6 @@ def stitched(tmp_path_factory):
     return folder
 
 
-def refusal(folder: Path, *words) -> str:
-    """The line with which a command ends, which leaves no further file."""
-    before = {*folder.rglob("*")}
-    line = error_line(*words, cwd=folder)
-    left = {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
-    assert left <= before
-    return line
-
-
 NETWORKS = ["models/digits0/model_15.pt", "models/digits1/model_15.pt", "small_cnn", "small_cnn"]
 
 
@@ -190,19 +180,9 @@ def test_a_measure_is_what_scipy_computes(folder, drawn_figures):
     assert list(panels_of(drawn_figures["m.png"])) == ["linear CKA", "rsa"]
 
 
-def test_measures_have_blanks_or_commas_between_them(folder):
-    compare("pool3", "pool3", "--metrics", "cka,mine.py:rsa", "procrustes", "-o", "m.csv")
-    metrics = read_json("m.config.txt")["metrics"]
-    assert metrics == ["cka", f"{folder}/mine.py:rsa", "procrustes"]
-    (folder / "metrics.yaml").write_text("metrics: [cka, 'pwcca,procrustes']\n")
-    compare("pool3", "pool3", "--config", "metrics.yaml", "-o", "n.csv")
-    assert read_json("n.config.txt")["metrics"] == ["cka", "pwcca", "procrustes"]
-
-
 def test_permutations_ranks_and_both_ways(folder):
     options = ["--permutations", "19", "-m1r", "2", "0", "-o", "m.csv"]
     said = compare("pool3", "pool3", "--metrics", "mine.py:rsa", "mine.py:norm_distance", *options)
-    assert "run 39 times" in said.err
     assert says(said.err, "rsa, norm_distance nan", "full rank only")
     full, low = read_csv("m.csv")
     assert low["rank1"] == "2" and low["rsa"] == "nan" and full["rank1"] == ""
@@ -213,39 +193,6 @@ def test_permutations_ranks_and_both_ways(folder):
     # A norm knows no order of the images, and the order of RSA counts
     assert float(full["norm_distance_p_value"]) == 1 and float(full["rsa_p_value_within"]) < 0.2
     assert 0 < float(full["rsa_calibrated"]) < float(full["rsa"])
-
-
-@pytest.mark.parametrize(
-    ("function", "line"),
-    [
-        ("mine.py:pwcca", "pwcca is the name of a measure of the suite; rename the function"),
-        ("mine.py:counted_p_value", "a name that ends in _p_value is that of another column"),
-        ("mine.py:text", "mine.py:text returns 'high' instead of a number"),
-        ("mine.py:complex_number", "mine.py:complex_number returns .* instead of a number"),
-        ("mine.py:broken", r"cannot run .*mine.py, line \d+: KeyError: .*; mend it"),
-        ("mine.py:rs", "unknown function in .*mine.py 'rs'; did you mean rsa"),
-        ("rsa", "unknown measure 'rsa'; known: cka, .*, FILE.py:FUNCTION"),
-    ],
-)
-def test_refusals_of_measures(function, line, stitched):
-    given = [*NETWORKS, "pool3", "pool3", *ON_DIGITS, "-n", N, "--metrics", function, "-o", "m.csv"]
-    assert re.search(line, refusal(stitched, SIMILARITY, *given))
-
-
-def test_a_file_of_options_runs_no_closed_form(folder):
-    (folder / "options.yaml").write_text("init: mine.py:shrunk\n")
-    given = ["exec_stitch.py", *NETWORKS, "pool2", "pool3", "rc2c_pre", *ON_DIGITS, "-e", 0]
-    line = error_line(*given, "--config", "options.yaml")
-    assert says(line, "init", "name it", "command line")
-
-
-def test_a_file_of_options_does_not_run_code(folder):
-    compare("pool3", "pool3", "--metrics", "mine.py:rsa", "-o", "m.csv")
-    again = [SIMILARITY, "--config", "m.config.txt", "-o", "n.csv"]
-    line = error_line(*again)
-    assert says(line, "metrics", "name it", "command line")
-    run(*again, "--metrics", "mine.py:rsa")
-    assert read_csv("m.csv") == read_csv("n.csv")
 
 
 STITCH = ["exec_stitch.py", *NETWORKS, "pool2", "pool2,pool3", "rc2c_pre", *ON_DIGITS, "-b", "64",
@@ -271,13 +218,9 @@ def test_an_objective_is_trained_on(folder):
     at_end = stitch("mine.py:squares")
     behind = stitch("mine.py:last")
     for row in at_end + behind:
+        assert row["objective"].startswith(f"{folder}/mine.py:")
         config = read_json(next(folder.glob(f"results/*/{row['folder']}/config.txt")))
-        assert (
-            row["objective"]
-            == config["objective"]
-            == f"{folder}/mine.py:{row['objective'].rpartition(':')[2]}"
-        )
-        assert len(config["objective_sha256"]) == 64
+        assert config["objective"] == row["objective"] and len(config["objective_sha256"]) == 64
     # Of these end layers, pool3 has one block behind it, and pool2 two
     differences = [
         {float(row["representation_difference"]) for row in rows}
@@ -286,25 +229,6 @@ def test_an_objective_is_trained_on(folder):
     assert not set.intersection(*differences)
     logs = read_csv(next(folder.glob("results/squares/2*/training_logs.csv")))
     assert float(logs[-1]["train_loss"]) < float(logs[0]["train_loss"])
-
-
-@pytest.mark.parametrize(
-    ("function", "line"),
-    [
-        (
-            "mine.py:scalar",
-            r"returns shape \(\) for 1 stitches; let it return a loss for each, \(1,\)",
-        ),
-        ("mine.py:constant", "returns a loss without a gradient; compute it from the stitched"),
-        ("mine.py:everywhere", "at is 'here'; give one of end, blocks, logits"),
-        ("mine.py:rsa", r"cannot run .*mine.py"),
-        ("cosine", "unknown objective 'cosine'; known: task, .*, FILE.py:FUNCTION"),
-    ],
-)
-def test_refusals_of_objectives(function, line, stitched):
-    given = [*STITCH, "--objective", function]
-    given[6] = "pool2"
-    assert re.search(line, error_line(*given, cwd=stitched))
 
 
 def test_a_run_with_a_changed_objective_is_not_resumed(folder):
@@ -331,10 +255,8 @@ def test_a_stitch_by_an_objective_is_evaluated_without_its_code(folder):
 def test_a_detector_scores(folder):
     stitch("mine.py:cosine")
     names = ["knn,mine.py:Norm", "-ed", "energies"]
-    said = run("exec_eval_stitcher_ood.py", "results/cosine", *ON_DIGITS, "--detector", *names)
-    assert "DETECTOR: Norm" in said.out and "(Norm)" in said.out
+    run("exec_eval_stitcher_ood.py", "results/cosine", *ON_DIGITS, "--detector", *names)
     place = folder / "results/cosine/ood_evaluation_Norm"
-    assert place.with_suffix(".json").exists()
     assert read_json(place.with_suffix(".config.txt"))["detector"] == f"{folder}/mine.py:Norm"
     rows = read_csv(f"{place}.csv")
     assert {row["detector"] for row in rows} == {"Norm"}
@@ -351,22 +273,12 @@ def test_a_detector_scores(folder):
     energies = np.load("energies/Norm/pool2/pool2.npy")
     assert energies.mean() == pytest.approx(float(row["mean_energy"]), rel=1e-4)
 
-    # Reports that read the table without the code
-    (folder / "mine.py").unlink()
-    run("misc/verdict.py", "results/cosine")
-    assert {row["folder"] for row in rows} >= {row["folders"] for row in read_csv("verdict.csv")}
-    run("misc/collect_results.py", "results", "-r", "-o", "all.csv")
-    assert "auroc_Norm" in {row["measure"] for row in read_csv("all_measurements.csv")}
-
 
 def test_a_closed_form_is_a_map(folder):
     """By the script and by all_pairs, which leaves the cutoff out of its options."""
-    matched = ["-e", 0, "-i", "mine.py:shrunk", "-pinv-samples", 100, "--mod-only-stitch"]
-    run(
-        "exec_stitch.py",
-        *(*NETWORKS, "pool2", "pool2,pool3", "rc2c_pre", *ON_DIGITS),
-        *(*matched, "-dir", "shrunk"),
-    )
+    pair = [*NETWORKS, "pool2", "pool2,pool3", "rc2c_pre", *ON_DIGITS, "-pinv-samples", 100]
+    matched = ["-e", 0, "-i", "mine.py:shrunk", "--mod-only-stitch", "-dir", "shrunk"]
+    run("exec_stitch.py", *pair, *matched)
     lines = [f"{name},{path},small_cnn" for name, path in zip("ab", NETWORKS[:2], strict=True)]
     (folder / "networks.csv").write_text("\n".join(["name,path,type", *lines]) + "\n")
     given = ["networks.csv", "pool2,pool3", "rc2c_pre", *ON_DIGITS, "-pinv-samples", 100]
@@ -376,45 +288,11 @@ def test_a_closed_form_is_a_map(folder):
     of_list = stitch_rows("results/all/a to b/shrunk")[: len(rows)]
     for row, other in zip(rows, of_list, strict=True):
         assert row["init"] == other["init"] == f"{folder}/mine.py:shrunk"
+        assert row["further_options"] == other["further_options"]
         for name in ("accuracy", "r2_matched", "r2_test"):
             assert float(row[name]) == pytest.approx(float(other[name]), abs=1e-6)
-        assert row["further_options"] == other["further_options"]
-    assert len(read_json(next(folder.glob("results/shrunk/2*/config.txt")))["init_sha256"]) == 64
     methods = {row["method"] for row in read_csv("all_verdict.csv")}
     assert methods == {"shrunk matching", "cosine matching"}
-
-
-@pytest.mark.parametrize(
-    ("function", "line"),
-    [
-        ("mine.py:cosine", r"no closed form: .*def cosine\(source, target, cross\)"),
-        ("mine.py:wide", r"returns a weight \(32, 64\) .*a weight \(64, 32\) and a bias \(64,\)"),
-        ("mine.py:infinite", "let it return finite numbers"),
-        ("mine.py:no_bias", "cannot run .*mine.py: ValueError"),
-        ("mine.py:repair", "repair is the name of a closed form of the suite; rename"),
-        ("shrunk", "unknown initial layer 'shrunk'; known: rand, .*, FILE.py:FUNCTION"),
-    ],
-)
-def test_refusals_of_closed_forms(function, line, stitched):
-    given = [*NETWORKS, "pool2", "pool3", "rc2c_pre", *ON_DIGITS, "-e", 0, "-i", function]
-    assert re.search(line, refusal(stitched, "exec_stitch.py", *given))
-
-
-@pytest.mark.parametrize(
-    ("function", "line"),
-    [
-        ("mine.py:rsa", "cannot run .*mine.py: TypeError"),
-        ("mine.py:Empty", r"Empty has no fit, score; a detector has add\(activations, labels\)"),
-        ("mine.py:Typical", r"returns shape \(\) for 60 images; let it return a score for each"),
-        ("mine.py:knn", "knn is the name of a score of the suite; rename the function"),
-        ("mine.py:Norm,mine2.py:Norm", "have one name; rename one function"),
-        ("mine.py:a_on_b", "'_on_' stands for other data in names of tables; rename the class"),
-        ("mine.py:Unfit", "no detector could be used"),
-    ],
-)
-def test_refusals_of_detectors(function, line, stitched):
-    given = ["exec_eval_stitcher_ood.py", "results/matched", *ON_DIGITS, "--detector", function]
-    assert re.search(line, refusal(stitched, *given))
 
 
 def test_all_pairs_ground_truth_and_verdict(folder):
@@ -443,40 +321,83 @@ def test_all_pairs_ground_truth_and_verdict(folder):
     assert "rsa" in {row["quantity"] for row in read_csv("depth.csv")}
 
 
-def test_all_pairs_runs_code_that_its_command_line_names(folder):
-    (folder / "networks.csv").write_text(
-        "name,path,type\na,models/digits0/model_15.pt,small_cnn\nb,-,small_cnn\n"
-    )
-    given = ["misc/all_pairs.py", "networks.csv", "pool2", "rc2c_pre", *ON_DIGITS, "-dir", "all"]
-    for option, value in (("methods", ["mine.py:cosine:1"]), ("own_types", ["mine.py:net"])):
-        (folder / "options.yaml").write_text(f"{option}: {value}\n")
-        line = error_line(*given, "--config", "options.yaml")
-        assert says(line, f"{option} {folder}/mine.py:", "name it", "command line")
-    line = error_line(*given, "--detector", "mine.py:norm")
-    assert "unknown function in" in line and not (folder / "results").exists()
-    assert "no closed form" in error_line(*given, "--methods", "mine.py:cosine")
+MEASURE = f"{SIMILARITY} {' '.join(NETWORKS)} pool3 pool3 -n {N} -o m.csv --metrics"
 
 
-def test_all_pairs_keeps_runs_with_a_changed_detector_with_a_warning(folder):
-    (folder / "networks.csv").write_text(
-        "name,path,type\na,models/digits0/model_15.pt,small_cnn\nb,-,small_cnn\n"
-    )
-    given = ["misc/all_pairs.py", "networks.csv", "pool2", "rc2c_pre", *ON_DIGITS, "-dir", "all"]
-    given += ["--no-similarity", "--no-figures", "--ends", "a", "--detector", "mine.py:Norm"]
-    run(*given)
-    with (folder / "mine.py").open("a") as file:
-        file.write("# another line\n")
-    said = run(*given).err
-    assert said.count(f"{folder}/mine.py has changed") == 1
-    assert "0 of " in said
+OBJECTIVE = (
+    f"exec_stitch.py {' '.join(NETWORKS)} pool2 pool2 rc2c_pre --mod-only-stitch -e 1 --objective"
+)
+
+
+FORM = f"exec_stitch.py {' '.join(NETWORKS)} pool2 pool3 rc2c_pre -e 0 -i"
+
+
+SCORE = "exec_eval_stitcher_ood.py results/matched --detector"
+
+
+REFUSALS = [
+    (MEASURE, "mine.py:pwcca", "pwcca is the name of a measure of the suite"),
+    (MEASURE, "mine.py:counted_p_value", "_p_value"),
+    (MEASURE, "mine.py:text", "mine.py:text returns 'high' instead of a number"),
+    (MEASURE, "mine.py:complex_number", "mine.py:complex_number returns .* instead of a number"),
+    (MEASURE, "mine.py:broken", r"cannot run .*mine.py, line \d+: KeyError"),
+    (MEASURE, "mine.py:rs", "unknown function in .*mine.py 'rs'; did you mean rsa"),
+    (MEASURE, "rsa", "unknown measure 'rsa'"),
+    (OBJECTIVE, "mine.py:scalar", r"returns shape \(\) for 1 stitches"),
+    (OBJECTIVE, "mine.py:constant", "returns a loss without a gradient"),
+    (OBJECTIVE, "mine.py:everywhere", "at is 'here'; give one of end, blocks, logits"),
+    (OBJECTIVE, "cosine", "unknown objective 'cosine'"),
+    (FORM, "mine.py:cosine", "no closed form"),
+    (FORM, "mine.py:wide", r"returns a weight \(32, 64\) "),
+    (FORM, "mine.py:infinite", "finite numbers"),
+    (FORM, "mine.py:no_bias", "cannot run .*mine.py: ValueError"),
+    (FORM, "mine.py:repair", "repair is the name of a closed form of the suite"),
+    (FORM, "shrunk", "unknown initial layer 'shrunk'"),
+    (SCORE, "mine.py:rsa", "cannot run .*mine.py: TypeError"),
+    (SCORE, "mine.py:Empty", "Empty has no fit, score"),
+    (SCORE, "mine.py:Typical", r"returns shape \(\) for 60 images"),
+    (SCORE, "mine.py:knn", "knn is the name of a score of the suite"),
+    (SCORE, "mine.py:Norm,mine2.py:Norm", "have one name"),
+    (SCORE, "mine.py:a_on_b", "_on_"),
+    (SCORE, "mine.py:Unfit", "no detector could be used"),
+]
+
+
+@pytest.mark.parametrize(("command", "function", "said"), REFUSALS)
+def test_functions_that_are_refused(command, function, said, stitched):
+    """They leave no file."""
+    before = {*stitched.rglob("*")}
+    line = error_line(*shlex.split(command), function, *ON_DIGITS, cwd=stitched)
+    assert re.search(said, line)
+    left = {path for path in stitched.rglob("*") if "__pycache__" not in path.parts}
+    assert left <= before or command == OBJECTIVE
+
+
+ON_TWO = ["misc/all_pairs.py", "networks.csv", "pool2", "rc2c_pre", *ON_DIGITS, "-dir", "all"]
+
+
+TWO = "name,path,type\na,models/digits0/model_15.pt,small_cnn\nb,-,small_cnn\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value"),
+    [
+        (FORM.split()[:-1], "init", "mine.py:shrunk"),
+        (MEASURE.split()[:-1], "metrics", "[mine.py:rsa]"),
+        (ON_TWO, "methods", "[mine.py:cosine:1]"),
+        (ON_TWO, "own_types", "[mine.py:net]"),
+    ],
+)
+def test_a_file_of_options_does_not_run_code(command, option, value, folder):
+    (folder / "networks.csv").write_text(TWO)
+    (folder / "options.yaml").write_text(f"{option}: {value}\n")
+    line = error_line(*command, *ON_DIGITS, "--config", "options.yaml")
+    assert says(line, option, "name it", "command line")
 
 
 def test_all_pairs_does_not_run_the_code_that_a_table_was_made_with(folder):
-    (folder / "networks.csv").write_text(
-        "name,path,type\na,models/digits0/model_15.pt,small_cnn\nb,-,small_cnn\n"
-    )
-    given = ["misc/all_pairs.py", "networks.csv", "pool2", "rc2c_pre", *ON_DIGITS, "-dir", "all"]
-    given += ["--methods", "none", "-n", N, "--no-figures", "--metrics"]
+    (folder / "networks.csv").write_text(TWO)
+    given = [*ON_TWO, "--methods", "none", "-n", N, "--no-figures", "--metrics"]
     run(*given, "cka", "mine.py:rsa")
     other = (folder / "mine.py").read_text().replace("def rsa(x, y):", "def rsa(x, y):\n    1 / 0")
     (folder / "mine.py").write_text(other)
@@ -485,15 +406,3 @@ def test_all_pairs_does_not_run_the_code_that_a_table_was_made_with(folder):
     assert says(line, "a-b.csv has rsa", f"--metrics {folder}/mine.py:rsa")
     said = run(*given, "mine.py:rsa").err
     assert says(said, "mine.py has changed since")
-    (folder / "mine.py").unlink()
-    assert "0 of 1 units" in run(*given, "cka").err
-
-
-def test_a_diverged_stitch_does_not_spoil_the_others_of_its_batch(folder):
-    """Stitches into one layer are scored in one batch."""
-    detector = make_detector(f"{folder}/mine.py:Norm")
-    activations = torch.rand(4, 3)
-    detector.add(activations, torch.zeros(4, dtype=torch.long))
-    detector.fit()
-    scores = detector.score(torch.cat([activations, torch.full((2, 3), torch.nan)]))
-    assert torch.equal(scores[:4], detector.score(activations)) and scores[4:].isnan().all()

@@ -12,7 +12,6 @@ from src.ground.errors import UserError
 from src.results.options import read_options
 from src.results.run import Run
 from src.training import Classification, Settings, train
-from tests.commands import names_in, start_code
 from tests.tiny_datasets import few_grey_images
 
 OPTIONS = {"learning_rate": 0.1, "gpu": -1, "resume": False}
@@ -66,16 +65,6 @@ def test_a_training_that_goes_on_from_a_state_ends_as_one_that_was_not_interrupt
     assert yielded == list(range(at, 4)) and again_history == history
 
 
-def test_a_run_that_let_go_of_its_folder_leaves_the_next_one_its_lock_and_nothing_else(tmp_path):
-    ended = claimed(tmp_path)
-    (tmp_path / "ft_logs.csv").touch()
-    ended.finish()
-    assert not list(tmp_path.glob(".*.lock"))
-    claimed(tmp_path)
-    ended.discard()
-    assert names_in(tmp_path) == {".resume.pt.lock"}
-
-
 def test_a_finished_run_is_skipped_when_it_is_resumed(tmp_path, capsys):
     run = claimed(tmp_path)
     assert not run.skip_if_finished(resume=True)
@@ -102,39 +91,8 @@ def test_an_interrupted_run_of_other_options_is_refused(tmp_path):
         claimed(tmp_path, resume=True, learning_rate=0.2)
 
 
-def test_a_table_has_its_files_beside_it(tmp_path):
-    (tmp_path / "training_logs.csv").touch()  # of another run
-    run = Run.beside(tmp_path / "probes.csv", OPTIONS)
-    run.claim(resume=False)
-    run.save(loop=None)
-    assert (tmp_path / "probes.resume.pt").exists()
-    run.finish()
-    assert names_in(tmp_path) == {"probes.config.txt", "probes.run.json", "training_logs.csv"}
-
-
 def test_empty_options_of_the_public_code(tmp_path):
     """It writes "" for no scheduler, and 0 for the full rank."""
     path = tmp_path / "config.txt"
     path.write_text(json.dumps({"scheduler": "", "front_stitch_rank": 0, "seed": 0}))
     assert read_options(path) == {"scheduler": "none", "front_stitch_rank": None, "seed": 0}
-
-
-def test_two_runs_do_not_write_to_one_folder(tmp_path):
-    """The second is refused before it removes anything of the first, whose own child processes do
-    not count."""
-    code = (
-        "import os, sys, time; from src.results.run import Run\n"
-        "run = Run(sys.argv[1], {'gpu': -1}); run.claim(resume=False)\n"
-        "run.save(loop=None)\n"
-        "if os.fork() == 0: time.sleep(30); os._exit(0)\n"  # as a process that decodes images
-        "print('claimed', flush=True); input()\n"
-    )
-    first = start_code(code, tmp_path)
-    assert first.stdout.readline() == "claimed\n"
-    for resume in (False, True):
-        with pytest.raises(UserError, match=f"another run is writing to {tmp_path}"):
-            claimed(tmp_path, resume=resume)
-    assert (tmp_path / "resume.pt").exists()
-    first.kill()
-    first.wait()
-    assert claimed(tmp_path, resume=True).state == {"loop": None}

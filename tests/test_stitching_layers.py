@@ -68,13 +68,6 @@ def test_eye_is_the_identity_and_resizes():
     torch.testing.assert_close(layer(x), resize(x, (8, 8), "bilinear"))
 
 
-def test_rectangular_eye_between_tokens_warns(capsys):
-    layer = build_stitching_layer("t2t", (5, 6), (5, 8), init="eye")
-    assert "rectangular identity" in capsys.readouterr().err
-    x = torch.randn(2, 5, 6)
-    torch.testing.assert_close(layer(x), torch.cat([x, torch.zeros(2, 5, 2)], -1))
-
-
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
 @pytest.mark.parametrize(
     ("source", "target"), [((4, 4), (8, 8)), ((8, 8), (4, 4)), ((3, 5), (7, 4))]
@@ -102,23 +95,24 @@ def tokens_of(maps: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
 @pytest.mark.parametrize(
-    ("size", "n_tokens", "cls"),
-    [((8, 8), 17, "pool"), ((3, 5), 16, None), ((2, 4), 8, None), ((2, 2), 10, "learn")],
+    ("size", "grid", "n_tokens", "cls"),
+    [
+        ((8, 8), (4, 4), 17, "pool"),
+        ((3, 5), (4, 4), 16, None),
+        ((2, 4), (2, 4), 8, None),
+        ((2, 2), (3, 3), 10, "learn"),
+    ],
 )
-def test_c2t_resizes_to_the_grid_of_tokens(size, n_tokens, cls, mode):
-    layer = build_stitching_layer(
-        "c2t", (6, *size), (n_tokens, 7), c2t_cls_token=cls, upsample_mode=mode
-    )
-    x = torch.randn(2, 6, *size)
-    side = 2 if n_tokens == 8 else int((n_tokens - (cls is not None)) ** 0.5)
-    grid = (2, 4) if n_tokens == 8 else (side, side)
+def test_c2t_resizes_to_the_grid_of_tokens(size, grid, n_tokens, cls, mode):
+    options = {"c2t_cls_token": cls, "upsample_mode": mode}
+    layer = build_stitching_layer("c2t", (6, *size), (n_tokens, 7), **options)
+    x, target = torch.randn(2, 6, *size), torch.randn(2, n_tokens, 7)
     patches = tokens_of(layer.transform(resize(x, grid, mode)))
     found = layer(x)
     assert found.shape == (2, n_tokens, 7)
     torch.testing.assert_close(found[:, cls is not None :], patches)
     if cls == "pool":
         torch.testing.assert_close(found[:, 0], patches.mean(1))
-    target = torch.randn(2, n_tokens, 7)
     torch.testing.assert_close(tokens_of(layer.targets(target)), target[:, cls is not None :])
 
 
@@ -127,19 +121,13 @@ def test_c2t_resizes_to_the_grid_of_tokens(size, n_tokens, cls, mode):
 def test_t2t_resizes_the_grid_of_patches_and_keeps_the_cls_token(n_source, n_target):
     layer = build_stitching_layer("t2t", (n_source, 6), (n_target, 7), c2t_cls_token="pool")
     x = torch.randn(2, n_source, 6)
-    assert list(layer.state_dict()) == ["transform.weight", "transform.bias"]
-    maps = (
-        x[:, n_source % 2 :].transpose(1, 2).unflatten(2, (2, 2))
-        if n_source == 5
-        else x.mT.unflatten(2, (2, 2))
-    )
+    maps = x[:, n_source - 4 :].mT.unflatten(2, (2, 2))
     patches = layer.transform(tokens_of(resize(maps, (4, 4), "bilinear")))
-    found = layer(x)
-    assert found.shape == (2, n_target, 7)
-    torch.testing.assert_close(found[:, n_target - 16 :], patches)
+    expected = patches
     if n_target == 17:
-        cls = layer.transform(x[:, 0]) if n_source == 5 else patches.mean(1)
-        torch.testing.assert_close(found[:, 0], cls)
+        cls = layer.transform(x[:, :1]) if n_source == 5 else patches.mean(1, keepdim=True)
+        expected = torch.cat([cls, patches], dim=1)
+    torch.testing.assert_close(layer(x), expected)
 
 
 @pytest.mark.parametrize(("use", "expected"), [(None, 0.0), ("add", 0.1), ("only", 1.0)])

@@ -38,28 +38,18 @@ def run(folder, *, metrics=None, **options):
 
 def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_path):
     """Its summary.txt says 0."""
-    metrics = {
-        "accuracy": 0.75,
-        "front_accuracy": 0.9,
-        "end_accuracy": 0.8,
-        "representation_difference": 0.25,
-    }
     assert run(tmp_path / "a").row.matching_error is None
-    assert (
-        run(tmp_path / "b", metrics=metrics | {"matching_error": None}).row.matching_error is None
-    )
-    matched = run(tmp_path / "c", metrics=metrics | {"matching_error": 0.125}, init="pinv").row
-    assert (
-        matched.matching_error == 0.125
-        and matched.end_accuracy == 0.8
-        and math.isnan(matched.agreement)
-    )
-    networks = run(tmp_path / "e", front_model_path="./m//a.pt", end_model_path=None).row
+    names = "accuracy front_accuracy end_accuracy representation_difference matching_error"
+    metrics = dict(zip(names.split(), (0.75, 0.9, 0.8, 0.25, 0.125), strict=True))
+    matched = run(tmp_path / "b", metrics=metrics, init="pinv").row
+    assert matched.matching_error == 0.125 and matched.end_accuracy == 0.8
+    assert math.isnan(matched.agreement)
+    networks = run(tmp_path / "c", front_model_path="./m//a.pt", end_model_path=None).row
     assert networks.front_model_path == "m/a.pt" and networks.end_model_path is None
     write_grid(tmp_path / "grid.csv", [run(tmp_path / "d").row])
-    assert ",,0.25," in (tmp_path / "grid.csv").read_text()
     (found,) = grid_rows(tmp_path)
     assert found.accuracy == 0.75 and found.objective == "task"  # which it does not name
+    assert found.matching_error is None
 
 
 def test_the_grid_has_a_panel_for_each_experiment_of_its_layers_all_of_one_scale(
@@ -95,39 +85,19 @@ def at_ranks(*ranks: int | None, **values) -> list[StitchRow]:
 
 
 def test_a_sweep_over_ranks_is_one_curve(tmp_path, drawn_figures):
+    """Several experiments have a panel each; one rank of a pair, or two that vary apart, make none."""
     rows = [*at_ranks(1, 2, 4, None), *at_ranks(2, 1, end_layer="layer3.0")]
-    write_grid(tmp_path / "grid.csv", rows)
-    (axes,) = drawn_figures["grid.png"].axes
-    assert [line.get_xydata().tolist() for line in axes.lines] == [
+    write_grid(tmp_path / "grid.csv", [*rows, *at_ranks(1, 2, seed=1)])
+    first, second = drawn_figures["grid.png"].axes
+    assert [line.get_xydata().tolist() for line in first.lines] == [
         [[1, 0.1], [2, 0.2], [4, 0.4]],
         [[1, 0.1], [2, 0.2]],
     ]
-    assert "retained rank" in axes.get_xlabel() and axes.get_ylabel().startswith("accuracy")
-    # several experiments have a panel each
-    many = [row for layer in range(11) for row in at_ranks(1, 2, end_layer=f"layer{layer}")]
-    write_grid(tmp_path / "many.csv", [*many, *at_ranks(1, 2, seed=1)])
-    first, second = drawn_figures["many.png"].axes
-    assert (len(first.lines), len(second.lines)) == (11, 1)
-    # one rank of a pair, or two ranks that vary apart, make no curve
+    assert len(second.lines) == 1 and "retained rank" in first.get_xlabel()
     one_rank = [*at_ranks(1, 2), *at_ranks(4, end_layer="layer3.0")]
     for rows in (one_rank, [*at_ranks(1, 2), stitch_row(front_pinv_rank=1)]):
         write_grid(tmp_path / "heat.csv", rows)
         assert any(axes.images for axes in drawn_figures["heat.png"].axes)
-
-
-def test_more_than_twelve_experiments_are_drawn_as_means(tmp_path, drawn_figures, capsys):
-    rows = []
-    for seed in range(13):
-        rows.append(stitch_row(seed=seed, accuracy=seed / 13))
-        rows.append(stitch_row(seed=seed, n_epochs=0, init="pinv", accuracy=0.5))
-    write_grid(tmp_path / "grid.csv", rows)
-    panels = panels_of(drawn_figures["grid.png"])
-    trained, solved = panels
-    assert says(trained, "task loss matching", "mean of 13")
-    assert says(solved, "direct matching", "mean of 13")
-    (mean,) = panels[trained].texts
-    assert mean.get_text() == "0.46"
-    assert says(capsys.readouterr().err, "means of 26", "the CSV has all")
 
 
 def test_means_keep_kinds_of_pairs_of_networks_apart(tmp_path, drawn_figures):
@@ -163,14 +133,7 @@ def test_two_experiments_are_compared_by_the_second_less_the_first(tmp_path, dra
         "front_layer,end_layer,accuracy_1,accuracy_2,difference\nlayer1.0,layer2.0,0.5,0.75,0.25\n"
         "layer1.0,layer3.0,0.75,0.5,-0.25\nlayer1.0,layer4.0,1.0,nan,nan\n"
     )
-    figure = drawn_figures["c.png"]
-    panels = panels_of(figure)
-    first_title, second_title, difference = panels
-    assert (first_title, second_title) == (
-        "direct matching accuracy",
-        "task loss matching accuracy",
-    )
-    assert difference == "task loss matching − direct matching difference"
+    panels = panels_of(drawn_figures["c.png"])
     limits = [axes.images[0].get_clim() for axes in panels.values()]
     assert limits == [(0, 1), (0, 1), (-0.25, 0.25)]
 
@@ -203,10 +166,3 @@ def test_no_number_is_minus_zero(capsys):
         "+0.2500",
         "-0.2500",
     ]
-
-
-def test_a_run_that_is_the_working_folder_has_its_name(tmp_path, monkeypatch):
-    run(tmp_path / "a")
-    monkeypatch.chdir(tmp_path / "a")
-    ((stitch,), _) = read_stitches(".")
-    assert stitch.row.folder == "a"

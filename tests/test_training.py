@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from src.datasets.base import ImageSet
-from src.ground.errors import UserError, as_user_error
+from src.ground.errors import UserError
 from src.ground.runtime import seeded
-from src.models import build_model
 from src.training import (
     NO_CLASS,
     Classification,
@@ -21,7 +20,6 @@ from src.training import (
     train,
 )
 from src.values import learning_rates
-from tests.commands import says
 from tests.tiny_datasets import few_grey_images
 
 
@@ -116,17 +114,8 @@ def test_gradients_are_clipped_for_each_head(images):
 def test_a_loss_that_is_not_finite_stops_the_training(settings, bias, images):
     model = make_network()
     model[1].bias.data[0] = bias
-    with pytest.raises(
-        UserError, match="epoch 1, up to step 3: the loss of the network is not finite"
-    ):
+    with pytest.raises(UserError, match="epoch 1, up to step 3: .*not finite"):
         list(train(Classification(model), images, images, Settings(3, 8, **settings)))
-
-
-def test_a_step_beyond_single_precision_says_what_to_lower(images):
-    settings = Settings(1, 8, learning_rate=1e38)
-    with pytest.raises(RuntimeError) as caught:
-        list(train(Classification(make_network()), images, images, settings))
-    assert says(str(as_user_error(caught.value)), "step", "single precision", "lower -lr")
 
 
 def test_unlabelled_samples_count_neither_in_the_loss_nor_in_the_accuracy():
@@ -155,34 +144,15 @@ def test_an_accuracy_of_logits_that_are_not_finite_is_refused(bias, images):
         evaluate(Classification(model), images.batches(8))
 
 
-def test_weights_that_overflow_have_no_accuracy():
-    """They are finite, and so are the first layers."""
-    model = build_model("small_cnn", n_channels=1)
-    model.load_state_dict({key: value * 1e30 for key, value in model.state_dict().items()})
-    with pytest.raises(UserError, match="logits .* not finite"):
-        evaluate(Classification(model), few_grey_images(20, 8, n_classes=10).batches(20))
-
-
 def test_the_seed_counts_for_networks_that_drop_out():
-    images, trained = (
-        ImageSet(torch.ones(20, 1, 2, 2), torch.zeros(20, dtype=torch.long), n_classes=2),
-        [],
-    )
+    images = ImageSet(torch.ones(20, 1, 2, 2), torch.zeros(20, dtype=torch.long), n_classes=2)
+    trained = []
     for seed in (0, 0, 1):
         torch.rand(7)  # the global generator is somewhere else each time
         model = make_network(nn.Dropout(0.5))
         task = Classification(model)
         list(train(task, images, images, Settings(1, 20, learning_rate=0.1, seed=seed)))
         trained.append(model[2].weight)
-        assert evaluate(task, images.batches(20)) == evaluate(
-            task, images.batches(20)
-        )  # which drops nothing
+        scores = [evaluate(task, images.batches(20)) for _ in range(2)]
+        assert scores[0] == scores[1]  # which drops nothing
     assert torch.equal(trained[0], trained[1]) and not torch.equal(trained[0], trained[2])
-
-
-def test_a_batch_of_one_is_too_few_for_batch_norm(images):
-    """The last of 20 images in batches of 19."""
-    model = make_network(nn.BatchNorm1d(4))
-    with pytest.raises(ValueError) as caught:
-        list(train(Classification(model), images, images, Settings(1, 19)))
-    assert says(str(as_user_error(caught.value)), "single image", "BatchNorm", "change -b")

@@ -46,29 +46,26 @@ def run_without(refused, commands, *, cwd, status: int = 0):
 
 def test_scripts_on_tables_do_not_need_torch(tmp_path):
     """Nor where they read the options of trainings, their logs, evaluations and lists of networks."""
-    networks = ["name,path,type,group"]
     for name in "fg":
         (tmp_path / name).mkdir()
         (tmp_path / name / "model_1.pt").write_text(name)
         (tmp_path / name / "config.txt").write_text(json.dumps({"model_type": "resnet18"}))
-        networks.append(f"{name},{name}/model_1.pt,resnet18,{name}")
-    (tmp_path / "networks.csv").write_text("\n".join(networks))
-    paths = {"front_model_path": "f/model_1.pt", "end_model_path": "g/model_1.pt"}
-    methods = {"dm": paths, "tlm": paths | {"init": "rand", "n_epochs": 1}}
-    for name, options in methods.items():
-        folder = write_run(tmp_path / "results" / name, "1", n_right=945, end_layer="x", **options)
+    networks = [f"{name},{name}/model_1.pt,resnet18,{name}" for name in "fg"]
+    (tmp_path / "networks.csv").write_text("\n".join(["name,path,type,group", *networks]))
+    results = tmp_path / "results"
+    for name, options in {"dm": {}, "tlm": {"init": "rand", "n_epochs": 1}}.items():
+        options |= {"front_model_path": "f/model_1.pt", "end_model_path": "g/model_1.pt"}
+        folder = write_run(results / name, "1", n_right=945, end_layer="x", **options)
         epoch = EpochRow(train_acc=0.5, train_loss=1.0, val_acc=0.5, val_loss=1.0)
         write_logs(folder, [epoch])
-        write_evaluation(tmp_path / "results" / name, {"1": 0.5})
-    of_layers = [{"rank1": rank, "cka": rank / 10} for rank in (8, 4, 2, 1)]
-    of_layers.append({"cka": 0.9})
-    (tmp_path / "results" / "similarity").mkdir()
-    similarity = tmp_path / "results" / "similarity" / "f-g.csv"
-    tables.write_table(similarity, tables.SIMILARITY, *of_layers)
+        write_evaluation(results / name, {"1": 0.5})
+    of_ranks = [{"rank1": rank, "cka": rank / 10} for rank in (8, 4, 2, 1)]
+    similarity = results / "similarity" / "f-g.csv"
+    similarity.parent.mkdir()
+    tables.write_table(similarity, tables.SIMILARITY, *of_ranks, {"cka": 0.9})
     probes = [{"rank": rank, "accuracy": rank / 8} for rank in (8, 4, 2, 1)]
     tables.write_table(tmp_path / "probes.csv", tables.PROBE, *probes)
 
-    of_ranks = [similarity, "probes.csv", "-o"]
     commands = [
         ["misc/verdict.py", "results/dm", "results/tlm", "-sim", similarity],
         ["misc/report.py", "results"],
@@ -76,11 +73,20 @@ def test_scripts_on_tables_do_not_need_torch(tmp_path):
         ["misc/compare_layers.py", "results"],
         ["misc/compare_layers.py", "results", "--best-matches"],
         ["misc/collect_results.py", "results/dm", "results/tlm"],
-        ["misc/rank_statistics.py", *of_ranks, "ranks.csv", "-l", "x", "-other", "y"],
+        [
+            "misc/rank_statistics.py",
+            similarity,
+            "probes.csv",
+            "-o",
+            "r.csv",
+            "-l",
+            "x",
+            "-other",
+            "y",
+        ],
     ]
     run_without(["torch", "torchvision"], commands, cwd=tmp_path)
-    assert len(read_csv(tmp_path / "verdict.csv")) == 2
-    assert read_csv(tmp_path / "ranks.csv")
+    assert len(read_csv(tmp_path / "verdict.csv")) == 2 and read_csv(tmp_path / "r.csv")
 
 
 def test_small_networks_on_small_images_do_not_need_torchvision(tmp_path):
