@@ -56,7 +56,7 @@ def commands(page: str, folder: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("page", "at_least"), list(zip(PAGES, (7, 30, 0, 0, 0, 0, 0, 20, 0), strict=True))
+    ("page", "at_least"), list(zip(PAGES, (7, 30, 0, 0, 0, 0, 0, 18, 0), strict=True))
 )
 def test_the_scripts_take_the_commands(page, at_least, tmp_path, monkeypatch):
     found = commands(page, tmp_path)
