@@ -43,7 +43,7 @@ TABLES = {  # what a row is of, and its type, by table
     "*_dots.csv": ("a network: its accuracy on images with dots", DotsRow),
     "training_logs.csv": ("an epoch, of several pairs of layers each", PairEpochRow),
     "ft_logs.csv": ("an epoch of a fine-tuning", FinetuningRow),
-    "collect_results.py A B -o": ("a pair of layers of two folders", ComparisonRow),
+    "misc/collect_results.py A B -o": ("a pair of layers of two folders", ComparisonRow),
 }
 FIELD = re.compile(r"    (\w+): [^#]*(?:# (?!noqa)(.*))?")
 COMMENT = re.compile(r"    # (.*)")
