@@ -86,11 +86,10 @@ def add_networks(options: cli.Parser) -> None:
     add = options.add_argument
     add("--front-model", help="where the front network's checkpoint is now, if it was moved")
     add("--end-model", help="where the end network's checkpoint is now, if it was moved")
-    named_here = (
-        "type of the {} network if it is your own code, which runs only if you name it here"
-    )
-    add("--front-type", type=cli.network, help=named_here.format("front"))
-    add("--end-type", type=cli.network, help=named_here.format("end"))
+    cli.add_own_types(options)
+    one_side = "--own-types of the {} network alone"
+    add("--front-type", type=cli.network, help=one_side.format("front"))
+    add("--end-type", type=cli.network, help=one_side.format("end"))
 
 
 class Setup(NamedTuple):
@@ -219,8 +218,8 @@ def moved_networks(args) -> dict:
     from src.results.reloading import MovedNetwork
 
     return {
-        "front": MovedNetwork(args.front_model, args.front_type),
-        "end": MovedNetwork(args.end_model, args.end_type),
+        "front": MovedNetwork(args.front_model, args.front_type, args.own_types),
+        "end": MovedNetwork(args.end_model, args.end_type, args.own_types),
     }
 
 

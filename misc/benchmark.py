@@ -126,8 +126,17 @@ def run_races(kind, n_images):
 
 def parser() -> cli.Parser:
     options = cli.Parser("Measure how much faster the scripts are than the straightforward way.")
-    options.add_argument("--network", default="resnet18", help="type of both networks")
-    options.add_argument("--images", type=cli.whole_number(20), default=100, help="of each split")
+    options.add_argument(
+        "-m", "--model-type", "--network", default="resnet18", help="type of both networks"
+    )
+    options.add_argument(
+        "-n",
+        "--n-samples",
+        "--images",
+        type=cli.whole_number(20),
+        default=100,
+        help="images of each split",
+    )
     return options
 
 
@@ -137,7 +146,7 @@ def benchmark(args) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
-            run_races(args.network, args.images)
+            run_races(args.model_type, args.n_samples)
         finally:
             os.chdir(before)
 

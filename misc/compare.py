@@ -35,6 +35,7 @@ def parser() -> cli.Parser:
         help="NAME of what is written: NAME.csv with the verdicts, NAME.png, the page NAME.html, and results/NAME",
     )
     add(
+        "-l",
         "--layers",
         default="all",
         help="layers of both networks: names or patterns with commas between them, or all",

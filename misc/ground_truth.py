@@ -19,7 +19,7 @@ def parser() -> cli.Parser:
     options = cli.Parser(
         "Score all measures that misc/all_pairs.py has measured of networks that differ by"
         " construction: do they tell groups of networks, differences of outputs, layers by depth,"
-        " and impostors from true fronts? --score does so for another measure in a minute."
+        " and impostors from true fronts? --metrics does so for another measure in a minute."
     )
     add = options.add_argument
     add(
@@ -28,13 +28,13 @@ def parser() -> cli.Parser:
         metavar="SOURCE",
         help="folders that misc/all_pairs.py has written to, each with all pairs of a test, and"
         " last the list of networks; groups are named such as label_noise:0.5, test and strength;"
-        " clean; impostor:KIND; similar:KIND. With --score: a folder of --freeze",
+        " clean; impostor:KIND; similar:KIND. With --metrics: a folder of --freeze",
     )
     add(
         "-o",
         "--output",
         type=cli.csv_file,
-        help="CSV to write; table and figure go beside it. Default: scores.csv; with --score,"
+        help="CSV to write; table and figure go beside it. Default: scores.csv; with --metrics,"
         " nothing is written",
     )
     add(
@@ -63,7 +63,7 @@ def add_frozen(options: cli.Parser) -> None:
     add(
         "--freeze",
         metavar="FOLDER",
-        help="also write the features of all networks to this folder, for --score",
+        help="also write the features of all networks to this folder, for --metrics",
     )
     add(
         "--pooled",
@@ -71,8 +71,8 @@ def add_frozen(options: cli.Parser) -> None:
         help="with --freeze, keep averages of features over positions, which take less room",
     )
     add(
+        "--metrics",
         "--score",
-        dest="metrics",
         type=cli.names_or_code("measure", MEASURES),
         metavar="MEASURE",
         help="score only these measures, on the CPU, on a folder of --freeze: several with commas"
@@ -88,14 +88,14 @@ def work(args) -> None:
     if args.metrics:
         if args.freeze or len(args.sources) != 1:
             raise UserError(
-                "--score takes one folder, which --freeze has written; give nothing else"
+                "--metrics takes one folder, which --freeze has written; give nothing else"
             )
         score_frozen(args)
     else:
         if len(args.sources) == 1:
             raise UserError(
                 f"{args.sources[0]} stands alone; give folders of misc/all_pairs.py and then the"
-                " list of networks, or a folder of --freeze with --score"
+                " list of networks, or a folder of --freeze with --metrics"
             )
         score_tables(args)
 
@@ -229,7 +229,7 @@ def score_frozen(args) -> None:
         rows += score(test.tables(values), test.groups, test.outputs)
     if not rows:
         raise UserError(
-            f"--score {','.join(args.metrics)}: no test of {folder} has values of all its pairs;"
+            f"--metrics {','.join(args.metrics)}: no test of {folder} has values of all its pairs;"
             " give a measure that is defined for them"
         )
     warn_of_pooled(folder, tests, args.metrics)

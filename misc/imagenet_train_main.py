@@ -27,6 +27,7 @@ def parser() -> cli.Parser:
     add(
         "-j",
         "--workers",
+        "-workers",
         dest="n_workers",
         type=cli.whole_from_0,
         default=4,
@@ -36,6 +37,7 @@ def parser() -> cli.Parser:
     add_weights(options)
     add(
         "--seed",
+        "-s",
         type=cli.whole_from_0,
         default=0,
         help="random seed: weights, order, augmentation",
@@ -71,6 +73,7 @@ def add_training(options: cli.Parser) -> None:
     )
     add(
         "--lr",
+        "-lr",
         "--learning-rate",
         dest="learning_rate",
         type=cli.real_above_0,
@@ -80,6 +83,7 @@ def add_training(options: cli.Parser) -> None:
     add("--momentum", type=cli.real_from_0, default=0.9, help="momentum of SGD")
     add(
         "--wd",
+        "-wd",
         "--weight-decay",
         dest="weight_decay",
         type=cli.real_from_0,

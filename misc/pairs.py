@@ -281,6 +281,7 @@ def stitching_unit(
         args,
         source_dir=source_dir,
         batch_size=stitching.batch_size,  # test images pass once for both
+        own_types=[],  # each side has its own
         **types_of_users,
     )
     # Its record tells whether a unit with other options of stitching is another one

@@ -1,8 +1,11 @@
 """Every option of the public code, in every spelling, with its name in `config.txt` and its
 default."""
 
+import re
+
 import pytest
 
+from src.cli.parser import FREQUENT, RARE
 from tests.commands import parser_of, read_json
 from tests.goldens import DATA
 
@@ -56,6 +59,35 @@ def test_flags_of_the_public_code(script):
     assert (
         script != "exec_stitch" or {"-sched", "--grad-clip"} <= known.keys()
     )  # which only its README names
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_help_has_every_option_once_and_the_rare_ones_last(script):
+    parser = parser_of(script)
+    options = [action for action in parser._actions if action.option_strings]
+    before, rare = parser.format_help().split("\nrarely needed:\n")
+    for action in options:
+        heading = f"\n  {action.option_strings[0]}"
+        part, other = (rare, before) if action.dest in RARE else (before, rare)
+        assert len(re.findall(rf"{heading}[ ,\n]", f"\n{part}")) == 1
+        assert not re.search(rf"{heading}[ ,\n]", f"\n{other}")
+    frequent = [FREQUENT.index(action.dest) for action in options if action.dest in FREQUENT]
+    shown = before.split("\nmost runs need:\n")[1]
+    first = next(action for action in options if action.dest == FREQUENT[min(frequent)])
+    assert shown.startswith(f"  {first.option_strings[0]} ")
+
+
+def test_options_in_the_order_of_the_help_exist():
+    scripts = [
+        *SCRIPTS,
+        "misc/all_pairs.py",
+        "misc/ground_truth.py",
+        "misc/imagenet_train_main.py",
+        "misc/verdict.py",
+    ]
+    known = {action.dest for script in scripts for action in parser_of(script)._actions}
+    assert not {*FREQUENT, *RARE} - known
+    assert len({*FREQUENT, *RARE}) == len(FREQUENT) + len(RARE)
 
 
 def test_values_that_follow_their_option_at_once_ranks_of_0_and_an_empty_scheduler():

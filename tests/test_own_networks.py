@@ -205,8 +205,8 @@ def test_a_network_of_a_package(tmp_path):
     run("exec_stitch.py", *pair, "-e", 0, "-i", "pinv", "-dir", "s", cwd=tmp_path)
     evaluate = ["exec_eval_stitcher_ood.py", "results/s", "--detector", "mahalanobis"]
     line = commands.error_line(*evaluate, *ON_DIGITS, cwd=tmp_path)
-    assert f"--front-type {kind}" in line
-    run(*evaluate, "--front-type", kind, "--end-type", kind, cwd=tmp_path)
+    assert f"--own-types {kind}" in line
+    run(*evaluate, "--own-types", kind, cwd=tmp_path)
     line = commands.error_line(
         "exec_eval.py", network[0], "no_such.nets:cnn", *ON_DIGITS, cwd=tmp_path
     )

@@ -128,14 +128,14 @@ def add_style(parser: Parser) -> None:
 
 
 def add_own_types(parser: Parser) -> None:
-    """Add `--own-types`, for a script that reads a list of networks."""
+    """Add `--own-types`, for a script that reads types from a list or a folder."""
     parser.add_argument(
         "--own-types",
         type=network,
         nargs="+",
         default=[],
         metavar="TYPE",
-        help="types in the list that are your own code, which runs only if you name it here",
+        help="types of networks that are your own code, which runs only if you name it here",
     )
 
 

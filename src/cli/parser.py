@@ -29,6 +29,20 @@ NAMES_CODE = ("_type", "arch", "own_types", "metrics", "detector", "objective", 
 # Endings of entries of a `config.txt` that are no options
 DERIVED = ("_sha256", "_path_seed", "stitching_option", "c2t_cls_option", "image_spec")
 
+# Options that --help shows first, in this order, and options that it shows last
+FREQUENT = (
+    "dataset gpu save_dir output layers layer_names methods init n_epochs objective mod_only_stitch learning_rate "
+    "scheduler batch_size n_pinv_init_samples pinv_cutoff seed model_type finetune_id_dataset finetune_ood_dataset "
+    "detector metrics n_samples alignment ranks model1_ranks model2_ranks networks similarity own_types resume"
+).split()
+RARE = (
+    "n_workers prefetch_factor amp tf32 bf16 reduce_lr_epochs grad_clip l1_coef upsample_mode c2t_cls_token "
+    "t2c_cls_token channels_last intervention_seed epoch_size save_frequency no_save no_predictions id_dataset "
+    "id_dataset_root sanity_check_dataset_root energy_dir front_model end_model front_type end_type resume_from "
+    "finetune_id_dataset_root finetune_ood_dataset_root m_in m_out score finetune_decay dummy "
+    "dummy_size print_freq pooled figures title style width config"
+).split()
+
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the default of an option, unless it is None, False, "" or empty."""
@@ -108,6 +122,29 @@ class Parser(argparse.ArgumentParser):
         if not action.option_strings:
             action.nargs = "*" if action.nargs == "+" else "?"
 
+    def format_help(self) -> str:
+        """Return the help: first what most runs need, last what few do."""
+        sections: dict[str, list[argparse.Action]] = {
+            "arguments": [],
+            "most runs need": [],
+            "further options": [],
+            "rarely needed": [],
+        }
+        for action in self._actions:
+            sections[_section_of(action)].append(action)
+        sections["most runs need"].sort(key=lambda action: FREQUENT.index(action.dest))
+        formatter = self.formatter_class(prog=f"{self.prog} [options]")
+        needed = [
+            action for action in self._actions if action.required or not action.option_strings
+        ]
+        formatter.add_usage(None, needed, [])
+        formatter.add_text(self.description)
+        for title, actions in sections.items():
+            formatter.start_section(title)
+            formatter.add_arguments(actions)
+            formatter.end_section()
+        return formatter.format_help()
+
     def words(self, options: argparse.Namespace) -> list[str]:
         """Return the command line of options, without options that have their default."""
         positional = []
@@ -123,6 +160,15 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the mistake in one line, and exit."""
         self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def _section_of(action: argparse.Action) -> str:
+    """Return the title of the part of the help that an option stands in."""
+    if not action.option_strings:
+        return "arguments"
+    if action.dest in RARE:
+        return "rarely needed"
+    return "most runs need" if action.dest in FREQUENT else "further options"
 
 
 def _record_code(

@@ -34,17 +34,21 @@ ALL_LAYERS = "all pairs of layers"  # which differ between pairs of networks
 
 # Of the table of tests
 COLUMNS = (
-    *("method", "quantity", "within", "across", "mean_within", "mean_across", "difference"),
-    *(
-        "p_value",
-        "lowest_p",
-        "n_labelings",
-        "is_exact",
-        "n_networks",
-        "n_second",
-        "layers",
-        "types",
-    ),
+    "method",
+    "quantity",
+    "within",
+    "across",
+    "mean_within",
+    "mean_across",
+    "difference",
+    "p_value",
+    "lowest_p",
+    "n_labelings",
+    "is_exact",
+    "n_networks",
+    "n_second",
+    "layers",
+    "types",
 )
 
 

@@ -46,6 +46,7 @@ class MovedNetwork(NamedTuple):
     # FILE.py:FUNCTION or package.module:function for a network of a user's code. The code runs only
     # if it is named here.
     type: str | None
+    own_types: Sequence[str] = ()  # further ones; that of the recorded function is the type
 
 
 def check_stitches(stitches: Sequence[Stitch], folder: Path) -> None:
@@ -195,17 +196,15 @@ def name_of(options: Options, side: str, moved: MovedNetwork) -> NetworkName:
         UserError: the checkpoint is missing, or the network is code of the user's that the command
             line does not name.
     """
-    path, type = moved
+    path = moved.path
     recorded = NetworkName.of(
         options.get(f"{side}_model_path"),
         options.get(f"{side}_model_type"),
         seed=options.get("seed"),
     )
+    type = moved.type
     if type is None and is_user_code(recorded.type):
-        raise UserError(
-            "the code of networks that a folder names is not run by itself; name it with "
-            f"--{side}-type {recorded.type}"
-        )
+        type = own_type_of(recorded.type, moved.own_types)
     if type is not None:
         functions = [place_and_function(name)[1] for name in (type, recorded.type)]
         if not is_user_code(recorded.type) or functions[0] != functions[1]:
@@ -221,6 +220,22 @@ def name_of(options: Options, side: str, moved: MovedNetwork) -> NetworkName:
             f" --{side}-model"
         )
     return recorded._replace(path=path or recorded.path, type=type or recorded.type)
+
+
+def own_type_of(recorded: str, own_types: Sequence[str]) -> str:
+    """Return the one of `own_types` that is the recorded type, or its function in another file.
+
+    Raises:
+        UserError: none of them is.
+    """
+    function = place_and_function(recorded)[1]
+    types = [name for name in own_types if place_and_function(name)[1] == function]
+    if not types:
+        raise UserError(
+            "the code of networks that a folder names is not run by itself; name it with "
+            f"--own-types {recorded}"
+        )
+    return recorded if recorded in types else types[0]
 
 
 def rebuild_grids(
