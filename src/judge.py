@@ -424,8 +424,8 @@ def _view(network: nn.Module | Network, test: BaseImageSet, n_classes: int | Non
 
 
 def _n_classes(end: Network, test: BaseImageSet) -> int:
-    """Return the number of classes of the end network; raise a UserError if it gives no logits for the
-    labels."""
+    """Return the number of classes of the end network; raise a UserError if it gives no logits
+    for the labels."""
     output_shape = _output_shape(end, "end")
     if len(output_shape) != 1:
         shape = shape_text(output_shape)
@@ -460,7 +460,8 @@ def _output_shape(network: Network, side: str) -> tuple[int, ...]:
 
 
 def _check_front(front: Network, n_classes: int) -> None:
-    """Raise a UserError if the front network cannot take the images; warn if its number of classes differs.
+    """Raise a UserError if the front network cannot take the images; warn if its number of classes
+    differs.
 
     The output of a last linear layer is taken for logits, rather than for features of an encoder.
     """
@@ -619,7 +620,7 @@ def _record(
     limits: Limits,
     names: Sequence[str],
 ) -> Record:
-    """Return what the rows were made of; the options are those of `exec_stitch.py`."""
+    """Return the record of the rows; the options are those of `exec_stitch.py`."""
     gpu = networks.end.example.device.index
     if gpu is None:  # the CPU
         gpu = -1

@@ -1,4 +1,5 @@
-"""The rows that a call of `judge` returns: a table, matrices, a figure, and runs as of the scripts."""
+"""The rows that a call of `judge` returns: a table, matrices, a figure, and runs as of the
+scripts."""
 
 import math
 import os
@@ -81,7 +82,7 @@ class LayerMatrix(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What rows were made of."""
+    """The origin of rows: networks, options and stitches."""
 
     limits: Limits
     n_images: int  # of the test
@@ -171,7 +172,7 @@ class Judgement(tuple[JudgedStitch, ...]):
         return remarks
 
     def _prefixes(self) -> tuple[str, str]:
-        """Return what the names of all front layers begin with, and of all end layers; see `prefix_of`."""
+        """Return the common prefix of all front layers, and of all end layers; see `prefix_of`."""
         return prefix_of(row.front_layer for row in self), prefix_of(row.end_layer for row in self)
 
     def _with_short_layers(self) -> list[JudgedStitch]:
@@ -225,7 +226,8 @@ class Judgement(tuple[JudgedStitch, ...]):
         return form
 
     def records(self) -> list[dict[str, Any]]:
-        """Return a dict for each row, with the fields of `JudgedStitch`: `pandas.DataFrame(rows.records())`."""
+        """Return a dict for each row, with the fields of `JudgedStitch`:
+        `pandas.DataFrame(rows.records())`."""
         return [row._asdict() for row in self]
 
     def to_csv(self, path: str | Path) -> None:
@@ -243,8 +245,8 @@ class Judgement(tuple[JudgedStitch, ...]):
         write_csv(Path(path), JudgedStitch._fields, records)
 
     def save(self, folder: str | Path, *, dataset: str = "images") -> None:
-        """Write the stitches as runs, one for each form, that `misc/verdict.py`, `misc/report.py` and the
-        scripts of tables read.
+        """Write the stitches as runs, one for each form, that `misc/verdict.py`, `misc/report.py`
+        and the scripts of tables read.
 
         The networks go by their names. Stitching layers are not saved.
 

@@ -1,5 +1,5 @@
-"""The names of data sets, whose rows are in `src.datasets.registry`, and the interventions, whose
-functions are in `src.datasets.interventions`."""
+"""The names of data sets (their rows are in `src.datasets.registry`), and the interventions
+(their functions are in `src.datasets.interventions`)."""
 
 import math
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""The closed forms of direct matching, whose functions are in `src.stitching.closed_forms`, and the
-objectives of training, which are in `src.stitching.objectives`."""
+"""The closed forms of direct matching (their functions are in `src.stitching.closed_forms`), and
+the objectives of training, which are in `src.stitching.objectives`."""
 
 from typing import NamedTuple
 

@@ -235,7 +235,7 @@ def _warn_of_equal_splits(args: Namespace) -> None:
 
 
 def _note_training_on_others(args: Namespace) -> None:
-    """Note which networks of `args` were trained on other training images of the same name."""
+    """Note which networks of `args` were trained on different training images of the same name."""
     from src.ground.console import note_once
     from src.results.trained_with import options_beside
 
@@ -336,7 +336,8 @@ def _add_schedule(parser: Parser) -> None:
 
 
 def add_matching(parser: Parser, *, n_samples: int | str, default_cutoff: str) -> None:
-    """Add the options of direct matching with their defaults: `-pinv-samples` and `--pinv-cutoff`."""
+    """Add the options of direct matching with their defaults: `-pinv-samples` and
+    `--pinv-cutoff`."""
     add = parser.add_argument
     add(
         "-pinv-samples",

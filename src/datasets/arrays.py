@@ -116,7 +116,8 @@ def read_cifar5m(source: str, root: Path, train: bool) -> Arrays:
 
 
 def _folder(root: Path, name: str, content: str) -> Path:
-    """Return the folder `name` in `root`; or `root`, if it has this name or holds the file `content`."""
+    """Return the folder `name` in `root`; or `root`, if it has this name or holds the file
+    `content`."""
     if root.name == name or (root / content).is_file():
         return root
     return root / name
@@ -138,7 +139,7 @@ def read_file(source: str, root: Path, train: bool) -> Arrays:
 
 
 def _as_tensor(array: np.ndarray, path: Path) -> Tensor:
-    """Return an array (N, D) of whole numbers as int64, and one of other numbers as float32."""
+    """Return an array (N, D) of whole numbers as int64, and one of fractions as float32."""
     if array.dtype.kind in "iu":
         return torch.from_numpy(array.astype(np.int64))
     vectors = torch.from_numpy(array.astype(np.float32))
@@ -148,8 +149,8 @@ def _as_tensor(array: np.ndarray, path: Path) -> Tensor:
 
 
 def describe(path: Path) -> ImageSpec:
-    """Describe a user's `.npz` file: `x_train` and `x_test`, with or without `y_train` and `y_test`,
-    `classes`, `mean` and `std`.
+    """Describe a user's `.npz` file: `x_train` and `x_test`, with or without `y_train` and
+    `y_test`, `classes`, `mean` and `std`.
 
     Raises:
         UserError: the file is damaged, lacks an array, or its arrays do not fit.
@@ -252,7 +253,8 @@ def _read_normalisation(path: Path, *, n_channels: int) -> Normalisation | None:
 
 
 def _warn_of_binary_levels(source: str, images: np.ndarray) -> None:
-    """Warn if all levels of images are 0 or 1; the first block with a higher level ends the search."""
+    """Warn if all levels of images are 0 or 1; the first block with a higher level ends the
+    search."""
     for first in range(0, len(images), IMAGES_AT_ONCE):
         if images[first : first + IMAGES_AT_ONCE].max() > 1:
             return
@@ -286,7 +288,8 @@ def _read_split(
 
 
 def _check_images(images: np.ndarray, *, shape: tuple[int, int, int] | None = None) -> None:
-    """Raise a ValueError unless images are uint8 (N, H, W, C) of a shape; None: or any (N, H, W)."""
+    """Raise a ValueError unless images are uint8 (N, H, W, C) of a shape; None: or any (N, H,
+    W)."""
     fits = images.shape[1:] == shape
     expected = f"(N, {', '.join(map(str, shape or ()))})"
     if shape is None:
@@ -320,7 +323,7 @@ def _read_labels(
 
 
 def _places(labels: np.ndarray, classes: Sequence[str], name: str) -> np.ndarray:
-    """Return the places of names (N,) among the classes; a ValueError if one is not among them."""
+    """Return the places of names (N,) among the classes; a ValueError if a name is no class."""
     unknown = np.setdiff1d(labels, classes)
     if len(unknown):
         raise ValueError(f"{name} has {str(unknown[0])!r}, which is not in the array classes")

@@ -146,7 +146,7 @@ class BaseImageSet:
     def copied(
         self, *, labels: Tensor | None = None, change: Change | None = None
     ) -> "BaseImageSet":
-        """Return a copy on the same images, with other labels (N,) or with a further change."""
+        """Return a copy on the same images, with new labels (N,) or with a further change."""
         copied = copy.copy(self)
         vars(copied).pop("fingerprint", None)
         copied._kept = {}
@@ -157,11 +157,11 @@ class BaseImageSet:
         return copied
 
     def levels(self, plan: Pass) -> Iterable[Tensor]:
-        """Yield the images of a pass in batches, as `levels_of` returns them."""
+        """Yield the images of a pass in batches, in the form that `levels_of` returns."""
         raise NotImplementedError
 
     def levels_of(self, indices: Tensor) -> Tensor:
-        """Return images at indices (B,) as they are kept, with interventions: uint8 (B, C, H, W)."""
+        """Return kept images at indices (B,), with interventions: uint8 (B, C, H, W)."""
         raise NotImplementedError
 
     @functools.cached_property
@@ -184,7 +184,8 @@ class BaseImageSet:
         return digest.hexdigest()
 
     def check_like(self, images: "BaseImageSet", *, option: str) -> None:
-        """Check that this set has the image shape of the images of -d; warn of other values.
+        """Check that this set has the image shape of the images of -d; warn of a different range of
+        values.
 
         Args:
             images: the images of -d.
@@ -218,7 +219,8 @@ class BaseImageSet:
         return torch.randperm(len(self), generator=runtime.generator(seed))
 
     def in_cheapest_order(self, indices: Tensor) -> Tensor:
-        """Return indices (n,) in the order of the set if it is read in order only, else as given."""
+        """Return indices (n,) in the order of the set if it is read in order only, else as
+        given."""
         if self.is_read_in_order:
             return indices.sort().values
         return indices
@@ -301,7 +303,8 @@ class BaseImageSet:
             yield self._scaled_(batch)
 
     def _scaled_(self, levels: Tensor) -> Tensor:
-        """Scale float levels 0..255 (B, C, H, W) as torchvision's ToTensor and Normalize, in place."""
+        """Scale float levels 0..255 (B, C, H, W) as torchvision's ToTensor and Normalize, in
+        place."""
         if levels.device.type == "cpu":
             levels.div_(255)
         else:  # CUDA would replace the number 255 by its reciprocal, which rounds differently

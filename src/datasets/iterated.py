@@ -139,7 +139,8 @@ class IteratedImages(BaseImageSet):
             yield collected[places[batch]]
 
     def _in_order(self, indices: Tensor) -> Iterator[Tensor]:
-        """Yield the images at rising indices (n,), a part for each batch; a UserError if they changed."""
+        """Yield the images at rising indices (n,), a part for each batch; a UserError if they
+        changed."""
         n_missing = len(indices)
         first = 0
         for images, _ in _batches(self._source, self.name):
@@ -193,7 +194,8 @@ class IteratedEpochs:
 
 
 def _batches(batches: Iterable, name: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches as tensors; a UserError if one is no pair, or has other axes, types or labels."""
+    """Yield batches as tensors; a UserError if one is no pair, or differs in axes, types or
+    labels."""
     for batch in batches:
         is_pair = isinstance(batch, Sequence) and len(batch) == 2
         if not is_pair:

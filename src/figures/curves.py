@@ -93,8 +93,8 @@ def _title(quantity: str) -> str:
 
 
 def _set_axes(axes: "Axes", quantity: str, lines: Lines, limits: Limits) -> None:
-    """Set the axes of a panel: names of layers if all networks share few, the limit of similar pairs,
-    points lost linear to the tolerance and logarithmic beyond."""
+    """Set the axes of a panel: names of layers if all networks share few, the limit of similar
+    pairs, points lost linear to the tolerance and logarithmic beyond."""
     layers = {row.layers[0]: row.place for row in _rows(lines) if row.layers[0]}
     axes.set_xlabel("relative depth")
     if 0 < len(layers) <= NAMED:
@@ -113,7 +113,8 @@ def _set_axes(axes: "Axes", quantity: str, lines: Lines, limits: Limits) -> None
 
 
 def ends_of(rows: Sequence[Shown]) -> tuple[float, float]:
-    """Return the lowest and the highest value with their intervals, or 0 and 1 if these lie beyond."""
+    """Return the lowest and the highest value with their intervals, or 0 and 1 if these lie
+    beyond."""
     values = [value for row in rows for value in (row.value, row.low, row.high)]
     known = [value for value in values if math.isfinite(value)]
     return min([0.0, *known]), max([1.0, *known])
@@ -153,7 +154,8 @@ def _draw_ranks(figure: "Figure", panels: Sequence[Panel]) -> str:
 
 
 def _draw_panels(figure: "Figure", panels: Sequence[Panel]) -> "list[tuple[Axes, Panel]]":
-    """Draw the lines of panels, from 0 to 1 at least, with one legend; return them with their axes."""
+    """Draw the lines of panels, from 0 to 1 at least, with one legend; return panels with their
+    axes."""
     import matplotlib
 
     labels = dict.fromkeys(label for _, _, lines in panels for label in lines)
@@ -185,7 +187,8 @@ def _draw_line(axes: "Axes", label: str, rows: Sequence[Shown], look: Look) -> A
 
 
 def scale_points(axes: "Axes", side: str, low: float, high: float, tolerance: float) -> None:
-    """Set an axis (x or y) of points of accuracy: linear to the tolerance, and logarithmic beyond."""
+    """Set an axis (x or y) of points of accuracy: linear to the tolerance, and logarithmic
+    beyond."""
     _scale(axes, side, (low, high), max(tolerance, 1), TICKS)
 
 
@@ -197,7 +200,7 @@ def scale_skill(axes: "Axes", side: str, low: float) -> None:
 def _scale(
     axes: "Axes", side: str, ends: tuple[float, float], linear: float, ticks: Sequence[float]
 ) -> None:
-    """Set an axis that is linear up to a value, and logarithmic beyond."""
+    """Set an axis, linear up to a value, and logarithmic beyond."""
     from matplotlib.ticker import NullLocator
 
     axes.set(**{f"{side}lim": ends})

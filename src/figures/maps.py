@@ -111,8 +111,8 @@ def _most_similar(rows: Map, names: Callable[[Shown], Iterable[str]]) -> str:
 def draw_networks(
     path: Path, rows: Sequence[Shown], *, quantity: str = "skill", are_paths: bool, **texts: Any
 ) -> list[Path]:
-    """Draw networks × networks by a quantity, ordered and bordered by group; dark is similar. Return
-    the written paths.
+    """Draw networks × networks by a quantity, ordered and bordered by group; dark is similar.
+    Return the written paths.
 
     A figure has two methods; further ones go into NAME_2.png and so on.
 
@@ -213,8 +213,8 @@ def _paint(
 
 
 def _colours_of(scale: Scale, values: np.ndarray) -> dict[str, Any]:
-    """Return the colours of a map, as arguments of `imshow`; values beyond the scale have those of
-    its ends. Differences are coloured up to the largest."""
+    """Return the colours of a map, as arguments of `imshow`; values beyond the scale have the
+    colours of its ends. Differences are coloured up to the largest."""
     from matplotlib.colors import LinearSegmentedColormap
 
     low, high = sorted((scale.different, scale.similar))

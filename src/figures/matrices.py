@@ -1,4 +1,5 @@
-"""Matrices of stitches, printed and drawn beside their table: of an evaluation, and of two experiments."""
+"""Matrices of stitches, printed and drawn beside their table: of an evaluation, and of two
+experiments."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -121,8 +122,8 @@ def _print_matrices(
     detector: str = "",
     not_printed: Sequence[str] = (),
 ) -> list[Shown]:
-    """Print the matrix of each column that has values, under a heading for each experiment; return
-    what its figure shows."""
+    """Print the matrix of each column that has values, under a heading for each experiment;
+    return the values for its figure."""
     shown: list[Shown] = []
     for experiment, rows in experiments.items():
         if experiment:
@@ -156,7 +157,8 @@ def _draw(path: Path, shown: Sequence[Shown], **texts: Any) -> None:
 def _print_detectors(
     name: str, sanity_dataset: str | None, own_scores: Mapping[str, Any], checks: Mapping[str, Any]
 ) -> None:
-    """Print the mean score of each layer's own activations, and the sanity check of its detector."""
+    """Print the mean score of each layer's own activations, and the sanity check of its
+    detector."""
     columns = ["mean ID energy" if name == "energy" else "mean ID score"]
     title = "OOD detectors"
     if sanity_dataset:

@@ -97,7 +97,8 @@ def terms(limits: Limits) -> str:
 
 
 def table(content: Table) -> str:
-    """Return a table, which scrolls by itself; "" without lines. The first cell of a line heads it."""
+    """Return a table, which scrolls by itself; "" without lines. The first cell of a line heads
+    it."""
     if not content.lines:
         return ""
     header = "".join(f'<th scope="col">{escape(name)}</th>' for name in content.header)
@@ -113,7 +114,7 @@ def table(content: Table) -> str:
 
 
 def figures(images: Iterable[Path], result: str = "") -> str:
-    """Return images (PNG) with the captions in the text files beside them, in their order.
+    """Return images (PNG) with captions from the text files beside the images, in their order.
 
     Args:
         result: what the first image says, which stands above it; others say the first sentence of
@@ -149,7 +150,7 @@ def pairs(rows: Sequence[VerdictRow]) -> str:
 
 
 def _verdicts(section: Section) -> Table:
-    """Return the verdicts on two networks, with values of detectors and measures beside them."""
+    """Return the verdicts on two networks, with values of detectors and measures."""
     names = dict.fromkeys(name for row in section.rows for name in row.further)
     further = [name for name in names if not column_of(name).part]  # without nulls
     lines = []

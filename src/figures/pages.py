@@ -88,8 +88,8 @@ def draw_pages(
     usual_width: float = WIDTHS[-1],
     pixels_only: bool = False,
 ) -> list[Path]:
-    """Draw items, such as panels, and write the figure with its caption; what does not fit a page goes
-    on in NAME_2.png and so on.
+    """Draw items, such as panels, and write the figure with its caption; items that do not fit a
+    page go on in NAME_2.png and so on.
 
     Args:
         path: of the image, a PNG or a PDF. The other format goes beside it, and the caption (`.txt`).
@@ -124,7 +124,8 @@ def draw_figure(
     source: str = "",
     width: float = WIDTHS[-1],
 ) -> Any:
-    """Return a figure of a width in cm with its caption, without writing a file; see `draw_pages`."""
+    """Return a figure of a width in cm with its caption, without writing a file; see
+    `draw_pages`."""
     with styled():
         figure = new_figure(width)
         if title:
@@ -156,8 +157,8 @@ def new_figure(width: float) -> Any:
 
 
 def panels_in(figure: "Figure", n: int, *, in_line: int, height: float) -> "list[Axes]":
-    """Return panels in lines, with letters if there are several, and make the figure as high as they
-    need.
+    """Return panels in lines, with letters if there are several, and make the figure as high as
+    they need.
 
     Args:
         in_line: the most panels side by side.
@@ -182,8 +183,8 @@ def write_letters(panels: "Sequence[Axes]") -> None:
 
 
 def fit(figure: "Figure") -> None:
-    """Turn names of columns that are wider than a cell of their map, remove room above and below maps,
-    leave out names that would still touch, and numbers where cells have no room for them."""
+    """Turn names of columns that are wider than a cell of their map, remove room above and below
+    maps, leave out names that would still touch, and numbers where cells have no room."""
     import matplotlib
 
     maps = [axes for axes in figure.axes if axes.get_gid() == CELLS]
@@ -216,8 +217,8 @@ def _cell_size(axes: "Axes") -> Any:
 
 
 def _write(figure: Any, path: Path, *, pixels_only: bool) -> list[Path]:
-    """Write a figure as pixels, and unless `pixels_only` as vectors, with its caption; equal figures
-    make equal files."""
+    """Write a figure as pixels, and unless `pixels_only` as vectors, with its caption; equal
+    figures make equal files."""
     pixels = path.with_suffix(".png")
     write_bytes(pixels, _rendered(figure, "png"))
     if pixels_only:
@@ -265,7 +266,7 @@ def files_of_figure(path: Path, *, start: int = 1) -> Iterator[Path]:
 
 
 def writing(path: Path, script: str, *, is_named: bool) -> contextlib.AbstractContextManager[None]:
-    """Return a context for writing a table and what stands beside it.
+    """Return a context for writing a table and the files beside it.
 
     Args:
         script: the file of the script.
@@ -284,7 +285,8 @@ def remove_figure(path: Path, *, start: int = 1) -> None:
 
 
 def on_data(n_pairs: int, images: Collection[tuple[str | None, int | None]]) -> str:
-    """Return the sentence on the number of pairs of networks, and on the images if all share them.
+    """Return the sentence on the number of pairs of networks, and on the images if all pairs share
+    the images.
 
     Args:
         images: the data set and the number of test images of each result; None: not recorded.

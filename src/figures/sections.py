@@ -1,4 +1,5 @@
-"""Sections of reports: the verdicts of one method and one kind of networks, and parts of a section."""
+"""Sections of reports: the verdicts of one method and one kind of networks, and parts of a
+section."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -55,8 +56,8 @@ def parts_of(sections: Iterable[Section]) -> list[Section]:
 
 
 def by_groups(section: Section) -> list[Section]:
-    """Return a section for each pair of groups of networks; the section itself if there are more than
-    `MAX_GROUP_PAIRS` of them."""
+    """Return a section for each pair of groups of networks; the section itself if there are more
+    than `MAX_GROUP_PAIRS` pairs."""
     pairs = [titles_in(f"{row.front_group} → {row.end_group}") for row in section.rows]
     return _divided(section, pairs) if len(set(pairs)) <= MAX_GROUP_PAIRS else [section]
 

@@ -1,4 +1,5 @@
-"""The report of a comparison: the tables of the paper's code that it prints, its CSV and its figure."""
+"""The report of a comparison: the tables of the paper's code that it prints, its CSV and its
+figure."""
 
 import math
 from collections.abc import Callable, Collection, Sequence
@@ -28,8 +29,8 @@ def is_matrix(rows: Sequence[SimilarityRow]) -> bool:
 
 
 def print_matrices(rows: Sequence[SimilarityRow]) -> None:
-    """Print a matrix over pairs of layers for each measure, and for its calibrated and p-values where
-    images were permuted; the rows are as in `is_matrix`."""
+    """Print a matrix over pairs of layers for each measure, and for its calibrated and p-values
+    where images were permuted; the rows are as in `is_matrix`."""
     for name, title in titles_of(rows, "calibrated", "p_value").items():
         table(title, *_matrix(rows, name, _layers))
 
@@ -68,7 +69,8 @@ def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:
 
 
 def _against_nulls(row: SimilarityRow, metric: str) -> str:
-    """Return the text that compares a value with its own nulls; empty if images were not permuted."""
+    """Return the text that compares a value with its own nulls; empty if images were not
+    permuted."""
     texts = []
     for ending, within in WITHIN.items():
         if f"{metric}_p_value{ending}" in row.values:
@@ -92,8 +94,8 @@ def write_files(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -
 
 
 def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> list[Path]:
-    """Draw lines over the ranks of one side for few pairs of layers; else maps over both ranks of one
-    pair, or over layers at the highest ranks. Return the written paths."""
+    """Draw lines over the ranks of one side for few pairs of layers; else maps over both ranks
+    of one pair, or over layers at the highest ranks. Return the written paths."""
     images = {(row.dataset, row.n_samples) for row in rows}
     source = on_data(len({row.network_keys for row in rows}), images)
     n_pairs = len({row.pair for row in rows})
@@ -135,7 +137,8 @@ def _ranks(row: SimilarityRow) -> tuple[str, str]:
 
 
 def _over_ranks(rows: Sequence[SimilarityRow], *, is_first: bool) -> list[Shown]:
-    """Return the similarities over the ranks of the first or of the second layer, a line a measure."""
+    """Return the similarities over the ranks of the first or of the second layer, a line a
+    measure."""
     panels: dict[str, dict[str, dict[int | None, float]]] = {}
     for row in rows:
         rank, fixed = (row.rank1, row.rank2) if is_first else (row.rank2, row.rank1)
@@ -151,7 +154,7 @@ def _over_ranks(rows: Sequence[SimilarityRow], *, is_first: bool) -> list[Shown]
 
 def titles_of(rows: Sequence[SimilarityRow], *parts: str) -> dict[str, str]:
     """Return the titles of columns: of the value of each measure, and of these parts of its nulls.
-    Companions of a measure are in the CSV alone."""
+    Companions of a measure are only in the CSV."""
     measured = dict.fromkeys(metric for row in rows for metric in row.measures)
     companions = {name for metric in measured for name in measure_of(metric).companions}
     titles = {}

@@ -1,5 +1,5 @@
 """The images that a network takes: their classes, shape and normalisation. Or inputs that are no
-images: tokens or vectors, which networks take as they are."""
+images: tokens or vectors, which networks take unchanged."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -29,7 +29,8 @@ class ImageSpec(NamedTuple):
         return f"{shape_text(self.shape)}, {classes}"
 
     def record(self) -> dict[str, Any]:
-        """Return what a network was trained for, in JSON's types; `of_record` reads it."""
+        """Return the record of the data that a network was trained for, in JSON's types;
+        `of_record` reads it."""
         normalisation = None
         if self.normalisation is not None:
             normalisation = self.normalisation._asdict()

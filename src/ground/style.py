@@ -1,4 +1,4 @@
-"""The style sheet of the user, whose settings override the style of figures, and the width.
+"""The style sheet of the user, which overrides the style of figures, and the width.
 
 The module imports matplotlib only to check a sheet.
 """

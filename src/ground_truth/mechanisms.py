@@ -1,4 +1,5 @@
-"""What two networks that multiply in a group share of their mechanisms, by their weights alone.
+"""The share of their mechanisms that two networks which multiply in a group have in common, by
+their weights.
 
 A network adds a function of the first element and a function of the second in each hidden unit. Its
 mechanism is `Functions`: both as matrices (n elements, units), less their means over elements.
@@ -15,8 +16,8 @@ Functions = tuple[NDArray, NDArray]  # (n, units) of the first and of the second
 
 
 def irreducible_representations(products: NDArray) -> list[NDArray]:
-    """Return an orthonormal basis (n, d²) of the functions on a group that belong to each irreducible
-    representation, of dimension d.
+    """Return an orthonormal basis (n, d²) of the functions on a group that belong to each
+    irreducible representation, of dimension d.
 
     They are the joint eigenspaces of the sums over conjugacy classes (Serre 1977, section 2.6), so the
     eigenspaces of a random combination of these sums. Representations that are complex conjugates of
@@ -55,7 +56,7 @@ def representation_shares(functions: Functions, bases: Sequence[NDArray]) -> NDA
 
 
 def shared_representations(front: NDArray, end: NDArray) -> float:
-    """Return what two networks have in common of their shares of representations."""
+    """Return the sum of the smaller share of each representation in two networks."""
     return float(np.minimum(front, end).sum())
 
 
@@ -69,7 +70,8 @@ def spans(functions: Functions) -> Functions:
 
 
 def shared_subspaces(front: Functions, end: Functions) -> float:
-    """Return the share of the end's functions in the spans of the front's, the mean over both elements.
+    """Return the share of the end's functions in the spans of the front's, the mean over both
+    elements.
 
     Args:
         front: from `spans`.
@@ -81,8 +83,8 @@ def shared_subspaces(front: Functions, end: Functions) -> float:
 
 
 def shared_units(front: Functions, end: Functions) -> float:
-    """Return the squared cosine of the end's units, as pairs of functions, with the nearest unit of the
-    front; the mean over units by their energy."""
+    """Return the squared cosine of the end's units, as pairs of functions, with the nearest unit
+    of the front; the mean over units by their energy."""
     of_front = np.concatenate(front)
     of_end = np.concatenate(end)  # (2n, units)
     directions = of_front / np.maximum(np.linalg.norm(of_front, axis=0), 1e-9)

@@ -99,7 +99,8 @@ class Tables(NamedTuple):
 
 
 def read_truths(path: str, networks: Sequence[str], clean: Sequence[int]) -> dict[str, NDArray]:
-    """Read what pairs of networks truly share, as differences (N, N): the lower, the more they share.
+    """Read a table of true similarities of networks, as differences (N, N): low for similar
+    networks.
 
     Args:
         path: of a CSV with the columns front and end, the names of networks, and a column of numbers for each
@@ -214,7 +215,7 @@ def _rows(
     stitches: Mapping[StitchRow, Stitch],
     names: Names,
 ) -> Iterator[Measurement]:
-    """Yield what was measured at full rank; of probes the negative differences between accuracies.
+    """Yield the measurements at full rank; of probes the negative differences between accuracies.
 
     Methods of stitches are named by their folders.
     """

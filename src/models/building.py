@@ -81,7 +81,8 @@ def build_model(
 
 
 def _check_takes(name: str, image_shape: tuple[int, ...]) -> None:
-    """Raise a UserError if a network of the zoo or of torchvision is to take what is no image."""
+    """Raise a UserError if a network of the zoo or of torchvision is to take inputs that are no
+    images."""
     if not are_images(image_shape) and (name in MODELS or name.startswith("tv_")):
         raise UserError(
             f"{name} takes images, and the inputs are {shape_text(image_shape)} numbers each; give a network of your "
@@ -90,7 +91,8 @@ def _check_takes(name: str, image_shape: tuple[int, ...]) -> None:
 
 
 def advice_on_positions(output_shape: Sequence[int]) -> str:
-    """Return the remedy for an output with a row for each position; "" for other outputs."""
+    """Return the remedy for an output with a row for each position; "" for outputs without
+    positions."""
     if len(output_shape) != 2:
         return ""
     return "to choose one of the positions, wrap the module: let its forward return logits[:, -1], say; "

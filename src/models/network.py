@@ -350,7 +350,8 @@ class Network:
     def _shapes_of_values(
         self, names: Sequence[str], image_shape: Sequence[int]
     ) -> dict[str, tuple[int, ...]]:
-        """Return the shape that the module gives each layer; arguments as for `activation_shapes`."""
+        """Return the shape that the module gives each layer; arguments as for
+        `activation_shapes`."""
         self._see(image_shape)
         passes = self._passes_of(tuple(image_shape))
         calls = passes.calls
@@ -510,7 +511,8 @@ class Network:
         after: str | None = None,
         images: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Return the activations of layers by name, from one pass that ends at the last named layer.
+        """Return the activations of layers by name, from one pass that ends at the last named
+        layer.
 
         Args:
             x: images (B, C, H, W), or with `after` the activation of that layer.
@@ -547,7 +549,8 @@ class Network:
         return {name: values[name] for name in names}
 
     def kept_activations(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """Return the activations of images that pass again, kept from the first pass if `kept` is set.
+        """Return the activations of images that pass again, kept from the first pass if `kept` is
+        set.
 
         Nothing may change the activations in place. Those of a network that draws random numbers differ
         from pass to pass, and are not kept.
@@ -583,7 +586,8 @@ class Network:
         raise unknown_name("layer", name, positions, where=where)
 
     def _warn_of_training_mode(self) -> None:
-        """Warn once if the module is in training mode by default, as a new module is, not by choice."""
+        """Warn once if the module is in training mode by default, as a new module is, not by
+        choice."""
         if self.module.training and not self._mode_is_chosen:
             self._mode_is_chosen = True
             warn(
@@ -648,7 +652,7 @@ def inputs_of(data: ImageSpec) -> Tensor | None:
 
 
 def _check_views(modules: Sequence[nn.Module]) -> None:
-    """Raise a UserError if a module holds a view on a module that is none of its submodules."""
+    """Raise a UserError if a module holds a view on a module outside its submodules."""
     for module in modules:
         for name, value in vars(module).items():
             if isinstance(value, Network) and value.module not in modules:

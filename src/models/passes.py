@@ -143,7 +143,8 @@ class Passes:
         return self._values(self._outputs(images, names, replacement), n_rows)
 
     def _short_pass(self, names: Sequence[str], replacement: Replacement) -> Values:
-        """Return later values from a pass over two inputs, without modules in front of the layer."""
+        """Return later values from a pass over two inputs, without modules in front of the
+        layer."""
         with self._front_skipped(replacement.layer):
             outputs = self._outputs(self.inputs[:2], names, replacement)
         return self._values(outputs, len(replacement.value))
@@ -151,7 +152,8 @@ class Passes:
     def _outputs(
         self, images: Tensor, names: Sequence[str], replacement: Replacement | None = None
     ) -> dict[str, object]:
-        """Run the module on images until all layers have their values; return their outputs by layer.
+        """Run the module on images until all layers have their values; return their outputs by
+        layer.
 
         Raises:
             UserError: a module is called less often than before.
@@ -231,7 +233,7 @@ class Passes:
 
     @contextlib.contextmanager
     def _front_skipped(self, layer: str) -> Iterator[None]:
-        """Let a layer and modules in front of it return at once what they returned for two inputs.
+        """Let a layer and modules in front of it return at once their outputs for two inputs.
 
         What follows depends on their values through the layer alone, whose value is replaced.
         """
@@ -244,7 +246,7 @@ class Passes:
     def _answer(
         self, module: nn.Module, output: Tensor, *inputs: object, **options: object
     ) -> object:
-        """Take the place of the `forward` of a module that is skipped."""
+        """Take the place of the `forward` of a skipped module."""
         return self._safe(module, output)
 
     @torch.inference_mode(False)

@@ -36,7 +36,8 @@ N_KEPT = 2  # images that are in both batches, behind a companion
 
 @torch.no_grad()
 def unsteadiness_of(network: Network, images: ImageSpec) -> str:
-    """Return `RANDOM` or `OF_BATCH` for an unsteady network in evaluation mode, "" for a steady one.
+    """Return `RANDOM` or `OF_BATCH` for an unsteady network in evaluation mode, "" for a steady
+    one.
 
     Random generators and buffers are left as they were.
 
@@ -67,7 +68,7 @@ def unsteadiness_of(network: Network, images: ImageSpec) -> str:
 
 @torch.no_grad()
 def warn_of_probabilities(network: Network, images: ImageSpec, *, title: str) -> None:
-    """Warn of a network whose outputs are probabilities, where logits are needed.
+    """Warn of a network that gives probabilities in place of logits.
 
     Args:
         images: that the network takes.

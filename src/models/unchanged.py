@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 
 def as_inputs(values: Tensor, like: Tensor) -> Tensor:
-    """Move inputs to the device of a tensor, and cast floats to its type; return a copy of theirs."""
+    """Move inputs to the device of a tensor, and cast floats to its type; return a copy of
+    theirs."""
     if values.is_floating_point():
         return values.to(like, copy=True)
     return values.to(like.device, copy=True)
@@ -45,7 +46,8 @@ def buffers_kept(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def attributes_kept(module: nn.Module) -> Iterator[None]:
-    """Restore what the block assigns to attributes, parameters and buffers of a module's parts."""
+    """Restore the values that the block assigns to attributes, parameters and buffers of a
+    module's parts."""
     assigned = []
     for part in module.modules():
         for attributes in (vars(part), part._parameters, part._buffers):

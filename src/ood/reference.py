@@ -34,7 +34,8 @@ class DetectorKey(NamedTuple):
 
 
 class TestBatch(NamedTuple):
-    """A batch of test images, and the positions of the sampled images, which skill is measured on."""
+    """A batch of test images, and the positions of the sampled images, which skill is measured
+    on."""
 
     images: Tensor  # (B, C, H, W)
     labels: Tensor  # (B,)
@@ -160,7 +161,8 @@ def make_reference(
 def _fitted(
     network: Network, options: EvaluationOptions
 ) -> tuple[dict[DetectorKey, Detector], list[str]]:
-    """Fit detectors to training images, in one pass; return them, and the reason of each failure."""
+    """Fit detectors to training images, in one pass; return the detectors, and the reason of
+    each failure."""
     detectors = _unfitted_detectors(options)
     missing = []
     if detectors:

@@ -84,7 +84,7 @@ def corresponding_layers(stitches: Iterable[Any]) -> list[Pair]:
 
 
 def _nearest_pairs(rows: Sequence[Any]) -> list[Pair]:
-    """Return the pairs of layers of which each is the nearest to the other in relative depth, sorted.
+    """Return the pairs of mutually nearest layers in relative depth, sorted.
 
     There are none if a depth is not recorded, as by rows of an evaluation, or a layer has several.
     """

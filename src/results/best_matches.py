@@ -165,7 +165,7 @@ def _share(matches: Sequence[BestMatch]) -> MeanRow:
 
 
 def _table_of(match: BestMatch) -> tuple[str, str | None, str]:
-    """Return method, data set and side, for each of which there is a table."""
+    """Return method, data set and side of each table."""
     return match.best.method, match.best.dataset, match.side
 
 
@@ -176,7 +176,8 @@ def _architectures(match: BestMatch) -> tuple[str, str]:
 
 
 def tables_of_shares(matches: Sequence[BestMatch]) -> dict[str, Matrix]:
-    """Return the shares of corresponding best matches, in a table by title for each method and side.
+    """Return the shares of corresponding best matches, in a table by title for each method and
+    side.
 
     A table has a line for each pair of groups, and a column for each measure.
     """
@@ -228,7 +229,8 @@ def tables_of_layers(matches: Sequence[BestMatch]) -> dict[str, Matrix]:
 
 
 def _most_frequent(matches: Sequence[BestMatch]) -> str:
-    """Return the most frequent best match and its count, such as "layer3 (4/5)"; "" without matches."""
+    """Return the most frequent best match and its count, such as "layer3 (4/5)"; "" without
+    matches."""
     if not matches:
         return ""
     ((layer, n_pairs),) = Counter(match.best.end.layer for match in matches).most_common(1)

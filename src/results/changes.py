@@ -1,4 +1,5 @@
-"""Changes since results were made: in the weights of networks, in the user's code, and in the images.
+"""Changes since results were made: in the weights of networks, in the user's code, and in the
+images.
 
 This module does not import torch.
 """
@@ -101,7 +102,7 @@ def refuse_other_options(
 
 
 def options_beside_tables(tables: Iterable[str | Path]) -> list[Options]:
-    """Return the options of the tables that have them in a `.config.txt` beside them."""
+    """Return the options in the files `.config.txt` beside tables."""
     records = []
     for table in tables:
         with contextlib.suppress(UserError):

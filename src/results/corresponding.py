@@ -1,4 +1,5 @@
-"""Layers of two networks that correspond: by name in networks of one type, else by relative depth."""
+"""Layers of two networks that correspond: by name in networks of one type, else by relative
+depth."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
@@ -115,7 +116,7 @@ class Correspondence:
         self._pairs: dict[NetworkPair, set[Pair]] = {}
 
     def at_depths(self, row: Measurement) -> Measurement:
-        """Return a row whose layers have the relative depths by which layers correspond."""
+        """Return a row with the relative depths by which its layers correspond."""
         front, end = (
             layer._replace(relative_depth=self.depths[layer.network][layer.layer])
             for layer in (row.front, row.end)

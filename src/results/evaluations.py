@@ -76,7 +76,8 @@ def with_evaluations(stitches: Sequence[Stitch]) -> list[Stitch]:
 
 
 def _tables_of(folder: Path) -> dict[str, dict[Place, EvaluationRow | SkillRow]]:
-    """Return the rows of the tables in a folder by stitch, by detector; those of skill have the name `SKILL`."""
+    """Return the rows of the tables in a folder by stitch, by detector; rows of skill have the
+    name `SKILL`."""
     tables: dict[str, Sequence[EvaluationRow | SkillRow]] = {SKILL: read_skills(folder)}
     tables |= read_evaluations(folder)
     return {name: {row.place: row for row in rows} for name, rows in tables.items()}

@@ -1,4 +1,4 @@
-"""Runs in other forms: a folder a stitch, of the public code and of version 2.0.0.dev0."""
+"""Runs in earlier forms: a folder a stitch, of the public code and of version 2.0.0.dev0."""
 
 import itertools
 import json
@@ -76,7 +76,8 @@ def earlier_calls(source: Path) -> list[list[Path]]:
 
 
 def _is_control(folder: Path) -> bool:
-    """Return whether a folder has a stitch of labels alone: skill has a floor of its own."""
+    """Return whether a folder has a stitch from labels without images: skill has a floor of its
+    own."""
     return bool(read_options(folder / "config.txt").get("class_control"))
 
 

@@ -147,7 +147,8 @@ def read_stitches(
 
 
 def _run_folders(source_dir: Path, *, recursive: bool) -> list[Path]:
-    """Return the folders of runs that a folder is or holds; with `recursive`, also of those below."""
+    """Return the folders of runs that a folder is or holds; with `recursive`, also of the
+    folders below."""
     if is_run(source_dir):
         return [source_dir]
     parents = {source_dir}
@@ -158,7 +159,8 @@ def _run_folders(source_dir: Path, *, recursive: bool) -> list[Path]:
 
 
 def _parents_below(source_dir: Path) -> set[Path]:
-    """Return the folders at and below a folder that hold runs, apart from runs that were moved aside."""
+    """Return the folders at and below a folder that hold runs, apart from runs that were moved
+    aside."""
     parents = set()
     for config in source_dir.rglob("*/config.txt"):
         run = config.parent
@@ -188,14 +190,16 @@ def is_run(path: Path) -> bool:
 
 
 def parts_of(run: Path) -> list[Path]:
-    """Return the folders with the files of a run: the folders of its stitches, if there are such."""
+    """Return the folders with the files of a run: the folders of its stitches, if there are
+    such."""
     if (run / "config.txt").is_file():
         return [run]
     return [config.parent for config in sorted(run.glob("*/config.txt"))] or [run]
 
 
 def newest_stitches(stitches: Iterable[Stitch]) -> list[Stitch]:
-    """Keep the newest stitch of each pair of layers in each experiment; warn if stitches were dropped.
+    """Keep the newest stitch of each pair of layers in each experiment; warn if stitches were
+    dropped.
 
     The stitches keep their order. The names of the folders of runs are times, which tell the newest.
     """
@@ -208,7 +212,8 @@ def newest_stitches(stitches: Iterable[Stitch]) -> list[Stitch]:
 
 
 def newest_by_experiment(stitches: Iterable[Stitch]) -> dict[str, list[Stitch]]:
-    """Return the newest stitch of each pair of layers, by the title of the experiment (`by_experiment`).
+    """Return the newest stitch of each pair of layers, by the title of the experiment
+    (`by_experiment`).
 
     Warns if stitches were dropped. The oldest comes first.
     """
@@ -221,7 +226,8 @@ def newest_by_experiment(stitches: Iterable[Stitch]) -> dict[str, list[Stitch]]:
 
 
 def warn_of_weights(stitches: Sequence[Stitch]) -> None:
-    """Warn of stitches with weights that their checkpoints no longer hold, and with code that has changed."""
+    """Warn of stitches with weights that their checkpoints no longer hold, and with code that
+    has changed."""
     of_runs = one_of_each(stitches)
     networks = chain.from_iterable(stitch.row.networks for stitch in of_runs)
     warn_of_earlier(networks, [stitch.options for stitch in of_runs])

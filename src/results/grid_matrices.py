@@ -1,4 +1,5 @@
-"""The accuracies of a folder of stitching runs: matrices by experiment, means, and sweeps over ranks."""
+"""The accuracies of a folder of stitching runs: matrices by experiment, means, and sweeps over
+ranks."""
 
 import dataclasses
 import math
@@ -27,8 +28,8 @@ Sweep = dict[Pair, dict[int | None, float]]
 def experiments_of(
     rows: Sequence[StitchRow], names: Names | None = None
 ) -> dict[str, list[StitchRow]]:
-    """Group rows of stitches by experiment, under the titles of figures and matrices; of repeated runs
-    the last row counts.
+    """Group rows of stitches by experiment, under the titles of figures and matrices; of repeated
+    runs the last row counts.
 
     Args:
         names: of the networks; None: titles have the settings in which experiments differ.
@@ -71,8 +72,8 @@ def sweep_matrix(sweep: Sweep) -> Matrix:
 
 
 def shown_rows(rows: Sequence[StitchRow], names: Names | None = None) -> dict[str, list[StitchRow]]:
-    """Return the rows of each map, by title: of an experiment, or of more than twelve experiments of
-    means over them."""
+    """Return the rows of each map, by title: of an experiment, or of means over more than twelve
+    experiments."""
     experiments = experiments_of(rows, names)
     if len(experiments) <= MAX_EXPERIMENTS:
         return experiments

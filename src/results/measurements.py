@@ -105,7 +105,7 @@ class Measurement(NamedTuple):
 
     @property
     def turned(self) -> "Measurement":
-        """The row with the layers in the other order."""
+        """The row with front and end exchanged."""
         return self._replace(front=self.end, end=self.front)
 
     @property
@@ -136,8 +136,8 @@ def measurements_of(
     *,
     apart_from: Sequence[str] = IN_COLUMNS,
 ) -> list[Measurement]:
-    """Return all that was measured, similarities from either network to the other. Different images
-    of one data set have different names.
+    """Return all measurements; similarities stand in both directions. Different images of one data
+    set have different names.
 
     Args:
         stitches: with their evaluations.
@@ -168,7 +168,7 @@ def named_pair(result: OfTwoNetworks, names: Names) -> NetworkPair:
 
 
 def quantities_of(stitch: Stitch, method: str, networks: NetworkPair) -> Iterator[Measurement]:
-    """Yield the quantities of a stitch that were measured, as far as they are defined.
+    """Yield the measured quantities of a stitch, without undefined ones.
 
     Args:
         method: the name of its method.
@@ -249,7 +249,7 @@ def similarities_of(row: SimilarityRow, networks: NetworkPair) -> Iterator[Measu
 
 
 def both_ways(row: SimilarityRow, networks: NetworkPair) -> Iterator[Measurement]:
-    """Yield the values of measures from either layer to the other; once, of a layer and itself."""
+    """Yield the values of measures in both directions; once, of a layer and itself."""
     yield from similarities_of(row, networks)
     first, second = networks
     if (first, row.layer1, row.rank1) != (second, row.layer2, row.rank2):
@@ -262,8 +262,9 @@ def at_full_rank(rows: Iterable[Measurement]) -> list[Measurement]:
 
 
 def between_networks(rows: Iterable[Measurement]) -> list[Measurement]:
-    """Return the rows by which networks are compared: values at full rank of two independent trained
-    networks, of measures of similarity and of the quantities of stitches that reports show."""
+    """Return the rows by which networks are compared: values at full rank of two independent
+    trained networks, of measures of similarity and of the quantities of stitches that reports
+    show."""
     kept = []
     for row in at_full_rank(rows):
         has_untrained = any(network.is_untrained for network in row.networks)

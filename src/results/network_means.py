@@ -21,7 +21,7 @@ Key = TypeVar("Key", bound=Hashable)
 @dataclass(frozen=True, kw_only=True)
 class MeanRow:
     """A mean over pairs of networks: a row of curves over depth, of groups of networks, and of the
-    shares of best matches. What does not apply is None.
+    shares of best matches. None: does not apply.
 
     Pairs of layers are averaged first. The interval is of 95 % over networks, and NaN of few. A
     network at several epochs is one network."""
@@ -52,8 +52,8 @@ class MeanRow:
 def averaged(
     rows: Iterable[Measurement], key: Callable[[Measurement], Hashable]
 ) -> list[Measurement]:
-    """Return the first row of each key with the mean of the values; NaN is left out, and so are keys
-    without a value."""
+    """Return the first row of each key with the mean of the values; NaN is left out, and so are
+    keys without a value."""
     defined = [row for row in rows if not math.isnan(row.value)]
     return [
         of_key[0]._replace(value=fmean(row.value for row in of_key), low=None, high=None)
@@ -67,7 +67,8 @@ def means_by(rows: Iterable[Measurement], key: Callable[[Measurement], Key]) -> 
 
 
 def possible_values(quantity: str) -> tuple[float, float]:
-    """Return the lowest and the highest value of a quantity; the shares of verdicts are in [0, 1]."""
+    """Return the lowest and the highest value of a quantity; the shares of verdicts are in [0,
+    1]."""
     if quantity in VERDICTS:
         return 0, 1
     if quantity in QUANTITIES:

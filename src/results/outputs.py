@@ -1,4 +1,5 @@
-"""The files that a command writes beside its `-o`: they replace those that it wrote before, no others.
+"""The files that a command writes beside its `-o`: they replace files that it wrote before, and
+nothing else.
 
 A record beside them, `NAME.run.json`, names the script and its files. This module does not import torch.
 """
@@ -38,8 +39,8 @@ def record_of(path: str | Path) -> Path:
 
 
 def check_output(path: str | Path, script: str) -> None:
-    """Raise a UserError if the file of `-o`, or the figure beside it, exists, and the script did not
-    write it."""
+    """Raise a UserError if the file of `-o`, or the figure beside it, exists, and the script did
+    not write it."""
     paths = [Path(path), Path(path).with_suffix(".png")]
     if Path(path).suffix == ".html":
         paths = paths[:1]
@@ -53,7 +54,7 @@ def replacing(
     content: Callable[[], Mapping[str, object]],
     config: Path | None = None,
 ) -> Iterator[None]:
-    """Let the files that the block writes appear in one step, with a record of them.
+    """Let the files that the block writes appear in one step, with their record.
 
     Files of an earlier call that the block does not write are removed.
 

@@ -23,8 +23,8 @@ class RankCurve(NamedTuple):
 def chosen_pairs(
     tables: Measurements, layers: Sequence[str] | None, other_layer: str | None
 ) -> list[Pair]:
-    """Return the pairs of layers to show, of those that were measured at several ranks of the first
-    layer.
+    """Return the pairs of layers that were measured at several ranks of the first layer, as far as
+    they are to be shown.
 
     Args:
         layers: the first layers; None: of all measured pairs.
@@ -89,7 +89,8 @@ def _measured(tables: Measurements, pair: Pair) -> Iterator[RankCurve]:
 
 
 def _probed(tables: Measurements, pair: Pair) -> Iterator[RankCurve]:
-    """Yield the curves of probes of the first layer, of the networks and data of the other curves."""
+    """Yield the curves of probes of the first layer, of the same networks and data as the
+    curves."""
     measured = set()
     for values in by_series(tables.values):
         if pair in {series.pair for series in over_ranks(values, side=0)}:

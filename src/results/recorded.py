@@ -77,7 +77,7 @@ def _logs_of_network(history: History[str]) -> list[EpochLog]:
 
 
 def _finetuning_row(log: EpochLog) -> dict[str, float]:
-    """Return the row of an epoch in `ft_logs.csv`: cross-entropies, and a loss that is cross-entropy
+    """Return the row of an epoch in `ft_logs.csv`: cross-entropies, and the loss, cross-entropy
     plus penalty."""
     return {
         "ft_loss": log.train.loss,

@@ -99,7 +99,7 @@ def check_images(stitches: Sequence[Stitch], options: Options) -> None:
 
 
 def _images_of(stitch: Stitch) -> str:
-    """Return the images of a stitch as they are named on the command line."""
+    """Return the images of a stitch by their name on the command line."""
     settings = {
         "-d": stitch.row.dataset,
         "-data": stitch.options.get("dataset_root"),
@@ -173,8 +173,8 @@ def _with_channels_first(
 
 
 def records_of(names: Mapping[str, NetworkName], options: Options) -> Options:
-    """Return the weights and the images of an evaluation, as columns of rows: the public code records
-    neither.
+    """Return the weights and the images of an evaluation, as columns of rows: the public code
+    records neither.
 
     Args:
         names: of the loaded networks, by side.
@@ -223,7 +223,7 @@ def name_of(options: Options, side: str, moved: MovedNetwork) -> NetworkName:
 
 
 def own_type_of(recorded: str, own_types: Sequence[str]) -> str:
-    """Return the one of `own_types` that is the recorded type, or its function in another file.
+    """Return the entry of `own_types` for the recorded type, or for its function in another file.
 
     Raises:
         UserError: none of them is.

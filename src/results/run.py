@@ -162,7 +162,7 @@ class Run:
         Raises:
             Busy: another process has the lock.
             UserError: the folder cannot be created; or the table, its figure or its options exist,
-                and the script did not write them.
+                and another script or the user wrote the files.
         """
         self.check_output()
         self._lock = locked(self._lock_file, wait=False)
@@ -191,7 +191,8 @@ class Run:
             self._lock = None
 
     def options_on_disk(self) -> Options:
-        """Return the options in the files of a finished or interrupted run; {} without such files."""
+        """Return the options in the files of a finished or interrupted run; {} without such
+        files."""
         if self.config.exists():
             return read_options(self.config)
         if self.state_file.exists():
@@ -217,7 +218,8 @@ class Run:
         save_tensors(self.state_file, {**self.state, "options": as_written(self.options)})
 
     def finish(self) -> None:
-        """Write `run.json` and then `config.txt`, which marks the run as finished; release the folder."""
+        """Write `run.json` and then `config.txt`, which marks the run as finished; release the
+        folder."""
         made_with = self.provenance()
         options = as_written(self.options)
         write_json(self.made_with, made_with)

@@ -157,7 +157,7 @@ class SimilarityRow(OfTwoNetworks):
 
     @cached_property
     def measures(self) -> list[str]:
-        """The measures with a column: first those of `MEASURES`, then functions of users."""
+        """The measures with a column: `MEASURES` first, then functions of users."""
         measured = [column.measure for column, _ in self.numbers if not column.part]
         of_users = [name for name in measured if name not in MEASURES]
         return [*filter(measured.__contains__, MEASURES), *dict.fromkeys(of_users)]

@@ -55,8 +55,8 @@ class EarlierRuns(NamedTuple):
 
 
 class FolderOfCall:
-    """The folder of a call that trains whole networks: each pair is a run in a folder of its own, so
-    that none waits for the others.
+    """The folder of a call that trains whole networks: each pair is a run in a folder of its own,
+    and waits for no pair.
 
     Attributes:
         path: None before it is made.
@@ -81,8 +81,8 @@ class FolderOfCall:
 
 
 class GridRun:
-    """The run of a grid of pairs of layers: one folder, made with the first files, so that a failure
-    before leaves none.
+    """The run of a grid of pairs of layers: one folder, made with the first files, so that a
+    failure before leaves none.
 
     Args:
         directory: the folder of the run's folder.
@@ -120,7 +120,8 @@ class GridRun:
 
     @property
     def options(self) -> Options:
-        """The content of `config.txt`: of a single pair with its layers, as the public code has it."""
+        """The content of `config.txt`: of a single pair with its layers, as the public code has
+        it."""
         if len(self.layers) == 1:
             return self.experiment.config(*self.layers)
         return self.experiment.options
@@ -311,8 +312,7 @@ def earlier_runs(directory: Path) -> EarlierRuns:
 
 
 def resume(directory: Path, earlier: EarlierRuns, runs: Sequence[GridRun]) -> None:
-    """Let the runs of a call go on in the folder of earlier ones: those that were interrupted, without
-    pairs that are finished.
+    """Let the runs of a call go on in the folders of interrupted ones, without finished pairs.
 
     Raises:
         Busy: another process works on an interrupted run.
@@ -368,7 +368,7 @@ def interrupted_runs(directory: Path) -> list[RunOnDisk]:
 
 
 def _warn_of_undefined(rows: Iterable[StitchRow]) -> None:
-    """Warn of measurements that are not finite, but for those that some stitches do not have."""
+    """Warn of measurements that are not finite, but for measurements that some stitches lack."""
     for row in rows:
         for name in columns(Metrics):
             value = getattr(row, name)

@@ -1,4 +1,4 @@
-"""What measures need of the activations of one layer: Gram matrices, and second moments.
+"""Features of one layer's activations for measures: Gram matrices, and second moments.
 
 They are enough to compare two layers. Only where positions or tokens are the samples of CCA and
 Procrustes, products of the activations of both layers are needed as well, and a function of a user's
@@ -54,7 +54,8 @@ def alignment_of(shape1: tuple[int, ...], shape2: tuple[int, ...], mode: str = "
 def alignments_of(
     layers1: "Mapping[str, LayerFeatures]", layers2: "Mapping[str, LayerFeatures]", mode: str
 ) -> dict[tuple[str, str], str]:
-    """Return the alignment of each pair of layers, by the names of both layers; see `alignment_of`."""
+    """Return the alignment of each pair of layers, by the names of both layers; see
+    `alignment_of`."""
     return {
         (name1, name2): alignment_of(first.shape, second.shape, mode)
         for (name1, first), (name2, second) in product(layers1.items(), layers2.items())
@@ -62,7 +63,7 @@ def alignments_of(
 
 
 class LayerFeatures:
-    """What measures need of the activations of one layer for n images.
+    """Features of one layer's activations for n images, for measures.
 
     Args:
         name: for messages.
@@ -110,7 +111,7 @@ class LayerFeatures:
             self._make_matrices(grams, of_grams)
 
     def _add_up(self, activations: Tensor, device: torch.device | str) -> None:
-        """Add up the moments of the positions and the averages over them."""
+        """Add up the moments of the positions and the averages over positions."""
         averages = []
         for batch in activations.split(_batch_size(activations)):
             rows = Rows.of(batch.to(device))
@@ -244,5 +245,5 @@ def cross_moments(
 
 
 def _batch_size(activations: Tensor) -> int:
-    """Return the number of images whose activations (n, ...) are added up at once."""
+    """Return the number of images to add up at once, by the size of their activations (n, ...)."""
     return max(1, BATCH_VALUES // activations[0].numel())

@@ -28,7 +28,8 @@ class StoredActivations(NamedTuple):
     values: Mapping[str, Tensor | NDArray]
 
     def first(self, n_images: int, names: Sequence[str]) -> dict[str, Tensor]:
-        """Return the activations of the first images, in single precision unless they are double."""
+        """Return the activations of the first images, in single precision unless they are
+        double."""
         activations = {}
         for name in names:
             values = self.values[name][:n_images]
@@ -203,8 +204,7 @@ def _merged(first: Side, second: Side) -> list[Side]:
 
 
 def _may_be_by_position(features: Sequence[Features], alignment: str) -> bool:
-    """Return whether positions may be the samples of a pair of layers, whose shapes may not be
-    known."""
+    """Return whether positions may be the samples of a pair of layers; shapes may be unknown."""
     if all(features):
         return bool(_by_position(alignments_of(features[0], features[-1], alignment)))
     return alignment != "pool"
@@ -254,8 +254,8 @@ def _activations_of(
     batches: Iterable[tuple[Tensor, object]],
     n_images: int,
 ) -> list[dict[str, Tensor]]:
-    """Return the activations (n_images, ...) of the sides that run, by layer, from one pass over the
-    images."""
+    """Return the activations (n_images, ...) of the sides that run, by layer, from one pass over
+    the images."""
     taken: list[dict[str, Tensor]] = [{} for _ in sides]
     networks = []
     for side, runs, activations in zip(sides, is_running, taken, strict=True):
@@ -284,8 +284,8 @@ def _activations_of(
 
 
 def _room(n_images: int, batch: Tensor) -> Tensor:
-    """Return an empty tensor for the activations of all images, at least in single precision: on the
-    device of a batch (B, ...), or in pinned memory of the CPU.
+    """Return an empty tensor for the activations of all images, at least in single precision: on
+    the device of a batch (B, ...), or in pinned memory of the CPU.
 
     Pinned memory is taken if the tensor would take half of the free memory of a GPU.
     """

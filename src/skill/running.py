@@ -60,7 +60,7 @@ class _ClassMeans:
         self._counts = like.new_zeros(n_classes, 1)
 
     def take(self, values: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Take in a batch (B, D); return the means (K, D) before the batch, and those after it.
+        """Take in a batch (B, D); return the means (K, D) before and after the batch.
 
         A class that begins in the batch has its mean after the batch before it as well.
         """
@@ -97,7 +97,7 @@ class _OwnPlace:
         return values.flatten(1) - self._centre
 
     def take(self, own: Tensor, classes: Tensor) -> None:
-        """Take in the own activations (B, …) of a batch, before those of the stitches."""
+        """Take in the own activations (B, …) of a batch, before the stitches' activations."""
         values = self.coordinates(own)
         if self._means is None:
             self._centre = values.mean(0)
@@ -174,7 +174,8 @@ class Following:
         self._classes: list[Tensor] = []
 
     def add_own(self, own: Mapping[str, Tensor]) -> None:
-        """Add a batch of the end network's own activations (B, …): of all end layers, and the logits."""
+        """Add a batch of the end network's own activations (B, …): of all end layers, and the
+        logits."""
         logits = own[self.output_name]
         classes = logits.argmax(1)
         self._classes.append(classes)

@@ -1,4 +1,4 @@
-"""The skill of a stitch at both places, from its products and those of its floor."""
+"""The skill of a stitch at both places, from the products of the stitch and of its floor."""
 
 import math
 from typing import NamedTuple

@@ -27,7 +27,7 @@ Values = TypeVar("Values", float, np.ndarray)
 
 
 class WithinClass(NamedTuple):
-    """Products of what is left of activations without the means of their classes, by image, (n,).
+    """Products of activations less the means of their classes, by image, (n,).
 
     s is a stitched activation, o the end network's own, both less the means of their classes.
     """
@@ -84,7 +84,8 @@ def within_class(stitched: ArrayLike, own: ArrayLike, classes: ArrayLike) -> Wit
 
 
 def _without_means(values: ArrayLike, places: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return values (n, D) less the means of their classes, whose images `counts` counts."""
+    """Return values (n, D) less the means of their classes; `counts` has the images of each
+    class."""
     rows = _array(values).reshape(len(places), -1)
     sums = np.zeros((len(counts), rows.shape[1]))
     np.add.at(sums, places, rows)
