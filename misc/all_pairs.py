@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from misc import report, verdict
 from misc.pairs import (
+    REMEDY,
     Unit,
     layers_of,
     options_of,
@@ -182,7 +183,7 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def work(args) -> None:
-    name = Path(args.save_dir).name
+    name = "_".join(Path(args.save_dir).parts)
     work_and_judge(args, f"{name}_verdict.csv", f"{name}.html")
 
 
@@ -220,6 +221,9 @@ def judge_all(args, units, table: str, page: str) -> None:
         )
         return
     folder = Path("results", args.save_dir)
+    if any(unit.has_other_options() for unit in units):
+        note(f"no verdict: {folder} has units of other options; {REMEDY}")
+        return
     sources = {
         "source_dirs": [str(folder)],
         "networks": args.networks,
@@ -229,10 +233,10 @@ def judge_all(args, units, table: str, page: str) -> None:
     judged = verdict.judge(options)
     try:
         verdict.give_verdict(options, judged, pixels_only=True)
+        report.report(options_of(report, args, **sources, output=page), judged)
     except Busy:
         note("another process writes the verdict")
         return
-    report.report(options_of(report, args, **sources, output=page), judged)
     written = files_of(record_of(table), str(verdict.__file__))
     figures = sorted(path.name for path in written if path.suffix == ".png")
     note(f"look at {listed([*figures, page])}; {folder} has the stitches")

@@ -138,6 +138,8 @@ def score_tables(args) -> None:
     settings = grouped(tables_of_folders, lambda tables: (tables.seed, tables.shortcut))
     for tables_of_setting in settings.values():
         setting = setting_of(tables_of_setting, networks, loader)
+        for name in setting.outputs.keys() & truths.keys():
+            raise UserError(f"{args.truths}: {name} is the name of a test; rename the column")
         outputs_and_truths = setting.outputs | truths
         for tables in tables_of_setting:
             numbers = setting.numbers_at(tables.layers)

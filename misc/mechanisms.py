@@ -129,7 +129,7 @@ def read_measures(table: str, verdict: str, names: Sequence[str]) -> dict:
             place = names.index(row["front_network"]), names.index(row["end_network"])
             measures[name][place] = MEASURES[name][2] * float(row["value"])
     for row in rows_of(verdict):
-        if TITLES[row["method"]] == "pinv":
+        if TITLES.get(row["method"]) == "pinv":
             place = names.index(row["front_network"]), names.index(row["end_network"])
             measures[WORD][place] = row["verdict"] == ACCURATE[0]
             measures[IS_ACCURATE][place] = row["verdict"] in ACCURATE

@@ -27,7 +27,7 @@ from src.ground.console import listed, note, result, silenced, warn
 from src.ground.errors import Busy, UserError, as_user_error
 from src.ground.user_code import is_user_code, title_of
 from src.results.changes import changed_since, refuse_other_options
-from src.results.identity import is_idle
+from src.results.identity import identity_of, is_idle
 from src.results.network_list import (
     PROBES,
     SIMILARITY,
@@ -229,6 +229,13 @@ class Unit(NamedTuple):
         where = run.config if is_whole else run.state_file
         refuse_other_options(written, now, where=where, remedy=REMEDY)
         return is_whole and measures <= set(measured)
+
+    def has_other_options(self) -> bool:
+        """Return whether the unit was made with other options, whatever the networks and measures."""
+        written = identity_of(self.run.options_on_disk())
+        now = identity_of(as_written(self.run.options))
+        names = written.keys() & now.keys() - {"metrics"}
+        return any(written[name] != now[name] for name in names if not name.endswith("_path"))
 
 
 def with_record(

@@ -202,7 +202,7 @@ def _chosen(
         forms = [forms]
     if not forms:
         raise UserError('forms names nothing; give a form such as "covariance", or several')
-    chosen = {}
+    chosen: dict[str, _Form] = {}
     for form in forms:
         name = name_of(form)
         method = Method(name)
@@ -212,6 +212,10 @@ def _chosen(
             objective_of(method.name)
         else:
             solver_of(form)
+        if name in chosen and chosen[name].closed is not form:
+            raise UserError(
+                f"two forms have the name {name}; give each function a __name__ of its own"
+            )
         chosen[name] = _Form(method, form, training_settings(method.n_epochs, training))
     return chosen
 
@@ -340,9 +344,11 @@ def _images(
     if not isinstance(train, BaseImageSet):
         epochs = IteratedEpochs(train, name="train", like=like)
     fingerprints = {}
-    for name, images in (("train_images", train), ("test_images", test)):
+    for name, images, image_set in (("train", train, train_set), ("test", test, test_set)):
+        fingerprint = _fingerprint(image_set)
         if isinstance(images, BaseImageSet):
-            fingerprints[f"{name}_sha256"] = images.fingerprint
+            fingerprint = images.fingerprint
+        fingerprints[f"{name}_images_sha256"] = fingerprint
     return _Images(train_set, epochs, test_set, n_matched, fingerprints)
 
 
@@ -354,6 +360,13 @@ def _are_the_same(train: BaseImageSet, test: BaseImageSet) -> bool:
     (images, _), *_ = train.batches(N_COMPARED, indices=first)
     (images_of_test, _), *_ = test.batches(N_COMPARED, indices=first)
     return torch.equal(images, images_of_test)
+
+
+def _fingerprint(images: BaseImageSet) -> str:
+    """Return the SHA-256 of the labels and the first images of an iterable."""
+    first = torch.arange(min(len(images), N_COMPARED))
+    (values, _), *_ = images.batches(N_COMPARED, indices=first)
+    return content_of_state({"labels": images.labels.cpu(), "images": values.cpu()})
 
 
 def _image_set(

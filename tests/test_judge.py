@@ -473,3 +473,9 @@ def test_the_first_training_images_may_lack_one_class_of_ten(networks, digits):
     train = [(images[some], labels[some])]
     rows = judge(*networks[1], train, digits[1], layers="pool4", forms="pinv", n_matched=len(some))
     assert rows[0].accuracy > 0.3
+
+
+def test_two_functions_of_one_name_are_refused(networks, digits):
+    forms = [lambda source, target, cross: None, lambda source, target, cross: None]
+    with pytest.raises(UserError, match="two forms have the name"):
+        judge(*networks[1], *digits, layers=LAYERS, forms=forms)

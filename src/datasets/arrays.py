@@ -141,6 +141,10 @@ def read_file(source: str, root: Path, train: bool) -> Arrays:
 def _as_tensor(array: np.ndarray, path: Path) -> Tensor:
     """Return an array (N, D) of whole numbers as int64, and one of fractions as float32."""
     if array.dtype.kind in "iu":
+        if array.size and array.min() < 0:
+            raise UserError(
+                f"{path} has negative tokens; give whole numbers from 0, or vectors as floats"
+            )
         return torch.from_numpy(array.astype(np.int64))
     vectors = torch.from_numpy(array.astype(np.float32))
     if not vectors.isfinite().all():

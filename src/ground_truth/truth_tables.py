@@ -119,6 +119,10 @@ def read_truths(path: str, networks: Sequence[str], clean: Sequence[int]) -> dic
             if pair[0] in networks and pair[1] in networks:
                 for name, value in row.items():
                     cells.setdefault(name, {})[pair] = float(value)
+    if not cells:
+        raise UserError(
+            f"{path} has no truth of these networks; give their names, and a column for each truth"
+        )
     truths = {}
     for name, of_pairs in cells.items():
         shared = array_of(of_pairs, networks, networks)

@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.choices import STARTS
+from src.choices.stitching import OBJECTIVES
 from src.ground.brief import brief
 from src.ground.errors import UserError, unknown_name
 from src.ground.user_code import failing_as_user_error, is_user_code, load, title_of
@@ -396,9 +398,10 @@ def solver_of(form: ClosedForm) -> Solver:
     if isinstance(form, str) and not is_user_code(form):
         raise unknown_name("closed form", form, SOLVERS)
     name = name_of(form)
-    if title_of(name) in SOLVERS:
+    if title_of(name) in (*SOLVERS, *STARTS, *OBJECTIVES):
         raise UserError(
-            f"{name}: {title_of(name)} is the name of a closed form of the suite; rename the function"
+            f"{name}: {title_of(name)} is the name of a closed form of the suite, or of another method; rename "
+            "the function"
         )
     function = load(form) if isinstance(form, str) else form
     try:
