@@ -410,7 +410,7 @@ def check_layers(args, units, names, session, spec, device) -> None:
         ]
         raise UserError(
             f"{args.networks}: the layers do not fit {len(misfits)} of {len(networks)} networks "
-            f"({'; '.join(texts)}); give each network its own in the column layers"
+            f"({'; '.join(texts)}); name layers that they have, or give each network its own in the column layers"
         )
 
 
