@@ -24,7 +24,8 @@ from src.results.truth_rows import TruthRow
 from src.results.verdict_rows import VerdictRow
 
 PAGE = Path(__file__).parent / "docs" / "files.md"
-BEGIN, END = "<!-- written by misc/columns.py -->", "<!-- end -->"
+BEGIN = "<!-- written by misc/columns.py -->"
+END = "<!-- end -->"
 TABLES = {  # that are read again: what a row is of, and its type, by table
     "tables of stitches": ("stitches: what made them", StitchResult),
     "grid.csv": ("a stitch", StitchRow),

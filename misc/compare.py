@@ -81,10 +81,8 @@ def write_list(args, table: Path) -> None:
     Raises:
         UserError: another list is there.
     """
-    import csv
-
     from src.ground.errors import UserError
-    from src.ground.files import write_csv
+    from src.ground.files import read_csv, write_csv
 
     checkpoints = [args.first, args.second]
     types = [args.type, args.second_type or args.type]
@@ -94,10 +92,8 @@ def write_list(args, table: Path) -> None:
         if Path(checkpoint).is_file():  # otherwise it is no path, such as DEFAULT
             path = str(Path(checkpoint).resolve())
         rows.append({"name": name, "path": path, "type": kind})
-    if table.exists():
-        with open(table, newline="", encoding="utf-8") as file:
-            if list(csv.DictReader(file)) != rows:
-                raise UserError(f"{table} is of other networks; give another -o")
+    if table.exists() and read_csv(table) != rows:
+        raise UserError(f"{table} is of other networks; give another -o")
     write_csv(table, list(rows[0]), rows)
 
 

@@ -7,7 +7,6 @@ same line again after an interruption: finished steps are left out, and interrup
 """
 
 import contextlib
-import csv
 import functools
 import inspect
 import io
@@ -33,6 +32,7 @@ from src import cli
 from src.figures.pages import left_out
 from src.ground.console import note, points, result
 from src.ground.errors import UserError
+from src.ground.files import read_csv
 from src.verdict import SIMILAR
 
 if TYPE_CHECKING:
@@ -189,12 +189,6 @@ def in_short(rows: Sequence[Row]) -> Iterator[str]:
     yield f"Backwards, from the last block to the second, {'; '.join(parts)}."
 
 
-def read(path: Path) -> list[Row]:
-    """Return the rows of a CSV."""
-    with open(path) as file:
-        return list(csv.DictReader(file))
-
-
 def parser() -> cli.Parser:
     options = cli.Parser(
         "Run the paper on embedded digits; a minute on a quiet core. Give the same command again after an interruption."
@@ -227,7 +221,7 @@ def run(args) -> None:
         raise
     finally:
         os.chdir(before)
-    for line in in_short(read(folder / "verdict.csv")):
+    for line in in_short(read_csv(folder / "verdict.csv")):
         result(line)
     result(f"Open {', '.join(str(folder / name) for name in TO_OPEN)}")
 

@@ -1,5 +1,5 @@
-"""The statistics that misc/docs/mechanisms.md plans: measures of similarity against what networks share by
-their weights."""
+"""The statistics that misc/docs/mechanisms.md plans: measures of similarity against the
+truth in the weights of networks."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +73,7 @@ def products_of(networks: Sequence[Multiplier]) -> NDArray:
 
 
 def truths_of(networks: Sequence[Multiplier], products: NDArray) -> dict[str, NDArray]:
-    """Return what two networks share by their weights, (n, n) of front and end; see the plan."""
+    """Return the truths of the plan, from the weights alone: (n, n) of front and end."""
     functions = [network.functions() for network in networks]
     bases = irreducible_representations(products)
     shares = [representation_shares(of_network, bases) for of_network in functions]
@@ -89,7 +89,7 @@ def truths_of(networks: Sequence[Multiplier], products: NDArray) -> dict[str, ND
 
 
 class Test(NamedTuple):
-    """A line of the result: a correlation or a difference, and what it tells."""
+    """A line of the result: a correlation or a difference."""
 
     hypothesis: str  # empty: a measure against a truth
     measure: str
@@ -202,7 +202,7 @@ def permuted(
 
 
 def tests_of(measures: Values, truths: Values) -> list[Test]:
-    """Return all tests of the plan, adjusted together, and what is described."""
+    """Return all tests of the plan, adjusted together, and the described correlations."""
     n = len(truths["subspaces"])
     groups = np.zeros(n)
     tests = []

@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Do measures of similarity see how a network computes? The study of misc/docs/mechanisms.md: networks
-that multiply in a group are stitched, compared, and set against what their weights tell."""
+that multiply in a group are stitched, compared, and set against the truth in their weights."""
 
-import csv
 import os
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,8 @@ TYPE = f"{Path(__file__).resolve().parent / 'multiplier'}.py:network"
 METHODS = ["pinv", "covariance", "task:20"]
 SIMILARITIES = ["cka_debiased", "mutual_knn", "pwcca", "procrustes"]
 CLEAN = "clean"  # the group of networks whose truths misc/ground_truth.py scores
-MATCHED, TESTING = 5 / 12, 5 / 24  # shares of all pairs of elements
+MATCHED = 5 / 12  # share of all pairs of elements
+TESTING = 5 / 24  # likewise
 IN_MAPS = ("task accuracy", "pinv accuracy", "pinv skill", "cka_debiased")
 ACCURATE = ("similar", "accurate only")  # words of stitches that keep their accuracy
 TITLES = {
@@ -92,7 +92,7 @@ def study(args) -> None:
 
 
 def write_inputs(path: Path, products) -> None:
-    """Write pairs of elements and their products as a data set: some to match on, others to test on.
+    """Write pairs of elements and their products as a data set: pairs to match on, and pairs to test on.
 
     Args:
         products: (n, n) of a group of n elements.
@@ -118,17 +118,18 @@ def read_measures(table: str, verdict: str, names: Sequence[str]) -> dict:
     import numpy as np
 
     from misc.mechanism_statistics import COMPARED, IS_ACCURATE, MEASURES, WORD
+    from src.ground.files import read_csv
 
     n = len(names)
     measures = {name: np.full((n, n), np.nan) for name in (*COMPARED, IS_ACCURATE)}
     column_of = {(method, column): name for name, (method, column, _) in MEASURES.items()}
-    for row in rows_of(table):
+    for row in read_csv(table):
         method = TITLES.get(row["method"], row["method"])
         name = column_of.get((method, row["measure"]))
         if name:
             place = names.index(row["front_network"]), names.index(row["end_network"])
             measures[name][place] = MEASURES[name][2] * float(row["value"])
-    for row in rows_of(verdict):
+    for row in read_csv(verdict):
         if TITLES.get(row["method"]) == "pinv":
             place = names.index(row["front_network"]), names.index(row["end_network"])
             measures[WORD][place] = row["verdict"] == ACCURATE[0]
@@ -136,14 +137,8 @@ def read_measures(table: str, verdict: str, names: Sequence[str]) -> dict:
     return measures
 
 
-def rows_of(table: str) -> list[dict[str, str]]:
-    """Return the rows of a CSV."""
-    with open(table, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def write_truths(path: Path, truths, names: Sequence[str]) -> None:
-    """Write what two networks share, which misc/ground_truth.py --truths reads."""
+    """Write the truths as a table, for misc/ground_truth.py --truths."""
     from src.ground.files import write_csv
 
     rows = []
@@ -178,7 +173,7 @@ def write_tests(path: Path, tests) -> None:
 
 
 def draw_maps(path: Path, measures, truths, names: Sequence[str]) -> None:
-    """Draw measures of all pairs of networks; networks that share much with all others come last."""
+    """Draw measures of all pairs of networks; networks that share most come last."""
     import numpy as np
 
     from misc.mechanism_statistics import MEASURES

@@ -1,6 +1,7 @@
 """Figure 1, evidence: which stitches keep the accuracy, and follow the end network."""
 
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -34,6 +35,7 @@ LOOKS: tuple[Look, ...] = (  # of the two methods: dark and light, for print in 
 LINES = ("#08407f", "#c2185b")
 MANY = 200  # points from here on have no intervals
 NARROW = 12  # cm: maps stand below the points
+TITLE = 28  # characters in a line above a map
 FEW = 8  # layers; with more, lines around cells are thinner
 
 Stitch = Mapping[str, Shown]  # the values of a stitch by quantity
@@ -214,7 +216,8 @@ def _head(axes: "Axes", method: str, look: Look) -> None:
 
     marker = Line2D([], [], linestyle="", markersize=4.5, markeredgewidth=0.6, **look)
     options: Look = {"bbox_to_anchor": (0.5, 1.0), "handlelength": 1, "handletextpad": 0.2}
-    axes.legend([marker], [method.replace(", ", "\n", 1)], loc="lower center", **options)
+    lines = [textwrap.fill(line, TITLE) for line in method.split(", ", 1)]
+    axes.legend([marker], ["\n".join(lines)], loc="lower center", **options)
 
 
 def _caption(methods: Sequence[tuple[str, Series]]) -> str:

@@ -164,6 +164,12 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, ob
     write_text(path, text.getvalue())
 
 
+def read_csv(path: Path | str) -> list[dict[str, str]]:
+    """Return the rows of a CSV with a header, by column."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 @contextlib.contextmanager
 def readable(path: Path | str, remedy: str) -> Iterator[None]:
     """Turn any exception of a block that reads a file into a UserError about that file.

@@ -1,6 +1,5 @@
 """Reads the tables of all pairs of networks, which `misc/all_pairs.py` writes, as arrays."""
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, permutations
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.ground.errors import UserError
-from src.ground.files import readable
+from src.ground.files import read_csv, readable
 from src.ground.grouping import grouped
 from src.ground_truth.outputs import baselines
 from src.ground_truth.scored_measures import PROBE, is_scored, score_of, scored_as
@@ -111,8 +110,7 @@ def read_truths(path: str, networks: Sequence[str], clean: Sequence[int]) -> dic
         UserError: the file is no such table, or lacks a pair.
     """
     with readable(path, "give a CSV with the columns front, end and a column for each truth"):
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_csv(path)
         cells: dict[str, dict[tuple[str, str], float]] = {}
         for row in rows:
             pair = row.pop("front"), row.pop("end")
