@@ -184,14 +184,16 @@ def count_images(args, first, second, test_set) -> int:
 
     n_images = args.n_samples
     if test_set is not None and n_images > len(test_set):
-        warn_once(f"-n {n_images}: there are only {len(test_set)} validation images")
+        if n_images != cli.N_COMPARED:
+            warn_once(f"-n {n_images}: there are only {len(test_set)} validation images")
         n_images = len(test_set)
     images = [side.file.images for side in (first, second) if isinstance(side, LoadedFeatures)]
     if not images:
         return n_images
     n_features = min(len(of_file.ids) for of_file in images)
     if n_images > n_features:
-        warn_once(f"-n {args.n_samples}: there are features of {n_features} images only")
+        if args.n_samples != cli.N_COMPARED:
+            warn_once(f"-n {args.n_samples}: there are features of {n_features} images only")
         n_images = n_features
     if test_set is not None:
         images.insert(0, images_of(test_set, args.test_images_sha256, dataset=args.dataset))

@@ -6,8 +6,10 @@ Any number of processes may work on one folder. A process claims a pair before i
 finished pairs are skipped."""
 
 import argparse
+import difflib
 import hashlib
 import itertools
+import os
 import sys
 from pathlib import Path
 
@@ -28,10 +30,11 @@ from misc.pairs import (
 )
 from src import cli
 from src.choices import AUTO, STITCHING_TYPES, UPSAMPLE_MODES
+from src.choices.models import MODEL_NAMES
 from src.choices.scores import SCORES, scores_by_title
 from src.choices.stitching import FORMS, OBJECTIVES, Method
-from src.ground.errors import Busy, UserError
-from src.ground.user_code import CODE, is_user_code
+from src.ground.errors import Busy, UserError, unknown_name
+from src.ground.user_code import CODE, is_file, is_user_code, place_and_function, title_of
 from src.results.network_list import SIMILARITY, ListedNetwork
 from src.results.network_names import FEATURES
 
@@ -415,14 +418,39 @@ def check_layers(args, units, names, session, spec, device) -> None:
 
 
 def check_types(table, networks, own_types) -> None:
-    """Raise a UserError if a list of networks names code that `--own-types` does not."""
-    types = dict.fromkeys(network.type for network in networks)
-    unnamed = [kind for kind in types if is_user_code(kind) and kind not in own_types]
+    """Raise a UserError if a list of networks names a type that does not exist, or code that
+    `--own-types` does not name."""
+    from src.results.tables import FIRST_LINE
+
+    own = {title_of(kind): as_in_list(kind, table) for kind in own_types}
+    unnamed = {}
+    for line, network in enumerate(networks, start=FIRST_LINE):
+        kind = network.type
+        if kind in (*own_types, *MODEL_NAMES, FEATURES) or kind.startswith("tv_"):
+            continue
+        place = f"{table}, line {line}, column type"
+        meant = difflib.get_close_matches(title_of(kind), own, n=1)
+        if meant:
+            raise UserError(
+                f"{place}: unknown type {as_in_list(kind, table)!r}; did you mean {own[meant[0]]}?"
+            )
+        if not is_user_code(kind):
+            where = f"give a type of the suite, tv_NAME of torchvision, or {CODE}"
+            raise UserError(f"{place}: {unknown_name('type', kind, MODEL_NAMES, where=where)}")
+        unnamed[kind] = None
     if unnamed:
         raise UserError(
             f"{table} names code of a user, and a list does not run code; give --own-types "
             f"{' '.join(unnamed)} as well"
         )
+
+
+def as_in_list(kind: str, table: str) -> str:
+    """Return a type as a list has it, where the paths of files count from the folder of the list."""
+    place, function = place_and_function(kind)
+    if not is_file(place):
+        return kind
+    return f"{os.path.relpath(place, Path(table).parent)}:{function}"
 
 
 def check_ends(args, networks) -> None:

@@ -128,12 +128,12 @@ def take(todo: Sequence[Step]) -> None:
     for number, step in enumerate(todo, start=1):
         if step.command in finished:
             continue
+        note(f"# {number} of {len(todo)}: {step.title}\n{step.command}")
         start = time.monotonic()
         output = io.StringIO()
         with contextlib.redirect_stderr(output):
             status = run_step(step)
-        seconds = time.monotonic() - start
-        note(f"# {step.title} ({seconds:.1f} s; {number} of {len(todo)})\n{step.command}")
+        note(f"# {time.monotonic() - start:.1f} s")
         with open(LOG, "a") as log:
             print(f"# {step.title}", step.command, output.getvalue(), sep="\n", file=log)
         if status:
@@ -209,8 +209,8 @@ def run(args) -> None:
         raise UserError(f"{folder} has other files than the demo's; give a new folder")
     (folder / FINISHED).touch()
     note(
-        f"All files go to {folder}, where the commands are given. Steps are printed when they end, and their outputs "
-        f"go to {LOG}"
+        f"All files go to {folder}, where the commands are given. Each step is printed when it begins, and its output "
+        f"goes to {LOG}"
     )
     before = os.getcwd()
     os.chdir(folder)

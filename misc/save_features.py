@@ -27,7 +27,7 @@ def parser() -> cli.Parser:
         "-n",
         "--n-samples",
         type=cli.whole_number(2),
-        default=1000,
+        default=cli.N_COMPARED,
         help="save the features of so many validation images, the first ones",
     )
     add("-o", "--output", type=cli.features_file, required=True, help=".npz file to write")
@@ -51,7 +51,7 @@ def save(args, session=None) -> None:
     check_names(model.layers)
     test_set = cli.load_split(args, session, device, train=False)
     n_images = min(args.n_samples, len(test_set))
-    if n_images < args.n_samples:
+    if n_images < args.n_samples != cli.N_COMPARED:
         warn_once(f"-n {args.n_samples}: there are only {n_images} validation images")
 
     # One pass, and the file

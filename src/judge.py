@@ -20,7 +20,7 @@ from src.choices import AUTO, Options
 from src.choices.stitching import Method
 from src.datasets.base import UNLABELLED, BaseImageSet, CastImages
 from src.datasets.iterated import IteratedEpochs, IteratedImages
-from src.ground.console import listed, warn
+from src.ground.console import listed, note, warn
 from src.ground.errors import UserError
 from src.ground.grouping import grouped
 from src.ground.images import shape_text
@@ -51,6 +51,7 @@ MOST_KEPT = 2**30  # bytes of these images
 N_COMPARED = 16  # images of train and of test
 MOST_MISSING = 0.1  # share of the classes that the first training images may lack
 BATCH_SIZE = 256  # of image sets; an iterable has its own batches
+NOT_NAMES = ("-", "DEFAULT")  # tables take them for fresh weights, and for those of a type
 
 Images = Iterable | BaseImageSet
 LayerNames = str | Sequence[str]
@@ -102,7 +103,7 @@ def judge(
             the first 10,000 that `train` gives; all of these if they take more than 1 GiB.
         seed: of drawn stitching layers, and of the order of the images of an image set.
         limits: of the verdict.
-        names: of both networks, in tables and figures.
+        names: of both networks, in tables and figures; not "-" and "DEFAULT".
         form: the name of `forms` in earlier versions, which counts if it is given.
         training: how to train, as `exec_stitch.py` does with the defaults `optimizer="adam"`,
             `learning_rate=0.001`, `weight_decay=1e-5`, `scheduler="none"` (or "cosine"),
@@ -130,7 +131,11 @@ def judge(
         reference = _reference(networks.end, drawn, images)
 
         # Stitches by each form, measured in one pass of the test images
-        made = {name: _made(networks, drawn, images, making) for name, making in chosen.items()}
+        made = {}
+        for name, making in chosen.items():
+            note(f"judge: stitches {len(drawn)} pairs of layers by {name}")
+            made[name] = _made(networks, drawn, images, making)
+        note(f"judge: measures accuracy, skill and its floors on {len(images.test)} test inputs")
         measured = measure_grids({name: made[name].grid for name in made}, reference)
         stitches = {name: _with_scores(made[name], *measured[name], list(drawn)) for name in made}
     rows = []
@@ -229,6 +234,11 @@ def _check_options(n_matched: int | None, limits: Limits, names: Sequence[str]) 
     judge_stitches([], limits=limits)  # limits out of range raise before the work
     if isinstance(names, str) or len(names) != 2:
         raise UserError(f"names is {names!r}; give a name for each network, (front, end)")
+    for name in names:
+        if name in NOT_NAMES:
+            raise UserError(
+                f"names has {name!r}, which stands for weights without a checkpoint in tables; give another name"
+            )
 
 
 def _example(front: nn.Module | Network, end: nn.Module | Network) -> Tensor:

@@ -248,7 +248,9 @@ class Judgement(tuple[JudgedStitch, ...]):
         """Write the stitches as runs, one for each form, that `misc/verdict.py`, `misc/report.py`
         and the scripts of tables read.
 
-        The networks go by their names. Stitching layers are not saved.
+        The networks go by their names, and a form that is a function goes by its `__name__`: save a
+        changed function under another name, or elsewhere, or it counts as a repetition. Stitching
+        layers are not saved.
 
         Args:
             folder: of the folders of runs, such as "results/mine".

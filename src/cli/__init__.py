@@ -11,6 +11,7 @@ from src.cli.groups import (
     FRONT,
     MODEL1,
     MODEL2,
+    N_COMPARED,
     NETWORKS,
     PROBED,
     SAVED,

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from src.results.session import Session
     from src.training import Settings
 
+N_COMPARED = 1000  # validation images that measures of similarity take by default
 MOST_WORKERS = 16  # that decode images by default
 
 # Types of single options
@@ -366,8 +367,8 @@ def add_similarity(parser: Parser) -> None:
         "-n",
         "--n-samples",
         type=_at_least_two,
-        default=1000,
-        help="compare on so many validation images, the first ones",
+        default=N_COMPARED,
+        help="compare on so many validation images, the first ones; by default on all if there are fewer",
     )
     add(
         "--metrics",

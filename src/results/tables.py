@@ -11,6 +11,7 @@ This module does not import torch.
 
 import contextlib
 import csv
+import difflib
 import functools
 import inspect
 import types
@@ -164,6 +165,9 @@ def _describe_misfit(path: str | Path, header: set[str], kinds: tuple[type[Any],
     if len(kinds) == 1:
         missing = [name for name in _required(kinds[0]) if name not in header]
         lacks = f": it lacks {listed(missing)}"
+        for name in header - set(columns(kinds[0])):
+            for meant in difflib.get_close_matches(name, missing, n=1):
+                lacks += f" (for {name!r}, did you mean {meant}?)"
     return f"{path} is no table of {tables}{lacks}; give such a table"
 
 

@@ -330,7 +330,9 @@ def match_layers(
     if held_out is not None:
         parts.append(held_out)
     keys = GridKeys.of(layers)
-    moments = [grid_moments(front, end, keys, part, form=form) for part in parts]
+    moments = [
+        grid_moments(front, end, keys, progress(part, "matching"), form=form) for part in parts
+    ]
     return _matched(keys, moments, form=form, rank=rank, cutoff=cutoff, eigh=eigh)
 
 
@@ -422,7 +424,11 @@ class _TrainingImages(NamedTuple):
         moments = []
         for part in _parts(torch.arange(last), self.form):
             indices = self.train_set.in_cheapest_order(self.order[part[part >= first]])
-            batches = self.train_set.batches(self.batch_size, indices=indices)
+            batches = progress(
+                self.train_set.batches(self.batch_size, indices=indices),
+                f"matching on {last} images",
+                math.ceil(len(indices) / self.batch_size),
+            )
             moments.append(grid_moments(self.front, self.end, keys, batches, form=self.form))
         return moments
 
