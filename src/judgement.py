@@ -293,7 +293,7 @@ class Judgement(tuple[JudgedStitch, ...]):
             if words.count(title) > 1:
                 title += f" ({form})"
             stitches[title] = [row for row in self._with_short_layers() if row.form == form]
-        source = caption or f"1 pair of networks, {self.n_images:,} test images."
+        source = caption or f"1 pair of networks, {self.n_images:,} test inputs."
         return evidence_figure(stitches, self.limits, networks=self.names, source=source)
 
 

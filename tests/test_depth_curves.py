@@ -287,7 +287,7 @@ def test_names_and_groups_of_a_list(folder, drawn_figures):
     assert says(title, "direct matching", "mean of 30") and len(lines) == 6
     assert says(out.splitlines()[4], "direct matching", "with itself", "1 experiment")
     assert says(
-        caption_of(drawn_figures["g.png"]), "31 pairs of networks, 1,000 test images of digits."
+        caption_of(drawn_figures["g.png"]), "31 pairs of networks, 1,000 test inputs of digits."
     )
     assert says(err, "g.png shows means of 31", "the CSV has all")
     tests = {
@@ -305,7 +305,7 @@ def test_names_and_groups_of_a_list(folder, drawn_figures):
     assert ("similarity, digits", "cka", "wide → wide", "narrow → wide") in tests
     out, _ = run(COLLECT, "all/a-b", "--networks", "list.csv", "-o", "h.csv", cwd=folder)
     assert out.startswith("a → b, direct matching\n")
-    assert says(caption_of(drawn_figures["h.png"]), "1 pair of networks, 1,000 test images")
+    assert says(caption_of(drawn_figures["h.png"]), "1 pair of networks, 1,000 test inputs")
     assert {row["networks"] for row in read_csv(folder / "h_intervals.csv")} == {"a → b"}
     line = error_line(COLLECT, "all/a-b", "all/b-a", "--networks", "list.csv", cwd=folder)
     assert says(line, "--networks", "one folder")

@@ -60,11 +60,11 @@ def word_on(of_pair: Stitches, **limits) -> tuple[str, str]:
     ("right", "skill", "limits", "expected", "words"),
     [
         ((945, 950), skill_of(), {}, SIMILAR, ["within a class"]),
-        ((945, 950), skill_of(0.36), {}, UNDECIDED, ["more test images"]),
+        ((945, 950), skill_of(0.36), {}, UNDECIDED, ["more test inputs"]),
         ((945, 950), skill_of(0.36), {"skill": 0.3}, SIMILAR, []),
         ((945, 950), skill_of(0.25), {}, ACCURATE_ONLY, ["at the output", "follow the class", "0.25"]),
         ((945, 950), skill_of(0.6, 0.05), {}, ACCURATE_ONLY, ["at the end layer", "not its own", "0.05"]),
-        ((945, 950), skill_of(0.6, 0.17), {}, UNDECIDED, ["more test images"]),
+        ((945, 950), skill_of(0.6, 0.17), {}, UNDECIDED, ["more test inputs"]),
         ((945, 950), None, {}, UNDECIDED, ["not measured"]),
         ((945, 950), skill_of(math.nan), {}, UNDECIDED, ["the output", "not finite"]),
         ((945, 950), skill_of(n_images=199), {}, UNDECIDED, ["200", "199"]),
@@ -74,7 +74,7 @@ def word_on(of_pair: Stitches, **limits) -> tuple[str, str]:
         ((945, 950), skill_of(-10, floor=0.91), {}, ACCURATE_ONLY, ["at the output", "0.01", "0.91"]),
         ((700, 950), skill_of(), {}, NOT_MATCHED, ["above the tolerance"]),
         ((700, 950), skill_of(), {"tolerance": 0.4}, SIMILAR, []),
-        ((905, 950), skill_of(), {}, UNDECIDED, ["either side of the tolerance", "more test images"]),
+        ((905, 950), skill_of(), {}, UNDECIDED, ["either side of the tolerance", "more test inputs"]),
         ((949, 950), skill_of(), {"tolerance": 0.003}, UNDECIDED, ["too few", "1277"]),
     ],
 )  # fmt: skip

@@ -121,7 +121,7 @@ def test_sizes_follow_from_the_gaps(networks):
 def test_says_when_the_images_are_used_up(networks, capsys):
     matched = settled(networks, layers_of(networks), data_of(190))
     assert {matching.n_samples for matching in matched.values()} == {190}
-    assert says(capsys.readouterr().err, "all 190 training images")
+    assert says(capsys.readouterr().err, "all 190 training inputs")
 
 
 class OnSome(torch.nn.Module):

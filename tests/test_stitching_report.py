@@ -66,7 +66,7 @@ def test_the_grid_has_a_panel_for_each_experiment_of_its_layers_all_of_one_scale
     panels = list(panels_of(figure).values())
     assert [heading(axes).split()[0] for axes in panels] == ["init=rand", "init=pinv"]
     assert [axes.images[0].get_clim() for axes in panels] == [(0, 1)] * 2
-    assert says(caption_of(figure), "(0.50)", "1 pair of networks, test images of digits.")
+    assert says(caption_of(figure), "(0.50)", "1 pair of networks, test inputs of digits.")
     assert panels[0].images[0].get_array().filled(-1).tolist() == [[0.5, 0.5]]
     assert panels[1].images[0].get_array().filled(-1).tolist() == [[0.9]]
 

@@ -92,13 +92,13 @@ def test_similar_both_ways(tmp_path):
     }
     counted = words.counts(sections.sections_of(verdicts))
     line = dict(zip(counted.header, counted.lines[0], strict=True))
-    assert line["both ways"] == "1 of 2"
+    assert line["similar both ways"] == "1 of 2"
 
 
 TOO_FEW = (
     UNDECIDED,
-    "matched on too few images: R² is much lower on the test images; match on more, unless test images are "
-    "unlike the training images",
+    "matched on too few inputs: R² is much lower on the test inputs; match on more, unless test inputs are "
+    "unlike the training inputs",
 )
 FEW = {"r2_matched": 0.9, "r2_test": 0.5}
 
@@ -627,7 +627,7 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures, laid
     assert [text.get_text() for text in cells.texts] == ["0.5\n0.60", "0.5"]
     assert [row["verdict"] for row in read_csv(two_methods / "w.csv")] == [UNDECIDED, UNDECIDED]
     caption = caption_of(drawn_figures["w.png"])
-    assert says(caption, f"{N:,} test images")
+    assert says(caption, f"{N:,} test inputs")
     assert drawn_figures["w.png"].get_suptitle() == "A title"
     (two_methods / "empty").mkdir()
     assert says(error_line(SCRIPT, "empty", cwd=two_methods), "empty: no finished", "run")

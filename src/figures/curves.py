@@ -73,8 +73,8 @@ def _draw_depth(figure: "Figure", panels: Sequence[Panel], *, limits: Limits) ->
         texts.append(f"from {ends[0]} to {ends[1]} ({label})")
     ns = {row.n for _, _, lines in panels for row in _rows(lines)}
     return (
-        f"From the first to the last layers, {_title(quantity)} go {listed(texts)}. Means over {span(ns)} pairs of "
-        f"networks at corresponding layers, with 95 % intervals (none: too few networks)."
+        f"Along the depth of the networks, {_title(quantity)}: {listed(texts)}. Lines are means over {span(ns)} pairs "
+        "of networks at corresponding layers (of like relative depth), with 95 % intervals unless networks are too few."
     )
 
 

@@ -96,8 +96,9 @@ def _draw_groups(
         if pair in of_shares
     ]
     return (
-        f"By {methods[0]}, shares of similar pairs are {listed(shares, n=4)}. Dots: pairs of networks; diamonds: means "
-        f"with 95 % intervals, open if too few; p: against pairs within the end group."
+        f"By {methods[0]}, shares of similar pairs of layers are {listed(shares, n=4)} (front group → end group). A "
+        "dot is the mean over layers of a pair of networks, a diamond the mean of the dots, with its 95 % interval, or "
+        "open where networks are too few for one; p is that of the difference from pairs within the end group."
     )
 
 

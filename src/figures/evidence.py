@@ -12,7 +12,7 @@ from src.figures.curves import scale_points, scale_skill
 from src.figures.maps import frame_cells, mean_number, name_cells, write_in_cell
 from src.figures.pages import CM, Look, draw_figure, draw_pages, write_letters
 from src.figures.shown import Shown, of_stitches, of_verdicts
-from src.ground.console import layer_in_words, listed
+from src.ground.console import layer_in_words
 from src.ground.grouping import grouped
 from src.results.verdict_rows import VerdictRow
 from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED, VERDICTS, Limits
@@ -223,14 +223,16 @@ def _head(axes: "Axes", method: str, look: Look) -> None:
 def _caption(methods: Sequence[tuple[str, Series]]) -> str:
     """Return the shares of similar pairs, and the marks."""
     counts = []
+    cells = ""
     for method, series in methods:
         n_similar = sum(stitch["skill"].word == SIMILAR for stitch in series)
         counts.append(f"{n_similar} of {len(series)} by {method}")
-    stitches = [stitch["skill"] for _, series in methods for stitch in series]
-    cells = "white: undecided"
-    if len({skill.networks for skill in stitches}) > 1:
-        cells = "means, strips: shares of pairs of networks"
+        if len({stitch["skill"].networks for stitch in series}) > 1:
+            cells = " (means, and strips as wide as the shares of the pairs of networks)"
     return (
-        f"Similar stitches: {listed(counts)}. Points with 95 % intervals (hollow: undecided; crossed: too little skill "
-        f"at the end layer), and cells with points lost above skill ({cells}; framed: corresponding layers)."
+        f"Similar stitches: {'; '.join(counts)}. a, Each point is a stitch between two layers: the accuracy that it "
+        "loses against the end network, and its skill (1: it is the end network itself; 0: an untrained network that "
+        "is told the class does as well), with 95 % intervals; hollow points are undecided, crossed ones have too "
+        "little skill at the end layer. Maps have a cell for each pair of layers: points lost above skill, on the "
+        f"colour of the verdict in a, or white where it is undecided{cells}; corresponding layers are framed."
     )

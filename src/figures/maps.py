@@ -83,9 +83,9 @@ def _draw_layers(figure: "Figure", maps: Sequence[Map], *, titles: tuple[str, st
             panel.set_xlabel(titles[1])
     figure.supylabel(titles[0])
     has_frames = any(row.is_framed for cells in maps for row in cells)
-    frames = ", frames are corresponding layers" if has_frames else ""
+    frames = "; frames are corresponding layers" if has_frames else ""
     best = _most_similar(maps[0], lambda row: map(layer_in_words, row.layers))
-    return f"{best}Dark is similar{frames}."
+    return f"{best}Dark cells are similar{frames}."
 
 
 def _labels(cells: Map, side: int) -> list[str]:
@@ -153,7 +153,9 @@ def _draw_networks(figure: "Figure", methods: Sequence[Map], *, are_paths: bool)
     _add_bar(panels[-1], image, title)
     short = dict(zip(networks, names, strict=True))
     best = _most_similar(methods[0], lambda row: [short[name] for name in row.networks])
-    text = "over layers, dark is similar; lines part groups; hatched, not stitched."
+    text = (
+        "over layers: dark cells are similar, lines part groups, hatched pairs were not stitched."
+    )
     return f"{best}{title.capitalize()} {text}"
 
 

@@ -294,7 +294,7 @@ def on_data(n_pairs: int, images: Collection[tuple[str | None, int | None]]) -> 
     text = f"{n_pairs:,} pair{'s' if n_pairs != 1 else ''} of networks"
     if len(set(images)) == 1:
         dataset, n_images = next(iter(images))
-        text += f", {n_images:,} test images" if n_images else ", test images"
+        text += f", {n_images:,} test inputs" if n_images else ", test inputs"
         text += f" of {dataset_label(dataset)}" if dataset else ""
     return f"{text}."
 

@@ -49,7 +49,7 @@ def print_largest(rows: Sequence[SimilarityRow]) -> None:
                 title = f"{measure.title}: {best.layer1} – {best.layer2}"
                 lines[title] = [best.values[column] for column in (metric, *columns)]
         if lines:
-            title = f"most similar pair{within}, against the most similar ones of permuted images"
+            title = f"most similar pair{within}, against the most similar ones of permuted inputs"
             table(title, list(lines), ["value", *PARTS.values()], [*lines.values()])
 
 

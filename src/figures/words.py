@@ -41,12 +41,14 @@ WIDTH = 120  # characters of a printed line
 MAX_TESTS = 12  # lines of tests between groups, a method
 
 SKILL = (
-    "Skill is 0 for a stitch that follows the end network within a class as well as the class beside untrained "
-    "networks does, and 1 for the end network itself."
+    "Skill says how closely a stitched network follows the end network from input to input of a class: 1 is the end "
+    "network itself, 0 the floor, which an untrained network reaches that is told the class. It is (r − floor) / "
+    "(1 − floor), where r is the correlation of stitched and own values, both less the means of their classes "
+    "(misc/docs/methods.md)."
 )
 CAUTION = (
-    "Similar says that an affine map of what the front shows takes the end network to its own answers, and to its own "
-    "differences within a class; it does not say that the front computes the same."
+    "Similar says that an affine map of the front layer leads the end network to the answers that it gives by itself, "
+    "and to its own differences between inputs of a class. It does not say that both networks compute in the same way."
 )
 
 
@@ -152,17 +154,20 @@ def meanings(limits: Limits) -> dict[str, str]:
     return {
         SIMILAR: f"less than {100 * limits.tolerance:g} points of accuracy lost, with a skill above "
         f"{limits.skill_at_end:g} at the end layer and {limits.skill:g} at the output",
-        ACCURATE_ONLY: "as accurate, with less skill at one of the two places",
+        ACCURATE_ONLY: "no more points lost, but a skill below its limit at one of the two places",
         NOT_MATCHED: "more points lost by this method; another may do better",
-        UNDECIDED: "none of these is certain",
+        UNDECIDED: "none of these is certain, for a reason that is given",
     }
 
 
 def certainty(limits: Limits) -> str:
     """Return the sentence on the tests behind the words."""
     if limits.pairwise:
-        return "Words are certain at 95 %, for each pair by itself."
-    return "Words are certain at 95 %, of losses over all pairs of a method and the same types of networks."
+        return "Tests are at the level of 5 %, of each pair of layers by itself."
+    return (
+        "Tests are at the level of 5 %: of the points lost with a correction for all pairs of layers of a method in "
+        "networks of the same types (false discovery rate), of skill in each pair by itself."
+    )
 
 
 def counts(sections: Sequence[Section]) -> Table:
@@ -186,7 +191,7 @@ def counts(sections: Sequence[Section]) -> Table:
         numbers = [str(words[word]) for word in VERDICTS]
         shares = [_share(same_layers), _share(both_ways.values())]
         lines.append([titles_in(section.title), *numbers, str(len(section.rows)), *shares])
-    header = ["method", *VERDICTS, "all", "similar: same layer", "both ways"]
+    header = ["method", *VERDICTS, "all", "similar at the same layer", "similar both ways"]
     columns = [column for column in zip(header, *lines, strict=True) if any(column[1:])]
     header, *lines = map(list, zip(*columns, strict=True))
     return Table("Pairs of layers", header, lines)
@@ -241,14 +246,14 @@ def remarks(rows: Sequence[VerdictRow], limits: Limits) -> Iterator[str]:
             worse[row.networks] = round(accuracy - row.front_accuracy, 9)
     if low:
         named = listed((f"{name} ({accuracy})" for name, accuracy in low.items()), n=N_NAMED)
-        yield f"Less than half of the images are right by the end network alone: {named}."
+        yield f"The end network alone is right about less than half of the inputs: {named}."
     losses = {name: loss for name, loss in worse.items() if loss > limits.tolerance}
     if losses:
         named = listed((f"{name} ({points(loss)})" for name, loss in losses.items()), n=N_NAMED)
         yield (
             f"In {len(losses)} of {len(worse)} pairs of networks the front network alone is up to "
-            f"{points(max(losses.values()))} points worse, more than the tolerance, and can hardly be similar at the "
-            f"last layers: {named}."
+            f"{points(max(losses.values()))} points less accurate than the end network, more than a similar stitch may "
+            f"lose, so its last layers can hardly be similar: {named}."
         )
     for kind, (title, must) in CONTROLS.items():
         words = [row.verdict for row in rows if row.control == kind]
@@ -281,7 +286,7 @@ def tables_of_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTest]) -> l
                 difference = number(test.quantity, test.result.difference, sign="+")
                 texts[test.quantity] = f"{difference} ({test.result.p_value:.2g})"
             lines.append([str(question), *(texts.get(name, "") for name in OF_GROUPS)])
-        title = f"Differences between groups, {titles_in(method)} (p)"
+        title = f"Differences between groups, {titles_in(method)} (p-value)"
         tables.append(Table(title, ["question", *headings], lines[:MAX_TESTS]))
     return tables
 
@@ -297,9 +302,9 @@ def lines_on_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTest]) -> It
     if not tests:
         return
     yield (
-        f"p is two-sided, of permutations of the networks, not corrected for the number of tests: "
-        f"{min(test.result.n_labelings for test in tests)} ways to label them give no p below "
-        f"{max(test.result.lowest_p for test in tests):.2g}."
+        f"p is two-sided, by permutations of the networks, and not corrected for the number of tests. There are "
+        f"{min(test.result.n_labelings for test in tests)} ways to give the networks their groups, so no p can be "
+        f"below {max(test.result.lowest_p for test in tests):.2g}."
     )
     n_questions = len({test.question for test in tests})
     if n_questions > MAX_TESTS:

@@ -393,14 +393,14 @@ def _warn_of_fits(
         "the cutoff of singular values truncates the fit of {}: more rows and channels of unequal size drop more "
         "directions; give --pinv-cutoff exact": [pair for pair in edges if matched[pair].truncated],
         "ridge chose its largest penalty for {}: the front layer predicts nothing of the end layer on held-out "
-        "images, and the stitch gives the mean; raise -pinv-samples": [
+        "inputs, and the stitch gives the mean; raise -pinv-samples": [
             pair for pair in edges if edges[pair] == "largest"
         ],
         "ridge chose its smallest penalty for {}, and a smaller one might fit better, as where channels are of "
         "unequal size; give -i pinv --pinv-cutoff exact": [
             pair for pair in edges if edges[pair] == "smallest"
         ],
-        "too few images to match {}: R² is much lower on the test images than on the matched ones"
+        "too few inputs to match {}: R² is much lower on the test inputs than on the matched ones"
         f"{more_images}": [
             pair
             for pair, row in rows.items()

@@ -205,7 +205,7 @@ def matching_batches(
     """
     samples = train_set.permutation(seed)[:n]
     if len(samples) < n:
-        warn_once(f"there are only {len(samples)} training images to match on, not {n}")
+        warn_once(f"there are only {len(samples)} training inputs to match on, not {n}")
     parts = [train_set.in_cheapest_order(part) for part in _parts(samples, form)]
     return [train_set.batches(batch_size, indices=part) for part in parts]
 
@@ -426,7 +426,7 @@ class _TrainingImages(NamedTuple):
             indices = self.train_set.in_cheapest_order(self.order[part[part >= first]])
             batches = progress(
                 self.train_set.batches(self.batch_size, indices=indices),
-                f"matching on {last} images",
+                f"matching on {last} inputs",
                 math.ceil(len(indices) / self.batch_size),
             )
             moments.append(grid_moments(self.front, self.end, keys, batches, form=self.form))
@@ -488,7 +488,7 @@ def match_until_settled(
         n_pairs = len(unsettled.layers)
         if n_pairs < len(layers):
             pairs = f", {n_pairs} of {len(layers)} pairs"
-        note_once(f"matched on all {total} training images{pairs}: more might still change the fit")
+        note_once(f"matched on all {total} training inputs{pairs}: more might still change the fit")
     return {pair: matched[pair] for pair in layers}
 
 

@@ -26,7 +26,7 @@ def flaw_of(stitches: Sequence[Metrics], form: str) -> str:
             return f"the {side} network depends on the batch when it is evaluated"
     if any(stitch.end_is_cut is False for stitch in stitches):
         return (
-            "the end layer lies inside a block, and the image reaches the output around it: choose the block, or "
+            "the end layer lies inside a block, and the input reaches the output around it: choose the block, or "
             "another layer of misc/list_layers.py"
         )
     if any(stitch.is_truncated for stitch in stitches):
@@ -34,7 +34,7 @@ def flaw_of(stitches: Sequence[Metrics], form: str) -> str:
     keeps_variance = form in KEEP_VARIANCE
     if any(stitch.is_matched_on_few(keeps_variance=keeps_variance) for stitch in stitches):
         return (
-            "matched on too few images: R² is much lower on the test images; match on more, unless test images are "
-            "unlike the training images"
+            "matched on too few inputs: R² is much lower on the test inputs; match on more, unless test inputs are "
+            "unlike the training inputs"
         )
     return ""

@@ -34,7 +34,7 @@ NOT_MATCHED = "not matched"
 UNDECIDED = "undecided"
 VERDICTS = (SIMILAR, ACCURATE_ONLY, NOT_MATCHED, UNDECIDED)
 UNDEFINED = IntervalEstimate(math.nan, math.nan, math.nan)
-MORE_IMAGES = "give more test images"  # the remedy where intervals are too wide
+MORE_IMAGES = "give more test inputs"  # the remedy where intervals are too wide
 HIGHEST = 0.9  # correlation: with a floor above it, nothing need be learned to reach it
 FEWEST_IMAGES = 200  # with fewer, intervals of skill are too narrow
 
@@ -188,10 +188,10 @@ def _obstacle(stitches: Stitches, measured: Measured | None) -> str:
     if not stitches.is_end_trained:
         return "the end network was never trained"
     if measured is None:
-        return "no predictions, or those of different test images"
+        return "no predictions, or those of different test inputs"
     if measured.is_end_at_chance:
         return (
-            "the end network is close to chance, where a stitch has no accuracy to lose: are images "
+            "the end network is close to chance, where a stitch has no accuracy to lose: are inputs "
             "normalised and classes ordered as in its training?"
         )
     return stitches.flaw
@@ -272,7 +272,7 @@ def _places(skills: Sequence[Sequence[StitchSkill]], limits: Limits) -> list[Pla
     at_end = [[run.end_layer for run in runs] for runs in skills]
     at_output = [[run.output for run in runs] for runs in skills]
     n_images = min(run.n_images for run in chain.from_iterable(skills))
-    not_own = "the activations are not its own"
+    not_own = "the stitched activations do not follow those of the end network"
     class_only = "the answers follow the class and no more"
     return [
         _place("the end layer", limits.skill_at_end, not_own, at_end, n_images),
@@ -309,7 +309,7 @@ def decide(
     n_images = measured.penalty.n_images
     n_needed = images_needed(limits.tolerance)
     if n_images < n_needed:
-        reason = f"{n_images} test images are too few for this tolerance"
+        reason = f"{n_images} test inputs are too few for this tolerance"
         if math.isfinite(n_needed):
             reason += f": at least {n_needed} are needed"
         return UNDECIDED, reason
@@ -342,8 +342,8 @@ def _decide_accurate(measured: Measured) -> tuple[str, str]:
         if place.floor > HIGHEST:
             return (
                 UNDECIDED,
-                f"accurate, but at {place.name} the class beside untrained twins does almost as well (floor "
-                f"{place.floor:.2f}), so nothing need be learned there: take a deeper end layer",
+                f"accurate, but at {place.name} an untrained network that is told the class does almost as well "
+                f"(floor {place.floor:.2f}): take a deeper end layer",
             )
     if all(place.skill.p_above(place.limit) < ALPHA for place in measured.places):
         return SIMILAR, "accurate, and it follows the end network within a class"
@@ -358,13 +358,11 @@ def _obstacle_of_skill(places: Sequence[Place]) -> str:
         n_images = place.skill.n_images
         is_defined = not math.isnan(place.skill.value)
         if not is_defined and place.floor > HIGHEST:
-            return (
-                f"at {place.name} the class beside untrained twins has a correlation of 1 already"
-            )
+            return f"at {place.name} an untrained network that is told the class reaches 1 already"
         if not is_defined:
             return f"at {place.name} skill is not defined: activations are constant or not finite"
         if n_images < FEWEST_IMAGES:
-            return f"skill needs {FEWEST_IMAGES} test images, and there are {n_images}"
+            return f"skill needs {FEWEST_IMAGES} test inputs, and there are {n_images}"
     return ""
 
 
