@@ -563,7 +563,7 @@ def test_words_are_counted_and_equal_flaws_have_one_line(tmp_path):
     counted = words.counts(sections.sections_of(rows))
     line = dict(zip(counted.header, counted.lines[0], strict=True))
     assert [line[word] for word in VERDICTS] == ["1", "2", "1", "2"]
-    assert (line["all"], line["similar: same layer"]) == ("6", "1 of 1")
+    assert (line["all"], line["similar at the same layer"]) == ("6", "1 of 1")
     assert len(words.flaws(rows)) == 3  # two have one reason, whatever the numbers
     assert str(words.word_map(sections.sections_of(rows)[0])).split()[-12:] == [
         *("u", "?", "v", "A", "w", "?", "x", "A", "y", "S", "z", "–")

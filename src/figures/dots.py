@@ -1,6 +1,7 @@
 """Figure 4, groups, and the scores of figure 6, check: a dot a pair of networks, and a dot a measure."""
 
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -15,7 +16,7 @@ from src.figures.shown import ABOVE_BASELINES, BASELINE, SHARE, Shown, scale_of
 from src.ground.console import listed
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
-from src.results.between_groups import GroupTest
+from src.results.between_groups import GroupTest, on_unlike_types
 from src.results.matrices import by_depth
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = (SHARE, "penalty", "skill")  # of groups
+CHARACTERS = 8  # in a cm of a line
 NARROW = 12  # cm: panels of groups stand below each other
 NAMES = 3.0  # cm of width, for the names of measures
 ROOM = 3.5  # cm of width, for a panel of scores
@@ -95,11 +97,16 @@ def _draw_groups(
         for pair in groups
         if pair in of_shares
     ]
-    return (
-        f"By {methods[0]}, shares of similar pairs of layers are {listed(shares, n=4)} (front group → end group). A "
-        "dot is the mean over layers of a pair of networks, a diamond the mean of the dots, with its 95 % interval, or "
-        "open where networks are too few for one; p is that of the difference from pairs within the end group."
+    unlike_types = on_unlike_types(tests)
+    if unlike_types:
+        figure.set_figheight(figure.get_figheight() + 0.8 * CM)
+        figure.supxlabel(textwrap.fill(unlike_types, int(CHARACTERS * figure.get_figwidth() / CM)))
+    text = (
+        f"By {methods[0]}, shares of similar pairs of layers are {listed(shares, n=4)}. Dots: pairs of networks (front "
+        "→ end), means over layers. Diamonds: means with 95 % intervals, open if networks are too few. p: of the "
+        f"difference from pairs within the end group. {unlike_types}"
     )
+    return text.strip()
 
 
 def _draw_pairs(axes: "Axes", rows: Sequence[Shown], groups: Sequence[Groups]) -> None:

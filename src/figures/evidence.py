@@ -228,11 +228,10 @@ def _caption(methods: Sequence[tuple[str, Series]]) -> str:
         n_similar = sum(stitch["skill"].word == SIMILAR for stitch in series)
         counts.append(f"{n_similar} of {len(series)} by {method}")
         if len({stitch["skill"].networks for stitch in series}) > 1:
-            cells = " (means, and strips as wide as the shares of the pairs of networks)"
+            cells = " (means, strips: shares of pairs of networks)"
     return (
-        f"Similar stitches: {'; '.join(counts)}. a, Each point is a stitch between two layers: the accuracy that it "
-        "loses against the end network, and its skill (1: it is the end network itself; 0: an untrained network that "
-        "is told the class does as well), with 95 % intervals; hollow points are undecided, crossed ones have too "
-        "little skill at the end layer. Maps have a cell for each pair of layers: points lost above skill, on the "
-        f"colour of the verdict in a, or white where it is undecided{cells}; corresponding layers are framed."
+        f"Similar stitches: {'; '.join(counts)}. Points: stitches, with 95 % intervals (hollow: undecided; crossed: "
+        "too little skill at the end layer). Skill is 1 for the end network itself, 0 for an untrained network that is "
+        "told the class. Cells: points lost above skill, in the colour of the verdict (white: undecided; framed: "
+        f"corresponding layers){cells}."
     )

@@ -16,7 +16,7 @@ from src.figures.shown import SHARE
 from src.ground.console import listed, padded, points, result, table, width_of
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
-from src.results.between_groups import GroupTest
+from src.results.between_groups import GroupTest, on_unlike_types
 from src.results.matrices import is_known, mean_of, pivot
 from src.results.network_means import MeanRow
 from src.results.quantities import IN_VERDICT, QUANTITIES, shown_in
@@ -309,12 +309,8 @@ def lines_on_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTest]) -> It
     n_questions = len({test.question for test in tests})
     if n_questions > MAX_TESTS:
         yield f"{n_questions - MAX_TESTS} more comparisons of groups are in the CSV of tests."
-    types = dict.fromkeys(titles_in(test.types) for test in tests if test.types)
-    if types:
-        yield (
-            f"Groups have networks of different types ({'; '.join(types)}): no p-value tells whether their difference "
-            "comes from the architecture."
-        )
+    if on_unlike_types(tests):
+        yield on_unlike_types(tests)
 
 
 def print_numbers(rows: Sequence[VerdictRow]) -> None:

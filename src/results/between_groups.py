@@ -278,6 +278,17 @@ def _unlike_types(question: Question, types_of: Mapping[str, Set[str]]) -> str:
     return ", ".join(f"{group}: {' and '.join(sorted(types_of[group]))}" for group in groups)
 
 
+def on_unlike_types(tests: Iterable[GroupTest]) -> str:
+    """Return the sentence on groups that differ in architecture; "" if none do."""
+    types = dict.fromkeys(titles_in(test.types) for test in tests if test.types)
+    if not types:
+        return ""
+    return (
+        f"Groups differ in architecture ({'; '.join(types)}): no p-value tells whether architecture makes their "
+        "difference."
+    )
+
+
 def compared_layers(
     rows: Sequence[Measurement], correspondence: Correspondence
 ) -> tuple[list[Measurement], str]:
