@@ -299,6 +299,8 @@ def lines_on_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTest]) -> It
         pairs = ", ".join(dict.fromkeys(titles_in(row.networks) for row in of_layers))
         subject = f" of {pairs}" if len(sets) > 1 else ""
         yield f"Layers (relative depths){subject}: {listed(layers.split('; '))}"
+    if len(sets) > 1:
+        yield "The groups are compared over different layers, from which their difference may come as well."
     if not tests:
         return
     yield (
