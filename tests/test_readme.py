@@ -16,7 +16,7 @@ import torch
 from tests.commands import ROOT, read_csv, save_network
 from tests.conftest import few_images
 
-DOCS = ("guide", "methods", "files", "differences", "costs", "paper", "ground_truth", "study")
+DOCS = ("guide", "methods", "files", "differences", "costs", "paper", "ground_truth", "study", "mechanisms")
 PAGES = ["README.md", *(f"misc/docs/{name}.md" for name in DOCS)]
 GUIDE = (ROOT / "misc/docs/guide.md").read_text()
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
@@ -56,7 +56,7 @@ def commands(page: str, folder: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("page", "at_least"), list(zip(PAGES, (7, 30, 0, 0, 0, 0, 0, 18, 0), strict=True))
+    ("page", "at_least"), list(zip(PAGES, (7, 30, 0, 0, 0, 0, 0, 18, 0, 0), strict=True))
 )
 def test_the_scripts_take_the_commands(page, at_least, tmp_path, monkeypatch):
     found = commands(page, tmp_path)
@@ -81,7 +81,7 @@ def test_links_lead_to_files_and_to_headings(page):
     links = re.findall(r"\]\(([^):]+)\)", BLOCK.sub("", (ROOT / page).read_text()))
     for link in links:
         name, _, anchor = link.partition("#")
-        target = (ROOT / page).parent / name
+        target = (ROOT / page).parent / (name or Path(page).name)
         assert target.is_file(), link
         if anchor:
             headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
