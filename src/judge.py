@@ -285,7 +285,7 @@ def _check_classes(train: Tensor, test: Tensor) -> None:
     missing = classes - set(train.unique().tolist())
     if (train != UNLABELLED).all() and len(missing) > MOST_MISSING * len(classes):
         raise UserError(
-            f"the first {len(train)} images of train lack {len(missing)} of the {len(classes)} classes of test; "
+            f"the first {len(train)} inputs of train lack {len(missing)} of the {len(classes)} classes of test; "
             "shuffle them, or give a random subset"
         )
 
@@ -335,11 +335,11 @@ def _images(
     test_set = _image_set(test, "test", like, in_one_order=True)
     if train_set.image_shape != test_set.image_shape:
         raise UserError(
-            f"train gives images of {shape_text(train_set.image_shape)}, and test of "
-            f"{shape_text(test_set.image_shape)}; give images of one shape"
+            f"train gives inputs of {shape_text(train_set.image_shape)}, and test of "
+            f"{shape_text(test_set.image_shape)}; give inputs of one shape"
         )
     if _are_the_same(train_set, test_set):
-        warn("train and test give the same images; test on others, as maps fit the images of train")
+        warn("train and test give the same inputs; test on others, as maps fit the inputs of train")
     if len(train_set) == at_most:
         _check_classes(train_set.labels, test_set.labels)
     if n_matched is None and isinstance(train_set, IteratedImages) and not train_set.is_kept:
@@ -348,7 +348,7 @@ def _images(
     trained = [name for name, form in forms.items() if form.method.n_epochs]
     if trained and (train_set.labels == UNLABELLED).all():
         raise UserError(
-            f"{', '.join(trained)}: a training needs labels; let train give (images, labels)"
+            f"{', '.join(trained)}: a training needs labels; let train give (inputs, labels)"
         )
     epochs: BaseImageSet | IteratedEpochs = train_set
     if not isinstance(train, BaseImageSet):
@@ -453,7 +453,7 @@ def _n_classes(end: Network, test: BaseImageSet) -> int:
     if len(output_shape) != 1:
         shape = shape_text(output_shape)
         raise UserError(
-            f"the end network gives {shape} an image; {advice_on_positions(output_shape)}it has to give logits "
+            f"the end network gives {shape} an input; {advice_on_positions(output_shape)}it has to give logits "
             "(n_classes,)"
         )
     (n_classes,) = output_shape
@@ -479,7 +479,7 @@ def _output_shape(network: Network, side: str) -> tuple[int, ...]:
         raise
     except Exception as error:  # raised by the network's forward
         shape = ", ".join(map(str, network.image_shape or ()))
-        raise UserError(f"{side} cannot take images (B, {shape}): {str(error)[:300]}") from error
+        raise UserError(f"{side} cannot take inputs (B, {shape}): {str(error)[:300]}") from error
 
 
 def _check_front(front: Network, n_classes: int) -> None:

@@ -202,11 +202,11 @@ def test_probabilities_and_images_that_are_given_twice_are_warned_of(networks, d
     few = [batches[:1] for batches in digits]
     judge(front, end, *few, layers="pool3")
     said = capsys.readouterr().err
-    assert "sum to 1" not in said and "same images" not in said
+    assert "sum to 1" not in said and "same inputs" not in said
     soft = nn.Sequential(OrderedDict(net=end, softmax=nn.Softmax(1))).eval()
     judge(front, soft, few[1], few[1], layers=("pool3", "net.pool3"))
     said = capsys.readouterr().err
-    assert "sum to 1" in said and "same images" in said
+    assert "sum to 1" in said and "same inputs" in said
 
 
 def test_layers_by_pattern_pair_and_default(networks, digits):
@@ -424,7 +424,7 @@ MISTAKES = {  # what is wrong, and what is given in the place of what is right
     "front.eval": lambda given: {"front": copy.deepcopy(given["front"]).train()},
     "front is a str": lambda given: {"front": "front.pt"},
     "test .*only once": lambda given: {"test": iter(given["test"])},
-    "train gives no images": lambda given: {"train": []},
+    "train gives no inputs": lambda given: {"train": []},
     "torch.float32.*torch.float64": lambda given: {"end": copy.deepcopy(given["end"]).double()},
     "train.*labels.*integers": lambda given: {
         "train": changed(given["train"], lambda x, y: (x, [*map(str, y.tolist())]))
@@ -436,11 +436,11 @@ MISTAKES = {  # what is wrong, and what is given in the place of what is right
         "train": changed(given["train"], lambda x, y: (x, None)), "forms": "task:1"
     },
     "another order.*shuffling": lambda given: {"test": shuffled(given["test"])},
-    "other images, at a second pass": lambda given: {"test": Flipping(given["test"])},
+    "other inputs, at a second pass": lambda given: {"test": Flipping(given["test"])},
     "image 3 .*finite": lambda given: {"test": changed(given["test"], without_a_number)},
     "lack . of the 10 classes": lambda given: {"train": sorted_by_class(given["train"])},
-    r"front cannot take images \(B, 1, 8, 8\)": lambda given: {"front": on_pixels(49), "layers": None},
-    r"end cannot take images \(B, 1, 8, 8\)": lambda given: {"end": on_pixels(49), "layers": None},
+    r"front cannot take inputs \(B, 1, 8, 8\)": lambda given: {"front": on_pixels(49), "layers": None},
+    r"end cannot take inputs \(B, 1, 8, 8\)": lambda given: {"end": on_pixels(49), "layers": None},
     "1×8×8, and test of 1×7×7": lambda given: {"test": changed(given["test"], lambda x, y: (x[..., :7, :7], y))},
     "form": lambda given: {"forms": []},
     "int is no closed form": lambda given: {"forms": [3]},

@@ -170,10 +170,10 @@ def test_fresh_weights_have_seeds_of_their_own(folder, in_tmp_path):
     [
         (
             "nets.py:five",
-            r"nets.py:five gives 5 for an image, not the logits of 10 classes; let it take n_classes",
+            r"nets.py:five gives 5 for an input, not the logits of 10 classes; let it take n_classes",
         ),
         ("nets.py:text", "returns a str; let it return an nn.Module"),
-        ("nets.py:double", "parameters of torch.float64, and images are float32"),
+        ("nets.py:double", "parameters of torch.float64, and inputs are float32"),
         ("nets.py:big", "cannot take images of 1×8×8"),
         (
             "nets.py:classes",

@@ -16,7 +16,17 @@ import torch
 from tests.commands import ROOT, read_csv, save_network
 from tests.conftest import few_images
 
-DOCS = ("guide", "methods", "files", "differences", "costs", "paper", "ground_truth", "study", "mechanisms")
+DOCS = (
+    "guide",
+    "methods",
+    "files",
+    "differences",
+    "costs",
+    "paper",
+    "ground_truth",
+    "study",
+    "mechanisms",
+)
 PAGES = ["README.md", *(f"misc/docs/{name}.md" for name in DOCS)]
 GUIDE = (ROOT / "misc/docs/guide.md").read_text()
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)

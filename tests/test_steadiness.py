@@ -186,7 +186,7 @@ def test_scripts_warn_where_a_network_is_loaded_and_runs_record_it(in_tmp_path):
     steady, dropout, less = kinds
     said_of = {
         dropout: f"warning: - ({dropout}, seed 0) is random when it is evaluated",
-        less: f"warning: - ({less}, seed 0) gives an image other logits beside other images",
+        less: f"warning: - ({less}, seed 0) gives an input other logits beside other inputs",
     }
     options = ["one", "two", "auto", "-e", 0, "-i", "repair", "--mod-only-stitch", "-dir", "grid"]
     with few_images(60, n_test=40):

@@ -230,8 +230,8 @@ def _warn_of_equal_splits(args: Namespace) -> None:
     train, test = (getattr(args, RECORDS[split], None) for split in (TRAIN, TEST))
     if train and train == test:
         warn_once(
-            f"{args.dataset}: training and test images are the same, and accuracies are those of training; "
-            "give other test images"
+            f"{args.dataset}: training and test inputs are the same, and accuracies are those of training; "
+            "give other test inputs"
         )
 
 

@@ -14,7 +14,7 @@ from src.datasets.base import UNLABELLED, BaseImageSet, Pass, cast
 from src.datasets.inputs import N_LOOKED_AT, examples
 from src.ground.errors import UserError
 
-EXPECTED = "batches of (images, labels) that can be passed over again: a DataLoader, or a list"
+EXPECTED = "batches of (inputs, labels) that can be passed over again: a DataLoader, or a list"
 
 
 class IteratedImages(BaseImageSet):
@@ -105,10 +105,10 @@ class IteratedImages(BaseImageSet):
             if at_most is not None and n_images >= at_most:
                 break
         if not n_images:
-            raise UserError(f"{name} gives no images; give {EXPECTED}")
+            raise UserError(f"{name} gives no inputs; give {EXPECTED}")
         if len(shapes) > 1:
             raise UserError(
-                f"{name} gives images of several shapes, {shapes}; resize them, or pad tokens"
+                f"{name} gives inputs of several shapes, {shapes}; resize images, or pad tokens"
             )
         is_kept = len(kept) == len(labels)
         prints_in_order = None
@@ -149,7 +149,7 @@ class IteratedImages(BaseImageSet):
                 prints = _prints(images)[: len(self) - first]
                 if not torch.equal(prints, self._prints[first:behind]):
                     raise UserError(
-                        f"{self.name} gives its images in another order, or other images, at a second pass; "
+                        f"{self.name} gives its inputs in another order, or other inputs, at a second pass; "
                         "give them without shuffling and augmentation"
                     )
             in_batch = indices[(indices >= first) & (indices < behind)] - first
@@ -160,8 +160,8 @@ class IteratedImages(BaseImageSet):
                 return
             first = behind
         raise UserError(
-            f"{self.name} gives {first} images at a second pass, and gave more at the first; "
-            "give the same images at each pass"
+            f"{self.name} gives {first} inputs at a second pass, and gave more at the first; "
+            "give the same inputs at each pass"
         )
 
 
@@ -205,7 +205,7 @@ def _batches(batches: Iterable, name: str) -> Iterator[tuple[Tensor, Tensor]]:
         are_images = images.ndim == 4 and images.is_floating_point()
         if not are_numbers and not are_images:
             raise UserError(
-                f"{name} gives images of shape {tuple(images.shape)} and type {images.dtype}; give batches "
+                f"{name} gives inputs of shape {tuple(images.shape)} and type {images.dtype}; give batches "
                 "(B, C, H, W) of floating-point numbers, as the networks take them, vectors (B, D), or tokens (B, T), "
                 "which are whole numbers"
             )
@@ -235,7 +235,7 @@ def _labels(labels: object, n_images: int, name: str) -> Tensor:
     if labels.shape != (n_images,) or labels.is_floating_point():
         raise UserError(
             f"{name} gives labels of shape {tuple(labels.shape)} and type {labels.dtype} for {n_images} "
-            "images; give an integer for each image"
+            "inputs; give an integer for each input"
         )
     return labels.long()
 

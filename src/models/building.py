@@ -119,7 +119,7 @@ def _check(network: Network, name: str, image_shape: tuple[int, ...], *, encoder
     network.train()
     if is_encoder and not encoder:
         raise UserError(
-            f"{name} gives {'×'.join(map(str, output_shape))} for an image, not the logits of "
+            f"{name} gives {'×'.join(map(str, output_shape))} for an input, not the logits of "
             f"{network.n_classes} classes; {advice_on_positions(output_shape)}let it take n_classes, "
             "or give this encoder a head: exec_probe.py CHECKPOINT TYPE -l output -d DATASET --with-head DIR, and name "
             "DIR/model_EPOCH.pt as its checkpoint"
@@ -147,7 +147,7 @@ def _user_network(name: str, **options: object) -> nn.Module:
     dtypes = {parameter.dtype for parameter in module.parameters()} - {torch.float32}
     if any(dtype.is_floating_point for dtype in dtypes):
         raise UserError(
-            f"{name} has parameters of {listed(dtypes)}, and images are float32; let it return module.float(), "
+            f"{name} has parameters of {listed(dtypes)}, and inputs are float32; let it return module.float(), "
             "and give --amp bf16 where it is to compute in bfloat16"
         )
     return module

@@ -27,7 +27,7 @@ STITCHES = "stitches.pt"  # the stitches of a run with several
 UNSTEADY = {
     RANDOM: "is random when it is evaluated, as with dropout that does not look at `training`: "
     "accuracies and similarities are of one draw, and the verdict is undecided",
-    OF_BATCH: "gives an image other logits beside other images, as with BatchNorm that has no "
+    OF_BATCH: "gives an input other logits beside other inputs, as with BatchNorm that has no "
     "running statistics: accuracies and similarities depend on the batches, and the verdict is "
     "undecided",
 }

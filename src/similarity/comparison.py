@@ -36,7 +36,7 @@ class Advice(NamedTuple):
     """Remedies in the warnings of a comparison: by default the options of the script."""
 
     unbiased: str = "--permutations 200, or --metrics cka_debiased"
-    n_images: str = "more images (-n), or --permutations 200"
+    n_images: str = "more inputs (-n), or --permutations 200"
     pooled: str = "--alignment pool"
 
 
@@ -312,7 +312,7 @@ class Comparison:
         if n_wide and not self.orders and "cka" in self.statistics.metrics:
             lines.append(
                 f"CKA of {n_wide} layers is biased upwards: they have more features than there are "
-                f"images; give {self.advice.unbiased}"
+                f"inputs; give {self.advice.unbiased}"
             )
         n_few = sum(map(self._has_few_samples, self.statistics.alignments))
         if n_few and sample_metrics:
@@ -327,12 +327,12 @@ class Comparison:
         if n_by_position and sample_metrics and self.orders:
             lines.append(
                 f"{sample_metrics} of {n_by_position} pairs have no p-values: their samples are "
-                f"positions, which are not independent; {self.advice.pooled} makes images the samples"
+                f"positions, which are not independent; {self.advice.pooled} makes inputs the samples"
             )
         if self.n_alone:
             lines.append(
-                f"{self.n_alone} of {self.statistics.n_images} images are the only ones of their "
-                "class, which permutations within classes do not move; give more images (-n)"
+                f"{self.n_alone} of {self.statistics.n_images} inputs are the only ones of their "
+                "class, which permutations within classes do not move; give more inputs (-n)"
             )
         return lines
 

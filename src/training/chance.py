@@ -12,7 +12,7 @@ from src.training.task import predicted_classes
 CLOSE = 0.1  # of the accuracy to chance: twice the tolerance of a verdict
 N_SAMPLED = 1000  # images that show whether an end network is close to chance
 BATCH_SIZE = 100  # a single batch shows that most networks are not
-QUESTION = "are images normalised and classes ordered as in training?"
+QUESTION = "are inputs normalised and classes ordered as in training?"
 
 
 def chance_of(labels: Tensor) -> float:
