@@ -298,6 +298,7 @@ def test_the_process_that_finishes_the_last_unit_writes_the_verdict(networks, fe
 LISTS = [
     ("name,type\na,small_cnn\nb,small_cnn\n",
      "name, path, type, and optionally group, layers, depths and training): it lacks path"),
+    ("name,path,typ\na,models/a.pt,small_cnn\nb,models/b.pt,small_cnn\n", "did you mean type?"),
     ("name;path;type\na;models/a.pt;small_cnn\nb;models/b.pt;small_cnn\n", "separate columns by commas"),
     ("name,path,type\na,models/a.pt,small_cnn\na,models/b.pt,small_cnn\n", "has the name a more than once"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,./models/a.pt,small_cnn\n", "a and b are one checkpoint"),
@@ -311,7 +312,13 @@ LISTS = [
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt\n", "networks.csv, line 3: type is missing or damaged"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,nets.py:cnn\n",
      "a list does not run code; give --own-types "),
+    ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,smal_cnn\n",
+     "networks.csv, line 3, column type: unknown type 'smal_cnn'; did you mean small_cnn"),
 ]  # fmt: skip
+TYPOS = {
+    "cnn": "'cnn'",
+    "nets.py:cn": "'nets.py:cn'",
+}  # of nets.py:cnn: as a list has it, and as it is named
 CHOICES = [
     (["--methods", "pinv", "procrustes"], "unknown method 'procrustes'; give pinv, repair"),
     (["--methods", "nets.py:cnn"], "it ran"),
@@ -328,6 +335,11 @@ def test_lists_and_options_that_are_refused(networks):
     for table, said in LISTS:
         (folder / "networks.csv").write_text(table)
         assert said in error_line(SCRIPT, *OPTIONS, cwd=folder)
+    for kind, named in TYPOS.items():
+        table = f"name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,{kind}\n"
+        (folder / "networks.csv").write_text(table)
+        line = error_line(SCRIPT, *OPTIONS, "--own-types", "nets.py:cnn", cwd=folder)
+        assert f"line 3, column type: unknown type {named}; did you mean nets.py:cnn?" in line
     (folder / "networks.csv").unlink()
     assert "cannot read networks.csv" in error_line(SCRIPT, *OPTIONS, cwd=folder)
     assert not list(folder.glob("results/**/*.*"))

@@ -456,6 +456,7 @@ MISTAKES = {  # what is wrong, and what is given in the place of what is right
     "limits is 5": lambda given: {"limits": 5},
     "n_matched is 0": lambda given: {"n_matched": 0},
     "names is 'AB'": lambda given: {"names": "AB"},
+    "names has '-'": lambda given: {"names": ("a", "-")},
 }  # fmt: skip
 
 

@@ -214,7 +214,7 @@ def test_images_alone_in_their_class_are_warned_of():
         comparison = compared({"a": x}, {"b": y}, metrics=["cka"], n_permutations=19, labels=labels)
         ((row,),) = comparison.results()
         assert bool(nulls_of(row, WITHIN_CLASSES)) == has_null
-        assert says("\n".join(comparison.warnings()), f"{n} of 20 images", "only ones", "class")
+        assert says("\n".join(comparison.warnings()), f"{n} of 20 inputs", "only ones", "class")
 
 
 def test_positions_as_samples_have_no_permutations():
