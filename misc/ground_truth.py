@@ -361,7 +361,7 @@ def check_images(loader: Loader, tables, images) -> None:
 
     if not are_same(tables.test_images, images.fingerprint):
         raise UserError(
-            f"-d {loader.args.dataset}: the tables were made on other test images; give the data"
+            f"-d {loader.args.dataset}: the tables were made on other test inputs; give the data"
             " set and the --intervention-seed of misc/all_pairs.py, or let it make the tables again"
             " with --redo-changed"
         )

@@ -32,7 +32,7 @@ COMPARE = ["exec_compute_low_rank_sim_metrics.py", *SMALL, "pool4", "pool4", *DA
 TRAIN = ["exec_train.py", "small_cnn", *DATA, "-dir", "m"]
 ALL = ["misc/all_pairs.py", "networks.csv", "pool2,pool4", "rc2c_pre", *DATA, "-dir", "all", "-n", 40,
        "--methods", "pinv", "--metrics", "cka_debiased", "--no-verdict"]  # fmt: skip
-TEST, TRAINING = "test images of", "training images of"
+TEST, TRAINING = "test inputs of", "training inputs of"
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +115,7 @@ def test_a_verdict_says_by_which_limits_and_version_and_on_which_images_it_was_g
     assert made_with["suite"] == __version__ and "--tolerance 7" in made_with["command"]
     *_, made, command, _ = Path("out/v.md").read_text().split("\n")
     assert made.startswith(f"Given by version {__version__}")
-    assert says(made, "test images", f"{name} ({test[:SHORT]})")
+    assert says(made, "test inputs", f"{name} ({test[:SHORT]})")
     assert made_with["command"] in command
 
     again = Path("out/v.csv").read_bytes()
@@ -169,7 +169,7 @@ def test_images_of_another_root_have_not_changed():
         "exec_eval_stitcher_ood.py", "results/r", *here, "b", "--detector", "mahalanobis"
     )
     assert says(line, "1 of 1 runs", "-d mnist -data a", "--other-data")
-    assert says(error_line(*stitch, "b", "--resume"), "images of mnist;")
+    assert says(error_line(*stitch, "b", "--resume"), "inputs of mnist;")
     said = run_anew(*stitch, "b", "-dir", "s").err
     assert says(said, "trained on other", "mnist")
 
@@ -193,15 +193,15 @@ def test_an_evaluation_is_on_the_images_that_the_stitches_were_made_on():
     before = Path(old).read_bytes()
     write_images(test=7)
     line = error_line(*EVALUATE)
-    assert says(line, "1 of 1 runs", "other images", "changed")
+    assert says(line, "1 of 1 runs", "other inputs", "changed")
     assert Path(old).read_bytes() == before and not Path(new).exists()
     run(*EVALUATE, "--other-data")
     (row, _) = read_csv("results/r/ood_evaluation_mahalanobis_on_dd.csv")
     assert row["test_images"] == digest(train=False)[:SHORT]
     run(*STITCH)
-    assert says(error_line(*EVALUATE), "1 of 2 runs", "other images")
+    assert says(error_line(*EVALUATE), "1 of 2 runs", "other inputs")
     write_images(train=7)
-    assert says(error_line(*EVALUATE), "2 of 2 runs", "other images")
+    assert says(error_line(*EVALUATE), "2 of 2 runs", "other inputs")
 
 
 def test_images_without_a_record_are_accepted():
@@ -230,7 +230,7 @@ def test_old_and_new_images_of_one_file_are_two_data_sets_to_readers():
     run_anew(*STITCH)
     run_anew(*COMPARE, "-o", "new.csv")
 
-    warning = f"are of different test images ({before}, {after}), and count as results of different"
+    warning = f"are of different test inputs ({before}, {after}), and count as results of different"
     said = run_anew("misc/verdict.py", "old", "results/r", "-sim", "sim.csv", "new.csv").err
     assert said.count(warning) == 1 and "repeat" not in said
     rows = read_csv("verdict.csv")
@@ -263,7 +263,7 @@ def test_old_and_new_images_of_one_file_are_two_data_sets_to_readers():
     Path("results/r/ood_evaluation_mahalanobis.csv").unlink()
     shutil.copytree("old", "results/old")
     said = run_anew("misc/collect_results.py", "results", "-r", "-o", "all.csv")
-    assert said.err.count(warning) == 1 and f"[test images {before}]" in said.out
+    assert said.err.count(warning) == 1 and f"[test inputs {before}]" in said.out
     assert {row["test_images"] for row in read_csv("all.csv")} == {before, after}
     accuracies = [row for row in read_csv("all_measurements.csv") if row["measure"] == "accuracy"]
     assert len({row["dataset"] for row in accuracies}) == 2
@@ -323,16 +323,16 @@ def test_ground_truth_takes_the_images_of_the_tables(networks):
     run(*ALL)
     write_images(test=7)
     truth = ["misc/ground_truth.py", "results/all", "networks.csv", *DATA]
-    assert "other test images" in error_line(*truth)
+    assert "other test inputs" in error_line(*truth)
     run(*COMPARE, "-o", "results/all/similarity/a-b.csv")
-    assert "different test images" in error_line(*truth)
+    assert "different test inputs" in error_line(*truth)
 
 
 def test_dots_of_another_seed_are_other_images():
     dots = ["--shortcut", 0.5, "--intervention-seed"]
     run(*STITCH, *dots, 0)
     line = error_line(*EVALUATE, *dots, 1)
-    assert says(line, "1 of 1 runs", "other images")
+    assert says(line, "1 of 1 runs", "other inputs")
     assert "--intervention-seed" in line
     run(*EVALUATE, *dots, 0)
     run(*STITCH, "--resume")  # without dots: a further experiment, of images that never changed

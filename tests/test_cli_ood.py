@@ -346,7 +346,7 @@ def test_other_data_are_refused_or_kept_apart(workplace, copied):
     before = rows_of(folder, "knn")
     other = ["--detector", "knn", "-d", "other.npz"]
     refused = evaluate(workplace, "elsewhere", *other, status=2).err
-    assert says(refused, "other.npz", "stitched on other images (-d digits", "--other-data")
+    assert says(refused, "other.npz", "stitched on other inputs (-d digits", "--other-data")
     evaluate(workplace, "elsewhere", *other, "--other-data")
     rows = read_csv(folder / "ood_evaluation_knn_on_other.csv")
     assert {Path(row["dataset"]).name for row in rows} == {"other.npz"}

@@ -175,7 +175,7 @@ def test_how_it_was_made(tmp_path):
     assert of_page["suite"] == __version__
     weights = {row["name"]: row["SHA-256 of the weights"] for row in page.rows("Networks")}
     assert weights == {"f.pt": "a" * 64, "g.pt": ""}
-    assert page.rows("Images")[0]["fingerprint (SHA-256)"] == "c" * 64
+    assert page.rows("Data")[0]["fingerprint (SHA-256)"] == "c" * 64
 
 
 def test_groups_of_many_networks(tmp_path):

@@ -208,7 +208,7 @@ def made_with(
     return "\n".join(
         [
             table(Table("Networks", names, of_networks)),
-            table(Table("Images", ["data", "images", "fingerprint (SHA-256)"], of_images)),
+            table(Table("Data", ["data set", "inputs", "fingerprint (SHA-256)"], of_images)),
             table(Table("Versions", ["suite", "commit", "packages", "device"], list(versions))),
             f"<pre>{escape(lines)}</pre>",
         ]

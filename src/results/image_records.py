@@ -20,7 +20,7 @@ from src.results.network_names import SHORT
 
 TRAIN = "train_images"
 TEST = "test_images"
-SPLITS = {TRAIN: "training images", TEST: "test images"}
+SPLITS = {TRAIN: "training inputs", TEST: "test inputs"}
 # The options in `config.txt` that hold the fingerprints
 RECORDS = {split: f"{split}_sha256" for split in SPLITS}
 # Options that choose the images: images that have changed differ although these agree
@@ -86,7 +86,7 @@ def told_apart(rows: Sequence[Row]) -> list[Row]:
     """Return rows in which different images have different names of data sets.
 
     Where rows of one data set recorded different images, the name of the data set has their
-    fingerprints behind it, such as "digits [test images 0123456789ab]". All other rows stay.
+    fingerprints behind it, such as "digits [test inputs 0123456789ab]". All other rows stay.
     """
     several = _several(rows)
     return [_with_images(row, several.get(_data_of(row), {})) for row in rows]

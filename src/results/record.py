@@ -50,7 +50,7 @@ def describe(
         shown = " and ".join(digest[:SHORT] for digest in digests)
         data.append(f"{dataset} ({shown or NOT_RECORDED})")
     return [
-        f"Given by version {version}, on the test images of {', '.join(data)}.",
+        f"Given by version {version}, on the test inputs of {', '.join(data)}.",
         f"Command: `{made_with['command']}`",
     ]
 

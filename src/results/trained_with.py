@@ -17,7 +17,7 @@ from src.results.network_names import FRESH, NetworkName
 from src.results.options import read_options
 
 IMAGES = "image_spec"  # the entry of a `config.txt` with the `ImageSpec.record` of the training
-REMEDY = "Name the data set of the training by -d, unless other images are meant"
+REMEDY = "Name the data set of the training by -d, unless other inputs are meant"
 AS_TRAINED = "give mean, std and the order of classes as in the training, in dataset.yaml or in the .npz file"
 
 
