@@ -86,7 +86,9 @@ def test_two_files_need_no_images(folder):
     assert rows[0]["dataset"] == "features" and "imagenet" not in said.err
     given[4:] = "all", "all"
     said = run(SCRIPT, *given, "-gpu", "-1", "--permutations", 19, *MEASURES, "m.csv")
-    assert says(said.err, "-n 1000: ", "features of 50 images")
+    assert "-n 1000: " not in said.err  # the default is no wish
+    said = run(SCRIPT, *given, "-gpu", "-1", "--permutations", 19, "-n", 60, *MEASURES, "m.csv")
+    assert says(said.err, "-n 60: ", "features of 50 images")
     rows = read_csv("m.csv")
     assert len(rows) == 9 and "cka_p_value" in rows[0] and "cka_p_value_within" not in rows[0]
 

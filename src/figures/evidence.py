@@ -228,10 +228,10 @@ def _caption(methods: Sequence[tuple[str, Series]]) -> str:
         n_similar = sum(stitch["skill"].word == SIMILAR for stitch in series)
         counts.append(f"{n_similar} of {len(series)} by {method}")
         if len({stitch["skill"].networks for stitch in series}) > 1:
-            cells = " (means, strips: shares of pairs of networks)"
+            cells = "; numbers: means; strips: shares of pairs of networks"
     return (
         f"Similar stitches: {'; '.join(counts)}. Points: stitches, with 95 % intervals (hollow: undecided; crossed: "
         "too little skill at the end layer). Skill is 1 for the end network itself, 0 for an untrained network that is "
         "told the class. Cells: points lost above skill, in the colour of the verdict (white: undecided; framed: "
-        f"corresponding layers){cells}."
+        f"corresponding layers{cells})."
     )

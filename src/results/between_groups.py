@@ -283,10 +283,7 @@ def on_unlike_types(tests: Iterable[GroupTest]) -> str:
     types = dict.fromkeys(titles_in(test.types) for test in tests if test.types)
     if not types:
         return ""
-    return (
-        f"Groups differ in architecture ({'; '.join(types)}): no p-value tells whether architecture makes their "
-        "difference."
-    )
+    return f"Groups differ in architecture as well ({'; '.join(types)}): no test tells which of both counts."
 
 
 def compared_layers(
