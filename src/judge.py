@@ -373,22 +373,12 @@ def _image_set(
     images: Images,
     name: str,
     like: Tensor,
-    *,
-    at_most: int | None = None,
-    in_one_order: bool = False,
-    most_kept: int = 0,
+    **options: Any,
 ) -> BaseImageSet:
-    """Return images as an image set; arguments and errors as for `IteratedImages.read`."""
+    """Return images as an image set; arguments and errors as for `IteratedImages`."""
     if isinstance(images, BaseImageSet):
         return CastImages(images, like)
-    return IteratedImages.read(
-        images,
-        name=name,
-        like=like,
-        at_most=at_most,
-        in_one_order=in_one_order,
-        most_kept=most_kept,
-    )
+    return IteratedImages(images, name=name, like=like, **options)
 
 
 def _networks(

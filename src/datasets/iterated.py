@@ -1,7 +1,7 @@
 """Images of an iterable of batches that can be passed over again, such as a `DataLoader`.
 
-Labels are kept, and the images as well if they are few, see `IteratedImages.read`. Otherwise each
-pass goes over the iterable anew, and ends at the last image that it needs.
+Labels are kept, and the images as well if they are few. Otherwise each pass goes over the iterable
+anew, and ends at the last image that it needs.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,57 +10,41 @@ from operator import length_hint
 import torch
 from torch import Tensor
 
-from src.datasets.base import UNLABELLED, BaseImageSet, Pass, cast
+from src.datasets.base import UNLABELLED, BaseImageSet, Pass
 from src.datasets.inputs import N_LOOKED_AT, examples
 from src.ground.errors import UserError
+from src.ground.runtime import as_inputs
 
 EXPECTED = "batches of (images, labels) that can be passed over again: a DataLoader, or a list"
 
 
 class IteratedImages(BaseImageSet):
-    """Images and labels of an iterable of batches, as an image set; see `read`.
+    """Images and labels of an iterable of batches, which is passed over once to read the labels.
 
     Its batches have as many images as the first batch of the iterable. Images that are asked for
     out of their order are collected in memory first.
 
     Attributes:
+        batch_size: of the first batch.
         is_kept: the images are in memory, so that all passes give the same ones.
 
     Args:
-        batches: pairs of images (B, C, H, W), tokens (B, T) or vectors (B, D), and labels (B,).
-        labels: of all images, (N,); -1: unlabelled.
-        prints: a number of each image, (N,); None: passes may give the images in any order.
+        batches: pairs of images (B, C, H, W), tokens (B, T) or vectors (B, D), and labels (B,),
+            tensors or arrays. Labels may be None: unlabelled.
         name: of the images, for messages.
-        batch_size: of the first batch.
-        image_shape: (C, H, W), (T,) or (D,).
         like: a tensor of the type and on the device of the images to give.
+        at_most: take the first images only; None: take all.
+        in_one_order: later passes have to give the images in the order of the first.
+        most_kept: bytes; the images are kept in memory if they take no more.
+    Raises:
+        UserError: the iterable can be passed over only once, is empty, gives no such batches, or
+            pixels that are not finite.
     """
 
     is_read_in_order = True
-    is_kept = False
 
     def __init__(
         self,
-        batches: Iterable,
-        labels: Tensor,
-        prints: Tensor | None,
-        *,
-        name: str,
-        batch_size: int,
-        image_shape: tuple[int, ...],
-        like: Tensor,
-    ):
-        n_classes = int(labels.max()) + 1
-        super().__init__(labels, n_classes=n_classes, image_shape=image_shape, device=like.device)
-        self.name = name
-        self.batch_size = batch_size
-        self._source = batches
-        self._prints = prints
-        self._like = like
-
-    @classmethod
-    def read(
-        cls,
         batches: Iterable,
         *,
         name: str,
@@ -68,33 +52,21 @@ class IteratedImages(BaseImageSet):
         at_most: int | None = None,
         in_one_order: bool = False,
         most_kept: int = 0,
-    ) -> "IteratedImages":
-        """Pass over an iterable once, and return its images as a set.
-
-        Args:
-            batches: pairs of images (B, C, H, W), tokens (B, T) or vectors (B, D), and labels (B,),
-                tensors or arrays. Labels may be None: unlabelled.
-            at_most: take the first images only; None: take all.
-            in_one_order: later passes have to give the images in the order of the first.
-            most_kept: bytes; the images are kept in memory if they take no more.
-        Raises:
-            UserError: the iterable can be passed over only once, is empty, gives no such batches,
-                or pixels that are not finite.
-        """
+    ):
         if iter(batches) is batches:
             raise UserError(f"{name} can be passed over only once; give {EXPECTED}")
         labels: list[Tensor] = []
         prints: list[Tensor] = []
         kept: list[tuple[Tensor, Tensor]] = []
         shapes = set()
-        first: list[Tensor] = []  # inputs that are no images
+        numbers: list[Tensor] = []  # the first inputs that are no images
         n_images = 0
         n_bytes = 0
         for images, labels_of_batch in _batches(batches, name):
             _check_finite(images, name, first=n_images)
             shapes.add(tuple(images.shape[1:]))
             if images.ndim == 2 and n_images < N_LOOKED_AT:
-                first.append(images)
+                numbers.append(images)
             labels.append(labels_of_batch)
             if in_one_order:
                 prints.append(_prints(images))
@@ -110,23 +82,23 @@ class IteratedImages(BaseImageSet):
             raise UserError(
                 f"{name} gives images of several shapes, {shapes}; resize them, or pad tokens"
             )
-        is_kept = len(kept) == len(labels)
-        prints_in_order = None
-        if in_one_order:
-            prints_in_order = torch.cat(prints)[:at_most]
-        image_set = cls(
-            kept if is_kept else batches,
-            torch.cat(labels)[:at_most],
-            prints_in_order,
-            name=name,
-            batch_size=len(labels[0]),
-            image_shape=shapes.pop(),
-            like=like,
+        all_labels = torch.cat(labels)[:at_most]
+        n_classes = int(all_labels.max()) + 1
+        super().__init__(
+            all_labels, n_classes=n_classes, image_shape=shapes.pop(), device=like.device
         )
-        image_set.is_kept = is_kept
-        if first:
-            image_set.inputs = examples(torch.cat(first))
-        return image_set
+        self.name = name
+        self.batch_size = len(labels[0])
+        self.is_kept = len(kept) == len(labels)
+        if numbers:
+            self.inputs = examples(torch.cat(numbers))
+        self._source = batches
+        if self.is_kept:
+            self._source = kept
+        self._prints: Tensor | None = None
+        if in_one_order:
+            self._prints = torch.cat(prints)[:at_most]
+        self._like = like
 
     def _make(self, plan: Pass) -> Iterator[Tensor]:
         if (plan.indices.diff() > 0).all():
@@ -154,7 +126,7 @@ class IteratedImages(BaseImageSet):
                     )
             in_batch = indices[(indices >= first) & (indices < behind)] - first
             if len(in_batch):
-                yield cast(images[in_batch], self._like)
+                yield as_inputs(images[in_batch], self._like)
             n_missing -= len(in_batch)
             if not n_missing:
                 return
@@ -190,7 +162,7 @@ class IteratedEpochs:
         The arguments count for nothing: the iterable has batches and an order of its own.
         """
         for images, labels in _batches(self._source, self.name):
-            yield cast(images, self._like), labels.to(self._like.device)
+            yield as_inputs(images, self._like), labels.to(self._like.device)
 
 
 def _batches(batches: Iterable, name: str) -> Iterator[tuple[Tensor, Tensor]]:

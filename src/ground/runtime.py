@@ -120,6 +120,13 @@ def device_of(gpu: int) -> torch.device:
     return device
 
 
+def as_inputs(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Move values to the device of a tensor, and cast floats to its type; whole numbers keep theirs."""
+    if values.is_floating_point():
+        return values.to(like)
+    return values.to(like.device)
+
+
 @contextlib.contextmanager
 def precision(*, gpu: int, amp: str, tf32: bool) -> Iterator[None]:
     """Choose the precision of networks while the block runs.

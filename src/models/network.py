@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from src.ground.console import note, note_once, warn, warn_once
 from src.ground.errors import UserError, unknown_name
 from src.ground.images import ImageSpec, shape_text
+from src.ground.runtime import as_inputs
 from src.models.calls import OUTPUT
 from src.models.heads import add_head
 from src.models.kept import KeptActivations
 from src.models.outputs import logits_of
 from src.models.passes import TIME_FIRST, Passes
 from src.models.tokens import TokenLayout, guessed_layout, image_size_of, layout_of
-from src.models.unchanged import as_inputs
 from src.values import RANDOM
 
 ASSUMED_SIZES = (32, 224)
@@ -628,7 +628,7 @@ class Network:
         key = (shape, self.n_classes, example.dtype, example.device, *modes)
         if key not in self._passes_by_mode:
             with torch.inference_mode(False):  # it serves passes with gradients too
-                inputs = as_inputs(self._inputs_of(shape), example)
+                inputs = as_inputs(self._inputs_of(shape), example).clone()
                 passes = Passes(self.module, inputs, n_classes=self.n_classes)
                 self._passes_by_mode[key] = passes
         return self._passes_by_mode[key]

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from src.ground.console import warn_once
 from src.ground.images import ImageSpec
-from src.ground.runtime import full_precision, generator
+from src.ground.runtime import as_inputs, full_precision, generator
 from src.models.network import Network
 from src.models.outputs import logits_of
-from src.models.unchanged import as_inputs, steady
+from src.models.unchanged import steady
 from src.values import OF_BATCH, RANDOM
 
 # Differences of logits that count, relative to their standard deviation over the images. Those of
@@ -110,7 +110,7 @@ def _logits(network: Network, batches: Sequence[Tensor], *, seeds: Sequence[int]
     logits = []
     with full_precision(like.device):
         for batch, seed in zip(batches, seeds, strict=True):
-            images = as_inputs(batch, like)  # a copy, as a network may change them in place
+            images = as_inputs(batch, like).clone()  # a network may change them in place
             with steady(network.module, images, seed=seed):
                 output = network.module(images)
             logits.append(logits_of(output).flatten(1).double())
