@@ -191,13 +191,7 @@ class _MadeStitches(NamedTuple):
 def _chosen(
     forms: str | UserForm | Sequence[str | UserForm], training: Mapping[str, Any]
 ) -> dict[str, _Form]:
-    """Return the forms of stitching by name.
-
-    Args:
-        training: options of training.
-    Raises:
-        UserError: there is no form, a form or an option is unknown, or a user's code fails.
-    """
+    """Return the forms of stitching by name; a UserError if a form or an option of training is none."""
     if isinstance(forms, str) or callable(forms):
         forms = [forms]
     if not forms:
@@ -232,11 +226,7 @@ def _check_options(n_matched: int | None, limits: Limits, names: Sequence[str]) 
 
 
 def _example(front: nn.Module | Network, end: nn.Module | Network) -> Tensor:
-    """Return a tensor of the type and on the device of both networks.
-
-    Raises:
-        UserError: a network is no module, is in training mode, or differs in type or device.
-    """
+    """Return a tensor of the type and on the device of both networks; a UserError if they differ."""
     examples = []
     for side, network in (("front", front), ("end", end)):
         if not isinstance(network, (nn.Module, Network)):
@@ -267,10 +257,7 @@ def _as_network(network: nn.Module | Network) -> Network:
 
 
 def _check_classes(train: Tensor, test: Tensor) -> None:
-    """Raise a UserError if the first training images lack many classes of the test images.
-
-    A loader that is sorted by class gives such images.
-    """
+    """Raise a UserError if training images, sorted by class say, lack many classes of the test."""
     classes = set(test.unique().tolist()) - {UNLABELLED}
     missing = classes - set(train.unique().tolist())
     if (train != UNLABELLED).all() and len(missing) > MOST_MISSING * len(classes):
@@ -311,11 +298,7 @@ def _images(
     *,
     n_matched: int | None,
 ) -> _Images:
-    """Return training and test images as image sets; of an iterable the first training images.
-
-    Raises:
-        UserError: the images cannot be used by these forms.
-    """
+    """Return training and test images as image sets; a UserError if the forms cannot use them."""
     at_most = max(n_matched or MOST_MATCHED, N_IMAGES)
     # The penalty of ridge is judged on the last fifth of the images
     needs_order = any(form.method.name == "ridge" for form in forms.values())
@@ -387,12 +370,7 @@ def _networks(
     test: BaseImageSet,
     layers: tuple[str, str],
 ) -> _Networks:
-    """Return views on both networks that give the named layers; one view if they are one module.
-
-    Raises:
-        UserError: a network cannot take the images; the end network gives no logits, or the labels
-            are no classes of it.
-    """
+    """Return views on both networks that give the named layers; one view if they are one module."""
     end_view = _view(end, test, None)
     end_view.n_classes = _n_classes(end_view, test)
     views = {"end": end_view}
@@ -427,8 +405,7 @@ def _view(network: nn.Module | Network, test: BaseImageSet, n_classes: int | Non
 
 
 def _n_classes(end: Network, test: BaseImageSet) -> int:
-    """Return the number of classes of the end network; raise a UserError if it gives no logits
-    for the labels."""
+    """Return the number of classes of the end network; a UserError if labels are none of them."""
     output_shape = _output_shape(end, "end")
     if len(output_shape) != 1:
         shape = shape_text(output_shape)
@@ -448,11 +425,7 @@ def _n_classes(end: Network, test: BaseImageSet) -> int:
 
 
 def _output_shape(network: Network, side: str) -> tuple[int, ...]:
-    """Return the shape of the output of a network for one image.
-
-    Raises:
-        UserError: the network cannot take the images.
-    """
+    """Return the shape of the output for one image; a UserError if images cannot be taken."""
     try:
         return network.output_shape
     except UserError:
@@ -463,12 +436,9 @@ def _output_shape(network: Network, side: str) -> tuple[int, ...]:
 
 
 def _check_front(front: Network, n_classes: int) -> None:
-    """Raise a UserError if the front network cannot take the images; warn if its number of classes
-    differs.
-
-    The output of a last linear layer is taken for logits, rather than for features of an encoder.
-    """
+    """Warn if the front network seems to give logits of other classes, rather than features."""
     output_shape = _output_shape(front, "front")
+    # The output of the last linear layer is taken for logits
     linear = [module for module in front.modules() if isinstance(module, nn.Linear)]
     gives_logits = bool(linear) and output_shape == (linear[-1].out_features,)
     if gives_logits and front.is_encoder:

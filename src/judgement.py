@@ -231,9 +231,7 @@ class Judgement(tuple[JudgedStitch, ...]):
         return [row._asdict() for row in self]
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the rows as a CSV; an undefined value is an empty cell.
-
-        Its columns are the fields of `JudgedStitch`.
+        """Write the rows as a CSV with the fields of `JudgedStitch`; undefined values are empty cells.
 
         Raises:
             UserError: the file cannot be written.

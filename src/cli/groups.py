@@ -453,12 +453,7 @@ def add_channels_last(parser: Parser, *sides: str) -> None:
 
 
 def named_network(args: Namespace, model: str) -> NetworkName:
-    """Return the network that options name.
-
-    Args:
-        model: the beginning of the options: `front_model` for `front_model_path` and
-            `front_model_type`.
-    """
+    """Return the network of the options `front_model_path` and `front_model_type`, if `model` is front_model."""
     options = vars(args)
     return NetworkName.of(
         options[f"{model}_path"], options[f"{model}_type"], seed=options.get("seed")

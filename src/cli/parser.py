@@ -93,8 +93,7 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def _set_defaults(self, path: Path) -> list[str]:
-        """Make the options in a file the defaults, but for `null` and empty texts; return their
-        names."""
+        """Make options in a file the defaults, but for null and empty texts; return their names."""
         actions = {}
         for action in self._actions:
             if action.dest not in (*NOT_RECORDED, "help"):
@@ -175,8 +174,7 @@ def _section_of(action: argparse.Action) -> str:
 def _record_code(
     parsed: argparse.Namespace, from_file: Collection[str], words: Sequence[str]
 ) -> None:
-    """Add the SHA-256 of user code to its options; a UserError if only the file of --config
-    names it."""
+    """Add the SHA-256 of user code to its options; a UserError if only --config names it."""
     options = vars(parsed)
     may_name_code = [name for name in options if name.endswith(NAMES_CODE)]
     codes_of = codes_of_options({name: options[name] for name in may_name_code})
@@ -210,8 +208,7 @@ def _flat(value: object) -> object:
 
 
 def _words(action: argparse.Action, value: object) -> list[str]:
-    """Return the words of a value; several values of an option that takes one are joined by
-    commas."""
+    """Return the words of a value; several of an option that takes one are joined by commas."""
     if action.nargs == 0:
         return []
     values = value if isinstance(value, list) else [value]

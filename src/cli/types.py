@@ -140,11 +140,7 @@ def names_or_code(kind: str, names: Collection[str]) -> Callable[[str], list[str
 
 
 def output_file(*endings: str) -> Callable[[str], str]:
-    """Return the type of an option that names a file to write.
-
-    Args:
-        endings: that are allowed; the script may write files with other endings beside the file.
-    """
+    """Return the type of an option that names a file to write, with one of the endings."""
     return checked(
         str, lambda text: text.endswith(endings), f"a name that ends in {' or '.join(endings)}"
     )

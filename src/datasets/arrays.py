@@ -116,8 +116,7 @@ def read_cifar5m(source: str, root: Path, train: bool) -> Arrays:
 
 
 def _folder(root: Path, name: str, content: str) -> Path:
-    """Return the folder `name` in `root`; or `root`, if it has this name or holds the file
-    `content`."""
+    """Return `root` if it has this name or holds the file `content`, else `name` in it."""
     if root.name == name or (root / content).is_file():
         return root
     return root / name
@@ -189,8 +188,7 @@ def describe(path: Path) -> ImageSpec:
 
 
 def _check_kinds(path: Path, train_inputs: np.ndarray, test_inputs: np.ndarray) -> None:
-    """Raise a UserError unless inputs that are no images are tokens in both splits, or vectors in
-    both, and without a normalisation."""
+    """Raise a UserError unless both splits are tokens, or both vectors, without a normalisation."""
     are_tokens = train_inputs.dtype.kind in "iu"
     if are_tokens != (test_inputs.dtype.kind in "iu"):
         raise UserError(
@@ -208,11 +206,7 @@ def _check_kinds(path: Path, train_inputs: np.ndarray, test_inputs: np.ndarray) 
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:
-    """Return the names of the classes in the order of the labels; () if labels are numbers.
-
-    The array `classes` has them. Without it, names that are labels are sorted, as torchvision sorts
-    the folders of classes.
-    """
+    """Return the names of the classes in the order of the labels; () if labels are numbers."""
     with readable(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
         if "classes" in arrays:
             return tuple(arrays["classes"].astype(str).tolist())
@@ -257,8 +251,7 @@ def _read_normalisation(path: Path, *, n_channels: int) -> Normalisation | None:
 
 
 def _warn_of_binary_levels(source: str, images: np.ndarray) -> None:
-    """Warn if all levels of images are 0 or 1; the first block with a higher level ends the
-    search."""
+    """Warn if all levels of images are 0 or 1."""
     for first in range(0, len(images), IMAGES_AT_ONCE):
         if images[first : first + IMAGES_AT_ONCE].max() > 1:
             return
@@ -276,10 +269,7 @@ def warn_of_binary_levels(source: str) -> None:
 def _read_split(
     path: Path, split: str, classes: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Map the inputs of a split, and read its labels (N,) if any.
-
-    Inputs are images uint8 (N, H, W, C) or (N, H, W), or numbers (N, D).
-    """
+    """Map the inputs of a split, images or numbers (N, D), and read its labels (N,) if any."""
     with readable(path, REMEDY):
         inputs = map_member(path, f"x_{split}")
         if inputs.ndim != 2 or inputs.dtype.kind not in "iuf" or inputs.size == 0:
@@ -292,8 +282,7 @@ def _read_split(
 
 
 def _check_images(images: np.ndarray, *, shape: tuple[int, int, int] | None = None) -> None:
-    """Raise a ValueError unless images are uint8 (N, H, W, C) of a shape; None: or any (N, H,
-    W)."""
+    """Raise a ValueError unless images are uint8, of a shape if it is given."""
     fits = images.shape[1:] == shape
     expected = f"(N, {', '.join(map(str, shape or ()))})"
     if shape is None:
@@ -306,13 +295,7 @@ def _check_images(images: np.ndarray, *, shape: tuple[int, int, int] | None = No
 def _read_labels(
     archive: Path, name: str, *, n_images: int, classes: Sequence[str] = ()
 ) -> np.ndarray:
-    """Read labels int64 (N,) of an archive.
-
-    Args:
-        classes: names of the classes, which labels may be.
-    Raises:
-        ValueError: labels are no whole numbers from 0, or no classes.
-    """
+    """Read labels int64 (N,), whole numbers from 0 or names of classes; else raise a ValueError."""
     with np.load(archive, allow_pickle=False) as arrays:
         labels = arrays[name]
     if labels.dtype.kind in "US" and labels.shape == (n_images,):

@@ -295,8 +295,7 @@ class BaseImageSet:
             yield self._scaled_(images.float().contiguous())
 
     def _scaled_(self, levels: Tensor) -> Tensor:
-        """Scale float levels 0..255 (B, C, H, W) as torchvision's ToTensor and Normalize, in
-        place."""
+        """Scale float levels 0..255 in place, as torchvision's ToTensor and Normalize."""
         if levels.device.type == "cpu":
             levels.div_(255)
         else:  # CUDA would replace the number 255 by its reciprocal, which rounds differently
@@ -357,11 +356,7 @@ class ImageSet(BaseImageSet):
         return self._read(indices, indices.to(self.device), epoch=0)
 
     def _read(self, indices: Tensor, on_device: Tensor, *, epoch: int) -> Tensor:
-        """Return the images uint8 (B, C, H, W) at the indices (B,), with their interventions.
-
-        Args:
-            on_device: the indices on the device; `indices` are on the CPU.
-        """
+        """Return the images uint8 (B, C, H, W) at indices (B,), given on the CPU and on the device."""
         if isinstance(self.images, MappedImages):
             images = self.images[indices].to(self.device)
         else:
@@ -403,16 +398,10 @@ class CastImages(BaseImageSet):
 
 
 def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
-    """Choose the images of an epoch: the next `size` of a shuffled pass over all n.
+    """Choose the images of an epoch: the next `size` of a shuffled pass over all n, (at most size,).
 
-    A pass visits each image exactly once. Then a new pass begins, in a new order. The last subset
-    of a pass may be smaller (n = 10, size = 4: 4, 4, 2), as in the public code.
-
-    Args:
-        n, size: at least 1; with a `size` of n or more, a pass is one subset.
-        epoch: counted from 1.
-    Returns:
-        Indices int64 (at most size,) in shuffled order, on the CPU, by the arguments alone.
+    As in the public code, the last subset of a pass may be smaller (n = 10, size = 4: 4, 4, 2), and
+    each pass has a new order. Epochs count from 1.
     """
     subsets_of_pass = math.ceil(n / size)
     pass_number, place = divmod(epoch - 1, subsets_of_pass)

@@ -121,13 +121,10 @@ class _Decoder(Dataset):
     seed: int | None = None  # of a random transform
 
     def __getitem__(self, images: Sequence[tuple[str, int]]) -> Tensor | UserError:
-        """Return images uint8 (B, C, H, W) by path and position, or an error as a value.
-
-        The loader would wrap an error that is raised here in a traceback.
-        """
+        """Return images uint8 (B, C, H, W) by path and position, or an error as a value."""
         try:
             return torch.stack([self.decode(path, position) for path, position in images])
-        except UserError as error:
+        except UserError as error:  # raised here, the loader would wrap it in a traceback
             return error
 
     def decode(self, path: str, position: int) -> Tensor:

@@ -111,8 +111,7 @@ class IteratedImages(BaseImageSet):
             yield collected[places[batch]]
 
     def _in_order(self, indices: Tensor) -> Iterator[Tensor]:
-        """Yield the images at rising indices (n,), a part for each batch; a UserError if they
-        changed."""
+        """Yield the images at rising indices (n,), in parts; a UserError if they changed."""
         n_missing = len(indices)
         first = 0
         for images, _ in _batches(self._source, self.name):
@@ -157,17 +156,13 @@ class IteratedEpochs:
         return length_hint(self._source)
 
     def epoch(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images (B, C, H, W) and labels (B,) of one pass.
-
-        The arguments count for nothing: the iterable has batches and an order of its own.
-        """
+        """Yield images and labels of one pass, in batches and an order of its own."""
         for images, labels in _batches(self._source, self.name):
             yield as_inputs(images, self._like), labels.to(self._like.device)
 
 
 def _batches(batches: Iterable, name: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches as tensors; a UserError if one is no pair, or differs in axes, types or
-    labels."""
+    """Yield batches as tensors; a UserError if one is no pair of inputs and labels."""
     for batch in batches:
         is_pair = isinstance(batch, Sequence) and len(batch) == 2
         if not is_pair:

@@ -92,22 +92,14 @@ def _cell(value: float | str) -> str:
     return decimals(value)
 
 
-def decimals(number: float, *, sign: str = "") -> str:
-    """Return a number with four decimals, and no minus where they are all zero.
-
-    Args:
-        sign: "+" puts a plus before what is not negative.
-    """
+def decimals(number: float) -> str:
+    """Return a number with four decimals, and no minus where they are all zero."""
     rounded = round(float(number), 4) + 0.0  # −0.0 becomes 0.0
-    return f"{rounded:{sign}.4f}"
+    return f"{rounded:.4f}"
 
 
 def points(share: float, *, sign: str = "") -> str:
-    """Return a share as points of 100, with one decimal.
-
-    Args:
-        sign: "+" puts a plus before what is not negative.
-    """
+    """Return a share as points of 100, with one decimal; the sign "+" shows a plus as well."""
     rounded = round(100 * float(share), 1) + 0.0  # −0.0 becomes 0.0
     return f"{rounded:{sign}.1f}"
 

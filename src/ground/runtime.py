@@ -44,10 +44,7 @@ def free_memory(device: torch.device | str = "cpu") -> int:
 
 
 def _left_by_limits() -> list[int]:
-    """Return the memory that each limit on this process leaves, in bytes.
-
-    Limits are those of the control groups of Linux, version 1 or 2, that contain the process.
-    """
+    """Return the memory that each limit of a control group on this process leaves, in bytes."""
     left = []
     for group, names in _control_groups():
         with contextlib.suppress(OSError, ValueError):  # no such group, or "max": no limit
@@ -68,10 +65,7 @@ class _MemoryFiles(NamedTuple):
 
 
 def _control_groups() -> Iterator[tuple[Path, _MemoryFiles]]:
-    """Yield the folders of the control groups that contain this process, with the names of files.
-
-    A container may show its own group as the top one, so that the folder of a group is missing.
-    """
+    """Yield the folders of the control groups, version 1 or 2, that contain this process."""
     with contextlib.suppress(OSError):
         for line in (SYSTEM / "proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
@@ -82,6 +76,7 @@ def _control_groups() -> Iterator[tuple[Path, _MemoryFiles]]:
                 names = _MemoryFiles("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
             elif controllers:
                 continue
+            # A container may show its own group as the top one, without the folder of the group
             group = top / path.lstrip("/")
             for folder in (group, *group.parents):
                 if folder.is_relative_to(top):

@@ -202,11 +202,7 @@ def _import(module: str) -> dict[str, object]:
 
 @contextlib.contextmanager
 def _importing_from(folder: Path, *, first: bool) -> Iterator[None]:
-    """Let imports find the modules of a folder as well while the block runs.
-
-    Args:
-        first: before all other folders; otherwise behind them.
-    """
+    """Let imports find modules of a folder, before all others or behind them, in the block."""
     if str(folder) in sys.path and not first:
         yield
         return

@@ -178,13 +178,7 @@ class Calls:
         return any(self.depends(layer, name) for name in recurrent)
 
     def _computed_from(self, layer: str, *, stop: int | None = None) -> set[int]:
-        """Return the numbers of all values that the value of a layer is computed from, and its own.
-
-        The images are 0.
-
-        Args:
-            stop: number of a value; the search does not go in front of it.
-        """
+        """Return the numbers of all values that a layer is computed from, up to `stop`."""
         numbers: set[int] = set()
         to_visit = []
         if layer in self._numbers:
@@ -202,18 +196,10 @@ class Calls:
 def _graph(
     images: GraphValue | None, values: dict[str, GraphValue | None]
 ) -> tuple[dict[str, int], list[list[int]]]:
-    """Number the values in the graph of gradients; the images are 0.
-
-    The nodes of the graph hold all activations, and are not kept.
-
-    Args:
-        values: by layer.
-    Returns:
-        The number of the value of each layer, and for each number the numbers of the values that it
-        is computed from. Both are empty without gradients.
-    """
+    """Number values in the graph of gradients, the images by 0; return numbers by layer, and their sources."""
     if images is None:
         return {}, []
+    # The nodes of the graph hold all activations, and are not kept
     named = {name: value for name, value in values.items() if value is not None}
     order = list(dict.fromkeys([images, *named.values()]))
     numbers = {value: i for i, value in enumerate(order)}
@@ -257,11 +243,7 @@ def calls_in(module: nn.Module, images: Tensor) -> Calls:
 
 
 def _observed(module: nn.Module, images: Tensor, *, with_gradients: bool) -> Observation:
-    """Run a module on images and return its calls.
-
-    Whole numbers have no gradients. In their place, those of a zero tell what is computed from
-    them: it is added to what a module without parts, such as an embedding, makes of whole numbers.
-    """
+    """Run a module on images and return its calls."""
     n_calls = Counter({module: 1})
     snapshots: dict[nn.Module, Snapshot] = {}
 
@@ -275,6 +257,8 @@ def _observed(module: nn.Module, images: Tensor, *, with_gradients: bool) -> Obs
             snapshots[part] = snapshot
         return output
 
+    # Whole numbers have no gradients. Those of a zero tell what is computed from them: it is added to
+    # the output of each module without parts, such as an embedding, that takes whole numbers
     are_numbers = not images.is_floating_point()
     source = images
     if are_numbers:

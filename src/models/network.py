@@ -157,11 +157,7 @@ class Network:
         return self.module.state_dict()
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Copy parameters and buffers into the module.
-
-        Raises:
-            RuntimeError: names or shapes differ.
-        """
+        """Copy parameters and buffers into the module; a RuntimeError if names or shapes differ."""
         self.module.load_state_dict(state)
 
     @property
@@ -215,11 +211,7 @@ class Network:
         return tuple(self._passes().calls.positions)
 
     def depth(self, layer: str) -> int:
-        """Return the index of a layer in `layer_names`; of `output`, the number of layers.
-
-        Raises:
-            UserError: there is no such layer.
-        """
+        """Return the index of a layer in `layer_names`, or their number for `output`; else a UserError."""
         passes = self._passes()
         return [*passes.calls.positions, OUTPUT].index(self._existing(layer, passes))
 
@@ -248,10 +240,7 @@ class Network:
 
     @property
     def cut_names(self) -> tuple[str, ...]:
-        """The layers that are bottlenecks: no path from images to output avoids the layer.
-
-        They are all layers if torch computes no gradients through the module.
-        """
+        """The layers that no path from images to output avoids; all, if torch computes no gradients."""
         return self._passes().calls.bottlenecks()
 
     @property
@@ -260,11 +249,7 @@ class Network:
         return self._passes().calls.output_name
 
     def behind(self, layer: str) -> list[str]:
-        """Return the blocks that are computed from a layer, in order, without the layer itself.
-
-        Raises:
-            UserError: there is no such layer.
-        """
+        """Return the blocks that are computed from a layer, in order; a UserError if there is no such layer."""
         passes = self._passes()
         self._existing(layer, passes)
         return passes.calls.behind(layer, self.block_names)
@@ -311,10 +296,7 @@ class Network:
         return layout_of(n_tokens, n_prefix, image_size, has_cls=has_cls)
 
     def _declared(self, *names: str) -> Any:
-        """Return the value of the first attribute of these names, in the module and its parts.
-
-        None if there is none.
-        """
+        """Return the value of the first attribute of these names in the module; None without it."""
         for part in self._modules:
             for name in names:
                 value = getattr(part, name, None)
@@ -350,8 +332,7 @@ class Network:
     def _shapes_of_values(
         self, names: Sequence[str], image_shape: Sequence[int]
     ) -> dict[str, tuple[int, ...]]:
-        """Return the shape that the module gives each layer; arguments as for
-        `activation_shapes`."""
+        """Return the shapes that the module gives; arguments as for `activation_shapes`."""
         self._see(image_shape)
         passes = self._passes_of(tuple(image_shape))
         calls = passes.calls
@@ -445,11 +426,7 @@ class Network:
         return view
 
     def keeping(self, max_bytes: int) -> "Network":
-        """Return a view on this module that keeps the activations of images that pass again.
-
-        Args:
-            max_bytes: memory for them, unless this view keeps some already.
-        """
+        """Return a view that keeps activations of images that pass again, in `max_bytes` of memory."""
         view = self._view()
         view.kept = self.kept or KeptActivations(max_bytes)
         return view
@@ -462,10 +439,7 @@ class Network:
         return view
 
     def _is_channels_last(self, shape: tuple[int, ...]) -> bool | None:
-        """Return whether a shape of three axes is (H, W, C).
-
-        None where neither the module nor the shape tells.
-        """
+        """Return whether a shape of three axes is (H, W, C); None if nothing tells."""
         is_last = getattr(self.module, "channels_last", None)
         if is_last is not None:
             return is_last
@@ -562,11 +536,7 @@ class Network:
         )
 
     def _existing(self, name: str, passes: Passes) -> str:
-        """Return the name of a layer.
-
-        Raises:
-            UserError: the layer does not exist, is never called, or gives no tensor.
-        """
+        """Return the name of a layer; a UserError if there is none, or it gives no tensor."""
         positions = passes.calls.positions
         if name in positions or name == OUTPUT:
             return name
@@ -586,8 +556,7 @@ class Network:
         raise unknown_name("layer", name, positions, where=where)
 
     def _warn_of_training_mode(self) -> None:
-        """Warn once if the module is in training mode by default, as a new module is, not by
-        choice."""
+        """Warn once if the module is in training mode without being switched to it."""
         if self.module.training and not self._mode_is_chosen:
             self._mode_is_chosen = True
             warn(
@@ -601,13 +570,7 @@ class Network:
             self.image_shape = tuple(image_shape)
 
     def _passes(self) -> Passes:
-        """Return the `Passes` of the module in its current mode.
-
-        Before the first images, images of a usual size are assumed.
-
-        Raises:
-            UserError: the module takes no images of these sizes.
-        """
+        """Return the `Passes` of the module in its current mode, for the first size of images."""
         if self.image_shape:
             return self._passes_of(self.image_shape)
         widths = (module.in_channels for module in self._modules if isinstance(module, nn.Conv2d))
@@ -618,11 +581,7 @@ class Network:
         raise UserError("what images does it take? Say so: Network(module, image_shape=(C, H, W))")
 
     def _passes_of(self, shape: tuple[int, ...]) -> Passes:
-        """Return the `Passes` for images of a shape (C, H, W), which is made at the first call.
-
-        There is one for each shape, type, device and training mode. Where `inputs` have another
-        shape, it gets values of theirs at random.
-        """
+        """Return the `Passes` for a shape (C, H, W), one for each type, device and mode."""
         example = self.example
         modes = (module.training for module in self._modules)
         key = (shape, self.n_classes, example.dtype, example.device, *modes)
@@ -634,7 +593,7 @@ class Network:
         return self._passes_by_mode[key]
 
     def _inputs_of(self, shape: tuple[int, ...]) -> Tensor:
-        """Return three inputs of a shape."""
+        """Return three inputs of a shape; values of `inputs` at random if these have another one."""
         draws = torch.Generator().manual_seed(0)
         if self.inputs is None:
             return torch.rand(3, *shape, generator=draws)

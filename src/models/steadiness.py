@@ -102,10 +102,7 @@ def _some_images(images: ImageSpec) -> Tensor:
 
 
 def _logits(network: Network, batches: Sequence[Tensor], *, seeds: Sequence[int]) -> list[Tensor]:
-    """Return the outputs (B, D) of each batch of images (B, C, H, W) in full precision.
-
-    Each pass begins with the same buffers, and with its own seed.
-    """
+    """Return the outputs (B, D) of each batch in full precision, each with its own seed."""
     like = network.example
     logits = []
     with full_precision(like.device):
@@ -118,11 +115,7 @@ def _logits(network: Network, batches: Sequence[Tensor], *, seeds: Sequence[int]
 
 
 def _differ(first: Tensor, second: Tensor) -> bool:
-    """Return whether the outputs of the kept images differ between two passes.
-
-    Args:
-        first, second: (1 + N_KEPT, D), the companion in front.
-    """
+    """Return whether outputs (1 + N_KEPT, D) of the images behind the companion differ."""
     difference = (first[1:] - second[1:]).square().mean().sqrt()
     deviation = (first - first.mean(0)).square().mean().sqrt()
     size = first.square().mean().sqrt()

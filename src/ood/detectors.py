@@ -22,14 +22,7 @@ BANK_SIZE = 10_000  # samples among which nearest neighbours are found
 
 
 def energy(logits: ArrayLike | Tensor) -> Tensor:
-    """Return the free energy at temperature 1, −logsumexp(logits), (B,); it is low for ID.
-
-    Liu, Wang, Owens and Li 2020, Energy-based Out-of-distribution Detection (arXiv 2010.03759),
-    equation 4.
-
-    Args:
-        logits: (B, n_classes).
-    """
+    """Return the free energy −logsumexp (B,) of logits (B, n_classes), low for ID (Liu et al. 2020, equation 4)."""
     return -torch.logsumexp(at_least_single(logits), dim=-1)
 
 
@@ -64,21 +57,12 @@ class Detector:
         return features
 
     def add(self, activations: ArrayLike | Tensor, labels: ArrayLike | Tensor) -> None:
-        """Take in a batch of training images.
-
-        Args:
-            labels: (B,), from 0 on; -1 means unlabelled.
-        """
+        """Take in a batch of training images with labels (B,), from 0 on; -1: unlabelled."""
         rows = Rows.of(self.features(activations))
         self.moments = self.moments.pooled(rows.moments())
 
     def fit(self) -> None:
-        """Finish the training images.
-
-        Raises:
-            ValueError: the activations are constant, not finite or too few; the layer then has no
-                score.
-        """
+        """Finish the training images; a ValueError if they are constant, not finite or too few."""
 
     def score(self, activations: ArrayLike | Tensor) -> Tensor:
         """Return scores (B,), high for OOD; NaN for activations that are not finite."""
@@ -86,7 +70,7 @@ class Detector:
 
 
 class EnergyDetector(Detector):
-    """The energy of a trained classifier of activations (Liu et al. 2020).
+    """The energy of a trained classifier of activations (Liu et al. 2020, arXiv 2010.03759).
 
     Fine-tuning has made the energy low for ID data and high for OOD data."""
 

@@ -81,10 +81,7 @@ class EvaluationOptions(NamedTuple):
         return progress(data.batches(batch_size, indices=indices), title, n_batches)
 
     def sample(self, n_classes: int) -> Tensor:
-        """Draw the test images that skill is measured on; return their sorted indices, (n,).
-
-        They are at most 2,000, or ten a class if that is more, and the same images in each call.
-        """
+        """Draw test images to measure skill on, always the same: sorted indices, (n,)."""
         n_images = max(N_IMAGES, N_OF_CLASS * n_classes)
         return self.test.permutation(0)[:n_images].sort().values
 
@@ -161,8 +158,7 @@ def make_reference(
 def _fitted(
     network: Network, options: EvaluationOptions
 ) -> tuple[dict[DetectorKey, Detector], list[str]]:
-    """Fit detectors to training images, in one pass; return the detectors, and the reason of
-    each failure."""
+    """Fit detectors in one pass of training images; return them, and the reason of each failure."""
     detectors = _unfitted_detectors(options)
     missing = []
     if detectors:

@@ -152,10 +152,7 @@ def _train_epoch(
     optimizer: Optimizer,
     scheduler: LRScheduler,
 ) -> dict[HeadKey, HeadResult]:
-    """Train for an epoch; return the result of each head over it.
-
-    Only every `CHECK_EVERY`-th step waits for the GPU.
-    """
+    """Train for an epoch; return the result of each head over it."""
     task.train(True)
     sums = torch.zeros(())
     batches = progress(
@@ -207,10 +204,7 @@ def evaluate(task: Task[HeadKey], batches: Batches) -> dict[HeadKey, HeadResult]
 
 
 def _results(sums: Tensor, task: Task[HeadKey]) -> dict[HeadKey, HeadResult]:
-    """Return the results of each head from sums (4, n_heads), see `HeadLosses.sums`.
-
-    Sums of all processes that train together are added up.
-    """
+    """Return the results of each head from sums (4, n_heads), added up over all processes."""
     *totals, n_samples = add_up(sums.clone())
     means = torch.stack(totals) / n_samples  # (3, n_heads)
     results = zip(task.heads, means.T.tolist(), strict=True)

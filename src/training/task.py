@@ -88,14 +88,8 @@ class Classification(Task[str]):
 
 
 def predicted_classes(logits: Tensor) -> Tensor:
-    """Return the class of the largest logit, (…); `NO_CLASS` where the largest is not finite.
-
-    A logit of −∞ may mask a class.
-
-    Args:
-        logits: (…, n_classes).
-    """
-    largest, classes = logits.max(-1)
+    """Return the class of the largest of logits (…, n_classes); `NO_CLASS` if that is not finite."""
+    largest, classes = logits.max(-1)  # a logit of −∞ may mask a class
     return torch.where(largest.isfinite(), classes, NO_CLASS)
 
 
