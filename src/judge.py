@@ -40,7 +40,7 @@ from src.stitching.matching import with_matching
 from src.stitching.objectives import objective_of
 from src.stitching.training import Settings, train_layers, training_settings
 from src.values import MeasuredStitch, Pair, Predictions, has_converged, learning_rates
-from src.verdict import Limits, Stitches, Verdict, flaw_of
+from src.verdict import Limits, Stitches, Verdict, obstacle_of
 from src.verdict import judge as judge_stitches
 
 __all__ = ["JudgedStitch", "Judgement", "judge"]
@@ -548,7 +548,7 @@ def _judged(
                 front_accuracy=stitch.metrics.front_accuracy,
                 end_accuracy=stitch.metrics.end_accuracy,
                 has_converged=has_converged(stitch.losses, form.rates),
-                flaw=flaw_of([stitch.metrics], form.method.name),
+                obstacle=obstacle_of([stitch.metrics], form.method.name),
             )
         )
     verdicts = judge_stitches(to_judge, limits=limits)

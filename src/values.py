@@ -232,7 +232,7 @@ class ComparedLayers(NamedTuple):
     reversed_values: Mapping[str, Similarity] = {}
 
     @property
-    def turned(self) -> "ComparedLayers":
+    def swapped(self) -> "ComparedLayers":
         """The second layer and the first. A measure without a reversed value keeps its value."""
         return ComparedLayers(
             self.layer2,

@@ -1,4 +1,4 @@
-"""Verdicts in words: maps of their signs, counts, flaws with their remedies, and groups of networks.
+"""Verdicts in words: maps of their signs, counts, reasons with their remedies, and groups of networks.
 
 Penalties are in points of accuracy, other quantities in their own unit.
 """
@@ -118,7 +118,7 @@ def report(
         *map(str, map(word_map, mapped)),
         _wrapped([*signs, SKILL, certainty(limits), CAUTION]),
         str(counts(sections)),
-        _wrapped(flaws(rows)),
+        _wrapped(reasons(rows)),
         *map(str, tables_of_groups(groups, tests)),
         _wrapped(lines_on_groups(groups, tests)),
         _wrapped(remarks(rows, limits)),
@@ -211,7 +211,7 @@ def conclusion(rows: Sequence[VerdictRow]) -> str:
     return f"The accuracy of the end network is kept {'; '.join(parts)}."
 
 
-def flaws(rows: Iterable[VerdictRow]) -> list[str]:
+def reasons(rows: Iterable[VerdictRow]) -> list[str]:
     """Return a line for each reason of *accurate only* and *undecided*: how often, by which methods, and
     the remedy, without the numbers of pairs."""
     found: dict[tuple[str, str], Counter[str]] = {}

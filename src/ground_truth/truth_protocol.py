@@ -125,7 +125,7 @@ class PairTest(NamedTuple):
     score: str
     chance: float
     members: NDArray  # (n,): numbers of the networks in the list
-    groups: NDArray  # (n,): networks of a group were made in one way
+    groups: NDArray  # (n,): networks of a group were made alike
     n_labelings: int  # the number of orders of networks that can score differently
     # (similarities (P,), places of measures, places of truths) -> scores; see `ScoreOfPairs`
     of: Callable[[NDArray, NDArray, NDArray], NDArray]

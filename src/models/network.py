@@ -90,7 +90,9 @@ class Network:
             self.image_shape = tuple(inputs.shape[1:])
         self._mode_is_chosen = False  # by a call of train() or eval()
         self._blank = torch.empty(0)  # see `example`
-        self._turned: frozenset[str] = frozenset()  # layers whose axes `channels_first` moves
+        self._channels_last: frozenset[str] = (
+            frozenset()
+        )  # layers whose axes `channels_first` moves
         self._modules = list(module.modules())  # a list, as modules() is too slow for every batch
         _check_views(self._modules)
         self._passes_by_mode: dict[tuple, Passes] = {}  # by shape and mode: `_passes_of`
@@ -324,7 +326,7 @@ class Network:
             UserError: a layer does not exist, or its activation has not the batch as first axis.
         """
         shapes = self._shapes_of_values(names, image_shape)
-        for name in self._turned.intersection(names):
+        for name in self._channels_last.intersection(names):
             height, width, channels = shapes[name]
             shapes[name] = (channels, height, width)
         return shapes
@@ -398,21 +400,23 @@ class Network:
         """
         shapes = self._shapes_of_values(names, image_shape)
 
-        # Layers to turn
-        turned = []
+        # Layers whose axes are to be moved
+        moved = []
         unclear = []
         for name in names:
             if len(shapes[name]) != 3:
                 continue
             is_last = self._is_channels_last(shapes[name])
             if is_last or (is_last is None and channels_last):
-                turned.append(name)
+                moved.append(name)
             elif is_last is None:
                 unclear.append(name)
 
         # Messages
-        if turned:
-            note(f"activations (height, width, channels) are turned at {', '.join(turned)}")
+        if moved:
+            note(
+                f"activations (height, width, channels) become channels first at {', '.join(moved)}"
+            )
         if unclear:
             shape = shape_text(shapes[unclear[0]])
             warn_once(
@@ -422,7 +426,7 @@ class Network:
 
         # The view
         view = self._view()
-        view._turned = self._turned.union(turned)
+        view._channels_last = self._channels_last.union(moved)
         return view
 
     def keeping(self, max_bytes: int) -> "Network":
@@ -515,10 +519,10 @@ class Network:
             self._existing(name, passes)
         if after is not None:
             self._existing(after, passes)
-        if after in self._turned:
+        if after in self._channels_last:
             x = x.movedim(1, -1)  # (B, C, H, W) -> (B, H, W, C)
         values = passes.run(x, names, after, images)
-        for name in self._turned.intersection(names):
+        for name in self._channels_last.intersection(names):
             values[name] = values[name].movedim(-1, 1)  # (B, H, W, C) -> (B, C, H, W)
         return {name: values[name] for name in names}
 
@@ -532,7 +536,7 @@ class Network:
         if self.kept is None or self.unsteadiness == RANDOM:
             return self.activations(images, names)
         return self.kept.activations(
-            self.module, images, names, self.activations, turned=self._turned
+            self.module, images, names, self.activations, turned=self._channels_last
         )
 
     def _existing(self, name: str, passes: Passes) -> str:
