@@ -13,7 +13,7 @@ from src.ground.brief import brief
 from src.models import Network
 from src.ood.detectors import Detector
 from src.ood.floors import FloorKey, n_twins_for
-from src.ood.reference import DetectorKey, Reference, TestBatch
+from src.ood.reference import Reference, TestBatch
 from src.skill.running import Following
 from src.skill.skills import skill_of
 from src.statistics.detection import OODMetrics, auroc_interval, ood_metrics
@@ -144,9 +144,11 @@ class GridScoring:
     def __init__(self, grid: Stitched, reference: Reference):
         self.grid = grid
         self.reference = reference
-        self._detectors = {
-            layer: _detectors_of_layer(reference.detectors, layer) for layer in grid.end_layers
-        }
+        # By layer and score
+        self._detectors: dict[str, dict[str, Detector]] = {layer: {} for layer in grid.end_layers}
+        for key, detector in reference.detectors.items():
+            if key.layer in self._detectors:
+                self._detectors[key.layer][key.score] = detector
         self._kept = {pair: _BatchScores([], {}) for pair in grid.pairs}
         self._following = Following(
             reference.end, grid.end_layers, image_shape=reference.options.test.image_shape
@@ -186,7 +188,10 @@ class GridScoring:
 
     def scores(self) -> dict[Pair, StitchScores]:
         """Return the scores of each pair; the scores of its batches are dropped."""
-        keys = {pair: self._floor_key(pair) for pair in self._kept}
+        keys = {}
+        for pair in self._kept:
+            n_twins = n_twins_for(*self.grid.layers[pair].widths)
+            keys[pair] = FloorKey(pair.end_layer, n_twins)
         floors = self.reference.floors.measured(keys.values())
         scores = {}
         for pair, key in keys.items():
@@ -200,18 +205,6 @@ class GridScoring:
                 skill=skill_of(self._following.products(pair), floors[key], key.n_twins),
             )
         return scores
-
-    def _floor_key(self, pair: Pair) -> FloorKey:
-        """Return the key of the floor of a pair."""
-        layer = self.grid.layers[pair]
-        return FloorKey(pair.end_layer, n_twins_for(*layer.widths))
-
-
-def _detectors_of_layer(
-    detectors: Mapping[DetectorKey, Detector], layer: str
-) -> dict[str, Detector]:
-    """Return the detectors of a layer by score."""
-    return {key.score: detector for key, detector in detectors.items() if key.layer == layer}
 
 
 def detection_of(stitched: np.ndarray, own: np.ndarray, *, is_paired: bool) -> Detection:

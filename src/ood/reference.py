@@ -5,7 +5,7 @@ and the floors of skill. All folders of stitches into the network share it.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -61,24 +61,12 @@ class EvaluationOptions(NamedTuple):
         data: BaseImageSet,
         title: str,
         indices: Tensor | None = None,
-        *,
-        batch_size: int | None = None,
     ) -> Batches:
-        """Yield batches of images and labels, with a progress bar.
-
-        Args:
-            title: the text of the progress bar.
-            indices: the images to take, in this order; default: all images.
-            batch_size: default: `self.batch_size`.
-        """
-        if batch_size is None:
-            batch_size = self.batch_size
+        """Yield batches of all images and labels, or of those at indices, with a progress bar."""
         if indices is None:
-            n_images = len(data)
-        else:
-            n_images = len(indices)
-        n_batches = math.ceil(n_images / batch_size)
-        return progress(data.batches(batch_size, indices=indices), title, n_batches)
+            indices = torch.arange(len(data))
+        n_batches = math.ceil(len(indices) / self.batch_size)
+        return progress(data.batches(self.batch_size, indices=indices), title, n_batches)
 
     def sample(self, n_classes: int) -> Tensor:
         """Draw test images to measure skill on, always the same: sorted indices, (n,)."""
@@ -138,7 +126,10 @@ def make_reference(
     detectors = dict(trained) | fitted
     id_data = options.test if options.id_data is None else options.id_data
     id_scores = score_network(network, detectors, options.batches(id_data, "ID activations"))
-    sanity_scores = _sanity_scores(network, options, detectors)
+    sanity_scores = {}
+    if options.sanity_data is not None:
+        batches = options.batches(options.sanity_data, "sanity-check activations")
+        sanity_scores = score_network(network, detectors, batches)
     checks = {key: ood_metrics(id_scores[key], scores) for key, scores in sanity_scores.items()}
     (n_classes,) = network.output_shape
     sampled = options.sample(n_classes)
@@ -190,38 +181,19 @@ def _unfitted_detectors(options: EvaluationOptions) -> dict[DetectorKey, Detecto
     return detectors
 
 
-def _sanity_scores(
-    network: Network, options: EvaluationOptions, detectors: Mapping[DetectorKey, Detector]
-) -> dict[DetectorKey, np.ndarray]:
-    """Return the scores (M,) of the sanity-check data by detector; {} without such data."""
-    if options.sanity_data is None:
-        return {}
-    batches = options.batches(options.sanity_data, "sanity-check activations")
-    return score_network(network, detectors, batches)
-
-
 def score_network(
     network: Network, detectors: Mapping[DetectorKey, Detector], batches: Batches
 ) -> dict[DetectorKey, np.ndarray]:
     """Score a network's own activations in one pass; return scores (N,) by detector."""
     if not detectors:
         return {}
-    layers = _distinct(key.layer for key in detectors)
+    layers = list(dict.fromkeys(key.layer for key in detectors))
     scores: dict[DetectorKey, list[Tensor]] = {key: [] for key in detectors}
     for images, _ in batches:
         activations = network.kept_activations(images, layers)
-        _add_scores(scores, detectors, activations)
-    return _concatenated(scores)
-
-
-def _add_scores(
-    scores: Mapping[DetectorKey, list[Tensor]],
-    detectors: Mapping[DetectorKey, Detector],
-    activations: Mapping[str, Tensor],
-) -> None:
-    """Append the scores (B,) of a batch to the list of each detector."""
-    for key, detector in detectors.items():
-        scores[key].append(detector.score(activations[key.layer]))
+        for key, detector in detectors.items():
+            scores[key].append(detector.score(activations[key.layer]))
+    return {key: torch.cat(parts).cpu().numpy() for key, parts in scores.items()}
 
 
 def _by_score(values: Mapping[DetectorKey, Value]) -> ByScore[Value]:
@@ -230,13 +202,3 @@ def _by_score(values: Mapping[DetectorKey, Value]) -> ByScore[Value]:
     for key, value in values.items():
         by_score.setdefault(key.score, {})[key.layer] = value
     return by_score
-
-
-def _concatenated(scores: Mapping[DetectorKey, list[Tensor]]) -> dict[DetectorKey, np.ndarray]:
-    """Concatenate the scores of all batches, (N,) by detector."""
-    return {key: torch.cat(parts).cpu().numpy() for key, parts in scores.items()}
-
-
-def _distinct(names: Iterable[str]) -> list[str]:
-    """Return the distinct names in their order."""
-    return list(dict.fromkeys(names))
