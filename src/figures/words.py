@@ -13,7 +13,7 @@ from typing import NamedTuple
 from src.choices import WITH_POSITIONS, on_lost_positions
 from src.figures.sections import Section, parts_of, sections_of
 from src.figures.shown import SHARE
-from src.ground.console import listed, padded, points, result, table, width_of
+from src.ground.console import aligned, listed, points, result, table
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
 from src.results.between_groups import GroupTest
@@ -59,16 +59,7 @@ class Table(NamedTuple):
 
     def __str__(self) -> str:
         """Return the title above the columns; all but the first are flush right."""
-        texts = [self.header, *self.lines]
-        first, *widths = [max(map(width_of, column)) for column in zip(*texts, strict=True)]
-        lines = [self.title]
-        for label, *cells in texts:
-            aligned = [
-                padded(cell, width, to_right=True)
-                for cell, width in zip(cells, widths, strict=True)
-            ]
-            lines.append("  ".join([padded(label, first), *aligned]).rstrip())
-        return "\n".join(lines)
+        return f"{self.title}\n{aligned([self.header, *self.lines], to_right=True)}"
 
 
 def heading(name: str) -> str:
