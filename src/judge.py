@@ -48,7 +48,6 @@ __all__ = ["JudgedStitch", "Judgement", "judge"]
 FORMS = ("pinv", "covariance")
 MOST_MATCHED = 10_000  # training images of an iterable, unless a caller asks for more
 MOST_KEPT = 2**30  # bytes of these images
-N_COMPARED = 16  # images of train and of test
 MOST_MISSING = 0.1  # share of the classes that the first training images may lack
 BATCH_SIZE = 256  # of image sets; an iterable has its own batches
 
@@ -165,7 +164,6 @@ class _Images(NamedTuple):
     epochs: BaseImageSet | IteratedEpochs  # all training images
     test: BaseImageSet
     n_matched: int | None  # None: as many as each pair needs
-    fingerprints: dict[str, str]  # of image sets, by option
 
 
 class _Networks(NamedTuple):
@@ -311,7 +309,7 @@ def _images(
             f"train gives images of {shape_text(train_set.image_shape)}, and test of "
             f"{shape_text(test_set.image_shape)}; give images of one shape"
         )
-    if _are_the_same(train_set, test_set):
+    if train_set.fingerprint == test_set.fingerprint:
         warn("train and test give the same images; test on others, as maps fit the images of train")
     if len(train_set) == at_most:
         _check_classes(train_set.labels, test_set.labels)
@@ -326,30 +324,7 @@ def _images(
     epochs: BaseImageSet | IteratedEpochs = train_set
     if not isinstance(train, BaseImageSet):
         epochs = IteratedEpochs(train, name="train", like=like)
-    fingerprints = {}
-    for name, images, image_set in (("train", train, train_set), ("test", test, test_set)):
-        fingerprint = _fingerprint(image_set)
-        if isinstance(images, BaseImageSet):
-            fingerprint = images.fingerprint
-        fingerprints[f"{name}_images_sha256"] = fingerprint
-    return _Images(train_set, epochs, test_set, n_matched, fingerprints)
-
-
-def _are_the_same(train: BaseImageSet, test: BaseImageSet) -> bool:
-    """Return whether two sets have equal labels and begin with equal images."""
-    if not torch.equal(train.labels.cpu(), test.labels.cpu()):
-        return False
-    first = torch.arange(min(len(train), N_COMPARED))
-    (images, _), *_ = train.batches(N_COMPARED, indices=first)
-    (images_of_test, _), *_ = test.batches(N_COMPARED, indices=first)
-    return torch.equal(images, images_of_test)
-
-
-def _fingerprint(images: BaseImageSet) -> str:
-    """Return the SHA-256 of the labels and the first images of an iterable."""
-    first = torch.arange(min(len(images), N_COMPARED))
-    (values, _), *_ = images.batches(N_COMPARED, indices=first)
-    return content_of_state({"labels": images.labels.cpu(), "images": values.cpu()})
+    return _Images(train_set, epochs, test_set, n_matched)
 
 
 def _image_set(
@@ -598,7 +573,8 @@ def _record(
     if gpu is None:  # the CPU
         gpu = -1
     options: dict[str, Any] = {
-        **images.fingerprints,
+        "train_images_sha256": images.train.fingerprint,
+        "test_images_sha256": images.test.fingerprint,
         "gpu": gpu,
         "stitching_type": AUTO,
         "n_pinv_init_samples": images.n_matched or AUTO,

@@ -4,6 +4,7 @@ Labels are kept, and the images as well if they are few. Otherwise each pass goe
 anew, and ends at the last image that it needs.
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from operator import length_hint
 
@@ -14,7 +15,9 @@ from src.datasets.base import UNLABELLED, BaseImageSet, Pass
 from src.datasets.inputs import N_LOOKED_AT, examples
 from src.ground.errors import UserError
 from src.ground.runtime import as_inputs
+from src.ground.tensors import content_of_state
 
+N_OF_FINGERPRINT = 16  # images, the first ones
 EXPECTED = "batches of (images, labels) that can be passed over again: a DataLoader, or a list"
 
 
@@ -99,6 +102,13 @@ class IteratedImages(BaseImageSet):
         if in_one_order:
             self._prints = torch.cat(prints)[:at_most]
         self._like = like
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """The SHA-256 of the labels and of the first images."""
+        first = torch.arange(min(len(self), N_OF_FINGERPRINT))
+        (images, _), *_ = self.batches(N_OF_FINGERPRINT, indices=first)
+        return content_of_state({"labels": self.labels.cpu(), "images": images.cpu()})
 
     def _make(self, plan: Pass) -> Iterator[Tensor]:
         if (plan.indices.diff() > 0).all():

@@ -10,7 +10,7 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -64,19 +64,6 @@ def absolute(name: str, folder: Path = Path()) -> str:
     if not is_user_code(name) or not is_file(place):
         return name
     return f"{(folder / Path(place).expanduser()).absolute()}:{function}"
-
-
-def codes_of_options(options: Mapping[str, object]) -> dict[str, list[str]]:
-    """Return the names of user code in the values of options, for each option that has any.
-
-    Args:
-        options: texts or lists of texts, by the name of the option.
-    """
-    codes = {}
-    for option, value in options.items():
-        texts = value if isinstance(value, list) else [value]
-        codes[option] = code_in(texts)
-    return {option: names for option, names in codes.items() if names}
 
 
 def code_in(texts: Iterable[object]) -> list[str]:

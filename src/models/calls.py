@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -122,12 +122,6 @@ class Calls:
         equal_to_output = (name for name in names if self.positions[name] == output_position)
         self.output_name = next(equal_to_output, OUTPUT)
 
-    def put_time_first(self, layers: Iterable[str]) -> None:
-        """Move layers from `shapes` to `time_first`."""
-        for layer in layers:
-            del self.shapes[layer]
-            self.time_first.add(layer)
-
     def depends(self, layer: str, source: str) -> bool:
         """Return whether the value of `layer` is computed from the value of `source`, or equals it.
 
@@ -150,10 +144,6 @@ class Calls:
             return False
         return 0 not in self._computed_from(target, stop=self._numbers[layer])
 
-    def bottlenecks(self) -> tuple[str, ...]:
-        """Return the layers that are bottlenecks of the output, in order."""
-        return tuple(name for name in self.positions if self.is_bottleneck(name))
-
     def behind(self, layer: str, names: Sequence[str]) -> list[str]:
         """Return the layers of `names` that are computed from `layer` and have a different value.
 
@@ -164,11 +154,6 @@ class Calls:
         called = [name for name in names if name in self.positions]
         computed = [name for name in called if self.depends(name, layer)]
         return [name for name in computed if self.positions[name] != position]
-
-    @property
-    def token_counts(self) -> set[int]:
-        """The numbers of tokens T of all layers with tokens (T, D)."""
-        return {shape[0] for shape in self.shapes.values() if len(shape) == 2}
 
     def is_sequence(self, layer: str) -> bool:
         """Return whether tokens (T, D) of a layer are steps of a recurrent layer, or follow such a layer."""
@@ -237,8 +222,10 @@ def calls_in(module: nn.Module, images: Tensor) -> Calls:
     unclear = [name for name in calls.positions if calls.shapes.get(name, ())[:-1] == (2,)]
     if unclear:
         of_three = _observed(module, images, with_gradients=False).snapshots
-        lengths = {name: len(of_three[calls.module_of[name]].first) for name in unclear}
-        calls.put_time_first(name for name in unclear if lengths[name] != len(images))
+        for name in unclear:
+            if len(of_three[calls.module_of[name]].first) != len(images):
+                del calls.shapes[name]
+                calls.time_first.add(name)
     return calls
 
 

@@ -243,7 +243,8 @@ class Network:
     @property
     def cut_names(self) -> tuple[str, ...]:
         """The layers that no path from images to output avoids; all, if torch computes no gradients."""
-        return self._passes().calls.bottlenecks()
+        calls = self._passes().calls
+        return tuple(name for name in calls.positions if calls.is_bottleneck(name))
 
     @property
     def output_name(self) -> str:
@@ -292,7 +293,8 @@ class Network:
             return guess
         if n_prefix is None:
             n_prefix = passes.n_prefix_tokens
-        if n_tokens <= n_prefix or n_tokens + n_prefix in calls.token_counts:
+        token_counts = {shape[0] for shape in calls.shapes.values() if len(shape) == 2}
+        if n_tokens <= n_prefix or n_tokens + n_prefix in token_counts:
             n_prefix = 0
         has_cls = self._declared("has_class_token") is not False
         return layout_of(n_tokens, n_prefix, image_size, has_cls=has_cls)
