@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.ground.brief import brief
 from src.ground.console import decimals
 
 Rank = int | None  # None: the full rank
@@ -110,9 +109,6 @@ class Predictions(NamedTuple):
     front: np.ndarray
     end: np.ndarray
     labels: np.ndarray
-
-    def __repr__(self) -> str:
-        return brief(self)
 
 
 @dataclass(frozen=True, kw_only=True)

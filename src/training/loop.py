@@ -59,14 +59,6 @@ class Epochs(Protocol):
     ) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
-class _Stateful(Protocol):
-    """A part of a training that can be saved: a module, the optimiser, the scheduler."""
-
-    def state_dict(self) -> Mapping[str, object]: ...
-
-    def load_state_dict(self, state_dict: Any, /) -> Any: ...
-
-
 def train(
     task: Task[HeadKey],
     train_set: Epochs,
@@ -90,7 +82,7 @@ def train(
     Raises:
         UserError: a loss is NaN or infinite, or there is nothing to train.
     """
-    parameters = _parameters(task)
+    parameters = [parameter for head in task.heads.values() for parameter in head.parameters()]
     if not any(parameter.requires_grad for parameter in parameters):
         raise UserError(
             f"{task.title(next(iter(task.heads)))} has no parameters to train; give a network with some, and leave "
@@ -98,7 +90,7 @@ def train(
         )
     optimizer = _optimizer(parameters, settings)
     scheduler = _scheduler(optimizer, settings)
-    parts: list[_Stateful] = [*task.modules, optimizer, scheduler]
+    parts: list[Any] = [*task.modules, optimizer, scheduler]
     history: History[HeadKey] = []
 
     # Go on from a state
@@ -120,12 +112,7 @@ def train(
         yield history, _state_of(parts, history)
 
 
-def _parameters(task: Task) -> list[nn.Parameter]:
-    """List the parameters of all heads."""
-    return [parameter for head in task.heads.values() for parameter in head.parameters()]
-
-
-def _state_of(parts: Sequence[_Stateful], history: History[HeadKey]) -> State:
+def _state_of(parts: Sequence[Any], history: History[HeadKey]) -> State:
     """Return the state of a training."""
     numbers = [list(logs.values()) for logs in history]
     return {
