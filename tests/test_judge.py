@@ -376,7 +376,7 @@ def test_an_iterable_gives_any_images_in_any_order():
 
 def test_a_judgement_can_be_copied(judged):
     copied = pickle.loads(pickle.dumps(judged))
-    assert copied == judged and copied.limits == judged.limits
+    assert copied == judged and copied.record.limits == judged.record.limits
 
 
 class Flipping(list):

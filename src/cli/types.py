@@ -3,7 +3,7 @@
 import argparse
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 from src.choices.models import MODEL_NAMES
 from src.ground.errors import unknown_name
@@ -157,22 +157,9 @@ figure_file = output_file(".png", ".pdf")
 html_file = output_file(".html")
 
 
-class Described(Protocol):
-    """A row of a table of choices."""
-
-    @property
-    def description(self) -> str:
-        """The help text of the choice."""
-
-
-def described(choices: Mapping[str, str] | Mapping[str, Described]) -> str:
-    """Return choices with their descriptions as a help text.
-
-    Args:
-        choices: descriptions by name, or rows of a table.
-    """
+def described(choices: Mapping[str, Any]) -> str:
+    """Return choices, which are descriptions or rows of a table that have one, as a help text."""
     texts = []
     for name, choice in choices.items():
-        description = choice if isinstance(choice, str) else choice.description
-        texts.append(f"{name}: {description}")
+        texts.append(f"{name}: {getattr(choice, 'description', choice)}")
     return "; ".join(texts)

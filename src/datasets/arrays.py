@@ -29,7 +29,7 @@ RANDOM_IMAGES_SOURCE = f"https://people.eecs.berkeley.edu/~hendrycks/{RANDOM_IMA
 CIFAR5M_SOURCE = "https://github.com/preetum/cifar5m"
 N_PARTS = 6
 N_CLASSES_OF_CIFAR5M = 10
-IMAGES_AT_ONCE = 1000  # that are looked at
+N_LOOKED_AT = 1000  # images
 SHAPE = (32, 32, 3)  # (H, W, C) of CIFAR-5M and the 300K Random Images
 REMEDY = (
     "save it with numpy.savez: x_train and x_test images uint8 (N, H, W, C) or (N, H, W), tokens (N, T) that are "
@@ -131,7 +131,8 @@ def read_file(source: str, root: Path, train: bool) -> Arrays:
         labels = torch.from_numpy(numbers)
     if array.ndim == 2:
         return _as_tensor(array, path), labels
-    _warn_of_binary_levels(source, array)
+    if array[:N_LOOKED_AT].max() <= 1:
+        warn_of_binary_levels(source)
     if array.ndim == 3:
         array = array[..., None]  # (N, H, W) -> (N, H, W, 1), still mapped
     return MappedImages([array]), labels
@@ -175,7 +176,7 @@ def describe(path: Path) -> ImageSpec:
         _warn_of_missing_labels(path, test_labels, n_classes, kind="test")
     if train_inputs.ndim == 2:
         _check_kinds(path, train_inputs, test_inputs)
-        first = _as_tensor(train_inputs[:IMAGES_AT_ONCE], path)
+        first = _as_tensor(train_inputs[:N_LOOKED_AT], path)
         return ImageSpec(n_classes, train_inputs.shape[1:], classes=classes, inputs=examples(first))
     image_shape = _image_shape(path, train_inputs.shape[1:])
     normalisation = _read_normalisation(path, n_channels=image_shape[0])
@@ -248,14 +249,6 @@ def _read_normalisation(path: Path, *, n_channels: int) -> Normalisation | None:
         mean = np.atleast_1d(arrays["mean"]).astype(float)
         std = np.atleast_1d(arrays["std"]).astype(float)
         return make_normalisation(mean.tolist(), std.tolist(), n_channels=n_channels)
-
-
-def _warn_of_binary_levels(source: str, images: np.ndarray) -> None:
-    """Warn if all levels of images are 0 or 1."""
-    for first in range(0, len(images), IMAGES_AT_ONCE):
-        if images[first : first + IMAGES_AT_ONCE].max() > 1:
-            return
-    warn_of_binary_levels(source)
 
 
 def warn_of_binary_levels(source: str) -> None:

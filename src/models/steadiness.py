@@ -44,9 +44,7 @@ def unsteadiness_of(network: Network, images: ImageSpec) -> str:
     Args:
         images: that the network takes.
     """
-    batch = network.inputs
-    if batch is None:
-        batch = _some_images(images)
+    batch = _inputs_of(network, images)
     black = batch.clone()
     black[0] = batch.amin()
     bright = batch.clone()
@@ -74,10 +72,7 @@ def warn_of_probabilities(network: Network, images: ImageSpec, *, title: str) ->
         images: that the network takes.
         title: of the network, for the message.
     """
-    batch = network.inputs
-    if batch is None:
-        batch = _some_images(images)
-    (outputs,) = _logits(network, [batch], seeds=[0])
+    (outputs,) = _logits(network, [_inputs_of(network, images)], seeds=[0])
     sums = outputs.sum(1)
     if (outputs >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=SUM_IN_BF16):
         warn_once(
@@ -86,8 +81,10 @@ def warn_of_probabilities(network: Network, images: ImageSpec, *, title: str) ->
         )
 
 
-def _some_images(images: ImageSpec) -> Tensor:
-    """Make images (1 + N_KEPT, C, H, W), a companion in front: coarse patterns with noise."""
+def _inputs_of(network: Network, images: ImageSpec) -> Tensor:
+    """Return `inputs`, or images (1 + N_KEPT, C, H, W) of coarse patterns and noise; a companion is in front."""
+    if network.inputs is not None:
+        return network.inputs
     channels, height, width = images.shape
     draws = generator(0)
     coarse = torch.rand(1 + N_KEPT, channels, 3, 3, generator=draws)

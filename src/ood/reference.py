@@ -68,26 +68,6 @@ class EvaluationOptions(NamedTuple):
         n_batches = math.ceil(len(indices) / self.batch_size)
         return progress(data.batches(self.batch_size, indices=indices), title, n_batches)
 
-    def sample(self, n_classes: int) -> Tensor:
-        """Draw test images to measure skill on, always the same: sorted indices, (n,)."""
-        n_images = max(N_IMAGES, N_OF_CLASS * n_classes)
-        return self.test.permutation(0)[:n_images].sort().values
-
-    def test_batches(self, title: str, sampled: Tensor) -> Iterator[TestBatch]:
-        """Yield the test images in batches, with a progress bar.
-
-        Args:
-            title: the text of the progress bar.
-            sampled: indices of the sampled images, (n,), rising.
-        """
-        sampled_on_device = sampled.to(self.test.device)  # once: a copy to a GPU waits
-        first = 0
-        for images, labels in self.batches(self.test, title):
-            ends = torch.tensor([first, first + len(images)])
-            of_sample = slice(*torch.searchsorted(sampled, ends).tolist())
-            yield TestBatch(images, labels, sampled_on_device[of_sample] - first)
-            first += len(images)
-
 
 class Reference(NamedTuple):
     """Detectors, their scores of the end network's own activations, and the floors of skill."""
@@ -105,7 +85,14 @@ class Reference(NamedTuple):
 
     def test_batches(self) -> Iterator[TestBatch]:
         """Yield the test images in batches, with a progress bar."""
-        return self.options.test_batches("stitched activations", self.sampled)
+        test = self.options.test
+        sampled = self.sampled.to(test.device)  # once: a copy to a GPU waits
+        first = 0
+        for images, labels in self.options.batches(test, "stitched activations"):
+            ends = torch.tensor([first, first + len(images)])
+            of_sample = slice(*torch.searchsorted(self.sampled, ends).tolist())
+            yield TestBatch(images, labels, sampled[of_sample] - first)
+            first += len(images)
 
 
 @torch.no_grad()
@@ -132,7 +119,8 @@ def make_reference(
         sanity_scores = score_network(network, detectors, batches)
     checks = {key: ood_metrics(id_scores[key], scores) for key, scores in sanity_scores.items()}
     (n_classes,) = network.output_shape
-    sampled = options.sample(n_classes)
+    n_sampled = max(N_IMAGES, N_OF_CLASS * n_classes)
+    sampled = options.test.permutation(0)[:n_sampled].sort().values
     return Reference(
         options=options,
         end=network,
