@@ -49,7 +49,7 @@ def free_memory(device: torch.device | str = "cpu") -> int:
 
 def _left_by_limits() -> list[int]:
     """Return the memory that each limit of a control group on this process leaves, in bytes."""
-    left = []
+    margins = []
     for group in _control_groups():
         for limit_file, used_file, prefix in MEMORY_FILES:
             with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
@@ -59,8 +59,8 @@ def _left_by_limits() -> list[int]:
                 of_files = [
                     fields.get(f"{prefix}{name}_file", 0) for name in ("active", "inactive")
                 ]
-                left.append(limit - used + sum(map(int, of_files)))
-    return left
+                margins.append(limit - used + sum(map(int, of_files)))
+    return margins
 
 
 def _control_groups() -> Iterator[Path]:

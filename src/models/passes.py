@@ -336,9 +336,9 @@ class Passes:
         if image_size_of(images):
             smaller = functional.interpolate(images, scale_factor=0.5)
             larger = functional.interpolate(images, scale_factor=2)
-        for other in (smaller, larger, images):  # the module may refuse a size
+        for resized in (smaller, larger, images):  # the module may refuse a size
             with contextlib.suppress(Exception), steady(self.module, self.inputs):
-                self.module(other)
+                self.module(resized)
                 return
 
 
