@@ -109,28 +109,28 @@ def network(text: str) -> str:
     return absolute(text)
 
 
-def name_or_code(kind: str, names: Collection[str]) -> Callable[[str], str]:
+def name_or_code(noun: str, names: Collection[str]) -> Callable[[str], str]:
     """Return the type of an option that takes one of `names`, or the name of user code.
 
     The path of a user's file becomes absolute.
 
     Args:
-        kind: what the option names, for the error.
+        noun: for what the option names, for the error.
     """
 
     def parse(text: str) -> str:
         if text in names:
             return text
         if not is_user_code(text):
-            raise argparse.ArgumentTypeError(str(unknown_name(kind, text, [*names, CODE])))
+            raise argparse.ArgumentTypeError(str(unknown_name(noun, text, [*names, CODE])))
         return absolute(text)
 
     return parse
 
 
-def names_or_code(kind: str, names: Collection[str]) -> Callable[[str], list[str]]:
+def names_or_code(noun: str, names: Collection[str]) -> Callable[[str], list[str]]:
     """Return the type of an option that takes names as `name_or_code` does, separated by commas."""
-    parse = name_or_code(kind, names)
+    parse = name_or_code(noun, names)
 
     def read(text: str) -> list[str]:
         names_given = filter(None, map(str.strip, text.split(",")))

@@ -172,10 +172,10 @@ def describe(path: Path) -> ImageSpec:
     n_classes = 0
     if train_labels is not None and test_labels is not None:
         n_classes = len(classes) or 1 + max(int(train_labels.max()), int(test_labels.max()))
-        _warn_of_missing_labels(path, train_labels, n_classes, kind="training")
-        _warn_of_missing_labels(path, test_labels, n_classes, kind="test")
+        _warn_of_missing_labels(path, train_labels, n_classes, split="training")
+        _warn_of_missing_labels(path, test_labels, n_classes, split="test")
     if train_inputs.ndim == 2:
-        _check_kinds(path, train_inputs, test_inputs)
+        _check_numbers(path, train_inputs, test_inputs)
         first = _as_tensor(train_inputs[:N_LOOKED_AT], path)
         return ImageSpec(n_classes, train_inputs.shape[1:], classes=classes, inputs=examples(first))
     image_shape = _image_shape(path, train_inputs.shape[1:])
@@ -188,7 +188,7 @@ def describe(path: Path) -> ImageSpec:
     return ImageSpec(n_classes, image_shape, normalisation, classes)
 
 
-def _check_kinds(path: Path, train_inputs: np.ndarray, test_inputs: np.ndarray) -> None:
+def _check_numbers(path: Path, train_inputs: np.ndarray, test_inputs: np.ndarray) -> None:
     """Raise a UserError unless both splits are tokens, or both vectors, without a normalisation."""
     are_tokens = train_inputs.dtype.kind in "iu"
     if are_tokens != (test_inputs.dtype.kind in "iu"):
@@ -202,8 +202,8 @@ def _check_kinds(path: Path, train_inputs: np.ndarray, test_inputs: np.ndarray) 
                 f"{path}: mean and std are of images, and networks get tokens and vectors as they are; leave "
                 "them out"
             )
-    kind = "tokens" if are_tokens else "vectors"
-    note_once(f"{path}: inputs are {kind} of {train_inputs.shape[1]} numbers, given as they are")
+    noun = "tokens" if are_tokens else "vectors"
+    note_once(f"{path}: inputs are {noun} of {train_inputs.shape[1]} numbers, given as they are")
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:
@@ -223,13 +223,13 @@ def _read_classes(path: Path) -> tuple[str, ...]:
     return classes
 
 
-def _warn_of_missing_labels(path: Path, labels: np.ndarray, n_classes: int, *, kind: str) -> None:
+def _warn_of_missing_labels(path: Path, labels: np.ndarray, n_classes: int, *, split: str) -> None:
     """Warn if no image of a split has one of the labels 0..n_classes-1."""
     missing = np.setdiff1d(np.arange(n_classes), labels)
     if len(missing):
         warn_once(
-            f"{path}: no {kind} image has label {missing[0]}; labels count from 0, so there are "
-            f"{n_classes} classes, {len(missing)} of them without a {kind} image"
+            f"{path}: no {split} image has label {missing[0]}; labels count from 0, so there are "
+            f"{n_classes} classes, {len(missing)} of them without a {split} image"
         )
 
 

@@ -77,12 +77,12 @@ def code_in(texts: Iterable[object]) -> list[str]:
     return list(dict.fromkeys(map(absolute, codes)))
 
 
-def by_title(names: Iterable[str], *, taken: Collection[str], kind: str) -> dict[str, str]:
+def by_title(names: Iterable[str], *, taken: Collection[str], noun: str) -> dict[str, str]:
     """Return names by the titles that tables show.
 
     Args:
         taken: names of the suite itself.
-        kind: what they name, for the error.
+        noun: for what they name, for the error.
     Raises:
         UserError: a function has a name of the suite, or two functions have one name.
     """
@@ -91,7 +91,7 @@ def by_title(names: Iterable[str], *, taken: Collection[str], kind: str) -> dict
         title = title_of(name)
         if title != name and title in taken:
             raise UserError(
-                f"{name}: {title} is the name of a {kind} of the suite; rename the function"
+                f"{name}: {title} is the name of a {noun} of the suite; rename the function"
             )
         if title in titles:
             raise UserError(f"{titles[title]} and {name} have one name; rename one function")

@@ -140,9 +140,9 @@ def _has_parameters(module: nn.Module) -> bool:
     return any(True for _ in module.parameters())
 
 
-def _is_of_torch(module: nn.Module, kind: str) -> bool:
+def _is_of_torch(module: nn.Module, library: str) -> bool:
     """Return whether the class of a module derives from one in torch.nn.modules.activation or .pooling."""
-    return any(base.__module__ == f"torch.nn.modules.{kind}" for base in type(module).__mro__)
+    return any(base.__module__ == f"torch.nn.modules.{library}" for base in type(module).__mro__)
 
 
 def _is_step(module: nn.Module) -> bool:

@@ -87,10 +87,12 @@ class RepresentationClassification(Classification):
             # In channels_last, the gradients of BatchNorm are imprecise on a CPU
             activations = activations.contiguous()
         logits = self.head(activations)
-        group = classification_losses(logits[None], labels)
+        head_losses = classification_losses(logits[None], labels)
         if training and self.penalty is not None:
-            group = group._replace(losses=group.losses + self.penalty(logits, labels))
-        yield group
+            head_losses = head_losses._replace(
+                losses=head_losses.losses + self.penalty(logits, labels)
+            )
+        yield head_losses
 
 
 def fresh_classifier(

@@ -150,11 +150,11 @@ def _train_epoch(
     for step, (images, labels) in enumerate(batches, start=1):
         # Gradients
         optimizer.zero_grad(set_to_none=True)
-        sums_of_groups = []
-        for group in task.losses(images, labels, training=True):
-            group.losses.sum().backward()
-            sums_of_groups.append(group.sums())
-        sums = sums + torch.cat(sums_of_groups, dim=1)
+        sums_of_batch = []
+        for head_losses in task.losses(images, labels, training=True):
+            head_losses.losses.sum().backward()
+            sums_of_batch.append(head_losses.sums())
+        sums = sums + torch.cat(sums_of_batch, dim=1)
 
         # Update
         if settings.grad_clip is not None:
@@ -181,8 +181,8 @@ def evaluate(task: Task[HeadKey], batches: Batches) -> dict[HeadKey, HeadResult]
     task.train(False)
     sums = torch.zeros(())
     for images, labels in batches:
-        groups = task.losses(images, labels, training=False)
-        sums = sums + torch.cat([group.sums() for group in groups], dim=1)
+        losses_of_batch = task.losses(images, labels, training=False)
+        sums = sums + torch.cat([head_losses.sums() for head_losses in losses_of_batch], dim=1)
     results = _results(sums, task)
     for key, result in results.items():
         if math.isnan(result.accuracy):

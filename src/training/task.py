@@ -55,10 +55,10 @@ class Task(Generic[HeadKey]):
             module.train(mode)
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
-        """Yield the losses of all heads on a batch, a group of heads at a time.
+        """Yield the losses of all heads on a batch, of some heads at a time.
 
-        The caller computes the gradients of a group before it asks for the next group: then the
-        memory of only one group is needed at a time.
+        The caller computes the gradients of some heads before it asks for the next: then only their
+        memory is needed at a time.
 
         Args:
             images: (B, C, H, W).
