@@ -119,7 +119,8 @@ def judge(
     """
     chosen = _chosen(form or forms, {"seed": seed, **training})
     _check_options(n_matched, limits, names)
-    like = _example(front, end)
+    front, end = _views(front, end)
+    like = end.example
     images = _images(train, test, like, chosen, n_matched=n_matched)
     with full_precision(like.device):
         networks = _networks(front, end, images.test, _of_both(layers))
@@ -223,9 +224,9 @@ def _check_options(n_matched: int | None, limits: Limits, names: Sequence[str]) 
         raise UserError(f"names is {names!r}; give a name for each network, (front, end)")
 
 
-def _example(front: nn.Module | Network, end: nn.Module | Network) -> Tensor:
-    """Return a tensor of the type and on the device of both networks; a UserError if they differ."""
-    examples = []
+def _views(front: nn.Module | Network, end: nn.Module | Network) -> tuple[Network, Network]:
+    """Return a new view on each network, or one on both; a UserError if they cannot be judged."""
+    views = []
     for side, network in (("front", front), ("end", end)):
         if not isinstance(network, (nn.Module, Network)):
             raise UserError(
@@ -237,21 +238,19 @@ def _example(front: nn.Module | Network, end: nn.Module | Network) -> Tensor:
                 f"the {side} network is in training mode, where it is another function in each batch; "
                 f"call {side}.eval() before"
             )
-        examples.append(_as_network(network).example)
-    of_front, of_end = examples
+        if isinstance(network, Network):
+            views.append(copy.copy(network))
+        else:
+            views.append(Network(network))
+    of_front, of_end = [view.example for view in views]
     if (of_front.dtype, of_front.device) != (of_end.dtype, of_end.device):
         raise UserError(
             f"the front network is {of_front.dtype} on {of_front.device}, and the end network {of_end.dtype} on "
             f"{of_end.device}; move both to one type and device, such as front.to(torch.float32)"
         )
-    return of_end
-
-
-def _as_network(network: nn.Module | Network) -> Network:
-    """Return a view on a module; a view is returned unchanged."""
-    if isinstance(network, Network):
-        return network
-    return Network(network)
+    if views[0].module is views[1].module:
+        return views[1], views[1]
+    return views[0], views[1]
 
 
 def _check_classes(train: Tensor, test: Tensor) -> None:
@@ -340,43 +339,31 @@ def _image_set(
 
 
 def _networks(
-    front: nn.Module | Network,
-    end: nn.Module | Network,
-    test: BaseImageSet,
-    layers: tuple[str, str],
+    front: Network, end: Network, test: BaseImageSet, layers: tuple[str, str]
 ) -> _Networks:
-    """Return views on both networks that give the named layers; one view if they are one module."""
-    end_view = _view(end, test, None)
-    end_view.n_classes = _n_classes(end_view, test)
-    views = {"end": end_view}
-    if _as_network(front).module is not _as_network(end).module:
-        views["front"] = _view(front, test, end_view.n_classes)
-    front_view = views.get("front", end_view)
-    _check_front(front_view, end_view.n_classes)
-    spec = test.spec._replace(n_classes=end_view.n_classes)
-    for side, view in views.items():
-        view.unsteadiness = unsteadiness_of(view, spec)
-        warn_of_probabilities(view, spec, title=f"the {side} network")
-    front_layers = front_view.layers(layers[0])
-    end_layers = end_view.layers(layers[1], of_end=True)
-    shape = test.image_shape
-    if front_view is end_view:
-        end_view = end_view.channels_first([*front_layers, *end_layers], image_shape=shape)
-        return _Networks(end_view, end_view, front_layers, end_layers)
-    front_view = front_view.channels_first(front_layers, image_shape=shape)
-    end_view = end_view.channels_first(end_layers, image_shape=shape)
-    return _Networks(front_view, end_view, front_layers, end_layers)
-
-
-def _view(network: nn.Module | Network, test: BaseImageSet, n_classes: int | None) -> Network:
-    """Return a view on a network of its own, which takes the test images."""
-    view = copy.copy(_as_network(network))
-    view.image_shape = test.image_shape
-    view.n_classes = n_classes
+    """Prepare views on both networks for the test images; return them with the named layers."""
     inputs = inputs_of(test.spec)
-    if inputs is not None:
-        view.inputs = inputs
-    return view
+    for network in (front, end):
+        network.image_shape = test.image_shape
+        network.n_classes = None
+        if inputs is not None:
+            network.inputs = inputs
+    end.n_classes = _n_classes(end, test)
+    front.n_classes = end.n_classes
+    _check_front(front, end.n_classes)
+    spec = test.spec._replace(n_classes=end.n_classes)
+    for network, side in {front: "front", end: "end"}.items():
+        network.unsteadiness = unsteadiness_of(network, spec)
+        warn_of_probabilities(network, spec, title=f"the {side} network")
+    front_layers = front.layers(layers[0])
+    end_layers = end.layers(layers[1], of_end=True)
+    shape = test.image_shape
+    if front is end:
+        end = end.channels_first([*front_layers, *end_layers], image_shape=shape)
+        return _Networks(end, end, front_layers, end_layers)
+    front = front.channels_first(front_layers, image_shape=shape)
+    end = end.channels_first(end_layers, image_shape=shape)
+    return _Networks(front, end, front_layers, end_layers)
 
 
 def _n_classes(end: Network, test: BaseImageSet) -> int:
