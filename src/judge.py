@@ -147,16 +147,6 @@ class _Form(NamedTuple):
     closed: ClosedForm  # of direct matching
     settings: Settings  # of the training
 
-    @property
-    def rates(self) -> list[float]:
-        """The learning rates of the epochs, see `learning_rates`."""
-        settings = self.settings
-        return learning_rates(
-            settings.n_epochs,
-            scheduler=settings.scheduler,
-            reduce_lr_epochs=settings.reduce_lr_epochs,
-        )
-
 
 class _Images(NamedTuple):
     """The images that stitches are made with and measured on."""
@@ -502,6 +492,10 @@ def _judged(
     name: str, form: _Form, stitches: Mapping[Pair, MeasuredStitch], limits: Limits
 ) -> list[JudgedStitch]:
     """Judge the stitches of a form together; return their rows."""
+    settings = form.settings
+    rates = learning_rates(
+        settings.n_epochs, scheduler=settings.scheduler, reduce_lr_epochs=settings.reduce_lr_epochs
+    )
     to_judge = []
     for stitch in stitches.values():
         single = Stitches.single(stitch.predictions, stitch.skill)
@@ -509,7 +503,7 @@ def _judged(
             single._replace(
                 front_accuracy=stitch.metrics.front_accuracy,
                 end_accuracy=stitch.metrics.end_accuracy,
-                has_converged=has_converged(stitch.losses, form.rates),
+                has_converged=has_converged(stitch.losses, rates),
                 obstacle=obstacle_of([stitch.metrics], form.method.name),
             )
         )
