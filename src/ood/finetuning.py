@@ -145,7 +145,6 @@ class HalfAndHalf:
             )
         self.id_set = id_set
         self.ood_set = ood_set
-        self.device = id_set.device
         epoch_size = min(len(id_set), len(ood_set))
         id_set.epoch_size = epoch_size
         ood_set.epoch_size = epoch_size
