@@ -61,34 +61,24 @@ class IteratedImages(BaseImageSet):
         labels: list[Tensor] = []
         prints: list[Tensor] = []
         kept: list[tuple[Tensor, Tensor]] = []
-        shapes = set()
         numbers: list[Tensor] = []  # the first inputs that are no images
-        n_images = 0
         n_bytes = 0
-        for images, labels_of_batch in _batches(batches, name):
-            _check_finite(images, name, first=n_images)
-            shapes.add(tuple(images.shape[1:]))
-            if images.ndim == 2 and n_images < N_LOOKED_AT:
-                numbers.append(images)
+        for images, labels_of_batch in _first_batches(batches, name, at_most):
             labels.append(labels_of_batch)
+            if images.ndim == 2 and sum(map(len, numbers)) < N_LOOKED_AT:
+                numbers.append(images)
             if in_one_order:
                 prints.append(_prints(images))
-            n_images += len(images)
             n_bytes += images.nbytes
             if n_bytes <= most_kept:
                 kept.append((images, labels_of_batch))
-            if at_most is not None and n_images >= at_most:
-                break
-        if not n_images:
+        if not sum(map(len, labels)):
             raise UserError(f"{name} gives no images; give {EXPECTED}")
-        if len(shapes) > 1:
-            raise UserError(
-                f"{name} gives images of several shapes, {shapes}; resize them, or pad tokens"
-            )
         all_labels = torch.cat(labels)[:at_most]
         n_classes = int(all_labels.max()) + 1
+        image_shape = tuple(images.shape[1:])
         super().__init__(
-            all_labels, n_classes=n_classes, image_shape=shapes.pop(), device=like.device
+            all_labels, n_classes=n_classes, image_shape=image_shape, device=like.device
         )
         self.name = name
         self.batch_size = len(labels[0])
@@ -187,6 +177,25 @@ def _batches(batches: Iterable, name: str) -> Iterator[tuple[Tensor, Tensor]]:
                 "which are whole numbers"
             )
         yield images, _labels(batch[1], len(images), name)
+
+
+def _first_batches(
+    batches: Iterable, name: str, at_most: int | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches that have the first images; a UserError if they do not fit together."""
+    shapes = set()
+    n_images = 0
+    for images, labels in _batches(batches, name):
+        _check_finite(images, name, first=n_images)
+        shapes.add(tuple(images.shape[1:]))
+        if len(shapes) > 1:
+            raise UserError(
+                f"{name} gives images of several shapes, {shapes}; resize them, or pad tokens"
+            )
+        yield images, labels
+        n_images += len(images)
+        if at_most is not None and n_images >= at_most:
+            return
 
 
 def _check_finite(images: Tensor, name: str, *, first: int) -> None:
