@@ -32,10 +32,8 @@ class Processes(NamedTuple):
 def launched() -> Processes:
     """Read the ranks of this process from torchrun's environment variables."""
     numbers = {}
-    for name in Processes._fields:
-        text = os.environ.get(name.upper())
-        if text:
-            numbers[name] = int(text)
+    for name, default in Processes._field_defaults.items():
+        numbers[name] = int(os.environ.get(name.upper()) or default)
     return Processes(**numbers)
 
 
