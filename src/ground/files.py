@@ -140,10 +140,9 @@ def write_arrays(
     """Write arrays as an `.npz` file atomically."""
     import numpy as np
 
-    buffer = io.BytesIO()
     save = np.savez_compressed if is_compressed else np.savez
-    save(buffer, **dict(arrays))  # type: ignore[arg-type]  # numpy's stubs know no names
-    write_bytes(path, buffer.getbuffer())
+    with new_file(path) as file:
+        save(file, **dict(arrays))  # type: ignore[arg-type]  # numpy's stubs know no names
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
