@@ -137,14 +137,14 @@ def load_sides(args, session, device) -> tuple:
     sides = (cli.MODEL1, cli.MODEL2)
     if not any(has_features(args, options) for options in sides):
         spec = dataset_info(args.dataset, labelled=True).spec
-        return cli.load_two_networks(args, *sides, spec, session=session, device=device)
+        return tuple(cli.load_networks(args, *sides, images=spec, session=session, device=device))
     loaded = []
     for options in sides:
         if has_features(args, options):
             loaded.append(load_features(args, options))
         else:
             spec = dataset_info(args.dataset, labelled=True).spec
-            loaded.append(cli.load_network(args, options, spec, session=session, device=device))
+            loaded += cli.load_networks(args, options, images=spec, session=session, device=device)
     return tuple(loaded)
 
 

@@ -112,7 +112,7 @@ def probe(args, session=None) -> None:
     session = session or Session()
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
-    model = cli.load_network(args, cli.PROBED, spec, session=session, device=device)
+    (model,) = cli.load_networks(args, cli.PROBED, images=spec, session=session, device=device)
     task = Probes(model.network, model.layers, cli.descending(args.ranks), spec, seed=args.seed)
     if args.with_head:
         check_head(args, task, spec)

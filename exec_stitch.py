@@ -208,8 +208,8 @@ def set_up(args, session) -> Setup:
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
     settings = cli.training_settings(args)
-    front, end = cli.load_two_networks(
-        args, cli.FRONT, cli.END, spec, session=session, device=device
+    front, end = cli.load_networks(
+        args, cli.FRONT, cli.END, images=spec, session=session, device=device
     )
     layers, skipped = stitching_layers(args, front, end, spec.shape)
     check_options(vars(args), layers, front.network, end.network)

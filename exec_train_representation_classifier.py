@@ -182,7 +182,7 @@ def train_detectors(args) -> None:
     spec = dataset_info(args.dataset, labelled=True).spec
     check_finetuning(args)
     session = Session()
-    source = cli.load_network(args, cli.SOURCE, spec, session=session, device=device)
+    (source,) = cli.load_networks(args, cli.SOURCE, images=spec, session=session, device=device)
     images = load_images(args, session, device)
 
     # A detector for each layer, unless its run is finished

@@ -168,13 +168,13 @@ def load_images(args, spec, device, processes, *, train: bool):
     """Load a split, or make random images; a process takes its share of every batch."""
     from src.datasets import Loading, load_dataset
     from src.datasets.base import Shard
-    from src.datasets.dummy import DummyImageSet
+    from src.datasets.inputs import random_images
 
     if args.dummy:
         n_images = args.dummy_size
         if not train:
             n_images = max(1, args.dummy_size // 25)
-        images = DummyImageSet(n_images, spec, seed=int(train), device=device)
+        images = random_images(n_images, spec, seed=int(train), device=device)
     else:
         loading = Loading(args.n_workers, prefetch_factor=2)
         images = load_dataset("imagenet", args.data, train=train, device=device, loading=loading)

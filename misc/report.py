@@ -94,7 +94,7 @@ def parts_of_page(folder: Path, judged, made_with: str, *, name: str) -> list[st
     conclusion = words.conclusion(rows)
     images = set(folder.glob("*.png"))
     of_groups = {path for path in images if path.stem.startswith("verdict_groups")}
-    remarks = [*words.flaws(rows), *words.remarks(rows, judged.limits)]
+    remarks = [*words.reasons(rows), *words.remarks(rows, judged.limits)]
     return [
         page.paragraphs([conclusion], kind="conclusion"),
         page.figures(images - of_groups, conclusion),

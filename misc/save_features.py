@@ -47,7 +47,7 @@ def save(args, session=None) -> None:
     session = session or Session()
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
-    model = cli.load_network(args, cli.SAVED, spec, session=session, device=device)
+    (model,) = cli.load_networks(args, cli.SAVED, images=spec, session=session, device=device)
     check_names(model.layers)
     test_set = cli.load_split(args, session, device, train=False)
     n_images = min(args.n_samples, len(test_set))

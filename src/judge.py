@@ -40,7 +40,7 @@ from src.stitching.matching import with_matching
 from src.stitching.objectives import objective_of
 from src.stitching.training import Settings, train_layers, training_settings
 from src.values import MeasuredStitch, Pair, Predictions, has_converged, learning_rates
-from src.verdict import Limits, Stitches, Verdict, flaw_of
+from src.verdict import Limits, Stitches, Verdict, obstacle_of
 from src.verdict import judge as judge_stitches
 
 __all__ = ["JudgedStitch", "Judgement", "judge"]
@@ -48,7 +48,6 @@ __all__ = ["JudgedStitch", "Judgement", "judge"]
 FORMS = ("pinv", "covariance")
 MOST_MATCHED = 10_000  # training images of an iterable, unless a caller asks for more
 MOST_KEPT = 2**30  # bytes of these images
-N_COMPARED = 16  # images of train and of test
 MOST_MISSING = 0.1  # share of the classes that the first training images may lack
 BATCH_SIZE = 256  # of image sets; an iterable has its own batches
 NOT_NAMES = ("-", "DEFAULT")  # tables take them for fresh weights, and for those of a type
@@ -121,7 +120,8 @@ def judge(
     """
     chosen = _chosen(form or forms, {"seed": seed, **training})
     _check_options(n_matched, limits, names)
-    like = _example(front, end)
+    front, end = _views(front, end)
+    like = end.example
     images = _images(train, test, like, chosen, n_matched=n_matched)
     with full_precision(like.device):
         networks = _networks(front, end, images.test, _of_both(layers))
@@ -152,16 +152,6 @@ class _Form(NamedTuple):
     closed: ClosedForm  # of direct matching
     settings: Settings  # of the training
 
-    @property
-    def rates(self) -> list[float]:
-        """The learning rates of the epochs, see `learning_rates`."""
-        settings = self.settings
-        return learning_rates(
-            settings.n_epochs,
-            scheduler=settings.scheduler,
-            reduce_lr_epochs=settings.reduce_lr_epochs,
-        )
-
 
 class _Images(NamedTuple):
     """The images that stitches are made with and measured on."""
@@ -170,7 +160,6 @@ class _Images(NamedTuple):
     epochs: BaseImageSet | IteratedEpochs  # all training images
     test: BaseImageSet
     n_matched: int | None  # None: as many as each pair needs
-    fingerprints: dict[str, str]  # of image sets, by option
 
 
 class _Networks(NamedTuple):
@@ -196,13 +185,7 @@ class _MadeStitches(NamedTuple):
 def _chosen(
     forms: str | UserForm | Sequence[str | UserForm], training: Mapping[str, Any]
 ) -> dict[str, _Form]:
-    """Return the forms of stitching by name.
-
-    Args:
-        training: options of training.
-    Raises:
-        UserError: there is no form, a form or an option is unknown, or a user's code fails.
-    """
+    """Return the forms of stitching by name; a UserError if a form or an option of training is none."""
     if isinstance(forms, str) or callable(forms):
         forms = [forms]
     if not forms:
@@ -241,13 +224,9 @@ def _check_options(n_matched: int | None, limits: Limits, names: Sequence[str]) 
             )
 
 
-def _example(front: nn.Module | Network, end: nn.Module | Network) -> Tensor:
-    """Return a tensor of the type and on the device of both networks.
-
-    Raises:
-        UserError: a network is no module, is in training mode, or differs in type or device.
-    """
-    examples = []
+def _views(front: nn.Module | Network, end: nn.Module | Network) -> tuple[Network, Network]:
+    """Return a new view on each network, or one on both; a UserError if they cannot be judged."""
+    views = []
     for side, network in (("front", front), ("end", end)):
         if not isinstance(network, (nn.Module, Network)):
             raise UserError(
@@ -259,28 +238,23 @@ def _example(front: nn.Module | Network, end: nn.Module | Network) -> Tensor:
                 f"the {side} network is in training mode, where it is another function in each batch; "
                 f"call {side}.eval() before"
             )
-        examples.append(_as_network(network).example)
-    of_front, of_end = examples
+        if isinstance(network, Network):
+            views.append(copy.copy(network))
+        else:
+            views.append(Network(network))
+    of_front, of_end = [view.example for view in views]
     if (of_front.dtype, of_front.device) != (of_end.dtype, of_end.device):
         raise UserError(
             f"the front network is {of_front.dtype} on {of_front.device}, and the end network {of_end.dtype} on "
             f"{of_end.device}; move both to one type and device, such as front.to(torch.float32)"
         )
-    return of_end
-
-
-def _as_network(network: nn.Module | Network) -> Network:
-    """Return a view on a module; a view is returned unchanged."""
-    if isinstance(network, Network):
-        return network
-    return Network(network)
+    if views[0].module is views[1].module:
+        return views[1], views[1]
+    return views[0], views[1]
 
 
 def _check_classes(train: Tensor, test: Tensor) -> None:
-    """Raise a UserError if the first training images lack many classes of the test images.
-
-    A loader that is sorted by class gives such images.
-    """
+    """Raise a UserError if training images, sorted by class say, lack many classes of the test."""
     classes = set(test.unique().tolist()) - {UNLABELLED}
     missing = classes - set(train.unique().tolist())
     if (train != UNLABELLED).all() and len(missing) > MOST_MISSING * len(classes):
@@ -321,11 +295,7 @@ def _images(
     *,
     n_matched: int | None,
 ) -> _Images:
-    """Return training and test images as image sets; of an iterable the first training images.
-
-    Raises:
-        UserError: the images cannot be used by these forms.
-    """
+    """Return training and test images as image sets; a UserError if the forms cannot use them."""
     at_most = max(n_matched or MOST_MATCHED, N_IMAGES)
     # The penalty of ridge is judged on the last fifth of the images
     needs_order = any(form.method.name == "ridge" for form in forms.values())
@@ -338,7 +308,7 @@ def _images(
             f"train gives inputs of {shape_text(train_set.image_shape)}, and test of "
             f"{shape_text(test_set.image_shape)}; give inputs of one shape"
         )
-    if _are_the_same(train_set, test_set):
+    if train_set.fingerprint == test_set.fingerprint:
         warn("train and test give the same inputs; test on others, as maps fit the inputs of train")
     if len(train_set) == at_most:
         _check_classes(train_set.labels, test_set.labels)
@@ -353,102 +323,51 @@ def _images(
     epochs: BaseImageSet | IteratedEpochs = train_set
     if not isinstance(train, BaseImageSet):
         epochs = IteratedEpochs(train, name="train", like=like)
-    fingerprints = {}
-    for name, images, image_set in (("train", train, train_set), ("test", test, test_set)):
-        fingerprint = _fingerprint(image_set)
-        if isinstance(images, BaseImageSet):
-            fingerprint = images.fingerprint
-        fingerprints[f"{name}_images_sha256"] = fingerprint
-    return _Images(train_set, epochs, test_set, n_matched, fingerprints)
-
-
-def _are_the_same(train: BaseImageSet, test: BaseImageSet) -> bool:
-    """Return whether two sets have equal labels and begin with equal images."""
-    if not torch.equal(train.labels.cpu(), test.labels.cpu()):
-        return False
-    first = torch.arange(min(len(train), N_COMPARED))
-    (images, _), *_ = train.batches(N_COMPARED, indices=first)
-    (images_of_test, _), *_ = test.batches(N_COMPARED, indices=first)
-    return torch.equal(images, images_of_test)
-
-
-def _fingerprint(images: BaseImageSet) -> str:
-    """Return the SHA-256 of the labels and the first images of an iterable."""
-    first = torch.arange(min(len(images), N_COMPARED))
-    (values, _), *_ = images.batches(N_COMPARED, indices=first)
-    return content_of_state({"labels": images.labels.cpu(), "images": values.cpu()})
+    return _Images(train_set, epochs, test_set, n_matched)
 
 
 def _image_set(
     images: Images,
     name: str,
     like: Tensor,
-    *,
-    at_most: int | None = None,
-    in_one_order: bool = False,
-    most_kept: int = 0,
+    **options: Any,
 ) -> BaseImageSet:
-    """Return images as an image set; arguments and errors as for `IteratedImages.read`."""
+    """Return images as an image set; arguments and errors as for `IteratedImages`."""
     if isinstance(images, BaseImageSet):
         return CastImages(images, like)
-    return IteratedImages.read(
-        images,
-        name=name,
-        like=like,
-        at_most=at_most,
-        in_one_order=in_one_order,
-        most_kept=most_kept,
-    )
+    return IteratedImages(images, name=name, like=like, **options)
 
 
 def _networks(
-    front: nn.Module | Network,
-    end: nn.Module | Network,
-    test: BaseImageSet,
-    layers: tuple[str, str],
+    front: Network, end: Network, test: BaseImageSet, layers: tuple[str, str]
 ) -> _Networks:
-    """Return views on both networks that give the named layers; one view if they are one module.
-
-    Raises:
-        UserError: a network cannot take the images; the end network gives no logits, or the labels
-            are no classes of it.
-    """
-    end_view = _view(end, test, None)
-    end_view.n_classes = _n_classes(end_view, test)
-    views = {"end": end_view}
-    if _as_network(front).module is not _as_network(end).module:
-        views["front"] = _view(front, test, end_view.n_classes)
-    front_view = views.get("front", end_view)
-    _check_front(front_view, end_view.n_classes)
-    spec = test.spec._replace(n_classes=end_view.n_classes)
-    for side, view in views.items():
-        view.unsteadiness = unsteadiness_of(view, spec)
-        warn_of_probabilities(view, spec, title=f"the {side} network")
-    front_layers = front_view.layers(layers[0])
-    end_layers = end_view.layers(layers[1], of_end=True)
-    shape = test.image_shape
-    if front_view is end_view:
-        end_view = end_view.channels_first([*front_layers, *end_layers], image_shape=shape)
-        return _Networks(end_view, end_view, front_layers, end_layers)
-    front_view = front_view.channels_first(front_layers, image_shape=shape)
-    end_view = end_view.channels_first(end_layers, image_shape=shape)
-    return _Networks(front_view, end_view, front_layers, end_layers)
-
-
-def _view(network: nn.Module | Network, test: BaseImageSet, n_classes: int | None) -> Network:
-    """Return a view on a network of its own, which takes the test images."""
-    view = copy.copy(_as_network(network))
-    view.image_shape = test.image_shape
-    view.n_classes = n_classes
+    """Prepare views on both networks for the test images; return them with the named layers."""
     inputs = inputs_of(test.spec)
-    if inputs is not None:
-        view.inputs = inputs
-    return view
+    for network in (front, end):
+        network.image_shape = test.image_shape
+        network.n_classes = None
+        if inputs is not None:
+            network.inputs = inputs
+    end.n_classes = _n_classes(end, test)
+    front.n_classes = end.n_classes
+    _check_front(front, end.n_classes)
+    spec = test.spec._replace(n_classes=end.n_classes)
+    for network, side in {front: "front", end: "end"}.items():
+        network.unsteadiness = unsteadiness_of(network, spec)
+        warn_of_probabilities(network, spec, title=f"the {side} network")
+    front_layers = front.layers(layers[0])
+    end_layers = end.layers(layers[1], of_end=True)
+    shape = test.image_shape
+    if front is end:
+        end = end.channels_first([*front_layers, *end_layers], image_shape=shape)
+        return _Networks(end, end, front_layers, end_layers)
+    front = front.channels_first(front_layers, image_shape=shape)
+    end = end.channels_first(end_layers, image_shape=shape)
+    return _Networks(front, end, front_layers, end_layers)
 
 
 def _n_classes(end: Network, test: BaseImageSet) -> int:
-    """Return the number of classes of the end network; raise a UserError if it gives no logits
-    for the labels."""
+    """Return the number of classes of the end network; a UserError if labels are none of them."""
     output_shape = _output_shape(end, "end")
     if len(output_shape) != 1:
         shape = shape_text(output_shape)
@@ -468,11 +387,7 @@ def _n_classes(end: Network, test: BaseImageSet) -> int:
 
 
 def _output_shape(network: Network, side: str) -> tuple[int, ...]:
-    """Return the shape of the output of a network for one image.
-
-    Raises:
-        UserError: the network cannot take the images.
-    """
+    """Return the shape of the output for one image; a UserError if images cannot be taken."""
     try:
         return network.output_shape
     except UserError:
@@ -483,12 +398,9 @@ def _output_shape(network: Network, side: str) -> tuple[int, ...]:
 
 
 def _check_front(front: Network, n_classes: int) -> None:
-    """Raise a UserError if the front network cannot take the images; warn if its number of classes
-    differs.
-
-    The output of a last linear layer is taken for logits, rather than for features of an encoder.
-    """
+    """Warn if the front network seems to give logits of other classes, rather than features."""
     output_shape = _output_shape(front, "front")
+    # The output of the last linear layer is taken for logits
     linear = [module for module in front.modules() if isinstance(module, nn.Linear)]
     gives_logits = bool(linear) and output_shape == (linear[-1].out_features,)
     if gives_logits and front.is_encoder:
@@ -590,6 +502,10 @@ def _judged(
     name: str, form: _Form, stitches: Mapping[Pair, MeasuredStitch], limits: Limits
 ) -> list[JudgedStitch]:
     """Judge the stitches of a form together; return their rows."""
+    settings = form.settings
+    rates = learning_rates(
+        settings.n_epochs, scheduler=settings.scheduler, reduce_lr_epochs=settings.reduce_lr_epochs
+    )
     to_judge = []
     for stitch in stitches.values():
         single = Stitches.single(stitch.predictions, stitch.skill)
@@ -597,8 +513,8 @@ def _judged(
             single._replace(
                 front_accuracy=stitch.metrics.front_accuracy,
                 end_accuracy=stitch.metrics.end_accuracy,
-                has_converged=has_converged(stitch.losses, form.rates),
-                flaw=flaw_of([stitch.metrics], form.method.name),
+                has_converged=has_converged(stitch.losses, rates),
+                obstacle=obstacle_of([stitch.metrics], form.method.name),
             )
         )
     verdicts = judge_stitches(to_judge, limits=limits)
@@ -648,7 +564,8 @@ def _record(
     if gpu is None:  # the CPU
         gpu = -1
     options: dict[str, Any] = {
-        **images.fingerprints,
+        "train_images_sha256": images.train.fingerprint,
+        "test_images_sha256": images.test.fingerprint,
         "gpu": gpu,
         "stitching_type": AUTO,
         "n_pinv_init_samples": images.n_matched or AUTO,

@@ -117,16 +117,6 @@ class Judgement(tuple[JudgedStitch, ...]):
         return super().__getitem__(index)
 
     @property
-    def limits(self) -> Limits:
-        """The limits of the verdicts."""
-        return self.record.limits
-
-    @property
-    def n_images(self) -> int:
-        """The number of test images."""
-        return self.record.n_images
-
-    @property
     def names(self) -> tuple[str, str]:
         """The names of the front and of the end network."""
         return self.record.names
@@ -231,9 +221,7 @@ class Judgement(tuple[JudgedStitch, ...]):
         return [row._asdict() for row in self]
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the rows as a CSV; an undefined value is an empty cell.
-
-        Its columns are the fields of `JudgedStitch`.
+        """Write the rows as a CSV with the fields of `JudgedStitch`; undefined values are empty cells.
 
         Raises:
             UserError: the file cannot be written.
@@ -272,7 +260,7 @@ class Judgement(tuple[JudgedStitch, ...]):
             }
             write_judged_run(Path(folder), options, stitches)
 
-    def figure(self, *, forms: Sequence[str] = (), caption: str = "") -> "Figure":
+    def figure(self, *, forms: Sequence[str] = ()) -> "Figure":
         """Return the figure of points lost against skill, and of a map of each form.
 
         `rows.figure().savefig("maps.pdf")` writes a file. The attribute `caption` of the figure is
@@ -280,7 +268,6 @@ class Judgement(tuple[JudgedStitch, ...]):
 
         Args:
             forms: at most two; empty: the first two.
-            caption: a text on networks and images, for this text.
         Raises:
             UserError: there is no such form.
         """
@@ -293,8 +280,8 @@ class Judgement(tuple[JudgedStitch, ...]):
             if words.count(title) > 1:
                 title += f" ({form})"
             stitches[title] = [row for row in self._with_short_layers() if row.form == form]
-        source = caption or f"1 pair of networks, {self.n_images:,} test inputs."
-        return evidence_figure(stitches, self.limits, networks=self.names, source=source)
+        source = f"1 pair of networks, {self.record.n_images:,} test inputs."
+        return evidence_figure(stitches, self.record.limits, networks=self.names, source=source)
 
 
 def _is_nan(value: object) -> bool:

@@ -7,7 +7,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.ground.brief import brief
 from src.statistics.moments import Rows
 
 
@@ -25,9 +24,6 @@ class Components(NamedTuple):
 
     mean: Tensor  # (C,)
     axes: Tensor  # (C, r), orthonormal, the largest variance first
-
-    def __repr__(self) -> str:
-        return brief(self)
 
 
 def principal_components(activations: Tensor, rank: int) -> Components:

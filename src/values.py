@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.ground.brief import brief
 from src.ground.console import decimals
 
 Rank = int | None  # None: the full rank
@@ -110,9 +109,6 @@ class Predictions(NamedTuple):
     front: np.ndarray
     end: np.ndarray
     labels: np.ndarray
-
-    def __repr__(self) -> str:
-        return brief(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +228,7 @@ class ComparedLayers(NamedTuple):
     reversed_values: Mapping[str, Similarity] = {}
 
     @property
-    def turned(self) -> "ComparedLayers":
+    def swapped(self) -> "ComparedLayers":
         """The second layer and the first. A measure without a reversed value keeps its value."""
         return ComparedLayers(
             self.layer2,

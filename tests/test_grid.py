@@ -16,7 +16,7 @@ from src.stitching.grid import Fitting
 from src.stitching.layers import resize
 from src.stitching.objectives import OBJECTIVES, functional_loss, hint_loss, soft_label_loss
 from src.training import Settings, train
-from src.verdict import flaw_of
+from src.verdict import obstacle_of
 from tests.tiny_datasets import DoubleSet
 from tests.tiny_networks import narrow_resnet
 
@@ -94,9 +94,11 @@ def test_an_end_layer_that_a_branch_goes_around_says_nothing(networks, data):
     """An untrained front would be accurate there: the image reaches the output past the layer."""
     layers = layers_of(networks, ["layer2.1"], ["layer3.0", "layer3.0.conv1"])
     metrics = Grid(*networks, layers).evaluate(data.batches(N)).pairs
-    flaws = {pair.end_layer: flaw_of([of_pair], "pinv") for pair, of_pair in metrics.items()}
-    assert flaws["layer3.0"] == ""
-    assert "inside a block" in flaws["layer3.0.conv1"]
+    obstacles = {
+        pair.end_layer: obstacle_of([of_pair], "pinv") for pair, of_pair in metrics.items()
+    }
+    assert obstacles["layer3.0"] == ""
+    assert "inside a block" in obstacles["layer3.0.conv1"]
 
 
 def test_one_network_stitched_to_itself_takes_one_pass(networks, data):

@@ -51,15 +51,15 @@ def test_what_is_not_symmetric_has_a_value_each_way(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_layers_turned_have_ranks_and_values_exchanged():
+def test_layers_swapped_have_ranks_and_values_exchanged():
     """A measure without a value of the second layer to the first keeps its value."""
     values = {"cka": 0.5, "pwcca": 0.3, "pwcca_reversed": 0.7}
     values |= {"pwcca_calibrated_within": 0.2, "pwcca_reversed_calibrated_within": 0.1}
     row = similarity_row(layer1="x", layer2="y", rank1=1, rank2=None, values=values)
-    turned = row.turned
-    assert (turned.pair, turned.rank1, turned.rank2) == (("y", "x"), None, 1)
-    assert turned.network_keys == row.network_keys[::-1] and turned.turned == row
-    assert turned.values == {
+    swapped = row.swapped
+    assert (swapped.pair, swapped.rank1, swapped.rank2) == (("y", "x"), None, 1)
+    assert swapped.network_keys == row.network_keys[::-1] and swapped.swapped == row
+    assert swapped.values == {
         "cka": 0.5,
         "pwcca": 0.7,
         "pwcca_reversed": 0.3,

@@ -357,7 +357,7 @@ def test_an_iterable_gives_any_images_in_any_order():
     numbers = torch.arange(23.0)
     images = numbers[:, None, None, None].expand(-1, 1, 2, 2)
     batches = [(part, part[:, 0, 0, 0].long()) for part in images.split(5)]
-    iterated = IteratedImages.read(batches, name="test", like=torch.empty(0))
+    iterated = IteratedImages(batches, name="test", like=torch.empty(0))
     for chosen in (torch.arange(23), torch.tensor([2, 3, 11, 22]), torch.tensor([9, 9, 0, 22, 4])):
         for size in (1, 3, 50):
             given = [
@@ -369,14 +369,14 @@ def test_an_iterable_gives_any_images_in_any_order():
                 assert torch.equal(torch.cat(of_batch).long(), chosen)
     shuffled = iterated.permutation(0)[:10]
     assert torch.equal(iterated.in_cheapest_order(shuffled), shuffled.sort().values)
-    first = IteratedImages.read(batches, name="train", like=torch.empty(0), at_most=7)
+    first = IteratedImages(batches, name="train", like=torch.empty(0), at_most=7)
     assert len(first) == 7
     assert torch.equal(torch.cat([part for part, _ in first.batches(4)]), images[:7])
 
 
 def test_a_judgement_can_be_copied(judged):
     copied = pickle.loads(pickle.dumps(judged))
-    assert copied == judged and copied.limits == judged.limits
+    assert copied == judged and copied.record.limits == judged.record.limits
 
 
 class Flipping(list):

@@ -125,12 +125,12 @@ def test_estimates_are_of_the_predictions():
 
 @pytest.mark.parametrize("n_right", [945, 905, 700, 110])
 def test_what_leaves_nothing_to_say(n_right):
-    """An untrained end network, a flaw, an end network at chance; in this order."""
-    flaw = "the cutoff truncated the fit"
-    assert word_on(stitches(n_right, flaw=flaw)) == (UNDECIDED, flaw)
-    word, reason = word_on(stitches(n_right, 100, flaw=flaw))
+    """An untrained end network, a obstacle, an end network at chance; in this order."""
+    obstacle = "the cutoff truncated the fit"
+    assert word_on(stitches(n_right, obstacle=obstacle)) == (UNDECIDED, obstacle)
+    word, reason = word_on(stitches(n_right, 100, obstacle=obstacle))
     assert word == UNDECIDED and "chance" in reason
-    untrained = stitches(n_right, 100, flaw=flaw, is_end_trained=False)
+    untrained = stitches(n_right, 100, obstacle=obstacle, is_end_trained=False)
     word, reason = word_on(untrained)
     assert word == UNDECIDED and says(reason, "end network", "never trained")
 

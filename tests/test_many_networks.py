@@ -134,7 +134,7 @@ def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
     test = tests["penalty", "clean → clean", "noisy → clean"]
     assert float(test["difference"]) == pytest.approx(-0.04)
     assert (test["n_labelings"], test["lowest_p"], test["is_exact"]) == ("20", "0.05", "True")
-    assert float(test["p_value"]) == 2 / 20  # the labels turned round are as far apart
+    assert float(test["p_value"]) == 2 / 20  # the labels exchanged are as far apart
     assert float(tests["penalty", "clean → clean", "clean → noisy"]["difference"]) == pytest.approx(
         -0.004
     )

@@ -49,7 +49,7 @@ def test_a_similarity_counts_in_either_direction_and_once_of_a_layer_with_itself
     }
     assert not between_networks(rows)  # at reduced ranks, or of one network
     for each in rows:
-        assert each.turned.turned == each and tuple(each.record) == COLUMNS
+        assert each.swapped.swapped == each and tuple(each.record) == COLUMNS
 
 
 def test_means_of_groups_are_means_of_the_pivot():
@@ -80,21 +80,21 @@ def test_an_average_is_its_own_average_and_leaves_nan_out():
 def test_a_mean_over_networks_has_no_order_and_counts_each_pair_of_networks_once():
     rows = values({name: name for name in "abcd"})
     mean = mean_over_networks(rows)
-    turned = mean_over_networks([row.turned for row in reversed(rows)])
-    assert vars(mean) == pytest.approx(vars(turned))
+    swapped = mean_over_networks([row.swapped for row in reversed(rows)])
+    assert vars(mean) == pytest.approx(vars(swapped))
     more = [*rows, *(row for row in rows if row.networks == rows[0].networks)]
     assert vars(mean_over_networks(more)) == pytest.approx(vars(mean))
     assert mean.n_pairs == 12 and mean.low < mean.value < mean.high
 
 
-def test_the_best_match_of_an_end_layer_is_that_of_a_front_layer_turned():
+def test_the_best_match_of_an_end_layer_is_that_of_a_front_layer_swapped():
     rows = values({name: name for name in "ab"})
     matches = best_matches(rows, correspondence_of(rows))
-    turned = [row.turned for row in rows]
-    of_turned = best_matches(turned, correspondence_of(turned))
+    swapped = [row.swapped for row in rows]
+    of_swapped = best_matches(swapped, correspondence_of(swapped))
     for side, other in ((FRONT, END), (END, FRONT)):
         found = {match.best: match.place for match in matches if match.side == side}
-        assert found == {match.best: match.place for match in of_turned if match.side == other}
+        assert found == {match.best: match.place for match in of_swapped if match.side == other}
 
 
 def test_an_interval_is_over_trainings_whatever_the_epochs():

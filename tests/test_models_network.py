@@ -156,7 +156,7 @@ def test_channels_last_is_told_by_two_equal_axes_in_front(images, capsys):
     native = network.activations(images, ["embed", "mix", "blocks.1"])
     plain = network
     network = chosen(network, "embed,mix,blocks.1,head", images)
-    assert says(capsys.readouterr().err, "height, width, channels", "turned at mix")
+    assert says(capsys.readouterr().err, "height, width, channels", "channels first at mix")
     acts = network.activations(images, ["embed", "mix", "blocks.1"])
     assert torch.equal(acts["embed"], native["embed"]) and torch.equal(
         acts["blocks.1"], native["blocks.1"]
@@ -175,7 +175,7 @@ def test_channels_last_is_told_by_two_equal_axes_in_front(images, capsys):
 def test_where_the_shape_does_not_tell_an_option_or_the_module_decides(images, capsys):
     module, network = built(lambda: Patches(width=2))
     native = module.mix(module.embed(images).permute(0, 2, 3, 1))
-    for declared, options, is_turned, said in (
+    for declared, options, is_moved, said in (
         (
             None,
             {},
@@ -183,13 +183,13 @@ def test_where_the_shape_does_not_tell_an_option_or_the_module_decides(images, c
             "warning: mix: 2×2×2 is taken for channels×height×width; otherwise give --channels-last; "
             "in Python, the module an attribute channels_last = True",
         ),
-        (None, {"channels_last": True}, True, "turned at mix"),
-        (True, {}, True, "turned at mix"),
+        (None, {"channels_last": True}, True, "channels first at mix"),
+        (True, {}, True, "channels first at mix"),
         (False, {"channels_last": True}, False, ""),
     ):
         network.module.channels_last = declared
         activation = chosen(network, "mix", images, **options)(images, until="mix")
-        expected = native.permute(0, 3, 1, 2) if is_turned else native
+        expected = native.permute(0, 3, 1, 2) if is_moved else native
         assert torch.equal(activation, expected)
         assert said in (err := capsys.readouterr().err) and bool(said) == bool(err)
 

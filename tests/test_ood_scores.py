@@ -94,7 +94,7 @@ def test_little_variance_about_a_far_mean_keeps_its_digits(rng):
     scores = []
     for scale, offset in ((1, 0), (1e-6, 1)):
         detector = make_detector("mahalanobis")
-        detector.normalised = False
+        detector.features = torch.Tensor.double  # without norms
         detector.add(torch.tensor(scale * x + offset), torch.tensor(labels))
         detector.fit()
         scores.append(detector.score(torch.tensor(scale * new + offset)))

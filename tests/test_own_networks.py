@@ -135,7 +135,7 @@ def test_stitching(front, end, layers, kind, options, folder, in_tmp_path):
     ]
     said = run("exec_stitch.py", *arguments, "-e", 1).err
     assert "not stitched" not in said
-    assert says(said, "height, width, channels", "turned at") == ("mix" in "".join(layers))
+    assert says(said, "height, width, channels", "channels first at") == ("mix" in "".join(layers))
     for values in stitch_rows("results/all"):
         error = float(values["matching_error"])
         assert 0 <= error <= 1 and np.isfinite(float(values["representation_difference"]))

@@ -161,8 +161,4 @@ def test_no_number_is_minus_zero(capsys):
     assert capsys.readouterr().out.split()[-3:] == ["0.0000", "-0.0001", "nan"]
     assert str(IntervalEstimate(-1e-6, -0.25, 1e-6)) == "0.0000 [-0.2500, 0.0000]"
     assert points(-1e-6) == "0.0" and points(-0.0006, sign="+") == "-0.1"
-    assert [decimals(x, sign="+") for x in (-1e-6, 0.25, -0.25)] == [
-        "+0.0000",
-        "+0.2500",
-        "-0.2500",
-    ]
+    assert [decimals(x) for x in (-1e-6, 0.25, -0.25)] == ["0.0000", "0.2500", "-0.2500"]

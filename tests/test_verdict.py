@@ -133,15 +133,15 @@ def test_nothing_is_said_of_unsteady_networks(tmp_path, side, found, text):
 
 
 @pytest.mark.parametrize(
-    ("truncated", "n_epochs", "is_flaw"),
+    ("truncated", "n_epochs", "is_undecided"),
     [(True, 0, True), (True, 1, False), (False, 0, False), (None, 0, False)],
 )
-def test_a_truncated_fit_is_undecided(tmp_path, truncated, n_epochs, is_flaw):
+def test_a_truncated_fit_is_undecided(tmp_path, truncated, n_epochs, is_undecided):
     """Training mends a truncated start; the public code's runs do not say."""
     write_run(tmp_path, "1", n_right=945, metrics={"truncated": truncated}, n_epochs=n_epochs)
     write_evaluation(tmp_path, {"1": 0.99})
     word, reason = word_on(tmp_path)
-    assert (word == UNDECIDED and says(reason, "truncated the fit: ", "exact")) == is_flaw
+    assert (word == UNDECIDED and says(reason, "truncated the fit: ", "exact")) == is_undecided
 
 
 @pytest.mark.parametrize(
@@ -553,7 +553,7 @@ def test_folders_of_the_public_code_are_read():
     assert {verdict.penalty for verdict in verdicts} == {None}  # it keeps no end accuracy
 
 
-def test_words_are_counted_and_equal_flaws_have_one_line(tmp_path):
+def test_words_are_counted_and_equal_reasons_have_one_line(tmp_path):
     n_right_of_front = {"y": 945, "x": 945, "z": 500, "w": 905, "v": 945, "u": 945}
     for number, (front, n_right) in enumerate(n_right_of_front.items()):
         write_run(tmp_path, str(number), n_right=n_right, front_layer=front)
@@ -564,7 +564,7 @@ def test_words_are_counted_and_equal_flaws_have_one_line(tmp_path):
     line = dict(zip(counted.header, counted.lines[0], strict=True))
     assert [line[word] for word in VERDICTS] == ["1", "2", "1", "2"]
     assert (line["all"], line["similar at the same layer"]) == ("6", "1 of 1")
-    assert len(words.flaws(rows)) == 3  # two have one reason, whatever the numbers
+    assert len(words.reasons(rows)) == 3  # two have one reason, whatever the numbers
     assert str(words.word_map(sections.sections_of(rows)[0])).split()[-12:] == [
         *("u", "?", "v", "A", "w", "?", "x", "A", "y", "S", "z", "–")
     ]

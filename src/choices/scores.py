@@ -49,7 +49,7 @@ def scores_by_title(names: Sequence[str]) -> dict[str, ChosenScore]:
     """
     scores = {}
     chosen = [name for name in names if name != NONE]
-    for title, name in by_title(chosen, taken=SCORES, kind="score").items():
+    for title, name in by_title(chosen, taken=SCORES, noun="score").items():
         if ON_OTHER_DATA in title:
             raise UserError(
                 f"{name}: {ON_OTHER_DATA!r} stands for other data in names of tables; "

@@ -45,7 +45,7 @@ OBJECTIVES = {  # help texts
 
 
 class Method(NamedTuple):
-    """A way of stitching: a closed form, or training on an objective for some epochs."""
+    """A method of stitching: a closed form, or training on an objective for some epochs."""
 
     name: str  # in `FORMS` or `OBJECTIVES`, or of user code
     n_epochs: int = 0  # of training; 0: a closed form

@@ -27,10 +27,9 @@ from src.cli.groups import (
     add_similarity,
     add_style,
     add_training,
-    load_network,
+    load_networks,
     load_options,
     load_split,
-    load_two_networks,
     named_network,
     training_settings,
 )

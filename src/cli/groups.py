@@ -454,12 +454,7 @@ def add_channels_last(parser: Parser, *sides: str) -> None:
 
 
 def named_network(args: Namespace, model: str) -> NetworkName:
-    """Return the network that options name.
-
-    Args:
-        model: the beginning of the options: `front_model` for `front_model_path` and
-            `front_model_type`.
-    """
+    """Return the network of the options `front_model_path` and `front_model_type`, if `model` is front_model."""
     options = vars(args)
     return NetworkName.of(
         options[f"{model}_path"], options[f"{model}_type"], seed=options.get("seed")
@@ -493,71 +488,44 @@ class LoadedNetwork(NamedTuple):
     name: NetworkName  # with the SHA-256 of the weights
 
 
-def load_network(
+def load_networks(
     args: Namespace,
-    options: NetworkOptions,
+    *named: NetworkOptions,
     images: ImageSpec,
-    *,
     session: "Session",
     device: "torch.device",
-) -> LoadedNetwork:
-    """Return the network and the layers that options name.
+) -> list[LoadedNetwork]:
+    """Return the networks and the layers that options name, one object for a network named twice.
 
     Adds the SHA-256 of the weights to `args`.
+
+    Raises:
+        UserError: a network cannot be loaded, or has not the layers.
     """
-    loaded = _load_whole(args, options, images, session=session, device=device)
-    return _with_layers(loaded, args, options, images)
-
-
-def load_two_networks(
-    args: Namespace,
-    first: NetworkOptions,
-    second: NetworkOptions,
-    images: ImageSpec,
-    *,
-    session: "Session",
-    device: "torch.device",
-) -> tuple[LoadedNetwork, LoadedNetwork]:
-    """Return two networks, each as `load_network` does.
-
-    Options that name one network twice get one object for both.
-    """
-    whole1 = _load_whole(args, first, images, session=session, device=device)
-    whole2 = _load_whole(args, second, images, session=session, device=device)
-    loaded1 = _with_layers(whole1, args, first, images)
-    if whole1.name != whole2.name:
-        return loaded1, _with_layers(whole2, args, second, images)
-    loaded2 = _with_layers(loaded1, args, second, images)
-    return loaded1._replace(network=loaded2.network), loaded2
-
-
-def _load_whole(
-    args: Namespace,
-    options: NetworkOptions,
-    images: ImageSpec,
-    *,
-    session: "Session",
-    device: "torch.device",
-) -> LoadedNetwork:
-    """Return the network that options name, without layers."""
     from src.results.trained_with import warn_of_other_data
 
-    name = named_network(args, options.model)
-    network = session.network(name, images, device=device, encoder=options.is_encoder_allowed)
-    name = name._replace(weights=session.weights(name, images, device=device))
-    warn_of_other_data(name.path, args.dataset)
-    setattr(args, f"{options.model}_path_sha256", name.weights)
-    return LoadedNetwork(network, [], name)
-
-
-def _with_layers(
-    loaded: LoadedNetwork, args: Namespace, options: NetworkOptions, images: ImageSpec
-) -> LoadedNetwork:
-    """Return the network with the layers that an option names; a UserError if it has none such."""
-    text = vars(args)[options.layers]
-    if not isinstance(text, str):
-        text = ",".join(text)
-    layers = loaded.network.layers(text, of_end=options.is_end)
-    is_last = args.channels_last in (True, options.side, "both")
-    network = loaded.network.channels_first(layers, image_shape=images.shape, channels_last=is_last)
-    return loaded._replace(network=network, layers=layers)
+    names = []
+    networks = {}
+    for options in named:
+        name = named_network(args, options.model)
+        network = session.network(name, images, device=device, encoder=options.is_encoder_allowed)
+        name = name._replace(weights=session.weights(name, images, device=device))
+        warn_of_other_data(name.path, args.dataset)
+        setattr(args, f"{options.model}_path_sha256", name.weights)
+        networks[name] = network
+        names.append(name)
+    all_layers = []
+    for options, name in zip(named, names, strict=True):
+        text = vars(args)[options.layers]
+        if not isinstance(text, str):
+            text = ",".join(text)
+        layers = networks[name].layers(text, of_end=options.is_end)
+        is_last = args.channels_last in (True, options.side, "both")
+        networks[name] = networks[name].channels_first(
+            layers, image_shape=images.shape, channels_last=is_last
+        )
+        all_layers.append(layers)
+    return [
+        LoadedNetwork(networks[name], layers, name)
+        for name, layers in zip(names, all_layers, strict=True)
+    ]

@@ -15,7 +15,7 @@ from src.ground.console import note
 from src.ground.errors import Misfit, UserError, as_user_error, unknown_name
 from src.ground.files import read_yaml
 from src.ground.style import use_style
-from src.ground.user_code import code_in, codes_of_options, source_of
+from src.ground.user_code import code_in, source_of
 from src.results.identity import NOT_RECORDED
 from src.results.network_names import content_of
 
@@ -93,8 +93,7 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def _set_defaults(self, path: Path) -> list[str]:
-        """Make the options in a file the defaults, but for `null` and empty texts; return their
-        names."""
+        """Make options in a file the defaults, but for null and empty texts; return their names."""
         actions = {}
         for action in self._actions:
             if action.dest not in (*NOT_RECORDED, "help"):
@@ -175,19 +174,19 @@ def _section_of(action: argparse.Action) -> str:
 def _record_code(
     parsed: argparse.Namespace, from_file: Collection[str], words: Sequence[str]
 ) -> None:
-    """Add the SHA-256 of user code to its options; a UserError if only the file of --config
-    names it."""
+    """Add the SHA-256 of user code to its options; a UserError if only --config names it."""
     options = vars(parsed)
-    may_name_code = [name for name in options if name.endswith(NAMES_CODE)]
-    codes_of = codes_of_options({name: options[name] for name in may_name_code})
-    for name, codes in codes_of.items():
+    for name in [name for name in options if name.endswith(NAMES_CODE)]:
+        is_list = isinstance(options[name], list)
+        texts = options[name] if is_list else [options[name]]
+        codes = code_in(texts)
         if name in from_file:
             _refuse_unnamed(name, codes, words)
         digests = {code: content_of(source_of(code)) for code in codes}
-        if isinstance(options[name], list):
-            setattr(parsed, f"{name}_sha256", digests)
-        else:
-            setattr(parsed, f"{name}_sha256", digests[codes[0]])
+        if codes and is_list:
+            options[f"{name}_sha256"] = digests
+        elif codes:
+            options[f"{name}_sha256"] = digests[codes[0]]
 
 
 def _refuse_unnamed(option: str, codes: Sequence[str], words: Sequence[str]) -> None:
@@ -210,8 +209,7 @@ def _flat(value: object) -> object:
 
 
 def _words(action: argparse.Action, value: object) -> list[str]:
-    """Return the words of a value; several values of an option that takes one are joined by
-    commas."""
+    """Return the words of a value; several of an option that takes one are joined by commas."""
     if action.nargs == 0:
         return []
     values = value if isinstance(value, list) else [value]

@@ -3,7 +3,7 @@
 import argparse
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 from src.choices.models import MODEL_NAMES
 from src.ground.errors import unknown_name
@@ -109,28 +109,28 @@ def network(text: str) -> str:
     return absolute(text)
 
 
-def name_or_code(kind: str, names: Collection[str]) -> Callable[[str], str]:
+def name_or_code(noun: str, names: Collection[str]) -> Callable[[str], str]:
     """Return the type of an option that takes one of `names`, or the name of user code.
 
     The path of a user's file becomes absolute.
 
     Args:
-        kind: what the option names, for the error.
+        noun: for what the option names, for the error.
     """
 
     def parse(text: str) -> str:
         if text in names:
             return text
         if not is_user_code(text):
-            raise argparse.ArgumentTypeError(str(unknown_name(kind, text, [*names, CODE])))
+            raise argparse.ArgumentTypeError(str(unknown_name(noun, text, [*names, CODE])))
         return absolute(text)
 
     return parse
 
 
-def names_or_code(kind: str, names: Collection[str]) -> Callable[[str], list[str]]:
+def names_or_code(noun: str, names: Collection[str]) -> Callable[[str], list[str]]:
     """Return the type of an option that takes names as `name_or_code` does, separated by commas."""
-    parse = name_or_code(kind, names)
+    parse = name_or_code(noun, names)
 
     def read(text: str) -> list[str]:
         names_given = filter(None, map(str.strip, text.split(",")))
@@ -140,11 +140,7 @@ def names_or_code(kind: str, names: Collection[str]) -> Callable[[str], list[str
 
 
 def output_file(*endings: str) -> Callable[[str], str]:
-    """Return the type of an option that names a file to write.
-
-    Args:
-        endings: that are allowed; the script may write files with other endings beside the file.
-    """
+    """Return the type of an option that names a file to write, with one of the endings."""
     return checked(
         str, lambda text: text.endswith(endings), f"a name that ends in {' or '.join(endings)}"
     )
@@ -161,22 +157,9 @@ figure_file = output_file(".png", ".pdf")
 html_file = output_file(".html")
 
 
-class Described(Protocol):
-    """A row of a table of choices."""
-
-    @property
-    def description(self) -> str:
-        """The help text of the choice."""
-
-
-def described(choices: Mapping[str, str] | Mapping[str, Described]) -> str:
-    """Return choices with their descriptions as a help text.
-
-    Args:
-        choices: descriptions by name, or rows of a table.
-    """
+def described(choices: Mapping[str, Any]) -> str:
+    """Return choices, which are descriptions or rows of a table that have one, as a help text."""
     texts = []
     for name, choice in choices.items():
-        description = choice if isinstance(choice, str) else choice.description
-        texts.append(f"{name}: {description}")
+        texts.append(f"{name}: {getattr(choice, 'description', choice)}")
     return "; ".join(texts)

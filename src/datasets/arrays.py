@@ -29,7 +29,7 @@ RANDOM_IMAGES_SOURCE = f"https://people.eecs.berkeley.edu/~hendrycks/{RANDOM_IMA
 CIFAR5M_SOURCE = "https://github.com/preetum/cifar5m"
 N_PARTS = 6
 N_CLASSES_OF_CIFAR5M = 10
-IMAGES_AT_ONCE = 1000  # that are looked at
+N_LOOKED_AT = 1000  # images
 SHAPE = (32, 32, 3)  # (H, W, C) of CIFAR-5M and the 300K Random Images
 REMEDY = (
     "save it with numpy.savez: x_train and x_test images uint8 (N, H, W, C) or (N, H, W), tokens (N, T) that are "
@@ -116,8 +116,7 @@ def read_cifar5m(source: str, root: Path, train: bool) -> Arrays:
 
 
 def _folder(root: Path, name: str, content: str) -> Path:
-    """Return the folder `name` in `root`; or `root`, if it has this name or holds the file
-    `content`."""
+    """Return `root` if it has this name or holds the file `content`, else `name` in it."""
     if root.name == name or (root / content).is_file():
         return root
     return root / name
@@ -132,7 +131,8 @@ def read_file(source: str, root: Path, train: bool) -> Arrays:
         labels = torch.from_numpy(numbers)
     if array.ndim == 2:
         return _as_tensor(array, path), labels
-    _warn_of_binary_levels(source, array)
+    if array[:N_LOOKED_AT].max() <= 1:
+        warn_of_binary_levels(source)
     if array.ndim == 3:
         array = array[..., None]  # (N, H, W) -> (N, H, W, 1), still mapped
     return MappedImages([array]), labels
@@ -172,11 +172,11 @@ def describe(path: Path) -> ImageSpec:
     n_classes = 0
     if train_labels is not None and test_labels is not None:
         n_classes = len(classes) or 1 + max(int(train_labels.max()), int(test_labels.max()))
-        _warn_of_missing_labels(path, train_labels, n_classes, kind="training")
-        _warn_of_missing_labels(path, test_labels, n_classes, kind="test")
+        _warn_of_missing_labels(path, train_labels, n_classes, split="training")
+        _warn_of_missing_labels(path, test_labels, n_classes, split="test")
     if train_inputs.ndim == 2:
-        _check_kinds(path, train_inputs, test_inputs)
-        first = _as_tensor(train_inputs[:IMAGES_AT_ONCE], path)
+        _check_numbers(path, train_inputs, test_inputs)
+        first = _as_tensor(train_inputs[:N_LOOKED_AT], path)
         return ImageSpec(n_classes, train_inputs.shape[1:], classes=classes, inputs=examples(first))
     image_shape = _image_shape(path, train_inputs.shape[1:])
     normalisation = _read_normalisation(path, n_channels=image_shape[0])
@@ -188,9 +188,8 @@ def describe(path: Path) -> ImageSpec:
     return ImageSpec(n_classes, image_shape, normalisation, classes)
 
 
-def _check_kinds(path: Path, train_inputs: np.ndarray, test_inputs: np.ndarray) -> None:
-    """Raise a UserError unless inputs that are no images are tokens in both splits, or vectors in
-    both, and without a normalisation."""
+def _check_numbers(path: Path, train_inputs: np.ndarray, test_inputs: np.ndarray) -> None:
+    """Raise a UserError unless both splits are tokens, or both vectors, without a normalisation."""
     are_tokens = train_inputs.dtype.kind in "iu"
     if are_tokens != (test_inputs.dtype.kind in "iu"):
         raise UserError(
@@ -203,16 +202,12 @@ def _check_kinds(path: Path, train_inputs: np.ndarray, test_inputs: np.ndarray) 
                 f"{path}: mean and std are of images, and networks get tokens and vectors as they are; leave "
                 "them out"
             )
-    kind = "tokens" if are_tokens else "vectors"
-    note_once(f"{path}: inputs are {kind} of {train_inputs.shape[1]} numbers, given as they are")
+    noun = "tokens" if are_tokens else "vectors"
+    note_once(f"{path}: inputs are {noun} of {train_inputs.shape[1]} numbers, given as they are")
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:
-    """Return the names of the classes in the order of the labels; () if labels are numbers.
-
-    The array `classes` has them. Without it, names that are labels are sorted, as torchvision sorts
-    the folders of classes.
-    """
+    """Return the names of the classes in the order of the labels; () if labels are numbers."""
     with readable(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
         if "classes" in arrays:
             return tuple(arrays["classes"].astype(str).tolist())
@@ -228,13 +223,13 @@ def _read_classes(path: Path) -> tuple[str, ...]:
     return classes
 
 
-def _warn_of_missing_labels(path: Path, labels: np.ndarray, n_classes: int, *, kind: str) -> None:
+def _warn_of_missing_labels(path: Path, labels: np.ndarray, n_classes: int, *, split: str) -> None:
     """Warn if no image of a split has one of the labels 0..n_classes-1."""
     missing = np.setdiff1d(np.arange(n_classes), labels)
     if len(missing):
         warn_once(
-            f"{path}: no {kind} image has label {missing[0]}; labels count from 0, so there are "
-            f"{n_classes} classes, {len(missing)} of them without a {kind} image"
+            f"{path}: no {split} image has label {missing[0]}; labels count from 0, so there are "
+            f"{n_classes} classes, {len(missing)} of them without a {split} image"
         )
 
 
@@ -256,15 +251,6 @@ def _read_normalisation(path: Path, *, n_channels: int) -> Normalisation | None:
         return make_normalisation(mean.tolist(), std.tolist(), n_channels=n_channels)
 
 
-def _warn_of_binary_levels(source: str, images: np.ndarray) -> None:
-    """Warn if all levels of images are 0 or 1; the first block with a higher level ends the
-    search."""
-    for first in range(0, len(images), IMAGES_AT_ONCE):
-        if images[first : first + IMAGES_AT_ONCE].max() > 1:
-            return
-    warn_of_binary_levels(source)
-
-
 def warn_of_binary_levels(source: str) -> None:
     """Warn that all levels of the images in a folder or a file are 0 or 1."""
     warn_once(
@@ -276,10 +262,7 @@ def warn_of_binary_levels(source: str) -> None:
 def _read_split(
     path: Path, split: str, classes: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Map the inputs of a split, and read its labels (N,) if any.
-
-    Inputs are images uint8 (N, H, W, C) or (N, H, W), or numbers (N, D).
-    """
+    """Map the inputs of a split, images or numbers (N, D), and read its labels (N,) if any."""
     with readable(path, REMEDY):
         inputs = map_member(path, f"x_{split}")
         if inputs.ndim != 2 or inputs.dtype.kind not in "iuf" or inputs.size == 0:
@@ -292,8 +275,7 @@ def _read_split(
 
 
 def _check_images(images: np.ndarray, *, shape: tuple[int, int, int] | None = None) -> None:
-    """Raise a ValueError unless images are uint8 (N, H, W, C) of a shape; None: or any (N, H,
-    W)."""
+    """Raise a ValueError unless images are uint8, of a shape if it is given."""
     fits = images.shape[1:] == shape
     expected = f"(N, {', '.join(map(str, shape or ()))})"
     if shape is None:
@@ -306,13 +288,7 @@ def _check_images(images: np.ndarray, *, shape: tuple[int, int, int] | None = No
 def _read_labels(
     archive: Path, name: str, *, n_images: int, classes: Sequence[str] = ()
 ) -> np.ndarray:
-    """Read labels int64 (N,) of an archive.
-
-    Args:
-        classes: names of the classes, which labels may be.
-    Raises:
-        ValueError: labels are no whole numbers from 0, or no classes.
-    """
+    """Read labels int64 (N,), whole numbers from 0 or names of classes; else raise a ValueError."""
     with np.load(archive, allow_pickle=False) as arrays:
         labels = arrays[name]
     if labels.dtype.kind in "US" and labels.shape == (n_images,):

@@ -8,10 +8,8 @@ device.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.lib.stride_tricks import sliding_window_view
 from torch import Generator, Tensor
 
 
@@ -32,10 +30,7 @@ class CropFlip:
         """Crop and flip images (B, C, H, W)."""
         top, left, flip = parameters.unbind(1)
         padded = F.pad(images, (self.padding,) * 4)
-        cropped = crop(padded, top, left, size=images.shape[2:])
-        if self.flip:
-            mirror_(cropped, flip)
-        return cropped
+        return mirrored(crop(padded, top, left, size=images.shape[2:]), flip)
 
 
 @dataclass(frozen=True)
@@ -68,21 +63,18 @@ class Affine:
         return torch.stack(numbers, dim=1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Turn, shear, scale and flip images (B, C, H, W)."""
+        """Rotate, shear, scale and flip images (B, C, H, W)."""
         height, width = images.shape[2:]
         canvas = F.pad(images.float(), (self.edge,) * 4, mode="replicate")
         grid = _affine_grid(parameters, list(canvas.shape))
         warped = F.grid_sample(canvas, grid, "nearest", "zeros", align_corners=False)
         levels = warped.round_().to(torch.uint8)
         centre = levels[:, :, self.edge : self.edge + height, self.edge : self.edge + width]
-        if self.flip:
-            flip = parameters[:, 3]
-            mirror_(centre, flip)
-        return centre
+        return mirrored(centre, parameters[:, 3])
 
 
 def _affine_grid(parameters: Tensor, shape: list[int]) -> Tensor:
-    """Return where pixels of turned, sheared, scaled images come from: (B, H, W, 2), of -1 to 1."""
+    """Return where pixels of rotated, sheared, scaled images come from: (B, H, W, 2), of -1 to 1."""
     # The inverse of torchvision's rotation, scale and shear; pixels count from the centre
     angle, shear, scale, _ = parameters.unbind(1)
     height, width = shape[2:]
@@ -102,24 +94,14 @@ def crop(images: Tensor, top: Tensor, left: Tensor, *, size: Sequence[int]) -> T
     Args:
         top, left: edges (B,) of the windows.
     """
-    n_images = len(images)
-    if _on_cpu(images):
-        # A view: (B, C, tops, lefts, height, width)
-        views = sliding_window_view(images.numpy(), tuple(size), axis=(2, 3))
-        return torch.from_numpy(views[np.arange(n_images), :, top.numpy(), left.numpy()])
-    windows = images.unfold(2, size[0], 1).unfold(3, size[1], 1)
-    return windows[torch.arange(n_images, device=images.device), :, top, left]
+    height, width = size
+    windows = images.unfold(2, height, 1).unfold(3, width, 1)  # (B, C, tops, lefts, height, width)
+    return windows[torch.arange(len(images), device=images.device), :, top, left]
 
 
-def mirror_(images: Tensor, chosen: Tensor) -> None:
-    """Flip images (B, C, H, W) in place where `chosen` (B,) is 1; both are on one device."""
-    if _on_cpu(images):
-        pixels = images.numpy()
-        rows = chosen.bool().numpy()
-        pixels[rows] = pixels[rows][..., ::-1]
-    else:
-        is_chosen = chosen.bool()[:, None, None, None]
-        images.copy_(torch.where(is_chosen, images.flip(-1), images))
+def mirrored(images: Tensor, chosen: Tensor) -> Tensor:
+    """Return images (B, C, H, W), flipped where `chosen` (B,) is 1; both are on one device."""
+    return torch.where(chosen.bool()[:, None, None, None], images.flip(-1), images)
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -127,11 +109,6 @@ def resize(images: Tensor, size: int) -> Tensor:
     import torchvision.transforms.functional as TF  # loads as long as torch does
 
     return TF.resize(images, [size, size], antialias=True)
-
-
-def _on_cpu(images: Tensor) -> bool:
-    """Return whether numpy can index the images: it copies rows of bytes 3 to 5 times faster."""
-    return images.device.type == "cpu"
 
 
 Augmentation = CropFlip | Affine

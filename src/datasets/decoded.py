@@ -1,6 +1,5 @@
 """Images that are decoded batch by batch, by the worker processes of a `DataLoader`."""
 
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,10 +77,7 @@ class DecodedImageSet(BaseImageSet):
         options: dict[str, Any] = {}
         n_workers = min(self.loading.n_workers, len(batches))
         if n_workers > 0:
-            options = {
-                "prefetch_factor": self.loading.prefetch_factor,
-                "worker_init_fn": _leave_signals,
-            }
+            options = {"prefetch_factor": self.loading.prefetch_factor}
         decoder = self._decoder(epoch=plan.epoch)
         if self.crop is not None and plan.generator is not None:
             decoder.transform = self.crop
@@ -125,13 +121,10 @@ class _Decoder(Dataset):
     seed: int | None = None  # of a random transform
 
     def __getitem__(self, images: Sequence[tuple[str, int]]) -> Tensor | UserError:
-        """Return images uint8 (B, C, H, W) by path and position, or an error as a value.
-
-        The loader would wrap an error that is raised here in a traceback.
-        """
+        """Return images uint8 (B, C, H, W) by path and position, or an error as a value."""
         try:
             return torch.stack([self.decode(path, position) for path, position in images])
-        except UserError as error:
+        except UserError as error:  # raised here, the loader would wrap it in a traceback
             return error
 
     def decode(self, path: str, position: int) -> Tensor:
@@ -150,12 +143,6 @@ class _Decoder(Dataset):
             # Keys of four numbers are used here only
             torch.default_generator.manual_seed(seed_of(self.seed, self.epoch, position, 0))
             return self.transform(image)
-
-
-def _leave_signals(worker: int) -> None:
-    """Leave SIGINT to the main process, and end at once at its SIGTERM."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def read_image(path: str, mode: str) -> Image.Image:

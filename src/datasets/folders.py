@@ -150,11 +150,12 @@ def load_imagenet(
     root: Path, spec: ImageSpec, *, train: bool, device: Device, loading: Loading
 ) -> BaseImageSet:
     """Load a split of ImageNet; errors as of `load_folder`."""
-    if not _split_folders(root, train):
-        raise UserError(
-            f"{_missing_split(root, train)}; fetch ILSVRC 2012 from {IMAGENET_SOURCE} and rename "
-            f"its folders to {SPLITS[True][-1]} and {SPLITS[False][-1]}"
-        )
+    _split_folder(
+        root,
+        train,
+        remedy=f"fetch ILSVRC 2012 from {IMAGENET_SOURCE} and rename its folders to {SPLITS[True][-1]} and "
+        f"{SPLITS[False][-1]}",
+    )
     settings = FolderSettings(classes=read_settings(root).classes)
     n_classes = len(_classes(root, settings))
     has_fewer_listed = bool(settings.classes) and n_classes < spec.n_classes
@@ -235,31 +236,27 @@ def _warn_of_lost_pixels(root: Path, settings: FolderSettings, paths: Sequence[s
         warn_of_binary_levels(str(root))
 
 
-def _split_folder(root: Path, train: bool) -> Path:
-    """Return the folder of a split: the first of its possible names that exists."""
+def _split_folder(root: Path, train: bool, *, remedy: str = "") -> Path:
+    """Return the folder of a split, the first of its names that exists; else raise a UserError."""
     folders = _split_folders(root, train)
-    if not folders:
+    if folders:
+        return folders[0]
+    first_name, *names = SPLITS[train]
+    content = []
+    if root.is_dir():
+        content = sorted(path.name for path in root.iterdir())
+    if not remedy:
         images = "training images" if train else "test images"
-        place = root / SPLITS[train][0]
-        raise UserError(
-            f"{_missing_split(root, train)}; put the {images} into {place}, a folder for each class"
-        )
-    return folders[0]
+        remedy = f"put the {images} into {root / first_name}, a folder for each class"
+    raise UserError(
+        f"{root} has no folder {', '.join([first_name, *names[:-1]])} or {names[-1]} "
+        f"(it holds {listed(content, n=5) or 'nothing'}); {remedy}"
+    )
 
 
 def _split_folders(root: Path, train: bool) -> list[Path]:
     """List the existing folders with a name of the split."""
     return [root / name for name in SPLITS[train] if (root / name).is_dir()]
-
-
-def _missing_split(root: Path, train: bool) -> str:
-    """Return the first half of the message that the folder of a split is missing."""
-    *names, last_name = SPLITS[train]
-    content = []
-    if root.is_dir():
-        content = sorted(path.name for path in root.iterdir())
-    held = listed(content, n=5) or "nothing"
-    return f"{root} has no folder {', '.join(names)} or {last_name} (it holds {held})"
 
 
 def _classes(root: Path, settings: FolderSettings) -> list[str]:

@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 
 from src.datasets.base import UNLABELLED, BaseImageSet, Device, Pass
+from src.ground.images import ImageSpec
+from src.ground.runtime import generator
 
 N_EXAMPLES = 3
+N_RANDOM = 256  # different images
 N_LOOKED_AT = 1000  # inputs among which examples are chosen
 
 
@@ -15,7 +18,7 @@ class InputSet(BaseImageSet):
     """Tokens or vectors with labels, without normalisation and augmentation.
 
     Args:
-        inputs: tokens int64 (N, T), or vectors float32 (N, D).
+        inputs: tokens int64 (N, T), or vectors float32 (N, D); fewer than labels are repeated.
         labels: as in BaseImageSet; None: the set is unlabelled, all labels are -1.
         device: of the inputs and the batches.
     """
@@ -35,11 +38,19 @@ class InputSet(BaseImageSet):
         self._inputs = inputs.to(self.device)
 
     def levels_of(self, indices: Tensor) -> Tensor:
-        return self._inputs[indices.to(self.device)]
+        return self._inputs[indices.to(self.device) % len(self._inputs)]
 
     def _make(self, plan: Pass) -> Iterator[Tensor]:
         for rows in plan.batches:
             yield self.levels_of(plan.indices[rows])
+
+
+def random_images(n: int, spec: ImageSpec, *, seed: int, device: Device) -> InputSet:
+    """Return n images of noise with random labels, to measure speed; only 256 images differ."""
+    draws = generator(seed)
+    labels = torch.randint(spec.n_classes, (n,), generator=draws)
+    images = torch.randn(min(n, N_RANDOM), *spec.shape, generator=draws)
+    return InputSet(images, labels, n_classes=spec.n_classes, device=device)
 
 
 def examples(inputs: Tensor) -> tuple:

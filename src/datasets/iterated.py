@@ -1,66 +1,53 @@
 """Images of an iterable of batches that can be passed over again, such as a `DataLoader`.
 
-Labels are kept, and the images as well if they are few, see `IteratedImages.read`. Otherwise each
-pass goes over the iterable anew, and ends at the last image that it needs.
+Labels are kept, and the images as well if they are few. Otherwise each pass goes over the iterable
+anew, and ends at the last image that it needs.
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from operator import length_hint
 
 import torch
 from torch import Tensor
 
-from src.datasets.base import UNLABELLED, BaseImageSet, Pass, cast
+from src.datasets.base import UNLABELLED, BaseImageSet, Pass
 from src.datasets.inputs import N_LOOKED_AT, examples
 from src.ground.errors import UserError
+from src.ground.runtime import as_inputs
+from src.ground.tensors import content_of_state
 
+N_OF_FINGERPRINT = 16  # images, the first ones
 EXPECTED = "batches of (inputs, labels) that can be passed over again: a DataLoader, or a list"
 
 
 class IteratedImages(BaseImageSet):
-    """Images and labels of an iterable of batches, as an image set; see `read`.
+    """Images and labels of an iterable of batches, which is passed over once to read the labels.
 
     Its batches have as many images as the first batch of the iterable. Images that are asked for
     out of their order are collected in memory first.
 
     Attributes:
+        batch_size: of the first batch.
         is_kept: the images are in memory, so that all passes give the same ones.
 
     Args:
-        batches: pairs of images (B, C, H, W), tokens (B, T) or vectors (B, D), and labels (B,).
-        labels: of all images, (N,); -1: unlabelled.
-        prints: a number of each image, (N,); None: passes may give the images in any order.
+        batches: pairs of images (B, C, H, W), tokens (B, T) or vectors (B, D), and labels (B,),
+            tensors or arrays. Labels may be None: unlabelled.
         name: of the images, for messages.
-        batch_size: of the first batch.
-        image_shape: (C, H, W), (T,) or (D,).
         like: a tensor of the type and on the device of the images to give.
+        at_most: take the first images only; None: take all.
+        in_one_order: later passes have to give the images in the order of the first.
+        most_kept: bytes; the images are kept in memory if they take no more.
+    Raises:
+        UserError: the iterable can be passed over only once, is empty, gives no such batches, or
+            pixels that are not finite.
     """
 
     is_read_in_order = True
-    is_kept = False
 
     def __init__(
         self,
-        batches: Iterable,
-        labels: Tensor,
-        prints: Tensor | None,
-        *,
-        name: str,
-        batch_size: int,
-        image_shape: tuple[int, ...],
-        like: Tensor,
-    ):
-        n_classes = int(labels.max()) + 1
-        super().__init__(labels, n_classes=n_classes, image_shape=image_shape, device=like.device)
-        self.name = name
-        self.batch_size = batch_size
-        self._source = batches
-        self._prints = prints
-        self._like = like
-
-    @classmethod
-    def read(
-        cls,
         batches: Iterable,
         *,
         name: str,
@@ -68,65 +55,50 @@ class IteratedImages(BaseImageSet):
         at_most: int | None = None,
         in_one_order: bool = False,
         most_kept: int = 0,
-    ) -> "IteratedImages":
-        """Pass over an iterable once, and return its images as a set.
-
-        Args:
-            batches: pairs of images (B, C, H, W), tokens (B, T) or vectors (B, D), and labels (B,),
-                tensors or arrays. Labels may be None: unlabelled.
-            at_most: take the first images only; None: take all.
-            in_one_order: later passes have to give the images in the order of the first.
-            most_kept: bytes; the images are kept in memory if they take no more.
-        Raises:
-            UserError: the iterable can be passed over only once, is empty, gives no such batches,
-                or pixels that are not finite.
-        """
+    ):
         if iter(batches) is batches:
             raise UserError(f"{name} can be passed over only once; give {EXPECTED}")
         labels: list[Tensor] = []
         prints: list[Tensor] = []
         kept: list[tuple[Tensor, Tensor]] = []
-        shapes = set()
-        first: list[Tensor] = []  # inputs that are no images
-        n_images = 0
+        numbers: list[Tensor] = []  # the first inputs that are no images
         n_bytes = 0
-        for images, labels_of_batch in _batches(batches, name):
-            _check_finite(images, name, first=n_images)
-            shapes.add(tuple(images.shape[1:]))
-            if images.ndim == 2 and n_images < N_LOOKED_AT:
-                first.append(images)
+        for images, labels_of_batch in _first_batches(batches, name, at_most):
             labels.append(labels_of_batch)
+            if images.ndim == 2 and sum(map(len, numbers)) < N_LOOKED_AT:
+                numbers.append(images)
             if in_one_order:
                 prints.append(_prints(images))
-            n_images += len(images)
             n_bytes += images.nbytes
             if n_bytes <= most_kept:
                 kept.append((images, labels_of_batch))
-            if at_most is not None and n_images >= at_most:
-                break
-        if not n_images:
+        if not sum(map(len, labels)):
             raise UserError(f"{name} gives no inputs; give {EXPECTED}")
-        if len(shapes) > 1:
-            raise UserError(
-                f"{name} gives inputs of several shapes, {shapes}; resize images, or pad tokens"
-            )
-        is_kept = len(kept) == len(labels)
-        prints_in_order = None
-        if in_one_order:
-            prints_in_order = torch.cat(prints)[:at_most]
-        image_set = cls(
-            kept if is_kept else batches,
-            torch.cat(labels)[:at_most],
-            prints_in_order,
-            name=name,
-            batch_size=len(labels[0]),
-            image_shape=shapes.pop(),
-            like=like,
+        all_labels = torch.cat(labels)[:at_most]
+        n_classes = int(all_labels.max()) + 1
+        image_shape = tuple(images.shape[1:])
+        super().__init__(
+            all_labels, n_classes=n_classes, image_shape=image_shape, device=like.device
         )
-        image_set.is_kept = is_kept
-        if first:
-            image_set.inputs = examples(torch.cat(first))
-        return image_set
+        self.name = name
+        self.batch_size = len(labels[0])
+        self.is_kept = len(kept) == len(labels)
+        if numbers:
+            self.inputs = examples(torch.cat(numbers))
+        self._source = batches
+        if self.is_kept:
+            self._source = kept
+        self._prints: Tensor | None = None
+        if in_one_order:
+            self._prints = torch.cat(prints)[:at_most]
+        self._like = like
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """The SHA-256 of the labels and of the first images."""
+        first = torch.arange(min(len(self), N_OF_FINGERPRINT))
+        (images, _), *_ = self.batches(N_OF_FINGERPRINT, indices=first)
+        return content_of_state({"labels": self.labels.cpu(), "images": images.cpu()})
 
     def _make(self, plan: Pass) -> Iterator[Tensor]:
         if (plan.indices.diff() > 0).all():
@@ -139,8 +111,7 @@ class IteratedImages(BaseImageSet):
             yield collected[places[batch]]
 
     def _in_order(self, indices: Tensor) -> Iterator[Tensor]:
-        """Yield the images at rising indices (n,), a part for each batch; a UserError if they
-        changed."""
+        """Yield the images at rising indices (n,), in parts; a UserError if they changed."""
         n_missing = len(indices)
         first = 0
         for images, _ in _batches(self._source, self.name):
@@ -154,7 +125,7 @@ class IteratedImages(BaseImageSet):
                     )
             in_batch = indices[(indices >= first) & (indices < behind)] - first
             if len(in_batch):
-                yield cast(images[in_batch], self._like)
+                yield as_inputs(images[in_batch], self._like)
             n_missing -= len(in_batch)
             if not n_missing:
                 return
@@ -185,17 +156,13 @@ class IteratedEpochs:
         return length_hint(self._source)
 
     def epoch(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images (B, C, H, W) and labels (B,) of one pass.
-
-        The arguments count for nothing: the iterable has batches and an order of its own.
-        """
+        """Yield images and labels of one pass, in batches and an order of its own."""
         for images, labels in _batches(self._source, self.name):
-            yield cast(images, self._like), labels.to(self._like.device)
+            yield as_inputs(images, self._like), labels.to(self._like.device)
 
 
 def _batches(batches: Iterable, name: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches as tensors; a UserError if one is no pair, or differs in axes, types or
-    labels."""
+    """Yield batches as tensors; a UserError if one is no pair of inputs and labels."""
     for batch in batches:
         is_pair = isinstance(batch, Sequence) and len(batch) == 2
         if not is_pair:
@@ -210,6 +177,25 @@ def _batches(batches: Iterable, name: str) -> Iterator[tuple[Tensor, Tensor]]:
                 "which are whole numbers"
             )
         yield images, _labels(batch[1], len(images), name)
+
+
+def _first_batches(
+    batches: Iterable, name: str, at_most: int | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches that have the first images; a UserError if they do not fit together."""
+    shapes = set()
+    n_images = 0
+    for images, labels in _batches(batches, name):
+        _check_finite(images, name, first=n_images)
+        shapes.add(tuple(images.shape[1:]))
+        if len(shapes) > 1:
+            raise UserError(
+                f"{name} gives inputs of several shapes, {shapes}; resize images, or pad tokens"
+            )
+        yield images, labels
+        n_images += len(images)
+        if at_most is not None and n_images >= at_most:
+            return
 
 
 def _check_finite(images: Tensor, name: str, *, first: int) -> None:

@@ -45,16 +45,21 @@ class MappedImages:
         return torch.from_numpy(images).permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
 
 
-def map_member(archive: Path, name: str) -> np.ndarray:
-    """Memory-map an array of an `.npz` archive; a compressed array is unpacked first.
+def map_member(archive: Path, name: str, *, unpack: bool = True) -> np.ndarray:
+    """Memory-map an array of an `.npz` archive.
 
+    Args:
+        unpack: a compressed array is unpacked beside the archive first; otherwise it is read.
     Raises:
         ValueError: the array holds Python objects; zipfile's and numpy's errors of damaged files.
     """
     with open(archive, "rb") as file, zipfile.ZipFile(file) as content:
         info = content.getinfo(f"{name}.npy")
         if info.compress_type != zipfile.ZIP_STORED:
-            return map_file(_unpacked(content, info, beside=archive))
+            if unpack:
+                return map_file(_unpacked(content, info, beside=archive))
+            with content.open(info) as member:
+                return npy.read_array(member, allow_pickle=False)
 
         # The array lies in the archive as it would lie in an .npy file
         content.open(info).close()  # leaves `file` at the first byte of the array
@@ -64,16 +69,6 @@ def map_member(archive: Path, name: str) -> np.ndarray:
             raise ValueError("it holds Python objects, not numbers")
         order: Literal["C", "F"] = "F" if is_fortran else "C"
         return np.memmap(archive, dtype, "r", file.tell(), shape, order)
-
-
-def open_member(archive: Path | str, name: str) -> np.ndarray:
-    """Memory-map an array of an `.npz` archive; a compressed array is read. Errors as `map_member`."""
-    with zipfile.ZipFile(archive) as content:
-        info = content.getinfo(f"{name}.npy")
-        if info.compress_type != zipfile.ZIP_STORED:
-            with content.open(info) as member:
-                return npy.read_array(member, allow_pickle=False)
-    return map_member(Path(archive), name)
 
 
 def map_file(path: Path) -> np.ndarray:

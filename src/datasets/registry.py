@@ -133,10 +133,7 @@ def load_dataset(
     Raises:
         UserError: there is no such data set, or its files are missing or damaged.
     """
-    strengths = {}
-    for key, strength in (interventions or {}).items():
-        if strength is not None:
-            strengths[key] = strength
+    strengths = {key: value for key, value in (interventions or {}).items() if value is not None}
     info = dataset_info(name, labelled=bool(strengths))
     if not are_images(info.spec.shape):
         _check_interventions(name, strengths)

@@ -1,4 +1,4 @@
-"""Verdicts in words: maps of their signs, counts, flaws with their remedies, and groups of networks.
+"""Verdicts in words: maps of their signs, counts, reasons with their remedies, and groups of networks.
 
 Penalties are in points of accuracy, other quantities in their own unit.
 """
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from src.choices import WITH_POSITIONS, on_lost_positions
 from src.figures.sections import Section, parts_of, sections_of
 from src.figures.shown import SHARE
-from src.ground.console import listed, padded, points, result, table, width_of
+from src.ground.console import aligned, listed, points, result, table
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
 from src.results.between_groups import GroupTest, on_unlike_types
@@ -61,16 +61,7 @@ class Table(NamedTuple):
 
     def __str__(self) -> str:
         """Return the title above the columns; all but the first are flush right."""
-        texts = [self.header, *self.lines]
-        first, *widths = [max(map(width_of, column)) for column in zip(*texts, strict=True)]
-        lines = [self.title]
-        for label, *cells in texts:
-            aligned = [
-                padded(cell, width, to_right=True)
-                for cell, width in zip(cells, widths, strict=True)
-            ]
-            lines.append("  ".join([padded(label, first), *aligned]).rstrip())
-        return "\n".join(lines)
+        return f"{self.title}\n{aligned([self.header, *self.lines], to_right=True)}"
 
 
 def heading(name: str) -> str:
@@ -120,7 +111,7 @@ def report(
         *map(str, map(word_map, mapped)),
         _wrapped([*signs, SKILL, certainty(limits), CAUTION]),
         str(counts(sections)),
-        _wrapped(flaws(rows)),
+        _wrapped(reasons(rows)),
         *map(str, tables_of_groups(groups, tests)),
         _wrapped(lines_on_groups(groups, tests)),
         _wrapped(remarks(rows, limits)),
@@ -216,7 +207,7 @@ def conclusion(rows: Sequence[VerdictRow]) -> str:
     return f"The accuracy of the end network is kept {'; '.join(parts)}."
 
 
-def flaws(rows: Iterable[VerdictRow]) -> list[str]:
+def reasons(rows: Iterable[VerdictRow]) -> list[str]:
     """Return a line for each reason of *accurate only* and *undecided*: how often, by which methods, and
     the remedy, without the numbers of pairs."""
     found: dict[tuple[str, str], Counter[str]] = {}

@@ -65,24 +65,13 @@ def table(
         columns: a label for each column.
         values: (rows, columns).
     """
-    label_width = max(map(len, rows))
-    texts = []
-    for line_of_values in values:
-        texts.append([_cell(value) for value in line_of_values])
-    widths = [max(8, *map(len, column)) for column in zip(columns, *texts, strict=True)]
-
-    def line(label: str, cells: Iterable[str]) -> str:
-        return " ".join([f"{label:{label_width}}", *cells])
-
-    lines = []
+    lines = [["", *columns]]
+    for row, values_of_row in zip(rows, values, strict=True):
+        lines.append([row, *map(_cell, values_of_row)])
+    text = aligned(lines, to_right=True)
     if title:
-        lines.append(title)
-    header = [f"{column:>{width}}" for column, width in zip(columns, widths, strict=True)]
-    lines.append(line("", header))
-    for row, cells in zip(rows, texts, strict=True):
-        aligned_cells = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)]
-        lines.append(line(row, aligned_cells))
-    result("\n".join(lines))
+        text = f"{title}\n{text}"
+    result(text)
 
 
 def _cell(value: float | str) -> str:
@@ -92,42 +81,36 @@ def _cell(value: float | str) -> str:
     return decimals(value)
 
 
-def decimals(number: float, *, sign: str = "") -> str:
-    """Return a number with four decimals, and no minus where they are all zero.
-
-    Args:
-        sign: "+" puts a plus before what is not negative.
-    """
+def decimals(number: float) -> str:
+    """Return a number with four decimals, and no minus where they are all zero."""
     rounded = round(float(number), 4) + 0.0  # −0.0 becomes 0.0
-    return f"{rounded:{sign}.4f}"
+    return f"{rounded:.4f}"
 
 
 def points(share: float, *, sign: str = "") -> str:
-    """Return a share as points of 100, with one decimal.
-
-    Args:
-        sign: "+" puts a plus before what is not negative.
-    """
+    """Return a share as points of 100, with one decimal; the sign "+" shows a plus as well."""
     rounded = round(100 * float(share), 1) + 0.0  # −0.0 becomes 0.0
     return f"{rounded:{sign}.1f}"
 
 
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Return lines of cells as a text in columns, each as wide as its widest cell."""
+def aligned(lines: Sequence[Sequence[str]], *, to_right: bool = False) -> str:
+    """Return lines of cells as a text in columns, each as wide as its widest cell.
+
+    Args:
+        to_right: all columns but the first are flush right.
+    """
     widths = [max(map(width_of, column)) for column in zip(*lines, strict=True)]
     texts = []
     for line in lines:
-        cells = [padded(cell, width) for cell, width in zip(line, widths, strict=True)]
+        cells: list[str] = []
+        for cell, width in zip(line, widths, strict=True):
+            blanks = " " * (width - width_of(cell))
+            if to_right and cells:
+                cells.append(blanks + cell)
+            else:
+                cells.append(cell + blanks)
         texts.append("  ".join(cells).rstrip())
     return "\n".join(texts)
-
-
-def padded(text: str, width: int, *, to_right: bool = False) -> str:
-    """Return a text with blanks behind it, or before it, up to a width in columns of a terminal."""
-    blanks = " " * (width - width_of(text))
-    if to_right:
-        return blanks + text
-    return text + blanks
 
 
 def width_of(text: str) -> int:

@@ -93,7 +93,7 @@ def as_user_error(error: Exception) -> UserError | None:
 
 
 def unknown_name(
-    kind: str, name: str, allowed: Iterable[str], *, where: str = "--help lists all"
+    noun: str, name: str, allowed: Iterable[str], *, where: str = "--help lists all"
 ) -> UserError:
     """Return the error for a name outside of `allowed`; the caller raises it.
 
@@ -101,7 +101,7 @@ def unknown_name(
     begin so, or else close matches.
 
     Args:
-        kind: the kind of thing that the name stands for, such as "layer".
+        noun: for the thing that the name stands for, such as "layer".
         where: where the user finds all allowed names, if they are too many for a line.
     """
     names = list(allowed)
@@ -113,4 +113,4 @@ def unknown_name(
         hint = f"did you mean {' or '.join(close[:3])}? "
     if len(names) <= MAX_LISTED:
         where = f"known: {', '.join(names)}"
-    return UserError(f"unknown {kind} {name!r}; {hint}{where}")
+    return UserError(f"unknown {noun} {name!r}; {hint}{where}")

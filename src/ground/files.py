@@ -28,11 +28,7 @@ _batch: Batch | None = None  # files of the `durable_together` block that is ope
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a file atomically.
-
-    Raises:
-        UserError: as `new_file`.
-    """
+    """Write a file atomically; errors as `new_file`."""
     with new_file(path) as file:
         file.write(content)
 
@@ -144,10 +140,9 @@ def write_arrays(
     """Write arrays as an `.npz` file atomically."""
     import numpy as np
 
-    buffer = io.BytesIO()
     save = np.savez_compressed if is_compressed else np.savez
-    save(buffer, **dict(arrays))  # type: ignore[arg-type]  # numpy's stubs know no names
-    write_bytes(path, buffer.getbuffer())
+    with new_file(path) as file:
+        save(file, **dict(arrays))  # type: ignore[arg-type]  # numpy's stubs know no names
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
@@ -197,11 +192,7 @@ def readable(path: Path | str, remedy: str) -> Iterator[None]:
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file.
-
-    Raises:
-        UserError: the file is missing, unreadable or not JSON.
-    """
+    """Return the content of a JSON file; a UserError if it cannot be read or is not JSON."""
     with readable(path, "it is to be JSON: restore or remove it"):
         return json.loads(Path(path).read_text(encoding="utf-8"))
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from src import __version__
 
+PACKAGES = ("torch", "torchvision", "numpy", "scipy")
+
 
 def provenance(*, gpu: int, start: datetime) -> dict[str, object]:
     """Return a record of the command, versions, device and times of a run that ends now.
@@ -26,7 +28,7 @@ def provenance(*, gpu: int, start: datetime) -> dict[str, object]:
         "suite": __version__,
         "commit": _commit(),
         "python": platform.python_version(),
-        **_packages(),
+        **{name: version(name) for name in PACKAGES},
     }
     device: dict[str, str | int | bool | None] = {"device": "CPU"}
     if gpu != -1:
@@ -56,11 +58,6 @@ def _driver_version() -> str | None:
     if match is None:
         return None
     return match[1]
-
-
-@cache  # a grid writes many run folders
-def _packages() -> dict[str, str]:
-    return {name: version(name) for name in ("torch", "torchvision", "numpy", "scipy")}
 
 
 @cache

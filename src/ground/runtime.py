@@ -5,7 +5,6 @@ import ctypes
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +12,11 @@ import torch
 from src.ground.errors import UserError
 
 SYSTEM = Path("/")  # where Linux shows its memory, and limits on it
+# Limit and use of a control group of version 2 and 1, and the prefix of fields that count all groups in it
+MEMORY_FILES = (
+    ("memory.max", "memory.current", ""),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+)
 
 
 def keep_freed_memory() -> None:
@@ -44,48 +48,34 @@ def free_memory(device: torch.device | str = "cpu") -> int:
 
 
 def _left_by_limits() -> list[int]:
-    """Return the memory that each limit on this process leaves, in bytes.
-
-    Limits are those of the control groups of Linux, version 1 or 2, that contain the process.
-    """
-    left = []
-    for group, names in _control_groups():
-        with contextlib.suppress(OSError, ValueError):  # no such group, or "max": no limit
-            limit = int((group / names.limit).read_text())
-            used = int((group / names.used).read_text())
-            fields = _fields_of(group / "memory.stat")
-            of_files = [names.prefix + "active_file", names.prefix + "inactive_file"]
-            left.append(limit - used + sum(int(fields.get(name, 0)) for name in of_files))
-    return left
-
-
-class _MemoryFiles(NamedTuple):
-    """The names of a control group's files."""
-
-    limit: str
-    used: str
-    prefix: str  # of the fields of memory.stat that count a group with all groups in it
+    """Return the memory that each limit of a control group on this process leaves, in bytes."""
+    margins = []
+    for group in _control_groups():
+        for limit_file, used_file, prefix in MEMORY_FILES:
+            with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
+                limit = int((group / limit_file).read_text())
+                used = int((group / used_file).read_text())
+                fields = _fields_of(group / "memory.stat")
+                of_files = [
+                    fields.get(f"{prefix}{name}_file", 0) for name in ("active", "inactive")
+                ]
+                margins.append(limit - used + sum(map(int, of_files)))
+    return margins
 
 
-def _control_groups() -> Iterator[tuple[Path, _MemoryFiles]]:
-    """Yield the folders of the control groups that contain this process, with the names of files.
-
-    A container may show its own group as the top one, so that the folder of a group is missing.
-    """
+def _control_groups() -> Iterator[Path]:
+    """Yield the folders of the control groups, version 1 or 2, that contain this process."""
     with contextlib.suppress(OSError):
         for line in (SYSTEM / "proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             top = SYSTEM / "sys/fs/cgroup"
-            names = _MemoryFiles("memory.max", "memory.current", "")
             if "memory" in controllers.split(","):  # version 1
                 top = top / "memory"
-                names = _MemoryFiles("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
             elif controllers:
                 continue
+            # A container may show its own group as the top one, without the folder of the group
             group = top / path.lstrip("/")
-            for folder in (group, *group.parents):
-                if folder.is_relative_to(top):
-                    yield folder, names
+            yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(top))
 
 
 def _fields_of(path: Path) -> dict[str, str]:
@@ -118,6 +108,13 @@ def device_of(gpu: int) -> torch.device:
     device = torch.device("cuda", gpu)
     torch.cuda.set_device(device)
     return device
+
+
+def as_inputs(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Move values to the device of a tensor, and cast floats to its type; whole numbers keep theirs."""
+    if values.is_floating_point():
+        return values.to(like)
+    return values.to(like.device)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -66,19 +66,6 @@ def absolute(name: str, folder: Path = Path()) -> str:
     return f"{(folder / Path(place).expanduser()).absolute()}:{function}"
 
 
-def codes_of_options(options: Mapping[str, object]) -> dict[str, list[str]]:
-    """Return the names of user code in the values of options, for each option that has any.
-
-    Args:
-        options: texts or lists of texts, by the name of the option.
-    """
-    codes = {}
-    for option, value in options.items():
-        texts = value if isinstance(value, list) else [value]
-        codes[option] = code_in(texts)
-    return {option: names for option, names in codes.items() if names}
-
-
 def code_in(texts: Iterable[object]) -> list[str]:
     """Return the names of user code in texts, each once, with absolute paths.
 
@@ -90,12 +77,12 @@ def code_in(texts: Iterable[object]) -> list[str]:
     return list(dict.fromkeys(map(absolute, codes)))
 
 
-def by_title(names: Iterable[str], *, taken: Collection[str], kind: str) -> dict[str, str]:
+def by_title(names: Iterable[str], *, taken: Collection[str], noun: str) -> dict[str, str]:
     """Return names by the titles that tables show.
 
     Args:
         taken: names of the suite itself.
-        kind: what they name, for the error.
+        noun: for what they name, for the error.
     Raises:
         UserError: a function has a name of the suite, or two functions have one name.
     """
@@ -104,7 +91,7 @@ def by_title(names: Iterable[str], *, taken: Collection[str], kind: str) -> dict
         title = title_of(name)
         if title != name and title in taken:
             raise UserError(
-                f"{name}: {title} is the name of a {kind} of the suite; rename the function"
+                f"{name}: {title} is the name of a {noun} of the suite; rename the function"
             )
         if title in titles:
             raise UserError(f"{titles[title]} and {name} have one name; rename one function")
@@ -202,11 +189,7 @@ def _import(module: str) -> dict[str, object]:
 
 @contextlib.contextmanager
 def _importing_from(folder: Path, *, first: bool) -> Iterator[None]:
-    """Let imports find the modules of a folder as well while the block runs.
-
-    Args:
-        first: before all other folders; otherwise behind them.
-    """
+    """Let imports find modules of a folder, before all others or behind them, in the block."""
     if str(folder) in sys.path and not first:
         yield
         return

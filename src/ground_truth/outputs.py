@@ -131,11 +131,7 @@ def _gathered(
     layers: Sequence[str],
     kept: Callable[[str, Tensor], Tensor],
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the labels (n,) of n images, and reduced activations by layer, on the CPU.
-
-    Args:
-        kept: reduces the activations of a layer for a batch.
-    """
+    """Return the labels (n,) of n images, and activations as `kept` reduces them by layer, on the CPU."""
     device = network.example.device
     labels = []
     parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
@@ -185,10 +181,7 @@ def baseline_numbers(passes: Sequence[NetworkPass]) -> NDArray:
 
 
 def baselines(numbers: NDArray) -> dict[str, NDArray]:
-    """Return the baselines of N networks with L layers, (N, N, L, L) by name, as in `Tables`.
-
-    A baseline is the negative difference between a number of a network at a layer and the same
-    number of a network at a layer.
+    """Return the negative differences (N, N, L, L) of numbers of N networks at L layers, by name.
 
     Args:
         numbers: (3, N, L), from `baseline_numbers`.

@@ -201,11 +201,7 @@ def layer_scores(similarity: ArrayLike) -> LayerScores:
 
 
 def _symmetric(values: ArrayLike) -> NDArray:
-    """Return a matrix in float64.
-
-    Raises:
-        ValueError: it is not square, or not symmetric up to the rounding of float32.
-    """
+    """Return a matrix in float64; a ValueError if it is not square, or not symmetric up to rounding."""
     matrix = np.asarray(values, dtype=np.float64)
     if matrix.ndim != 2 or len(matrix) != matrix.shape[1]:
         raise ValueError(f"a matrix of pairs is square, not {matrix.shape}")
@@ -218,10 +214,7 @@ def _symmetric(values: ArrayLike) -> NDArray:
 
 
 def _spearman(x: NDArray, y: NDArray) -> NDArray:
-    """Return Spearman's correlation over the last axis of (..., P), (...).
-
-    NaN if a side is constant, has a NaN, or has fewer than two values.
-    """
+    """Return Spearman's correlation over the last axis of (..., P), (...); NaN if it is not defined."""
     if x.shape[-1] < 2:
         return np.full(np.broadcast_shapes(x.shape, y.shape)[:-1], math.nan)
     x_ranks = _centred_ranks(x)

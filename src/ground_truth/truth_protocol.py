@@ -125,7 +125,7 @@ class PairTest(NamedTuple):
     score: str
     chance: float
     members: NDArray  # (n,): numbers of the networks in the list
-    groups: NDArray  # (n,): networks of a group were made in one way
+    groups: NDArray  # (n,): networks of a group were made alike
     n_labelings: int  # the number of orders of networks that can score differently
     # (similarities (P,), places of measures, places of truths) -> scores; see `ScoreOfPairs`
     of: Callable[[NDArray, NDArray, NDArray], NDArray]
@@ -157,28 +157,14 @@ def _group_score(
     second: NDArray,
     name: str,
 ) -> NDArray:
-    """Return a score (...) of how well similarities tell pairs within from pairs across groups.
-
-    Args:
-        similarities: (P,).
-        measured, truth: (..., P), places of pairs; see `ScoreOfPairs`.
-        first, second: (P,), the groups of both networks of each pair.
-        name: a field of `GroupScores`.
-    """
+    """Return a field (...) of the `GroupScores` of similarities (P,) at places of pairs (..., P)."""
     scores = group_scores_of_pairs(similarities[measured], first[truth], second[truth])
     return getattr(scores, name)
 
 
 def _tests_of_outputs(outputs: Mapping[str, NDArray], members: NDArray) -> Iterator[PairTest]:
-    """Yield the tests of clean networks against the differences of their outputs.
-
-    The partial correlation of answers takes out what accuracies explain. Three networks have three pairs: too
-    few for a correlation.
-
-    Args:
-        members: (n,), numbers of the clean networks.
-    """
-    if len(members) < MIN_NETWORKS:
+    """Yield the tests of clean networks, `members` (n,), against the differences of their outputs."""
+    if len(members) < MIN_NETWORKS:  # three networks have three pairs, too few for a correlation
         return
     n_labelings = math.factorial(len(members))
     pairs = _pairs_of(members)
@@ -200,14 +186,7 @@ def _output_score(
     difference: NDArray,
     control: NDArray | None,
 ) -> NDArray:
-    """Return the negative correlation (...) of similarities with differences of outputs.
-
-    Args:
-        similarities: (P,).
-        measured, truth: (..., P), places of pairs; see `ScoreOfPairs`.
-        difference: (P,).
-        control: (P,), what a partial correlation takes out.
-    """
+    """Return the negative (partial) correlation (...) of similarities with differences, both (P,)."""
     if control is not None:
         control = control[truth]
     return -rank_correlation(similarities[measured], difference[truth], control)
@@ -235,10 +214,7 @@ def _scores_of_pairs(tables: Tables, measure: str, test: PairTest) -> Iterator[S
 def _with_mean_ranks(
     values_of_layers: Mapping[str, NDArray],
 ) -> Iterator[tuple[str | None, NDArray]]:
-    """Yield the similarities (P,) of each layer without NaN, and last their mean ranks.
-
-    The mean ranks are over these layers, and have the layer ALL_LAYERS.
-    """
+    """Yield the similarities (P,) of each layer without NaN, and last, as ALL_LAYERS, their mean ranks."""
     ranks = []
     for layer, values in values_of_layers.items():
         if values.size > 1 and not np.isnan(values).any():
@@ -252,14 +228,7 @@ def _with_mean_ranks(
 
 
 def _scores_of_layers(tables: Tables, measure: str, members: NDArray) -> Iterator[Scored]:
-    """Yield how well a measure orders the layers of two clean networks, means over pairs.
-
-    A measure that is equal for all layers orders nothing: its rank correlation, which is not
-    defined, counts as 0.
-
-    Args:
-        members: (n,), numbers of the clean networks.
-    """
+    """Yield how well a measure orders the layers of two clean networks, means over pairs."""
     pairs = _pairs_of(members)
     layers = []
     for layer in tables.layers:
@@ -273,7 +242,7 @@ def _scores_of_layers(tables: Tables, measure: str, members: NDArray) -> Iterato
         scores = layer_scores(tables.of_layers(measure, first, second, layers))
         correlation = scores.spearman
         if np.isnan(correlation) and not np.isnan(scores.conformity):
-            correlation = 0.0
+            correlation = 0.0  # a measure that is equal for all layers orders nothing
         conformities.append(scores.conformity)
         correlations.append(correlation)
 
@@ -293,12 +262,9 @@ def _mean_over_pairs(values: NDArray, measured: NDArray, truth: NDArray) -> NDAr
 
 
 def _scores_of_impostors(tables: Tables, measure: str, words: Sequence[Words]) -> Iterator[Scored]:
-    """Yield the share of impostors that a measure puts below all true fronts.
-
-    It is a mean over end networks, with the interval over end networks, and over kinds of
-    impostors: all kinds weigh the same, whatever their numbers of impostors. True fronts of a clean
-    end network are all clean networks but itself, and the planted copies.
-    """
+    """Yield the share of impostors that a measure puts below all true fronts, a mean over end networks."""
+    # All kinds of impostors weigh the same, whatever their numbers. True fronts of a clean end network
+    # are all clean networks but itself, and the planted copies
     impostors = [i for i, names in enumerate(words) if IMPOSTOR in names]
     kinds = np.array([words[i][IMPOSTOR] for i in impostors])
     copies = [i for i, names in enumerate(words) if COPY in names]
@@ -330,13 +296,10 @@ def _scores_of_impostors(tables: Tables, measure: str, words: Sequence[Words]) -
 def _ends_of_impostors(
     tables: Tables, impostors: Sequence[int], words: Sequence[Words]
 ) -> list[int]:
-    """Return the clean networks that impostors were stitched into.
-
-    If nothing was stitched, the clean networks that impostors were compared with are returned.
-    Baselines and probes have values of all pairs, whatever was stitched.
-    """
+    """Return the clean networks that impostors were stitched into, or else compared with."""
     if not impostors:
         return []
+    # Baselines and probes have values of all pairs, whatever was stitched
     stitched = tables.values.keys() & tables.directed
     compared = tables.values.keys() - {*BASELINES, PROBE.name}
     first = impostors[0]
@@ -362,11 +325,7 @@ def _estimate_over_networks(values: NDArray) -> Estimate:
 
 
 def _rows(tables: Tables, scores: Mapping[str, Sequence[Scored]]) -> Iterator[TruthRow]:
-    """Yield the rows of a test; none if only baselines have scores.
-
-    Args:
-        scores: by measure.
-    """
+    """Yield the rows of a test from scores by measure; none if only baselines have scores."""
     if not any(scores[measure] for measure in scores if measure not in BASELINES):
         return
     best = _best_baselines(scores)

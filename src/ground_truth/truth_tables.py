@@ -217,10 +217,7 @@ def _rows(
     stitches: Mapping[StitchRow, Stitch],
     names: Names,
 ) -> Iterator[Measurement]:
-    """Yield the measurements at full rank; of probes the negative differences between accuracies.
-
-    Methods of stitches are named by their folders.
-    """
+    """Yield the measurements at full rank; of probes the negative differences between accuracies."""
     accuracies: dict[NetworkLayer, float] = {}
     for row in tables:
         if isinstance(row, SimilarityRow):
@@ -241,10 +238,7 @@ def _rows(
 def _ordered_layers(
     rows: Sequence[Measurement], similarities: Iterable[SimilarityRow]
 ) -> list[str]:
-    """Return all layers that have values, in the order of depth.
-
-    Stitches record depths. Otherwise the order is that of the rows of similarity.
-    """
+    """Return all layers that have values, by the depths of stitches, or in the order of rows."""
     measured = list(chain.from_iterable((row.front, row.end) for row in rows))
     depths = {place.layer: place.depth for place in measured if place.depth is not None}
     rows_of_layers = dict.fromkeys(row.layer1 for row in similarities)

@@ -25,14 +25,9 @@ def find_blocks(calls: Calls, *, is_encoder: bool) -> tuple[str, ...]:
 
     A module is a bottleneck if later values depend on the images only through its output. It is
     composite if it has more than one convolution or linear map, a pooling, or a residual branch.
-    Left out are the last module with parameters, which gives the logits, and all behind it.
-
-    Networks such as VGG and AlexNet have fewer than two composite modules. Their blocks are the
-    leaf modules that are bottlenecks, as `_chain` selects.
-
-    Args:
-        calls: the calls of the network's module.
-        is_encoder: the last module with parameters gives features, not logits.
+    Left out are the last module with parameters, which gives the logits, and all behind it; not
+    so in an encoder. Networks such as VGG and AlexNet have fewer than two composite modules: their
+    blocks are leaf modules, as `_chain` selects.
     """
     layers = {name: calls.module.get_submodule(name) for name in calls.positions}
     leaves = {name: module for name, module in layers.items() if not any(module.children())}
@@ -55,18 +50,16 @@ def _position_of_head(calls: Calls, leaves: Mapping[str, nn.Module]) -> int:
 
 
 def _composites(calls: Calls, layers: Mapping[str, nn.Module], names: Sequence[str]) -> set[str]:
-    """Return the outermost composite bottlenecks among `names`.
-
-    A container counts only if it contains none. A module that contains all blocks, such as the
-    encoder in front of a classifier, gives way to its contents.
-    """
+    """Return the outermost composite bottlenecks among `names`, rather than what contains all."""
     composites = {name for name in names if _is_composite(name, calls)}
+    # A container counts only if it contains none
     blocks = {
         name
         for name in composites
         if type(layers[name]) not in CONTAINERS or not _inside(name, composites)
     }
     outermost = _outermost(blocks)
+    # What contains all blocks, such as the encoder in front of a classifier, is replaced by its contents
     while len(blocks) > 1:
         parents = {name for name in outermost if len(_inside(name, blocks)) > 1}
         if len(parents) == 1:
@@ -82,25 +75,20 @@ def _composites(calls: Calls, layers: Mapping[str, nn.Module], names: Sequence[s
 def _chain(
     calls: Calls, leaves: Mapping[str, nn.Module], names: Sequence[str], end: float
 ) -> list[str]:
-    """Return the leaf modules among `names` that are bottlenecks and end with a nonlinearity.
-
-    These are activations, poolings, and modules of other kinds with parameters. An affine module
-    counts if the next bottleneck is a convolution or linear map: the nonlinearity between the two
-    is then no module. Modules of the classifier are left out, if two or more lie in front of it.
-
-    Args:
-        end: position of the last module with parameters, which gives the logits.
-    """
+    """Return the leaf modules among `names` that are bottlenecks and end with a nonlinearity."""
+    # `end` is the position of the last module with parameters, which gives the logits
     bottlenecks = [
         name
         for name in names
         if name in leaves and _is_step(leaves[name]) and calls.is_bottleneck(name)
     ]
+    # An affine module counts in front of a map: the nonlinearity between the two is then no module
     chain = []
     for name, next_name in zip_longest(bottlenecks, bottlenecks[1:]):
         is_affine = isinstance(leaves[name], AFFINE)
         if not is_affine or next_name is None or _is_map(leaves[next_name]):
             chain.append(name)
+    # Modules of the classifier are left out, if two or more lie in front of it
     classifier = {_root(name) for name, position in calls.positions.items() if position >= end}
     in_front = [name for name in chain if _root(name) not in classifier]
     if len(in_front) > 1:
@@ -124,10 +112,7 @@ def _outermost(names: set[str]) -> set[str]:
 
 
 def _is_composite(name: str, calls: Calls) -> bool:
-    """Return whether a module is a bottleneck and more than a convolution, norm and activation.
-
-    It has a second convolution or linear map, a pooling, or a branch around its map.
-    """
+    """Return whether a module is a bottleneck, and more than a map with norm and activation."""
     module = calls.module.get_submodule(name)
     is_leaf = not any(module.children())
     if is_leaf or isinstance(module, nn.MultiheadAttention):
@@ -155,13 +140,9 @@ def _has_parameters(module: nn.Module) -> bool:
     return any(True for _ in module.parameters())
 
 
-def _is_of_torch(module: nn.Module, kind: str) -> bool:
-    """Return whether the class of a module derives from torch.nn.modules.activation or .pooling.
-
-    Args:
-        kind: "activation" or "pooling".
-    """
-    return any(base.__module__ == f"torch.nn.modules.{kind}" for base in type(module).__mro__)
+def _is_of_torch(module: nn.Module, library: str) -> bool:
+    """Return whether the class of a module derives from one in torch.nn.modules.activation or .pooling."""
+    return any(base.__module__ == f"torch.nn.modules.{library}" for base in type(module).__mro__)
 
 
 def _is_step(module: nn.Module) -> bool:

@@ -81,8 +81,7 @@ def build_model(
 
 
 def _check_takes(name: str, image_shape: tuple[int, ...]) -> None:
-    """Raise a UserError if a network of the zoo or of torchvision is to take inputs that are no
-    images."""
+    """Raise a UserError if a network of images is to take other inputs."""
     if not are_images(image_shape) and (name in MODELS or name.startswith("tv_")):
         raise UserError(
             f"{name} takes images, and the inputs are {shape_text(image_shape)} numbers each; give a network of your "
@@ -99,12 +98,7 @@ def advice_on_positions(output_shape: Sequence[int]) -> str:
 
 
 def _check(network: Network, name: str, image_shape: tuple[int, ...], *, encoder: bool) -> None:
-    """Raise an error if a network does not take the images, or is an encoder and must not be.
-
-    Raises:
-        Misfit: the network cannot take images of this shape.
-        UserError: the network gives features, and `encoder` is false.
-    """
+    """Raise an error if a network cannot take the images, or is an encoder and must not be."""
     try:
         output_shape = network.eval().output_shape
     except UserError:
@@ -127,11 +121,7 @@ def _check(network: Network, name: str, image_shape: tuple[int, ...], *, encoder
 
 
 def _user_network(name: str, **options: object) -> nn.Module:
-    """Call a user's function with the options that it takes by name; return its module.
-
-    Raises:
-        UserError: there is no such function, its code fails, or it returns no `nn.Module` of float32.
-    """
+    """Call a user's function with the options that it takes by name; return its module."""
     remedy = (
         f"mend it, or give the right {CODE} (of n_classes, n_channels and image_shape it "
         "gets those that it takes by name)"

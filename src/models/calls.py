@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -122,12 +122,6 @@ class Calls:
         equal_to_output = (name for name in names if self.positions[name] == output_position)
         self.output_name = next(equal_to_output, OUTPUT)
 
-    def put_time_first(self, layers: Iterable[str]) -> None:
-        """Move layers from `shapes` to `time_first`."""
-        for layer in layers:
-            del self.shapes[layer]
-            self.time_first.add(layer)
-
     def depends(self, layer: str, source: str) -> bool:
         """Return whether the value of `layer` is computed from the value of `source`, or equals it.
 
@@ -150,10 +144,6 @@ class Calls:
             return False
         return 0 not in self._computed_from(target, stop=self._numbers[layer])
 
-    def bottlenecks(self) -> tuple[str, ...]:
-        """Return the layers that are bottlenecks of the output, in order."""
-        return tuple(name for name in self.positions if self.is_bottleneck(name))
-
     def behind(self, layer: str, names: Sequence[str]) -> list[str]:
         """Return the layers of `names` that are computed from `layer` and have a different value.
 
@@ -165,11 +155,6 @@ class Calls:
         computed = [name for name in called if self.depends(name, layer)]
         return [name for name in computed if self.positions[name] != position]
 
-    @property
-    def token_counts(self) -> set[int]:
-        """The numbers of tokens T of all layers with tokens (T, D)."""
-        return {shape[0] for shape in self.shapes.values() if len(shape) == 2}
-
     def is_sequence(self, layer: str) -> bool:
         """Return whether tokens (T, D) of a layer are steps of a recurrent layer, or follow such a layer."""
         if len(self.shapes.get(layer, ())) != 2:
@@ -178,13 +163,7 @@ class Calls:
         return any(self.depends(layer, name) for name in recurrent)
 
     def _computed_from(self, layer: str, *, stop: int | None = None) -> set[int]:
-        """Return the numbers of all values that the value of a layer is computed from, and its own.
-
-        The images are 0.
-
-        Args:
-            stop: number of a value; the search does not go in front of it.
-        """
+        """Return the numbers of all values that a layer is computed from, up to `stop`."""
         numbers: set[int] = set()
         to_visit = []
         if layer in self._numbers:
@@ -202,18 +181,10 @@ class Calls:
 def _graph(
     images: GraphValue | None, values: dict[str, GraphValue | None]
 ) -> tuple[dict[str, int], list[list[int]]]:
-    """Number the values in the graph of gradients; the images are 0.
-
-    The nodes of the graph hold all activations, and are not kept.
-
-    Args:
-        values: by layer.
-    Returns:
-        The number of the value of each layer, and for each number the numbers of the values that it
-        is computed from. Both are empty without gradients.
-    """
+    """Number values in the graph of gradients, the images by 0; return numbers by layer, and their sources."""
     if images is None:
         return {}, []
+    # The nodes of the graph hold all activations, and are not kept
     named = {name: value for name, value in values.items() if value is not None}
     order = list(dict.fromkeys([images, *named.values()]))
     numbers = {value: i for i, value in enumerate(order)}
@@ -251,17 +222,15 @@ def calls_in(module: nn.Module, images: Tensor) -> Calls:
     unclear = [name for name in calls.positions if calls.shapes.get(name, ())[:-1] == (2,)]
     if unclear:
         of_three = _observed(module, images, with_gradients=False).snapshots
-        lengths = {name: len(of_three[calls.module_of[name]].first) for name in unclear}
-        calls.put_time_first(name for name in unclear if lengths[name] != len(images))
+        for name in unclear:
+            if len(of_three[calls.module_of[name]].first) != len(images):
+                del calls.shapes[name]
+                calls.time_first.add(name)
     return calls
 
 
 def _observed(module: nn.Module, images: Tensor, *, with_gradients: bool) -> Observation:
-    """Run a module on images and return its calls.
-
-    Whole numbers have no gradients. In their place, those of a zero tell what is computed from
-    them: it is added to what a module without parts, such as an embedding, makes of whole numbers.
-    """
+    """Run a module on images and return its calls."""
     n_calls = Counter({module: 1})
     snapshots: dict[nn.Module, Snapshot] = {}
 
@@ -275,6 +244,8 @@ def _observed(module: nn.Module, images: Tensor, *, with_gradients: bool) -> Obs
             snapshots[part] = snapshot
         return output
 
+    # Whole numbers have no gradients. Those of a zero tell what is computed from them: it is added to
+    # the output of each module without parts, such as an embedding, that takes whole numbers
     are_numbers = not images.is_floating_point()
     source = images
     if are_numbers:

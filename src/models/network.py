@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from src.ground.console import note, note_once, warn, warn_once
 from src.ground.errors import UserError, unknown_name
 from src.ground.images import ImageSpec, shape_text
+from src.ground.runtime import as_inputs
 from src.models.calls import OUTPUT
 from src.models.heads import add_head
 from src.models.kept import KeptActivations
 from src.models.outputs import logits_of
 from src.models.passes import TIME_FIRST, Passes
 from src.models.tokens import TokenLayout, guessed_layout, image_size_of, layout_of
-from src.models.unchanged import as_inputs
 from src.values import RANDOM
 
 ASSUMED_SIZES = (32, 224)
@@ -90,7 +90,9 @@ class Network:
             self.image_shape = tuple(inputs.shape[1:])
         self._mode_is_chosen = False  # by a call of train() or eval()
         self._blank = torch.empty(0)  # see `example`
-        self._turned: frozenset[str] = frozenset()  # layers whose axes `channels_first` moves
+        self._channels_last: frozenset[str] = (
+            frozenset()
+        )  # layers whose axes `channels_first` moves
         self._modules = list(module.modules())  # a list, as modules() is too slow for every batch
         _check_views(self._modules)
         self._passes_by_mode: dict[tuple, Passes] = {}  # by shape and mode: `_passes_of`
@@ -157,11 +159,7 @@ class Network:
         return self.module.state_dict()
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Copy parameters and buffers into the module.
-
-        Raises:
-            RuntimeError: names or shapes differ.
-        """
+        """Copy parameters and buffers into the module; a RuntimeError if names or shapes differ."""
         self.module.load_state_dict(state)
 
     @property
@@ -215,11 +213,7 @@ class Network:
         return tuple(self._passes().calls.positions)
 
     def depth(self, layer: str) -> int:
-        """Return the index of a layer in `layer_names`; of `output`, the number of layers.
-
-        Raises:
-            UserError: there is no such layer.
-        """
+        """Return the index of a layer in `layer_names`, or their number for `output`; else a UserError."""
         passes = self._passes()
         return [*passes.calls.positions, OUTPUT].index(self._existing(layer, passes))
 
@@ -248,11 +242,9 @@ class Network:
 
     @property
     def cut_names(self) -> tuple[str, ...]:
-        """The layers that are bottlenecks: no path from images to output avoids the layer.
-
-        They are all layers if torch computes no gradients through the module.
-        """
-        return self._passes().calls.bottlenecks()
+        """The layers that no path from images to output avoids; all, if torch computes no gradients."""
+        calls = self._passes().calls
+        return tuple(name for name in calls.positions if calls.is_bottleneck(name))
 
     @property
     def output_name(self) -> str:
@@ -260,11 +252,7 @@ class Network:
         return self._passes().calls.output_name
 
     def behind(self, layer: str) -> list[str]:
-        """Return the blocks that are computed from a layer, in order, without the layer itself.
-
-        Raises:
-            UserError: there is no such layer.
-        """
+        """Return the blocks that are computed from a layer, in order; a UserError if there is no such layer."""
         passes = self._passes()
         self._existing(layer, passes)
         return passes.calls.behind(layer, self.block_names)
@@ -305,16 +293,14 @@ class Network:
             return guess
         if n_prefix is None:
             n_prefix = passes.n_prefix_tokens
-        if n_tokens <= n_prefix or n_tokens + n_prefix in calls.token_counts:
+        token_counts = {shape[0] for shape in calls.shapes.values() if len(shape) == 2}
+        if n_tokens <= n_prefix or n_tokens + n_prefix in token_counts:
             n_prefix = 0
         has_cls = self._declared("has_class_token") is not False
         return layout_of(n_tokens, n_prefix, image_size, has_cls=has_cls)
 
     def _declared(self, *names: str) -> Any:
-        """Return the value of the first attribute of these names, in the module and its parts.
-
-        None if there is none.
-        """
+        """Return the value of the first attribute of these names in the module; None without it."""
         for part in self._modules:
             for name in names:
                 value = getattr(part, name, None)
@@ -342,7 +328,7 @@ class Network:
             UserError: a layer does not exist, or its activation has not the batch as first axis.
         """
         shapes = self._shapes_of_values(names, image_shape)
-        for name in self._turned.intersection(names):
+        for name in self._channels_last.intersection(names):
             height, width, channels = shapes[name]
             shapes[name] = (channels, height, width)
         return shapes
@@ -350,8 +336,7 @@ class Network:
     def _shapes_of_values(
         self, names: Sequence[str], image_shape: Sequence[int]
     ) -> dict[str, tuple[int, ...]]:
-        """Return the shape that the module gives each layer; arguments as for
-        `activation_shapes`."""
+        """Return the shapes that the module gives; arguments as for `activation_shapes`."""
         self._see(image_shape)
         passes = self._passes_of(tuple(image_shape))
         calls = passes.calls
@@ -417,21 +402,23 @@ class Network:
         """
         shapes = self._shapes_of_values(names, image_shape)
 
-        # Layers to turn
-        turned = []
+        # Layers whose axes are to be moved
+        moved = []
         unclear = []
         for name in names:
             if len(shapes[name]) != 3:
                 continue
             is_last = self._is_channels_last(shapes[name])
             if is_last or (is_last is None and channels_last):
-                turned.append(name)
+                moved.append(name)
             elif is_last is None:
                 unclear.append(name)
 
         # Messages
-        if turned:
-            note(f"activations (height, width, channels) are turned at {', '.join(turned)}")
+        if moved:
+            note(
+                f"activations (height, width, channels) become channels first at {', '.join(moved)}"
+            )
         if unclear:
             shape = shape_text(shapes[unclear[0]])
             warn_once(
@@ -441,15 +428,11 @@ class Network:
 
         # The view
         view = self._view()
-        view._turned = self._turned.union(turned)
+        view._channels_last = self._channels_last.union(moved)
         return view
 
     def keeping(self, max_bytes: int) -> "Network":
-        """Return a view on this module that keeps the activations of images that pass again.
-
-        Args:
-            max_bytes: memory for them, unless this view keeps some already.
-        """
+        """Return a view that keeps activations of images that pass again, in `max_bytes` of memory."""
         view = self._view()
         view.kept = self.kept or KeptActivations(max_bytes)
         return view
@@ -462,10 +445,7 @@ class Network:
         return view
 
     def _is_channels_last(self, shape: tuple[int, ...]) -> bool | None:
-        """Return whether a shape of three axes is (H, W, C).
-
-        None where neither the module nor the shape tells.
-        """
+        """Return whether a shape of three axes is (H, W, C); None if nothing tells."""
         is_last = getattr(self.module, "channels_last", None)
         if is_last is not None:
             return is_last
@@ -541,10 +521,10 @@ class Network:
             self._existing(name, passes)
         if after is not None:
             self._existing(after, passes)
-        if after in self._turned:
+        if after in self._channels_last:
             x = x.movedim(1, -1)  # (B, C, H, W) -> (B, H, W, C)
         values = passes.run(x, names, after, images)
-        for name in self._turned.intersection(names):
+        for name in self._channels_last.intersection(names):
             values[name] = values[name].movedim(-1, 1)  # (B, H, W, C) -> (B, C, H, W)
         return {name: values[name] for name in names}
 
@@ -558,15 +538,11 @@ class Network:
         if self.kept is None or self.unsteadiness == RANDOM:
             return self.activations(images, names)
         return self.kept.activations(
-            self.module, images, names, self.activations, turned=self._turned
+            self.module, images, names, self.activations, turned=self._channels_last
         )
 
     def _existing(self, name: str, passes: Passes) -> str:
-        """Return the name of a layer.
-
-        Raises:
-            UserError: the layer does not exist, is never called, or gives no tensor.
-        """
+        """Return the name of a layer; a UserError if there is none, or it gives no tensor."""
         positions = passes.calls.positions
         if name in positions or name == OUTPUT:
             return name
@@ -586,8 +562,7 @@ class Network:
         raise unknown_name("layer", name, positions, where=where)
 
     def _warn_of_training_mode(self) -> None:
-        """Warn once if the module is in training mode by default, as a new module is, not by
-        choice."""
+        """Warn once if the module is in training mode without being switched to it."""
         if self.module.training and not self._mode_is_chosen:
             self._mode_is_chosen = True
             warn(
@@ -601,13 +576,7 @@ class Network:
             self.image_shape = tuple(image_shape)
 
     def _passes(self) -> Passes:
-        """Return the `Passes` of the module in its current mode.
-
-        Before the first images, images of a usual size are assumed.
-
-        Raises:
-            UserError: the module takes no images of these sizes.
-        """
+        """Return the `Passes` of the module in its current mode, for the first size of images."""
         if self.image_shape:
             return self._passes_of(self.image_shape)
         widths = (module.in_channels for module in self._modules if isinstance(module, nn.Conv2d))
@@ -618,23 +587,19 @@ class Network:
         raise UserError("what images does it take? Say so: Network(module, image_shape=(C, H, W))")
 
     def _passes_of(self, shape: tuple[int, ...]) -> Passes:
-        """Return the `Passes` for images of a shape (C, H, W), which is made at the first call.
-
-        There is one for each shape, type, device and training mode. Where `inputs` have another
-        shape, it gets values of theirs at random.
-        """
+        """Return the `Passes` for a shape (C, H, W), one for each type, device and mode."""
         example = self.example
         modes = (module.training for module in self._modules)
         key = (shape, self.n_classes, example.dtype, example.device, *modes)
         if key not in self._passes_by_mode:
             with torch.inference_mode(False):  # it serves passes with gradients too
-                inputs = as_inputs(self._inputs_of(shape), example)
+                inputs = as_inputs(self._inputs_of(shape), example).clone()
                 passes = Passes(self.module, inputs, n_classes=self.n_classes)
                 self._passes_by_mode[key] = passes
         return self._passes_by_mode[key]
 
     def _inputs_of(self, shape: tuple[int, ...]) -> Tensor:
-        """Return three inputs of a shape."""
+        """Return three inputs of a shape; values of `inputs` at random if these have another one."""
         draws = torch.Generator().manual_seed(0)
         if self.inputs is None:
             return torch.rand(3, *shape, generator=draws)

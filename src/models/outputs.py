@@ -26,8 +26,7 @@ def first_tensor(output: object) -> Tensor | None:
 def logits_of(output: object) -> Tensor:
     """Return the logits in the output of a network, or the features in the output of an encoder.
 
-    This is the first tensor of `logits` in a dict or dataclass with that entry, otherwise the first
-    tensor of the output.
+    They are the first tensor, of the entry `logits` if there is one.
 
     Raises:
         UserError: there is no tensor.

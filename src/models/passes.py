@@ -73,10 +73,7 @@ class Passes:
 
     @functools.cached_property
     def blocks(self) -> tuple[str, ...]:
-        """The layers that `all` stands for."""
-        declared_names = getattr(self.module, "block_names", ())
-        if declared_names:
-            return tuple(declared_names)
+        """The layers that `all` stands for, unless the module declares them."""
         return find_blocks(self.calls, is_encoder=self.is_encoder)
 
     @functools.cached_property
@@ -143,8 +140,7 @@ class Passes:
         return self._values(self._outputs(images, names, replacement), n_rows)
 
     def _short_pass(self, names: Sequence[str], replacement: Replacement) -> Values:
-        """Return later values from a pass over two inputs, without modules in front of the
-        layer."""
+        """Return later values from a pass over two inputs, without modules in front."""
         with self._front_skipped(replacement.layer):
             outputs = self._outputs(self.inputs[:2], names, replacement)
         return self._values(outputs, len(replacement.value))
@@ -152,12 +148,7 @@ class Passes:
     def _outputs(
         self, images: Tensor, names: Sequence[str], replacement: Replacement | None = None
     ) -> dict[str, object]:
-        """Run the module on images until all layers have their values; return their outputs by
-        layer.
-
-        Raises:
-            UserError: a module is called less often than before.
-        """
+        """Run the module until all layers have their values; return their outputs by layer."""
         module_of = {name: self.calls.module_of[name] for name in names}
         outputs: dict[nn.Module, object] = {}
         replaced = None
@@ -204,13 +195,7 @@ class Passes:
         return output
 
     def _values(self, outputs: Mapping[str, object], n_rows: int) -> Values:
-        """Pick the values of layers from the outputs of their modules.
-
-        Args:
-            n_rows: the length of the batch.
-        Raises:
-            UserError: an output has no tensor, or the first axis of a value is not the batch.
-        """
+        """Return the values of layers for a batch, from the outputs of their modules."""
         values: Values = {}
         for name, output in outputs.items():
             if name in self.calls.time_first:
@@ -233,10 +218,7 @@ class Passes:
 
     @contextlib.contextmanager
     def _front_skipped(self, layer: str) -> Iterator[None]:
-        """Let a layer and modules in front of it return at once their outputs for two inputs.
-
-        What follows depends on their values through the layer alone, whose value is replaced.
-        """
+        """Let a layer and modules in front of it return at once their outputs for two inputs."""
         with contextlib.ExitStack() as forwards:
             for module, output in self._front(layer).items():
                 forward = functools.partial(self._answer, module, output)
@@ -252,10 +234,7 @@ class Passes:
     @torch.inference_mode(False)
     @torch.no_grad()
     def _front(self, layer: str) -> dict[nn.Module, Tensor]:
-        """Return outputs for two inputs, of the module of a layer and of modules in front of it.
-
-        Of those that are called once and return one tensor, these are the outermost ones.
-        """
+        """Return outputs for two inputs, of the outermost modules in front of a layer."""
         if layer not in self._fronts:
             calls = self.calls
             names = [layer]
@@ -281,14 +260,7 @@ class Passes:
     # The choice between the two
 
     def _can_be_short_to(self, names: Sequence[str], after: str, images: Tensor | None) -> bool:
-        """Return whether a short pass gives the values of layers behind `after`.
-
-        The first call for these layers tries both on three images of the first batch, or on the
-        inputs where there are no images; later calls remember.
-
-        Raises:
-            UserError, ValueError: as `run`, if a layer does not depend on `after`.
-        """
+        """Return whether a short pass gives the values of layers behind `after`."""
         key = (images is None, after, *names)
         if key not in self._can_be_short:
             with torch.inference_mode(False):
@@ -311,18 +283,11 @@ class Passes:
     def _values_with_hook(
         self, inputs: Tensor, names: Sequence[str], after: str
     ) -> tuple[Replacement, Values]:
-        """Return a new value of `after` for three inputs, and the later values that it gives.
-
-        Each input gets the layer's value of another input.
-
-        Raises:
-            UserError: the logits do not change with the layer.
-            ValueError: the value of another layer does not change with it.
-        """
+        """Return a new value of `after` for three inputs, and the later values it gives."""
         # Values without a hook
         with steady(self.module, inputs), torch.no_grad():
             unhooked = self._values(self._outputs(inputs, [after, *names]), len(inputs))
-        x = unhooked[after].roll(1, 0)
+        x = unhooked[after].roll(1, 0)  # each input gets the value of another
 
         # Values with the hook
         try:
@@ -362,20 +327,18 @@ class Passes:
         return all(_is_close(values[name], expected[name]) for name in expected)
 
     def _leave_other_attributes(self) -> None:
-        """Pass images of another size and number, so that attributes which modules set differ.
-
-        A module may keep the size of its map. Skipped modules set nothing: a short pass that reads
-        such an attribute then gives other values, and is not taken.
-        """
+        """Pass inputs of another size, so that attributes which modules set differ."""
+        # A module may keep the size of its map. Skipped modules set nothing: a short pass that reads
+        # such an attribute then gives other values, and is not taken.
         images = self.inputs[:2]
         smaller = images[:, ::2]
         larger = images.repeat_interleave(2, 1)
         if image_size_of(images):
             smaller = functional.interpolate(images, scale_factor=0.5)
             larger = functional.interpolate(images, scale_factor=2)
-        for other in (smaller, larger, images):  # the module may refuse a size
+        for resized in (smaller, larger, images):  # the module may refuse a size
             with contextlib.suppress(Exception), steady(self.module, self.inputs):
-                self.module(other)
+                self.module(resized)
                 return
 
 
@@ -428,14 +391,12 @@ def _forward_replaced(module: nn.Module, forward: Callable[..., object]) -> Iter
 
 
 def _is_close(value: Tensor, expected: Tensor) -> bool:
-    """Return whether two values differ by no more than √eps of the largest value.
-
-    `eps` is that of the type of the values. So much may come from another order of sums.
-    """
+    """Return whether two values differ by no more than √eps of the largest value."""
     if value.shape != expected.shape or value.dtype != expected.dtype:
         return False
     if not value.is_floating_point():
         return torch.equal(value, expected)
+    # So much may come from another order of sums
     size = expected.nan_to_num(0, 0, 0).abs().amax().item()
     tolerance = torch.finfo(value.dtype).eps ** 0.5 * size
     return torch.allclose(value, expected, rtol=0, atol=tolerance, equal_nan=True)

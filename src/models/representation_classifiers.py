@@ -83,11 +83,7 @@ class RepresentationTransformer(Transformer):
 
 
 def _checked(shape: Shape | None, expected: str, *, n_axes: tuple[int, ...]) -> Shape:
-    """Return the shape of an activation that a classifier takes.
-
-    Raises:
-        UserError: the shape has another number of axes, or is None (the input is images).
-    """
+    """Return the shape of an activation; a UserError if it has another number of axes."""
     if shape is None or len(shape) not in n_axes:
         actual = "images" if shape is None else tuple(shape)
         raise UserError(

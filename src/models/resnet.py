@@ -87,9 +87,6 @@ class ResNet(nn.Module):
 
 
 def init_convolution(module: nn.Module) -> None:
-    """Draw the weights of a convolution by He et al. 2015 (arXiv 1502.01852), with fan-out.
-
-    Modules of another kind stay.
-    """
+    """Draw the weights of a convolution by He et al. 2015 (arXiv 1502.01852), with fan-out."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from src.ground.console import warn_once
 from src.ground.images import ImageSpec
-from src.ground.runtime import full_precision, generator
+from src.ground.runtime import as_inputs, full_precision, generator
 from src.models.network import Network
 from src.models.outputs import logits_of
-from src.models.unchanged import as_inputs, steady
+from src.models.unchanged import steady
 from src.values import OF_BATCH, RANDOM
 
 # Differences of logits that count, relative to their standard deviation over the images. Those of
@@ -44,9 +44,7 @@ def unsteadiness_of(network: Network, images: ImageSpec) -> str:
     Args:
         images: that the network takes.
     """
-    batch = network.inputs
-    if batch is None:
-        batch = _some_images(images)
+    batch = _inputs_of(network, images)
     black = batch.clone()
     black[0] = batch.amin()
     bright = batch.clone()
@@ -74,10 +72,7 @@ def warn_of_probabilities(network: Network, images: ImageSpec, *, title: str) ->
         images: that the network takes.
         title: of the network, for the message.
     """
-    batch = network.inputs
-    if batch is None:
-        batch = _some_images(images)
-    (outputs,) = _logits(network, [batch], seeds=[0])
+    (outputs,) = _logits(network, [_inputs_of(network, images)], seeds=[0])
     sums = outputs.sum(1)
     if (outputs >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=SUM_IN_BF16):
         warn_once(
@@ -86,8 +81,10 @@ def warn_of_probabilities(network: Network, images: ImageSpec, *, title: str) ->
         )
 
 
-def _some_images(images: ImageSpec) -> Tensor:
-    """Make images (1 + N_KEPT, C, H, W), a companion in front: coarse patterns with noise."""
+def _inputs_of(network: Network, images: ImageSpec) -> Tensor:
+    """Return `inputs`, or images (1 + N_KEPT, C, H, W) of coarse patterns and noise; a companion is in front."""
+    if network.inputs is not None:
+        return network.inputs
     channels, height, width = images.shape
     draws = generator(0)
     coarse = torch.rand(1 + N_KEPT, channels, 3, 3, generator=draws)
@@ -102,15 +99,12 @@ def _some_images(images: ImageSpec) -> Tensor:
 
 
 def _logits(network: Network, batches: Sequence[Tensor], *, seeds: Sequence[int]) -> list[Tensor]:
-    """Return the outputs (B, D) of each batch of images (B, C, H, W) in full precision.
-
-    Each pass begins with the same buffers, and with its own seed.
-    """
+    """Return the outputs (B, D) of each batch in full precision, each with its own seed."""
     like = network.example
     logits = []
     with full_precision(like.device):
         for batch, seed in zip(batches, seeds, strict=True):
-            images = as_inputs(batch, like)  # a copy, as a network may change them in place
+            images = as_inputs(batch, like).clone()  # a network may change them in place
             with steady(network.module, images, seed=seed):
                 output = network.module(images)
             logits.append(logits_of(output).flatten(1).double())
@@ -118,11 +112,7 @@ def _logits(network: Network, batches: Sequence[Tensor], *, seeds: Sequence[int]
 
 
 def _differ(first: Tensor, second: Tensor) -> bool:
-    """Return whether the outputs of the kept images differ between two passes.
-
-    Args:
-        first, second: (1 + N_KEPT, D), the companion in front.
-    """
+    """Return whether outputs (1 + N_KEPT, D) of the images behind the companion differ."""
     difference = (first[1:] - second[1:]).square().mean().sqrt()
     deviation = (first - first.mean(0)).square().mean().sqrt()
     size = first.square().mean().sqrt()

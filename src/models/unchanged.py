@@ -7,14 +7,6 @@ import torch
 from torch import Tensor, nn
 
 
-def as_inputs(values: Tensor, like: Tensor) -> Tensor:
-    """Move inputs to the device of a tensor, and cast floats to its type; return a copy of
-    theirs."""
-    if values.is_floating_point():
-        return values.to(like, copy=True)
-    return values.to(like.device, copy=True)
-
-
 @contextlib.contextmanager
 def steady(module: nn.Module, images: Tensor, *, seed: int = 0) -> Iterator[None]:
     """Run the block with a fixed seed; afterwards restore random generators and buffers.

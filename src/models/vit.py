@@ -179,9 +179,6 @@ def init_linear(module: nn.Module) -> None:
 
 @torch.no_grad()
 def draw_normal(weight: Tensor) -> None:
-    """Fill a tensor from N(0, 0.02²) by the inverse of the normal distribution function.
-
-    This draws the numbers that timm draws.
-    """
+    """Fill a tensor from N(0, 0.02²), with the numbers that timm draws."""
     weight.uniform_(-1, 1).erfinv_().mul_(0.02 * math.sqrt(2))
     weight.clamp_(-2, 2)  # uniform_ may give -1, whose inverse is -inf

@@ -22,63 +22,38 @@ BANK_SIZE = 10_000  # samples among which nearest neighbours are found
 
 
 def energy(logits: ArrayLike | Tensor) -> Tensor:
-    """Return the free energy at temperature 1, −logsumexp(logits), (B,); it is low for ID.
-
-    Liu, Wang, Owens and Li 2020, Energy-based Out-of-distribution Detection (arXiv 2010.03759),
-    equation 4.
-
-    Args:
-        logits: (B, n_classes).
-    """
+    """Return the free energy −logsumexp (B,) of logits (B, n_classes), low for ID (Liu et al. 2020, equation 4)."""
     return -torch.logsumexp(at_least_single(logits), dim=-1)
 
 
 class Detector:
     """Scores the activations of one layer, (B, C, H, W), (B, T, C) or (B, C), tensors or arrays.
 
-    Call `add` for each batch of training images, then `fit`, then `score`. This class collects the
-    mean and the covariance of the features in `moments`.
+    Call `add` for each batch of training images, then `fit`, then `score`.
 
     Attributes:
         id_data: the data that the detector was made with.
         ood_data: the OOD data that the detector was trained with; empty if it needs none.
         n_classes: of the training images; None: the largest label tells.
-        normalised: divide features by their norms, so that the size of activations is not seen
-            (Mahalanobis++, Mueller and Hein 2025).
     """
 
     id_data = ""
     ood_data = ""
     n_classes: int | None = None
-    normalised = True
-
-    def __init__(self) -> None:
-        self.moments = Moments()
 
     def features(self, activations: ArrayLike | Tensor) -> Tensor:
-        """Return the means of activations over positions, (B, C), in float64."""
+        """Return the means of activations over positions, divided by their norms, (B, C), in float64.
+
+        So the size of activations is not seen (Mahalanobis++, Mueller and Hein 2025).
+        """
         single = at_least_single(activations).detach()
-        features = mean_over_positions(single).double()
-        if self.normalised:
-            return F.normalize(features, eps=1e-30)
-        return features
+        return F.normalize(mean_over_positions(single).double(), eps=1e-30)
 
     def add(self, activations: ArrayLike | Tensor, labels: ArrayLike | Tensor) -> None:
-        """Take in a batch of training images.
-
-        Args:
-            labels: (B,), from 0 on; -1 means unlabelled.
-        """
-        rows = Rows.of(self.features(activations))
-        self.moments = self.moments.pooled(rows.moments())
+        """Take in a batch of training images with labels (B,), from 0 on; -1: unlabelled."""
 
     def fit(self) -> None:
-        """Finish the training images.
-
-        Raises:
-            ValueError: the activations are constant, not finite or too few; the layer then has no
-                score.
-        """
+        """Finish the training images; a ValueError if they are constant, not finite or too few."""
 
     def score(self, activations: ArrayLike | Tensor) -> Tensor:
         """Return scores (B,), high for OOD; NaN for activations that are not finite."""
@@ -86,42 +61,15 @@ class Detector:
 
 
 class EnergyDetector(Detector):
-    """The energy of a trained classifier of activations (Liu et al. 2020).
+    """The energy of a trained classifier of activations (Liu et al. 2020, arXiv 2010.03759).
 
     Fine-tuning has made the energy low for ID data and high for OOD data."""
 
     def __init__(self, network: Network):
-        super().__init__()
         self.network = network
 
     def score(self, activations: ArrayLike | Tensor) -> Tensor:
         return energy(self.network(torch.as_tensor(activations)))
-
-
-class Gaussians:
-    """Gaussians with K means (K, C) and one covariance (C, C).
-
-    Raises:
-        ValueError: the variance is 0 or not finite.
-    """
-
-    def __init__(self, means: Tensor, covariance: Tensor):
-        variance = covariance.trace() / len(covariance)
-        if not variance > ROUNDING * means.square().mean():
-            raise ValueError("the activations are constant or not finite")
-        ridge = RIDGE * variance * torch.eye(len(covariance)).to(covariance)
-        self.factor = torch.linalg.cholesky(covariance + ridge)
-        # Far means would cost the digits of distances
-        self.centre = means.mean(0)
-        self.means = self._whitened(means)
-
-    def _whitened(self, features: Tensor) -> Tensor:
-        """Return features (B, C) less the centre, in coordinates where the covariance is one."""
-        return torch.linalg.solve_triangular(self.factor, (features - self.centre).T, upper=False).T
-
-    def distances(self, features: Tensor) -> Tensor:
-        """Return the squared Mahalanobis distances (B, K) of features (B, C) to the means."""
-        return torch.cdist(self._whitened(features), self.means).square()
 
 
 class Mahalanobis(Detector):
@@ -130,7 +78,7 @@ class Mahalanobis(Detector):
     All classes share the covariance of features about the class means."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self.moments = Moments()  # of the features
         # Of membership in the classes (B, K), as 0 and 1, with the features (B, C)
         self.with_classes = CrossMoments()
 
@@ -155,10 +103,24 @@ class Mahalanobis(Detector):
         covariance = scatter[is_present] / n_rows  # of membership with features, (K, C)
         offsets = covariance / shares[is_present, None]  # class means less the mean, (K, C)
         between = offsets.T @ covariance  # covariance of the class means, (C, C)
-        self.classes = Gaussians(mean + offsets, self.moments.covariance - between)
+        within = self.moments.covariance - between
+        means = mean + offsets
+        variance = within.trace() / len(within)
+        if not variance > ROUNDING * means.square().mean():
+            raise ValueError("the activations are constant or not finite")
+        ridge = RIDGE * variance * torch.eye(len(within)).to(within)
+        self.factor = torch.linalg.cholesky(within + ridge)
+        # Far means would cost the digits of distances
+        self.centre = means.mean(0)
+        self.means = self._whitened(means)
+
+    def _whitened(self, features: Tensor) -> Tensor:
+        """Return features (B, C) less the centre, in coordinates where the covariance is one."""
+        return torch.linalg.solve_triangular(self.factor, (features - self.centre).T, upper=False).T
 
     def score(self, activations: ArrayLike | Tensor) -> Tensor:
-        return self.classes.distances(self.features(activations)).min(1).values
+        distances = torch.cdist(self._whitened(self.features(activations)), self.means)
+        return distances.square().min(1).values
 
 
 def _with_n_classes(moments: CrossMoments, n_classes: int) -> CrossMoments:
@@ -179,7 +141,6 @@ class NearestNeighbours(Detector):
     into further classes."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._parts: list[Tensor] = []
         self._labels: list[Tensor] = []
         self.n = 0  # samples so far
@@ -225,7 +186,6 @@ class UserDetector(Detector):
     METHODS = ("add", "fit", "score")
 
     def __init__(self, name: str):
-        super().__init__()
         self.name = name
         make = load(name)
         with failing_as_user_error(name):

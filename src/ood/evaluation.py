@@ -2,51 +2,22 @@
 and does the stitched network follow the end network within a class?"""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from src.ground.brief import brief
-from src.models import Network
 from src.ood.detectors import Detector
 from src.ood.floors import FloorKey, n_twins_for
-from src.ood.reference import DetectorKey, Reference, TestBatch
+from src.ood.reference import Reference, TestBatch
 from src.skill.running import Following
 from src.skill.skills import skill_of
 from src.statistics.detection import OODMetrics, auroc_interval, ood_metrics
 from src.stitching.grid import Grid, GridEvaluation, GridScore
-from src.stitching.layers import StitchingLayer
 from src.training import NO_CLASS, predicted_classes
 from src.values import Interval, Pair, StitchSkill
-
-
-class Stitched(Protocol):
-    """Stitches between layers of two networks, such as a `src.stitching.Grid`."""
-
-    front: Network
-    end: Network
-    front_layers: list[str]
-    end_layers: list[str]
-    pairs: list[Pair]  # the layers of the stitches
-    layers: dict[Pair, StitchingLayer]
-    output_name: str  # of the end network
-
-    def train(self, mode: bool) -> None:
-        """Switch networks and stitching layers to training mode, or to evaluation mode."""
-
-    def stitched(
-        self,
-        acts: Mapping[str, Tensor],
-        images: Tensor,
-    ) -> Iterator[tuple[list[Pair], dict[str, Tensor]]]:
-        """Yield groups of P pairs into one end layer, with activations (P, B, …) by layer.
-
-        Args:
-            acts: activations (B, …) of the front network, by layer.
-        """
 
 
 class StitchScores(NamedTuple):
@@ -55,9 +26,6 @@ class StitchScores(NamedTuple):
     accuracy: float  # in [0, 1]; NaN if logits are not finite
     scores: dict[str, np.ndarray]  # (N,): by score, if the end layer has a detector for it
     skill: StitchSkill
-
-    def __repr__(self) -> str:
-        return brief(self)
 
     @property
     def is_finite(self) -> bool:
@@ -88,7 +56,7 @@ class _BatchScores(NamedTuple):
 
 
 @torch.no_grad()
-def score_grid(grid: Stitched, reference: Reference) -> dict[Pair, StitchScores]:
+def score_grid(grid: Grid, reference: Reference) -> dict[Pair, StitchScores]:
     """Measure accuracy, scores and skill of all stitches of a grid, in a pass over the test images.
 
     A stitch whose activations are not finite has scores and skill of NaN.
@@ -141,12 +109,14 @@ def measure_grids(grids: Mapping[str, Grid], reference: Reference) -> dict[str, 
 class GridScoring:
     """The scores of the stitches of a grid, which grow batch by batch."""
 
-    def __init__(self, grid: Stitched, reference: Reference):
+    def __init__(self, grid: Grid, reference: Reference):
         self.grid = grid
         self.reference = reference
-        self._detectors = {
-            layer: _detectors_of_layer(reference.detectors, layer) for layer in grid.end_layers
-        }
+        # By layer and score
+        self._detectors: dict[str, dict[str, Detector]] = {layer: {} for layer in grid.end_layers}
+        for key, detector in reference.detectors.items():
+            if key.layer in self._detectors:
+                self._detectors[key.layer][key.score] = detector
         self._kept = {pair: _BatchScores([], {}) for pair in grid.pairs}
         self._following = Following(
             reference.end, grid.end_layers, image_shape=reference.options.test.image_shape
@@ -165,7 +135,7 @@ class GridScoring:
 
         Args:
             stitched: activations (P, B, …) at the end layer and in the output, from
-                `Stitched.stitched`.
+                `Grid.stitched`.
         """
         kept_of_pairs = [self._kept[pair] for pair in pairs]
         layer = pairs[0].end_layer
@@ -186,7 +156,10 @@ class GridScoring:
 
     def scores(self) -> dict[Pair, StitchScores]:
         """Return the scores of each pair; the scores of its batches are dropped."""
-        keys = {pair: self._floor_key(pair) for pair in self._kept}
+        keys = {}
+        for pair in self._kept:
+            n_twins = n_twins_for(*self.grid.layers[pair].widths)
+            keys[pair] = FloorKey(pair.end_layer, n_twins)
         floors = self.reference.floors.measured(keys.values())
         scores = {}
         for pair, key in keys.items():
@@ -200,18 +173,6 @@ class GridScoring:
                 skill=skill_of(self._following.products(pair), floors[key], key.n_twins),
             )
         return scores
-
-    def _floor_key(self, pair: Pair) -> FloorKey:
-        """Return the key of the floor of a pair."""
-        layer = self.grid.layers[pair]
-        return FloorKey(pair.end_layer, n_twins_for(*layer.widths))
-
-
-def _detectors_of_layer(
-    detectors: Mapping[DetectorKey, Detector], layer: str
-) -> dict[str, Detector]:
-    """Return the detectors of a layer by score."""
-    return {key.score: detector for key, detector in detectors.items() if key.layer == layer}
 
 
 def detection_of(stitched: np.ndarray, own: np.ndarray, *, is_paired: bool) -> Detection:

@@ -27,14 +27,10 @@ Penalty = Callable[[Tensor, Tensor], Tensor]
 
 
 def energy_penalty(logits: Tensor, labels: Tensor, *, m_in: float, m_out: float) -> Tensor:
-    """Return the squared hinge loss of energies, ().
+    """Return the squared hinge loss of energies, () (Liu et al. 2020, equations 8 and 9).
 
-    It penalises ID energies above `m_in` and OOD energies below `m_out`. It is the sum of the means
-    over ID and over OOD samples, times 0.1 (Liu et al. 2020, equations 8 and 9).
-
-    Args:
-        logits: (B, n_classes).
-        labels: (B,), -1 for OOD samples.
+    Energies of logits (B, n_classes) above `m_in` of ID and below `m_out` of OOD samples, whose
+    labels (B,) are -1, are penalised by 0.1 times the sum of their means.
     """
     energies = energy(logits)
     is_ood = labels < 0
@@ -44,25 +40,16 @@ def energy_penalty(logits: Tensor, labels: Tensor, *, m_in: float, m_out: float)
 
 
 def outlier_exposure_penalty(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return half the cross-entropy of OOD samples to the uniform distribution, ().
+    """Return half the cross-entropy of OOD samples (labels (B,) of -1) to the uniform distribution, ().
 
-    The constant log(n_classes) is left out, as in the authors' code (Hendrycks et al. 2019,
-    section 3).
-
-    Args:
-        logits: (B, n_classes).
-        labels: (B,), -1 for OOD samples.
+    As in the authors' code, log(n_classes) is left out (Hendrycks et al. 2019, section 3).
     """
     to_uniform = -energy(logits) - at_least_single(logits).mean(dim=-1)
     return OUTLIER_EXPOSURE_WEIGHT * _mean_where(to_uniform, labels < 0)
 
 
 def make_penalty(name: str, *, m_in: float, m_out: float) -> Penalty:
-    """Return the penalty of a name in `PENALTIES`.
-
-    Args:
-        m_in, m_out: the margins of `energy_penalty`.
-    """
+    """Return the penalty of a name in `PENALTIES`, with the margins of `energy_penalty`."""
     if name == "energy":
         return partial(energy_penalty, m_in=m_in, m_out=m_out)
     return outlier_exposure_penalty
@@ -100,10 +87,12 @@ class RepresentationClassification(Classification):
             # In channels_last, the gradients of BatchNorm are imprecise on a CPU
             activations = activations.contiguous()
         logits = self.head(activations)
-        group = classification_losses(logits[None], labels)
+        head_losses = classification_losses(logits[None], labels)
         if training and self.penalty is not None:
-            group = group._replace(losses=group.losses + self.penalty(logits, labels))
-        yield group
+            head_losses = head_losses._replace(
+                losses=head_losses.losses + self.penalty(logits, labels)
+            )
+        yield head_losses
 
 
 def fresh_classifier(
@@ -156,7 +145,6 @@ class HalfAndHalf:
             )
         self.id_set = id_set
         self.ood_set = ood_set
-        self.device = id_set.device
         epoch_size = min(len(id_set), len(ood_set))
         id_set.epoch_size = epoch_size
         ood_set.epoch_size = epoch_size
@@ -178,13 +166,10 @@ class HalfAndHalf:
 
 
 def finetuning_settings(settings: Settings, *, n_epochs: int, decay: str) -> Settings:
-    """Return the settings of fine-tuning: the learning rate drops to a tenth half-way.
+    """Return the settings of fine-tuning: those of pre-training, but the learning rate drops half-way.
 
     Args:
-        settings: of pre-training.
-        n_epochs: of fine-tuning.
-        decay: `epochs`: the rate drops after half of the epochs. `updates`: it drops after
-            n_epochs // 2 updates (batches), as in the paper's code.
+        decay: `epochs`, or as in the paper's code `updates`: it drops after n_epochs // 2 batches.
     """
     half = n_epochs // 2
     if decay == "epochs":

@@ -5,7 +5,7 @@ and the floors of skill. All folders of stitches into the network share it.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -61,47 +61,12 @@ class EvaluationOptions(NamedTuple):
         data: BaseImageSet,
         title: str,
         indices: Tensor | None = None,
-        *,
-        batch_size: int | None = None,
     ) -> Batches:
-        """Yield batches of images and labels, with a progress bar.
-
-        Args:
-            title: the text of the progress bar.
-            indices: the images to take, in this order; default: all images.
-            batch_size: default: `self.batch_size`.
-        """
-        if batch_size is None:
-            batch_size = self.batch_size
+        """Yield batches of all images and labels, or of those at indices, with a progress bar."""
         if indices is None:
-            n_images = len(data)
-        else:
-            n_images = len(indices)
-        n_batches = math.ceil(n_images / batch_size)
-        return progress(data.batches(batch_size, indices=indices), title, n_batches)
-
-    def sample(self, n_classes: int) -> Tensor:
-        """Draw the test images that skill is measured on; return their sorted indices, (n,).
-
-        They are at most 2,000, or ten a class if that is more, and the same images in each call.
-        """
-        n_images = max(N_IMAGES, N_OF_CLASS * n_classes)
-        return self.test.permutation(0)[:n_images].sort().values
-
-    def test_batches(self, title: str, sampled: Tensor) -> Iterator[TestBatch]:
-        """Yield the test images in batches, with a progress bar.
-
-        Args:
-            title: the text of the progress bar.
-            sampled: indices of the sampled images, (n,), rising.
-        """
-        sampled_on_device = sampled.to(self.test.device)  # once: a copy to a GPU waits
-        first = 0
-        for images, labels in self.batches(self.test, title):
-            ends = torch.tensor([first, first + len(images)])
-            of_sample = slice(*torch.searchsorted(sampled, ends).tolist())
-            yield TestBatch(images, labels, sampled_on_device[of_sample] - first)
-            first += len(images)
+            indices = torch.arange(len(data))
+        n_batches = math.ceil(len(indices) / self.batch_size)
+        return progress(data.batches(self.batch_size, indices=indices), title, n_batches)
 
 
 class Reference(NamedTuple):
@@ -120,7 +85,14 @@ class Reference(NamedTuple):
 
     def test_batches(self) -> Iterator[TestBatch]:
         """Yield the test images in batches, with a progress bar."""
-        return self.options.test_batches("stitched activations", self.sampled)
+        test = self.options.test
+        sampled = self.sampled.to(test.device)  # once: a copy to a GPU waits
+        first = 0
+        for images, labels in self.options.batches(test, "stitched activations"):
+            ends = torch.tensor([first, first + len(images)])
+            of_sample = slice(*torch.searchsorted(self.sampled, ends).tolist())
+            yield TestBatch(images, labels, sampled[of_sample] - first)
+            first += len(images)
 
 
 @torch.no_grad()
@@ -141,10 +113,14 @@ def make_reference(
     detectors = dict(trained) | fitted
     id_data = options.test if options.id_data is None else options.id_data
     id_scores = score_network(network, detectors, options.batches(id_data, "ID activations"))
-    sanity_scores = _sanity_scores(network, options, detectors)
+    sanity_scores = {}
+    if options.sanity_data is not None:
+        batches = options.batches(options.sanity_data, "sanity-check activations")
+        sanity_scores = score_network(network, detectors, batches)
     checks = {key: ood_metrics(id_scores[key], scores) for key, scores in sanity_scores.items()}
     (n_classes,) = network.output_shape
-    sampled = options.sample(n_classes)
+    n_sampled = max(N_IMAGES, N_OF_CLASS * n_classes)
+    sampled = options.test.permutation(0)[:n_sampled].sort().values
     return Reference(
         options=options,
         end=network,
@@ -161,8 +137,7 @@ def make_reference(
 def _fitted(
     network: Network, options: EvaluationOptions
 ) -> tuple[dict[DetectorKey, Detector], list[str]]:
-    """Fit detectors to training images, in one pass; return the detectors, and the reason of
-    each failure."""
+    """Fit detectors in one pass of training images; return them, and the reason of each failure."""
     detectors = _unfitted_detectors(options)
     missing = []
     if detectors:
@@ -194,38 +169,19 @@ def _unfitted_detectors(options: EvaluationOptions) -> dict[DetectorKey, Detecto
     return detectors
 
 
-def _sanity_scores(
-    network: Network, options: EvaluationOptions, detectors: Mapping[DetectorKey, Detector]
-) -> dict[DetectorKey, np.ndarray]:
-    """Return the scores (M,) of the sanity-check data by detector; {} without such data."""
-    if options.sanity_data is None:
-        return {}
-    batches = options.batches(options.sanity_data, "sanity-check activations")
-    return score_network(network, detectors, batches)
-
-
 def score_network(
     network: Network, detectors: Mapping[DetectorKey, Detector], batches: Batches
 ) -> dict[DetectorKey, np.ndarray]:
     """Score a network's own activations in one pass; return scores (N,) by detector."""
     if not detectors:
         return {}
-    layers = _distinct(key.layer for key in detectors)
+    layers = list(dict.fromkeys(key.layer for key in detectors))
     scores: dict[DetectorKey, list[Tensor]] = {key: [] for key in detectors}
     for images, _ in batches:
         activations = network.kept_activations(images, layers)
-        _add_scores(scores, detectors, activations)
-    return _concatenated(scores)
-
-
-def _add_scores(
-    scores: Mapping[DetectorKey, list[Tensor]],
-    detectors: Mapping[DetectorKey, Detector],
-    activations: Mapping[str, Tensor],
-) -> None:
-    """Append the scores (B,) of a batch to the list of each detector."""
-    for key, detector in detectors.items():
-        scores[key].append(detector.score(activations[key.layer]))
+        for key, detector in detectors.items():
+            scores[key].append(detector.score(activations[key.layer]))
+    return {key: torch.cat(parts).cpu().numpy() for key, parts in scores.items()}
 
 
 def _by_score(values: Mapping[DetectorKey, Value]) -> ByScore[Value]:
@@ -234,13 +190,3 @@ def _by_score(values: Mapping[DetectorKey, Value]) -> ByScore[Value]:
     for key, value in values.items():
         by_score.setdefault(key.score, {})[key.layer] = value
     return by_score
-
-
-def _concatenated(scores: Mapping[DetectorKey, list[Tensor]]) -> dict[DetectorKey, np.ndarray]:
-    """Concatenate the scores of all batches, (N,) by detector."""
-    return {key: torch.cat(parts).cpu().numpy() for key, parts in scores.items()}
-
-
-def _distinct(names: Iterable[str]) -> list[str]:
-    """Return the distinct names in their order."""
-    return list(dict.fromkeys(names))

@@ -43,7 +43,7 @@ class BestMatch(NamedTuple):
         """The groups of both networks: front → end of stitches, else the layer's comes first."""
         groups = self.best.groups
         if self.side == END:
-            groups = self.best.turned.groups
+            groups = self.best.swapped.groups
         return " → ".join(map(short, groups))
 
     @property
@@ -96,9 +96,9 @@ def best_matches(rows: Iterable[Measurement], correspondence: Correspondence) ->
         if method == SIMILARITY:
             matches += _matches(of_networks, "", correspondence)
         else:
-            turned = [row.turned for row in of_networks]
+            swapped = [row.swapped for row in of_networks]
             matches += _matches(of_networks, FRONT, correspondence)
-            matches += _matches(turned, END, correspondence)
+            matches += _matches(swapped, END, correspondence)
     return matches
 
 

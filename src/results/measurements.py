@@ -104,7 +104,7 @@ class Measurement(NamedTuple):
         return self.front.network.group, self.end.network.group
 
     @property
-    def turned(self) -> "Measurement":
+    def swapped(self) -> "Measurement":
         """The row with front and end exchanged."""
         return self._replace(front=self.end, end=self.front)
 
@@ -253,7 +253,7 @@ def both_ways(row: SimilarityRow, networks: NetworkPair) -> Iterator[Measurement
     yield from similarities_of(row, networks)
     first, second = networks
     if (first, row.layer1, row.rank1) != (second, row.layer2, row.rank2):
-        yield from similarities_of(row.turned, (second, first))
+        yield from similarities_of(row.swapped, (second, first))
 
 
 def at_full_rank(rows: Iterable[Measurement]) -> list[Measurement]:

@@ -39,7 +39,7 @@ class ListedNetwork:
     name: str  # in the names of folders and files
     path: str  # of the checkpoint, as on the command line
     type: str  # as on the command line; FEATURES: the path is an .npz file of activations
-    group: str | None = None  # networks of a group were made in one way
+    group: str | None = None  # networks of a group were made alike
     layers: str | None = None  # names and patterns with commas between them; None: as for all
     # Relative depths to take in place of the recorded ones, such as "pool1=0.2, pool2=1"
     depths: str | None = None

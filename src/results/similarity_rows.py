@@ -163,7 +163,7 @@ class SimilarityRow(OfTwoNetworks):
         return [*filter(measured.__contains__, MEASURES), *dict.fromkeys(of_users)]
 
     @cached_property
-    def turned(self) -> "SimilarityRow":
+    def swapped(self) -> "SimilarityRow":
         """The row of the second layer and the first. A measure without a reversed value keeps its
         value."""
         has_both_ways = {column.measure for column, _ in self.numbers if column.is_reversed}
@@ -172,11 +172,11 @@ class SimilarityRow(OfTwoNetworks):
             if column.measure in has_both_ways:
                 column = column._replace(is_reversed=not column.is_reversed)
             values[column.name] = value
-        turned: dict[str, Any] = {"values": values}
+        swapped: dict[str, Any] = {"values": values}
         for name in SIDES:
             first, second = name.format(1), name.format(2)
-            turned |= {first: getattr(self, second), second: getattr(self, first)}
-        return replace(self, **turned)
+            swapped |= {first: getattr(self, second), second: getattr(self, first)}
+        return replace(self, **swapped)
 
     @property
     def numbers(self) -> list[tuple[ValueColumn, float]]:

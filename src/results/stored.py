@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from src.datasets.base import BaseImageSet
-from src.datasets.mapped import open_member
+from src.datasets.mapped import map_member
 from src.ground.console import listed, note_once
 from src.ground.errors import UserError, unknown_name
 from src.ground.files import readable, write_arrays
@@ -118,7 +118,7 @@ def read_features(path: str, layers: str) -> LoadedFeatures:
     file = read_feature_file(path)
     chosen = file.layers(layers)
     with readable(path, REMEDY):
-        values = {layer: open_member(path, layer) for layer in chosen}
+        values = {layer: map_member(Path(path), layer, unpack=False) for layer in chosen}
     for layer, array in values.items():
         _check_array(path, layer, array, n_images=len(file.images.ids))
     name = NetworkName(path, FEATURES)

@@ -18,7 +18,7 @@ from src.results.named_networks import named_networks
 from src.results.similarity_rows import SimilarityRow, column_of
 from src.results.verdict_rows import AUROC, VerdictRow
 from src.values import ALL_IMAGES, Predictions, StitchSkill
-from src.verdict import SIMILAR, Limits, Stitches, Verdict, flaw_of, judge
+from src.verdict import SIMILAR, Limits, Stitches, Verdict, judge, obstacle_of
 
 SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
 # Means of stitches that a row has, where all stitches have a value; estimates take the place of the first two
@@ -85,7 +85,7 @@ def stitches_of(group: Group) -> Stitches:
         end_accuracy=_average([row.end_accuracy for row in rows]),
         is_end_trained=group.control != FRESH_END,
         has_converged=all(stitch.has_converged for stitch in group.stitches if stitch.row.n_epochs),
-        flaw=flaw_of(rows, rows[0].init),
+        obstacle=obstacle_of(rows, rows[0].init),
     )
 
 
@@ -205,7 +205,7 @@ def _by_layers(rows: Sequence[SimilarityRow]) -> dict[tuple, list[SimilarityRow]
 
     A row that was measured the other way comes first.
     """
-    both_ways = [*(row.turned for row in rows), *rows]
+    both_ways = [*(row.swapped for row in rows), *rows]
     full = [row for row in both_ways if row.rank1 is None and row.rank2 is None]
     return grouped(full, lambda row: (row.network_keys, row.dataset, row.pair))
 

@@ -92,5 +92,5 @@ def _enter(
     layer2 = layers.index(compared.layer2)
     for name, similarity in compared.values.items():
         values[name][first, second, layer1, layer2] = measures[name].sign * similarity.value
-    for name, similarity in compared.turned.values.items():
+    for name, similarity in compared.swapped.values.items():
         values[name][second, first, layer2, layer1] = measures[name].sign * similarity.value

@@ -46,7 +46,7 @@ def load_measures(names: Sequence[str]) -> dict[str, UserMeasure]:
     """
     measures: dict[str, UserMeasure] = {}
     further = [name for name in names if name not in MEASURES]
-    for column, name in by_title(further, taken=MEASURES, kind="measure").items():
+    for column, name in by_title(further, taken=MEASURES, noun="measure").items():
         if is_user_code(name):
             measures[column] = UserMeasure(name, load(name))
     return measures

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from src.ground.brief import brief
 from src.statistics.intervals import DEVIATIONS
 from src.statistics.jackknife import jackknife_variance
 from src.values import IntervalEstimate
@@ -36,9 +35,6 @@ class WithinClass(NamedTuple):
     squares: np.ndarray  # ‖s‖²
     own_squares: np.ndarray  # ‖o‖²
     n_of_class: np.ndarray  # the number of images of the image's class
-
-    def __repr__(self) -> str:
-        return brief(self)
 
     @property
     def correlation(self) -> float:

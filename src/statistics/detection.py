@@ -104,11 +104,8 @@ def shares_in_order(
 
 
 def _shares_below(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Return for each of `values` (N,) the share of `reference` (M,) below it. Ties count half.
-
-    All shares are NaN if a number is, as `np.sort` puts it last.
-    """
-    if np.isnan(values).any() or np.isnan(reference).any():
+    """Return for each of `values` (N,) the share of `reference` (M,) below it. Ties count half."""
+    if np.isnan(values).any() or np.isnan(reference).any():  # which np.sort puts last
         return np.full(len(values), np.nan)
     ordered = np.sort(reference)
     n_below = np.searchsorted(ordered, values, side="left")

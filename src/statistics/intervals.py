@@ -92,8 +92,7 @@ class Evidence(NamedTuple):
         )
 
     def _end(self, bound: float, p_of: Callable[[float], float]) -> float:
-        """Return the limit between a bound and the value at which a test has the level `ALPHA`;
-        without such a limit the bound."""
+        """Return the limit between a bound and the value where a test has the level `ALPHA`, or the bound."""
         if math.isinf(bound):  # far out, where nothing is left to test
             bound = self.value - 100 * self.half_width(self.value, ALPHA) - 1
         inside = bound + 1e-12 * (self.value - bound)
@@ -237,11 +236,8 @@ def _shares(values: Runs) -> list[np.ndarray]:
 
 
 def _tango_variance(lost: float, won: float, difference: float) -> float:
-    """Return the variance of one image's difference if the true shares of lost and won images
-    differ by `difference`.
-
-    The share of won images is its maximum likelihood estimate under this restriction (Tango 1998,
-    equation 8)."""
+    """Return the variance of an image's difference if the true shares differ by `difference`."""
+    # With the most likely share of won images under this restriction (Tango 1998, equation 8)
     b = (2 - lost + won) * difference - lost - won
     c = -won * difference * (1 - difference)
     share = (math.sqrt(max(b * b - 8 * c, 0.0)) - b) / 4

@@ -20,8 +20,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.ground.brief import brief
-
 # A share of a sum of squares: less variation is the rounding of a constant in float64
 ROUNDING = 1e-24
 _ZERO = torch.zeros((), dtype=torch.float64)  # a sum with it takes any shape and device
@@ -43,9 +41,6 @@ class Moments(NamedTuple):
     n_rows: int = 0
     mean: Tensor = _ZERO  # (C,)
     scatter: Tensor = _ZERO  # Σ(x−μ)(x−μ)ᵀ, (C, C), or its diagonal (C,)
-
-    def __repr__(self) -> str:
-        return brief(self)
 
     def pooled(self, second: "Moments") -> "Moments":
         """Return the moments of the rows of both sets together."""
@@ -100,9 +95,6 @@ class CrossMoments(NamedTuple):
     mean2: Tensor = _ZERO  # of y, (C2,)
     scatter: Tensor = _ZERO  # Σ(x−μ₁)(y−μ₂)ᵀ, (C1, C2)
 
-    def __repr__(self) -> str:
-        return brief(self)
-
     def pooled(self, second: "CrossMoments") -> "CrossMoments":
         """Return the moments of the pairs of both sets together."""
         n_rows = self.n_rows + second.n_rows
@@ -119,9 +111,6 @@ class Rows(NamedTuple):
 
     mean: Tensor  # (C,)
     centred: Tensor  # (n, C)
-
-    def __repr__(self) -> str:
-        return brief(self)
 
     @classmethod
     def of(cls, activations: Tensor) -> "Rows":

@@ -31,7 +31,7 @@ class Estimate(NamedTuple):
     value: float
     without_network: NDArray  # (N,)
     without_pair: NDArray  # (P,)
-    groups: NDArray  # (N,): networks of a group were made in one way
+    groups: NDArray  # (N,): networks of a group were made alike
 
     @property
     def freedom(self) -> int:

@@ -24,7 +24,6 @@ from torch import Tensor
 
 from src.choices import STARTS
 from src.choices.stitching import OBJECTIVES
-from src.ground.brief import brief
 from src.ground.errors import UserError, unknown_name
 from src.ground.user_code import failing_as_user_error, is_user_code, load, title_of
 from src.statistics.moments import ROUNDING, Moments
@@ -61,9 +60,6 @@ class Matching(NamedTuple):
     truncated: bool = False
     ridge_penalty: float | None = None  # the factor of ‖W‖² that `ridge` chose
     penalty_edge: str = ""  # "smallest" or "largest", see `_edge_of`
-
-    def __repr__(self) -> str:
-        return brief(self)
 
 
 # A form of `FORMS`, or a user's function of the moments of source and target and of Σ(x−μ₁)(y−μ₂)ᵀ,

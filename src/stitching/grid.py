@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from src.datasets.base import Batches, batches_in
-from src.ground.brief import brief
 from src.ground.errors import not_finite
 from src.low_rank import low_rank_approx
 from src.models import Network, activations_of_both
@@ -48,9 +47,6 @@ class GridScore(NamedTuple):
     pairs: dict[Pair, Metrics]
     # Classes (N,) by pair, and of "front" (-1 for an encoder), "end" and "labels"
     predictions: dict[Pair | str, Tensor]
-
-    def __repr__(self) -> str:
-        return brief(self)
 
 
 class Grid(Task[Pair]):

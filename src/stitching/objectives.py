@@ -133,7 +133,7 @@ def objective_of(name: str) -> Objective:
     """
     if name in OBJECTIVES:
         return OBJECTIVES[name]
-    by_title([name], taken=OBJECTIVES, kind="objective")
+    by_title([name], taken=OBJECTIVES, noun="objective")
     at = getattr(load(name), "at", "end")
     if at not in PLACES:
         raise UserError(f"{name}: at is {at!r}; give one of {', '.join(PLACES)}")

@@ -32,10 +32,8 @@ class Processes(NamedTuple):
 def launched() -> Processes:
     """Read the ranks of this process from torchrun's environment variables."""
     numbers = {}
-    for name in Processes._fields:
-        text = os.environ.get(name.upper())
-        if text:
-            numbers[name] = int(text)
+    for name, default in Processes._field_defaults.items():
+        numbers[name] = int(os.environ.get(name.upper()) or default)
     return Processes(**numbers)
 
 
@@ -112,19 +110,19 @@ class DataParallelClassification(Classification):
             yield from super().losses(images, labels, training=False)
             return
         logits = logits_of(self.network(images))
-        group = classification_losses(logits[None], labels)
+        head_losses = classification_losses(logits[None], labels)
         n_processes = self.processes.world_size
         if n_processes > 1:  # the wrapper takes the mean over processes, whatever their shares
-            n_together = add_up(group.n_samples.clone())
-            weight = group.n_samples * n_processes / n_together
+            n_together = add_up(head_losses.n_samples.clone())
+            weight = head_losses.n_samples * n_processes / n_together
             logits.register_hook(lambda gradient: gradient * weight)
         self.step += 1
         if self.note_every and self.step % self.note_every == 0:
-            self._note(group)
-        yield group
+            self._note(head_losses)
+        yield head_losses
 
-    def _note(self, group: HeadLosses) -> None:
+    def _note(self, head_losses: HeadLosses) -> None:
         """Note the loss and the accuracy on a batch."""
-        hits, loss, _, n_samples = group.sums()[:, 0].tolist()  # waits once for the GPU
+        hits, loss, _, n_samples = head_losses.sums()[:, 0].tolist()  # waits once for the GPU
         n = max(1, n_samples)
         note(f"batch {self.step}: loss {loss / n:.4f}, accuracy {hits / n:.2%}")

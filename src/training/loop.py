@@ -59,14 +59,6 @@ class Epochs(Protocol):
     ) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
-class _Stateful(Protocol):
-    """A part of a training that can be saved: a module, the optimiser, the scheduler."""
-
-    def state_dict(self) -> Mapping[str, object]: ...
-
-    def load_state_dict(self, state_dict: Any, /) -> Any: ...
-
-
 def train(
     task: Task[HeadKey],
     train_set: Epochs,
@@ -90,7 +82,7 @@ def train(
     Raises:
         UserError: a loss is NaN or infinite, or there is nothing to train.
     """
-    parameters = _parameters(task)
+    parameters = [parameter for head in task.heads.values() for parameter in head.parameters()]
     if not any(parameter.requires_grad for parameter in parameters):
         raise UserError(
             f"{task.title(next(iter(task.heads)))} has no parameters to train; give a network with some, and leave "
@@ -98,7 +90,7 @@ def train(
         )
     optimizer = _optimizer(parameters, settings)
     scheduler = _scheduler(optimizer, settings)
-    parts: list[_Stateful] = [*task.modules, optimizer, scheduler]
+    parts: list[Any] = [*task.modules, optimizer, scheduler]
     history: History[HeadKey] = []
 
     # Go on from a state
@@ -120,12 +112,7 @@ def train(
         yield history, _state_of(parts, history)
 
 
-def _parameters(task: Task) -> list[nn.Parameter]:
-    """List the parameters of all heads."""
-    return [parameter for head in task.heads.values() for parameter in head.parameters()]
-
-
-def _state_of(parts: Sequence[_Stateful], history: History[HeadKey]) -> State:
+def _state_of(parts: Sequence[Any], history: History[HeadKey]) -> State:
     """Return the state of a training."""
     numbers = [list(logs.values()) for logs in history]
     return {
@@ -152,10 +139,7 @@ def _train_epoch(
     optimizer: Optimizer,
     scheduler: LRScheduler,
 ) -> dict[HeadKey, HeadResult]:
-    """Train for an epoch; return the result of each head over it.
-
-    Only every `CHECK_EVERY`-th step waits for the GPU.
-    """
+    """Train for an epoch; return the result of each head over it."""
     task.train(True)
     sums = torch.zeros(())
     batches = progress(
@@ -166,11 +150,11 @@ def _train_epoch(
     for step, (images, labels) in enumerate(batches, start=1):
         # Gradients
         optimizer.zero_grad(set_to_none=True)
-        sums_of_groups = []
-        for group in task.losses(images, labels, training=True):
-            group.losses.sum().backward()
-            sums_of_groups.append(group.sums())
-        sums = sums + torch.cat(sums_of_groups, dim=1)
+        sums_of_batch = []
+        for head_losses in task.losses(images, labels, training=True):
+            head_losses.losses.sum().backward()
+            sums_of_batch.append(head_losses.sums())
+        sums = sums + torch.cat(sums_of_batch, dim=1)
 
         # Update
         if settings.grad_clip is not None:
@@ -197,8 +181,8 @@ def evaluate(task: Task[HeadKey], batches: Batches) -> dict[HeadKey, HeadResult]
     task.train(False)
     sums = torch.zeros(())
     for images, labels in batches:
-        groups = task.losses(images, labels, training=False)
-        sums = sums + torch.cat([group.sums() for group in groups], dim=1)
+        losses_of_batch = task.losses(images, labels, training=False)
+        sums = sums + torch.cat([head_losses.sums() for head_losses in losses_of_batch], dim=1)
     results = _results(sums, task)
     for key, result in results.items():
         if math.isnan(result.accuracy):
@@ -207,10 +191,7 @@ def evaluate(task: Task[HeadKey], batches: Batches) -> dict[HeadKey, HeadResult]
 
 
 def _results(sums: Tensor, task: Task[HeadKey]) -> dict[HeadKey, HeadResult]:
-    """Return the results of each head from sums (4, n_heads), see `HeadLosses.sums`.
-
-    Sums of all processes that train together are added up.
-    """
+    """Return the results of each head from sums (4, n_heads), added up over all processes."""
     *totals, n_samples = add_up(sums.clone())
     means = torch.stack(totals) / n_samples  # (3, n_heads)
     results = zip(task.heads, means.T.tolist(), strict=True)

@@ -55,10 +55,10 @@ class Task(Generic[HeadKey]):
             module.train(mode)
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
-        """Yield the losses of all heads on a batch, a group of heads at a time.
+        """Yield the losses of all heads on a batch, of some heads at a time.
 
-        The caller computes the gradients of a group before it asks for the next group: then the
-        memory of only one group is needed at a time.
+        The caller computes the gradients of some heads before it asks for the next: then only their
+        memory is needed at a time.
 
         Args:
             images: (B, C, H, W).
@@ -88,14 +88,8 @@ class Classification(Task[str]):
 
 
 def predicted_classes(logits: Tensor) -> Tensor:
-    """Return the class of the largest logit, (…); `NO_CLASS` where the largest is not finite.
-
-    A logit of −∞ may mask a class.
-
-    Args:
-        logits: (…, n_classes).
-    """
-    largest, classes = logits.max(-1)
+    """Return the class of the largest of logits (…, n_classes); `NO_CLASS` if that is not finite."""
+    largest, classes = logits.max(-1)  # a logit of −∞ may mask a class
     return torch.where(largest.isfinite(), classes, NO_CLASS)
 
 

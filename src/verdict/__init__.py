@@ -2,7 +2,6 @@
 
 from src.skill.within_class import skill, within_class_correlation
 from src.values import Predictions
-from src.verdict.flaws import flaw_of
 from src.verdict.judging import (
     ACCURATE_ONLY,
     NOT_MATCHED,
@@ -14,6 +13,7 @@ from src.verdict.judging import (
     Verdict,
     judge,
 )
+from src.verdict.obstacles import obstacle_of
 
 __all__ = [
     "ACCURATE_ONLY",
@@ -25,7 +25,7 @@ __all__ = [
     "Predictions",
     "Stitches",
     "Verdict",
-    "flaw_of",
+    "obstacle_of",
     "judge",
     "skill",
     "within_class_correlation",

@@ -63,9 +63,8 @@ class Stitches(NamedTuple):
     end_accuracy: float = math.nan
     is_end_trained: bool = True
     has_converged: bool = True  # all trainings; stitches by a closed form count as converged
-    # A flaw that leaves nothing to say of the stitches, in words, such as "the cutoff truncated the
-    # fit"; "": there is none
-    flaw: str = ""
+    # An obstacle to a verdict, in words, such as "the cutoff truncated the fit"; "": there is none
+    obstacle: str = ""
 
     @classmethod
     def single(cls, predictions: Predictions, skill: StitchSkill | None = None) -> "Stitches":
@@ -150,7 +149,7 @@ def judge(
     The verdict is the first word of this list that fits:
 
     * *undecided* if nothing can be said: the end network was never trained or may be close to chance,
-      there are no predictions of the same images, or the stitches have a flaw;
+      there are no predictions of the same images, or there is another obstacle;
     * if the penalty is below the tolerance, *similar*, *accurate only* or *undecided* by skill, see
       `_decide_accurate`;
     * *not matched* if the penalty is above the tolerance, and all trainings had converged: more
@@ -194,7 +193,7 @@ def _obstacle(stitches: Stitches, measured: Measured | None) -> str:
             "the end network is close to chance, where a stitch has no accuracy to lose: are inputs "
             "normalised and classes ordered as in its training?"
         )
-    return stitches.flaw
+    return stitches.obstacle
 
 
 def _verdict(word: str, reason: str, measured: Measured | None, p_values: PValues) -> Verdict:

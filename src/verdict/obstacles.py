@@ -1,4 +1,4 @@
-"""Flaws of stitches: a flawed stitch falls short of its method."""
+"""Obstacles to a verdict: a stitch that falls short of its method says nothing."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ from src.choices.stitching import KEEP_VARIANCE
 from src.values import OF_BATCH, RANDOM, Metrics
 
 
-def flaw_of(stitches: Sequence[Metrics], form: str) -> str:
-    """Return the flaw of stitches that are judged together, in words; "" without a flaw.
+def obstacle_of(stitches: Sequence[Metrics], form: str) -> str:
+    """Return the obstacle to a verdict on stitches that are judged together, in words; "" without one.
 
-    A flaw is an unsteady network, an end layer that a branch goes around, a fit that the cutoff of
+    It is an unsteady network, an end layer that a branch goes around, a fit that the cutoff of
     singular values truncated, or a fit to too few images.
 
     Args:
