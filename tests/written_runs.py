@@ -1,8 +1,9 @@
 """Folders of stitching runs as the scripts write them, with predictions and evaluations of
 choice."""
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,53 @@ def write_run(
     )
     (path / "config.txt").write_text(json.dumps(OPTIONS | options))
     return path
+
+
+def write_pairs(
+    folder: Path,
+    types: Mapping[str, str],
+    layers: Mapping[str, Mapping[str, float]],
+    n_right: Callable[[str, str, str, str], int],
+) -> list[str]:
+    """Stitches of all pairs of layers of all pairs of networks, in folders FRONT-END; returns their
+    names.
+
+    Args:
+        types: the type of each network.
+        layers: the relative depths of the layers of each type.
+        n_right: takes the names of both networks and of both layers.
+    """
+    names = []
+    for front, end in itertools.permutations(types, 2):
+        names.append(f"{front}-{end}")
+        pairs = itertools.product(layers[types[front]], layers[types[end]])
+        for number, (front_layer, end_layer) in enumerate(pairs):
+            write_run(
+                folder / names[-1],
+                f"{number}",
+                n_right=n_right(front, end, front_layer, end_layer),
+                metrics={
+                    "front_relative_depth": layers[types[front]][front_layer],
+                    "end_relative_depth": layers[types[end]][end_layer],
+                },
+                front_model_path=f"{front}.pt",
+                end_model_path=f"{end}.pt",
+                front_model_type=types[front],
+                end_model_type=types[end],
+                front_layer=front_layer,
+                end_layer=end_layer,
+            )
+    return names
+
+
+def write_list(path: Path, types: Mapping[str, str], **columns: Mapping[str, str]) -> None:
+    """A list of networks, and a file NAME.pt for each; further columns are values by network."""
+    lines = [",".join(["name", "path", "type", *columns])]
+    for name, kind in types.items():
+        (path.parent / f"{name}.pt").write_text(name)
+        values = [f'"{column[name]}"' for column in columns.values()]
+        lines.append(",".join([name, f"{name}.pt", kind, *values]))
+    path.write_text("\n".join(lines))
 
 
 def write_evaluation(
