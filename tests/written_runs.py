@@ -85,21 +85,16 @@ def write_pairs(
         names.append(f"{front}-{end}")
         pairs = itertools.product(layers[types[front]], layers[types[end]])
         for number, (front_layer, end_layer) in enumerate(pairs):
-            write_run(
-                folder / names[-1],
-                f"{number}",
-                n_right=n_right(front, end, front_layer, end_layer),
-                metrics={
-                    "front_relative_depth": layers[types[front]][front_layer],
-                    "end_relative_depth": layers[types[end]][end_layer],
-                },
-                front_model_path=f"{front}.pt",
-                end_model_path=f"{end}.pt",
-                front_model_type=types[front],
-                end_model_type=types[end],
-                front_layer=front_layer,
-                end_layer=end_layer,
-            )
+            options = {"front_layer": front_layer, "end_layer": end_layer}
+            depths = {}
+            for side, name in (("front", front), ("end", end)):
+                options |= {f"{side}_model_path": f"{name}.pt", f"{side}_model_type": types[name]}
+                of_type = layers[types[name]]
+                layer = options[f"{side}_layer"]
+                depths[f"{side}_depth"] = list(of_type).index(layer)
+                depths[f"{side}_relative_depth"] = of_type[layer]
+            n = n_right(front, end, front_layer, end_layer)
+            write_run(folder / names[-1], f"{number}", n_right=n, metrics=depths, **options)
     return names
 
 
