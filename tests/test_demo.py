@@ -1,4 +1,4 @@
-"""The demo: its steps, and, in slow tests, from its first to its last line."""
+"""The demo, two networks in one command, and the benchmark; what takes minutes is slow."""
 
 import shlex
 import time
@@ -9,22 +9,20 @@ import pytest
 from misc import demo
 from src.verdict import SIMILAR
 from tests.commands import (
+    ON_DIGITS,
     PNG,
     ROOT,
     error_line,
     names_in,
     parser_of,
     read_csv,
+    run,
     run_process,
+    save_network,
     says,
     start,
 )
-
-
-def test_it_writes_to_no_folder_with_other_files(tmp_path):
-    (tmp_path / "report.md").write_text("mine")
-    assert str(tmp_path) in error_line("misc/demo.py", tmp_path)
-    assert names_in(tmp_path) == {"report.md"}
+from tests.conftest import few_images
 
 
 def test_all_options_of_the_steps_are_allowed():
@@ -54,3 +52,33 @@ def test_demo_ends_with_its_results(tmp_path):
     assert words.count(SIMILAR) >= 2
     assert says(backwards, "direct matching keeps 2", "task loss matching keeps 9")
     assert counted.count(" by ") == 2 and "by direct matching" in page.read_text()
+
+
+SCRIPT = "misc/compare.py"
+
+
+def test_two_networks_in_both_directions_to_a_page(in_tmp_path):
+    for name in "fg":
+        save_network(in_tmp_path / f"{name}.pt", "small_cnn", n_classes=10, n_channels=1)
+    settings = ["small_cnn", *ON_DIGITS, "-n", 60, "-o", "both", "--layers", "pool[34]"]
+    with few_images(256, n_test=240):
+        run(SCRIPT, "f.pt", "g.pt", *settings)
+        rows = read_csv("both.csv")
+        assert "0 of 5 units" in run(SCRIPT, "f.pt", "g.pt", *settings).err
+        assert "other networks" in error_line(SCRIPT, "g.pt", "f.pt", *settings)
+    directions = {(row["front_network"], row["end_network"]) for row in rows}
+    assert directions == {("f", "g"), ("g", "f")}
+    assert len(rows) == 2 * 2 * 4  # methods, directions, pairs of layers
+    assert {"both.csv", "both.png", "both.html"} <= names_in(in_tmp_path)
+    assert len([path for path in Path().rglob("*") if path.is_file()]) <= 40
+
+
+TINY = ["--network", "small_cnn", "--images", "20"]
+
+
+@pytest.mark.slow
+def test_both_ways_agree(in_tmp_path):
+    head, *races = run("misc/benchmark.py", *TINY).out.splitlines()
+    assert head.split() == ["small_cnn,", "20", "images", "one", "by", "one", "here"]
+    assert [race[:30].rstrip() for race in races] == ["direct matching", "CKA"]
+    assert all(race.endswith("x") for race in races)

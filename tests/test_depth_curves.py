@@ -1,5 +1,5 @@
-"""Many networks: curves over depth with intervals (misc/compare_layers.py), and the table of all
-measurements (misc/collect_results.py -r)."""
+"""Many networks: laws of the table of all measurements (misc/collect_results.py -r), means over networks,
+and curves over depth with intervals (misc/compare_layers.py)."""
 
 import itertools
 import math
@@ -11,9 +11,87 @@ import pytest
 from scipy.stats import t as student
 
 from src.figures import pages
+from src.results.measurements import (
+    COLUMNS,
+    Measurement,
+    NetworkLayer,
+    between_networks,
+    measurements_of,
+)
+from src.results.named_networks import NamedNetwork
+from src.results.network_means import averaged, mean_over_networks
 from tests.commands import caption_of, error_line, heading, read_csv, run, says
+from tests.result_rows import similarity_row
 from tests.tables import SIMILARITY, write_table
 from tests.written_runs import SKILL, write_evaluation, write_list, write_pairs, write_run
+
+
+def values(trainings: dict[str, str], layers: str = "xy") -> list[Measurement]:
+    """A value of each pair of layers of each pair of networks, by training of the network."""
+    rng = np.random.default_rng(0)
+    networks = [NamedNetwork(name, "g", training) for name, training in trainings.items()]
+    return [
+        Measurement("dm", "skill", NetworkLayer(front, one), NetworkLayer(end, two), rng.random())
+        for front, end in itertools.permutations(networks, 2)
+        for one, two in itertools.product(layers, repeat=2)
+    ]
+
+
+def test_a_similarity_counts_in_either_direction_and_once_of_a_layer_with_itself():
+    columns = {"cka": 0.5, "pwcca": 0.25, "pwcca_reversed": 0.75, "pwcca_calibrated": 0.125}
+    row = similarity_row(rank1=4, values=columns)
+    same = similarity_row(model2="a.pt", layer2="x", values={"cka": 1.0})
+    names = {key: NamedNetwork(key[0], "g", key[0]) for key in row.network_keys}
+    rows = measurements_of([], [row, same], names)
+    found = {(*each.pair, each.quantity, each.part): each.value for each in rows}
+    assert found["x", "y", "pwcca", ""] == 0.25 and found["y", "x", "pwcca", ""] == 0.75
+    assert found["x", "y", "cka", ""] == found["y", "x", "cka", ""] == 0.5
+    assert ("y", "x", "pwcca", "calibrated") not in found and len(found) == len(rows) == 6
+    assert {(each.pair[0], each.front.rank) for each in rows} == {
+        ("x", 4),
+        ("y", None),
+        ("x", None),
+    }
+    assert not between_networks(rows)  # at reduced ranks, or of one network
+    for each in rows:
+        assert each.turned.turned == each and tuple(each.record) == COLUMNS
+
+
+def test_an_average_is_its_own_average_and_leaves_nan_out():
+    rows = values({name: name for name in "abc"})
+    rows[0] = rows[0]._replace(value=math.nan)
+    means = averaged(rows, lambda row: row.pair)
+    assert averaged(means, lambda row: row.pair) == means and len(means) == 4
+    mean_of = {row.pair: row.value for row in means}
+    defined = [row.value for row in rows[1:] if row.pair == rows[0].pair]
+    assert mean_of[rows[0].pair] == pytest.approx(np.mean(defined))
+    assert averaged(rows[:1], lambda row: row.pair) == []
+
+
+def test_a_mean_over_networks_has_no_order_and_counts_each_pair_of_networks_once():
+    rows = values({name: name for name in "abcd"})
+    mean = mean_over_networks(rows)
+    turned = mean_over_networks([row.turned for row in reversed(rows)])
+    assert vars(mean) == pytest.approx(vars(turned))
+    more = [*rows, *(row for row in rows if row.networks == rows[0].networks)]
+    assert vars(mean_over_networks(more)) == pytest.approx(vars(mean))
+    assert mean.n_pairs == 12 and mean.low < mean.value < mean.high
+
+
+def test_an_interval_is_over_trainings_whatever_the_epochs():
+    """Two epochs of equal values are as one."""
+    once = values({name: name for name in "abcd"})
+    twice = []
+    for row in once:
+        front, end = (
+            side._replace(network=side.network._replace(name=f"{side.network.name}2"))
+            for side in (row.front, row.end)
+        )
+        twice += [row, row._replace(front=front, end=end), row._replace(front=front)]
+    means = [mean_over_networks(rows) for rows in (once, twice)]
+    assert vars(means[0]) == pytest.approx(vars(means[1]))
+    assert (means[0].n_networks, means[0].n_pairs) == (4, 12) and means[0].low < means[0].value
+
 
 SCRIPT = "misc/compare_layers.py"
 COLLECT = "misc/collect_results.py"
@@ -220,8 +298,6 @@ def test_names_and_groups_of_a_list(folder, drawn_figures):
     assert out.startswith("a → b, direct matching\n")
     assert says(caption_of(drawn_figures["h.png"]), "1 pair of networks, 1,000 test images")
     assert {row["networks"] for row in read_csv(folder / "h_intervals.csv")} == {"a → b"}
-    line = error_line(COLLECT, "all/a-b", "all/b-a", "--networks", "list.csv", cwd=folder)
-    assert says(line, "--networks", "one folder")
 
 
 def test_one_table_has_all_measurements_with_names_and_groups(folder):
@@ -316,5 +392,3 @@ def test_the_figure_has_the_chosen_quantities_and_the_table_all(folder, drawn_fi
     assert [axes.get_ylabel() for axes in (accuracy, similarity)] == ["accuracy", "similarity"]
     assert [line.get_label() for line in similarity.lines] == ["linear CKA"]
     assert {row["quantity"] for row in read_csv(folder / "q.csv")} > {"procrustes"}
-    line = error_line(SCRIPT, "all", "--quantities", "beauty", cwd=folder)
-    assert says(line, "--quantities beauty", "accuracy, direct matching")

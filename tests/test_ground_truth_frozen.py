@@ -2,7 +2,6 @@
 scores."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -10,9 +9,7 @@ import torch
 
 from src.ground_truth.frozen_truth import FrozenTest, read_frozen, write_frozen
 from src.ground_truth.outputs import features_of
-from src.ground_truth.scored_measures import PROBE
 from src.ground_truth.truth_protocol import clean_networks, score
-from src.ground_truth.truth_tables import Tables
 from src.models import build_model
 from src.similarity.many import similarities_of_pairs
 from tests.commands import error_line, run, says
@@ -135,16 +132,6 @@ def test_values_that_are_not_defined_are_named(mine, capsys):
     assert not [row for row in rows if row.measure == "nothing"]
 
 
-def test_pairs_of_tables_are_those_with_a_value():
-    values = np.full((3, 3, 2, 2), math.nan)
-    values[2, 0, 1, 0] = 0.5  # of a stitch
-    everywhere = np.zeros_like(values)
-    tables = Tables(LAYERS[:2], {"pinv R²": values, PROBE.name: everywhere}, frozenset())
-    assert tables.pairs("abc") == [("a", "c")]
-    of_probes = tables._replace(values={PROBE.name: everywhere})
-    assert of_probes.pairs("abc") == [("a", "b"), ("a", "c"), ("b", "c")]
-
-
 def test_features_are_those_of_the_layers_that_a_network_has():
     torch.manual_seed(0)
     network = build_model("small_cnn", n_classes=10, n_channels=1, image_shape=(1, 8, 8)).eval()
@@ -160,14 +147,6 @@ def test_features_are_those_of_the_layers_that_a_network_has():
 
 def test_user_errors(tmp_path, mine):
     measure = ["--score", f"{mine}:gap"]
-    (tmp_path / "empty").mkdir()
-    not_frozen = error_line(SCRIPT, *measure, "empty", cwd=tmp_path)
-    assert says(not_frozen, "folder of --freeze", "make ground-truth", "docs/ground_truth.md")
-    assert "takes one folder" in error_line(SCRIPT, *measure, "a", "b", cwd=tmp_path)
-    assert "takes one folder" in error_line(SCRIPT, *measure, "a", "--freeze", "b", cwd=tmp_path)
-    assert "stands alone" in error_line(SCRIPT, "empty", cwd=tmp_path)
-    assert "--pooled is of --freeze" in error_line(SCRIPT, "a", "b", "--pooled", cwd=tmp_path)
-    assert "unknown measure 'ckaa'" in error_line(SCRIPT, "--score", "ckaa", "empty", cwd=tmp_path)
     write_frozen(tmp_path / "damaged", [planted()], [])
     undefined = ["--score", f"{mine}:nothing", "damaged"]
     line = run(SCRIPT, *undefined, cwd=tmp_path, status=2).err.splitlines()[-1]
@@ -175,12 +154,6 @@ def test_user_errors(tmp_path, mine):
     archive = tmp_path / "damaged" / "features.npz"
     archive.write_bytes(archive.read_bytes()[:1000])
     assert "cannot read" in error_line(SCRIPT, *measure, "damaged", cwd=tmp_path)
-
-
-def test_code_in_a_file_of_options_is_not_run(tmp_path, mine):
-    (tmp_path / "options.yml").write_text(f"metrics: {mine}:gap\n")
-    refused = error_line(SCRIPT, "frozen", "--config", "options.yml", cwd=tmp_path)
-    assert says(refused, f"{mine}:gap", "name it", "command line")
 
 
 def test_nothing_is_written_unless_asked_for(tmp_path, mine):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
-from torch import nn
 
 from src.ground.errors import UserError
 from src.ground_truth import output_differences
@@ -20,7 +19,7 @@ from src.ground_truth.outputs import (
     effective_rank,
     pass_over,
 )
-from src.models import Network, build_model
+from src.models import build_model
 
 
 def predictions(n=200, n_classes=10, seed=0) -> np.ndarray:
@@ -97,42 +96,6 @@ def test_a_pass_gives_what_the_network_gives():
         == np.isnan(passed.effective_ranks).tolist()
         == [False, True, False]
     )
-
-
-class Rows(nn.Module):
-    """Reads the eight rows of an image as time steps; eight is no square."""
-
-    def __init__(self):
-        super().__init__()
-        self.steps, self.head = nn.GRU(8, 6, batch_first=True), nn.Linear(6, 10)
-
-    def forward(self, images):
-        return self.head(self.steps(images.mean(1))[0][:, -1])
-
-
-def test_features_of_a_recurrent_layer_are_means_over_its_steps():
-    torch.manual_seed(0)
-    network = Network(Rows().eval(), image_shape=(1, 8, 8))
-    images, labels = torch.rand(30, 1, 8, 8), torch.arange(30) % 10
-    passed = pass_over(network, [(images, labels)], ["steps"])
-    with torch.no_grad():
-        features = network.module.steps(images.mean(1))[0].mean(1).double()
-    assert passed.mean_norms[0] == pytest.approx(features.norm(dim=1).mean().item(), rel=1e-5)
-    assert passed.effective_ranks[0] == pytest.approx(effective_rank(features), rel=1e-4)
-
-
-def test_a_pass_in_half_precision_gives_probabilities():
-    network = build_model("small_cnn", n_classes=10, n_channels=1, image_shape=(1, 8, 8)).eval()
-    batch = (torch.rand(30, 1, 8, 8), torch.arange(30) % 10)
-    with torch.autocast("cpu", torch.bfloat16):
-        passed = pass_over(network, [batch], ["pool1"])
-        with torch.no_grad():
-            maps = network.activations(batch[0], ["pool1"])["pool1"]
-    assert maps.dtype == torch.bfloat16
-    np.testing.assert_allclose(passed.probabilities.sum(1), 1, atol=1e-6)
-    assert output_differences(passed.probabilities, passed.probabilities) == (0, 0)
-    norms = maps.double().mean((2, 3)).norm(dim=1)
-    assert passed.mean_norms[0] == pytest.approx(norms.mean().item(), rel=1e-6)
 
 
 def test_a_pass_refuses_logits_that_are_not_finite():

@@ -26,6 +26,7 @@ DETECTOR = (
 EVALUATE = f"exec_eval_stitcher_ood.py results/dm {ON}"
 SIMILARITY = "exec_compute_low_rank_sim_metrics.py"
 COLLECT = "misc/collect_results.py"
+TRUTH = "misc/ground_truth.py"
 
 REFUSALS = [
     # Training
@@ -148,6 +149,19 @@ REFUSALS = [
         "misc/rank_statistics.py latin.csv",
         ("latin.csv: it is no text in UTF-8", "CSV in UTF-8"),
     ),
+    (f"{COLLECT} results/dm results/other --networks list.csv", ("--networks", "one folder")),
+    (f"{COLLECT} empty -r", ("no finished", "run")),
+    ("misc/report.py empty", ("no finished", "run")),
+    ("misc/report.py results/dm -o page.pdf", ("-o/--output", "'page.pdf'", ".html")),
+    ("misc/demo.py own", "own"),
+    (f"{TRUTH} none list.csv {ON}", "is no folder"),
+    (f"{TRUTH} empty list.csv {ON}", "no pair"),
+    (f"{TRUTH} empty", "stands alone"),
+    (f"{TRUTH} --score cka empty", ("folder of --freeze", "make ground-truth")),
+    (f"{TRUTH} --score ckaa empty", "unknown measure 'ckaa'"),
+    (f"{TRUTH} --score cka a b", "takes one folder"),
+    (f"{TRUTH} --score cka a --freeze b", "takes one folder"),
+    (f"{TRUTH} a b --pooled", "--pooled is of --freeze"),
     (
         "misc/verdict.py results/dm --tolerance 500",
         ("'500'", "at least 0 and at most 100"),

@@ -19,7 +19,7 @@ from src.results.experiments import (
 from src.results.folders import RunFiles, Stitch, newest_by_experiment, newest_stitches
 from src.results.identity import NETWORKS, RANKS, WEIGHTS, differences
 from src.results.image_records import SPLITS
-from src.results.network_names import FRESH, NetworkName, titles_of
+from src.results.network_names import FRESH, NetworkName
 from src.results.options import read_options
 from src.results.run import Run
 from src.results.stitch_rows import StitchRow
@@ -109,24 +109,6 @@ def test_what_a_run_recorded_of_weights_counts_and_not_what_the_file_holds_now(c
     ]
 
 
-def test_networks_of_one_title_are_told_apart(checkpoint):
-    names = [NetworkName("f.pt", "resnet18", weights=digit * 12) for digit in "01"]
-    titles = {name.key: f"f.pt [resnet18, {name.weights}]" for name in names}
-    assert titles_of([*names, names[0], NetworkName("g.pt", "resnet18")]) == titles | {
-        NetworkName("g.pt", "resnet18").key: "g.pt"
-    }
-
-
-def test_an_entry_of_torchvision_is_named_unless_a_file_has_that_name(checkpoint, tmp_path):
-    assert (
-        not NetworkName("DEFAULT", "tv_resnet18").is_file
-        and not NetworkName("DEFAULT", "tv_resnet18").is_fresh
-    )
-    assert identity("DEFAULT", "tv_resnet18") != identity("DEFAULT", "tv_resnet34")
-    shutil.copy(checkpoint, tmp_path / "DEFAULT")
-    assert NetworkName("DEFAULT", "tv_resnet18").is_file and identity("DEFAULT") == identity("f.pt")
-
-
 OTHER = {
     "dataset": "mnist", "front_model_path": "c.pt", "end_model_path": "c.pt", "front_model_type": "resnet34",
     "end_model_type": "resnet34", "stitching_type": "t2t", "init": "eye", "objective": "soft", "n_epochs": 30,
@@ -143,22 +125,6 @@ def test_every_setting_tells_experiments_apart(name):
     usual = {"objective": "task", "pinv_cutoff": "paper", "shortcut": "none"} | OPTIONS | matched
     usual = "full" if name in RANKS else usual[name]
     assert list(titles) == [f"{name}={usual}", f"{name}={OTHER[name]}"]
-
-
-def test_experiments_of_one_title_are_all_kept():
-    """A setting that is not recorded, and one that is recorded as an empty text."""
-    rows = [stitch_row(dataset=dataset, seed=seed) for dataset in (None, "") for seed in (0, 1)]
-    groups = by_experiment(rows)
-    assert [[row] for row in rows] == list(groups.values())
-    assert list(groups) == [
-        "dataset=none, seed=0",
-        "dataset=none, seed=1",
-        "dataset=none, seed=0 (2)",
-        "dataset=none, seed=1 (2)",
-    ]
-    names = method_names(rows, apart_from=["seed"])
-    first = "task loss matching (dataset=none)"
-    assert names == [first, first, "task loss matching (dataset=none (2))", names[2]]
 
 
 def test_an_experiment_is_the_columns_of_rows_the_key_and_the_options_of_a_run(tmp_path):
@@ -241,17 +207,6 @@ def test_types_that_were_chosen_for_pairs_of_layers_tell_no_experiments_apart():
     assert {each.key for each in found} == {asked.key} != {whole.key}
 
 
-def test_results_of_one_experiment_need_no_title():
-    same = [stitch_row(), stitch_row(end_layer="layer3.0"), stitch_row(folder="g")]
-    assert by_experiment(same) == {"": same} and by_experiment([]) == {}
-    titles = by_experiment([*same, stitch_row(init="pinv", n_epochs=0), stitch_row(seed=1)])
-    assert {title: len(rows) for title, rows in titles.items()} == {
-        "init=rand, seed=0": 3,
-        "init=pinv, seed=0": 1,
-        "init=rand, seed=1": 1,
-    }
-
-
 def test_of_repeated_stitches_the_newest_counts(capsys):
     """Of the same layers in the same experiment, in whatever order; others are no repetitions."""
 
@@ -294,15 +249,6 @@ def test_methods_of_one_name_are_named_by_what_tells_them_apart():
         == ["task loss matching"] * 2
     )
     assert method_names([], apart_from=[]) == []
-
-
-def test_names_of_methods_show_options_as_they_are_typed():
-    settings = [{"n_pinv_init_samples": n, "pinv_cutoff": "exact"} for n in ("auto", 7)]
-    experiments = [experiment(init="pinv", n_epochs=0, **values) for values in settings]
-    assert method_names(experiments, apart_from=[]) == [
-        "direct matching (-pinv-samples auto)",
-        "direct matching (-pinv-samples 7)",
-    ]
 
 
 def test_options_make_another_method_of_the_same_name_and_networks():
@@ -402,11 +348,8 @@ def test_options_that_change_no_result_do_not_differ():
     for n_epochs, is_free in ((0, True), (1, False)):  # without a training, its options are free
         begun, given = ({"n_epochs": n_epochs, "learning_rate": rate} for rate in (0.1, 0.2))
         assert (differences(begun, given) == "") == is_free
-
-
-def test_of_fresh_networks_the_seed_differs_and_not_the_path():
+    fresh = {"model_path": "-", "model_type": "x"}
     begun, given = (
-        {"model_path": "-", "model_type": "x", "model_path_sha256": digest, "seed": seed}
-        for seed, digest in enumerate("ab")
+        fresh | {"model_path_sha256": digest, "seed": seed} for seed, digest in enumerate("ab")
     )
     assert differences(begun, given) == "seed was 0, now 1"
