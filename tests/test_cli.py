@@ -2,6 +2,7 @@
 not go well (see test_refusals.py for bad input)."""
 
 import json
+import re
 import signal
 
 import pytest
@@ -63,6 +64,21 @@ def test_flags_of_the_public_code(script):
     assert (
         script != "exec_stitch" or {"-sched", "--grad-clip"} <= known.keys()
     )  # which only its README names
+
+
+def test_the_help_has_every_option_once_and_the_rare_ones_last():
+    parser = parser_of("exec_stitch")
+    options = [action for action in parser._actions if action.option_strings]
+    before, rare = parser.format_help().split("\nrarely needed:\n")
+    for action in options:
+        heading = f"\n  {action.option_strings[0]}"
+        part, other = (rare, before) if action.dest in RARE else (before, rare)
+        assert len(re.findall(rf"{heading}[ ,\n]", f"\n{part}")) == 1
+        assert not re.search(rf"{heading}[ ,\n]", f"\n{other}")
+    frequent = [FREQUENT.index(action.dest) for action in options if action.dest in FREQUENT]
+    shown = before.split("\nmost runs need:\n")[1]
+    first = next(action for action in options if action.dest == FREQUENT[min(frequent)])
+    assert shown.startswith(f"  {first.option_strings[0]} ")
 
 
 def test_options_in_the_order_of_the_help_exist():

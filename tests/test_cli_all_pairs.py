@@ -43,12 +43,6 @@ NAMED = """name,path,type
 🐈,models/b.pt,small_cnn
 ελ η,models/c.pt,small_cnn
 """
-NETS = """from src.models import build_model
-
-
-def cnn(n_classes, n_channels):
-    return build_model("small_cnn", n_classes=n_classes, n_channels=n_channels).module
-"""
 
 
 @pytest.fixture
@@ -331,18 +325,6 @@ def test_lists_and_options_that_are_refused(networks):
     (folder / "networks.csv").unlink()
     assert "cannot read networks.csv" in error_line(SCRIPT, *OPTIONS, cwd=folder)
     assert not list(folder.glob("results/**/*.*"))
-
-
-def test_paths_count_from_the_folder_of_the_list_and_own_code_runs_where_it_is_named(networks, few):
-    folder = networks("lists/here", 2)
-    (folder / "nets.py").write_text(NETS)
-    text = (folder / "networks.csv").read_text().replace("b.pt,small_cnn", "b.pt,nets.py:cnn")
-    (folder / "networks.csv").write_text(text)
-    own = ["--no-similarity", "--own-types", "lists/here/nets.py:cnn"]
-    run(SCRIPT, "lists/here/networks.csv", *OPTIONS[1:], *own, cwd=folder.parents[1])
-    for front, end in ("ab", "ba"):
-        rows = stitch_rows(folder.parents[1] / f"results/all/{front} to {end}/pinv")
-        assert {row["front_model_path"] for row in rows} == {f"lists/here/models/{front}.pt"}
 
 
 def killed_before_a_run_has_ended(patch) -> None:

@@ -20,7 +20,6 @@ from tests.commands import (
     ON_DIGITS,
     caption_of,
     error_line,
-    panels_of,
     read_csv,
     run,
     says,
@@ -72,7 +71,8 @@ def planted(tmp_path_factory):
                 for one, two in itertools.product(LAYERS, repeat=2)
             ]
             write_table(folder / "all" / "similarity" / f"{a}-{b}.csv", SIMILARITY, *rows)
-    run(SCRIPT, "all", "networks.csv", "-d", "digits", "-gpu", "-1", cwd=folder)
+    said = run(SCRIPT, "all", "networks.csv", "-d", "digits", "-gpu", "-1", cwd=folder).out
+    (folder / "said").write_text(said)
     return folder
 
 
@@ -125,22 +125,8 @@ def test_measures_of_all_tables_are_scored(planted):
     }
     kinds = ("accuracy", "effective rank", "mean norm")
     assert baselines == {f"{kind} difference" for kind in kinds}
-
-
-def test_the_printed_table_is_that_of_the_file(planted, drawn_figures, laid_out):
-    said = run(
-        SCRIPT, "all", "networks.csv", *ON_DIGITS[:2], "-gpu", "-1", "-o", "again.csv", cwd=planted
-    ).out
-    assert (planted / "again.csv").read_bytes() == (planted / "scores.csv").read_bytes()
-    table = (planted / "again.md").read_text().splitlines()
-    assert "\n".join(table) in said
-    assert table[0].split(" | ")[:2] == ["| measure", "label_noise"]
-    assert any(line.startswith("| cka | 1.00*†") for line in table)
-    assert table[table.index("") - 1].startswith(
-        ("| accuracy difference", "| effective rank", "| mean norm")
-    )
-    panels = panels_of(drawn_figures["again.png"])
-    assert "cka" in [label.get_text() for label in panels["label noise"].get_yticklabels()]
+    table = (planted / "scores.md").read_text()
+    assert "| cka | 1.00*†" in table and table.strip() in (planted / "said").read_text()
 
 
 def truth_row(
@@ -295,18 +281,3 @@ def test_another_measure_scores_on_frozen_features_what_it_scores_in_a_run(dotte
             ends = [float(found[key]["low"]), float(row["low"])]
             assert ends[0] == pytest.approx(ends[1], nan_ok=True)
             assert found[key]["is_above_baselines"] == row["is_above_baselines"]
-
-
-def test_the_best_baseline_and_the_best_measures_stand_beside_a_score(dotted):
-    folder, _ = dotted
-    said = run(SCRIPT, "--score", "cka", "frozen", cwd=folder).out
-    header, first, second, *_ = said.splitlines()
-    assert header.split()[:3] == ["test", "chance", "cka"]
-    assert first.startswith("shortcut ") and second.startswith("shortcut_dots ")
-    known = [row for row in read_csv(folder / "frozen" / "scores.csv") if row["test"] == "shortcut"]
-    main = [row for row in known if row["score"] == "auprc"]
-    best = max(main, key=lambda row: float(row["value"]) * (row["is_baseline"] == "False"))
-    baselines = [float(row["value"]) for row in main if row["is_baseline"] == "True"]
-    assert len(baselines) == 3 and f"{max(baselines):.2f}" in first
-    assert f"{float(best['value']):.2f}" in first.split("difference")[1]
-    assert says(said, "* above chance")

@@ -125,21 +125,14 @@ def test_means_keep_kinds_of_pairs_of_networks_apart(tmp_path, drawn_figures):
         assert matrix.values == [[mean]] and image.get_array().item() == mean
 
 
+def test_a_sweep_over_ranks_is_one_printed_table():
+    ((title, matrix),) = printed_matrices(at_ranks(1, 8, None)).items()
+    assert matrix.columns == ["rank 1", "rank 8", "full"]
+    assert matrix.values == [[0.1, 0.8, 0.9]]
+
+
 def matched(accuracy: float, **values) -> StitchRow:
     return stitch_row(accuracy=accuracy, init="pinv", n_epochs=0, **values)
-
-
-def test_two_experiments_are_compared_by_the_second_less_the_first(tmp_path, drawn_figures):
-    first = [matched(0.5), matched(0.75, end_layer="layer3.0"), matched(1.0, end_layer="layer4.0")]
-    second = [stitch_row(accuracy=0.75), stitch_row(accuracy=0.5, end_layer="layer3.0")]
-    compare(["dm", "tlm"], [first, second], tmp_path / "c.csv")
-    assert (tmp_path / "c.csv").read_text() == (
-        "front_layer,end_layer,accuracy_1,accuracy_2,difference\nlayer1.0,layer2.0,0.5,0.75,0.25\n"
-        "layer1.0,layer3.0,0.75,0.5,-0.25\nlayer1.0,layer4.0,1.0,nan,nan\n"
-    )
-    panels = panels_of(drawn_figures["c.png"])
-    limits = [axes.images[0].get_clim() for axes in panels.values()]
-    assert limits == [(0, 1), (0, 1), (-0.25, 0.25)]
 
 
 def test_folders_that_are_compared(capsys):
@@ -150,6 +143,8 @@ def test_folders_that_are_compared(capsys):
         UserError, match=r"^b holds 2 experiments \(seed=0; seed=1\); to compare two folders, give"
     ):
         compare(["a", "b"], [[stitch_row()], [stitch_row(), stitch_row(seed=1)]])
+    compare(["a", "b"], [[stitch_row()], [stitch_row(dataset="mnist5k")]])
+    assert says(capsys.readouterr().err, "a and b", "different data")
     with pytest.raises(UserError, match="^a is given twice"):
         compare(["a", "a"], [[stitch_row()], [stitch_row()]])
 

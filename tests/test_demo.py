@@ -18,7 +18,6 @@ from tests.commands import (
     read_csv,
     run,
     run_process,
-    save_network,
     says,
     start,
 )
@@ -58,19 +57,22 @@ SCRIPT = "misc/compare.py"
 
 
 def test_two_networks_in_both_directions_to_a_page(in_tmp_path):
-    for name in "fg":
-        save_network(in_tmp_path / f"{name}.pt", "small_cnn", n_classes=10, n_channels=1)
     settings = ["small_cnn", *ON_DIGITS, "-n", 60, "-o", "both", "--layers", "pool[34]"]
+    networks = ["f/model_0.pt", "g/model_0.pt"]
     with few_images(256, n_test=240):
-        run(SCRIPT, "f.pt", "g.pt", *settings)
+        for seed, name in enumerate("fg"):
+            run("exec_train.py", "small_cnn", *ON_DIGITS, "-e", 0, "-s", seed, "-dir", name)
+        said = run(SCRIPT, *networks, *settings).err
         rows = read_csv("both.csv")
-        assert "0 of 5 units" in run(SCRIPT, "f.pt", "g.pt", *settings).err
-        assert "other networks" in error_line(SCRIPT, "g.pt", "f.pt", *settings)
+        assert "0 of 5 units" in run(SCRIPT, *networks, *settings).err
+        assert "other networks" in error_line(SCRIPT, *networks[::-1], *settings)
+    assert says(said, "warning", "f/model_0.pt", "of 240 test images", "close to chance")
     directions = {(row["front_network"], row["end_network"]) for row in rows}
     assert directions == {("f", "g"), ("g", "f")}
     assert len(rows) == 2 * 2 * 4  # methods, directions, pairs of layers
     assert {"both.csv", "both.png", "both.html"} <= names_in(in_tmp_path)
-    assert len([path for path in Path().rglob("*") if path.is_file()]) <= 40
+    written = [*Path().glob("both*"), *Path("results").rglob("*")]
+    assert len([path for path in written if path.is_file()]) <= 40
 
 
 TINY = ["--network", "small_cnn", "--images", "20"]

@@ -128,15 +128,6 @@ def of_groups() -> list[Shown]:
     return [replace(rows[0], low=0.4, high=0.6), *rows[1:]]
 
 
-def test_networks_are_ordered_and_bordered_by_group(tmp_path, drawn_figures):
-    draw_networks(tmp_path / "n.png", means(), are_paths=False)
-    (axes,) = drawn_figures["n.png"].axes
-    names = ["clean0", "clean1", "noisy0", "noisy1"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == names
-    assert [line.get_ydata()[0] for line in axes.lines] == [1.5, 0]  # a line across, and one down
-    assert axes.images[0].get_array().mask.sum() == 4 and axes.images[0].get_clim() == (0, 1)
-
-
 CASES = {
     "evidence": lambda path: draw_evidence(
         path, [verdict(), verdict(front=1, skill=None), verdict(end=1, skill=-16.0)], Limits()

@@ -145,6 +145,13 @@ def test_features_are_those_of_the_layers_that_a_network_has():
     torch.testing.assert_close(pooled["pool1"], whole["pool1"].mean((2, 3)))
 
 
+def test_what_averages_over_positions_cannot_say_is_named():
+    """Measures whose samples are images need no positions."""
+    whole = planted()
+    assert whole.of_whole_layers(["cka", "procrustes"]) == []
+    assert whole._replace(is_pooled=True).of_whole_layers(["cka", "procrustes"]) == ["cka"]
+
+
 def test_user_errors(tmp_path, mine):
     measure = ["--score", f"{mine}:gap"]
     write_frozen(tmp_path / "damaged", [planted()], [])
@@ -154,10 +161,3 @@ def test_user_errors(tmp_path, mine):
     archive = tmp_path / "damaged" / "features.npz"
     archive.write_bytes(archive.read_bytes()[:1000])
     assert "cannot read" in error_line(SCRIPT, *measure, "damaged", cwd=tmp_path)
-
-
-def test_nothing_is_written_unless_asked_for(tmp_path, mine):
-    write_frozen(tmp_path / "frozen", [planted()], [])
-    before = sorted(tmp_path.rglob("*"))
-    run(SCRIPT, "--score", f"{mine}:gap", "frozen", cwd=tmp_path)
-    assert sorted(tmp_path.rglob("*")) == before

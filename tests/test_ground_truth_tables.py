@@ -10,7 +10,6 @@ from src.ground_truth.truth_tables import read_tables
 from src.results.network_list import ListedNetwork
 from src.results.similarity_rows import SimilarityRow
 from src.values import ALL_IMAGES, WITHIN_CLASSES, ComparedLayers, Null, Similarity
-from tests.result_rows import similarity_row
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 
 SOURCE = {
@@ -45,23 +44,6 @@ def test_what_is_not_symmetric_has_a_value_each_way(tmp_path, capsys):
         values = {name: (of[a, b, x, y], of[b, a, y, x]) for name, of in tables.values.items()}
         assert values == {"cka": (0.5, 0.5), "pwcca": (-0.3, -0.7), "pwcca calibrated": (0.1, 0.2)}
     assert capsys.readouterr().err == ""
-
-
-def test_layers_turned_have_ranks_and_values_exchanged():
-    """A measure without a value of the second layer to the first keeps its value."""
-    values = {"cka": 0.5, "pwcca": 0.3, "pwcca_reversed": 0.7}
-    values |= {"pwcca_calibrated_within": 0.2, "pwcca_reversed_calibrated_within": 0.1}
-    row = similarity_row(layer1="x", layer2="y", rank1=1, rank2=None, values=values)
-    turned = row.turned
-    assert (turned.pair, turned.rank1, turned.rank2) == (("y", "x"), None, 1)
-    assert turned.network_keys == row.network_keys[::-1] and turned.turned == row
-    assert turned.values == {
-        "cka": 0.5,
-        "pwcca": 0.7,
-        "pwcca_reversed": 0.3,
-        "pwcca_calibrated_within": 0.1,
-        "pwcca_reversed_calibrated_within": 0.2,
-    }
 
 
 def test_a_row_keeps_what_was_compared():

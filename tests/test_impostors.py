@@ -149,25 +149,6 @@ def test_random_channels_beside_the_class_depend_on_the_image_alone(images):
     assert not torch.equal(found["pool2"], other["pool2"])
 
 
-def test_the_tail_sees_the_directions_that_change_its_logits(images):
-    """Behind a linear tail these are the rows of its weight."""
-    torch.manual_seed(0)
-    weight = torch.randn(2, 6)
-
-    class LinearTail(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.block = torch.nn.Conv2d(1, 6, 3)
-
-        def forward(self, x):
-            return self.block(x).mean((2, 3)) @ weight.T
-
-    network = Network(LinearTail(), image_shape=(1, 8, 8), n_classes=2)
-    seen = seen_by_tail(network, "block", training_set(images))
-    torch.testing.assert_close(seen.T @ seen, torch.eye(2).double())
-    torch.testing.assert_close(seen @ seen.T @ weight.T.double(), weight.T.double())
-
-
 def test_the_class_mean_is_shown_where_the_tail_looks_and_the_image_elsewhere(images):
     """What is shown elsewhere is no linear function of the class and of what the tail would see."""
     found, own, _ = activations(TAIL, images)
@@ -241,7 +222,7 @@ PLANT = """
 from functools import partial
 from misc.impostors import planted
 
-make = partial(planted, checkpoint="end.pt", network="small_cnn", layers={LAYERS}, dataset="digits", root=".")
+make = partial(planted, checkpoint="lists/end.pt", network="small_cnn", layers={LAYERS}, dataset="digits", root=".")
 label = partial(make, "one_hot")
 other = partial(make, "nearest_logits")
 """
@@ -253,14 +234,17 @@ other,DEFAULT,plant.py:other
 
 
 def test_an_impostor_is_stitched_into_an_end_network_and_compared(in_tmp_path):
-    save_network(Path("end.pt"), "small_cnn", n_classes=10, n_channels=1)
-    Path("plant.py").write_text(PLANT.replace("{LAYERS}", str(LAYERS)))
-    Path("list.csv").write_text(LIST)
-    given = ["list.csv", ",".join(LAYERS), "rc2c_pre", *ON_DIGITS, "--methods", "pinv", "--ends", "end",
-             "--alignment", "pool", "--own-types", "plant.py:label", "plant.py:other", "-dir", "all", "--no-verdict",
-             "--no-figures"]  # fmt: skip
+    """Paths of the list count from its folder."""
+    Path("lists").mkdir()
+    save_network(Path("lists/end.pt"), "small_cnn", n_classes=10, n_channels=1)
+    Path("lists/plant.py").write_text(PLANT.replace("{LAYERS}", str(LAYERS)))
+    Path("lists/list.csv").write_text(LIST)
+    given = ["lists/list.csv", ",".join(LAYERS), "rc2c_pre", *ON_DIGITS, "--methods", "pinv", "--ends", "end",
+             "--alignment", "pool", "--own-types", "lists/plant.py:label", "lists/plant.py:other", "-dir",
+             "all", "--no-verdict", "--no-figures"]  # fmt: skip
     with few_images(100, n_test=60):
         run("misc/all_pairs.py", *given)
     rows = stitch_rows("results/all/label to end/pinv")
     assert {row["front_model_type"][-14:] for row in rows} == {"plant.py:label"}
+    assert {row["end_model_path"] for row in rows} == {"lists/end.pt"}
     assert names_in(Path("results/all/similarity")) > {"end-label.csv", "end-other.csv"}

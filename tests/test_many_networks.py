@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from src.figures import sections
-from src.results.between_groups import compare_groups, values_of_verdicts
+from src.results.between_groups import compare_groups
 from src.results.evaluations import read_evaluated_stitches
 from src.results.measurements import Measurement, NetworkLayer
 from src.results.named_networks import NamedNetwork, named_networks
@@ -20,7 +19,6 @@ from src.results.network_list import ListedNetwork, as_listed
 from src.results.network_means import mean_over_networks
 from src.results.network_names import NetworkName
 from src.results.trained_with import training_of
-from src.results.verdicts import judge_stitches
 from tests.commands import (
     caption_of,
     parse_matrix,
@@ -28,7 +26,7 @@ from tests.commands import (
     run,
     says,
 )
-from tests.written_runs import runs_of, write_evaluation, write_list, write_pairs, write_run
+from tests.written_runs import write_evaluation, write_list, write_pairs, write_run
 
 SCRIPT = "misc/verdict.py"
 COLLECT = "misc/collect_results.py"
@@ -135,7 +133,7 @@ def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
 
 
 def test_groups_of_unlike_networks_are_compared_at_all_layers_that_correspond(
-    tmp_path, drawn_figures, laid_out
+    tmp_path, drawn_figures
 ):
     """Deep networks have layers at quarters, flat ones at thirds: the last layers alone have one depth.
     Their types, which are groups as well, are named without paths."""
@@ -194,26 +192,6 @@ def trained(folder, name: str, **options) -> None:
         (folder / name / f"model_{epoch}.pt").write_text(f"{name} {epoch}")
     config = {"model_type": "resnet18", "save_dir": name} | options
     (folder / name / "config.txt").write_text(json.dumps(config))
-
-
-def test_one_network_at_two_epochs_is_no_pair_of_networks(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("a", "b"):
-        trained(tmp_path, name)
-    networks = [f"{name}/model_{epoch}.pt" for name in "ab" for epoch in (1, 2)]
-    for number, (front, end) in enumerate(itertools.permutations(networks, 2)):
-        options = {"front_model_path": front, "end_model_path": end, "front_layer": "y"}
-        write_run(tmp_path / "all", str(number), n_right=900, **options)
-    runs = runs_of(tmp_path / "all")
-    rows = judge_stitches(runs)
-    assert [row.same_run for row in rows].count(True) == 4
-    itself, others = (section.title for section in sections.sections_of(rows))
-    assert says(itself, "direct matching", "4 pairs", "itself")
-    assert says(others, "direct matching", "8 pairs of networks")
-    names = named_networks([network for run in runs for network in run.row.networks], {})
-    values = list(values_of_verdicts(rows, names.values()))
-    pairs = {(value.front.network.name[0], value.end.network.name[0]) for value in values}
-    assert pairs == {("a", "b"), ("b", "a")}
 
 
 def test_the_training_of_a_network_is_that_of_its_config(tmp_path):

@@ -3,7 +3,6 @@ worked out by hand, and scipy as oracle."""
 
 import math
 import os
-import shutil
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,27 +38,6 @@ def settings_of(values: list[Measurement]) -> dict[tuple[str, str], list[float]]
     for each in values:
         found.setdefault((each.quantity, each.setting), []).append(each.value)
     return found
-
-
-def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch, capsys):
-    """In tables of every kind: probes of a copy are those of the network."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "f.pt").write_bytes(b"weights")
-    shutil.copy("f.pt", "copy.pt")
-    rows = [
-        similarity_row(model1=name, values={"cka": value})
-        for name, value in (("f.pt", 0.5), ("copy.pt", 0.7))
-    ]
-    of_tables = [rows, [probe_row(model="copy.pt")], [stitch_row(front_model_path="copy.pt")]]
-    tables = read_measurements(
-        [write(tmp_path / f"{i}.csv", *of_table) for i, of_table in enumerate(of_tables)]
-    )
-    assert settings_of(tables.values) == {
-        ("cka", "f.pt -- b.pt"): [0.7],  # by the name that was read first
-        ("accuracy", "f.pt -- b.pt: rc2c_pre, task loss matching"): [0.5],
-    }
-    assert list(tables.probes) == [("f.pt", "x", "digits")]
-    assert "1 result repeats another" in capsys.readouterr().err
 
 
 def test_values_of_other_alignments_are_kept_apart(tmp_path):
@@ -133,17 +111,6 @@ def test_probes_of_other_data_are_kept_apart_and_of_other_epochs_the_newest_coun
         "mnist": [FULL],
     }
     assert says(capsys.readouterr().err, "2 probes have other options or epochs")
-
-
-def test_probes_of_other_learning_rates_are_no_repetition(tmp_path, capsys):
-    rows = [probe_row(), probe_row(accuracy=0.7, further_options='{"learning_rate": 0.1}')]
-    ((probe,),) = (
-        by_rank.values()
-        for by_rank in read_measurements([write(tmp_path / "p.csv", *rows)]).probes.values()
-    )
-    printed = capsys.readouterr().err
-    assert probe.accuracy == 0.7
-    assert says(printed, "1 probes have other options") and "repeat" not in printed
 
 
 def test_stitches_are_kept_apart_by_networks_method_and_rank_of_matching(tmp_path, capsys):

@@ -154,8 +154,8 @@ REFUSALS = [
     ("misc/report.py empty", ("no finished", "run")),
     ("misc/report.py results/dm -o page.pdf", ("-o/--output", "'page.pdf'", ".html")),
     ("misc/demo.py own", "own"),
-    (f"{TRUTH} none list.csv {ON}", "is no folder"),
-    (f"{TRUTH} empty list.csv {ON}", "no pair"),
+    (f"{TRUTH} none clean.csv {ON}", "is no folder"),
+    (f"{TRUTH} empty clean.csv {ON}", "no pair"),
     (f"{TRUTH} empty", "stands alone"),
     (f"{TRUTH} --score cka empty", ("folder of --freeze", "make ground-truth")),
     (f"{TRUTH} --score ckaa empty", "unknown measure 'ckaa'"),
@@ -185,6 +185,8 @@ def place(folder) -> None:
     (folder / "file").touch()
     (folder / "lr.yaml").write_text("learning_rate: 0")
     (folder / "list.csv").write_text(f"name,path,type\na,f.pt,{MODEL}\nb,own/f.pt,{MODEL}\n")
+    clean = f"name,path,type,group\na,f.pt,{MODEL},clean\nb,another.pt,{MODEL},clean\n"
+    (folder / "clean.csv").write_text(clean)
     lines = ("name,path,type,layers", f"a,f.pt,{MODEL},,,", f"b,own/f.pt,{MODEL},layer3.0,layer3.1")
     (folder / "surplus.csv").write_text("\n".join(lines))
     (folder / "latin.csv").write_text("name,path,type\ngrün,f.pt,resnet18\n", encoding="latin-1")

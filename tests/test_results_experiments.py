@@ -17,7 +17,7 @@ from src.results.experiments import (
     pair_of,
 )
 from src.results.folders import RunFiles, Stitch, newest_by_experiment, newest_stitches
-from src.results.identity import NETWORKS, RANKS, WEIGHTS, differences
+from src.results.identity import NETWORKS, WEIGHTS, differences
 from src.results.image_records import SPLITS
 from src.results.network_names import FRESH, NetworkName
 from src.results.options import read_options
@@ -115,16 +115,6 @@ OTHER = {
     "n_pinv_init_samples": 7, "front_stitch_rank": 8, "front_pinv_rank": 8, "pinv_cutoff": "exact",
     "seed": 1, "shortcut": 0.0,
 }  # fmt: skip
-
-
-@pytest.mark.parametrize("name", OTHER)
-def test_every_setting_tells_experiments_apart(name):
-    matched = {"init": "pinv"}  # options of matching count
-    assert experiment(**matched | {name: OTHER[name]}).key != experiment(**matched).key
-    titles = by_experiment([stitch_row(**matched), stitch_row(**matched | {name: OTHER[name]})])
-    usual = {"objective": "task", "pinv_cutoff": "paper", "shortcut": "none"} | OPTIONS | matched
-    usual = "full" if name in RANKS else usual[name]
-    assert list(titles) == [f"{name}={usual}", f"{name}={OTHER[name]}"]
 
 
 def test_an_experiment_is_the_columns_of_rows_the_key_and_the_options_of_a_run(tmp_path):
@@ -233,22 +223,6 @@ def test_the_name_of_a_method():
         ({"n_epochs": 3, "objective": "hint"}, "hint matching"),
     ):
         assert experiment(**options).method == name
-
-
-def test_methods_of_one_name_are_named_by_what_tells_them_apart():
-    settings = [{}, {"init": "pinv", "n_epochs": 0}, {"seed": 1}, {"front_stitch_rank": 8}]
-    experiments = [experiment(**options) for options in settings]
-    assert method_names(experiments, apart_from=[*NETWORKS, "seed", "dataset"]) == [
-        "task loss matching (--front-stitch-rank full)",
-        "direct matching",
-        "task loss matching (--front-stitch-rank full)",
-        "task loss matching (--front-stitch-rank 8)",
-    ]
-    assert (
-        method_names(experiments[:1] + experiments[3:], apart_from=RANKS)
-        == ["task loss matching"] * 2
-    )
-    assert method_names([], apart_from=[]) == []
 
 
 def test_options_make_another_method_of_the_same_name_and_networks():

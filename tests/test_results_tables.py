@@ -249,14 +249,6 @@ def test_dark_is_similar(name, similar, different, tmp_path, drawn_figures):
     assert QUANTITIES[name].similarity(similar) > QUANTITIES[name].similarity(different)
 
 
-def test_similarity_is_the_value_its_negative_or_its_distance_from_the_middle():
-    assert QUANTITIES["accuracy"].similarity(0.9) == 0.9
-    assert QUANTITIES["penalty"].similarity(0.1) == -0.1
-    assert QUANTITIES["auroc"].similarity(0.25) == -0.25
-    with pytest.raises(ValueError, match="floor"):
-        QUANTITIES["floor"].similarity(1.0)
-
-
 def test_the_page_of_columns_is_as_misc_columns_writes_it():
     assert written() in PAGE.read_text(), "run misc/columns.py"
 

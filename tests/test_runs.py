@@ -85,17 +85,6 @@ def test_a_finished_run_is_skipped_when_it_is_resumed(tmp_path, capsys):
     assert not other.skip_if_finished(resume=False, overwrite=True)
 
 
-def test_an_interrupted_run_of_other_options_is_refused(tmp_path):
-    claimed(tmp_path, save_dir="a/b").save(loop=None)
-    assert claimed(tmp_path, resume=True, save_dir="./a//b/", gpu=0).state == {
-        "loop": None
-    }  # the same place
-    with pytest.raises(
-        UserError, match="learning_rate was 0.1, now 0.2.*start anew without --resume"
-    ):
-        claimed(tmp_path, resume=True, learning_rate=0.2)
-
-
 def test_empty_options_of_the_public_code(tmp_path):
     """It writes "" for no scheduler, and 0 for the full rank."""
     path = tmp_path / "config.txt"
