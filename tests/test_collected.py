@@ -18,7 +18,7 @@ from src.results.network_names import short_names
 from src.results.stitch_rows import StitchRow
 from src.results.tables import write_table
 from src.values import IntervalEstimate
-from tests.commands import caption_of, error_line, heading, panels_of, read_csv, run, says
+from tests.commands import error_line, panels_of, read_csv, run, says
 from tests.goldens import DATA
 from tests.result_rows import OPTIONS, stitch_row
 from tests.run_content import grid_rows
@@ -54,25 +54,6 @@ def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_pa
     (found,) = grid_rows(tmp_path)
     assert found.accuracy == 0.75 and found.objective == "task"  # which it does not name
     assert found.matching_error is None
-
-
-def test_the_grid_has_a_panel_for_each_experiment_of_its_layers_all_of_one_scale(
-    tmp_path, drawn_figures
-):
-    rows = [
-        stitch_row(),
-        stitch_row(accuracy=0.9, init="pinv", n_epochs=0),
-        stitch_row(end_layer="layer3.0"),
-    ]
-    write_grid(tmp_path / "grid.csv", rows, title="Digits")
-    ((path, figure),) = drawn_figures.items()
-    assert path == "grid.png" and figure.get_suptitle() == "Digits"
-    panels = list(panels_of(figure).values())
-    assert [heading(axes).split()[0] for axes in panels] == ["init=rand", "init=pinv"]
-    assert [axes.images[0].get_clim() for axes in panels] == [(0, 1)] * 2
-    assert says(caption_of(figure), "(0.50)", "1 pair of networks, test images of digits.")
-    assert panels[0].images[0].get_array().filled(-1).tolist() == [[0.5, 0.5]]
-    assert panels[1].images[0].get_array().filled(-1).tolist() == [[0.9]]
 
 
 def at_ranks(*ranks: int | None, **values) -> list[StitchRow]:
@@ -184,7 +165,7 @@ def copy_run(source, target, accuracy: float | None = None) -> None:
         )
 
 
-def test_each_experiment_has_a_matrix_of_its_own(tmp_path):
+def test_each_experiment_has_a_matrix_of_its_own(tmp_path, drawn_figures):
     for name, n_right, layer, options in (
         ("1", 940, "layer4.0", {}),
         ("2", 900, "layer4.1", {}),
@@ -192,6 +173,9 @@ def test_each_experiment_has_a_matrix_of_its_own(tmp_path):
     ):
         write_run(tmp_path / "x", name, n_right=n_right, front_layer=layer, **options)
     lines = run(SCRIPT, "x").out.splitlines()
+    panels = [axes.images[0] for axes in panels_of(drawn_figures["grid.png"]).values()]
+    assert [panel.get_clim() for panel in panels] == [(0, 1)] * 2
+    assert [panel.get_array().ravel().tolist() for panel in panels] == [[0.94, 0.9], [0.8]]
     assert lines[0] == "n_epochs=0" and lines[4] == "n_epochs=1"
     values = [["layer4.0", "0.9400"], ["layer4.1", "0.9000"], ["layer4.1", "0.8000"]]
     assert [lines[i].split() for i in (2, 3, 6)] == values and len(lines) == 7

@@ -80,14 +80,14 @@ def test_one_matrix_a_quantity_whatever_the_number_of_networks(folder, drawn_fig
 def test_a_folder_stands_for_its_runs_or_without_any_for_all_below(tmp_path):
     for name in ("a", "a/deeper", "b"):
         write_run(tmp_path / name, "0", n_right=900)
-    for folders, recursive, n in (
-        (".", False, 3),
-        (".a", False, 3),
-        ("a", False, 1),
-        ("a", True, 2),
-    ):
-        given = [tmp_path / name for name in folders]
-        assert len(read_evaluated_stitches(given, recursive=recursive)) == n
+    n_read = {
+        (".",): 3,
+        (".", "a"): 3,  # each run once
+        ("a",): 1,
+    }
+    for folders, n in n_read.items():
+        assert len(read_evaluated_stitches(tmp_path / name for name in folders)) == n
+    assert len(read_evaluated_stitches([tmp_path / "a"], recursive=True)) == 2
     above = run(COLLECT, tmp_path, cwd=tmp_path).out
     assert above == run(COLLECT, tmp_path, "-r", cwd=tmp_path).out
     assert len(read_csv(tmp_path / "grid.csv")) == 3
