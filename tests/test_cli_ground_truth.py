@@ -12,10 +12,7 @@ import torch
 from src.figures.truth import write_scores
 from src.models import build_model
 from src.results.checkpoints import save_state
-from src.results.evaluation_rows import EvaluationFiles, SkillRow
-from src.results.tables import write_table as write_rows
 from src.results.truth_rows import TruthRow
-from src.values import Pair
 from tests.commands import (
     ON_DIGITS,
     caption_of,
@@ -26,8 +23,8 @@ from tests.commands import (
     stitch_rows,
 )
 from tests.conftest import few_images
-from tests.tables import PROBE, SIMILARITY, STITCH, write_table
-from tests.written_runs import skill
+from tests.tables import PROBE, SIMILARITY, write_table
+from tests.written_runs import N, skill, write_run, write_skill
 
 SCRIPT = "misc/ground_truth.py"
 LAYERS = ("pool2", "pool3")
@@ -78,20 +75,13 @@ def planted(tmp_path_factory):
 
 def write_stitches(folder, names: tuple[str, str], agreement: float) -> None:
     """Write a stitch of two networks with its predictions, and its evaluation."""
-    folder = folder / " to ".join(names) / "pinv"
-    (folder / "t").mkdir(parents=True)
-    (folder / "t" / "config.txt").write_text('{"stitching_type": "rc2c_pre"}')
-    stitch = {"front_layer": "pool2", "end_layer": "pool2", "agreement": agreement, "folder": "t"}
+    options = {"front_layer": "pool2", "end_layer": "pool2"}
     for side, name in zip(("front", "end"), names, strict=True):
-        stitch |= {f"{side}_model_path": f"{name}.pt", f"{side}_model_type": "small_cnn"}
-    write_table(folder / "t" / "grid.csv", STITCH, stitch)
-    end = np.arange(100) % 10
-    stitched = np.where(np.arange(100) < 100 * agreement, end, (end + 1) % 10)
-    classes = {"stitched": stitched, "end": end, "front": 0 * end, "labels": 0 * end}
-    np.savez_compressed(folder / "t" / "predictions.npz", **classes)
-    of_stitch = skill(agreement, agreement)
-    row = SkillRow.of("t", Pair("pool2", "pool2"), of_stitch, None)
-    write_rows(EvaluationFiles(folder).skill, SkillRow, [row])
+        options |= {f"{side}_model_path": f"{name}.pt", f"{side}_model_type": "small_cnn"}
+    n = round(N * agreement)
+    folder = folder / " to ".join(names) / "pinv"
+    write_run(folder, "1", n_right=n, n_end_right=N, metrics={"agreement": agreement}, **options)
+    write_skill(folder, {"1": skill(agreement, agreement)})
 
 
 def rows_of(

@@ -92,6 +92,25 @@ def test_framed_layers_correspond():
     assert corresponding_layers(rows) == [Pair("stem", "stem")]
 
 
+def test_framed_layers_of_two_types_are_nearest_in_relative_depth():
+    """Each to the other; of unknown depths none."""
+    depths = ({"a": 0.25, "b": 0.5, "c": 1.0}, {"x": 0.5, "y": 1.0})
+    rows = [
+        stitch_row(
+            front_layer=front,
+            end_layer=end,
+            end_model_type="vit",
+            front_relative_depth=depth,
+            end_relative_depth=other,
+        )
+        for front, depth in depths[0].items()
+        for end, other in depths[1].items()
+    ]
+    assert corresponding_layers(rows) == [Pair("b", "x"), Pair("c", "y")]
+    rows.append(stitch_row(front_layer="d", end_layer="x", end_model_type="vit"))
+    assert corresponding_layers(rows) == []
+
+
 LAYERS = {
     "deep": {"a": 0.25, "b": 0.5, "c": 1.0},
     "flat": {"a": 0.5, "b": 1.0},

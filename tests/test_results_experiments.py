@@ -148,13 +148,12 @@ def test_different_images_are_different_experiments_and_unrecorded_ones_are_not(
     def of(folder: str, images: str | None, **values) -> Stitch:
         return stitch_in(folder, **{split: images}, **values)
 
-    first, second = "a" * 12, "b" * 12
+    first = "a" * 12
+    second = "b" * 12
     runs = [of("1", None), of("2", first)]
-    assert (
-        newest_stitches(runs) == runs[1:] and "1 result repeats another" in capsys.readouterr().err
-    )
+    assert newest_stitches(runs) == runs[1:]
+    assert "1 result repeats another" in capsys.readouterr().err
     assert list(by_experiment(run.row for run in runs)) == [""]
-    assert len(set(method_names([run.row for run in runs], apart_from=NETWORKS))) == 1
 
     runs += [of("3", second), of("4", second, seed=1)]
     assert newest_stitches(runs) == runs and not capsys.readouterr().err
@@ -162,16 +161,15 @@ def test_different_images_are_different_experiments_and_unrecorded_ones_are_not(
     groups = by_experiment(rows)
     assert [row for group in groups.values() for row in group] == rows and len(groups) == 4
     names = [f"digits [{SPLITS[split]} {digits}]" for digits in (first, second, second)]
-    methods = method_names(rows, apart_from=[*NETWORKS, "seed"])
     for title, name in zip(groups, ["digits", *names], strict=True):
         assert f"dataset={name}" in title
-    assert [method.count(name) for method, name in zip(methods[1:], names, strict=True)] == [1] * 3
+    methods = method_names(rows, apart_from=[*NETWORKS, "seed"])
     assert methods[2] == methods[3] and len(set(methods)) == 3
 
     # Of other data, or with dots, there are other images
     others = [of("5", first, dataset="mnist").row, of("6", second, shortcut=0.5).row]
-    assert len(set(by_experiment([rows[1], *others]))) == 3
-    assert not any("[" in title for title in by_experiment([rows[1], *others]))
+    titles = set(by_experiment([rows[1], *others]))
+    assert len(titles) == 3 and not any("[" in title for title in titles)
 
 
 def test_types_that_were_chosen_for_pairs_of_layers_tell_no_experiments_apart():
