@@ -161,6 +161,7 @@ REFUSALS = [
     (f"{TRUTH} --score ckaa empty", "unknown measure 'ckaa'"),
     (f"{TRUTH} --score cka a b", "takes one folder"),
     (f"{TRUTH} --score cka a --freeze b", "takes one folder"),
+    (f"{TRUTH} frozen --config code.yaml", ("nets.py:gap", "name it", "command line")),
     (f"{TRUTH} a b --pooled", "--pooled is of --freeze"),
     (
         "misc/verdict.py results/dm --tolerance 500",
@@ -184,6 +185,7 @@ def place(folder) -> None:
     save_network(folder / "f.pt", MODEL, n_channels=1)
     (folder / "file").touch()
     (folder / "lr.yaml").write_text("learning_rate: 0")
+    (folder / "code.yaml").write_text("metrics: nets.py:gap")
     (folder / "list.csv").write_text(f"name,path,type\na,f.pt,{MODEL}\nb,own/f.pt,{MODEL}\n")
     clean = f"name,path,type,group\na,f.pt,{MODEL},clean\nb,another.pt,{MODEL},clean\n"
     (folder / "clean.csv").write_text(clean)

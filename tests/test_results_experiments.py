@@ -19,7 +19,7 @@ from src.results.experiments import (
 from src.results.folders import RunFiles, Stitch, newest_by_experiment, newest_stitches
 from src.results.identity import NETWORKS, WEIGHTS, differences
 from src.results.image_records import SPLITS
-from src.results.network_names import FRESH, NetworkName
+from src.results.network_names import FRESH, NetworkName, titles_of
 from src.results.options import read_options
 from src.results.run import Run
 from src.results.stitch_rows import StitchRow
@@ -115,6 +115,20 @@ OTHER = {
     "n_pinv_init_samples": 7, "front_stitch_rank": 8, "front_pinv_rank": 8, "pinv_cutoff": "exact",
     "seed": 1, "shortcut": 0.0,
 }  # fmt: skip
+
+
+def test_networks_of_one_title_are_told_apart(checkpoint):
+    names = [NetworkName("f.pt", "resnet18", weights=digit * 12) for digit in "01"]
+    titles = {name.key: f"f.pt [resnet18, {name.weights}]" for name in names}
+    assert titles_of(names) == titles
+
+
+def test_experiments_of_one_title_are_all_kept():
+    """A setting that is not recorded, and one that is recorded as an empty text."""
+    rows = [stitch_row(dataset=dataset, seed=seed) for dataset in (None, "") for seed in (0, 1)]
+    first, second, *again = by_experiment(rows)
+    assert (first, second) == ("dataset=none, seed=0", "dataset=none, seed=1")
+    assert again == [f"{first} (2)", f"{second} (2)"]
 
 
 def test_an_experiment_is_the_columns_of_rows_the_key_and_the_options_of_a_run(tmp_path):

@@ -18,11 +18,7 @@ from src.results.matrices import Matrix
 from src.results.network_means import MeanRow
 from src.results.probe_rows import ProbeRow
 from src.results.quantities import (
-    DETECTOR,
     QUANTITIES,
-    SKILL,
-    STITCHING,
-    VERDICT,
 )
 from src.results.similarity_rows import SimilarityRow
 from src.results.stitch_rows import StitchRow
@@ -202,12 +198,6 @@ RECORDS = (  # the columns of tables that are only written
     "front_layer,end_layer,accuracy_1,accuracy_2,difference",
     "ft_loss,ce_loss,train_acc,val_ce_loss,val_acc",
 )
-ROWS = {  # the row that keeps or computes a quantity, by what measures it
-    STITCHING: StitchRow,
-    SKILL: SkillRow,
-    DETECTOR: EvaluationRow,
-    VERDICT: VerdictRow,
-}
 EXAMPLES = [  # (quantity, value of a similar stitch, value of a different one)
     ("accuracy", 0.9, 0.1),
     ("penalty", 0.0, 0.4),
@@ -228,14 +218,6 @@ EXAMPLES = [  # (quantity, value of a similar stitch, value of a different one)
 def without_ends(names) -> set[str]:
     """Columns without the ends of intervals."""
     return {name for name in names if not name.endswith(("_low", "_high"))}
-
-
-@pytest.mark.parametrize("name", QUANTITIES)
-def test_a_quantity_is_read_from_its_row(name):
-    quantity = QUANTITIES[name]
-    row = ROWS[quantity.measured_by]
-    assert name in columns(row) or isinstance(getattr(row, name), property)
-    assert quantity.is_derived == (name not in columns(row))
 
 
 @pytest.mark.parametrize(("name", "similar", "different"), EXAMPLES)
