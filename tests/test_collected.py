@@ -107,13 +107,9 @@ def test_means_keep_kinds_of_pairs_of_networks_apart(tmp_path, drawn_figures):
 
 
 def test_a_sweep_over_ranks_is_one_printed_table():
-    ((title, matrix),) = printed_matrices(at_ranks(1, 8, None)).items()
+    (matrix,) = printed_matrices(at_ranks(1, 8, None)).values()
     assert matrix.columns == ["rank 1", "rank 8", "full"]
     assert matrix.values == [[0.1, 0.8, 0.9]]
-
-
-def matched(accuracy: float, **values) -> StitchRow:
-    return stitch_row(accuracy=accuracy, init="pinv", n_epochs=0, **values)
 
 
 def test_folders_that_are_compared(capsys):
