@@ -3,6 +3,7 @@ networks."""
 
 import contextlib
 import gc
+import io
 import os
 import signal
 import urllib.request
@@ -18,6 +19,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from src.ground import console
 from tests import commands
@@ -158,7 +160,7 @@ def drawing():
     """Figures of this process have no layout and are not rendered, each of which takes longer than
     most scripts; returns what does both.
 
-    Their files hold the first bytes of their format. Tests that are `laid_out` or `rendered` do it,
+    Their files hold one pixel, or the first bytes of their format. Tests that are `laid_out` or `rendered` do it,
     and so do processes.
     """
     from src.figures import pages
@@ -187,7 +189,11 @@ def few_figures(request):
 
 
 def beginning(figure, kind: str) -> bytes:
-    return {"png": commands.PNG, "pdf": commands.PDF}[kind]
+    if kind == "pdf":
+        return commands.PDF
+    file = io.BytesIO()
+    Image.new("L", (1, 1)).save(file, "png", dpi=(600, 600))
+    return file.getvalue()
 
 
 @pytest.fixture

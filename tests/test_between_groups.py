@@ -1,8 +1,6 @@
 """Tests between groups of networks: by hand, against other implementations, under the null
 hypothesis, and whatever the order of the networks."""
 
-import itertools
-
 import numpy as np
 import pytest
 from scipy.stats import ttest_ind
@@ -104,55 +102,30 @@ def test_exactly_so_many_labelings_are_rejected_under_the_null(rng):
     assert sorted(p_values) == pytest.approx(np.arange(1, 21) / 20)
 
 
-def test_pairs_that_share_networks_reject_no_more_than_the_level(rng, monkeypatch):
+def test_pairs_that_share_networks_reject_no_more_than_the_level(rng):
     """Networks differ in quality, as fronts and as ends, so that pairs depend on each other; the
-    test of 300 true null hypotheses rejects about 5 % of them, one that permutes pairs many more."""
+    test of 300 true null hypotheses rejects about 5 % of them."""
     in_group = np.arange(8) < 4
-    p_values, of_pairs = [], []
+    p_values = []
     for _ in range(300):
         quality = rng.normal(size=(8, 1)) + 2 * rng.normal(size=(1, 8))
         values = quality + 0.3 * rng.normal(size=(8, 8))
         p_values.append(permutation_test(values, in_group, side=END).p_value)
-        within = [values[i, j] for i, j in itertools.permutations(range(4), 2)]
-        across = values[:4, 4:].ravel()
-        of_pairs.append(naive_p(within, across, rng))
     assert 0.015 < np.mean(np.array(p_values) <= 0.05) < 0.09
-    assert np.mean(np.array(of_pairs) <= 0.05) > 0.3
 
 
-@pytest.mark.parametrize("n_in_group,n_second", [(2, 8), (3, 9), (8, 2), (9, 3)])
+@pytest.mark.parametrize("n_in_group,n_second", [(2, 8), (9, 3)])
 def test_groups_of_different_sizes_and_spreads(n_in_group, n_second, rng):
     """The networks of the smaller group vary three times as much, and means are equal. A test that
-    permutes differences of means rejects three to five times as often as its level."""
+    permutes differences of means would reject three to five times as often as its level."""
     in_group = np.arange(n_in_group + n_second) < n_in_group
     is_smaller = in_group == (n_in_group < n_second)
-    labelings = permutations.all_labelings(len(in_group), n_in_group)
-    p_values, of_differences = [], []
+    p_values = []
     for _ in range(400):
         as_front, as_end = rng.normal(size=(2, len(in_group))) * np.where(is_smaller, 3, 1)
         values = as_front[:, None] + as_end + 0.3 * rng.normal(size=2 * in_group.shape)
         p_values.append(permutation_test(values, in_group, side=END).p_value)
-        means = labelings @ as_end / n_in_group - ~labelings @ as_end / n_second
-        of_differences.append((abs(means) >= abs(means[0]) - 1e-9).mean())
-    assert np.mean(np.array(of_differences) <= 0.05) > 0.18
     assert np.mean(np.array(p_values) <= 0.05) < 0.14
-
-
-def test_a_clear_difference_is_found_whatever_the_sizes_and_spreads(rng):
-    for n_in_group, n_second in [(3, 9), (9, 3), (5, 5)]:
-        in_group = np.arange(n_in_group + n_second) < n_in_group
-        as_end = rng.normal(size=len(in_group)) * np.where(in_group, 1, 3) + 30 * in_group
-        values = rng.normal(size=(len(in_group), 1)) + as_end
-        assert permutation_test(values, in_group, side=END).p_value < 0.02
-
-
-def naive_p(within, across, rng) -> float:
-    """The p-value of a permutation of pairs."""
-    pairs = np.concatenate([within, across])
-    observed = abs(np.mean(within) - np.mean(across))
-    drawn = rng.permuted(np.tile(pairs, (199, 1)), axis=1)
-    differences = drawn[:, : len(within)].mean(1) - drawn[:, len(within) :].mean(1)
-    return float((1 + (np.abs(differences) >= observed).sum()) / 200)
 
 
 def test_of_many_networks_random_labelings_are_drawn(rng, monkeypatch):

@@ -99,27 +99,3 @@ def test_weights_that_are_not_finite_are_loaded_with_a_warning(tmp_path, model, 
     save_state(tmp_path / "m.pt", state)
     load_model(NetworkName(str(tmp_path / "m.pt"), "small_cnn"), IMAGES)
     assert "not finite" in capsys.readouterr().err
-
-
-OTHERS = {  # by what is said of the key that differs: images, and options of the training
-    r"was trained on cifar10 \(3×32×32, 10 classes\).*\(1×8×8, 10 classes\): .*conv1.weight": (
-        ImageSpec(10, (1, 8, 8)), {}
-    ),
-    r"was trained on cifar10 .*\(3×32×32, 100 classes\): .*fc.weight": (ImageSpec(100, (3, 32, 32)), {}),
-    "does not fit small_cnn with 10 classes: .*conv1.weight": (
-        ImageSpec(10, (1, 8, 8)), {"dataset": "gone.npz"}
-    ),
-    "does not fit small_cnn with 10 classes: .* conv1.weight": (
-        ImageSpec(10, (1, 8, 8)), {"model_type": "resnet18"}
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("said", OTHERS)
-def test_images_of_other_channels_or_classes_than_those_of_the_training(said, tmp_path, model):
-    """The line names both data sets, and one key; without the data set of the training, the key
-    alone."""
-    images, options = OTHERS[said]
-    save_state(tmp_path / "m.pt", model.state_dict())
-    with pytest.raises(UserError, match=said):
-        load_model(train_options(tmp_path, **options), images)

@@ -1,6 +1,7 @@
 """Every script claims what it writes, and writes `config.txt` after the results: two processes do not
 write one table, and results of a killed one are beside no `config.txt`."""
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -95,36 +96,24 @@ def test_a_process_killed_behind_its_results_leaves_no_word_that_it_finished(tab
     assert path.read_bytes() == before and config.exists()
 
 
-@pytest.fixture
-def claim():
-    """Claims a table in a process of its own, until the test ends it."""
-    processes = []
-
-    def start(table: Path) -> None:
-        lock = Run.beside(table.absolute(), {})._lock_file
-        processes.append(start_code(CLAIM, lock))
-        assert processes[-1].stdout.readline() == "claimed\n"
-
-    def end() -> None:
-        for process in processes:
-            process.kill()
-            process.wait()
-
-    yield start, end
-    end()
+@contextlib.contextmanager
+def claimed(table: Path):
+    """A process of its own claims a table while the block runs."""
+    with start_code(CLAIM, Run.beside(table.absolute(), {})._lock_file) as process:
+        assert process.stdout.readline() == "claimed\n"
+        yield
+        process.kill()
 
 
 @pytest.mark.parametrize("table", SCRIPTS)
-def test_a_table_that_another_process_writes_is_refused(table, claim):
-    start, end = claim
+def test_a_table_that_another_process_writes_is_refused(table):
     folder = Path(table).parent
+    other = [*command_of(table), *SCRIPTS[table][1]]
     run(*command_of(table))
     files = files_of(folder)
-    start(Path(table))
-    line = error_line(*command_of(table), *SCRIPTS[table][1])
-    assert f"is writing to {folder};" in line
-    left = files_of(folder)
-    assert {path: left[path] for path in files} == files
-    end()
-    run(*command_of(table), *SCRIPTS[table][1])
+    with claimed(Path(table)):
+        assert f"is writing to {folder};" in error_line(*other)
+        left = files_of(folder)
+        assert {path: left[path] for path in files} == files
+    run(*other)
     assert not list(folder.glob(".*.lock"))

@@ -43,12 +43,6 @@ NAMED = """name,path,type
 🐈,models/b.pt,small_cnn
 ελ η,models/c.pt,small_cnn
 """
-NETS = """from src.models import build_model
-
-
-def cnn(n_classes, n_channels):
-    return build_model("small_cnn", n_classes=n_classes, n_channels=n_channels).module
-"""
 
 
 @pytest.fixture
@@ -136,23 +130,15 @@ def test_a_folder_of_version_2_0_0_dev0_goes_on(networks, few):
 def test_measures_can_be_added(networks, few):
     """They move nothing that is there."""
     folder = networks("more", 2)
-    measured_by(folder, "procrustes")
-    table = folder / "results/all/similarity/a-b.csv"
-    before = read_csv(table)
-    measured_by(folder, "procrustes", "mutual_knn")
-    after = read_csv(table)
+    options = [SCRIPT, *OPTIONS[: OPTIONS.index("--metrics")], "--methods", "none", "--no-figures"]
+    tables = []
+    for metrics in (["procrustes"], ["procrustes", "mutual_knn"], ["procrustes"]):
+        run(*options, "--metrics", *metrics, cwd=folder)
+        tables.append(read_csv(folder / "results/all/similarity/a-b.csv"))
+    before, after, again = tables
     for row, more in zip(before, after, strict=True):
         assert row.items() <= more.items() and more["mutual_knn"]
-    measured_by(folder, "procrustes")
-    assert read_csv(table) == after
-    given = [*OPTIONS, "--methods", "none", "-n", "50"]
-    assert says(error_line(SCRIPT, *given, cwd=folder), "n_samples", "was 60, now 50")
-
-
-def measured_by(folder: Path, *metrics: str) -> str:
-    """Compare the networks in a folder by measures; returns what was said."""
-    options = [*OPTIONS[: OPTIONS.index("--metrics")], "--methods", "none", "--no-figures"]
-    return run(SCRIPT, *options, "--metrics", *metrics, cwd=folder).err
+    assert again == after
 
 
 def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatch):
@@ -343,18 +329,6 @@ def test_lists_and_options_that_are_refused(networks):
     (folder / "networks.csv").unlink()
     assert "cannot read networks.csv" in error_line(SCRIPT, *OPTIONS, cwd=folder)
     assert not list(folder.glob("results/**/*.*"))
-
-
-def test_paths_count_from_the_folder_of_the_list_and_own_code_runs_where_it_is_named(networks, few):
-    folder = networks("lists/here", 2)
-    (folder / "nets.py").write_text(NETS)
-    text = (folder / "networks.csv").read_text().replace("b.pt,small_cnn", "b.pt,nets.py:cnn")
-    (folder / "networks.csv").write_text(text)
-    own = ["--no-similarity", "--own-types", "lists/here/nets.py:cnn"]
-    run(SCRIPT, "lists/here/networks.csv", *OPTIONS[1:], *own, cwd=folder.parents[1])
-    for front, end in ("ab", "ba"):
-        rows = stitch_rows(folder.parents[1] / f"results/all/{front} to {end}/pinv")
-        assert {row["front_model_path"] for row in rows} == {f"lists/here/models/{front}.pt"}
 
 
 def killed_before_a_run_has_ended(patch) -> None:

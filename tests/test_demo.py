@@ -1,4 +1,4 @@
-"""The demo: its steps, and, in slow tests, from its first to its last line."""
+"""The demo, two networks in one command, and the benchmark; what takes minutes is slow."""
 
 import shlex
 import time
@@ -9,22 +9,19 @@ import pytest
 from misc import demo
 from src.verdict import SIMILAR
 from tests.commands import (
+    ON_DIGITS,
     PNG,
     ROOT,
     error_line,
     names_in,
     parser_of,
     read_csv,
+    run,
     run_process,
     says,
     start,
 )
-
-
-def test_it_writes_to_no_folder_with_other_files(tmp_path):
-    (tmp_path / "report.md").write_text("mine")
-    assert str(tmp_path) in error_line("misc/demo.py", tmp_path)
-    assert names_in(tmp_path) == {"report.md"}
+from tests.conftest import few_images
 
 
 def test_all_options_of_the_steps_are_allowed():
@@ -54,3 +51,36 @@ def test_demo_ends_with_its_results(tmp_path):
     assert words.count(SIMILAR) >= 2
     assert says(backwards, "direct matching keeps 2", "task loss matching keeps 9")
     assert counted.count(" by ") == 2 and "by direct matching" in page.read_text()
+
+
+SCRIPT = "misc/compare.py"
+
+
+def test_two_networks_in_both_directions_to_a_page(in_tmp_path):
+    settings = ["small_cnn", *ON_DIGITS, "-n", 60, "-o", "both", "--layers", "pool[34]"]
+    networks = ["f/model_0.pt", "g/model_0.pt"]
+    with few_images(256, n_test=240):
+        for seed, name in enumerate("fg"):
+            run("exec_train.py", "small_cnn", *ON_DIGITS, "-e", 0, "-s", seed, "-dir", name)
+        said = run(SCRIPT, *networks, *settings).err
+        rows = read_csv("both.csv")
+        assert "0 of 5 units" in run(SCRIPT, *networks, *settings).err
+        assert "other networks" in error_line(SCRIPT, *networks[::-1], *settings)
+    assert says(said, "warning", "f/model_0.pt", "of 240 test images", "close to chance")
+    directions = {(row["front_network"], row["end_network"]) for row in rows}
+    assert directions == {("f", "g"), ("g", "f")}
+    assert len(rows) == 2 * 2 * 4  # methods, directions, pairs of layers
+    assert {"both.csv", "both.png", "both.html"} <= names_in(in_tmp_path)
+    written = [*Path().glob("both*"), *Path("results").rglob("*")]
+    assert len([path for path in written if path.is_file()]) <= 40
+
+
+TINY = ["--network", "small_cnn", "--images", "20"]
+
+
+@pytest.mark.slow
+def test_both_ways_agree(in_tmp_path):
+    head, *races = run("misc/benchmark.py", *TINY).out.splitlines()
+    assert head.split() == ["small_cnn,", "20", "images", "one", "by", "one", "here"]
+    assert [race[:30].rstrip() for race in races] == ["direct matching", "CKA"]
+    assert all(race.endswith("x") for race in races)

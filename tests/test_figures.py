@@ -15,11 +15,9 @@ from src.figures.maps import draw_layers, draw_networks
 from src.figures.pages import CM, NUMBERS, remove_figure
 from src.figures.shown import ABOVE_BASELINES, BASELINE, SHARE, Shown, of_matrix, of_ranks
 from src.ground.style import WIDTHS, chosen_style, use_style
-from src.results.between_groups import GroupTest, Question
 from src.results.matrices import Matrix
 from src.results.pair_kinds import PAIRS
 from src.results.verdict_rows import VerdictRow
-from src.statistics.permutations import FRONT, Permuted
 from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED, Limits
 from tests.commands import caption_of, error_line, panels_of, says
 
@@ -110,14 +108,6 @@ def of_layers(n: int, value: float = 0.5) -> Matrix:
     return Matrix(names, names, [[value] * n for _ in names])
 
 
-def test_numbers_stand_only_in_cells_with_room(tmp_path, drawn_figures, laid_out):
-    for name, n in (("few.png", 3), ("many.png", 30)):
-        draw_layers(tmp_path / name, list(of_matrix(of_layers(n), "cka")))
-    assert len(texts_in(drawn_figures["few.png"].axes[0])) == 9
-    many = drawn_figures["many.png"].axes[0]
-    assert not texts_in(many) and 5 < len(many.get_yticklabels()) <= 30
-
-
 def means(n: int = 2) -> list[Shown]:
     """Means of all pairs of networks of two groups."""
     rows = []
@@ -138,18 +128,10 @@ def of_groups() -> list[Shown]:
     return [replace(rows[0], low=0.4, high=0.6), *rows[1:]]
 
 
-def test_networks_are_ordered_and_bordered_by_group(tmp_path, drawn_figures):
-    draw_networks(tmp_path / "n.png", means(), are_paths=False)
-    (axes,) = drawn_figures["n.png"].axes
-    names = ["clean0", "clean1", "noisy0", "noisy1"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == names
-    assert [line.get_ydata()[0] for line in axes.lines] == [1.5, 0]  # a line across, and one down
-    assert axes.images[0].get_array().mask.sum() == 4 and axes.images[0].get_clim() == (0, 1)
-
-
 CASES = {
-    "one pair": lambda path: draw_evidence(path, [verdict()], Limits()),
-    "no skill": lambda path: draw_evidence(path, [verdict(skill=None)], Limits()),
+    "evidence": lambda path: draw_evidence(
+        path, [verdict(), verdict(front=1, skill=None), verdict(end=1, skill=-16.0)], Limits()
+    ),
     "no tolerance": lambda path: draw_evidence(path, [verdict(skill=-16.0)], Limits(0.0)),
     "30 layers": lambda path: draw_layers(path, list(of_matrix(of_layers(30), "cka"))),
     "no value": lambda path: draw_layers(path, list(of_matrix(of_layers(2, math.nan), "skill"))),
@@ -182,17 +164,6 @@ def test_every_figure_has_its_width_and_is_drawn_without_a_warning(
     assert figure.get_figwidth() / CM == pytest.approx(width)
     assert (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF")
     assert 1 < len(caption_of(figure).split()) <= 60
-
-
-def test_groups_show_p_values_against_pairs_within_the_end_group(tmp_path, drawn_figures):
-    question = Question("clean", "noisy", FRONT)
-    test = GroupTest(question, "dm", "penalty", Permuted(0, 0, 0.013, 0.008, 126, True), 5, 5)
-    draw_groups(tmp_path / "g.png", means(), of_groups(), [test])
-    shares, penalties, _ = drawn_figures["g.png"].axes
-    rows = [label.get_text().split(" (")[0] for label in shares.get_yticklabels()]
-    assert rows == ["clean → clean", "clean → noisy", "noisy → clean", "noisy → noisy"]
-    (text,) = [text for text in penalties.texts if text.get_text()]
-    assert text.get_text() == "p 0.01" and round(text.get_position()[1]) == 2
 
 
 def test_a_style_sheet_of_the_user_goes_over_the_style(tmp_path, drawn_figures):

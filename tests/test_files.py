@@ -1,8 +1,12 @@
-"""Files: layout, rights and locks; a full disk, a closed folder, a kill between write and rename
-spoil nothing."""
+"""Files: layout, rights and locks; a full disk, a closed folder, a kill between write and rename, and
+kills of scripts at random moments spoil nothing."""
 
+import multiprocessing
 import os
+import random
 import signal
+import time
+from pathlib import Path
 
 import pytest
 
@@ -11,15 +15,27 @@ from tests.commands import MODEL, ON_DIGITS, PAIR, module_of, run, start_code
 from tests.conftest import few_images
 from tests.run_content import content
 
+ON_LAYERS = [
+    *PAIR,
+    "layer3.0,layer4.0",
+    "layer4.0,layer4.1",
+    "rc2c_pre",
+    *ON_DIGITS,
+    "-dir",
+    "grid",
+]
+TRAINED = ["exec_stitch.py", *ON_LAYERS, "-e", "2", "-b", "256"]
 COMMANDS = {
-    "exec_train": [MODEL, *ON_DIGITS, "-e", "2", "-sf", "1", "-epoch-size", "64", "-dir", "m"],
-    "exec_stitch": [*PAIR, "layer4.0", "layer4.0,layer4.1", "rc2c_pre", *ON_DIGITS, "-e", "0", "-i", "pinv",
-                    "-dir", "grid"],
-    "exec_probe": ["f.pt", MODEL, "-l", "layer1.0", *ON_DIGITS, "-b", "512", "-e", "1", "-o", "p.csv"],
-    "exec_train_representation_classifier": [
-        "g.pt", MODEL, "layer4.1", "-m", "repr_cls_resnet18", *ON_DIGITS, "-b", "64", "-e", "1", "-fe", "1", "-ftidd",
-        "digits", "-ftoodd", "photo_patches", "-dir", "d", "-fdir", "store"],
+    "probe": ["exec_probe.py", "f.pt", MODEL, "-l", "layer1.0", *ON_DIGITS, "-b", "512", "-e", "1", "-o", "p.csv"],
+    "train": ["exec_train.py", MODEL, *ON_DIGITS, "-b", "128", "-e", "2", "-sf", "1", "-dir", "m"],
+    "detector": ["exec_train_representation_classifier.py", "f.pt", MODEL, "layer4.0", "-m", "repr_cls_resnet18",
+                 *ON_DIGITS, "-b", "256", "-e", "1", "-fe", "2", "-ftidd", "digits", "-ftoodd", "photo_patches",
+                 "-dir", "m", "-fdir", "store"],
+    "tlm": [*TRAINED, "--mod-only-stitch"],
+    "whole": TRAINED,
+    "dm": ["exec_stitch.py", *ON_LAYERS, "-e", "0", "-i", "pinv"],
 }  # fmt: skip
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in COMMANDS if name != "probe"]
 
 
 @pytest.fixture
@@ -29,15 +45,13 @@ def few():
         yield
 
 
-FAST = ["exec_probe"]
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in COMMANDS if name not in FAST]
-
-
-@pytest.mark.parametrize("script", [*FAST, *SLOW])
-def test_a_disk_that_fills_up_at_any_write(script, few, network_folder, monkeypatch, capfd):
+@pytest.mark.parametrize("name", ["probe", *SLOW])
+def test_a_disk_that_fills_up_at_any_write(name, few, network_folder, monkeypatch, capfd):
     """Run with room for no file, for one more, for two more ..., always going on, until all of them
     are written."""
-    main, command = module_of(script).main, [*COMMANDS[script], "--resume"]
+    script, *words = COMMANDS[name]
+    main = module_of(script).main
+    command = [*words, "--resume"]
     run(script, *command, cwd=network_folder("whole"))
     broken = network_folder("broken")
     monkeypatch.chdir(broken)
@@ -62,6 +76,47 @@ def test_a_disk_that_fills_up_at_any_write(script, few, network_folder, monkeypa
         room += 1
     assert room > 3
     assert content(broken) == content(broken.parent / "whole")
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Start processes that have imported torch already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "torchvision", "scipy.stats", "matplotlib"])
+    return context
+
+
+def kill_often(processes, command: list[str], folder: Path, within: float) -> int:
+    """Start a command six times and kill it within so many seconds, later each time; returns how
+    many kills met a running one."""
+    moments, met = random.Random(len(command)), 0
+    for share in (0.1, 0.2, 0.4, 0.6, 0.8, 1):
+        process = processes.Process(target=run, args=(*command, "--resume"), kwargs={"cwd": folder})
+        process.start()
+        process.join(timeout=moments.uniform(0.5, 1) * share * within)
+        met += process.is_alive()
+        process.kill()
+        process.join()
+    return met
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_a_script_that_was_killed_often_leaves_what_it_leaves_undisturbed(
+    name, network_folder, processes
+):
+    command = COMMANDS[name]
+    whole = network_folder("whole")
+    killed = network_folder("killed")
+    began = time.monotonic()
+    run(*command, cwd=whole)
+    seconds = time.monotonic() - began
+    assert kill_often(processes, command, killed, within=1 + seconds * 0.5) >= 2
+    run(*command, "--resume", cwd=killed)
+    expected = content(whole)
+    left = content(killed)
+    assert expected.keys() == left.keys()
+    assert [name for name in expected if expected[name] != left[name]] == []
+    assert "finished" in run(*command, "--resume", cwd=killed).err and content(killed) == left
 
 
 def test_a_kill_between_write_and_rename_leaves_the_old_file(tmp_path):

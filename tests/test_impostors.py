@@ -1,6 +1,8 @@
 """The planted front networks: what their activations are made of, and that they can be stitched and
 compared."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -19,7 +21,8 @@ from misc.impostors import (
 from src.datasets.base import ImageSet
 from src.models import Network, build_model
 from src.ood.floors import beside_class
-from tests.commands import run, stitch_rows
+from tests.commands import ON_DIGITS, names_in, run, save_network, stitch_rows
+from tests.conftest import few_images
 
 LAYERS = ["pool2", "pool3"]
 N_TRAINING = 40  # the first of the images are training images
@@ -146,25 +149,6 @@ def test_random_channels_beside_the_class_depend_on_the_image_alone(images):
     assert not torch.equal(found["pool2"], other["pool2"])
 
 
-def test_the_tail_sees_the_directions_that_change_its_logits(images):
-    """Behind a linear tail these are the rows of its weight."""
-    torch.manual_seed(0)
-    weight = torch.randn(2, 6)
-
-    class LinearTail(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.block = torch.nn.Conv2d(1, 6, 3)
-
-        def forward(self, x):
-            return self.block(x).mean((2, 3)) @ weight.T
-
-    network = Network(LinearTail(), image_shape=(1, 8, 8), n_classes=2)
-    seen = seen_by_tail(network, "block", training_set(images))
-    torch.testing.assert_close(seen.T @ seen, torch.eye(2).double())
-    torch.testing.assert_close(seen @ seen.T @ weight.T.double(), weight.T.double())
-
-
 def test_the_class_mean_is_shown_where_the_tail_looks_and_the_image_elsewhere(images):
     """What is shown elsewhere is no linear function of the class and of what the tail would see."""
     found, own, _ = activations(TAIL, images)
@@ -234,26 +218,33 @@ def test_a_repeated_training_image_is_not_shown_for_its_twin(images):
         assert (shown % 20 != torch.arange(40) % 20).all(), kind
 
 
+PLANT = """
+from functools import partial
+from misc.impostors import planted
+
+make = partial(planted, checkpoint="lists/end.pt", network="small_cnn", layers={LAYERS}, dataset="digits", root=".")
+label = partial(make, "one_hot")
+other = partial(make, "nearest_logits")
+"""
+LIST = """name,path,type
+end,end.pt,small_cnn
+label,DEFAULT,plant.py:label
+other,DEFAULT,plant.py:other
+"""
+
+
 def test_an_impostor_is_stitched_into_an_end_network_and_compared(in_tmp_path):
-    data = ["-d", "digits", "-gpu", "-1"]
-    run("exec_train.py", "small_cnn", *data, "-e", "1", "-b", "128", "-dir", "a")
-    with open("plant.py", "w") as file:
-        file.write(
-            "from functools import partial\nfrom misc.impostors import planted\n"
-            f"make = partial(planted, checkpoint='{in_tmp_path}/a/model_1.pt', network='small_cnn', layers={LAYERS}, "
-            "dataset='digits', root='.')\nlabel = partial(make, 'one_hot')\nother = partial(make, 'nearest_logits')\n"
-        )
-    with open("list.csv", "w") as file:
-        file.write("name,path,type\nend,a/model_1.pt,small_cnn\nlabel,DEFAULT,plant.py:label\n")
-        file.write("other,DEFAULT,plant.py:other\nfresh,-,small_cnn\n")
-    planted = ["--own-types", "plant.py:label", "plant.py:other"]
-    run("misc/all_pairs.py", "list.csv", ",".join(LAYERS), "rc2c_pre", *data, "--methods", "pinv", "task:1", "--ends",
-        "end", "--alignment", "pool", *planted, "-dir", "all", "--no-verdict")  # fmt: skip
-    pairs = sorted(path.parent.name for path in in_tmp_path.glob("results/all/*/pinv"))
-    assert pairs == ["fresh to end", "label to end", "other to end"]
-    assert {
-        row["front_model_type"][-14:] for row in stitch_rows("results/all/label to end/task1")
-    } == {"plant.py:label"}
-    assert sorted(
-        path.name for path in (in_tmp_path / "results" / "all" / "similarity").glob("*.csv")
-    ) == ["end-fresh.csv", "end-label.csv", "end-other.csv"]
+    """Paths of the list count from its folder."""
+    Path("lists").mkdir()
+    save_network(Path("lists/end.pt"), "small_cnn", n_classes=10, n_channels=1)
+    Path("lists/plant.py").write_text(PLANT.replace("{LAYERS}", str(LAYERS)))
+    Path("lists/list.csv").write_text(LIST)
+    given = ["lists/list.csv", ",".join(LAYERS), "rc2c_pre", *ON_DIGITS, "--methods", "pinv", "--ends", "end",
+             "--alignment", "pool", "--own-types", "lists/plant.py:label", "lists/plant.py:other", "-dir",
+             "all", "--no-verdict", "--no-figures"]  # fmt: skip
+    with few_images(100, n_test=60):
+        run("misc/all_pairs.py", *given)
+    rows = stitch_rows("results/all/label to end/pinv")
+    assert {row["front_model_type"][-14:] for row in rows} == {"plant.py:label"}
+    assert {row["end_model_path"] for row in rows} == {"lists/end.pt"}
+    assert names_in(Path("results/all/similarity")) > {"end-label.csv", "end-other.csv"}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from misc import mechanism_statistics
 from misc.mechanism_statistics import COMPARED, IS_ACCURATE, TRUTHS, products_of, truths_of
 from misc.mechanism_statistics import tests_of as all_tests_of
 from misc.multiplier import Multiplier
@@ -85,12 +86,12 @@ def trained_network(products: np.ndarray, seed: int) -> Multiplier:
 
 @pytest.fixture(scope="module")
 def networks():
-    return [trained_network(products_of_permutations(4), seed) for seed in range(4)]
+    return [trained_network(products_of_permutations(3), seed) for seed in range(4)]
 
 
 def test_the_group_and_the_truths_are_read_off_networks(networks):
     products = products_of(networks)
-    assert (products == products_of_permutations(4)).all()
+    assert (products == products_of_permutations(3)).all()
     truths = truths_of(networks, products)
     for truth in truths.values():
         assert np.diag(truth) == pytest.approx(np.ones(4))
@@ -98,7 +99,8 @@ def test_the_group_and_the_truths_are_read_off_networks(networks):
     assert truths["representations"] == pytest.approx(truths["representations"].T)
 
 
-def test_a_measure_that_is_the_truth(rng):
+def test_a_measure_that_is_the_truth(rng, monkeypatch):
+    monkeypatch.setattr(mechanism_statistics, "N_PERMUTATIONS", 2000)
     truths = {name: rng.random((6, 6)) for name in TRUTHS}
     measures = {name: rng.random((6, 6)) for name in COMPARED}
     for name in ("cka_debiased", "pinv skill"):
@@ -110,8 +112,8 @@ def test_a_measure_that_is_the_truth(rng):
     assert tests["", "cka_debiased", "subspaces"].value == pytest.approx(1)
     assert tests["H3", "pinv skill, of accurate stitches", "subspaces"].value == pytest.approx(1)
     assert tests["H5", "pinv skill, between directions", "subspaces"].value == pytest.approx(1)
-    # 6! = 720 orders of six networks: chance is far above 1/10,000
-    assert 1 / 720 / 2 < tests["H5", "pinv skill, between directions", "subspaces"].p < 2 / 720
+    # 6! = 720 orders of six networks: chance is above 1/2,000
+    assert 1 / 720 / 2 < tests["H5", "pinv skill, between directions", "subspaces"].p < 4 / 720
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import pytest
 
-from src.figures import pages
 from src.results.similarity_rows import SimilarityRow
 from src.results.tables import write_table as write_rows
 from tests.commands import error_line, names_in, read_json, run
@@ -39,11 +38,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("output", COMMANDS)
-def test_a_file_of_another_origin_stays_and_the_files_of_the_command_are_replaced(
-    output, folder, monkeypatch
-):
-    if output == "page.html":  # it would have the figures in it, which are not rendered
-        monkeypatch.setattr(pages, "_to_draw", frozenset())
+def test_a_file_of_another_origin_stays_and_the_files_of_the_command_are_replaced(output, folder):
     script, *words = COMMANDS[output]
     before = names_in(folder)
     run(script, *words, "-o", output)

@@ -24,7 +24,6 @@ from src.stitching.grid import GridScore
 from src.training import EpochLog, HeadResult
 from src.values import Metrics
 from tests.commands import ON_DIGITS, names_in, run
-from tests.conftest import few_images
 from tests.run_content import content
 
 MARKS = {"config.txt", "resume.pt"}  # each says that all files written before it are complete
@@ -50,8 +49,6 @@ TRAIN = [
     "-dir",
     "m",
 ]
-STITCH = ["exec_stitch.py", "m/model_2.pt", "m/model_2.pt", "small_cnn", "small_cnn", "all", "all", "rc2c_pre",
-          *ON_DIGITS, "-dir"]  # fmt: skip
 
 
 class Disk:
@@ -122,27 +119,6 @@ class Disk:
         for path in folder.rglob("*"):
             if path.is_file() and not self.has_content(path):
                 path.write_bytes(b"")
-
-
-@pytest.fixture(scope="module")
-def networks(tmp_path_factory):
-    """A folder with a network of few layers."""
-    folder = tmp_path_factory.mktemp("networks")
-    run(*TRAIN, cwd=folder)
-    return folder
-
-
-@pytest.mark.parametrize(
-    "options", [["dm", "-e", "0", "-i", "pinv"], ["tlm", "-e", "2", "--mod-only-stitch"]], ids=str
-)
-def test_a_grid_is_on_the_disk_before_its_runs_are_marked_as_finished(
-    options, networks, monkeypatch
-):
-    disk = Disk(monkeypatch)
-    with few_images(n_test=120):
-        run(*STITCH, *options, cwd=networks)
-    configs = list((networks / "results" / options[0]).glob("*/config.txt"))
-    assert [path for path in disk.marked if path.name == "config.txt"] == configs
 
 
 def test_a_training_is_on_the_disk_before_it_is_marked_as_finished(tmp_path, monkeypatch):

@@ -1,17 +1,22 @@
-"""Runs: finished ones, claims, states; a training that is interrupted ends as one that never
-was."""
+"""Runs: finished ones, claims, states; a training that is interrupted ends as one that never was, and
+a script that gets back the options that it wrote down leaves the same bytes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from src.figures import pages
 from src.ground.errors import UserError
 from src.results.options import read_options
 from src.results.run import Run
 from src.training import Classification, Settings, train
+from tests.commands import MODEL, ON_DIGITS, PAIR, run
+from tests.conftest import few_images
+from tests.run_content import content
 from tests.tiny_datasets import few_grey_images
 
 OPTIONS = {"learning_rate": 0.1, "gpu": -1, "resume": False}
@@ -80,19 +85,37 @@ def test_a_finished_run_is_skipped_when_it_is_resumed(tmp_path, capsys):
     assert not other.skip_if_finished(resume=False, overwrite=True)
 
 
-def test_an_interrupted_run_of_other_options_is_refused(tmp_path):
-    claimed(tmp_path, save_dir="a/b").save(loop=None)
-    assert claimed(tmp_path, resume=True, save_dir="./a//b/", gpu=0).state == {
-        "loop": None
-    }  # the same place
-    with pytest.raises(
-        UserError, match="learning_rate was 0.1, now 0.2.*start anew without --resume"
-    ):
-        claimed(tmp_path, resume=True, learning_rate=0.2)
-
-
 def test_empty_options_of_the_public_code(tmp_path):
     """It writes "" for no scheduler, and 0 for the full rank."""
     path = tmp_path / "config.txt"
     path.write_text(json.dumps({"scheduler": "", "front_stitch_rank": 0, "seed": 0}))
     assert read_options(path) == {"scheduler": "none", "front_stitch_rank": None, "seed": 0}
+
+
+COMMANDS = {  # script: (arguments, where its options are written down)
+    "exec_stitch.py": (
+        [*PAIR, "layer3.0", "layer4.1", "rc2c_pre", *ON_DIGITS, "-e", "1", "-b", "512", "-i", "pinv", "-l1", "1e-4"],
+        "results/*/config.txt",
+    ),
+    "exec_probe.py": (
+        ["f.pt", MODEL, "-l", "layer3.0", "layer4.1", *ON_DIGITS, "-e", "1", "-ranks", "4", "1", "-o", "p.csv"],
+        "p.config.txt",
+    ),
+    "exec_compute_low_rank_sim_metrics.py": (
+        [*PAIR, "layer3.0", "layer4.1", *ON_DIGITS, "-m1r", "8", "2", "-n", "100", "-o", "s.csv"],
+        "s.config.txt",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("script", COMMANDS)
+def test_a_run_is_repeated_by_its_config(script, network_folder):
+    first, second = network_folder("first"), network_folder("second")
+    arguments, pattern = COMMANDS[script]
+    with few_images(), pages.left_out(True):
+        printed = run(script, *arguments, cwd=first).out
+        (config,) = first.glob(pattern)
+        shutil.copy(config, second.parent / "options.json")
+        again = run(script, "--config", "../options.json", cwd=second).out
+    assert content(first) == content(second)
+    assert printed == again or script == "exec_probe.py"  # which prints its command line

@@ -3,12 +3,10 @@ and predictions."""
 
 import json
 import math
-import os
 import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,13 +19,12 @@ from src.results.folders import read_stitches
 from src.results.stitch_runs import GridRun, earlier_runs, note_other_methods, resume
 from src.results.tables import read_table
 from src.results.training_rows import EpochRow
-from src.results.writing import write_predictions
 from src.stitching import Pair, build_layers, build_stitching_layer
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore, agreement_of
 from src.training import EpochLog, HeadResult
-from src.values import Metrics, Predictions
-from tests.commands import ON_DIGITS, run, says, stitch_rows
+from src.values import Metrics
+from tests.commands import ON_DIGITS, run, says
 from tests.conftest import few_images
 from tests.goldens import DATA
 from tests.run_content import content
@@ -158,53 +155,6 @@ def test_runs_of_a_folder_that_are_another_method_are_noted(tmp_path, capsys):
     assert says(printed, f"{folder}: runs are with {options}", "-dir")
 
 
-def test_an_interrupted_run_that_is_another_method_is_noted(tmp_path, capsys):
-    """The training goes on with the samples that it began with only."""
-    options = ["-e", 1, "-i", "pinv", "-dir", "s", "--mod-only-stitch", "--resume", *ON_DIGITS]
-    given = [
-        "exec_stitch.py",
-        "-",
-        "-",
-        "small_cnn",
-        "small_cnn",
-        "pool4",
-        "pool4",
-        "auto",
-        *options,
-    ]
-
-    def interrupted(self, history, state):
-        log(self, history, state)
-        raise KeyboardInterrupt
-
-    log = GridRun.log
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(GridRun, "log", interrupted)
-        run(*given, cwd=tmp_path, status=130)
-    err = run(*given, "-pinv-samples", 50, cwd=tmp_path).err
-    assert says(err, "runs are with -pinv-samples 100")
-
-
-def test_a_single_pair_that_remains_goes_on_where_it_was_interrupted(tmp_path):
-    options = ["rc2c_pre", *ON_DIGITS, "-e", 2, "--mod-only-stitch", "-dir", "s", "--resume"]
-    networks = ["-", "-", "small_cnn", "small_cnn"]
-
-    def interrupted(self, history, state):
-        log(self, history, state)
-        raise KeyboardInterrupt
-
-    log = GridRun.log
-    with few_images(64, n_test=30):
-        run("exec_stitch.py", *networks, "pool3", "pool4", *options, cwd=tmp_path)
-        both = ["exec_stitch.py", *networks, "pool3,pool4", "pool4", *options]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(GridRun, "log", interrupted)
-            run(*both, cwd=tmp_path, status=130)
-        (state,) = tmp_path.rglob("resume.pt")
-        assert says(run(*both, cwd=tmp_path).err, f"wrote results/s/{state.parent.name}")
-    assert not state.exists() and len(stitch_rows(tmp_path / "results/s")) == 2
-
-
 @pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_whole_networks_are_one_folder_with_a_folder_a_pair(epochs, tmp_path):
     """Interrupted after so many of four epochs, its finished pairs count, and the others go on beside
@@ -268,38 +218,6 @@ def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
     assert not other.folder and not other.state
 
 
-def test_config_txt_is_the_last_file_of_a_run(networks, layer, tmp_path, monkeypatch):
-    """A folder that has it is finished: whatever write fails before it, and it is not there."""
-    experiment = Experiment.of(
-        options_of("--mod-only-stitch", "-i", "pinv", "-e", "0", "-gpu", "-1")
-    )
-    metrics = Metrics(accuracy=1.0, end_accuracy=0.5, representation_difference=0.5)
-    score = GridScore(
-        {PAIR: metrics}, dict.fromkeys((PAIR, "front", "end", "labels"), torch.arange(3))
-    )
-    written, write = [], os.replace
-
-    def note_and_write(source, target):
-        written.append(Path(target).name)
-        write(source, target)
-
-    monkeypatch.setattr(os, "replace", note_and_write)
-    runs = GridRun(tmp_path, {PAIR: layer}, experiment)
-    runs.write(score, {}, whole_networks=None)
-    runs.finish()
-    (folder,) = tmp_path.iterdir()
-    files = {
-        "final_model.pt",
-        "predictions.npz",
-        "grid.csv",
-        "summary.txt",
-        "run.json",
-        "config.txt",
-    }
-    assert {path.name for path in folder.iterdir()} == files
-    assert written[-1] == "config.txt" and files <= set(written)
-
-
 MATCHED = Matching(torch.zeros(1, 1), torch.zeros(1), error=0.5, r2=0.5, rank=1, n_samples=9)
 
 
@@ -348,17 +266,3 @@ def test_kappa_at_its_limits():
     )  # as by chance
     agreement, kappa = agreement_of(0 * one, 0 * one)
     assert agreement == 1 and math.isnan(kappa)
-
-
-@pytest.mark.parametrize(("n_classes", "dtype"), [(10, np.int16), (40_000, np.int32)])
-def test_predictions_are_kept_in_few_bytes(tmp_path, n_classes, dtype):
-    classes = np.arange(n_classes)
-    names = ("stitched", "front", "end", "labels")
-    write_predictions(
-        tmp_path / "predictions.npz", [Predictions(*(classes + i for i in range(len(names))))]
-    )
-    with np.load(tmp_path / "predictions.npz") as found:
-        assert found.files == list(names) and {found[name].dtype for name in names} == {
-            np.dtype(dtype)
-        }
-        np.testing.assert_array_equal(found["front"], classes + 1)

@@ -1,18 +1,35 @@
-"""Rules of the house: layers, imports that change nothing, requirements, no package."""
+"""Rules of the house: layers, imports that change nothing, requirements, no package; a choice is one
+row beside its function, and messages advise what works."""
 
 import ast
 import graphlib
+import itertools
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
 
 from src import __version__
-from tests.commands import run_module
-
-ROOT = Path(__file__).parents[1]
+from src.choices import OPTIMIZERS
+from src.choices.datasets import DATASET_NAMES, INTERVENTIONS
+from src.choices.models import MODEL_NAMES
+from src.choices.scores import SCORES
+from src.choices.similarity import MEASURES
+from src.choices.stitching import FORMS, OBJECTIVES
+from src.datasets import interventions, registry
+from src.models import zoo
+from src.ood import detectors
+from src.similarity import measures
+from src.stitching import closed_forms, objectives
+from src.training import loop
+from tests.commands import (
+    ROOT,
+    parser_of,
+    run_module,
+)
 
 
 def rooms() -> list[tuple[str, ...]]:
@@ -109,3 +126,50 @@ def test_make_builds_an_environment_unless_there_is_one(has_packages, tmp_path):
     said = [subprocess.check_output(make, cwd=tmp_path, text=True) for _ in range(2)]
     assert ("built: -m venv .venv" in said[0]) == (not has_packages)
     assert "asked: -m pip install" in said[0] and "asked" not in said[1]
+
+
+def test_each_row_has_its_function_beside_the_functions_of_its_kind():
+    assert measures.FUNCTIONS.keys() == MEASURES.keys()
+    assert detectors.DETECTORS.keys() == SCORES.keys()
+    assert closed_forms.SOLVERS.keys() == FORMS.keys()
+    assert objectives.OBJECTIVES.keys() == OBJECTIVES.keys()
+    assert tuple(zoo.MODELS) == MODEL_NAMES
+    assert tuple(registry.DATASETS) == DATASET_NAMES
+    assert interventions.INTERVENTION_FUNCTIONS.keys() == INTERVENTIONS.keys()
+    assert loop.OPTIMIZERS.keys() == set(OPTIMIZERS)
+
+
+OPTION = re.compile(r"(?<![\w.<`-])--?[a-z][\w-]*")
+SCRIPT = re.compile(r"(?<![\w/])(?:misc/)?[a-z]\w*\.py\b(?!:)")
+FILES = sorted([*ROOT.glob("exec_*.py"), *ROOT.glob("misc/*.py")])
+SCRIPTS = [str(path.relative_to(ROOT)) for path in FILES if "cli.Parser(" in path.read_text()]
+
+
+@cache
+def texts(folder: str) -> list[tuple[str, str]]:
+    """The texts in the code below a folder, without docstrings, by file and line."""
+    found = []
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        docs = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        for node in nodes:
+            if (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and id(node) not in docs
+            ):
+                found.append((f"{path.relative_to(ROOT)}:{node.lineno}", node.value))
+    return found
+
+
+def test_options_and_scripts_that_messages_name_exist():
+    actions = itertools.chain.from_iterable(parser_of(script)._actions for script in SCRIPTS)
+    options = {*itertools.chain.from_iterable(action.option_strings for action in actions)}
+    below = [text for place, text in texts("src") if not place.startswith("src/cli")]
+    found = [*itertools.chain.from_iterable(map(OPTION.findall, below))]
+    assert {*found} - options == {"-model", "-type"}  # ends of --front-model and --end-type
+    assert len(found) > 40
+    advice = [text for _, text in (*texts("src"), *texts("misc"))]
+    named = [*itertools.chain.from_iterable(map(SCRIPT.findall, advice))]
+    files = {str(path.relative_to(ROOT)) for path in FILES} | {path.name for path in FILES}
+    assert {*named} <= files and len(named) > 20

@@ -1,8 +1,9 @@
 """Folders of stitching runs as the scripts write them, with predictions and evaluations of
 choice."""
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,48 @@ def write_run(
     )
     (path / "config.txt").write_text(json.dumps(OPTIONS | options))
     return path
+
+
+def write_pairs(
+    folder: Path,
+    types: Mapping[str, str],
+    layers: Mapping[str, Mapping[str, float]],
+    n_right: Callable[[str, str, str, str], int],
+) -> list[str]:
+    """Stitches of all pairs of layers of all pairs of networks, in folders FRONT-END; returns their
+    names.
+
+    Args:
+        types: the type of each network.
+        layers: the relative depths of the layers of each type.
+        n_right: takes the names of both networks and of both layers.
+    """
+    names = []
+    for front, end in itertools.permutations(types, 2):
+        names.append(f"{front}-{end}")
+        pairs = itertools.product(layers[types[front]], layers[types[end]])
+        for number, (front_layer, end_layer) in enumerate(pairs):
+            options = {"front_layer": front_layer, "end_layer": end_layer}
+            depths = {}
+            for side, name in (("front", front), ("end", end)):
+                options |= {f"{side}_model_path": f"{name}.pt", f"{side}_model_type": types[name]}
+                of_type = layers[types[name]]
+                layer = options[f"{side}_layer"]
+                depths[f"{side}_depth"] = list(of_type).index(layer)
+                depths[f"{side}_relative_depth"] = of_type[layer]
+            n = n_right(front, end, front_layer, end_layer)
+            write_run(folder / names[-1], f"{number}", n_right=n, metrics=depths, **options)
+    return names
+
+
+def write_list(path: Path, types: Mapping[str, str], **columns: Mapping[str, str]) -> None:
+    """A list of networks, and a file NAME.pt for each; further columns are values by network."""
+    lines = [",".join(["name", "path", "type", *columns])]
+    for name, kind in types.items():
+        (path.parent / f"{name}.pt").write_text(name)
+        values = [f'"{column[name]}"' for column in columns.values()]
+        lines.append(",".join([name, f"{name}.pt", kind, *values]))
+    path.write_text("\n".join(lines))
 
 
 def write_evaluation(

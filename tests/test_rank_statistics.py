@@ -1,25 +1,158 @@
-"""Sensitivity and specificity: cases worked out by hand, and scipy as oracle."""
+"""Sensitivity and specificity (misc/rank_statistics.py): tables of measurements at ranks, cases
+worked out by hand, and scipy as oracle."""
 
 import math
+import os
+from datetime import datetime
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from scipy import stats
 
-from src.results import rank_tests
-from src.results.measurements import SIMILARITY, Measurement, NetworkLayer
+from src.results import measurements, rank_tests
+from src.results.measurements import Measurement, NetworkLayer
 from src.results.named_networks import NamedNetwork
 from src.results.probe_rows import ProbeRow
-from src.results.rank_measurements import FULL, Measurements
+from src.results.rank_curves import curves_of_pair
+from src.results.rank_measurements import FULL, Measurements, ranks_of, read_measurements
 from src.results.rank_tests import BASELINE, correlation, summary_of_places
-from tests.commands import says
-from tests.result_rows import probe_row
+from src.results.tables import write_table as write_rows
+from src.values import Pair
+from tests.commands import read_csv, run, says
+from tests.result_rows import probe_row, similarity_row, stitch_row
+from tests.tables import PROBE, SIMILARITY, STITCH, write_table
+
+
+def write(path, *rows, year: int | None = None):
+    """Write a table, as if in a year."""
+    write_rows(path, type(rows[0]), rows)
+    if year:
+        os.utime(path, (datetime(year, 1, 1).timestamp(),) * 2)
+    return path
+
+
+def settings_of(values: list[Measurement]) -> dict[tuple[str, str], list[float]]:
+    """The values by quantity and setting."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for each in values:
+        found.setdefault((each.quantity, each.setting), []).append(each.value)
+    return found
+
+
+def test_values_of_other_alignments_are_kept_apart(tmp_path):
+    rows = [
+        similarity_row(alignment_option="auto", values={"cka": 0.5, "pwcca": 0.25}),
+        similarity_row(
+            alignment="average pool", alignment_option="pool", values={"cka": 0.5, "pwcca": 0.75}
+        ),
+    ]
+    values = read_measurements([write(tmp_path / "s.csv", *rows)]).values
+    assert settings_of(values) == {
+        ("cka", "a.pt -- b.pt"): [0.5],
+        ("pwcca", "a.pt -- b.pt"): [0.25],
+        ("pwcca", "a.pt -- b.pt, pool"): [0.75],
+    }
+    assert [each.alignment for each in values] == ["", "positions", "average pool"]
+
+
+def test_the_newest_of_repetitions_counts_whatever_the_order_of_the_tables(tmp_path):
+    """The time is that of the file; of stitches it is the name of the folder."""
+    old = write(tmp_path / "1.csv", similarity_row(values={"cka": 0.5}), year=2025)
+    new = write(tmp_path / "2.csv", similarity_row(values={"cka": 0.7}), year=2026)
+    for tables in ([old, new], [new, old]):
+        assert [each.value for each in read_measurements(tables).values] == [0.7]
+    probes = [
+        write(tmp_path / f"p{i}.csv", probe_row(accuracy=i / 8), year=2020 + i) for i in (3, 2)
+    ]
+    ((probe,),) = (by_rank.values() for by_rank in read_measurements(probes).probes.values())
+    assert probe.accuracy == 3 / 8
+    days = [stitch_row(folder=f"2026-01-0{day}", accuracy=day / 4) for day in (2, 1)]
+    assert [
+        each.value for each in read_measurements([write(tmp_path / "g.csv", *days)]).values
+    ] == [0.5]
+
+
+def test_similarities_of_other_data_or_numbers_of_images_are_kept_apart(tmp_path, capsys):
+    for one, other, names in (
+        ({}, {"dataset": "/data/sets/mnist"}, (", digits", ", sets/mnist")),
+        ({"dataset": "mnist"}, {"n_samples": 5}, (", mnist, 10 images", ", digits, 5 images")),
+    ):
+        rows = [
+            similarity_row(**given, values={"cka": value})
+            for given, value in ((one, 0.25), (other, 0.5))
+        ]
+        same = similarity_row(
+            model1="c.pt", values={"cka": 1.0}
+        )  # of other networks: it needs no such name
+        values = read_measurements([write(tmp_path / "s.csv", *rows, same)]).values
+        first, second = (("cka", f"a.pt -- b.pt{name}") for name in names)
+        assert settings_of(values) == {
+            first: [0.25],
+            second: [0.5],
+            ("cka", "c.pt -- b.pt"): [1.0],
+        }
+        assert [each.dataset for each in values] == [row.dataset for row in (*rows, same)]
+    assert not capsys.readouterr().err
+
+
+def test_probes_of_other_data_are_kept_apart_and_of_other_epochs_the_newest_count(tmp_path, capsys):
+    rows = [
+        probe_row(epochs=20, rank=4),
+        probe_row(),
+        probe_row(rank=8),
+        probe_row(dataset="mnist"),
+        probe_row(epochs=20, rank=2),
+        probe_row(epochs=20, rank=1),
+    ]
+    probes = read_measurements([write(tmp_path / "p.csv", *rows)]).probes
+    assert {data: list(by_rank) for (_, _, data), by_rank in probes.items()} == {
+        "digits": [4, 2, 1],
+        "mnist": [FULL],
+    }
+    assert says(capsys.readouterr().err, "2 probes have other options or epochs")
+
+
+def test_stitches_are_kept_apart_by_networks_method_and_rank_of_matching(tmp_path, capsys):
+    ranks = {(8, 8): 0.5, (8, None): 0.25, (4, 4): 0.4, (4, 16): 0.125, (None, None): 0.9}
+    rows = [
+        stitch_row(
+            init="pinv",
+            n_epochs=0,
+            front_stitch_rank=rank,
+            front_pinv_rank=matched,
+            accuracy=accuracy,
+        )
+        for (rank, matched), accuracy in ranks.items()
+    ]
+    # A random start matches nothing, so the rank of the matching is none of its settings.
+    rows.append(stitch_row(front_stitch_rank=8, front_pinv_rank=4, accuracy=0.75))
+    # Training that goes on from a matching is a setting of its own.
+    rows.append(stitch_row(init="pinv", front_stitch_rank=2, accuracy=0.6))
+    setting = "a.pt -- b.pt: rc2c_pre, direct matching"
+    values = read_measurements([write(tmp_path / "grid.csv", *rows)]).values
+    assert {(each.setting, ranks_of(each)[0]): each.value for each in values} == {
+        (setting, 8): 0.5,
+        (f"{setting}, --front-pinv-rank full", 8): 0.25,
+        (setting, 4): 0.4,
+        (f"{setting}, --front-pinv-rank 16", 4): 0.125,
+        (setting, FULL): 0.9,
+        ("a.pt -- b.pt: rc2c_pre, task loss matching (-i rand)", 8): 0.75,
+        ("a.pt -- b.pt: rc2c_pre, task loss matching (-i pinv)", 2): 0.6,
+    }
+    # Where no two of them collide, they are one series.
+    values = read_measurements([write(tmp_path / "grid.csv", rows[1], rows[4])]).values
+    assert {each.setting for each in values} == {setting}
+    assert not capsys.readouterr().err
+
 
 X, Y = (
     NetworkLayer(NamedNetwork(f"{name}.pt", "resnet18", name), layer)
     for name, layer in ("ax", "by")
 )
-CKA = Measurement(SIMILARITY, "cka", X, Y, 0.5, setting="a.pt -- b.pt", dataset="digits")
+CKA = Measurement(
+    measurements.SIMILARITY, "cka", X, Y, 0.5, setting="a.pt -- b.pt", dataset="digits"
+)
 FEW = "fewer than 10 ranks: no p-values"
 
 
@@ -260,3 +393,95 @@ def test_a_missing_pair_has_no_place():
     ]
     assert all(math.isnan(row.place) and "no value" in row.note for row in rows)
     assert summary_of_places(list(map(vars, rows))) == "no place is defined"
+
+
+STATISTICS = "misc/rank_statistics.py"
+RANKS = [4, 2, 1]
+
+
+@pytest.fixture
+def paths(in_tmp_path) -> list[Path]:
+    """Layers of two networks: over the ranks of `x`, CKA and PWCCA go with the probes in opposite
+    directions."""
+    cka = {("x", "x"): 0.9, ("x", "y"): 0.2, ("y", "x"): 0.3, ("y", "y"): 0.25}
+    whole = [
+        {"layer1": one, "layer2": two, "cka": value, "pwcca": 1 - value}
+        for (one, two), value in cka.items()
+    ]
+    measured = [
+        {"rank1": rank, "cka": rank / 10, "pwcca": rank / 20, "pwcca_morcos": 0.1} for rank in RANKS
+    ]
+    cut = [{"layer1": a, "layer2": b} | row for a, b in ("xx", "xy", "yy") for row in measured]
+    probes = [
+        {"model": f"{name}.pt", "rank": rank, "accuracy": rank / 8, "loss": 1 / rank}
+        for name in "ab"
+        for rank in (8, *RANKS)
+    ]
+    stitches = [
+        {"end_layer": "x", "front_stitch_rank": rank, "accuracy": rank / 9} for rank in RANKS
+    ]
+    return [
+        write_table(in_tmp_path / "similarity.csv", SIMILARITY, *whole, *cut),
+        write_table(
+            in_tmp_path / "probes.csv",
+            PROBE,
+            *probes,
+            probes[0] | {"dataset": "mnist", "accuracy": 0},
+        ),
+        write_table(in_tmp_path / "dm.csv", STITCH, *stitches),
+        write_table(in_tmp_path / "tlm.csv", STITCH | {"init": "rand", "n_epochs": 3}, *stitches),
+    ]
+
+
+def test_prints_and_writes_both_tests(paths):
+    out = run(STATISTICS, *paths[:3], "-o", "statistics.csv").out
+    assert says(out, "mean rho -1.0000", "mean tau -1.0000") and "no p-values" in out
+    rows = read_csv("statistics.csv")
+    found = {
+        (row["measure"], row["setting"]): row["spearman"]
+        for row in rows
+        if row["layer2"] == row["layer1"] == "x" and row["test"] == "sensitivity"
+    }
+    stitch = "a.pt -- b.pt: rc2c_pre, direct matching"
+    assert found == {
+        ("cka", "a.pt -- b.pt"): "1.0",
+        ("pwcca", "a.pt -- b.pt"): "-1.0",
+        ("pwcca_morcos", "a.pt -- b.pt"): "nan",
+        ("rank itself", "a.pt -- b.pt"): "1.0",
+        ("stitching accuracy", stitch): "1.0",
+        ("rank itself", stitch): "1.0",
+    }
+    places = [row["place"] for row in rows if row["measure"] == "pwcca" and row["place"]]
+    assert places == ["1", "1", "2", "1"]
+
+
+def test_curves_rise_with_similarity_and_are_of_the_truncated_network(paths):
+    assert curves_of_pair(read_measurements(paths), Pair("x", "x")) == {
+        "linear CKA": {4: 0.4, 2: 0.2, 1: 0.1},
+        "1 − PWCCA distance": {4: 0.8, 2: 0.9, 1: 0.95},
+        "direct matching (accuracy)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
+        "task loss matching (accuracy)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
+        "linear probe (accuracy)": {8: 1, 4: 0.5, 2: 0.25, 1: 0.125},
+    }
+    assert not any(
+        "matching" in name for name in curves_of_pair(read_measurements(paths), Pair("x", "y"))
+    )
+    other = paths[2].with_name("2.csv")
+    other.write_text(paths[2].read_text().replace("b.pt", "c.pt"))
+    one, two, probe = curves_of_pair(read_measurements([*paths[1:3], other]), Pair("x", "x"))
+    assert says(one, "direct matching", "a.pt -- b.pt")
+    assert says(two, "direct matching", "a.pt -- c.pt")  # of one name
+    assert probe == "linear probe (accuracy)"
+
+
+def test_functions_of_users_have_their_name_and_no_curve_without_values(paths, capsys):
+    """They are measured at full rank only; their values below are NaN."""
+    for value, has_curve in ((0.5, True), (math.nan, False)):
+        rows = [
+            {"layer1": "x", "layer2": "x", "rank1": rank, "own": value if rank else 1.0}
+            for rank in ("", *RANKS)
+        ]
+        table = write_table(paths[0], SIMILARITY | {"own": ""}, *rows)
+        curves = curves_of_pair(read_measurements([table]), Pair("x", "x"))
+        assert curves == ({"own": dict.fromkeys(RANKS, 0.5)} if has_curve else {})
+    assert says(capsys.readouterr().err, "no curve of the own at x", "below full rank")
