@@ -29,11 +29,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from src.activations import pool
 from src.datasets import dataset_info, load_dataset
 from src.datasets.base import BaseImageSet
 from src.ground.runtime import generator
 from src.models import Network
-from src.models.activations import pool
 from src.ood.floors import beside_class, twin_of
 from src.results.checkpoints import load_model
 from src.results.network_names import NetworkName
