@@ -167,7 +167,7 @@ def test_t2t_without_tokens():
             (7, 6),
             (4, 6),
             {},
-            "equal token counts, or patch tokens that form grids, not 7 and 4; use s2t",
+            "patch tokens that form a grid, not the 7 tokens of a sequence; use s2t",
         ),
         ("t2t", (4, 6), (5, 6), {}, "has to be made; use c2t_cls_token pool or learn"),
         ("t2t", (6,), (4, 6), {}, "use v2t"),

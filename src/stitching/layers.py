@@ -58,7 +58,7 @@ class Plan(NamedTuple):
     """The steps of a stitching layer: lay out, resize, map each position, give back."""
 
     source: Form  # as the stitching type reads it
-    used_cls: str | None = None  # what becomes of its CLS token: see `StitchingLayer`
+    used_cls: str | None = None  # what becomes of its CLS token: see `plan_of`
     # The source becomes a single position: its CLS token, or the mean over its positions
     is_averaged: bool = False
     # The patches of the source form a map of the first size, which is resized to the second. None: all
@@ -68,7 +68,7 @@ class Plan(NamedTuple):
     is_convolution: bool = True
     n_kept: int = 0  # prefix tokens of the source that are mapped like the patches
     n_made: int = 0  # prefix tokens that are made, behind those that are kept
-    made_cls: str | None = None  # how they are made: see `StitchingLayer`; None: there are none
+    made_cls: str | None = None  # how they are made: see `plan_of`; None: there are none
 
     @property
     def size(self) -> MapSize | None:
@@ -104,8 +104,16 @@ def plan_of(
 ) -> Plan:
     """Return the plan of a stitching type between two forms that fit it.
 
+    Prefix tokens that both sides have are mapped like the patch tokens; further ones of the source
+    are dropped.
+
     Args:
-        made_cls, used_cls: as for `StitchingLayer`; without effect where they do not apply.
+        made_cls: the prefix tokens that are put in front of stitched patches: `pool` (the mean of
+            the patches), `learn` (parameters) or None. Between tokens, those are made that the
+            target has and the source has not.
+        used_cls: what becomes of the CLS token of a source if the target has no prefix tokens:
+            dropped (`drop` or None), added to each patch token with a learned weight (`add`), or
+            put in the place of all patch tokens (`only`).
     """
     source_kind, target_kind = STITCHING_TYPES[stitching_type]
     if source_kind == VECTOR and target_kind == GRID:
@@ -173,45 +181,34 @@ class StitchingLayer(nn.Module):
 
     Prefix tokens, in front of the patches, are a CLS token and further ones, such as registers.
 
-    `build_stitching_layer` checks that shapes and type fit; this class does not.
-
     Args:
         stitching_type: a name in `STITCHING_TYPES`.
-        source, target: the forms of both activations.
-        made_cls: the prefix tokens that are put in front of stitched patches: `pool` (the mean of
-            the patches), `learn` (parameters) or None. Between tokens, those are made that the
-            target has and the source has not.
-        used_cls: what becomes of the CLS token of a source if the target has no prefix tokens:
-            dropped (`drop` or None), added to each patch token with a learned weight (`add`), or
-            put in the place of all patch tokens (`only`). Prefix tokens that both have are mapped
-            like the patch tokens; further ones of the source are dropped.
+        plan: the steps.
+        target: the form of the target.
         upsample_mode: `bilinear` or `nearest`.
     """
 
     def __init__(
         self,
         stitching_type: str,
-        source: Form,
+        plan: Plan,
         target: Form,
         *,
-        made_cls: str | None = None,
-        used_cls: str | None = None,
         upsample_mode: str = "bilinear",
     ):
         super().__init__()
         self.stitching_type = stitching_type
+        self.plan = plan
         self.target = target
-        self.plan = plan_of(stitching_type, source, target, made_cls, used_cls)
         self.upsample_mode = upsample_mode
         self.transform: nn.Conv2d | nn.Linear
-        if self.plan.is_convolution:
-            self.transform = nn.Conv2d(source.n_channels, target.n_channels, 1)
+        if plan.is_convolution:
+            self.transform = nn.Conv2d(plan.source.n_channels, target.n_channels, 1)
         else:
-            self.transform = nn.Linear(source.n_channels, target.n_channels)
-        if self.plan.made_cls == "learn":
-            made = torch.randn(1, self.plan.n_made, target.n_channels)
-            self.cls_token = nn.Parameter(made * 1e-6)
-        if self.plan.used_cls == "add":
+            self.transform = nn.Linear(plan.source.n_channels, target.n_channels)
+        if plan.made_cls == "learn":
+            self.cls_token = nn.Parameter(torch.randn(1, plan.n_made, target.n_channels) * 1e-6)
+        if plan.used_cls == "add":
             self.cls_token_weight = nn.Parameter(torch.tensor([0.1]))
 
     @property
@@ -343,8 +340,8 @@ def build_stitching_layer(
             guessed from their number.
         init: `eye` starts as the identity. All further names start from torch's random weights,
             drawn from the global generator; nothing is matched here.
-        c2t_cls_token, t2c_cls_token, upsample_mode: `made_cls`, `used_cls` and the mode of
-            `StitchingLayer`.
+        c2t_cls_token, t2c_cls_token: `made_cls` and `used_cls` of `plan_of`.
+        upsample_mode: `bilinear` or `nearest`.
     Raises:
         UserError: the shapes do not fit the type, or there is no identity between them for `eye`.
     """
@@ -352,30 +349,16 @@ def build_stitching_layer(
     target_form = Form.of(target, layouts[1])
     if stitching_type == AUTO:
         stitching_type = type_for(source_form, target_form)
-        c2t_cls_token = _chosen_cls(stitching_type, target_form, c2t_cls_token)
+        c2t_cls_token = c2t_cls_token or "pool"
+        if target_form.layout.n_prefix == 0:
+            c2t_cls_token = None
     _check_kinds(stitching_type, source_form, target_form)
-    _check_shapes(stitching_type, source_form, target_form, c2t_cls_token)
-    layer = StitchingLayer(
-        stitching_type,
-        source_form,
-        target_form,
-        made_cls=c2t_cls_token,
-        used_cls=t2c_cls_token,
-        upsample_mode=upsample_mode,
-    )
+    plan = plan_of(stitching_type, source_form, target_form, c2t_cls_token, t2c_cls_token)
+    _check_plan(stitching_type, source_form, target_form, plan, c2t_cls_token)
+    layer = StitchingLayer(stitching_type, plan, target_form, upsample_mode=upsample_mode)
     if init == "eye":
         _set_identity(layer)
     return layer
-
-
-def _chosen_cls(stitching_type: str, target: Form, option: str | None) -> str | None:
-    """Return how `auto` makes the prefix tokens of a grid: as the option says, by default `pool`.
-
-    None for a target without prefix tokens.
-    """
-    if stitching_type not in ("c2t", "s2t", "t2t") or target.layout.n_prefix == 0:
-        return None
-    return option or "pool"
 
 
 def _set_identity(layer: StitchingLayer) -> None:
@@ -407,73 +390,48 @@ def _set_identity(layer: StitchingLayer) -> None:
 
 def _check_kinds(stitching_type: str, source: Form, target: Form) -> None:
     """Raise a UserError if two activations are not of the kinds of a stitching type."""
-    fitting = type_for(source, target)
     kinds = STITCHING_TYPES[stitching_type]
-    fits = _fits(source, kinds.source) and _fits(target, kinds.target)
+    fits = all(
+        form.kind == kind or {form.kind, kind} == {GRID, SEQUENCE}
+        for form, kind in zip((source, target), kinds, strict=True)
+    )
     are_vectors = source.kind == target.kind == VECTOR
     if not fits and not (are_vectors and stitching_type == "t2t"):
         raise UserError(
-            f"{stitching_type} stitches from a {kinds[0]} to a {kinds[1]}, not from shape "
-            f"{source} to {target}; use {fitting}"
+            f"{stitching_type} stitches from a {kinds.source} to a {kinds.target}, not from shape "
+            f"{source} to {target}; use {type_for(source, target)}"
         )
 
 
-def _fits(form: Form, kind: str) -> bool:
-    """Return whether a type may read a form as a kind; `_check_shapes` says which tokens form grids."""
-    return form.kind == kind or {form.kind, kind} == {GRID, SEQUENCE}
-
-
-def _check_shapes(stitching_type: str, source: Form, target: Form, made_cls: str | None) -> None:
-    """Raise a UserError if two shapes of the right kinds do not fit a stitching type."""
-    if stitching_type == "c2c" and source.sizes != target.sizes:
+def _check_plan(
+    stitching_type: str, source: Form, target: Form, plan: Plan, made_cls: str | None
+) -> None:
+    """Raise a UserError if two activations of the right kinds do not fit a stitching type."""
+    if stitching_type == "c2c" and plan.size is not None:
         raise UserError(f"c2c needs maps of equal size, not {source} and {target}; use rc2c_pre")
-    if stitching_type == "t2t" and source.sizes != target.sizes:
-        _check_grids(source, target)
-        if target.layout.n_prefix > _n_shared_prefix(source, target):
-            _check_made(stitching_type, target, made_cls)
-    if stitching_type == "c2t":
-        _check_patches(source.n_positions, target, made_cls)
-        _check_made(stitching_type, target, made_cls)
-    if stitching_type in ("t2c", "t2s", "t2v"):
-        _check_grid(stitching_type, source, stitching_type.replace("t", "s"))
-    if stitching_type == "s2t":
-        _check_grid(stitching_type, target, "s2s")
-        _check_made(stitching_type, target, made_cls)
-
-
-def _check_grid(stitching_type: str, side: Form, remedy: str) -> None:
-    """Raise a UserError if tokens form no grid; the remedy is the type that takes any number."""
-    if side.kind != GRID:
+    if stitching_type == "c2t" and target.layout.n_prefix == 0 and made_cls is not None:
         raise UserError(
-            f"{stitching_type} needs patch tokens that form a grid, not the {side.n_positions} tokens "
-            f"of a sequence; use {remedy}"
+            f"c2t_cls_token {made_cls}: no token stands in front of the patches of the end layer, "
+            f"which has {target.n_positions} tokens; leave it out"
         )
-
-
-def _check_grids(source: Form, target: Form) -> None:
-    """Raise a UserError if tokens cannot be resized to another number of tokens."""
-    if not source.kind == target.kind == GRID:
-        raise UserError(
-            "t2t needs equal token counts, or patch tokens that form grids, not "
-            f"{source.n_positions} and {target.n_positions}; use {type_for(source, target)}"
-        )
-
-
-def _check_made(stitching_type: str, target: Form, made_cls: str | None) -> None:
-    """Raise a UserError if nothing says how the prefix tokens of a target are made."""
-    if target.layout.n_prefix and made_cls is None:
+    is_by_number = plan.sizes is None or (stitching_type == "c2t" and plan.size is None)
+    if not is_by_number:
+        _check_grids(stitching_type, source, target)
+    if plan.n_made and plan.made_cls is None:
         raise UserError(
             f"{stitching_type} to {target.n_positions} tokens, {target.layout}: what stands in front has "
             "to be made; use c2t_cls_token pool or learn"
         )
 
 
-def _check_patches(n_positions: int, target: Form, made_cls: str | None) -> None:
-    """Raise a UserError if a map of `n_positions` cannot become the patches of a target."""
-    if target.layout.n_prefix == 0 and made_cls is not None:
-        raise UserError(
-            f"c2t_cls_token {made_cls}: no token stands in front of the patches of the end layer, "
-            f"which has {target.n_positions} tokens; leave it out"
-        )
-    if target.kind != GRID and n_positions != target.n_patches:
-        raise UserError(f"c2t makes {target.n_patches} patch tokens, which form no grid; use c2s")
+def _check_grids(stitching_type: str, source: Form, target: Form) -> None:
+    """Raise a UserError if tokens form no grid; the remedy is the type that takes any number."""
+    kinds = STITCHING_TYPES[stitching_type]
+    source = _read_as(kinds.source, source)
+    target = _read_as(kinds.target, target)
+    for form, kind in ((source, kinds.source), (target, kinds.target)):
+        if form.kind != kind and kinds.source != VECTOR:
+            raise UserError(
+                f"{stitching_type} needs patch tokens that form a grid, not the {form.n_positions} "
+                f"tokens of a sequence; use {TYPES_OF_KINDS[source.kind][target.kind]}"
+            )
