@@ -85,12 +85,11 @@ def guessed_layout(n_tokens: int, image_size: MapSize = (1, 1)) -> TokenLayout:
     Args:
         image_size: as for `layout_of`; by default, grids are squares.
     """
-    layout = layout_of(n_tokens, 0, image_size)
-    if layout.grid is None:
-        with_cls = layout_of(n_tokens, 1, image_size)
-        if with_cls.grid is not None:
-            return with_cls
-    return layout
+    for n_prefix in (0, 1):
+        layout = layout_of(n_tokens, n_prefix, image_size)
+        if layout.grid is not None:
+            return layout
+    return TokenLayout()
 
 
 class Form(NamedTuple):

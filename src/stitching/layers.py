@@ -214,8 +214,7 @@ class StitchingLayer(nn.Module):
     @property
     def widths(self) -> tuple[int, int]:
         """The numbers of channels of source and target."""
-        width_out, width_in = self.transform.weight.shape[:2]
-        return width_in, width_out
+        return self.plan.source.n_channels, self.target.n_channels
 
     def layout(self, source: Tensor) -> Tensor:
         """Return the source as a map (B, C, H, W), as tokens (B, T, D) or as a vector (B, D).
@@ -368,7 +367,7 @@ def _set_identity(layer: StitchingLayer) -> None:
         UserError: the two sides differ in kind, or a type other than `t2t` has unequal widths.
     """
     stitching_type = layer.stitching_type
-    width_out, width_in = layer.transform.weight.shape[:2]
+    width_in, width_out = layer.widths
     source_kind, target_kind = STITCHING_TYPES[stitching_type]
     if source_kind != target_kind:
         raise UserError(
