@@ -194,7 +194,7 @@ class Form(NamedTuple):
 
     def everywhere(self, vectors: Tensor) -> Tensor:
         """Return the vectors (B, K) at all positions: (B, K, H, W), (B, T, K) or (B, K), a view."""
-        return self.native(vectors[:, None].expand(-1, self.n_positions, -1))
+        return self.native(vectors[:, :, None].expand(-1, -1, self.n_positions).mT)
 
     def __str__(self) -> str:
         shape = [self.n_channels, *self.sizes]
