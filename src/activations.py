@@ -185,12 +185,14 @@ class Form(NamedTuple):
         """The axis of the channels of a batch."""
         return 2 if self.is_tokens else 1
 
-    def native(self, positions: Tensor) -> Tensor:
-        """Return positions × channels (B, P, K) as (B, K, H, W), (B, T, K) or (B, K), a view."""
+    def native(self, activations: Tensor) -> Tensor:
+        """Return activations of K channels and as many positions as (B, K, H, W), (B, T, K) or (B, K).
+
+        It is a view. The activations may have any form; positions × channels (B, P, K) are tokens.
+        """
         if self.is_tokens:
-            return positions
-        n_images, _, n_channels = positions.shape
-        return positions.mT.reshape(n_images, n_channels, *self.sizes)
+            return positions_of(activations)
+        return _channels_first(activations, self.sizes)
 
     def everywhere(self, vectors: Tensor) -> Tensor:
         """Return the vectors (B, K) at all positions: (B, K, H, W), (B, T, K) or (B, K), a view."""
@@ -213,7 +215,7 @@ def positions_of(activations: Tensor) -> Tensor:
     form = form_of(activations)
     if form.is_tokens:
         return activations
-    return activations.reshape(len(activations), form.n_channels, form.n_positions).mT
+    return _channels_first(activations, (form.n_positions,)).mT
 
 
 def as_rows(activations: Tensor) -> Tensor:
@@ -222,9 +224,18 @@ def as_rows(activations: Tensor) -> Tensor:
     return positions.reshape(-1, positions.shape[-1])
 
 
-def map_of(positions: Tensor, size: MapSize) -> Tensor:
-    """Return positions × channels (B, P, C), row by row, as a map (B, C, *size), a view."""
-    return positions.mT.unflatten(2, size)
+def map_of(activations: Tensor, size: MapSize) -> Tensor:
+    """Return activations of any form as a map (B, C, *size) row by row, a view."""
+    return _channels_first(activations, size)
+
+
+def _channels_first(activations: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """Return activations as (B, C, *sizes), a view."""
+    if form_of(activations).is_tokens:
+        activations = activations.mT
+    if activations.shape[2:] == sizes:  # no view for gradients to go back through
+        return activations
+    return activations.reshape(*activations.shape[:2], *sizes)
 
 
 def map_positions(activations: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -235,18 +235,17 @@ class StitchingLayer(nn.Module):
         return torch.cat([source[:, : plan.n_kept], positions_of(resized)], dim=1)
 
     def _patches(self, source: Tensor) -> Tensor:
-        """Return the patches of a source, (B, P, C), or the single position that stands for them.
+        """Return the patches of a source, or the vector that stands for them.
 
         The CLS token is added to each patch, or stands in its place, if `used_cls` says so.
         """
         layout = self.plan.source.layout
         if self.plan.is_averaged:
-            return positions_of(pool(source, layout))
-        positions = positions_of(source)
-        patches = positions[:, layout.n_prefix :]
+            return pool(source, layout)
+        patches = source[:, layout.n_prefix :]  # only tokens have any in front
         if not layout.has_cls:
             return patches
-        cls_token = positions[:, :1]
+        cls_token = source[:, :1]
         if self.plan.used_cls == "add":
             return patches + self.cls_token_weight * cls_token
         if self.plan.used_cls == "only":
@@ -267,16 +266,20 @@ class StitchingLayer(nn.Module):
 
     def forward(self, source: Tensor) -> Tensor:
         """Map source activations (B, …) to the shape of target activations (B, …)."""
-        positions = positions_of(self._transformed(self.layout(source)))  # (B, P, C2)
+        stitched = self._transformed(self.layout(source))
         if self.plan.made_cls is not None:
-            kept = positions[:, : self.plan.n_kept]
-            patches = positions[:, self.plan.n_kept :]
-            if self.plan.made_cls == "pool":
-                made = patches.mean(1, keepdim=True).expand(-1, self.plan.n_made, -1)
-            else:
-                made = self.cls_token.expand(len(positions), -1, -1)
-            positions = torch.cat([kept, made, patches], dim=1)
-        return self.target.native(positions)
+            stitched = self._with_made(positions_of(stitched))
+        return self.target.native(stitched)
+
+    def _with_made(self, tokens: Tensor) -> Tensor:
+        """Return stitched tokens (B, T, D) with the prefix tokens that this layer makes."""
+        kept = tokens[:, : self.plan.n_kept]
+        patches = tokens[:, self.plan.n_kept :]
+        if self.plan.made_cls == "pool":
+            made = patches.mean(1, keepdim=True).expand(-1, self.plan.n_made, -1)
+        else:
+            made = self.cls_token.expand(len(tokens), -1, -1)
+        return torch.cat([kept, made, patches], dim=1)
 
     def _transformed(self, source: Tensor) -> Tensor:
         """Resize a laid-out source to `plan.size`, if any, and map each position affinely.
