@@ -231,7 +231,7 @@ def map_of(activations: Tensor, size: MapSize) -> Tensor:
 
 def _channels_first(activations: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """Return activations as (B, C, *sizes), a view."""
-    if form_of(activations).is_tokens:
+    if activations.ndim == 3:  # tokens
         activations = activations.mT
     if activations.shape[2:] == sizes:  # no view for gradients to go back through
         return activations
