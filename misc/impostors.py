@@ -29,11 +29,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from src.activations import as_rows, form_of, pool
 from src.datasets import dataset_info, load_dataset
 from src.datasets.base import BaseImageSet
 from src.ground.runtime import generator
 from src.models import Network
-from src.models.activations import pool
 from src.ood.floors import beside_class, twin_of
 from src.results.checkpoints import load_model
 from src.results.network_names import NetworkName
@@ -265,9 +265,7 @@ class Impostor(nn.Module):
             points = torch.randn(self.n_classes, n_channels, generator=draws).to(activations)
             noise = _draw(torch.randn, keys_of(images), n_channels).to(activations)
             vectors = points[classes] + SPREAD * noise
-        n_axes = activations.ndim - 2
-        vectors = vectors.reshape(*vectors.shape, *(1,) * n_axes)
-        return vectors.expand(-1, -1, *activations.shape[2:])
+        return form_of(activations).everywhere(vectors)
 
     def _keep(self, layer: str):
         """Return a forward hook that keeps the activation of a layer."""
@@ -328,7 +326,7 @@ def seen_by_tail(donor: Network, layer: str, images: BaseImageSet) -> Tensor:
         logits = donor(activation, after=layer, images=batch)
         for logit in logits.sum(0):  # each image has its own gradient
             (gradient,) = torch.autograd.grad(logit, activation, retain_graph=True)
-            rows = gradient.movedim(1, -1).flatten(0, -2).double()
+            rows = as_rows(gradient).double()
             moments = moments + rows.T @ rows
     strengths, directions = torch.linalg.eigh(torch.as_tensor(moments))
     strengths = strengths.flip(0).clamp(min=0)
@@ -363,7 +361,7 @@ def told_of_seen(
     for places in torch.arange(len(images)).split(BATCH):
         ((batch, _),) = images.batches(BATCH, indices=places)
         deviations = donor(batch, until=layer).double().cpu() - means[classes[places]]
-        rows = deviations.movedim(1, -1).flatten(0, -2)
+        rows = as_rows(deviations)
         moments = moments + rows.T @ rows
     covariance = torch.as_tensor(moments)
     of_seen = torch.linalg.pinv(seen.T @ covariance @ seen, hermitian=True)
@@ -386,8 +384,5 @@ def _class_means(
                     sums[layer] += of_batch
                 else:
                     sums[layer] = of_batch
-    means = {}
-    for layer, total in sums.items():
-        n_axes = total.ndim - 1
-        means[layer] = total / counts.clamp(min=1).reshape(-1, *(1,) * n_axes)
-    return means
+    counts = counts.clamp(min=1)[:, None]
+    return {layer: (total.flatten(1) / counts).view_as(total) for layer, total in sums.items()}

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
-from torch.nn import functional as F
 
+from src.activations import form_of, map_positions
 from src.statistics.moments import Rows
 
 
@@ -76,16 +76,11 @@ def low_rank_approx(activations: ArrayLike | Tensor, rank: int | None) -> Tensor
         return activations
     if rank < 1:
         raise ValueError(f"rank {rank} is not positive")
-    is_map = activations.ndim == 4
-    channel_axis = 1 if is_map else -1
-    n_features = activations.shape[channel_axis]
-    if rank >= n_features:
+    form = form_of(activations)
+    if rank >= form.n_channels:
         return activations
 
     components = principal_components(activations, rank)
     projection = (components.axes @ components.axes.T).to(activations)  # (C, C)
-    mean = components.mean.to(activations)  # (C,)
-    if is_map:
-        mean = mean[:, None, None]  # (C, 1, 1)
-        return F.conv2d(activations - mean, projection[:, :, None, None]) + mean
-    return F.linear(activations - mean, projection) + mean
+    mean = form.everywhere(components.mean.to(activations)[None])
+    return map_positions(activations - mean, projection) + mean

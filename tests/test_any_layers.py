@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from src.activations import Form, TokenLayout
 from src.choices import GRID, MAP, SEQUENCE, VECTOR
 from src.ground.errors import UserError
 from src.models import Network, build_model
-from src.models.tokens import TokenLayout
 from src.stitching import Grid, Pair, build_layers, build_stitching_layer, match_layers
-from src.stitching.layers import TYPES_OF_KINDS, StitchSide, type_for
+from src.stitching.layers import TYPES_OF_KINDS, type_for
 from tests.commands import ON_DIGITS, read_csv, read_json, run, says, stitch_rows
 from tests.conftest import few_images
 
@@ -196,15 +196,15 @@ def test_a_stitch_of_a_layer_to_itself_is_the_identity(name):
 def test_the_rule_of_kinds():
     numbers = {GRID: (1, 2, 4, 5, 16, 17, 197, 1024), SEQUENCE: (3, 6, 8, 18, 512)}
     for kind, counts in numbers.items():
-        assert {StitchSide.of((n_tokens, 3)).kind for n_tokens in counts} == {kind}
+        assert {Form.of((n_tokens, 3)).kind for n_tokens in counts} == {kind}
     steps = TokenLayout()
-    assert StitchSide.of((16, 3), steps).kind == SEQUENCE
-    assert (StitchSide.of((3, 4, 4)).kind, StitchSide.of((3,)).kind) == (MAP, VECTOR)
-    assert type_for(StitchSide.of((512, 4)), StitchSide.of((1024, 6))) == "s2t"
-    assert type_for(StitchSide.of((512, 4)), StitchSide.of((512, 6))) == "t2t"
-    assert type_for(StitchSide.of((17, 4), steps), StitchSide.of((17, 6))) == "t2t"
-    with pytest.raises(UserError, match="shape 2×3×4×4 cannot be stitched"):
-        type_for(StitchSide.of((2, 3, 4, 4)), StitchSide.of((3,)))
+    assert Form.of((16, 3), steps).kind == SEQUENCE
+    assert (Form.of((3, 4, 4)).kind, Form.of((3,)).kind) == (MAP, VECTOR)
+    assert type_for(Form.of((512, 4)), Form.of((1024, 6))) == "s2t"
+    assert type_for(Form.of((512, 4)), Form.of((512, 6))) == "t2t"
+    assert type_for(Form.of((17, 4), steps), Form.of((17, 6))) == "t2t"
+    with pytest.raises(UserError, match="shape 2×3×4×4; choose a layer"):
+        type_for(Form.of((2, 3, 4, 4)), Form.of((3,)))
 
 
 def test_a_user_may_read_a_grid_as_a_sequence():

@@ -7,10 +7,11 @@ import torch
 from scipy.linalg import orthogonal_procrustes
 from sklearn.linear_model import Ridge
 
+from src.activations import as_rows
 from src.choices.stitching import FORMS
 from src.ground.errors import UserError
 from src.low_rank import low_rank_approx
-from src.statistics.moments import Rows, as_rows
+from src.statistics.moments import Rows
 from src.stitching import direct_matching
 from src.stitching.closed_forms import SOLVERS, closed_form
 from src.stitching.eigenvectors import KeptEigenvectors

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from src.activations import pool
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.models import build_model
-from src.models.activations import pool
 from src.models.heads import LinearProbe
 from src.results.checkpoints import load_model, save_state
 from src.results.network_names import NetworkName

@@ -6,11 +6,11 @@ import math
 import pytest
 import torch
 
+from src.activations import as_rows
 from src.ground.errors import UserError
 from src.low_rank import low_rank_approx
 from src.models import Network, build_model
 from src.models.vit import VisionTransformer
-from src.statistics.moments import as_rows
 from src.stitching import Grid, Pair, StitchedModel, build_layers, direct_matching, match_layers
 from src.stitching.grid import Fitting
 from src.stitching.layers import resize

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from src.activations import as_rows
 from src.cli import descending
 from src.low_rank import low_rank_approx, principal_components
-from src.statistics.moments import as_rows
 from tests.goldens import numbers, tensor
 
 CASES = sorted(key for key in numbers("low_rank") if "/rank" in key and "directly" not in key)

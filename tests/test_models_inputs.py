@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from src.activations import TokenLayout
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.models import Network, inputs_of
 from src.models.steadiness import unsteadiness_of
-from src.models.tokens import TokenLayout
 
 N_WORDS = 7
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from src.statistics.moments import CrossMoments, Moments, Rows, as_rows
+from src.activations import as_rows
+from src.statistics.moments import CrossMoments, Moments, Rows
 from src.stitching.layers import resize
 from src.stitching.matching import moments_of
 from src.stitching.moments import source_rows

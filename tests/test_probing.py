@@ -5,13 +5,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from src.activations import pool
 from src.datasets import load_dataset
 from src.datasets.base import ImageSet
 from src.ground.images import ImageSpec
 from src.ground.runtime import seeded
 from src.low_rank import low_rank_approx
 from src.models import Network
-from src.models.activations import pool
 from src.probing import Probes, decay_epochs
 from src.probing.probes import truncated_pools
 from src.training import Settings, train

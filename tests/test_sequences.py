@@ -5,11 +5,10 @@ import pytest
 import torch
 from torch import nn
 
+from src.activations import TokenLayout, cells
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.models import Network
-from src.models.activations import cells
-from src.models.tokens import TokenLayout
 from src.probing.probes import Probes
 from src.stitching import build_layers
 from src.training import classification_losses

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from src.activations import as_rows
 from src.choices.similarity import MEASURES
 from src.low_rank import low_rank_approx
 from src.similarity import (
@@ -20,7 +21,6 @@ from src.similarity import (
 )
 from src.similarity.comparison import Comparison
 from src.similarity.passes import KeptFeatures, Side, take_statistics
-from src.statistics.moments import as_rows
 from tests.commands import says
 from tests.comparisons import compared, values_of
 from tests.goldens import numbers, tensor

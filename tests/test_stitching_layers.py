@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.ground.errors import UserError
-from src.stitching.layers import THRESHOLDS, StitchingLayer, build_stitching_layer, resize
+from src.stitching.layers import THRESHOLDS, build_stitching_layer, resize
 from tests.golden_weights import load_golden_weights
 from tests.goldens import notes, numbers, tensor
 
@@ -73,7 +73,9 @@ def test_eye_is_the_identity_and_resizes():
     ("source", "target"), [((4, 4), (8, 8)), ((8, 8), (4, 4)), ((3, 5), (7, 4))]
 )
 def test_convolving_first_or_last_is_the_same(mode, source, target):
-    layer = StitchingLayer((3, *source), (2, *target), upsample_mode=mode).double()
+    layer = build_stitching_layer(
+        "rc2c_pre", (3, *source), (2, *target), upsample_mode=mode
+    ).double()
     x = torch.randn(2, 3, *source, dtype=torch.float64)
     torch.testing.assert_close(layer(x), layer.transform(resize(x, target, mode)))
     torch.testing.assert_close(layer(x), resize(layer.transform(x), target, mode))
@@ -113,7 +115,7 @@ def test_c2t_resizes_to_the_grid_of_tokens(size, grid, n_tokens, cls, mode):
     torch.testing.assert_close(found[:, cls is not None :], patches)
     if cls == "pool":
         torch.testing.assert_close(found[:, 0], patches.mean(1))
-    torch.testing.assert_close(tokens_of(layer.targets(target)), target[:, cls is not None :])
+    torch.testing.assert_close(layer.targets(target), target[:, cls is not None :])
 
 
 @pytest.mark.parametrize("n_source", [4, 5])
@@ -165,7 +167,7 @@ def test_t2t_without_tokens():
             (7, 6),
             (4, 6),
             {},
-            "equal token counts, or patch tokens that form grids, not 7 and 4; use s2t",
+            "patch tokens that form a grid, not the 7 tokens of a sequence; use s2t",
         ),
         ("t2t", (4, 6), (5, 6), {}, "has to be made; use c2t_cls_token pool or learn"),
         ("t2t", (6,), (4, 6), {}, "use v2t"),

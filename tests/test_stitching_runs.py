@@ -91,7 +91,7 @@ def test_auto_names_two_vectors_as_such(networks, capsys):
     }
     options = options_of("--mod-only-stitch") | {"stitching_type": "auto"}
     check_options(options, layers, *networks)
-    chosen, *_ = capsys.readouterr().err.splitlines()
+    (chosen,) = (line for line in capsys.readouterr().err.splitlines() if "auto chooses" in line)
     assert says(chosen, "c2v for 1 pair (a mean over positions)", "vector to vector for 1 pair,")
     assert says(chosen, "v2c for 1 pair (one value at all positions)", "t2t for 1 pair")
 

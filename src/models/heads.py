@@ -2,26 +2,10 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from src.ground.errors import UserError
-from src.models.activations import pool
+from src.activations import Form, TokenLayout, pool
 from src.models.outputs import logits_of
-from src.models.tokens import TokenLayout
-
-
-def check_axes(title: str, shape: Sequence[int]) -> None:
-    """Raise a UserError unless a shape is (C, H, W), (T, D) or (D,).
-
-    Args:
-        title: of the layer with activations of this shape.
-    """
-    if not 1 <= len(shape) <= 3:
-        raise UserError(
-            f"{title} gives activations of shape {'×'.join(map(str, shape))}; choose a "
-            "layer with a feature map (C, H, W), tokens (T, D) or a vector (D)"
-        )
 
 
 class LinearProbe(nn.Linear):
@@ -59,7 +43,7 @@ def add_head(
         layout: as in `pool`.
         like: a tensor of the type and on the device of the head.
     """
-    width = pool(torch.empty(1, *output_shape, device="meta"), layout).shape[1]
+    width = Form.of(output_shape).n_channels
     head = LinearProbe(width, n_classes, layout).to(like)
     encoder.add_module(LinearProbe.NAME, head)
     applies_all_children = type(encoder).forward is nn.Sequential.forward

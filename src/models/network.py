@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from src.activations import TokenLayout, guessed_layout, layout_of
 from src.ground.console import note, note_once, warn, warn_once
 from src.ground.errors import UserError, unknown_name
 from src.ground.images import ImageSpec, shape_text
@@ -29,7 +30,7 @@ from src.models.heads import add_head
 from src.models.kept import KeptActivations
 from src.models.outputs import logits_of
 from src.models.passes import TIME_FIRST, Passes
-from src.models.tokens import TokenLayout, guessed_layout, image_size_of, layout_of
+from src.models.tokens import image_size_of
 from src.values import RANDOM
 
 ASSUMED_SIZES = (32, 224)

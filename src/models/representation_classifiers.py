@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from src.activations import positions_of
 from src.ground.errors import UserError
 from src.ground.images import are_images
 from src.models.resnet import ResNet
@@ -72,14 +73,11 @@ class RepresentationTransformer(Transformer):
         if shape[-1] != width:
             dim_transform = nn.Linear(shape[-1], width)
         super().__init__({"dim_transform": dim_transform}, width=width, **transformer)
-        self.is_flat = len(shape) == 1
         self.apply(init_linear)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Return tokens (B, N, width) for tokens (B, N, D) or (B, D)."""
-        if self.is_flat:
-            tokens = tokens[:, None]  # (B, D) -> (B, 1, D)
-        return self.dim_transform(tokens)
+        return self.dim_transform(positions_of(tokens))
 
 
 def _checked(shape: Shape | None, expected: str, *, n_axes: tuple[int, ...]) -> Shape:

@@ -10,12 +10,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from src.activations import at_least_single
 from src.datasets.base import BaseImageSet
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.runtime import seeded
 from src.models import Network, build_model
-from src.models.activations import at_least_single
 from src.ood.detectors import energy
 from src.training import Classification, HeadLosses, Settings, classification_losses
 

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.activations import Form, form_of, map_positions, positions_of
 from src.datasets.base import BaseImageSet
 from src.ground.console import progress
 from src.ground.runtime import generator
@@ -117,7 +117,8 @@ class Floors:
             for key in keys:
                 of_twins = activations[key.layer][: key.n_twins]
                 source = beside_class(of_twins, own[self.end.output_name])
-                stitched = _mapped(source, maps[key])
+                weight = maps[key].weight.to(source)
+                stitched = map_positions(source, weight, maps[key].bias.to(source))
                 logits = self.end(stitched, after=key.layer, images=images)
                 following.add_stitch(key, key.layer, stitched, logits)
         return {key: following.products(key) for key in keys}
@@ -163,14 +164,15 @@ class _Twins:
             own = end.kept_activations(images, [*layers, end.output_name])
             activations = self.activations(images, keys)
             for key in keys:
-                n_images, positions = samples[key]
+                n_images, places = samples[key]
                 first = slice(n_images - n_before)  # of the last batch, as many as are left
                 of_twins = activations[key.layer][: key.n_twins]
                 source = beside_class(
-                    [_at(values[first], positions) for values in of_twins],
+                    [positions_of(values[first])[:, places] for values in of_twins],
                     own[end.output_name][first],
                 )
-                of_batch = _moments(source, _at(own[key.layer][first], positions))
+                target = positions_of(own[key.layer][first])[:, places]
+                of_batch = _moments(source, target)
                 moments[key] = moments[key].pooled(of_batch) if key in moments else of_batch
             n_before += len(images)
         return {key: closed_form("covariance", [of_key])[TARGET] for key, of_key in moments.items()}
@@ -178,17 +180,15 @@ class _Twins:
     def _sample(self, key: FloorKey) -> "_Sample":
         """Return the images and positions to match on."""
         shapes = self.floors.end.activation_shapes([key.layer], self.floors.test.image_shape)
-        shape = shapes[key.layer]
-        width = shape[0] if len(shape) == 3 else shape[-1]
-        n_positions = math.prod(shape) // width
-        n_channels = key.n_twins * width + self.floors.n_classes
+        form = Form.of(shapes[key.layer])
+        n_channels = key.n_twins * form.n_channels + self.floors.n_classes
         n_images = max(
             N_MATCHED,
             min(N_OF_CLASS * self.floors.n_classes, MOST_OF_CLASSES),
-            math.ceil(FEWEST_ROWS * n_channels / n_positions),
+            math.ceil(FEWEST_ROWS * n_channels / form.n_positions),
         )
         n_images = min(n_images, len(self.order))
-        order = torch.randperm(n_positions, generator=generator(0)).to(self.floors.test.device)
+        order = torch.randperm(form.n_positions, generator=generator(0)).to(self.floors.test.device)
         n_rows = max(N_ROWS, MOST_ROWS * n_channels)
         return _Sample(n_images, order[: math.ceil(n_rows / n_images)])
 
@@ -198,12 +198,6 @@ class _Sample(NamedTuple):
 
     n_images: int
     positions: Tensor
-
-
-def _at(activations: Tensor, positions: Tensor) -> Tensor:
-    """Return activations (B, …) at some positions, (B, P, C)."""
-    channels = activations.movedim(channel_axis(activations), 1)
-    return channels.reshape(*channels.shape[:2], -1)[:, :, positions].mT
 
 
 def _moments(source: Tensor, target: Tensor) -> SourceMoments:
@@ -279,29 +273,10 @@ def beside_class(activations: Sequence[Tensor], logits: Tensor) -> Tensor:
         activations: of each network, (B, C, H, W), (B, T, D) or (B, D).
         logits: (B, n_classes).
     """
-    first = activations[0]
-    axis = channel_axis(first)
+    form = form_of(activations[0])
     one_hot = torch.zeros_like(logits).scatter(1, logits.argmax(1, keepdim=True), 1)
-    classes = one_hot.to(first)  # (B, n_classes)
-    shape = [len(classes)] + [1] * (first.ndim - 1)
-    shape[axis] = logits.shape[1]
-    positions = list(first.shape)
-    positions[axis] = logits.shape[1]
-    return torch.cat([*activations, classes.reshape(shape).expand(positions)], axis)
-
-
-def channel_axis(activations: Tensor) -> int:
-    """Return the axis of the channels of maps, and of tokens and vectors."""
-    return 1 if activations.ndim == 4 else activations.ndim - 1
-
-
-def _mapped(source: Tensor, matching: Matching) -> Tensor:
-    """Map the channels of a source."""
-    weight = matching.weight.to(source)
-    bias = matching.bias.to(source)
-    if source.ndim == 4:
-        return F.conv2d(source, weight[:, :, None, None], bias)
-    return F.linear(source, weight, bias)
+    classes = form.everywhere(one_hot.to(activations[0]))
+    return torch.cat([*activations, classes], form.channel_axis)
 
 
 def _larger(first: AtPlaces, second: AtPlaces) -> AtPlaces:

@@ -10,14 +10,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from src.activations import Form, TokenLayout, pool
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.runtime import seeded
 from src.low_rank import principal_components
 from src.models import Network
-from src.models.activations import pool
-from src.models.heads import check_axes
-from src.models.tokens import TokenLayout
 from src.training import HeadLosses, Task, classification_losses
 from src.values import Rank
 
@@ -88,12 +86,10 @@ class Probes(Task[LayerAndRank]):
 
         # Orders of tokens and numbers of features by layer
         shapes = network.activation_shapes(self.layers, images.shape)
-        for layer in self.layers:
-            check_axes(f"layer {layer!r}", shapes[layer])
         self.layouts = {layer: network.token_layout(layer) for layer in self.layers}
         self.widths = {
-            layer: pool(torch.empty(1, *shapes[layer], device="meta"), layout).shape[1]
-            for layer, layout in self.layouts.items()
+            layer: Form.of(shapes[layer], title=f"layer {layer!r}").n_channels
+            for layer in self.layers
         }
 
         self.heads: dict[LayerAndRank, nn.Linear] = {}

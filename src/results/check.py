@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from src.choices import AUTO, STITCHING_TYPES, Options
+from src.choices import AUTO, STITCHING_TYPES, VECTOR, Options
 from src.choices.stitching import INITS
 from src.ground.console import listed, note, note_once, warn, warn_once
 from src.ground.errors import UserError
@@ -65,7 +65,7 @@ def _note_chosen_types(layers: Sequence[StitchingLayer]) -> None:
 
 def _title_of_type(layer: StitchingLayer) -> str:
     """Return the stitching type of a layer; "vector to vector" where no tokens are stitched."""
-    if len(layer.target_shape) == 1 and layer.stitching_type == "t2t":
+    if layer.target.kind == VECTOR and layer.stitching_type == "t2t":
         return "vector to vector"
     return layer.stitching_type
 

@@ -308,7 +308,7 @@ class Comparison:
         lines = []
         sample_metrics = ", ".join(self.sample_metrics)
         layers = {*self.statistics.layers1.values(), *self.statistics.layers2.values()}
-        n_wide = sum(math.prod(layer.shape) > layer.n_images for layer in layers)
+        n_wide = sum(layer.form.n_values > layer.n_images for layer in layers)
         if n_wide and not self.orders and "cka" in self.statistics.metrics:
             lines.append(
                 f"CKA of {n_wide} layers is biased upwards: they have more features than there are "
@@ -346,7 +346,7 @@ class Comparison:
             return False
         n_samples = self.statistics.n_images
         if is_by_position:
-            n_samples *= first.n_positions
+            n_samples *= first.form.n_positions
         width1 = max(map(first.width, self.statistics.ranks1))
         width2 = max(map(second.width, self.statistics.ranks2))
         return width1 + width2 > n_samples

@@ -12,6 +12,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from src.activations import Form, form_of
 from src.choices.similarity import GRAMS, SAMPLES, Measure
 from src.similarity.grams import Grams, gram_matrices
 from src.similarity.measures import FUNCTIONS, unit
@@ -20,14 +21,13 @@ from src.statistics.moments import ROUNDING, CrossMoments, Moments, Rows
 from src.values import NO_ALIGNMENT, Rank
 
 BATCH_VALUES = 2**22  # numbers that are added up at once, 32 MiB of float64
-POOLS = {3: "average pool", 2: "token mean", 1: "samples"}  # by the dimensions of one activation
+POOLS = {2: "average pool", 1: "token mean", 0: "samples"}  # by the number of axes of positions
 
 
-def alignment_of(shape1: tuple[int, ...], shape2: tuple[int, ...], mode: str = "auto") -> str:
+def alignment_of(form1: Form, form2: Form, mode: str = "auto") -> str:
     """Return how CCA and Procrustes make samples × features of the activations of two layers.
 
     Args:
-        shape1, shape2: of one activation: (C, H, W), (T, D) or (D,).
         mode: `auto`: positions are the samples for feature maps of equal shape, and tokens for equal
             numbers of tokens; otherwise images, with features averaged over positions or tokens.
             `pool`: images are the samples. `positions`: positions or tokens are the samples where
@@ -35,18 +35,17 @@ def alignment_of(shape1: tuple[int, ...], shape2: tuple[int, ...], mode: str = "
     Returns:
         An entry of `BY_POSITION`, `NO_ALIGNMENT`, or how each layer is averaged.
     """
-    pools = dict.fromkeys(POOLS[len(shape)] for shape in (shape1, shape2))
+    pools = dict.fromkeys(POOLS[len(form.sizes)] for form in (form1, form2))
     averaged = " / ".join(pools)
-    if mode == "pool":
+    are_vectors = not form1.sizes and not form2.sizes
+    if mode == "pool" or are_vectors:
         return averaged
-    if len(shape1) == len(shape2) == 3:
-        has_equal_positions = shape1[1:] == shape2[1:]
-        if has_equal_positions and (mode == "positions" or shape1 == shape2):
+    if form1.sizes == form2.sizes:
+        if form1.is_tokens:
+            return "tokens"
+        if mode == "positions" or form1.n_channels == form2.n_channels:
             return "positions"
-    if len(shape1) == len(shape2) == 2 and shape1[0] == shape2[0]:
-        return "tokens"
-    are_vectors = len(shape1) == len(shape2) == 1
-    if mode == "positions" and not are_vectors:
+    if mode == "positions":
         return NO_ALIGNMENT
     return averaged
 
@@ -57,7 +56,7 @@ def alignments_of(
     """Return the alignment of each pair of layers, by the names of both layers; see
     `alignment_of`."""
     return {
-        (name1, name2): alignment_of(first.shape, second.shape, mode)
+        (name1, name2): alignment_of(first.form, second.form, mode)
         for (name1, first), (name2, second) in product(layers1.items(), layers2.items())
     }
 
@@ -90,13 +89,13 @@ class LayerFeatures:
         self.name = name
         self.activations: Tensor | None = activations
         self.n_images = len(activations)
-        self.shape = tuple(activations.shape[1:])
+        self.form = form_of(activations)
         self.eps = torch.finfo(activations.dtype).eps
         self.widths = sorted({self.width(rank) for rank in ranks})  # of the R Gram matrices
 
         self.moments = Moments()  # of the positions
         self.averages = torch.empty(0)  # over the positions, (n, C)
-        keeps_all_axes = self.widths == [self.n_channels]
+        keeps_all_axes = self.widths == [self.form.n_channels]
         if not keeps_all_axes or any(measure.of == SAMPLES for measure in metrics.values()):
             self._add_up(activations, device)
 
@@ -116,7 +115,7 @@ class LayerFeatures:
         for batch in activations.split(_batch_size(activations)):
             rows = Rows.of(batch.to(device))
             self.moments = self.moments.pooled(rows.moments())
-            of_images = rows.centred.view(len(batch), -1, self.n_channels)
+            of_images = rows.centred.view(len(batch), -1, self.form.n_channels)
             averages.append(of_images.mean(1) + rows.mean)
         self.averages = torch.cat(averages)
 
@@ -148,25 +147,15 @@ class LayerFeatures:
             self.flaws[f"{self.name} is the same for all images"] = metrics
         return is_constant
 
-    @property
-    def n_channels(self) -> int:
-        """Number of channels C, or the width of tokens."""
-        return self.shape[0] if len(self.shape) == 3 else self.shape[-1]
-
-    @property
-    def n_positions(self) -> int:
-        """Number of positions or tokens of one activation."""
-        return math.prod(self.shape) // self.n_channels
-
     def width(self, rank: Rank) -> int:
         """Return the number of axes of a rank; None and larger ranks keep all axes."""
         if rank is None:
-            return self.n_channels
-        return min(rank, self.n_channels)
+            return self.form.n_channels
+        return min(rank, self.form.n_channels)
 
     def is_full(self, rank: Rank) -> bool:
         """Return whether a rank keeps all axes."""
-        return self.width(rank) == self.n_channels
+        return self.width(rank) == self.form.n_channels
 
     def gram_rows(self, ranks: Iterable[Rank]) -> list[int]:
         """Return the places of ranks among the Gram matrices."""
@@ -201,7 +190,7 @@ class LayerFeatures:
     @cached_property
     def images(self) -> Samples:
         """Images as samples, averaged over positions."""
-        scale = float(self.moments.squared_norm) / self.n_positions
+        scale = float(self.moments.squared_norm) / self.form.n_positions
         return Samples(self.name, self.spectrum[1], self.pooled.T @ self.pooled, scale=scale)
 
     @property

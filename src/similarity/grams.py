@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from src.activations import positions_of
 from src.ground.runtime import full_precision
 
 BLOCK_VALUES = 2**24  # numbers that are multiplied at once, 64 MiB of float32
@@ -51,7 +52,7 @@ def gram_matrices(
         positions = activations.flatten(1)[:, :, None]
         widths = [1]
     else:
-        positions = _positions_of(activations)
+        positions = positions_of(activations)
         axes = axes[:, : widths[-1]].to(device, activations.dtype)
     n_images, n_positions, n_channels = positions.shape
     centred = _zeros(len(widths), n_images, n_images, device=device)
@@ -84,13 +85,6 @@ def gram_matrices(
         kept = (axes.double().T @ channel_mean).square().cumsum(0)[last_axes]
         offsets += n_positions * (channel_mean.square().sum() - kept)[:, None] / 2
     return Grams(centred, offsets)
-
-
-def _positions_of(activations: Tensor) -> Tensor:
-    """Return a view (n, positions, C)."""
-    if activations.ndim == 4:
-        return activations.flatten(2).mT
-    return activations.view(len(activations), -1, activations.shape[-1])
 
 
 def _centred(activations: Tensor) -> tuple[Tensor, Tensor]:

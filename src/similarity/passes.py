@@ -8,10 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from src.activations import Form, at_least_single
 from src.choices.similarity import ACTIVATIONS, PAPER, SAMPLES, Measure, measures_of
 from src.models import Network
-from src.models.activations import at_least_single
-from src.models.heads import check_axes
 from src.similarity.features import LayerFeatures, alignments_of, cross_moments
 from src.similarity.measures import FUNCTIONS
 from src.similarity.user_measures import load_measures
@@ -274,7 +273,7 @@ def _activations_of(
         for network, layers, activations in networks:
             for name, values in network.activations(images, layers).items():
                 if name not in activations:
-                    check_axes(name, values.shape[1:])
+                    Form.of(values.shape[1:], title=name)  # or an error
                     activations[name] = _room(n_images, values)
                 activations[name][places].copy_(values.detach(), non_blocking=True)
         n_seen += len(images)

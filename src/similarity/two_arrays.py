@@ -99,13 +99,12 @@ def compare(
         Values by name, with the companions of measures: `cka`, `cka_debiased` and `mutual_knn` up to
         1, higher for more similar; `pwcca`, `pwcca_morcos` (up to 1) and `procrustes` (up to 2) lower.
     Raises:
-        UserError: a measure is unknown, or a user's code fails.
+        UserError: an activation has other axes, a measure is unknown, or a user's code fails.
     """
     x = _as_floats(activations1)
     y = _as_floats(activations2)
     n_samples = len(x)
-    have_shapes = all(2 <= activations.ndim <= 4 for activations in (x, y))
-    if len(y) != n_samples or n_samples < 2 or not have_shapes:
+    if len(y) != n_samples or n_samples < 2:
         raise ValueError(
             f"shapes {tuple(x.shape)} and {tuple(y.shape)}: give (n, C, H, W), (n, T, D) or (n, D), "
             "with the same n of at least 2"

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.activations import Form, TokenLayout, at_least_single, cells
 from src.ground.console import note_once
 from src.ground.errors import not_finite
 from src.models import Network
-from src.models.activations import at_least_single, cells
-from src.models.tokens import TokenLayout
 from src.skill.within_class import WithinClass
 
 MOST_SUMS = 2**22  # numbers of the class means at one layer: 16 MiB a stitch
@@ -44,12 +43,10 @@ def side_of_cells(shape: Sequence[int], n_classes: int) -> int | None:
     Args:
         shape: of an activation of one image, (C, H, W), (T, D) or (D,).
     """
-    if len(shape) == 1 or n_classes * math.prod(shape) <= MOST_SUMS:
+    form = Form.of(shape)
+    if form.n_positions == 1 or n_classes * form.n_values <= MOST_SUMS:
         return None
-    n_channels = math.prod(shape[:-2])
-    if len(shape) == 2:
-        n_channels = shape[-1]
-    return max(1, math.isqrt(MOST_SUMS // (n_classes * n_channels)))
+    return max(1, math.isqrt(MOST_SUMS // (n_classes * form.n_channels)))
 
 
 class _ClassMeans:

@@ -20,19 +20,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from src.activations import as_rows
+
 # A share of a sum of squares: less variation is the rounding of a constant in float64
 ROUNDING = 1e-24
 _ZERO = torch.zeros((), dtype=torch.float64)  # a sum with it takes any shape and device
-
-
-def as_rows(activations: Tensor) -> Tensor:
-    """Reshape activations to one row a position: (B, C, H, W) -> (B·H·W, C), (B, T, C) -> (B·T, C).
-
-    (B, C) stays.
-    """
-    if activations.ndim == 4:
-        activations = activations.movedim(1, -1)  # (B, H, W, C)
-    return activations.reshape(-1, activations.shape[-1])
 
 
 class Moments(NamedTuple):

@@ -13,14 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.activations import Form, MapSize, TokenLayout, map_of, pool, positions_of
 from src.choices import AUTO, GRID, MAP, SEQUENCE, STITCHING_TYPES, VECTOR
 from src.ground.console import warn
 from src.ground.errors import UserError
-from src.ground.images import shape_text
-from src.models.activations import pool
-from src.models.tokens import TokenLayout, guessed_layout
 
-MapSize = tuple[int, int]  # height and width of a map
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")  # of sparsity
 
 # The type that AUTO chooses, by the kind of the source (rows) and of the target (columns)
@@ -43,116 +40,45 @@ def resize(maps: Tensor, size: Sequence[int], mode: str) -> Tensor:
     return F.interpolate(maps, size=tuple(size), mode=mode, align_corners=False)
 
 
-Layouts = tuple[TokenLayout | None, TokenLayout | None]  # of source and target; see `StitchSide.of`
+Layouts = tuple[TokenLayout | None, TokenLayout | None]  # of source and target; see `Form.of`
 
 
-class StitchSide(NamedTuple):
-    """The activation on one side of a stitch."""
-
-    shape: tuple[int, ...]  # (C, H, W), (T, D) or (D,)
-    tokens: TokenLayout  # the order of tokens (T, D); of further shapes it means nothing
-
-    @classmethod
-    def of(cls, shape: Sequence[int], layout: TokenLayout | None = None) -> "StitchSide":
-        """Return the side with a shape; without a layout, that of tokens is guessed."""
-        if layout is None and len(shape) == 2:
-            layout = guessed_layout(shape[0])
-        return cls(tuple(shape), layout or TokenLayout())
-
-    @property
-    def kind(self) -> str:
-        """The kind of the activation: MAP, GRID, SEQUENCE or VECTOR.
-
-        Raises:
-            UserError: the shape has another number of axes.
-        """
-        if len(self.shape) == 3:
-            return MAP
-        if len(self.shape) == 1:
-            return VECTOR
-        if len(self.shape) != 2:
-            raise UserError(
-                f"activations of shape {shape_text(self.shape)} cannot be stitched; choose a layer with "
-                "a feature map (C, H, W), tokens (T, D) or a vector (D)"
-            )
-        if self.tokens.grid is None:
-            return SEQUENCE
-        return GRID
-
-    @property
-    def width(self) -> int:
-        """The number of channels: of a map, of each token or of a vector."""
-        if len(self.shape) == 3:
-            return self.shape[0]
-        return self.shape[-1]
-
-    @property
-    def n_patches(self) -> int:
-        """The number of tokens without the prefix tokens."""
-        return self.shape[0] - self.tokens.n_prefix
-
-    def map_size(self, kind: str) -> MapSize:
-        """Return the size of the map that the positions form; of a grid, without prefix tokens.
-
-        Args:
-            kind: MAP, GRID or SEQUENCE; a grid may be read as a sequence.
-        """
-        if kind == MAP:
-            return self.shape[1], self.shape[2]
-        if kind == SEQUENCE or self.tokens.grid is None:
-            return 1, self.shape[0]
-        return self.tokens.grid
-
-    def __str__(self) -> str:
-        return shape_text(self.shape)
-
-
-def type_for(source: StitchSide, target: StitchSide) -> str:
+def type_for(source: Form, target: Form) -> str:
     """Return the stitching type that AUTO stands for between two layers.
 
     Equally many tokens of any kind are stitched by `t2t`, token by token. Otherwise
     `TYPES_OF_KINDS` decides.
-
-    Raises:
-        UserError: a shape is of no kind.
     """
-    if len(source.shape) == len(target.shape) == 2 and source.shape[0] == target.shape[0]:
+    if source.is_tokens and source.sizes == target.sizes:
         return "t2t"
     return TYPES_OF_KINDS[source.kind][target.kind]
 
 
 class Plan(NamedTuple):
-    """The steps of a stitching layer from source to target, in the order of the fields."""
+    """The steps of a stitching layer: lay out, resize, map each position, give back."""
 
+    source: Form  # as the stitching type reads it
+    used_cls: str | None = None  # what becomes of its CLS token: see `plan_of`
     # The source becomes a single position: its CLS token, or the mean over its positions
     is_averaged: bool = False
-    tokens: TokenLayout = TokenLayout()  # of a source that is a grid
-    n_kept: int = 0  # prefix tokens of the source that are mapped like the patches
-    used_cls: str | None = None  # what becomes of a CLS token otherwise: see `StitchingLayer`
-    # The positions of the source are laid out as a map of this size; None: it is used unchanged
-    laid_out: MapSize | None = None
-    token_size: MapSize | None = (
-        None  # the laid-out patches are resized to it, and are tokens again
-    )
-    size: MapSize | None = None  # the laid-out map is resized to it beside the affine map
-    convolves_first: bool = False  # the affine map precedes that resize
-    # The affine map is a 1×1 convolution of a map, otherwise a linear map of tokens or vectors
+    # The patches of the source form a map of the first size, which is resized to the second. None: all
+    # positions are mapped as they are
+    sizes: tuple[MapSize, MapSize] | None = None
+    # The affine map is a 1×1 convolution of the map; otherwise a linear map of tokens or vectors
     is_convolution: bool = True
-    # The map whose positions are those of the target; None: the affine map makes the target
-    target_map: MapSize | None = None
+    n_kept: int = 0  # prefix tokens of the source that are mapped like the patches
     n_made: int = 0  # prefix tokens that are made, behind those that are kept
-    made_cls: str | None = None  # how they are made: see `StitchingLayer`; None: there are none
+    made_cls: str | None = None  # how they are made: see `plan_of`; None: there are none
 
-    def resizing(self, size_in: MapSize, size_out: MapSize) -> "Plan":
-        """Return this plan with a resize of the map between two sizes.
-
-        Resizing weighs positions with weights that sum to 1, and the convolution weighs channels.
-        The two commute, bias included. Enlarging comes behind the convolution, and all else in
-        front of it, as that is less to compute.
-        """
-        size = None if size_in == size_out else size_out
-        enlarges = math.prod(size_out) > math.prod(size_in)
-        return self._replace(size=size, convolves_first=enlarges)
+    @property
+    def size(self) -> MapSize | None:
+        """The size that the laid-out map is still to be resized to; None: it has its size."""
+        if self.sizes is None or not self.is_convolution:
+            return None
+        size_in, size_out = self.sizes
+        if size_in == size_out:
+            return None
+        return size_out
 
     @property
     def of_source(self) -> "Plan":
@@ -161,7 +87,7 @@ class Plan(NamedTuple):
         Two pairs with one front layer map the same source if these steps are equal: matching then
         computes its moments once.
         """
-        return self._replace(convolves_first=False, target_map=None, n_made=0, made_cls=None)
+        return self._replace(n_made=0, made_cls=None)
 
     @property
     def made(self) -> slice:
@@ -171,119 +97,78 @@ class Plan(NamedTuple):
 
 def plan_of(
     stitching_type: str,
-    source: StitchSide,
-    target: StitchSide,
+    source: Form,
+    target: Form,
     made_cls: str | None = None,
     used_cls: str | None = None,
 ) -> Plan:
-    """Return the plan of a stitching type between two sides that fit it.
+    """Return the plan of a stitching type between two forms that fit it.
+
+    Prefix tokens that both sides have are mapped like the patch tokens; further ones of the source
+    are dropped.
 
     Args:
-        made_cls, used_cls: as for `StitchingLayer`; without effect where they do not apply.
+        made_cls: the prefix tokens that are put in front of stitched patches: `pool` (the mean of
+            the patches), `learn` (parameters) or None. Between tokens, those are made that the
+            target has and the source has not.
+        used_cls: what becomes of the CLS token of a source if the target has no prefix tokens:
+            dropped (`drop` or None), added to each patch token with a learned weight (`add`), or
+            put in the place of all patch tokens (`only`).
     """
     source_kind, target_kind = STITCHING_TYPES[stitching_type]
-    if stitching_type == "t2t":
-        return _between_tokens(source, target, made_cls, used_cls)
-    if target_kind == VECTOR:
-        return Plan(is_averaged=True, tokens=_tokens_of(source, source_kind), target_map=(1, 1))
-    if source_kind == VECTOR:
-        return _from_vector(target)
-    if source_kind == MAP and target_kind == MAP:
-        return Plan().resizing(source.map_size(MAP), target.map_size(MAP))
-    if source_kind != GRID:
-        used_cls = None
-    return _between_positions(stitching_type, source, target, made_cls, used_cls)
+    if source_kind == VECTOR and target_kind == GRID:
+        target_kind = SEQUENCE  # a vector is given to prefix tokens as well
+    source = _read_as(source_kind, source)
+    target = _read_as(target_kind, target)
+    is_between_tokens = stitching_type == "t2t"
+    if is_between_tokens and source.sizes == target.sizes:  # equally many tokens, or two vectors
+        return Plan(source, is_convolution=False)
 
-
-def _tokens_of(side: StitchSide, kind: str) -> TokenLayout:
-    """Return the layout of the tokens of a grid; a map, or a grid read as a sequence, has none."""
-    return side.tokens if kind == GRID else TokenLayout()
-
-
-def _between_tokens(
-    source: StitchSide, target: StitchSide, made_cls: str | None, used_cls: str | None
-) -> Plan:
-    """Return the plan of `t2t`, which resizes patch tokens where the numbers of tokens differ.
-
-    As many prefix tokens are kept as both sides have. The target's further ones are made.
-    """
-    if source.shape[:-1] == target.shape[:-1]:  # equally many tokens, or two vectors
-        return Plan(is_convolution=False)
-    n_kept = _n_shared_prefix(source, target)
-    n_made = target.tokens.n_prefix - n_kept
-    if n_made == 0:
-        made_cls = None
-    if target.tokens.n_prefix:
-        used_cls = None
-    return Plan(
-        is_convolution=False,
-        laid_out=source.map_size(GRID),
-        tokens=source.tokens,
-        n_kept=n_kept,
-        used_cls=used_cls,
-        token_size=target.map_size(GRID),
-        n_made=n_made,
-        made_cls=made_cls,
-    )
-
-
-def _n_shared_prefix(source: StitchSide, target: StitchSide) -> int:
-    """Count the prefix tokens that both sides have; 0 if one has a CLS token and one has none."""
-    if source.tokens.has_cls != target.tokens.has_cls:
-        return 0
-    return min(source.tokens.n_prefix, target.tokens.n_prefix)
-
-
-def _from_vector(target: StitchSide) -> Plan:
-    """Return the plan from a vector to a map, or to tokens, which include prefix tokens.
-
-    The vector is a map of one position, which is resized to all positions.
-    """
-    kind = MAP if len(target.shape) == 3 else SEQUENCE
-    size = target.map_size(kind)
-    return Plan(laid_out=(1, 1), target_map=size).resizing((1, 1), size)
-
-
-def _between_positions(
-    stitching_type: str,
-    source: StitchSide,
-    target: StitchSide,
-    made_cls: str | None,
-    used_cls: str | None,
-) -> Plan:
-    """Return the plan between maps, grids and sequences, where one side is no map."""
-    source_kind, target_kind = STITCHING_TYPES[stitching_type]
-    n_made = _tokens_of(target, target_kind).n_prefix
-    if n_made == 0:
-        made_cls = None
-
-    # The positions of both sides without prefix tokens, as maps
-    size_in = source.map_size(source_kind)
-    size_out = target.map_size(target_kind)
+    # The positions of both sides without prefix tokens, as maps. If a side is a sequence, both are rows
+    size_in = source.map_size
+    size_out = target.map_size
     if stitching_type == "c2t" and math.prod(size_in) == target.n_patches:
         size_out = size_in
-
-    # If a side is a sequence, positions of both sides are a row
     if SEQUENCE in (source_kind, target_kind):
         size_in = (1, math.prod(size_in))
         size_out = (1, math.prod(size_out))
+    if target_kind == VECTOR:
+        size_in = (1, 1)
 
-    # A map is taken, and given, as it is, unless the other side is a sequence
-    laid_out = None
-    if source_kind != MAP or target_kind == SEQUENCE:
-        laid_out = size_in
-    target_map = None
-    if target_kind != MAP or source_kind == SEQUENCE:
-        target_map = size_out
-    plan = Plan(
-        tokens=_tokens_of(source, source_kind),
-        used_cls=used_cls,
-        laid_out=laid_out,
-        target_map=target_map,
-        n_made=n_made,
+    # Prefix tokens
+    n_prefix = target.layout.n_prefix
+    n_kept = 0
+    if is_between_tokens:
+        n_kept = _n_shared_prefix(source, target)
+    if n_prefix == n_kept:
+        made_cls = None
+    if stitching_type not in ("t2c", "t2s", "t2t") or n_prefix:
+        used_cls = None
+    return Plan(
+        source,
+        used_cls,
+        is_averaged=target_kind == VECTOR,
+        sizes=(size_in, size_out),
+        is_convolution=not is_between_tokens,
+        n_kept=n_kept,
+        n_made=n_prefix - n_kept,
         made_cls=made_cls,
     )
-    return plan.resizing(size_in, size_out)
+
+
+def _read_as(kind: str, form: Form) -> Form:
+    """Return the form as a kind reads it: all tokens of a sequence are its steps."""
+    layout = form.layout
+    if kind == SEQUENCE:
+        layout = TokenLayout()
+    return form._replace(known_layout=layout)
+
+
+def _n_shared_prefix(source: Form, target: Form) -> int:
+    """Count the prefix tokens that both sides have; 0 if one has a CLS token and one has none."""
+    if source.layout.has_cls != target.layout.has_cls:
+        return 0
+    return min(source.layout.n_prefix, target.layout.n_prefix)
 
 
 class StitchingLayer(nn.Module):
@@ -296,57 +181,40 @@ class StitchingLayer(nn.Module):
 
     Prefix tokens, in front of the patches, are a CLS token and further ones, such as registers.
 
-    `build_stitching_layer` checks that shapes and type fit; this class does not.
-
     Args:
-        source, target: shapes (C, H, W), (T, D) or (D,).
-        stitching_type: a name in `STITCHING_TYPES`; None: the type that `type_for` returns.
-        layouts: of the tokens of source and target; None: guessed from their number.
-        made_cls: the prefix tokens that are put in front of stitched patches: `pool` (the mean of
-            the patches), `learn` (parameters) or None. Between tokens, those are made that the
-            target has and the source has not.
-        used_cls: what becomes of the CLS token of a source if the target has no prefix tokens:
-            dropped (`drop` or None), added to each patch token with a learned weight (`add`), or
-            put in the place of all patch tokens (`only`). Prefix tokens that both have are mapped
-            like the patch tokens; further ones of the source are dropped.
+        stitching_type: a name in `STITCHING_TYPES`.
+        plan: the steps.
+        target: the form of the target.
         upsample_mode: `bilinear` or `nearest`.
     """
 
     def __init__(
         self,
-        source: Sequence[int],
-        target: Sequence[int],
+        stitching_type: str,
+        plan: Plan,
+        target: Form,
         *,
-        stitching_type: str | None = None,
-        layouts: Layouts = (None, None),
-        made_cls: str | None = None,
-        used_cls: str | None = None,
         upsample_mode: str = "bilinear",
     ):
         super().__init__()
-        source_side = StitchSide.of(source, layouts[0])
-        target_side = StitchSide.of(target, layouts[1])
-        self.stitching_type = stitching_type or type_for(source_side, target_side)
-        self.target_shape = target_side.shape
-        self.plan = plan_of(self.stitching_type, source_side, target_side, made_cls, used_cls)
+        self.stitching_type = stitching_type
+        self.plan = plan
+        self.target = target
         self.upsample_mode = upsample_mode
-        width_in = source_side.width
-        width_out = target_side.width
         self.transform: nn.Conv2d | nn.Linear
-        if self.plan.is_convolution:
-            self.transform = nn.Conv2d(width_in, width_out, 1)
+        if plan.is_convolution:
+            self.transform = nn.Conv2d(plan.source.n_channels, target.n_channels, 1)
         else:
-            self.transform = nn.Linear(width_in, width_out)
-        if self.plan.made_cls == "learn":
-            self.cls_token = nn.Parameter(torch.randn(1, self.plan.n_made, width_out) * 1e-6)
-        if self.plan.used_cls == "add":
+            self.transform = nn.Linear(plan.source.n_channels, target.n_channels)
+        if plan.made_cls == "learn":
+            self.cls_token = nn.Parameter(torch.randn(1, plan.n_made, target.n_channels) * 1e-6)
+        if plan.used_cls == "add":
             self.cls_token_weight = nn.Parameter(torch.tensor([0.1]))
 
     @property
     def widths(self) -> tuple[int, int]:
         """The numbers of channels of source and target."""
-        width_out, width_in = self.transform.weight.shape[:2]
-        return width_in, width_out
+        return self.plan.source.n_channels, self.target.n_channels
 
     def layout(self, source: Tensor) -> Tensor:
         """Return the source as a map (B, C, H, W), as tokens (B, T, D) or as a vector (B, D).
@@ -357,29 +225,25 @@ class StitchingLayer(nn.Module):
             source: (B, C, H, W), (B, T, D) or (B, D).
         """
         plan = self.plan
-        if plan.is_averaged:
-            return pool(source, plan.tokens)[:, :, None, None]
-        if plan.laid_out is None:
+        if plan.sizes is None:
             return source
-        if source.ndim == 2:
-            return source[:, :, None, None]
-        if source.ndim == 4:
-            return source.flatten(2).unflatten(2, plan.laid_out)
-        patches = self._patches(source)
-        maps = patches.transpose(1, 2).unflatten(2, plan.laid_out)  # (B, D, H, W)
-        if plan.token_size is None:
+        size_in, size_out = plan.sizes
+        maps = map_of(self._patches(source), size_in)
+        if plan.is_convolution:
             return maps
-        resized = resize(maps, plan.token_size, self.upsample_mode)
-        tokens = resized.flatten(2).transpose(1, 2)  # (B, T2, D1)
-        return torch.cat([source[:, : plan.n_kept], tokens], dim=1)
+        resized = resize(maps, size_out, self.upsample_mode)
+        return torch.cat([source[:, : plan.n_kept], positions_of(resized)], dim=1)
 
     def _patches(self, source: Tensor) -> Tensor:
-        """Return the patch tokens of a source (B, T, D).
+        """Return the patches of a source, or the vector that stands for them.
 
-        The CLS token is added to each patch token, or stands in its place, if `used_cls` says so.
+        The CLS token is added to each patch, or stands in its place, if `used_cls` says so.
         """
-        patches = source[:, self.plan.tokens.n_prefix :]
-        if not self.plan.tokens.has_cls:
+        layout = self.plan.source.layout
+        if self.plan.is_averaged:
+            return pool(source, layout)
+        patches = source[:, layout.n_prefix :]  # only tokens have any in front
+        if not layout.has_cls:
             return patches
         cls_token = source[:, :1]
         if self.plan.used_cls == "add":
@@ -389,55 +253,47 @@ class StitchingLayer(nn.Module):
         return patches
 
     def targets(self, target: Tensor) -> Tensor:
-        """Return the part of a target activation (B, …) that the affine map is matched to.
+        """Return the positions (B, P, C) of a target (B, …) that the affine map is matched to.
 
-        It has as many positions as the source that is laid out and resized, in the same order. Left
+        They are as many as those of the source that is laid out and resized, in the same order. Left
         out are prefix tokens that this layer makes.
         """
-        if self.plan.made_cls is not None:
-            made = self.plan.made
-            target = torch.cat([target[:, : made.start], target[:, made.stop :]], dim=1)
-        if self.plan.target_map is None or target.ndim == 2:
-            return target
-        if target.ndim == 3:
-            target = target.transpose(1, 2)  # (B, D, T)
-        return target.flatten(2).unflatten(2, self.plan.target_map)
+        positions = positions_of(target)
+        if self.plan.made_cls is None:
+            return positions
+        made = self.plan.made
+        return torch.cat([positions[:, : made.start], positions[:, made.stop :]], dim=1)
 
     def forward(self, source: Tensor) -> Tensor:
         """Map source activations (B, …) to the shape of target activations (B, …)."""
         stitched = self._transformed(self.layout(source))
-        if self.plan.target_map is not None:
-            stitched = self._written_back(stitched)
-        if self.plan.made_cls is None:
-            return stitched
-        n_kept = self.plan.n_kept
+        if self.plan.made_cls is not None:
+            stitched = self._with_made(positions_of(stitched))
+        return self.target.native(stitched)
+
+    def _with_made(self, tokens: Tensor) -> Tensor:
+        """Return stitched tokens (B, T, D) with the prefix tokens that this layer makes."""
+        kept = tokens[:, : self.plan.n_kept]
+        patches = tokens[:, self.plan.n_kept :]
         if self.plan.made_cls == "pool":
-            mean = stitched[:, n_kept:].mean(1, keepdim=True)
-            made = mean.expand(-1, self.plan.n_made, -1)
+            made = patches.mean(1, keepdim=True).expand(-1, self.plan.n_made, -1)
         else:
-            made = self.cls_token.expand(len(stitched), -1, -1)
-        return torch.cat([stitched[:, :n_kept], made, stitched[:, n_kept:]], dim=1)
+            made = self.cls_token.expand(len(tokens), -1, -1)
+        return torch.cat([kept, made, patches], dim=1)
 
     def _transformed(self, source: Tensor) -> Tensor:
-        """Resize a laid-out source to `plan.size`, if any, and map each position affinely."""
+        """Resize a laid-out source to `plan.size`, if any, and map each position affinely.
+
+        Resizing weighs positions with weights that sum to 1, and the convolution weighs channels.
+        The two commute, bias included. Enlarging comes behind the convolution, and all else in
+        front of it, as that is less to compute.
+        """
         size = self.plan.size
         if size is None:
             return self.transform(source)
-        if self.plan.convolves_first:
+        if math.prod(size) > math.prod(source.shape[2:]):
             return resize(self.transform(source), size, self.upsample_mode)
         return self.transform(resize(source, size, self.upsample_mode))
-
-    def _written_back(self, stitched: Tensor) -> Tensor:
-        """Return a stitched map (B, D, H, W) in the shape of a target without made prefix tokens.
-
-        The result is a map with other height and width, tokens (B, T, D) or vectors (B, D).
-        """
-        if len(self.target_shape) == 1:
-            return stitched.flatten(1)
-        rows = stitched.flatten(2)  # (B, D, T)
-        if len(self.target_shape) == 2:
-            return rows.transpose(1, 2)
-        return rows.unflatten(2, self.target_shape[1:])
 
     def set_affine(self, weight: Tensor, bias: Tensor) -> None:
         """Set the affine map to a weight (C2, C1) and a bias (C2,)."""
@@ -486,40 +342,25 @@ def build_stitching_layer(
             guessed from their number.
         init: `eye` starts as the identity. All further names start from torch's random weights,
             drawn from the global generator; nothing is matched here.
-        c2t_cls_token, t2c_cls_token, upsample_mode: `made_cls`, `used_cls` and the mode of
-            `StitchingLayer`.
+        c2t_cls_token, t2c_cls_token: `made_cls` and `used_cls` of `plan_of`.
+        upsample_mode: `bilinear` or `nearest`.
     Raises:
         UserError: the shapes do not fit the type, or there is no identity between them for `eye`.
     """
-    source_side = StitchSide.of(source, layouts[0])
-    target_side = StitchSide.of(target, layouts[1])
+    source_form = Form.of(source, layouts[0])
+    target_form = Form.of(target, layouts[1])
     if stitching_type == AUTO:
-        stitching_type = type_for(source_side, target_side)
-        c2t_cls_token = _chosen_cls(stitching_type, target_side, c2t_cls_token)
-    _check_kinds(stitching_type, source_side, target_side)
-    _check_shapes(stitching_type, source_side, target_side, c2t_cls_token)
-    layer = StitchingLayer(
-        source,
-        target,
-        stitching_type=stitching_type,
-        layouts=(source_side.tokens, target_side.tokens),
-        made_cls=c2t_cls_token,
-        used_cls=t2c_cls_token,
-        upsample_mode=upsample_mode,
-    )
+        stitching_type = type_for(source_form, target_form)
+        c2t_cls_token = c2t_cls_token or "pool"
+        if target_form.layout.n_prefix == 0:
+            c2t_cls_token = None
+    _check_kinds(stitching_type, source_form, target_form)
+    plan = plan_of(stitching_type, source_form, target_form, c2t_cls_token, t2c_cls_token)
+    _check_plan(stitching_type, source_form, target_form, plan, c2t_cls_token)
+    layer = StitchingLayer(stitching_type, plan, target_form, upsample_mode=upsample_mode)
     if init == "eye":
         _set_identity(layer)
     return layer
-
-
-def _chosen_cls(stitching_type: str, target: StitchSide, option: str | None) -> str | None:
-    """Return how `auto` makes the prefix tokens of a grid: as the option says, by default `pool`.
-
-    None for a target without prefix tokens.
-    """
-    if stitching_type not in ("c2t", "s2t", "t2t") or target.tokens.n_prefix == 0:
-        return None
-    return option or "pool"
 
 
 def _set_identity(layer: StitchingLayer) -> None:
@@ -529,7 +370,7 @@ def _set_identity(layer: StitchingLayer) -> None:
         UserError: the two sides differ in kind, or a type other than `t2t` has unequal widths.
     """
     stitching_type = layer.stitching_type
-    width_out, width_in = layer.transform.weight.shape[:2]
+    width_in, width_out = layer.widths
     source_kind, target_kind = STITCHING_TYPES[stitching_type]
     if source_kind != target_kind:
         raise UserError(
@@ -549,73 +390,50 @@ def _set_identity(layer: StitchingLayer) -> None:
     layer.set_affine(torch.eye(width_out, width_in), torch.zeros(width_out))
 
 
-def _check_kinds(stitching_type: str, source: StitchSide, target: StitchSide) -> None:
+def _check_kinds(stitching_type: str, source: Form, target: Form) -> None:
     """Raise a UserError if two activations are not of the kinds of a stitching type."""
-    fitting = type_for(source, target)
     kinds = STITCHING_TYPES[stitching_type]
-    n_axes = {MAP: 3, GRID: 2, SEQUENCE: 2, VECTOR: 1}
-    fits = [len(source.shape), len(target.shape)] == [n_axes[kind] for kind in kinds]
-    are_vectors = len(source.shape) == len(target.shape) == 1
+    fits = all(
+        form.kind == kind or {form.kind, kind} == {GRID, SEQUENCE}
+        for form, kind in zip((source, target), kinds, strict=True)
+    )
+    are_vectors = source.kind == target.kind == VECTOR
     if not fits and not (are_vectors and stitching_type == "t2t"):
         raise UserError(
-            f"{stitching_type} stitches from a {kinds[0]} to a {kinds[1]}, not from shape "
-            f"{source} to {target}; use {fitting}"
+            f"{stitching_type} stitches from a {kinds.source} to a {kinds.target}, not from shape "
+            f"{source} to {target}; use {type_for(source, target)}"
         )
 
 
-def _check_shapes(
-    stitching_type: str, source: StitchSide, target: StitchSide, made_cls: str | None
+def _check_plan(
+    stitching_type: str, source: Form, target: Form, plan: Plan, made_cls: str | None
 ) -> None:
-    """Raise a UserError if two shapes of the right kinds do not fit a stitching type."""
-    if stitching_type == "c2c" and source.shape[1:] != target.shape[1:]:
+    """Raise a UserError if two activations of the right kinds do not fit a stitching type."""
+    if stitching_type == "c2c" and plan.size is not None:
         raise UserError(f"c2c needs maps of equal size, not {source} and {target}; use rc2c_pre")
-    if stitching_type == "t2t" and source.shape[:-1] != target.shape[:-1]:
-        _check_grids(source, target)
-        if target.tokens.n_prefix > _n_shared_prefix(source, target):
-            _check_made(stitching_type, target, made_cls)
-    if stitching_type == "c2t":
-        _check_patches(math.prod(source.shape[1:]), target, made_cls)
-        _check_made(stitching_type, target, made_cls)
-    if stitching_type in ("t2c", "t2s", "t2v"):
-        _check_grid(stitching_type, source, stitching_type.replace("t", "s"))
-    if stitching_type == "s2t":
-        _check_grid(stitching_type, target, "s2s")
-        _check_made(stitching_type, target, made_cls)
-
-
-def _check_grid(stitching_type: str, side: StitchSide, remedy: str) -> None:
-    """Raise a UserError if tokens form no grid; the remedy is the type that takes any number."""
-    if side.kind != GRID:
+    if stitching_type == "c2t" and target.layout.n_prefix == 0 and made_cls is not None:
         raise UserError(
-            f"{stitching_type} needs patch tokens that form a grid, not the {side.shape[0]} tokens "
-            f"of a sequence; use {remedy}"
+            f"c2t_cls_token {made_cls}: no token stands in front of the patches of the end layer, "
+            f"which has {target.n_positions} tokens; leave it out"
         )
-
-
-def _check_grids(source: StitchSide, target: StitchSide) -> None:
-    """Raise a UserError if tokens cannot be resized to another number of tokens."""
-    if not source.kind == target.kind == GRID:
+    is_by_number = plan.sizes is None or (stitching_type == "c2t" and plan.size is None)
+    if not is_by_number:
+        _check_grids(stitching_type, source, target)
+    if plan.n_made and plan.made_cls is None:
         raise UserError(
-            "t2t needs equal token counts, or patch tokens that form grids, not "
-            f"{source.shape[0]} and {target.shape[0]}; use {type_for(source, target)}"
-        )
-
-
-def _check_made(stitching_type: str, target: StitchSide, made_cls: str | None) -> None:
-    """Raise a UserError if nothing says how the prefix tokens of a target are made."""
-    if target.tokens.n_prefix and made_cls is None:
-        raise UserError(
-            f"{stitching_type} to {target.shape[0]} tokens, {target.tokens}: what stands in front has "
+            f"{stitching_type} to {target.n_positions} tokens, {target.layout}: what stands in front has "
             "to be made; use c2t_cls_token pool or learn"
         )
 
 
-def _check_patches(n_positions: int, target: StitchSide, made_cls: str | None) -> None:
-    """Raise a UserError if a map of `n_positions` cannot become the patches of a target."""
-    if target.tokens.n_prefix == 0 and made_cls is not None:
-        raise UserError(
-            f"c2t_cls_token {made_cls}: no token stands in front of the patches of the end layer, "
-            f"which has {target.shape[0]} tokens; leave it out"
-        )
-    if target.kind != GRID and n_positions != target.n_patches:
-        raise UserError(f"c2t makes {target.n_patches} patch tokens, which form no grid; use c2s")
+def _check_grids(stitching_type: str, source: Form, target: Form) -> None:
+    """Raise a UserError if tokens form no grid; the remedy is the type that takes any number."""
+    kinds = STITCHING_TYPES[stitching_type]
+    source = _read_as(kinds.source, source)
+    target = _read_as(kinds.target, target)
+    for form, kind in ((source, kinds.source), (target, kinds.target)):
+        if form.kind != kind and kinds.source != VECTOR:
+            raise UserError(
+                f"{stitching_type} needs patch tokens that form a grid, not the {form.n_positions} "
+                f"tokens of a sequence; use {TYPES_OF_KINDS[source.kind][target.kind]}"
+            )

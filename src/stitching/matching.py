@@ -12,13 +12,14 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from src.activations import form_of
 from src.choices.stitching import FORMS
 from src.datasets.base import BaseImageSet, Batches, batches_in
 from src.ground.console import note_once, progress, warn_once
 from src.ground.errors import UserError
 from src.ground.user_code import is_user_code
 from src.models import Network, activations_of_both
-from src.statistics.moments import Moments, Rows, as_rows
+from src.statistics.moments import Moments, Rows
 from src.stitching.closed_forms import (
     ClosedForm,
     Cutoff,
@@ -139,19 +140,18 @@ def direct_matching(
         cutoff: of the singular values of [X 1] for `pinv` and `repair`: `paper`, `exact`, or a number relative to the
             largest one; see `relative_cutoff`.
     Raises:
-        ValueError: the samples or positions differ, an activation is not finite or has other axes,
-            or there is no such form or cutoff.
+        UserError: an activation has other axes.
+        ValueError: the samples or positions differ, an activation is not finite, or there is no such
+            form or cutoff.
     """
     source = torch.as_tensor(source)
     target = torch.as_tensor(target)
-    have_axes = all(2 <= activation.ndim <= 4 for activation in (source, target))
-    if not have_axes or len(source) != len(target):
+    n_source = form_of(source).n_positions
+    n_target = form_of(target).n_positions
+    if len(source) != len(target):
         raise ValueError(
-            f"shapes {tuple(source.shape)} and {tuple(target.shape)}: give (B, C, H, W), (B, T, C) "
-            "or (B, C), with the same samples"
+            f"the source has {len(source)} samples, the target {len(target)}; give the same samples"
         )
-    n_source = len(as_rows(source))
-    n_target = len(as_rows(target))
     if n_source != n_target:
         raise ValueError(
             f"the source has {n_source} positions, the target {n_target}; resize one of them, or "

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.activations import at_least_single
 from src.models import Network
-from src.models.activations import at_least_single
 
 NO_CLASS = -2  # predicted where logits are not finite; a label of -1 means unlabelled
 Head = nn.Module | Network
