@@ -20,6 +20,7 @@ from src.choices import AUTO, Options
 from src.choices.stitching import Method
 from src.datasets.base import UNLABELLED, BaseImageSet, CastImages
 from src.datasets.iterated import IteratedEpochs, IteratedImages
+from src.ground.cache import Cache
 from src.ground.console import listed, warn
 from src.ground.errors import UserError
 from src.ground.grouping import grouped
@@ -403,11 +404,12 @@ def _networks(
         UserError: a network cannot take the images; the end network gives no logits, or the labels
             are no classes of it.
     """
-    end_view = _view(end, test, None)
+    cache = Cache.of_device(test.device)  # all forms match on the same images
+    end_view = _view(end, test, None, cache)
     end_view.n_classes = _n_classes(end_view, test)
     views = {"end": end_view}
     if _as_network(front).module is not _as_network(end).module:
-        views["front"] = _view(front, test, end_view.n_classes)
+        views["front"] = _view(front, test, end_view.n_classes, cache)
     front_view = views.get("front", end_view)
     _check_front(front_view, end_view.n_classes)
     spec = test.spec._replace(n_classes=end_view.n_classes)
@@ -425,9 +427,11 @@ def _networks(
     return _Networks(front_view, end_view, front_layers, end_layers)
 
 
-def _view(network: nn.Module | Network, test: BaseImageSet, n_classes: int | None) -> Network:
+def _view(
+    network: nn.Module | Network, test: BaseImageSet, n_classes: int | None, cache: Cache
+) -> Network:
     """Return a view on a network of its own, which takes the test images."""
-    view = copy.copy(_as_network(network))
+    view = copy.copy(_as_network(network)).keeping(cache)
     view.image_shape = test.image_shape
     view.n_classes = n_classes
     inputs = inputs_of(test.spec)

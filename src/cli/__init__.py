@@ -21,6 +21,7 @@ from src.cli.groups import (
     add_gpu,
     add_interventions,
     add_matching,
+    add_memory,
     add_own_types,
     add_resume,
     add_similarity,

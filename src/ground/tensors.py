@@ -53,6 +53,16 @@ def load_tensors(path: str | Path, *, mmap: bool = False) -> Any:
             ) from error
 
 
+def content_of(values: "Tensor") -> bytes:
+    """Return the SHA-256 of the values of a tensor of any type."""
+    import torch
+
+    on_cpu = values.detach().cpu().contiguous()
+    return hashlib.sha256(
+        on_cpu.flatten().view(torch.uint8).numpy().data
+    ).digest()  # numpy lacks bfloat16
+
+
 def content_of_state(state: "Mapping[str, Tensor]") -> str:
     """Return the SHA-256 of the names, types, shapes and values of a state dict."""
     import torch

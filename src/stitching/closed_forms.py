@@ -92,7 +92,7 @@ def closed_form(
         cutoff: of singular values, see `relative_cutoff`. Only `pinv` and `repair` use it.
         roots: of the targets' scatters, for `covariance`. What is missing is added: give one
             mapping to all sources of the same targets, and each target is decomposed once.
-        eigh: decomposes symmetric matrices; `KeptEigenvectors` serve many pairs of networks.
+        eigh: decomposes symmetric matrices; see `eigenvectors.eigh_with`.
 
     Raises:
         ValueError: an activation is not finite. The message says on which side.

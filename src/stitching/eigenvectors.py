@@ -1,41 +1,35 @@
 """Eigenvectors of symmetric matrices, kept for further matrices of the same content."""
 
-import hashlib
+import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from src.ground.cache import Cache
+from src.ground.tensors import content_of
+
 # Returns eigenvalues (n,), ascending, and eigenvectors (n, n) in columns, as `torch.linalg.eigh`
 Eigh = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-class KeptEigenvectors:
-    """Decomposes symmetric matrices as `torch.linalg.eigh` does, and equal ones once.
+def eigh_with(cache: Cache | None) -> Eigh:
+    """Return `torch.linalg.eigh`, or the same with results that are kept in a cache.
 
     The layers of a network have the same second moments in all pairs with networks that are matched
-    on the same images. The content of a matrix is its key, so the results are exactly those of a
-    decomposition of its own.
-
-    Args:
-        max_bytes: memory for all eigenvectors; beyond it, the least recently used ones are dropped.
+    on the same images.
     """
+    if cache is None:
+        return torch.linalg.eigh
+    return functools.partial(_kept_eigh, cache)
 
-    def __init__(self, max_bytes: int):
-        self.max_bytes = max_bytes
-        # By SHA-256 of the matrix and by device, the least recently used ones first
-        self._kept: dict[tuple[bytes, str], tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """Return eigenvalues and eigenvectors of a symmetric matrix (n, n)."""
-        content = matrix.cpu().contiguous().numpy()
-        key = (hashlib.sha256(content.data).digest(), str(matrix.device))
-        if key in self._kept:
-            decomposition = self._kept.pop(key)
-        else:
-            values, vectors = torch.linalg.eigh(matrix)
-            decomposition = (values, vectors)
-        self._kept[key] = decomposition
-        while sum(vectors.nbytes for _, vectors in self._kept.values()) > self.max_bytes:
-            self._kept.pop(next(iter(self._kept)))
-        return decomposition
+def _kept_eigh(cache: Cache, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues and eigenvectors of a symmetric matrix (n, n)."""
+    key = ("eigenvectors", content_of(matrix), str(matrix.device))
+    decomposition = cache.get(key)
+    if decomposition is None:
+        values, vectors = torch.linalg.eigh(matrix)
+        decomposition = (values, vectors)
+        cache.keep(key, decomposition, values.nbytes + vectors.nbytes)
+    return decomposition

@@ -27,7 +27,7 @@ from src.stitching.closed_forms import (
     closed_form,
     solver_of,
 )
-from src.stitching.eigenvectors import Eigh
+from src.stitching.eigenvectors import Eigh, eigh_with
 from src.stitching.layers import Plan, StitchingLayer
 from src.stitching.moments import SourceMoments, UpsampledRows, source_rows
 from src.values import Metrics, Pair
@@ -308,7 +308,6 @@ def match_layers(
     form: ClosedForm = "pinv",
     rank: int | None = None,
     cutoff: Cutoff = "paper",
-    eigh: Eigh = torch.linalg.eigh,
 ) -> dict[Pair, Matching]:
     """Set stitching layers by direct matching on the given images; `direct_matching` has sources.
 
@@ -319,7 +318,7 @@ def match_layers(
         held_out: more images, on which ridge judges its penalties.
         form: one of `FORMS`, or a `UserForm`.
         rank: retained rank of the resized front activations; None keeps all.
-        cutoff, eigh: see `closed_form`.
+        cutoff: see `closed_form`.
     Returns:
         The `Matching` of each pair.
     Raises:
@@ -331,6 +330,7 @@ def match_layers(
         parts.append(held_out)
     keys = GridKeys.of(layers)
     moments = [grid_moments(front, end, keys, part, form=form) for part in parts]
+    eigh = eigh_with(front.cache)
     return _matched(keys, moments, form=form, rank=rank, cutoff=cutoff, eigh=eigh)
 
 
@@ -438,7 +438,6 @@ def match_until_settled(
     form: ClosedForm = "pinv",
     rank: int | None = None,
     cutoff: Cutoff = "paper",
-    eigh: Eigh = torch.linalg.eigh,
 ) -> dict[Pair, Matching]:
     """Set stitching layers by direct matching on more and more images, until each pair is settled.
 
@@ -453,6 +452,7 @@ def match_until_settled(
     Args and errors: as for `match_layers`.
     """
     images = _TrainingImages(front, end, train_set, train_set.permutation(seed), batch_size, form)
+    eigh = eigh_with(front.cache)
     total = len(train_set)
     n = min(FIRST, total)
     unsettled = GridKeys.of(layers)
