@@ -8,8 +8,6 @@ import torch
 from src.ground.console import note_once
 from src.ground.runtime import free_memory
 
-SHARE = 4  # of the free memory, one part is the budget by default
-
 
 class _Kept(NamedTuple):
     value: Any
@@ -45,7 +43,7 @@ class Cache:
             gigabytes: the budget; None: a quarter of the memory that is free on both.
         """
         if gigabytes is None:
-            return cls(min(free_memory(device), free_memory()) // SHARE)
+            return cls(min(free_memory(device), free_memory()) // 4)
         return cls(int(gigabytes * 10**9))
 
     def begin_unit(self) -> None:
@@ -64,7 +62,9 @@ class Cache:
         return None
 
     def keep(self, key: Hashable, value: Any, n_bytes: int) -> None:
-        """Keep a value under a new key, if there is room."""
+        """Keep a value, if there is room."""
+        if key in self._current:
+            return
         if self.n_bytes + n_bytes > self.max_bytes:
             note_once(
                 f"activations and sums take more than {self.max_bytes / 10**9:.3g} GB (--memory): "
