@@ -220,11 +220,10 @@ def take_statistics(args, first, second, test_set, n_images, session, device):
     pass."""
     from src.similarity import passes
 
-    interventions = cli.load_options(args, device)["interventions"]
     ranks1, ranks2 = map(cli.descending, (args.model1_ranks, args.model2_ranks))
     sides = (
-        side_of(args, first, ranks1, "1", n_images, interventions),
-        side_of(args, second, ranks2, "2", n_images, interventions),
+        side_of(args, first, ranks1, "1", n_images),
+        side_of(args, second, ranks2, "2", n_images),
     )
     return passes.take_statistics(
         *sides,
@@ -233,26 +232,27 @@ def take_statistics(args, first, second, test_set, n_images, session, device):
         metrics=args.metrics,
         alignment=args.alignment,
         device=device,
-        kept=session.features,
+        cache=session.cache,
     )
 
 
-def side_of(args, loaded, ranks, number, n_images, interventions):
+def side_of(args, loaded, ranks, number, n_images):
     """Return a network with its layers, its ranks, and the key of its features."""
     from src.similarity.passes import Side
+    from src.values import RANDOM
 
     # All that features depend on, beside layers, ranks and measures
     key = (
-        loaded.name,
+        loaded.name.weights,
+        loaded.name.type,
         args.channels_last in (number, "both"),
-        args.dataset,
-        str(args.dataset_root),
+        getattr(args, "test_images_sha256", ""),  # of two files of features, none
         n_images,
-        *interventions.items(),
-        args.intervention_seed,
         args.amp,
         args.tf32,
     )
+    if getattr(loaded.network, "unsteadiness", "") == RANDOM:  # other activations in each pass
+        key = None
     return Side(loaded.network, loaded.layers, ranks, title=loaded.name.path, key=key)
 
 

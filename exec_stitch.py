@@ -164,7 +164,6 @@ class Setup(NamedTuple):
     test_set: Any
     settings: Any  # of the training
     objective: Any
-    eigh: Any  # decomposes the moments of direct matching
     groups: list[Any]  # the `GridRun` of pairs that run together
     skipped: dict[Any, str]  # the reason by pair that cannot be stitched
 
@@ -230,7 +229,6 @@ def set_up(args, session) -> Setup:
         *images,
         settings,
         objective,
-        session.eigh,
         groups,
         skipped,
     )
@@ -429,7 +427,6 @@ def match(args, setup, layers) -> dict:
         form=args.init,
         rank=args.front_pinv_rank,
         cutoff=args.pinv_cutoff,
-        eigh=setup.eigh,
     )
 
 

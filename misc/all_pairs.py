@@ -75,6 +75,7 @@ def parser() -> cli.Parser:
         help="interpolation for resizing feature maps",
     )
     cli.add_similarity(options)
+    cli.add_memory(options)
     cli.add_style(options)
     return options
 
@@ -250,10 +251,12 @@ def make_results(args) -> list[Unit]:
     work, also those of other shares."""
     from src.datasets import dataset_info
     from src.figures import pages
+    from src.ground.cache import Cache
     from src.ground.console import note
     from src.ground.runtime import device_of
     from src.results.network_list import read_networks
     from src.results.run import stale_name
+    from src.results.session import Session
 
     # The units of this share, which record their weights and images.
     networks = read_networks(args.networks)
@@ -261,7 +264,7 @@ def make_results(args) -> list[Unit]:
     check_ends(args, networks)
     check_code(args)
     device = device_of(args.gpu)
-    session = session_of_many(device)
+    session = Session(Cache.of_device(device, args.memory))
     spec = dataset_info(args.dataset, labelled=True).spec
     units = units_of(args, networks)
     share = [unit for unit in units if is_in_share(unit, *args.shard)]
@@ -292,27 +295,6 @@ def make_results(args) -> list[Unit]:
     with pages.left_out(not args.figures):
         run_units(unfinished, session, aside=aside)
     return units
-
-
-def session_of_many(device):
-    """Return a session that keeps images, activations and features for many pairs in free memory.
-
-    Args:
-        device: of the networks.
-    """
-    from src.ground.runtime import free_memory
-    from src.models.kept import KeptActivations
-    from src.results.session import Session
-    from src.similarity.passes import KeptFeatures
-    from src.stitching.eigenvectors import KeptEigenvectors
-
-    n_bytes = free_memory()
-    session = Session()
-    session.max_bytes_of_images = n_bytes // 16  # of training images, and of test images
-    session.kept = KeptActivations(free_memory(device) // 2)  # dropped before networks are compared
-    session.features = KeptFeatures(n_bytes // 2)
-    session.eigh = KeptEigenvectors(n_bytes // 8)
-    return session
 
 
 def networks_of(units) -> list[ListedNetwork]:

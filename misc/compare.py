@@ -53,6 +53,7 @@ def parser() -> cli.Parser:
     cli.add_data(options, batch_size=None)
     cli.add_matching(options, n_samples="auto", default_cutoff="exact")
     cli.add_similarity(options)
+    cli.add_memory(options)
     cli.add_style(options)
     return options
 

@@ -47,6 +47,7 @@ def parser() -> cli.Parser:
     cli.add_own_types(options)
     cli.add_gpu(options)
     cli.add_data(options, batch_size=512)
+    cli.add_memory(options)
     cli.add_style(options)
     add(
         "--intervention-seed",
@@ -227,6 +228,7 @@ def score_frozen(args) -> None:
             layers=test.layers,
             across_layers=[names[place] for place in clean_networks(test.groups)],
             alignment=test.alignment,
+            gigabytes=args.memory,
         )
         rows += score(test.tables(values), test.groups, test.outputs)
     if not rows:

@@ -393,8 +393,8 @@ def run_units(units: Sequence[Unit], session: "Session", *, aside: str = "") -> 
         of_kind = tables if unit.is_table else stitching
         of_kind[f"[{number}/{len(units)}] {unit.title}"] = unit
     outcomes = run_in_turn(stitching, session, aside=aside)
-    if session.kept:
-        session.kept.drop_all()  # no further unit stitches
+    if session.cache:
+        session.cache.clear()  # no further unit stitches
     outcomes |= run_in_turn(tables, session, aside=aside)
 
     busy = [unit.title for unit in units if outcomes[unit.place] == BUSY]
@@ -433,6 +433,8 @@ def run_in_turn(units: Mapping[str, Unit], session: "Session", *, aside: str) ->
 def run_unit(title: str, unit: Unit, session: "Session", *, aside: str) -> str:
     """Run a unit unless another process works on it, and say so; return the outcome."""
     start = time.monotonic()
+    if session.cache:
+        session.cache.begin_unit()
     try:
         is_finished = run_claimed(unit, session, aside=aside)
     except Exception as error:

@@ -20,6 +20,7 @@ from src.choices import AUTO, Options
 from src.choices.stitching import Method
 from src.datasets.base import UNLABELLED, BaseImageSet, CastImages
 from src.datasets.iterated import IteratedEpochs, IteratedImages
+from src.ground.cache import Cache
 from src.ground.console import listed, note, warn
 from src.ground.errors import UserError
 from src.ground.grouping import grouped
@@ -248,9 +249,11 @@ def _views(front: nn.Module | Network, end: nn.Module | Network) -> tuple[Networ
             f"the front network is {of_front.dtype} on {of_front.device}, and the end network {of_end.dtype} on "
             f"{of_end.device}; move both to one type and device, such as front.to(torch.float32)"
         )
-    if views[0].module is views[1].module:
-        return views[1], views[1]
-    return views[0], views[1]
+    cache = Cache.of_device(of_end.device)  # all forms match on the same images
+    front_view, end_view = [view.keeping(cache) for view in views]
+    if front_view.module is end_view.module:
+        return end_view, end_view
+    return front_view, end_view
 
 
 def _check_classes(train: Tensor, test: Tensor) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from src.ground.cache import Cache
 from src.models import build_model
 from src.results.checkpoints import save_state
 from src.results.session import Session
-from src.similarity.passes import KeptFeatures
 from src.values import Null
 from tests.commands import (
     MODEL,
@@ -165,8 +165,7 @@ def test_all_layers(compare):
 
 
 def test_features_that_are_kept_are_of_the_same_dots(in_tmp_path, digit_networks):
-    session = Session()
-    session.features = KeptFeatures(10**9)
+    session = Session(Cache(10**9))
     given = [
         *map(str, digit_networks),
         MODEL,

@@ -10,6 +10,7 @@ from src.datasets import Loading, load_dataset
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import ImageSet
 from src.datasets.interventions import INTERVENTION_FUNCTIONS, circle, hues
+from src.ground.cache import Cache
 from src.ground.errors import UserError
 from tests.tiny_datasets import collect, few_grey_images, write_imagenet
 
@@ -192,7 +193,7 @@ def test_decoded_images_are_changed_as_whole_files_whatever_the_workers(tmp_path
         assert expected is None or all(map(torch.equal, found, expected))
         expected = found
     plain = load_dataset("imagenet", tmp_path, train=False)
-    plain.max_bytes_kept = 2**30
+    plain.cache = Cache(2**30)
     values, _ = collect(plain.batches(7))  # are kept, and dots are added to them
     painted, _ = collect(changed(plain, train=False, shortcut=0.0).batches(7))
     shares = ((values - painted).abs().amax(1) > 0.5).float().mean((1, 2))

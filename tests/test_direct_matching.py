@@ -14,7 +14,6 @@ from src.low_rank import low_rank_approx
 from src.statistics.moments import Rows
 from src.stitching import direct_matching
 from src.stitching.closed_forms import SOLVERS, closed_form
-from src.stitching.eigenvectors import KeptEigenvectors
 from src.stitching.layers import resize
 from src.stitching.matching import moments_of
 from src.stitching.moments import SourceMoments, source_rows
@@ -276,24 +275,21 @@ def test_resized_and_truncated_sources_equal_doing_so_first(source, target, rank
     )
 
 
-def test_kept_eigenvectors_change_nothing_and_are_computed_once(monkeypatch):
-    """Of a source with two targets, a second source with one of them, and twice all of that."""
+def test_a_target_is_decomposed_once_for_all_sources(monkeypatch):
     draw = torch.Generator().manual_seed(0)
-    rows = {name: Rows.of(torch.randn(60, 5, generator=draw)) for name in "abyz"}
+    rows = {name: Rows.of(torch.randn(60, 5, generator=draw)) for name in "aby"}
     moments = []
-    for source, targets in (("a", "yz"), ("b", "y"), ("a", "b")):
-        of_targets = {name: rows[name].moments() for name in targets}
-        cross = {name: rows[source].cross(rows[name]).scatter for name in targets}
+    for source in "ab":
+        cross = {"y": rows[source].cross(rows["y"]).scatter}
+        of_targets = {"y": rows["y"].moments()}
         moments.append(SourceMoments(60, rows[source].moments(), of_targets, cross))
-    expected = [closed_form("covariance", [part]) for part in moments]
-    decomposed, eigh = [], torch.linalg.eigh
+    expected = [closed_form("covariance", [part])["y"] for part in moments]
+    decomposed, eigh, roots = [], torch.linalg.eigh, {}
     monkeypatch.setattr(torch.linalg, "eigh", lambda m: decomposed.append(m) or eigh(m))
-    kept, roots = KeptEigenvectors(4 * 5 * 5 * 8), {}
-    for options in ({"eigh": kept}, {"eigh": kept}, {"roots": roots}):
-        for part, by_target in zip(moments, expected, strict=True):
-            found = closed_form("covariance", [part], **options)
-            assert all(torch.equal(found[name].weight, by_target[name].weight) for name in found)
-        assert len(decomposed) == len(rows) or "roots" in options
+    for part, alone in zip(moments, expected, strict=True):
+        found = closed_form("covariance", [part], roots=roots)["y"]
+        assert torch.equal(found.weight, alone.weight)
+    assert len(decomposed) == 3
 
 
 REFUSED = {

@@ -9,6 +9,7 @@ import torch
 
 from src.activations import as_rows
 from src.choices.similarity import MEASURES
+from src.ground.cache import Cache
 from src.low_rank import low_rank_approx
 from src.similarity import (
     Undefined,
@@ -20,7 +21,7 @@ from src.similarity import (
     pwcca_distance,
 )
 from src.similarity.comparison import Comparison
-from src.similarity.passes import KeptFeatures, Side, take_statistics
+from src.similarity.passes import Side, take_statistics
 from tests.commands import says
 from tests.comparisons import compared, values_of
 from tests.goldens import numbers, tensor
@@ -192,6 +193,8 @@ class Counted:
         Counted.seen += len(images)
         return {name: self.values[name][images] for name in names}
 
+    kept_activations = activations
+
 
 def taken(*sides: Side, **options) -> Comparison:
     """The comparison of two sides; `Counted.seen` tells how many images both have seen."""
@@ -220,24 +223,19 @@ def test_many_layers_and_ranks_of_one_network_equal_single_pairs_in_one_pass():
             assert values_of(row) == pytest.approx(values_of(other), abs=1e-12)
 
 
-BYTES = sum(x.nbytes for x in LAYERS.values())
-
-
 @pytest.mark.parametrize(
-    ("alignment", "max_bytes", "n_passes"),
-    [("pool", 10**9, 3), ("auto", 10**9, 3), ("auto", 100_000 + 2 * BYTES, 5), ("auto", 0, 6)],
+    ("alignment", "max_bytes", "n_passes"), [("pool", 10**9, 3), ("auto", 10**9, 6), ("pool", 0, 6)]
 )
 def test_kept_features_spare_passes_and_change_nothing(alignment, max_bytes, n_passes):
-    """Three networks, three pairs; where positions are samples and memory is short, networks run
-    again."""
+    """Three networks, three pairs; where positions are samples, activations are needed again."""
     layers = [
         {name: x + 0.1 * random(*x.shape, seed=seed) for name, x in LAYERS.items()}
         for seed in range(3)
     ]
-    kept, n_seen = KeptFeatures(max_bytes), 0
+    cache, n_seen = Cache(max_bytes), 0
     for i, j in ((0, 1), (0, 2), (1, 2)):
         sides = [Side(Counted(layers[k]), list(LAYERS), key=k) for k in (i, j)]
-        found = taken(*sides, alignment=alignment, kept=kept).results()
+        found = taken(*sides, alignment=alignment, cache=cache).results()
         n_seen += Counted.seen
         expected = compared(
             layers[i], layers[j], alignment=alignment, metrics=list(MEASURES)
@@ -249,28 +247,14 @@ def test_kept_features_spare_passes_and_change_nothing(alignment, max_bytes, n_p
 
 def test_networks_without_a_key_are_not_taken_for_each_other():
     layers = [{"a": random(20, 6, 3, 3, seed=seed)} for seed in range(4)]
-    kept = KeptFeatures(10**9)
+    cache = Cache(10**9)
     for alignment, (i, j) in itertools.product(("pool", "auto"), ((0, 1), (2, 3), (1, 3))):
         sides = [Side(Counted(layers[k]), ["a"]) for k in (i, j)]
-        ((row,),) = taken(*sides, alignment=alignment, kept=kept).results()
+        ((row,),) = taken(*sides, alignment=alignment, cache=cache).results()
         expected = compared(layers[i], layers[j], alignment=alignment, metrics=list(MEASURES))
         ((other,),) = expected.results()
         assert values_of(row) == pytest.approx(values_of(other), abs=1e-12)
-    assert not kept
-
-
-@pytest.mark.parametrize(("n_held", "kept_networks"), [(-1, 1), (0, 2), (1, 2), (2, 2)])
-def test_activations_go_before_features_when_memory_is_short(n_held, kept_networks):
-    """The memory is that of the features of both networks, and of the activations of some."""
-    activations = random(20, 6, 3, 3)
-    sides = [Side(Counted({"a": activations}), ["a"], key=k) for k in range(2)]
-    everything = KeptFeatures(10**9)
-    taken(*sides, kept=everything)
-    of_both = sum(layers["a"].n_bytes for layers in everything.values())
-    kept = KeptFeatures(of_both - (2 - n_held) * activations.nbytes)
-    taken(*sides, kept=kept)
-    held = [layers["a"].activations is not None for layers in kept.values()]
-    assert (len(held), sum(held)) == (kept_networks, max(n_held, 0))
+    assert cache.n_bytes == 0
 
 
 def test_large_means_arrays_single_precision_and_whole_numbers():

@@ -22,6 +22,7 @@ from src.cli.groups import (
     add_gpu,
     add_interventions,
     add_matching,
+    add_memory,
     add_own_types,
     add_resume,
     add_similarity,

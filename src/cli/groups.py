@@ -110,6 +110,17 @@ def add_figure(parser: Parser) -> None:
     add_style(parser)
 
 
+def add_memory(parser: Parser) -> None:
+    """Add `--memory`, for a script that keeps what further pairs of networks need."""
+    parser.add_argument(
+        "--memory",
+        type=real_above_0,
+        metavar="GB",
+        help="memory in which each process keeps activations and sums for further pairs; what does not fit is "
+        "computed again. Default: a quarter of what is free at the start",
+    )
+
+
 def add_style(parser: Parser) -> None:
     """Add `--style` and `--width`, for a script that draws figures."""
     parser.add_argument(

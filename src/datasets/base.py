@@ -17,6 +17,7 @@ from torch import Tensor
 from src.datasets.augmentation import Augmentation, resize
 from src.datasets.mapped import MappedImages
 from src.ground import runtime
+from src.ground.cache import Cache
 from src.ground.console import warn
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec, Normalisation, describe_values, shape_text
@@ -95,9 +96,9 @@ class BaseImageSet:
         device: of the batches.
     """
 
-    # Memory for decoded images, which further passes without augmentation take; may be set later.
-    # Sets that are in memory anyway ignore it
-    max_bytes_kept = 0
+    # Keeps decoded images for further passes without augmentation; may be set later. Sets that are in
+    # memory anyway ignore it
+    cache: Cache | None = None
     size: int | None = None  # batches have images resized to (size, size); None: images keep theirs
     is_read_in_order = False  # True: images out of their order have to be collected first
 
@@ -123,7 +124,6 @@ class BaseImageSet:
         self.classes: tuple[str, ...] = ()  # names in the order of the labels; empty: not known
         self.inputs: tuple = ()  # of data that are no images: as in `ImageSpec`
         self.changes: tuple[Change, ...] = ()  # interventions, in the order of application
-        self._kept: dict[int, Tensor] = {}  # images by position, see `max_bytes_kept`
 
         # Kept on the device: torchvision's normalize would move both for each batch
         self._mean_and_std: tuple[Tensor, Tensor] | None = None
@@ -148,7 +148,6 @@ class BaseImageSet:
         """Return a copy on the same images, with new labels (N,) or with a further change."""
         copied = copy.copy(self)
         vars(copied).pop("fingerprint", None)
-        copied._kept = {}
         if labels is not None:
             copied.labels = labels
         if change is not None:

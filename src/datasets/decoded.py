@@ -49,24 +49,24 @@ class DecodedImageSet(BaseImageSet):
     def levels(self, plan: Pass) -> Iterator[Tensor]:
         """Decode the images of a pass: yields uint8 (B, C, H, W) for each batch, on the CPU.
 
-        Images that are no epoch are kept for further passes, up to `max_bytes_kept`.
+        Images that are no epoch are kept for further passes in the cache, if there is one.
 
         Raises:
             UserError: an image cannot be read, or a worker was killed.
         """
         batches = [plan.indices[rows].tolist() for rows in plan.batches]
-        if plan.epoch > 0:
+        if plan.epoch > 0 or self.cache is None:
             yield from self._newly_decoded(plan, batches)
-        elif all(self._kept.keys() >= set(positions) for positions in batches):
-            for positions in batches:
-                yield torch.stack([self._kept[position] for position in positions])
-        else:
-            for positions, images in zip(batches, self._newly_decoded(plan, batches), strict=True):
-                n_bytes = len(self._kept) * images[0].nbytes
-                if n_bytes + images.nbytes <= self.max_bytes_kept:
-                    # A copy: images of a worker lie in shared memory, with an open file a batch
-                    self._kept |= dict(zip(positions, images.clone(), strict=True))
-                yield images
+            return
+        kept = [self.cache.get((self, *positions)) for positions in batches]
+        missing = [batch for batch, images in zip(batches, kept, strict=True) if images is None]
+        decoded = self._newly_decoded(plan, missing)
+        for positions, images in zip(batches, kept, strict=True):
+            if images is None:
+                # A copy: images of a worker lie in shared memory, with an open file a batch
+                images = next(decoded).clone()
+                self.cache.keep((self, *positions), images, images.nbytes)
+            yield images
 
     def levels_of(self, indices: Tensor) -> Tensor:
         decoder = self._decoder(epoch=0)

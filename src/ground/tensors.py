@@ -53,6 +53,13 @@ def load_tensors(path: str | Path, *, mmap: bool = False) -> Any:
             ) from error
 
 
+def bytes_of(values: "Tensor") -> memoryview:
+    """Return the bytes of a tensor of any type; numpy lacks bfloat16."""
+    import torch
+
+    return values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+
 def content_of_state(state: "Mapping[str, Tensor]") -> str:
     """Return the SHA-256 of the names, types, shapes and values of a state dict."""
     import torch
@@ -61,7 +68,6 @@ def content_of_state(state: "Mapping[str, Tensor]") -> str:
     for key, value in sorted(state.items()):
         if not isinstance(value, torch.Tensor):  # extra state of a module
             continue
-        values = value.detach().cpu().contiguous()
-        digest.update(f"{key} {values.dtype} {tuple(values.shape)}\n".encode())
-        digest.update(values.flatten().view(torch.uint8).numpy().data)
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(bytes_of(value))
     return digest.hexdigest()

@@ -12,8 +12,9 @@ and else it needs the images.
 import contextlib
 import copy
 import fnmatch
+import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from src.activations import TokenLayout, guessed_layout, layout_of
+from src.ground.cache import Cache
 from src.ground.console import note, note_once, warn, warn_once
 from src.ground.errors import UserError, unknown_name
 from src.ground.images import ImageSpec, shape_text
 from src.ground.runtime import as_inputs
+from src.ground.tensors import bytes_of
 from src.models.calls import OUTPUT
 from src.models.heads import add_head
-from src.models.kept import KeptActivations
 from src.models.outputs import logits_of
 from src.models.passes import TIME_FIRST, Passes
 from src.models.tokens import image_size_of
@@ -65,7 +67,8 @@ class Network:
             and load it.
         unsteadiness: "random" or "batch" for a network that `src.models.steadiness` found to be
             unsteady; "" if it is steady, or was not looked at.
-        kept: keeps the activations of images that pass again; None: nothing is kept.
+        cache: keeps the activations of images that pass again; None: nothing is kept.
+        identity: of the module and its weights, in the keys of the cache.
     """
 
     def __init__(
@@ -79,7 +82,8 @@ class Network:
         self.module = module
         self.n_classes = n_classes
         self.unsteadiness = ""
-        self.kept: KeptActivations | None = None
+        self.cache: Cache | None = None
+        self.identity: Hashable = None
         self.inputs: Tensor | None = None
         self.image_shape: tuple[int, ...] | None = None
         if image_shape is not None:
@@ -99,8 +103,8 @@ class Network:
         self._passes_by_mode: dict[tuple, Passes] = {}  # by shape and mode: `_passes_of`
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave passes and activations out of copies and pickles: they belong to this module."""
-        return vars(self) | {"_passes_by_mode": {}, "kept": None}
+        """Leave passes and the cache out of copies and pickles: they belong to this module."""
+        return vars(self) | {"_passes_by_mode": {}, "cache": None, "identity": None}
 
     def train(self, mode: bool = True) -> "Network":
         """Switch the module to training mode, or to evaluation mode; return this view."""
@@ -432,17 +436,23 @@ class Network:
         view._channels_last = self._channels_last.union(moved)
         return view
 
-    def keeping(self, max_bytes: int) -> "Network":
-        """Return a view that keeps activations of images that pass again, in `max_bytes` of memory."""
+    def keeping(self, cache: Cache, identity: Hashable = None) -> "Network":
+        """Return a view on this module that keeps the activations of images that pass again.
+
+        The module must not change from then on.
+
+        Args:
+            identity: equal for networks with equal weights and equal code; default: the module.
+        """
         view = self._view()
-        view.kept = self.kept or KeptActivations(max_bytes)
+        view.cache = cache
+        view.identity = identity or self.module
         return view
 
     def _view(self) -> "Network":
         """Return a further view on this module."""
         view = copy.copy(self)
-        view._passes_by_mode = self._passes_by_mode  # copy.copy leaves both out: see __getstate__
-        view.kept = self.kept
+        vars(view).update(vars(self))  # copy.copy leaves some out: see __getstate__
         return view
 
     def _is_channels_last(self, shape: tuple[int, ...]) -> bool | None:
@@ -530,17 +540,28 @@ class Network:
         return {name: values[name] for name in names}
 
     def kept_activations(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """Return the activations of images that pass again, kept from the first pass if `kept` is
-        set.
+        """Return the activations of images that pass again, from the cache if there is one.
 
         Nothing may change the activations in place. Those of a network that draws random numbers differ
         from pass to pass, and are not kept.
         """
-        if self.kept is None or self.unsteadiness == RANDOM:
+        if self.cache is None or self.unsteadiness == RANDOM:
             return self.activations(images, names)
-        return self.kept.activations(
-            self.module, images, names, self.activations, turned=self._channels_last
+        precision = (
+            torch.is_autocast_enabled(images.device.type),
+            torch.get_float32_matmul_precision(),
         )
+        content = hashlib.sha256(bytes_of(images)).digest()
+        batch = (self.identity, content, precision)
+        keys = {name: (batch, name, name in self._channels_last) for name in names}
+        activations = {name: self.cache.get(key) for name, key in keys.items()}
+        missing = [name for name, values in activations.items() if values is None]
+        if missing:
+            computed = self.activations(images, missing)
+            for name, values in computed.items():
+                self.cache.keep(keys[name], values, values.nbytes)
+            activations |= computed
+        return activations
 
     def _existing(self, name: str, passes: Passes) -> str:
         """Return the name of a layer; a UserError if there is none, or it gives no tensor."""

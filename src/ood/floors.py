@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from src.activations import Form, form_of, map_positions, positions_of
 from src.datasets.base import BaseImageSet
+from src.ground.cache import Cache
 from src.ground.console import progress
 from src.ground.runtime import generator
 from src.models import Network
@@ -40,7 +41,6 @@ N_ROWS = 20_000  # matched in any case, where there are so many
 # At most: of a batch, many activations are held at once. It divides `N_IMAGES` and `N_MATCHED`
 BATCH_SIZE = 50
 MOST_TWINS = 16  # side by side: more hardly raise a floor, see methods.md
-MAX_BYTES = 2**30  # of the end network's own activations, which all draws compare with
 TARGET = 0  # the only target of the moments
 # Networks are initialised by small seeds, and a twin must be no such network
 FIRST_SEED = 2**31
@@ -79,7 +79,9 @@ class Floors:
         *,
         batch_size: int,
     ):
-        self.end = end.keeping(MAX_BYTES)
+        if end.cache is None:  # all draws compare with the end network's own activations
+            end = end.keeping(Cache.of_device(test.device))
+        self.end = end
         self.train = train
         self.test = test
         self.batch_size = min(batch_size, BATCH_SIZE)

@@ -8,17 +8,15 @@ import torch
 
 from src.datasets import load_dataset
 from src.datasets.base import BaseImageSet
+from src.ground.cache import Cache
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.models import Network
-from src.models.kept import KeptActivations
 from src.results.checkpoints import load_model, weights_of
 from src.results.network_names import NetworkName
 
-if TYPE_CHECKING:  # most scripts evaluate no stitches, and compare no networks
+if TYPE_CHECKING:  # most scripts evaluate no stitches
     from src.ood.reference import EvaluationOptions, Reference
-    from src.similarity.passes import KeptFeatures
-    from src.stitching.eigenvectors import Eigh
 
 
 class Session:
@@ -26,21 +24,16 @@ class Session:
 
     Experiments share the loaded networks: they take views and copies and change nothing.
 
-    Attributes:
-        kept: activations of networks that are loaded next, on images that pass again; None: keep none.
-        features: of networks that are compared again; None: keep none.
-        max_bytes_of_images: memory for the decoded images of each set that is loaded next.
-        eigh: decomposes symmetric matrices; `KeptEigenvectors` serve networks that are matched again.
+    Args:
+        cache: keeps decoded images, and what is computed of networks, for further experiments; None:
+            nothing is kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cache: Cache | None = None):
+        self.cache = cache
         self._networks: dict[Hashable, Network] = {}
         self._weights: dict[NetworkName, str] = {}  # SHA-256 of the loaded weights
         self._datasets: dict[Hashable, BaseImageSet] = {}
-        self.max_bytes_of_images = 0
-        self.kept: KeptActivations | None = None
-        self.features: KeptFeatures | None = None
-        self.eigh: Eigh = torch.linalg.eigh
         self._reference: tuple[tuple, Reference] | None = None  # behind what it was made of
 
     def network(
@@ -77,8 +70,9 @@ class Session:
         if Path(name.path).is_file():
             content_before = name.content
         network = load_model(name, images, device=device, encoder=encoder)
-        network.kept = self.kept
         content = weights_of(name, network)
+        if self.cache is not None:
+            network = network.keeping(self.cache, (content, name.type, images, str(device)))
         self._networks[key] = network
         self._weights[name] = content
         if content_before not in (None, content):
@@ -105,7 +99,7 @@ class Session:
         key = (name, str(root), *sorted(hashable.items()))
         if key not in self._datasets:
             images = load_dataset(name, root, **options)
-            images.max_bytes_kept = self.max_bytes_of_images
+            images.cache = self.cache
             self._datasets[key] = images
         return self._datasets[key]
 

@@ -72,7 +72,6 @@ class LayerFeatures:
         device: of the computation and the matrices.
 
     Attributes:
-        activations: None once they are dropped.
         matrices: (R, n, n) of norm 1, by measure of Gram matrices; NaN where flawed.
         flaws: measures of Gram matrices that have no value, by the reason.
     """
@@ -87,7 +86,6 @@ class LayerFeatures:
         device: torch.device | str = "cpu",
     ):
         self.name = name
-        self.activations: Tensor | None = activations
         self.n_images = len(activations)
         self.form = form_of(activations)
         self.eps = torch.finfo(activations.dtype).eps
@@ -199,8 +197,6 @@ class LayerFeatures:
         tensors = [*self.matrices.values()]
         # The axes are as large as the scatter, and `pooled` as `averages`
         tensors += [self.moments.scatter] * 2 + [self.averages] * 2
-        if self.activations is not None:
-            tensors.append(self.activations)
         return sum(tensor.nbytes for tensor in tensors)
 
 

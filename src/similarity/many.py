@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from src.choices.similarity import Measure, measures_of
+from src.ground.cache import Cache
 from src.ground.console import listed, progress, warn
-from src.ground.runtime import free_memory
 from src.similarity.comparison import Comparison
-from src.similarity.passes import KeptFeatures, Side, StoredActivations, take_statistics
+from src.similarity.passes import Side, StoredActivations, take_statistics
 from src.values import ComparedLayers
 
 MAX_REASONS = 3  # in a warning
@@ -25,6 +25,7 @@ def similarities_of_pairs(
     layers: Sequence[str],
     across_layers: Collection[str] = (),
     alignment: str = "auto",
+    gigabytes: float | None = None,
 ) -> dict[str, NDArray]:
     """Measure the similarity of pairs of networks at layers of the same name, and warn of values
     that are not defined.
@@ -37,6 +38,7 @@ def similarities_of_pairs(
         layers: L names; a network need not have all of these layers.
         across_layers: names of networks; of two of them, different layers are compared as well.
         alignment: see `features.alignment_of`.
+        gigabytes: memory for features of networks that are compared again, see `Cache.of_device`.
     Returns:
         By measure, (N, N, L, L): similarities of a layer of one network to a layer of another one.
         Higher is more similar; NaN was not measured, or is not defined.
@@ -49,8 +51,9 @@ def similarities_of_pairs(
     measures = measures_of(metrics)
     values = {name: np.full(shape, math.nan) for name in measures}
     undefined: dict[str, None] = {}  # reasons
-    kept = KeptFeatures(free_memory() // 2)
+    cache = Cache.of_device("cpu", gigabytes)
     for first, second in progress(pairs, "pairs of networks"):
+        cache.begin_unit()
         common = [name for name in layers if name in networks[first] and name in networks[second]]
         blocks = [[name] for name in common]
         if first in across_layers and second in across_layers:
@@ -63,7 +66,7 @@ def similarities_of_pairs(
                 n_images=n_images,
                 metrics=metrics,
                 alignment=alignment,
-                kept=kept,
+                cache=cache,
             )
             comparison = Comparison(statistics, both_ways=True)
             for (compared,) in comparison.results():

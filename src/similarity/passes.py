@@ -10,6 +10,7 @@ from torch import Tensor
 
 from src.activations import Form, at_least_single
 from src.choices.similarity import ACTIVATIONS, PAPER, SAMPLES, Measure, measures_of
+from src.ground.cache import Cache
 from src.models import Network
 from src.similarity.features import LayerFeatures, alignments_of, cross_moments
 from src.similarity.measures import FUNCTIONS
@@ -43,12 +44,11 @@ class StoredActivations(NamedTuple):
 class Side(NamedTuple):
     """A network, and the layers and ranks to compare."""
 
-    network: Network | StoredActivations  # of a network, only its `activations` are used
+    network: Network | StoredActivations
     layers: Sequence[str]
     ranks: Sequence[Rank] = (None,)  # numbers of principal components that are kept
     title: str = ""  # in messages
-    # All that its features depend on, beside layers, ranks and measures: weights, images, precision.
-    # None: nothing of it is kept
+    # All that its features depend on, beside layers, ranks and measures: weights, images, precision
     key: Hashable = None
 
 
@@ -69,45 +69,6 @@ class Statistics(NamedTuple):
     n_images: int
 
 
-class KeptFeatures(dict[Hashable, Features]):
-    """Features of networks that are compared again, by key, the least recently used ones first.
-
-    Args:
-        max_bytes: memory for all features together. Beyond it, activations are dropped, and then
-            features, from the least recently used ones on.
-    """
-
-    def __init__(self, max_bytes: int):
-        super().__init__()
-        self.max_bytes = max_bytes
-
-    def keep(self, key: Hashable, side: Side, features: Features) -> None:
-        """Keep the features of a side that has a key, as far as memory allows."""
-        if side.key is None or isinstance(side.network, StoredActivations):
-            drop_activations(features)
-        if side.key is None:
-            return
-        self[key] = features
-        for of_network in self.values():
-            if self._are_too_large():
-                drop_activations(of_network)
-        while self._are_too_large():
-            self.pop(next(iter(self)))
-        for layer in features.values():
-            if layer.activations is not None:
-                layer.activations = layer.activations.cpu()
-
-    def _are_too_large(self) -> bool:
-        layers = (layer for of_network in self.values() for layer in of_network.values())
-        return sum(layer.n_bytes for layer in layers) > self.max_bytes
-
-
-def drop_activations(features: Features) -> None:
-    """Free the activations of all layers of a network."""
-    for layer in features.values():
-        layer.activations = None
-
-
 def take_statistics(
     first: Side,
     second: Side,
@@ -117,7 +78,7 @@ def take_statistics(
     metrics: Sequence[str] = PAPER,
     alignment: str = "auto",
     device: torch.device | str = "cpu",
-    kept: KeptFeatures | None = None,
+    cache: Cache | None = None,
 ) -> Statistics:
     """Return the statistics of two networks from one pass over the images.
 
@@ -127,47 +88,47 @@ def take_statistics(
         batches: images and labels; not read where all features are kept or stored.
         n_images: the number of images in all batches.
         metrics: names in `MEASURES`, or FILE.py:FUNCTION of a user's code.
-        alignment: `auto`, `pool` or `positions`. Where positions are samples, networks of kept
-            features run again if their activations were dropped.
+        alignment: `auto`, `pool` or `positions`. Where positions are samples, activations are needed
+            beside kept features.
         device: of the computation and the matrices.
-        kept: features of earlier calls, to which the features of this call are added.
+        cache: keeps the features of sides that have a key, for further calls.
     Raises:
         UserError: a measure is unknown, or a user's code fails.
     """
     measures, functions = _loaded(metrics)
     inputs = {measure.of for measure in measures.values()}
-    if kept is None:
-        kept = KeptFeatures(0)
     sides = _merged(first, second)
-
-    # The features of earlier calls; layers run that have none, or need their activations again
     keys = [(side.key, tuple(side.layers), tuple(side.ranks), tuple(measures)) for side in sides]
-    features = [kept.pop(key, {}) for key in keys]
+    features: list[Features] = [{} for _ in sides]
+    if cache is not None:
+        features = [cache.get(key) or {} for key in keys]
+
+    # Activations of networks without features; of all, if pairs need the activations of both
     needs_activations = ACTIVATIONS in inputs
     if SAMPLES in inputs:
         needs_activations |= _may_be_by_position(features, alignment)
-    is_running = [_is_running(of_side, needs_activations) for of_side in features]
-    taken = _activations_of(sides, is_running, batches, n_images)
-    for side, of_side, activations in zip(sides, features, taken, strict=True):
-        _enter(of_side, side, activations, measures, device)
+    is_running = [needs_activations or not of_side for of_side in features]
+    taken = _activations_of(sides, is_running, batches, n_images, keep=needs_activations)
+    for place, side in enumerate(sides):
+        if not features[place]:
+            features[place] = _features_of(side, taken[place], measures, device)
+            if cache is not None and side.key is not None:
+                n_bytes = sum(layer.n_bytes for layer in features[place].values())
+                cache.keep(keys[place], features[place], n_bytes)
     layers1 = {name: features[0][name] for name in first.layers}
     layers2 = {name: features[-1][name] for name in second.layers}
     alignments = alignments_of(layers1, layers2, alignment)
 
-    # What needs the activations of both; then they go, as far as memory is short
+    # What needs the activations of both
+    activations1 = {name: values for name, values in taken[0].items() if name in layers1}
+    activations2 = {name: values for name, values in taken[-1].items() if name in layers2}
     pairs: list[LayerPair] = []
     if SAMPLES in inputs:
         pairs = _by_position(alignments)
-    held1 = _held(layers1)
-    held2 = _held(layers2)
-    products = cross_moments(held1, held2, pairs, device=device)
+    products = cross_moments(activations1, activations2, pairs, device=device)
     if ACTIVATIONS not in inputs:
-        held1 = {}
-        held2 = {}
-    for key, side, of_side in zip(keys, sides, features, strict=True):
-        if not needs_activations:
-            drop_activations(of_side)
-        kept.keep(key, side, of_side)
+        activations1 = {}
+        activations2 = {}
     return Statistics(
         layers1,
         layers2,
@@ -175,8 +136,8 @@ def take_statistics(
         ranks2=second.ranks,
         alignments=alignments,
         products=products,
-        activations1=held1,
-        activations2=held2,
+        activations1=activations1,
+        activations2=activations2,
         metrics=measures,
         functions=functions,
         n_images=n_images,
@@ -214,37 +175,22 @@ def _by_position(alignments: Mapping[LayerPair, str]) -> list[LayerPair]:
     return [pair for pair, alignment in alignments.items() if alignment in BY_POSITION]
 
 
-def _is_running(features: Features, needs_activations: bool) -> bool:
-    """Return whether the activations of a network are to be taken."""
-    if not features:
-        return True
-    return needs_activations and any(layer.activations is None for layer in features.values())
-
-
-def _enter(
-    features: Features,
+def _features_of(
     side: Side,
     activations: Mapping[str, Tensor],
     metrics: Mapping[str, Measure],
     device: torch.device | str,
-) -> None:
-    """Make features of the activations of a network, or enter activations that were dropped."""
+) -> Features:
+    """Return the features of the activations of a network."""
+    features = {}
     for name, values in activations.items():
-        if name in features:
-            features[name].activations = values
-        else:
-            title = name
-            if side.title:
-                title = f"{name} of {side.title}"
-            features[name] = LayerFeatures(
-                title, values, metrics=metrics, ranks=side.ranks, device=device
-            )
-
-
-def _held(features: Features) -> dict[str, Tensor]:
-    return {
-        name: layer.activations for name, layer in features.items() if layer.activations is not None
-    }
+        title = name
+        if side.title:
+            title = f"{name} of {side.title}"
+        features[name] = LayerFeatures(
+            title, values, metrics=metrics, ranks=side.ranks, device=device
+        )
+    return features
 
 
 def _activations_of(
@@ -252,9 +198,15 @@ def _activations_of(
     is_running: Sequence[bool],
     batches: Iterable[tuple[Tensor, object]],
     n_images: int,
+    *,
+    keep: bool = False,
 ) -> list[dict[str, Tensor]]:
     """Return the activations (n_images, ...) of the sides that run, by layer, from one pass over
-    the images."""
+    the images.
+
+    Args:
+        keep: the images pass again, so that networks may keep their activations.
+    """
     taken: list[dict[str, Tensor]] = [{} for _ in sides]
     networks = []
     for side, runs, activations in zip(sides, is_running, taken, strict=True):
@@ -263,15 +215,16 @@ def _activations_of(
         if isinstance(side.network, StoredActivations):
             activations |= side.network.first(n_images, side.layers)
         else:
-            networks.append((side.network, side.layers, activations))
+            take = side.network.kept_activations if keep else side.network.activations
+            networks.append((take, side.layers, activations))
     if not networks:
         return taken
 
     n_seen = 0
     for images, _ in batches:
         places = slice(n_seen, n_seen + len(images))
-        for network, layers, activations in networks:
-            for name, values in network.activations(images, layers).items():
+        for take, layers, activations in networks:
+            for name, values in take(images, layers).items():
                 if name not in activations:
                     Form.of(values.shape[1:], title=name)  # or an error
                     activations[name] = _room(n_images, values)

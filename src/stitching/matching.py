@@ -28,7 +28,6 @@ from src.stitching.closed_forms import (
     closed_form,
     solver_of,
 )
-from src.stitching.eigenvectors import Eigh
 from src.stitching.layers import Plan, StitchingLayer
 from src.stitching.moments import SourceMoments, UpsampledRows, source_rows
 from src.values import Metrics, Pair
@@ -308,7 +307,6 @@ def match_layers(
     form: ClosedForm = "pinv",
     rank: int | None = None,
     cutoff: Cutoff = "paper",
-    eigh: Eigh = torch.linalg.eigh,
 ) -> dict[Pair, Matching]:
     """Set stitching layers by direct matching on the given images; `direct_matching` has sources.
 
@@ -319,7 +317,7 @@ def match_layers(
         held_out: more images, on which ridge judges its penalties.
         form: one of `FORMS`, or a `UserForm`.
         rank: retained rank of the resized front activations; None keeps all.
-        cutoff, eigh: see `closed_form`.
+        cutoff: see `closed_form`.
     Returns:
         The `Matching` of each pair.
     Raises:
@@ -333,7 +331,7 @@ def match_layers(
     moments = [
         grid_moments(front, end, keys, progress(part, "matching"), form=form) for part in parts
     ]
-    return _matched(keys, moments, form=form, rank=rank, cutoff=cutoff, eigh=eigh)
+    return _matched(keys, moments, form=form, rank=rank, cutoff=cutoff)
 
 
 @torch.no_grad()
@@ -344,7 +342,6 @@ def _matched(
     form: ClosedForm,
     rank: int | None,
     cutoff: Cutoff,
-    eigh: Eigh,
 ) -> dict[Pair, Matching]:
     """Set stitching layers from moments; a learned CLS token starts as the mean of the target's."""
     matched = {}
@@ -353,7 +350,7 @@ def _matched(
     for source, pairs in progress(groups.items(), "direct matching", len(groups)):
         parts = [part[source] for part in moments]
         try:
-            matchings = closed_form(form, parts, rank=rank, cutoff=cutoff, roots=roots, eigh=eigh)
+            matchings = closed_form(form, parts, rank=rank, cutoff=cutoff, roots=roots)
         except ValueError as error:
             raise UserError(f"{pairs[0]}: {error}; check the models and the images") from error
         for pair in pairs:
@@ -444,7 +441,6 @@ def match_until_settled(
     form: ClosedForm = "pinv",
     rank: int | None = None,
     cutoff: Cutoff = "paper",
-    eigh: Eigh = torch.linalg.eigh,
 ) -> dict[Pair, Matching]:
     """Set stitching layers by direct matching on more and more images, until each pair is settled.
 
@@ -469,7 +465,7 @@ def match_until_settled(
         # Match on n images, and compare with the next n
         held_out = images.moments(unsettled, n, 2 * n)
         seen = reduce(pooled, fitted)
-        matchings = _matched(unsettled, fitted, form=form, rank=rank, cutoff=cutoff, eigh=eigh)
+        matchings = _matched(unsettled, fitted, form=form, rank=rank, cutoff=cutoff)
         settled = _settled(
             unsettled, matchings, seen, reduce(pooled, held_out), n_small_gaps, rank=rank
         )
@@ -483,7 +479,7 @@ def match_until_settled(
         n *= 2
     if unsettled.layers:
         fitted = _extended_to_all(fitted, images, unsettled, n, total)
-        matched |= _matched(unsettled, fitted, form=form, rank=rank, cutoff=cutoff, eigh=eigh)
+        matched |= _matched(unsettled, fitted, form=form, rank=rank, cutoff=cutoff)
         pairs = ""
         n_pairs = len(unsettled.layers)
         if n_pairs < len(layers):
