@@ -231,15 +231,6 @@ def test_an_objective_is_trained_on(folder):
     assert float(logs[-1]["train_loss"]) < float(logs[0]["train_loss"])
 
 
-def test_a_run_with_a_changed_objective_is_not_resumed(folder):
-    given = [*STITCH, "--objective", "mine.py:cosine", "-dir", "changed", "--resume"]
-    run(*given)
-    assert "2 of 2 stitches are finished" in run(*given).err
-    with (folder / "mine.py").open("a") as file:
-        file.write("# another line\n")
-    assert says(error_line(*given), f"earlier code of {folder}/mine.py")
-
-
 def test_a_stitch_by_an_objective_is_evaluated_without_its_code(folder):
     stitch("mine.py:blocks")
     (folder / "mine.py").unlink()

@@ -11,10 +11,8 @@ import torch
 
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
-from src.ground_truth.truth_tables import read_tables
 from src.models import Network, build_model
 from src.results.checkpoints import load_model
-from src.results.network_list import read_networks
 from src.results.network_names import NetworkName
 from tests import commands
 from tests.commands import ON_DIGITS, Output, read_csv, read_json, read_metrics, says, stitch_rows
@@ -312,78 +310,3 @@ def test_layers_with_volumes_let_the_others_be_used(in_tmp_path):
     ):
         err = run(*arguments, status=2).err
         assert says(err, "shape 4×8×8×8", "choose a layer")
-
-
-@pytest.fixture
-def changed_code(in_tmp_path):
-    """A network in nets.py and its checkpoint; call it to change the file."""
-    text = (
-        "from torch import nn\n\n\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), "
-        "nn.ReLU(), nn.Linear(16, 10))\n"
-    )
-    Path("nets.py").write_text(text)
-    run("exec_train.py", "nets.py:net", "-e", 1, "-dir", "m")
-    return lambda: Path("nets.py").write_text(text.replace("ReLU", "Tanh"))
-
-
-PAIR_OF_NETS = ["m/model_1.pt", "m/model_1.pt", "nets.py:net", "nets.py:net"]
-
-
-def test_stitches_of_networks_with_changed_code_are_not_resumed(changed_code):
-    given = [
-        "exec_stitch.py",
-        *PAIR_OF_NETS,
-        "1,2",
-        "2",
-        "auto",
-        "-e",
-        0,
-        "-i",
-        "pinv",
-        "-dir",
-        "s",
-    ]
-    run(*given)
-    assert "2 of 2" in run(*given, "--resume").err
-    changed_code()
-    line = commands.error_line(*given, *ON_DIGITS, "--resume")
-    assert says(line, "earlier code of", "nets.py")
-    err = commands.run("misc/verdict.py", "results/s").err
-    assert says(err, "earlier code of", "nets.py")
-
-
-def test_a_table_of_a_network_with_changed_code_is_named(changed_code):
-    compare = ["exec_compute_low_rank_sim_metrics.py", *PAIR_OF_NETS, "1,2", "2", "-n", 40]
-    run(*compare, "--metrics", "cka", "-o", "all/similarity/a-b.csv")
-    collect = ["misc/collect_results.py", "all", "-r", "-o", "g.csv"]
-    assert "earlier code" not in commands.run(*collect).err
-    changed_code()
-    assert says(commands.run(*collect).err, "earlier code of", "nets.py")
-
-
-def test_all_pairs_makes_pairs_of_changed_code_again(changed_code, capsys):
-    run("exec_train.py", "nets.py:net", "-e", 1, "-s", 1, "-dir", "n")
-    lines = ["name,path,type", *(f"{name},{name}/model_1.pt,nets.py:net" for name in "mn")]
-    Path("networks.csv").write_text("\n".join(lines) + "\n")
-    given = [
-        "misc/all_pairs.py",
-        "networks.csv",
-        "2",
-        "auto",
-        "-dir",
-        "all",
-        "--metrics",
-        "cka",
-        "-n",
-        40,
-    ]
-    given += ["--own-types", "nets.py:net", "--no-verdict", "--methods", "pinv"]
-    run(*given)
-    assert "0 of 3" in run(*given).err
-    changed_code()
-    line = commands.error_line(*given, *ON_DIGITS)
-    assert says(line, "3 of 3", "earlier code of", "nets.py", "--redo-changed")
-    read_tables(Path("results/all"), read_networks("networks.csv"))
-    assert says(capsys.readouterr().err, "earlier code of", "nets.py")
-    run(*given, "--redo-changed")
-    assert "0 of 3" in run(*given).err
