@@ -234,17 +234,19 @@ def test_between_two_layers(resnet):
     images = golden_input((2, 3, 16, 16)).double()
     start, end = resnet(images, until="layer1.0"), resnet(images, until="layer4.1")
     assert torch.equal(resnet(start, after="layer1.0", until="layer4.1"), end)
-    with pytest.raises(ValueError, match="does not lie behind"):
-        resnet.activations(end, resnet.block_names, after="layer4.1")
+    assert torch.equal(resnet(end, after="output", until="output"), end)
+    for layer in ("layer4.1", "output"):
+        with pytest.raises(ValueError, match="does not lie behind"):
+            resnet.activations(end, resnet.block_names, after=layer)
 
 
-def test_blocks_behind_a_layer(resnet):
-    blocks = list(resnet.block_names)
-    assert (
-        resnet.behind("conv1") == blocks and resnet.behind("layer4.1") == resnet.behind("fc") == []
-    )
-    assert resnet.behind("layer3.0") == blocks[5:] and resnet.behind("layer3.0.conv2") == blocks[4:]
-    assert resnet.behind("layer2") == resnet.behind("layer2.1") == blocks[4:]
+@pytest.mark.parametrize(
+    ("layer", "n_blocks"),
+    [("conv1", 8), ("layer2", 4), ("layer2.1", 4), ("layer3.0.conv2", 4), ("layer3.0", 3),
+     ("layer4.1", 0), ("fc", 0)],
+)  # fmt: skip
+def test_blocks_behind_a_layer(resnet, layer, n_blocks):
+    assert resnet.behind(layer) == list(resnet.block_names)[8 - n_blocks :]
 
 
 def test_layers_of_an_option(resnet):
@@ -354,14 +356,6 @@ def test_cuts(name, capfd):
     assert "takes whole passes" not in capfd.readouterr().err
 
 
-def test_nothing_lies_behind_the_output():
-    network = Network(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval(), image_shape=(1, 2, 2))
-    logits = network(torch.rand(5, 1, 2, 2))
-    assert torch.equal(network(logits, after="output", until="output"), logits)
-    with pytest.raises(ValueError, match="0 does not lie behind output"):
-        network.activations(logits, ["0"], after="output")
-
-
 class _Scale(nn.Module):
     """Returns a function of its parameter, and not of the images."""
 
@@ -397,37 +391,6 @@ def test_parameters_in_front_that_change_are_seen_behind():
     torch.testing.assert_close(network(h, after="body"), network(images))
     network.module.scale.scale.data = torch.full((4,), 3.0)
     torch.testing.assert_close(network(h, after="body"), network(images))
-
-
-class _WithAuxiliary(nn.Module):
-    """Names a block that is never called in evaluation mode."""
-
-    block_names = ("first", "auxiliary", "second")
-
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Conv2d(3, 4, 1)
-        self.auxiliary = nn.Linear(4, 10)
-        self.second = nn.Conv2d(4, 4, 1)
-        self.head = nn.Linear(4, 10)
-
-    def forward(self, x):
-        return self.head(self.second(self.first(x)).mean((2, 3)))
-
-
-def test_blocks_that_are_never_called_do_not_count():
-    network = Network(_WithAuxiliary(), image_shape=(3, 8, 8)).eval()
-    assert network.behind("first") == ["second"]
-    assert network.relative_depths(["first", "second"]) == {"first": 0.5, "second": 1}
-
-
-def test_a_container_and_its_last_module_have_one_depth():
-    inner = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
-    network = Network(
-        nn.Sequential(nn.Flatten(), nn.Linear(12, 4), inner, nn.Linear(4, 2)), image_shape=(3, 2, 2)
-    )
-    depths = network.eval().relative_depths(["2", "2.1"])
-    assert depths["2"] == depths["2.1"]
 
 
 class Enlarged(nn.Module):
