@@ -4,9 +4,7 @@ import pytest
 import torch
 
 from src.statistics.moments import CrossMoments, Moments, Rows, as_rows
-from src.stitching.layers import resize
 from src.stitching.matching import moments_of
-from src.stitching.moments import source_rows
 from tests.goldens import random
 
 DIAGONAL, FULL = "pinv", "covariance"  # forms that need as much of the target's scatter
@@ -31,18 +29,6 @@ def test_moments_are_those_of_the_rows(shape):
     torch.testing.assert_close(matching.source, moments)
     torch.testing.assert_close(matching.cross["target"], cross.scatter)
     torch.testing.assert_close(matching.targets["target"], Rows.of(y).moments())
-
-
-@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
-@pytest.mark.parametrize(
-    ("source", "target"), [((4, 4), (8, 8)), ((8, 8), (4, 4)), ((3, 5), (7, 6)), ((3, 8), (6, 4))]
-)
-def test_moments_of_a_resized_source_are_those_of_its_rows(source, target, mode):
-    x = random(5, 6, *source) + 2
-    y = random(5, 3, *target, seed=1)
-    expected = moments_of(Rows.of(resize(x, target, mode)), Rows.of(y), 5, form=FULL)
-    moments = moments_of(source_rows(x, target, mode), Rows.of(y), 5, form=FULL)
-    torch.testing.assert_close(moments, expected)
 
 
 @pytest.mark.parametrize("offset", [0, 1e6])
