@@ -15,7 +15,7 @@ from src.models import Network, build_model
 from src.results.checkpoints import load_model
 from src.results.network_names import NetworkName
 from tests import commands
-from tests.commands import ON_DIGITS, Output, read_csv, read_json, read_metrics, says, stitch_rows
+from tests.commands import ON_DIGITS, Output, read_csv, read_json, says, stitch_rows
 from tests.conftest import few_images
 
 pytestmark = pytest.mark.usefixtures("few_figures")
@@ -146,21 +146,6 @@ def test_a_detector_notes_the_file(folder, in_tmp_path):
     run("exec_train_representation_classifier.py", *named(folder, "patches"), *how, *sets)
     (entry,) = read_json("store/meta.json").values()
     assert f"{folder}/nets.py:patches" in entry.values()
-
-
-def test_fresh_weights_have_seeds_of_their_own(folder, in_tmp_path):
-    types = [f"{folder}/nets.py:cnn"] * 2  # front and end are the same network
-    configs, metrics = [], []
-    for seed in (0, 0, 1):
-        options = [*ON_DIGITS, "-i", "pinv", "-e", 0, "-s", seed]
-        newest = commands.stitch("0", "0", *options, networks="--", types=types).newest
-        configs.append(read_json(newest / "config.txt"))
-        metrics.append(read_metrics(newest))
-    weights = [
-        (config["front_model_path_sha256"], config["end_model_path_sha256"]) for config in configs
-    ]
-    assert weights[0] == weights[1] != weights[2] and len({*weights[0], *weights[2]}) == 2
-    assert metrics[0] == metrics[1] != metrics[2] and metrics[0]["matching_error"] < 1e-6
 
 
 @pytest.mark.parametrize(

@@ -119,11 +119,13 @@ def test_a_loss_that_is_not_finite_stops_the_training(settings, bias, images):
 
 
 def test_unlabelled_samples_count_neither_in_the_loss_nor_in_the_accuracy():
-    logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0], [5.0, 0.0]]])
+    logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0], [5.0, 0.0]]], requires_grad=True)
     group = classification_losses(logits, torch.tensor([0, 1, -1]))
     labelled = classification_losses(logits[:, :2], torch.tensor([0, 1]))
     assert group.n_samples == 2 and group.n_correct.tolist() == [2]
     torch.testing.assert_close(group.cross_entropies, labelled.cross_entropies)
+    classification_losses(logits[:, 2:], torch.tensor([-1])).losses.sum().backward()
+    assert not logits.grad.any()  # of a batch without a label
 
 
 def test_no_class_is_predicted_where_logits_are_not_finite():
