@@ -12,59 +12,53 @@ from torch import Tensor, nn
 from src.choices import GRID, MAP, SEQUENCE, VECTOR
 from src.ground.errors import UserError
 from src.models import Network, build_model
+from src.models.activations import pool
 from src.models.tokens import TokenLayout
 from src.stitching import build_layers, build_stitching_layer, match_layers
 from src.stitching.layers import TYPES_OF_KINDS, StitchSide, type_for
 from tests.commands import ON_DIGITS, read_csv, read_json, run, says, stitch_rows
 from tests.conftest import few_images
+from tests.tiny_networks import Computed
 
 IMAGE = (1, 6, 8)
 
 
-class Layer(nn.Module):
-    """A network whose layer `layer` has activations of one kind.
+WIDTHS = {"maps": 3, "vector": 7, "wide": 3}  # of the others: 4
+EMBEDDINGS = {
+    "maps": lambda: nn.Conv2d(1, 3, 2, 2),  # (3, 3, 4)
+    "patches": lambda: nn.Conv2d(1, 4, (3, 4), (3, 4)),  # 2×2
+    "cls": lambda: nn.Conv2d(1, 4, (3, 4), (3, 4)),
+    "wide": lambda: nn.Conv2d(1, 3, (2, 2), (2, 3)),  # 3×3
+    "vector": lambda: nn.Linear(48, 7),
+    "rows": lambda: nn.Linear(8, 4),  # 6, which form no square
+    "steps": nn.Identity,
+    "columns": nn.Identity,
+}
+LAYERS = {
+    "maps": nn.Identity,
+    "steps": lambda: nn.GRU(8, 4, batch_first=True),  # over 6 rows
+    "columns": lambda: nn.GRU(6, 4, batch_first=True),  # over 8 columns
+}
 
-    maps (3, 3, 4); patches: 6 tokens of width 4 in a grid of 2×2, or with a CLS token of 5; wide: 9
-    patches; steps: a recurrent layer over 6 rows or 8 columns; rows: 6 tokens that form no square;
-    vector (7,).
-    """
 
-    def __init__(self, name: str):
-        super().__init__()
-        self.name = name
-        self.embed = {
-            "maps": nn.Conv2d(1, 3, 2, 2),
-            "patches": nn.Conv2d(1, 4, (3, 4), (3, 4)),
-            "cls": nn.Conv2d(1, 4, (3, 4), (3, 4)),
-            "wide": nn.Conv2d(1, 3, (2, 2), (2, 3)),
-            "vector": nn.Linear(48, 7),
-            "rows": nn.Linear(8, 4),
-        }.get(name, nn.Identity())
-        width = {"maps": 3, "vector": 7, "wide": 3}.get(name, 4)
-        self.layer: nn.Module = nn.Identity()
-        if name == "steps":
-            self.layer = nn.GRU(8, 4, batch_first=True)
-        elif name == "columns":
-            self.layer = nn.GRU(6, 4, batch_first=True)
-        elif name != "maps":
-            self.layer = nn.Linear(width, width)
-        self.head = nn.Linear(width, 4)
+def embedded(net, images: Tensor) -> Tensor:
+    """What the layer of a network takes: maps, tokens or a vector."""
+    if net.name == "vector":
+        return net.embed(images.flatten(1))
+    if net.name in ("steps", "rows", "columns"):
+        return net.embed(images[:, 0].mT if net.name == "columns" else images[:, 0])
+    if net.name == "maps":
+        return net.embed(images)
+    tokens = net.embed(images).flatten(2).mT
+    if net.name == "cls":
+        tokens = torch.cat([tokens.square().mean(1, keepdim=True), tokens], 1)
+    return tokens
 
-    def forward(self, images: Tensor) -> Tensor:
-        if self.name == "vector":
-            return self.head(self.layer(self.embed(images.flatten(1))).tanh())
-        if self.name in ("steps", "rows", "columns"):
-            rows = images[:, 0].mT if self.name == "columns" else images[:, 0]
-            acts = self.layer(self.embed(rows))
-            acts = acts[0] if isinstance(acts, tuple) else acts
-            return self.head(acts.tanh().mean(1))
-        maps = self.embed(images)
-        if self.name == "maps":
-            return self.head(self.layer(maps).tanh().mean((2, 3)))
-        tokens = maps.flatten(2).mT
-        if self.name == "cls":
-            tokens = torch.cat([tokens.square().mean(1, keepdim=True), tokens], 1)
-        return self.head(self.layer(tokens).tanh().mean(1))
+
+def logits(net, images: Tensor) -> Tensor:
+    acts = net.layer(embedded(net, images))
+    acts = acts[0] if isinstance(acts, tuple) else acts
+    return net.head(pool(acts.tanh(), TokenLayout()))
 
 
 KINDS = {
@@ -82,8 +76,12 @@ PAIRS = [
 
 
 def network(name: str) -> Network:
+    """A network whose layer `layer` has activations of one of `KINDS`."""
     torch.manual_seed(len(name))
-    module = Layer(name).double().eval().requires_grad_(False)
+    width = WIDTHS.get(name, 4)
+    layer = LAYERS.get(name, lambda: nn.Linear(width, width))
+    parts = {"embed": EMBEDDINGS[name](), "layer": layer(), "head": nn.Linear(width, 4)}
+    module = Computed(logits, name=name, **parts).double().eval().requires_grad_(False)
     return Network(module, image_shape=IMAGE, n_classes=4)
 
 

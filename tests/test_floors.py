@@ -8,6 +8,7 @@ from src.models import Network, build_model
 from src.ood.floors import FloorKey, Floors, beside_class, n_twins_for, twin_of
 from src.skill.skills import Floor
 from tests.tiny_datasets import few_grey_images
+from tests.tiny_networks import Computed
 
 IMAGES = few_grey_images(120, 8, n_classes=3)
 KEYS = [FloorKey("pool2", 1), FloorKey("pool2", 2), FloorKey("pool3", 1)]
@@ -51,24 +52,18 @@ def test_twins_are_as_many_as_have_the_channels_of_the_front():
     assert [n_twins_for(front, 64) for front in (3, 64, 65, 128, 129)] == [1, 1, 2, 2, 3]
 
 
-class Scaled(nn.Module):
-    """A module with BatchNorm, and with a bare parameter that does not reset itself."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(1, 4, 3)
-        self.norm = nn.BatchNorm2d(4)
-        self.scale = nn.Parameter(5 + torch.randn(4, 6, 6))
-        self.index = nn.Parameter(torch.arange(4), requires_grad=False)
-        self.fc = nn.Linear(4, 3)
-
-    def forward(self, images):
-        return self.fc((self.scale * self.norm(self.conv(images))).mean((2, 3)))
-
-
 def test_twins_have_other_weights_of_the_same_spread_and_statistics_of_the_images():
+    """Of a module with BatchNorm, and with a bare parameter that does not reset itself."""
     torch.manual_seed(5)
-    network = Network(Scaled().eval(), image_shape=(1, 8, 8), n_classes=3)
+    module = Computed(
+        lambda net, images: net.fc((net.scale * net.norm(net.conv(images))).mean((2, 3))),
+        conv=nn.Conv2d(1, 4, 3),
+        norm=nn.BatchNorm2d(4),
+        scale=nn.Parameter(5 + torch.randn(4, 6, 6)),
+        index=nn.Parameter(torch.arange(4), requires_grad=False),
+        fc=nn.Linear(4, 3),
+    )
+    network = Network(module.eval(), image_shape=(1, 8, 8), n_classes=3)
     ((images, _),) = IMAGES.batches(120)
     twin, again, other = (twin_of(network, images, seed=seed).module for seed in (0, 0, 1))
     modules = (network.module, twin, again, other)

@@ -234,15 +234,9 @@ def test_an_image_set_takes_the_type_of_the_networks(networks, digits, dtype):
 
 
 def test_an_encoder_is_a_front(networks, digits):
-    class Encoder(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.body = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU())
-
-        def forward(self, images):
-            return self.body(images).flatten(1)
-
-    row, _ = judge(Encoder().eval(), networks[1][1], *digits, layers=("body", "pool3"))
+    layers = {"body": nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU()), "flat": nn.Flatten()}
+    encoder = nn.Sequential(OrderedDict(layers)).eval()
+    row, _ = judge(encoder, networks[1][1], *digits, layers=("body", "pool3"))
     assert np.isnan(row.front_accuracy) and 0 < row.accuracy < row.end_accuracy
 
 

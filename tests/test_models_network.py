@@ -12,6 +12,7 @@ from src.ground.errors import UserError
 from src.models import Network, build_model
 from src.models.resnet import ResNet
 from tests.commands import says
+from tests.tiny_networks import Computed
 from tests.traps import Attention, Base, Dropout, Patches, SharedRelu
 
 
@@ -182,10 +183,13 @@ def test_relative_depth_counts_blocks_and_grows_between_them(images):
 
     def chain(*blocks: str) -> Network:
         inner = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
-        module = nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(5)), inner, nn.Flatten())
-        module.never = nn.Identity()
-        module.forward = lambda x: nn.Sequential.forward(module[:7], x)
-        module.block_names = blocks
+        plain = nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(5)), inner, nn.Flatten())
+        module = Computed(
+            lambda net, images: plain(images),
+            never=nn.Identity(),
+            block_names=blocks,
+            **plain._modules,
+        )
         return Network(module.eval(), image_shape=(3, 4, 4))
 
     network = chain("1", "never", "4")
@@ -197,37 +201,21 @@ def test_relative_depth_counts_blocks_and_grows_between_them(images):
     assert inner["5"] == inner["5.1"]
 
 
-class Preprocessing(nn.Module):
-    """Scales images for the network that it holds."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.net = network
-
-    def forward(self, images):
-        return self.net(images / 2)
-
-
 def test_a_module_that_holds_a_view_is_told_to_hold_its_module():
+    def halved(held) -> Computed:
+        return Computed(lambda net, images: net.net(images / 2), net=held).eval()
+
     network = build_model("small_cnn", n_classes=10, n_channels=1)
-    with pytest.raises(UserError, match=r"Preprocessing\.net is a Network.*\.module"):
-        Network(Preprocessing(network))
-    outer = Network(Preprocessing(network.module).eval(), image_shape=(1, 8, 8))
+    with pytest.raises(UserError, match=r"Computed\.net is a Network.*\.module"):
+        Network(halved(network))
+    outer = Network(halved(network.module), image_shape=(1, 8, 8))
     assert outer.layers("net.pool2") == ["net.pool2"]
 
 
-class Opaque(nn.Module):
-    """Holds a network where torch does not see it."""
-
-    def __init__(self):
-        super().__init__()
-        self.parts = [nn.Conv2d(1, 4, 3)]
-
-    def forward(self, images):
-        return self.parts[0](images).mean((2, 3))
-
-
 def test_a_network_without_layers_says_so():
-    network = Network(Opaque().eval(), image_shape=(1, 8, 8))
+    """Of layers that it holds where torch does not see them."""
+    opaque = Computed(
+        lambda net, images: net.parts[0](images).mean((2, 3)), parts=[nn.Conv2d(1, 4, 3)]
+    )
     with pytest.raises(UserError, match="layer 'pool2': .*no submodules"):
-        network.layers("pool2")
+        Network(opaque.eval(), image_shape=(1, 8, 8)).layers("pool2")
