@@ -120,18 +120,8 @@ def test_a_config_has_the_absolute_path_and_the_digest_and_does_not_run_code(fol
     ],
 )
 def test_stitching(front, end, layers, kind, options, folder, in_tmp_path):
-    arguments = [
-        *named(folder, front, end),
-        *layers,
-        kind,
-        *options,
-        "-dir",
-        "all",
-        "--mod-only-stitch",
-        "-i",
-        "pinv",
-    ]
-    said = run("exec_stitch.py", *arguments, "-e", 1).err
+    arguments = [*named(folder, front, end), *layers, kind, *options, "-dir", "all"]
+    said = run("exec_stitch.py", *arguments, "--mod-only-stitch", "-i", "pinv", "-e", 1).err
     assert "not stitched" not in said
     assert says(said, "height, width, channels", "turned at") == ("mix" in "".join(layers))
     for values in stitch_rows("results/all"):
@@ -183,64 +173,50 @@ def test_a_network_of_a_package(tmp_path):
     run("exec_train.py", kind, "-e", 0, "-dir", "net", cwd=tmp_path)
     digest = hashlib.sha256(FILE.encode()).hexdigest()
     assert read_json(tmp_path / "net" / "config.txt")["model_type_sha256"] == digest
-    network = [tmp_path / "net" / "model_0.pt", kind]
-    pair = [network[0], network[0], kind, kind, "0", "1", "auto"]
+    pair = ["net/model_0.pt", "net/model_0.pt", kind, kind, "0", "1", "auto"]
     run("exec_stitch.py", *pair, "-e", 0, "-i", "pinv", "-dir", "s", cwd=tmp_path)
-    evaluate = ["exec_eval_stitcher_ood.py", "results/s", "--detector", "mahalanobis"]
-    line = commands.error_line(*evaluate, *ON_DIGITS, cwd=tmp_path)
-    assert f"--own-types {kind}" in line
-    run(*evaluate, "--own-types", kind, cwd=tmp_path)
-    line = commands.error_line(
-        "exec_eval.py", network[0], "no_such.nets:cnn", *ON_DIGITS, cwd=tmp_path
-    )
-    assert "no module no_such.nets" in line
+    evaluate = ["exec_eval_stitcher_ood.py", "results/s", *ON_DIGITS, "--detector", "none"]
+    assert f"--own-types {kind}" in commands.error_line(*evaluate, cwd=tmp_path)
+    commands.run(*evaluate, "--own-types", kind, cwd=tmp_path)
+    missing = ["exec_eval.py", pair[0], "no_such.nets:cnn", *ON_DIGITS]
+    assert "no module no_such.nets" in commands.error_line(*missing, cwd=tmp_path)
 
 
-def test_weights_of_torchvision(tmp_path, monkeypatch):
+REFUSED = [
+    (
+        "IMAGENET1K_V1",
+        "tv_squeezenet1_0",
+        1000,
+        "download https://.*; put the file into .*/hub/checkpoints",
+    ),
+    ("IMAGENET1K_V9", "tv_squeezenet1_0", 1000, "'IMAGENET1K_V9'; did you mean IMAGENET1K_V1"),
+    ("DEFAULT", "small_cnn", 1000, "DEFAULT: small_cnn comes with no such weights"),
+    (
+        "DEFAULT",
+        "tv_squeezenet1_1",
+        10,
+        "DEFAULT of tv_squeezenet1_1 has 1000 classes, the dataset 10",
+    ),
+    ("-", "tv_inception_v3", 10, "tv_inception_v3 cannot take images of 3×64×64"),
+    ("-", "tv_resnet19", 10, "unknown model 'tv_resnet19'; did you mean tv_resnet18"),
+]
+
+
+def test_weights_of_torchvision(tmp_path, monkeypatch, no_network):
+    """An encoder needs no head of as many classes."""
     images = ImageSpec(1000, (3, 64, 64))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     state = build_model("tv_squeezenet1_1", n_classes=1000).state_dict()
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
     torch.save(state, tmp_path / "hub/checkpoints/squeezenet1_1-b8a52dc0.pth")
-    network = load_model(NetworkName("DEFAULT", "tv_squeezenet1_1"), images)
-    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
-    few_classes = images._replace(n_classes=10)
-    front = load_model(
-        NetworkName("DEFAULT", "tv_squeezenet1_1"), few_classes, encoder=True
-    )  # its head is not needed
-    assert front.is_encoder and all(
-        torch.equal(value, state[key]) for key, value in front.state_dict().items()
-    )
-
-    def offline(*_, **__):
-        raise OSError("no network")
-
-    monkeypatch.setattr("urllib.request.urlopen", offline)
-    for path, name, n_classes, line in (
-        (
-            "IMAGENET1K_V1",
-            "tv_squeezenet1_0",
-            1000,
-            f"download https://.*; put the file into {tmp_path}/hub/checkpoints",
-        ),
-        (
-            "IMAGENET1K_V9",
-            "tv_squeezenet1_0",
-            1000,
-            "weights of tv_squeezenet1_0 'IMAGENET1K_V9'; did you mean IMAGENET1K_V1",
-        ),
-        ("DEFAULT", "small_cnn", 1000, "DEFAULT: small_cnn comes with no such weights"),
-        (
-            "DEFAULT",
-            "tv_squeezenet1_1",
-            10,
-            "DEFAULT of tv_squeezenet1_1 has 1000 classes, the dataset 10",
-        ),
-        ("-", "tv_inception_v3", 10, "tv_inception_v3 cannot take images of 3×64×64"),
-        ("-", "tv_resnet19", 10, "unknown model 'tv_resnet19'; did you mean tv_resnet18"),
-    ):
+    name = NetworkName("DEFAULT", "tv_squeezenet1_1")
+    front = load_model(name, images._replace(n_classes=10), encoder=True)
+    assert front.is_encoder
+    for network in (front, load_model(name, images)):
+        torch.testing.assert_close(network.state_dict(), state, rtol=0, atol=0)
+    for path, kind, n_classes, line in REFUSED:
         with pytest.raises(UserError, match=line):
-            load_model(NetworkName(path, name), images._replace(n_classes=n_classes))
+            load_model(NetworkName(path, kind), images._replace(n_classes=n_classes))
 
 
 def test_torchvision_networks_take_other_channels_and_sizes():
@@ -283,15 +259,12 @@ def test_layers_with_volumes_let_the_others_be_used(in_tmp_path):
     """Conv3d has no channels_last; a volume is neither a map nor tokens."""
     Path("volumes.py").write_text(VOLUMES)
     volume = "volumes.py:volume"
-    pair = ["-", "-", volume, volume]
-    run("exec_stitch.py", *pair, "stem", "stem", "rc2c_pre", "-e", 0, "-i", "pinv", "-dir", "stem")
-    types = ["--front-type", volume, "--end-type", volume]
-    run("exec_eval_stitcher_ood.py", "results/stem", *types)
-    (evaluated,) = read_csv("results/stem/skill.csv")
-    assert float(evaluated["correlation"]) == pytest.approx(1)  # one network
+    pair = ["-", "-", volume, volume, "stem"]
+    run("exec_stitch.py", *pair, "stem", "rc2c_pre", "-e", 0, "-i", "pinv", "-dir", "stem")
+    (row,) = stitch_rows("results/stem")
+    assert float(row["r2_test"]) == pytest.approx(1)  # one network
     for arguments in (
         ["exec_probe.py", "-", volume, "-l", "conv", "-e", 1],
-        ["exec_compute_low_rank_sim_metrics.py", *pair, "stem", "conv", "-n", 20],
+        ["exec_compute_low_rank_sim_metrics.py", *pair, "conv", "-n", 20],
     ):
-        err = run(*arguments, status=2).err
-        assert says(err, "shape 4×8×8×8", "choose a layer")
+        assert says(run(*arguments, status=2).err, "shape 4×8×8×8", "choose a layer")
