@@ -21,14 +21,8 @@ from src.verdict import (
 )
 from tests.commands import says
 from tests.result_rows import stitch_row
-
-N, N_CLASSES = 1000, 10
-LABELS = np.arange(N) % N_CLASSES
-
-
-def right_about(n_right: int) -> np.ndarray:
-    """Classes that are right on the first images, and on the others the next class."""
-    return np.where(np.arange(N) < n_right, LABELS, (LABELS + 1) % N_CLASSES)
+from tests.written_runs import LABELS, N
+from tests.written_runs import predicted as right_about
 
 
 def predicted(n_right: int, n_end_right: int = 950) -> Predictions:

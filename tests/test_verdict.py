@@ -206,91 +206,47 @@ def test_an_end_network_that_was_never_trained_is_like_nothing(tmp_path, monkeyp
         assert word == UNDECIDED and says(reason, "end network", "never trained")
 
 
-def test_controls_are_recognised_and_never_pooled_with_others(tmp_path):
-    for name, networks in {
-        "1": ("f1.pt", "g1.pt"),
-        "2": ("f2.pt", "g2.pt"),
-        "3": ("g1.pt", "g1.pt"),
-        "4": ("-", "g1.pt"),
-    }.items():
-        paths = {"front_model_path": networks[0], "end_model_path": networks[1], "front_layer": "y"}
-        write_run(tmp_path, name, n_right=945, **paths)
-    write_evaluation(tmp_path, {"3": 0.5})
-    verdicts = judge_stitches(runs_of(tmp_path), pool=True)
-    assert {(row.networks, row.control) for row in verdicts} == {
-        ("2 pairs of networks", None),
-        ("g1.pt → g1.pt", "self"),
-        (f"{FRESH} → g1.pt", "fresh"),
-    }
-    own, fresh = remarks(verdicts)
-    assert says(own, "of 1 layers", "to themselves", " 1 are similar")
-    assert says(fresh, "of 1 stitches", "never trained", " 0 are similar", "1 undecided")
-
-
 def test_independent_networks_are_taken_together_on_demand(tmp_path, capsys):
-    for i, n_right in enumerate((950, 900, 850)):
-        write_run(
-            tmp_path,
-            str(i),
-            n_right=n_right,
-            front_model_path=f"f{i}.pt",
-            end_model_path=f"g{i}.pt",
-        )
-    assert len(judge_stitches(runs_of(tmp_path))) == 3
+    """None that share a network, such as both directions of a pair, untrained front networks of two seeds,
+    and controls."""
+    n_right = {"f0.pt": 950, "f1.pt": 900, "f2.pt": 850}
+    for front, n in n_right.items():
+        paths = {"front_model_path": front, "end_model_path": front.replace("f", "g")}
+        write_run(tmp_path / "apart", front, n_right=n, **paths)
+    assert len(judge_stitches(runs_of(tmp_path / "apart"))) == 3
     assert says(capsys.readouterr().err, "direct matching", "3 pairs", "no network", "--pool")
-    verdict = verdict_on(tmp_path, pool=True)
+    verdict = verdict_on(tmp_path / "apart", pool=True)
     assert (verdict.n_runs, verdict.n_networks, verdict.networks) == (3, 3, "3 pairs of networks")
-    assert (
-        verdict.seed_spread is None
-        and verdict.penalty == pytest.approx(0.05)
-        and verdict.verdict == UNDECIDED
-    )
-    of_networks = (
-        4.302653 * 0.05 / math.sqrt(3)
-    )  # half of Student's interval, with two degrees of freedom
+    assert (verdict.verdict, verdict.seed_spread) == (UNDECIDED, None)
+    assert verdict.penalty == pytest.approx(0.05)
+    of_networks = stats.t.ppf(0.975, 2) * 0.05 / math.sqrt(3)
     of_images = 1.96 * math.sqrt(0.05 * 0.95 / N)
     assert verdict.penalty_high - 0.05 == pytest.approx(of_networks + of_images, rel=0.1)
-    write_run(
-        tmp_path,
-        "3",
-        n_right=110,
-        n_end_right=100,
-        front_model_path="f3.pt",
-        end_model_path="g3.pt",
-    )
-    word, reason = word_on(tmp_path, pool=True)
-    assert word == UNDECIDED and says(reason, "end network", "close to chance")  # one of them
 
-
-def test_pairs_that_share_a_network_are_not_taken_together(tmp_path):
-    """Such as both directions of a pair, or untrained front networks of two seeds."""
     networks = {
-        ("f.pt", "g.pt", 0): 940,
-        ("g.pt", "f.pt", 0): 930,
-        ("-", "g.pt", 0): 500,
-        ("-", "g.pt", 1): 400,
+        ("f.pt", "g.pt", 0): "f.pt → g.pt",
+        ("g.pt", "f.pt", 0): "g.pt → f.pt",
+        ("-", "g.pt", 0): f"{FRESH} → g.pt",
+        ("-", "g.pt", 1): f"{FRESH.replace('0', '1')} → g.pt",
+        ("g.pt", "g.pt", 0): "g.pt → g.pt",
     }
-    for name, ((front, end, seed), n_right) in enumerate(networks.items()):
-        write_run(
-            tmp_path,
-            str(name),
-            n_right=n_right,
-            front_model_path=front,
-            end_model_path=end,
-            seed=seed,
-        )
-    verdicts = judge_stitches(runs_of(tmp_path), pool=True)
-    assert {verdict.networks: verdict.accuracy for verdict in verdicts} == {
-        "f.pt → g.pt": 0.94,
-        "g.pt → f.pt": 0.93,
-        f"{FRESH} → g.pt": 0.5,
-        f"{FRESH.replace('0', '1')} → g.pt": 0.4,
-    }
-    trained, untrained = sections.sections_of(verdicts)
-    assert says(trained.title, "direct matching", "2 pairs of networks")
-    assert says(untrained.title, "direct matching", "2 pairs", "untrained front network")
-    (section,) = sections.sections_of(verdicts[:1])
-    assert section.title == "direct matching" and not section.is_summary
+    for number, (front, end, seed) in enumerate(networks):
+        options = {
+            "front_model_path": front,
+            "end_model_path": end,
+            "seed": seed,
+            "front_layer": "y",
+        }
+        write_run(tmp_path / "shared", str(number), n_right=945, **options)
+    write_evaluation(tmp_path / "shared", {"4": 0.5})
+    verdicts = judge_stitches(runs_of(tmp_path / "shared"), pool=True)
+    assert {row.networks for row in verdicts} == {*networks.values()}
+    assert [row.control for row in verdicts] == [None, None, "fresh", "fresh", "self"]
+    own, fresh = remarks(verdicts)
+    assert says(own, "of 1 layers", "to themselves", " 1 are similar")
+    assert says(fresh, "of 2 stitches", "never trained", " 0 are similar", "2 undecided")
+    titles = [section.title for section in sections.sections_of(verdicts)]
+    assert says("\n".join(titles), "direct matching", "2 pairs", "untrained front network")
 
 
 def test_stitches_of_several_seeds_have_one_row(tmp_path, capsys):
@@ -342,24 +298,15 @@ def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("f.pt", "copy.pt", "g.pt", "other.pt"):
         (tmp_path / name).write_text("f" if name == "copy.pt" else name[0])
-    for seed, front in enumerate(("./f.pt", "copy.pt")):
-        write_run(tmp_path / "one", str(seed), n_right=900, seed=seed, front_model_path=front)
-    verdict = verdict_on(
-        tmp_path / "one", [of_networks("copy.pt", f"{tmp_path}/g.pt", values={"cka": 0.8})]
-    )
-    assert (verdict.n_runs, verdict.n_networks, verdict.further) == (2, 1, {"cka": 0.8})
-    write_run(tmp_path / "one", "2", n_right=900, seed=2, front_model_path="other.pt")
-    assert [row.n_runs for row in judge_stitches(runs_of(tmp_path / "one"))] == [2, 1]
-    write_run(
-        tmp_path / "fresh", "1", n_right=900, seed=1, front_model_path="-", end_model_path="-"
-    )
-    for seed, others in ((1, {"cka": 0.8}), (7, {})):
-        assert (
-            verdict_on(
-                tmp_path / "fresh", [of_networks("-", "-", values={"cka": 0.8}, seed=seed)]
-            ).further
-            == others
-        )
+    fresh = {"front_model_path": "-", "end_model_path": "-", "seed": 1}
+    write_run(tmp_path, "fresh", n_right=900, **fresh)
+    for seed, front in enumerate(("./f.pt", "copy.pt", "other.pt")):
+        write_run(tmp_path, str(seed), n_right=900, seed=seed, front_model_path=front)
+    tables = [of_networks("-", "-", values={"cka": seed}, seed=seed) for seed in (1, 7)]
+    tables.append(of_networks("copy.pt", f"{tmp_path}/g.pt", values={"cka": 0.8}))
+    rows = judge_stitches(runs_of(tmp_path), tables)
+    found = {row.front_network: (row.n_runs, row.further.get("cka")) for row in rows}
+    assert [*found.values()] == [(2, 0.8), (1, None), (1, 1)]
 
 
 def test_what_is_missing_or_of_other_data_is_left_out(tmp_path, capsys):
@@ -392,17 +339,17 @@ def test_words_are_counted_and_equal_flaws_have_one_line(tmp_path):
     n_right_of_front = {"y": 945, "x": 945, "z": 500, "w": 905, "v": 945, "u": 945}
     for number, (front, n_right) in enumerate(n_right_of_front.items()):
         write_run(tmp_path, str(number), n_right=n_right, front_layer=front)
-    write_evaluation(tmp_path, dict.fromkeys("01234", 0.5))
-    write_skill(tmp_path, {"1": skill(0.1), "4": skill(0.05)})
+    write_skill(
+        tmp_path, {name: skill(0.6) for name in "023"} | {"1": skill(0.1), "4": skill(0.05)}
+    )
     rows = judge_stitches(runs_of(tmp_path))
     counted = words.counts(sections.sections_of(rows))
     line = dict(zip(counted.header, counted.lines[0], strict=True))
     assert [line[word] for word in VERDICTS] == ["1", "2", "1", "2"]
     assert (line["all"], line["similar: same layer"]) == ("6", "1 of 1")
     assert len(words.flaws(rows)) == 3  # two have one reason, whatever the numbers
-    assert str(words.word_map(sections.sections_of(rows)[0])).split()[-12:] == [
-        *("u", "?", "v", "A", "w", "?", "x", "A", "y", "S", "z", "–")
-    ]
+    cells = str(words.word_map(sections.sections_of(rows)[0])).split()[-12:]
+    assert "".join(cells) == "u?vAw?xAySz–"
 
 
 @pytest.fixture
