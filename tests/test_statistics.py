@@ -5,12 +5,15 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from src.statistics.intervals import of_share, student_half_width, wilson_intervals
 from src.statistics.jackknife import jackknife_variance
+from src.statistics.moments import CrossMoments, Moments, Rows
 from src.statistics.permutations import permutation_p
 from src.statistics.significance import false_discovery_rate, holm
+from tests.goldens import random
 
 
 @pytest.mark.parametrize(("n_right", "n"), [(98, 100), (0, 40), (40, 40), (7, 20)])
@@ -56,3 +59,18 @@ def test_holm_by_hand():
     # 3·0.01, 2·0.02, 1·0.03 is below the one before
     assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
     assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
+
+
+@pytest.mark.parametrize("offset", [0, 1e6])
+def test_pooled_moments_are_those_of_all_rows(offset):
+    """A large mean costs no digits, from the first batch on."""
+    x, y = random(30, 4), random(30, 3, seed=1)
+    moments, cross = Moments(), CrossMoments()
+    for part in torch.arange(30).split(10):
+        rows_x, rows_y = Rows.of(x[part] + offset), Rows.of(y[part] - offset)
+        moments = moments.pooled(rows_x.moments())
+        cross = cross.pooled(rows_x.cross(rows_y))
+    whole_x, whole_y = Rows.of(x), Rows.of(y)
+    expected = whole_x.moments().scatter, whole_x.cross(whole_y).scatter, x.mean(0) + offset
+    found = moments.scatter, cross.scatter, moments.mean
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7)
