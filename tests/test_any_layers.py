@@ -302,17 +302,16 @@ def test_a_run_of_auto_is_resumed_repeated_by_its_type_and_evaluated(four_networ
     kinds = [f"{four_networks}/nets.py:{name}" for name in ("CNN", "GRU")]
     networks = ["CNN.pt", "GRU.pt", *kinds]
     training = ["first", "steps", "auto", "-e", 1, "-b", 64, "--mod-only-stitch", "-dir", "auto"]
+    own = ["--front-type", kinds[0], "--end-type", kinds[1], "--detector", "mahalanobis"]
     with few_images(64, n_test=30):
         assert says(stitch(*training).err, "auto chooses c2s", "1 pair", "row by row")
         assert "1 of 1 stitches are finished" in stitch(*training, "--resume").err
-        (folder,) = (path.parent for path in four_networks.glob("results/auto/*/config.txt"))
-        stitch("--config", folder / "config.txt", "-dir", "again")
-        types = ["--front-type", kinds[0], "--end-type", kinds[1]]
-        run("exec_eval_stitcher_ood.py", "results/auto", *types, *ON_DIGITS, "--detector", "mahalanobis",
-            cwd=four_networks)  # fmt: skip
-    (again,) = (path.parent for path in four_networks.glob("results/again/*/config.txt"))
-    assert "stitching_option" not in read_json(again / "config.txt")
-    states = [torch.load(path / "final_model.pt") for path in (folder, again)]
-    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+        (config,) = four_networks.glob("results/auto/*/config.txt")
+        stitch("--config", config, "-dir", "again")
+        run("exec_eval_stitcher_ood.py", "results/auto", *own, *ON_DIGITS, cwd=four_networks)
+    (again,) = four_networks.glob("results/again/*/config.txt")
+    assert "stitching_option" not in read_json(again)
+    states = [torch.load(path.with_name("final_model.pt")) for path in (config, again)]
+    torch.testing.assert_close(*states, rtol=0, atol=0)
     (row,) = read_csv(four_networks / "results/auto/ood_evaluation_mahalanobis.csv")
     assert (row["stitching_type"], row["stitching_option"]) == ("c2s", "auto")
