@@ -69,6 +69,13 @@ def judged(networks, digits):
     return judge(*networks[1], *digits, layers=LAYERS, forms=["covariance", "pinv"])
 
 
+def assert_same(row: JudgedStitch, line: dict[str, str], names, tolerance: float) -> None:
+    """Numbers of a row are those of the line of a table."""
+    for name in names:
+        expected = pytest.approx(float(line[name] or "nan"), abs=tolerance, nan_ok=True)
+        assert getattr(row, name) == expected, name
+
+
 def test_judge_all_pairs_and_compare_give_the_same_numbers(networks, in_tmp_path):
     """By their defaults, over all forms and a training. Accuracies up to one image, whose logits may be
     nearly equal."""
@@ -91,21 +98,16 @@ def test_judge_all_pairs_and_compare_give_the_same_numbers(networks, in_tmp_path
         for line in stitch_rows(f"results/all/a to b/{Method.of(form).title}"):
             stitched[form, line["front_layer"], line["end_layer"]] = line
     assert len(verdicts) == len(stitched) == len(rows)
+    shares = [f"{name}{end}" for name in ("accuracy", "penalty") for end in ("", "_low", "_high")]
+    skills = ("correlation", "floor", "skill", "skill_low", "skill_high")
+    skills += tuple(name.replace("skill", "skill_at_end") for name in skills[2:])
+    measured = ("r2_matched", "r2_test", "front_accuracy", "end_accuracy")
     for row in rows:
         line = verdicts[(Method.of(row.form).words, *row.pair)]
         assert (row.verdict, row.reason) == (line["verdict"], line["reason"])
-        for name in ("accuracy", "penalty"):
-            for column in (name, f"{name}_low", f"{name}_high"):
-                expected = pytest.approx(float(line[column]), abs=1.5 / N_TEST)
-                assert getattr(row, column) == expected, column
-        for name in ("correlation", "floor", "skill", "skill_low", "skill_high"):
-            for column in (name, name.replace("skill", "skill_at_end")):
-                expected = pytest.approx(float(line[column]), abs=1e-3)
-                assert getattr(row, column) == expected, column
-        for name in ("r2_matched", "r2_test", "front_accuracy", "end_accuracy"):
-            text = stitched[(row.form, *row.pair)][name]
-            expected = pytest.approx(float(text or "nan"), abs=1e-5, nan_ok=True)
-            assert getattr(row, name) == expected, name
+        assert_same(row, line, shares, 1.5 / N_TEST)
+        assert_same(row, line, skills, 1e-3)
+        assert_same(row, stitched[(row.form, *row.pair)], measured, 1e-5)
 
     both = [line for line in read_csv("both.csv") if line["front_network"] == "0"]
     assert len(both) == 2 * 4  # forms, pairs of layers
@@ -143,8 +145,8 @@ def test_training_equals_the_scripts(networks, in_tmp_path):
     trained, unfinished = ([row for row in rows if row.form == form] for form in forms[::2])
     for row, line in zip(trained, read_csv("verdict.csv"), strict=True):
         assert (row.front_layer, row.end_layer) == (line["front_layer"], line["end_layer"])
-        for name in ("accuracy", "skill", "skill_at_end"):  # logits may be nearly equal
-            assert getattr(row, name) == pytest.approx(float(line[name]), abs=3.5 / N_TEST)
+        # Logits may be nearly equal
+        assert_same(row, line, ("accuracy", "skill", "skill_at_end"), 3.5 / N_TEST)
         assert (row.verdict, row.reason) == (line["verdict"], line["reason"])
         assert np.isnan(row.r2_matched) and np.isfinite(row.r2_test)
     assert all(row.verdict != "similar" and row.reason for row in unfinished)
@@ -288,8 +290,8 @@ def test_saved_rows_are_runs_that_the_scripts_read(networks, digits, in_tmp_path
     for row in rows:
         line = lines[(Method.of(row.form).words, *row.pair)]
         assert (row.verdict, row.reason) == (line["verdict"], line["reason"])
-        for name in ("accuracy", "penalty_low", "skill", "skill_at_end_high", "floor"):
-            assert float(line[name]) == pytest.approx(getattr(row, name), abs=1e-12)
+        names = ("accuracy", "penalty_low", "skill", "skill_at_end_high", "floor")
+        assert_same(row, line, names, 1e-12)
         assert (line["front_network"], line["end_network"]) == rows.names
 
 
