@@ -227,12 +227,13 @@ def test_views_are_taken_and_left_as_they_were(networks, digits):
 def test_an_image_set_takes_the_type_of_the_networks(networks, digits, dtype):
     cast = [copy.deepcopy(module).to(dtype) for module in networks[1]]
     images = [load_dataset("digits", "", train=train) for train in (True, False)]
-    (of_set,), (of_list,) = (
-        judge(*cast, *given, layers="pool4", form="pinv") for given in (images, digits)
+    forms = ["pinv", "task:1"]
+    of_sets, of_lists = (
+        judge(*cast, *each, layers="pool4", forms=forms) for each in (images, digits)
     )
-    assert of_set.accuracy == of_list.accuracy
-    assert of_set.r2_test == pytest.approx(of_list.r2_test, abs=1e-6)
-    assert judge(*cast, *images, layers="pool4", forms="task:1")[0].accuracy > 0.1
+    assert of_sets[0].accuracy == of_lists[0].accuracy
+    assert of_sets[0].r2_test == pytest.approx(of_lists[0].r2_test, abs=1e-6)
+    assert of_sets[1].accuracy > 0.1
 
 
 def test_an_encoder_is_a_front(networks, digits):

@@ -89,10 +89,10 @@ def test_fresh_weights_equal_the_public_code_in_the_seed(label):
 
 
 # Other tests have their families, in another size or cut and trained
-LARGE = (
-    *("wide_resnet_28_10", "resnet18_samesize", "resnet50", "resnet18__28x28"),
-    *("vit_tiny_patch16_224", "repr_cls_resnet18__repr128x16x16", "repr_cls_vit_tiny__repr65x384"),
-)
+LARGE = [
+    "wide_resnet_28_10", "resnet18_samesize", "resnet18", "tv_resnet18", "resnet50", "resnet18__28x28",
+    "vit_tiny_patch16_224", "repr_cls_resnet18__repr128x16x16", "repr_cls_vit_tiny__repr65x384",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
