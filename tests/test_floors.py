@@ -1,12 +1,18 @@
-"""Floors of skill: what they depend on, and the twins of an end network."""
+"""Floors of skill, the twins of an end network, and the evaluation of a stitch that changes nothing, from
+networks and images alone."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from src.choices.scores import scores_by_title
 from src.models import Network, build_model
+from src.ood.evaluation import detection_of, score_grid
 from src.ood.floors import FloorKey, Floors, beside_class, n_twins_for, twin_of
+from src.ood.reference import EvaluationOptions, make_reference
 from src.skill.skills import Floor
+from src.stitching import Grid, Pair, build_layers
 from tests.tiny_datasets import few_grey_images
 from tests.tiny_networks import Computed
 
@@ -105,3 +111,43 @@ def test_the_class_is_beside_the_channels_at_all_positions(shape):
     positions = of_class.reshape(5, -1, 3)
     assert (positions.argmax(-1) == logits.argmax(1)[:, None]).all()
     assert (positions.sum(-1) == 1).all()
+
+
+LAYERS = ["pool1", "pool2"]
+SCORE = "mahalanobis"
+
+
+@pytest.fixture(scope="module")
+def reference(network):
+    options = EvaluationOptions(
+        tuple(LAYERS), scores_by_title([SCORE]), IMAGES, 50, "images", IMAGES
+    )
+    return make_reference(network, options, trained={})
+
+
+def grid_of(network, *, init: str) -> Grid:
+    layers, _ = build_layers(
+        network,
+        network,
+        LAYERS,
+        LAYERS,
+        "rc2c_pre",
+        image_shape=IMAGES.image_shape,
+        seed=0,
+        init=init,
+    )
+    return Grid(network, network, {Pair(name, name): layers[name, name] for name in LAYERS})
+
+
+def test_a_stitch_that_changes_nothing_is_the_network_itself(network, reference):
+    right = [network(images).argmax(1) == labels for images, labels in IMAGES.batches(50)]
+    for pair, scores in score_grid(grid_of(network, init="eye"), reference).items():
+        own = reference.id_scores[SCORE][pair.end_layer]
+        assert scores.is_finite and scores.accuracy == torch.cat(right).double().mean()
+        np.testing.assert_allclose(scores.scores[SCORE], own, rtol=1e-4)
+        for place in scores.skill[:2]:
+            assert (place.correlation, place.skill) == pytest.approx((1, 1), abs=1e-5)
+            assert place.floor < 1
+        assert scores.skill.n_images == len(IMAGES)
+        detection = detection_of(own, own, is_paired=True)
+        assert detection.metrics.auroc == 0.5 and detection.mean_stitched == detection.mean_own
