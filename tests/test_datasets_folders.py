@@ -87,12 +87,8 @@ def test_small_images_are_decoded_once_and_large_ones_by_workers(augment, tmp_pa
     plain, _, augmented, _ = found[0].split([9, 9, 9, 9])
     is_moved = not torch.allclose(plain.sum(0), augmented.sum(0), atol=1e-4)
     assert is_moved == (augment != "none")
-
-
-def test_resized_crops_are_taken_from_the_files(tmp_path):
-    write_folder(tmp_path, size=32, yaml="size: 16\n")
+    (tmp_path / "dataset.yaml").write_text("size: 16\n")  # a resized crop is of the file
     assert isinstance(load(tmp_path, train=True), DecodedImageSet)
-    assert isinstance(load(tmp_path, train=False), ImageSet)
 
 
 def test_grey_images(tmp_path):
@@ -105,6 +101,7 @@ def test_grey_images(tmp_path):
 
 
 def test_images_without_class_folders_are_unlabelled(tmp_path):
+    """One of more than 8 bits is named."""
     write_folder(tmp_path, classes=(), yaml="size: 12\n")
     dataset = load(tmp_path, train=True)
     assert len(dataset) == 6 and dataset.n_classes == 0 and (dataset.labels == -1).all()
@@ -112,6 +109,9 @@ def test_images_without_class_folders_are_unlabelled(tmp_path):
         UserError, match="has no labels; choose one that has: .*, or label your own"
     ):
         dataset_info(str(tmp_path), labelled=True)
+    Image.fromarray(np.full((9, 9), 300, np.uint16)).save(tmp_path / "train" / "x.png")
+    with pytest.raises(UserError, match="read .*x.png: its pixels have more than 8 bits"):
+        collect(load(tmp_path, train=True).batches(4))
 
 
 def test_classes_in_their_order_of_which_some_may_be_missing(tmp_path):
@@ -149,13 +149,6 @@ MISTAKES = {  # by what is said: options of the folder, and a change of it
     "valid file for the classes bee": ({}, ("val/bee", "bee")),
     "val holds neither images nor folders of images": ({"classes": (), "n": 1}, ("val/000.png", "a.png")),
 }  # fmt: skip
-
-
-def test_an_image_of_more_than_8_bits_is_named(tmp_path):
-    write_folder(tmp_path, classes=("ant",))
-    Image.fromarray(np.full((9, 9), 300, np.uint16)).save(tmp_path / "train" / "ant" / "x.png")
-    with pytest.raises(UserError, match="read .*x.png: its pixels have more than 8 bits"):
-        collect(load(tmp_path, train=True).batches(4))
 
 
 @pytest.mark.parametrize("said", MISTAKES)

@@ -13,7 +13,7 @@ from src.models import build_model
 from src.models.heads import LinearProbe
 from src.results.checkpoints import load_model, save_state
 from src.results.network_names import NetworkName
-from tests.commands import ON_DIGITS, error_line, read_csv, read_metrics, run, says
+from tests.commands import ON_DIGITS, error_line, read_csv, run, says, stitch_rows
 from tests.conftest import few_images
 
 pytestmark = pytest.mark.usefixtures("few_figures")
@@ -96,16 +96,15 @@ def test_every_script_takes_an_encoder(in_tmp_path):
     listed = run("misc/list_layers.py", "nets.py:sequence", "-d", "digits")
     assert says(listed.err, "left out", "3, 4") and says(listed.err, "all was inferred")
     dm = [*ON_DIGITS, "-e", 0, "-i", "pinv", "--mod-only-stitch"]
-    to_end = ["e.pt", "c/model_0.pt", "nets.py:maps", "small_cnn", "0", "pool1", "rc2c_pre"]
-    run("exec_stitch.py", *to_end, *dm, "-dir", "from_encoder")
-    (metrics,) = map(read_metrics, Path("results/from_encoder").glob("2*"))
-    assert metrics["front_accuracy"] is None and metrics["matching_error"] < 1
+    pair = ["e.pt", "c/model_0.pt", "nets.py:maps", "small_cnn"]
+    run("exec_stitch.py", *pair, "0", "pool1", "rc2c_pre", *dm, "-dir", "from_encoder")
+    (row,) = stitch_rows("results/from_encoder")
+    assert row["front_accuracy"] == "nan" and float(row["matching_error"]) < 1
     ood = ["exec_eval_stitcher_ood.py", "results/from_encoder", *ON_DIGITS, "--detector", "none"]
     assert says(error_line(*ood), "code", "not run by itself")
     run(*ood, "--front-type", "nets.py:maps")
-    pair = ["e.pt", "c/model_0.pt", "nets.py:maps", "small_cnn", "0,output", "pool1"]
     pooled = ["--alignment", "pool", "-n", 40, "-o", "s.csv"]
-    run("exec_compute_low_rank_sim_metrics.py", *pair, *ON_DIGITS, *pooled)
+    run("exec_compute_low_rank_sim_metrics.py", *pair, "0,output", "pool1", *ON_DIGITS, *pooled)
     assert len(read_csv("s.csv")) == 2
 
     back = ["c/model_0.pt", "e.pt", "small_cnn", "nets.py:maps", "pool1", "0", "rc2c_pre"]
@@ -117,8 +116,8 @@ def test_every_script_takes_an_encoder(in_tmp_path):
     printed = run(*probe, "-l", "output", "--with-head", "h").out
     back[1] = "h/model_1.pt"
     run("exec_stitch.py", *back, *dm, "-dir", "to_encoder")
-    (metrics,) = map(read_metrics, Path("results/to_encoder").glob("2*"))
-    assert f"Rank None: {metrics['end_accuracy']}" in printed  # the head is the probe
+    (row,) = stitch_rows("results/to_encoder")
+    assert f"Rank None: {row['end_accuracy']}" in printed  # the head is the probe
 
 
 def test_a_head_at_chance_level_is_written_with_a_warning(in_tmp_path):

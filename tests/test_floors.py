@@ -1,13 +1,20 @@
-"""Floors of skill: what they depend on, and the twins of an end network."""
+"""Floors of skill, the twins of an end network, and the evaluation of a stitch that changes nothing, from
+networks and images alone."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from src.choices.scores import scores_by_title
 from src.models import Network, build_model
+from src.ood.evaluation import detection_of, score_grid
 from src.ood.floors import FloorKey, Floors, beside_class, n_twins_for, twin_of
+from src.ood.reference import EvaluationOptions, make_reference
 from src.skill.skills import Floor
+from src.stitching import Grid, Pair, build_layers
 from tests.tiny_datasets import few_grey_images
+from tests.tiny_networks import Computed
 
 IMAGES = few_grey_images(120, 8, n_classes=3)
 KEYS = [FloorKey("pool2", 1), FloorKey("pool2", 2), FloorKey("pool3", 1)]
@@ -51,24 +58,18 @@ def test_twins_are_as_many_as_have_the_channels_of_the_front():
     assert [n_twins_for(front, 64) for front in (3, 64, 65, 128, 129)] == [1, 1, 2, 2, 3]
 
 
-class Scaled(nn.Module):
-    """A module with BatchNorm, and with a bare parameter that does not reset itself."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(1, 4, 3)
-        self.norm = nn.BatchNorm2d(4)
-        self.scale = nn.Parameter(5 + torch.randn(4, 6, 6))
-        self.index = nn.Parameter(torch.arange(4), requires_grad=False)
-        self.fc = nn.Linear(4, 3)
-
-    def forward(self, images):
-        return self.fc((self.scale * self.norm(self.conv(images))).mean((2, 3)))
-
-
 def test_twins_have_other_weights_of_the_same_spread_and_statistics_of_the_images():
+    """Of a module with BatchNorm, and with a bare parameter that does not reset itself."""
     torch.manual_seed(5)
-    network = Network(Scaled().eval(), image_shape=(1, 8, 8), n_classes=3)
+    module = Computed(
+        lambda net, images: net.fc((net.scale * net.norm(net.conv(images))).mean((2, 3))),
+        conv=nn.Conv2d(1, 4, 3),
+        norm=nn.BatchNorm2d(4),
+        scale=nn.Parameter(5 + torch.randn(4, 6, 6)),
+        index=nn.Parameter(torch.arange(4), requires_grad=False),
+        fc=nn.Linear(4, 3),
+    )
+    network = Network(module.eval(), image_shape=(1, 8, 8), n_classes=3)
     ((images, _),) = IMAGES.batches(120)
     twin, again, other = (twin_of(network, images, seed=seed).module for seed in (0, 0, 1))
     modules = (network.module, twin, again, other)
@@ -110,3 +111,43 @@ def test_the_class_is_beside_the_channels_at_all_positions(shape):
     positions = of_class.reshape(5, -1, 3)
     assert (positions.argmax(-1) == logits.argmax(1)[:, None]).all()
     assert (positions.sum(-1) == 1).all()
+
+
+LAYERS = ["pool1", "pool2"]
+SCORE = "mahalanobis"
+
+
+@pytest.fixture(scope="module")
+def reference(network):
+    options = EvaluationOptions(
+        tuple(LAYERS), scores_by_title([SCORE]), IMAGES, 50, "images", IMAGES
+    )
+    return make_reference(network, options, trained={})
+
+
+def grid_of(network, *, init: str) -> Grid:
+    layers, _ = build_layers(
+        network,
+        network,
+        LAYERS,
+        LAYERS,
+        "rc2c_pre",
+        image_shape=IMAGES.image_shape,
+        seed=0,
+        init=init,
+    )
+    return Grid(network, network, {Pair(name, name): layers[name, name] for name in LAYERS})
+
+
+def test_a_stitch_that_changes_nothing_is_the_network_itself(network, reference):
+    right = [network(images).argmax(1) == labels for images, labels in IMAGES.batches(50)]
+    for pair, scores in score_grid(grid_of(network, init="eye"), reference).items():
+        own = reference.id_scores[SCORE][pair.end_layer]
+        assert scores.is_finite and scores.accuracy == torch.cat(right).double().mean()
+        np.testing.assert_allclose(scores.scores[SCORE], own, rtol=1e-4)
+        for place in scores.skill[:2]:
+            assert (place.correlation, place.skill) == pytest.approx((1, 1), abs=1e-5)
+            assert place.floor < 1
+        assert scores.skill.n_images == len(IMAGES)
+        detection = detection_of(own, own, is_paired=True)
+        assert detection.metrics.auroc == 0.5 and detection.mean_stitched == detection.mean_own

@@ -9,11 +9,8 @@ import torch
 from src.activations import as_rows
 from src.ground.errors import UserError
 from src.low_rank import low_rank_approx
-from src.models import Network, build_model
-from src.models.vit import VisionTransformer
-from src.stitching import Grid, Pair, StitchedModel, build_layers, direct_matching, match_layers
+from src.stitching import Grid, Pair, StitchedModel, build_layers
 from src.stitching.grid import Fitting
-from src.stitching.layers import resize
 from src.stitching.objectives import OBJECTIVES, functional_loss, hint_loss, soft_label_loss
 from src.training import Settings, train
 from src.verdict import obstacle_of
@@ -218,32 +215,3 @@ def test_statistics_move_only_when_asked_for_and_targets_stay(data):
     assert not front.module.training and not end.module.training
     with pytest.raises(ValueError, match="several pairs"):
         Grid(front, end, layers_of((front, end)), frozen=False)
-
-
-@pytest.mark.parametrize(
-    ("kinds", "form"), [("c2t", "pinv"), ("t2t", "repair"), ("t2c", "covariance")]
-)
-def test_matching_between_maps_and_tokens_of_any_size_is_that_of_the_rows(kinds, form):
-    """Direct matching of a grid equals that of the resized source and the target, row by row."""
-    torch.manual_seed(0)
-    images = torch.rand(12, 1, 16, 16, dtype=torch.float64)
-    sizes = {"patch": 8, "image_size": 16, "width": 24, "depth": 2, "heads": 2}
-    coarse = Network(VisionTransformer(**sizes, n_classes=10, n_channels=1))
-    fine = build_model("vit_tiny_patch4_32", n_channels=1, image_shape=(1, 16, 16))
-    cnn = build_model("small_cnn", n_channels=1)
-    networks = {"c2t": (cnn, coarse), "t2t": (coarse, fine), "t2c": (coarse, cnn)}[kinds]
-    front, end = (network.double().eval().requires_grad_(False) for network in networks)
-    layer_of = {"c": "pool1", "t": "blocks.1"}
-    pair = Pair(layer_of[kinds[0]], layer_of[kinds[2]])
-    sides = [pair.front_layer], [pair.end_layer], kinds
-    options = {"image_shape": images.shape[1:], "seed": 0, "c2t_cls_token": "pool"}
-    layers, _ = build_layers(front, end, *sides, **options)
-    matched = match_layers(front, end, layers, [(images, None)], form=form)
-    source, target = front(images, until=pair.front_layer), end(images, until=pair.end_layer)
-    layer = layers[pair]
-    laid_out = layer.layout(source)
-    if layer.plan.size is not None:
-        laid_out = resize(laid_out, layer.plan.size, "bilinear")
-    expected = direct_matching(laid_out, layer.targets(target), form=form)
-    torch.testing.assert_close(layer.transform.bias.detach(), expected.bias)
-    assert matched[pair].error == pytest.approx(expected.error, rel=1e-8)

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from src.choices.stitching import Method
+from src.activations import TokenLayout
 from src.datasets import dataset_info, load_dataset
 from src.datasets.base import CastImages
 from src.datasets.inputs import InputSet
 from src.ground.errors import UserError
+from src.ground.images import ImageSpec
 from src.ground.user_code import load
 from src.judge import judge
-from src.models import build_model
+from src.models import Network, build_model, inputs_of
+from src.models.steadiness import unsteadiness_of
 from tests.commands import read_csv, run, says, stitch_rows
 from tests.tiny_datasets import collect
 
@@ -22,22 +24,34 @@ READERS = """
 import torch
 from torch import nn
 
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
+
+    def forward(self, tokens):
+        tokens = tokens + self.attention(tokens, tokens, tokens)[0]
+        return tokens + self.mlp(tokens)
+
 class Reader(nn.Module):
-    '''Classifies 6 tokens by a transformer, behind a CLS token.'''
+    '''Classifies tokens by a transformer, behind a CLS token.'''
 
     def __init__(self, n_classes):
         super().__init__()
         self.embedding = nn.Embedding(5, 16)
-        self.places = nn.Parameter(torch.randn(7, 16))
+        self.places = nn.Parameter(torch.randn(10, 16))
         self.cls = nn.Parameter(torch.randn(16))
-        layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
-        self.encoder = nn.TransformerEncoder(layer, 2)
+        self.blocks = nn.Sequential(Block(), Block())
         self.head = nn.Linear(16, n_classes)
 
+    def embed(self, x):
+        assert x.dtype == torch.int64
+        return self.embedding(x)
+
     def tokens(self, x):
-        embedded = self.embedding(x)
-        cls = self.cls.expand(len(x), 1, -1)
-        return self.encoder(torch.cat([cls, embedded], 1) + self.places)
+        tokens = torch.cat([self.cls.expand(len(x), 1, -1), self.embed(x)], 1)
+        return self.blocks(tokens + self.places[:tokens.shape[1]])
 
     def forward(self, x):
         return self.head(self.tokens(x)[:, 0])
@@ -45,6 +59,19 @@ class Reader(nn.Module):
 class AtEachPlace(Reader):
     def forward(self, x):
         return self.head(self.tokens(x))
+
+class Steps(Reader):
+    def embed(self, x):
+        return self.embedding(torch.zeros(x.shape, dtype=torch.int64)) * x[..., None]
+
+class Drawn(Reader):
+    def forward(self, x):
+        return super().forward(x) + torch.randn(3)
+
+class OfBatch(Reader):
+    def forward(self, x):
+        logits = super().forward(x)
+        return (logits - logits.mean(0)) / logits.std(0)
 
 def reader(n_classes):
     return Reader(n_classes)
@@ -79,7 +106,7 @@ def folder(tmp_path_factory):
         patch.chdir(path)
         for seed in "ab":
             number = str("ab".index(seed))
-            options = ["-e", "8", "-b", "32", "-lr", "0.005", "-s", number, "-dir", seed]
+            options = ["-e", "3", "-b", "32", "-lr", "0.005", "-s", number, "-dir", seed]
             run("exec_train.py", READER, *ON_TOKENS, *options)
     return path
 
@@ -163,19 +190,64 @@ def test_what_such_a_file_must_not_be(changes, reason, tmp_path):
 
 def test_interventions_on_images_are_refused_and_labels_change(tmp_path):
     write_npz(tmp_path / "own.npz")
-    own = str(tmp_path / "own.npz")
+
+    def labels_of(**strengths):
+        options = {"train": True, "interventions": strengths}
+        return load_dataset(str(tmp_path / "own.npz"), "", **options).labels
+
     with pytest.raises(UserError, match="--image-noise changes images"):
-        load_dataset(own, "", train=True, interventions={"image_noise": 0.5})
-    noisy = load_dataset(own, "", train=True, interventions={"label_noise": 1.0})
-    plain = load_dataset(own, "", train=True)
-    assert not torch.equal(noisy.labels, plain.labels)
-    assert noisy.fingerprint != plain.fingerprint
+        labels_of(image_noise=0.5)
+    assert not torch.equal(labels_of(label_noise=1.0), labels_of())
 
 
 # Networks
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "vit_tiny_patch4_32", "tv_resnet18"])
+def tokens(n: int, length: int = 6, seed: int = 1) -> torch.Tensor:
+    return torch.randint(5, (n, length), generator=torch.Generator().manual_seed(seed))
+
+
+def view_of(kind: str = "Reader", inputs=None) -> Network:
+    """A reader, as a network of tokens that its inputs tell about."""
+    torch.manual_seed(0)
+    module = load(f"readers.py:{kind}", remedy="")(3).eval().requires_grad_(False)
+    return Network(module, inputs=tokens(3) if inputs is None else inputs, n_classes=3)
+
+
+@pytest.mark.parametrize("length", [6, 4])
+def test_a_pass_behind_a_layer_of_tokens_is_the_hooks(length, in_folder):
+    view, (front, end) = view_of(), tokens(10, length).split(5)
+    activation = view(front, until="blocks.0")
+    with view.get_submodule("blocks.0").register_forward_hook(lambda *_: activation):
+        expected = view.module(end)
+    torch.testing.assert_close(view(activation, after="blocks.0"), expected, rtol=0, atol=0)
+    torch.testing.assert_close(view.module(front), expected, rtol=0, atol=0)
+
+
+def test_layers_of_tokens_are_found(in_folder):
+    view = view_of()
+    assert view.block_names == ("blocks.0", "blocks.1") and view.output_shape == (3,)
+    assert "blocks.0.mlp" not in view.cut_names  # the sum leads around it
+    assert view.shapes()["embedding"] == (6, 16)
+    assert view.activation_shapes(["blocks.0"], (4,)) == {"blocks.0": (5, 16)}
+    view.module.n_prefix_tokens = 1
+    assert view.token_layout("blocks.0") == TokenLayout(1, None, True)
+    assert view.token_layout("embedding") == TokenLayout()
+    floats = view_of("Steps", torch.rand(3, 6))
+    assert floats.token_layout("blocks.0") == TokenLayout(1, None, True)
+    with pytest.raises(UserError, match="inputs: 2"):
+        view_of(inputs=tokens(2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"), [("Reader", ""), ("Drawn", "random"), ("OfBatch", "batch")]
+)
+def test_unsteady_networks_of_tokens_are_found(kind, found, in_folder):
+    data = ImageSpec(3, (6,), inputs=tuple(map(tuple, tokens(3).tolist())))
+    assert unsteadiness_of(view_of(kind, inputs_of(data)), data) == found
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "tv_resnet18"])
 def test_networks_of_the_zoo_take_images_alone(name):
     with pytest.raises(UserError, match=rf"{name} takes images, and the inputs are 6 numbers"):
         build_model(name, n_classes=3, n_channels=6, image_shape=(6,))
@@ -193,44 +265,36 @@ def test_logits_of_several_positions_are_refused(in_folder):
 # Scripts, and the call from Python
 
 
-def test_judge_equals_the_scripts(in_folder):
+def test_judge_takes_tokens_as_the_scripts_do(in_folder):
     """Accuracies up to one input, whose logits may be nearly equal."""
-    lines = [f"{name},{name}/model_8.pt,{READER}" for name in "ab"]
-    Path("list.csv").write_text("\n".join(["name,path,type", *lines]) + "\n")
-    own = ["--own-types", READER, *ON_TOKENS, "--ends", "b", "--no-similarity", "--no-verdict"]
-    run("misc/all_pairs.py", "list.csv", "-dir", "all", *own, "--methods", "pinv", "covariance")
-    run("misc/verdict.py", "results/all", "--networks", "list.csv", "-o", "verdict.csv")
+    pair = ["a/model_3.pt", "b/model_3.pt", READER, READER, "blocks.1", "blocks.1"]
+    run("exec_stitch.py", *pair, "auto", *ON_TOKENS, "-e", 0, "-i", "pinv", "-dir", "judged")
     networks = []
     for name in "ab":
         network = load(READER, remedy="")(3)
-        network.load_state_dict(torch.load(f"{name}/model_8.pt"))
+        network.load_state_dict(torch.load(f"{name}/model_3.pt"))
         networks.append(network.eval())
     arrays, batches = np.load("tokens.npz"), []
     for split in ("train", "test"):
         parts = [torch.from_numpy(arrays[f"{key}_{split}"]).split(64) for key in "xy"]
         batches.append(list(zip(*parts, strict=True)))
-    judged = judge(*networks, *batches, forms=["pinv", "covariance"])
-    rows = {(Method.of(row.form).words, *row.pair): row for row in judged}
-    written = read_csv("verdict.csv")
-    assert len(rows) == len(written) == 8
-    for line in written:
-        row = rows[line["method"], line["front_layer"], line["end_layer"]]
-        assert row.verdict == line["verdict"]
-        assert row.accuracy == pytest.approx(float(line["accuracy"]), abs=1.5 / N_TEST)
-        for name in ("skill", "skill_at_end", "floor"):
-            assert getattr(row, name) == pytest.approx(float(line[name]), abs=1e-2)
+    (row,) = judge(*networks, *batches, layers="blocks.1", form="pinv")
+    (line,) = stitch_rows("results/judged")
+    for name in ("accuracy", "end_accuracy", "r2_test"):
+        assert getattr(row, name) == pytest.approx(float(line[name]), abs=1.5 / N_TEST)
+    assert row.skill <= 1
 
 
 def test_further_scripts_take_tokens(in_folder):
-    network = ["a/model_8.pt", READER]
+    network = ["a/model_3.pt", READER]
     accuracy = run("exec_eval.py", *network, *ON_TOKENS).out.split()[-1]
     assert accuracy == f"{float(read_csv('a/training_logs.csv')[-1]['val_acc']):.2%}"
-    assert says(run("misc/list_layers.py", READER, "-d", "tokens.npz").out, "layers.0", "7×16")
+    assert says(run("misc/list_layers.py", READER, "-d", "tokens.npz").out, "blocks.0", "7×16")
     run("exec_probe.py", *network, "-l", "all", *ON_TOKENS, "-e", "1", "-o", "probes.csv")
     assert len(read_csv("probes.csv")) == 2
     run("misc/save_features.py", *network, "all", *ON_TOKENS, "-n", "50", "-o", "saved.npz")
-    assert np.load("saved.npz")["encoder.layers.1"].shape == (50, 7, 16)
-    pair = ["a/model_8.pt", "b/model_8.pt", READER, READER, "all", "all"]
+    assert np.load("saved.npz")["blocks.1"].shape == (50, 7, 16)
+    pair = ["a/model_3.pt", "b/model_3.pt", READER, READER, "all", "all"]
     trained = ["auto", *ON_TOKENS, "-e", "1", "--mod-only-stitch", "--amp", "bf16", "-dir", "s"]
     run("exec_stitch.py", *pair, *trained)
     assert len(stitch_rows("results/s")) == 4

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.values import Skill, StitchSkill
+from src.values import Skill, StitchSkill, has_converged, learning_rates
 from src.verdict import (
     ACCURATE_ONLY,
     NOT_MATCHED,
@@ -17,16 +17,12 @@ from src.verdict import (
     Predictions,
     Stitches,
     judge,
+    obstacle_of,
 )
 from tests.commands import says
-
-N, N_CLASSES = 1000, 10
-LABELS = np.arange(N) % N_CLASSES
-
-
-def right_about(n_right: int) -> np.ndarray:
-    """Classes that are right on the first images, and on the others the next class."""
-    return np.where(np.arange(N) < n_right, LABELS, (LABELS + 1) % N_CLASSES)
+from tests.result_rows import stitch_row
+from tests.written_runs import LABELS, N
+from tests.written_runs import predicted as right_about
 
 
 def predicted(n_right: int, n_end_right: int = 950) -> Predictions:
@@ -125,7 +121,7 @@ def test_estimates_are_of_the_predictions():
 
 @pytest.mark.parametrize("n_right", [945, 905, 700, 110])
 def test_what_leaves_nothing_to_say(n_right):
-    """An untrained end network, a obstacle, an end network at chance; in this order."""
+    """An untrained end network, an obstacle, an end network at chance; in this order."""
     obstacle = "the cutoff truncated the fit"
     assert word_on(stitches(n_right, obstacle=obstacle)) == (UNDECIDED, obstacle)
     word, reason = word_on(stitches(n_right, 100, obstacle=obstacle))
@@ -193,3 +189,75 @@ def test_a_front_that_is_much_worse_is_named():
         pair = stitches(850, front_accuracy=accuracy, end_accuracy=0.95)
         word, reason = word_on(pair)
         assert word == NOT_MATCHED and ("front network alone" in reason) == is_worse
+
+
+# Losses of stitches between two networks of the demo: the schedule, whether they had converged, and
+# by how much the accuracy was higher after four times as many epochs at 0.01 by cosine
+REAL_LOSSES = {
+    "constant 1e-6": ({}, False, [2.421, 2.42, 2.42, 2.419, 2.418, 2.418, 2.417, 2.417, 2.416, 2.416, 2.415, 2.414,
+                                  2.414, 2.413, 2.413, 2.412, 2.412, 2.411, 2.41, 2.41]),  # 0.54
+    "constant 1e-4": ({}, False, [10.01, 6.907, 4.869, 3.405, 2.372, 1.741, 1.362, 1.092, 0.8883, 0.7614, 0.6859,
+                                  0.6287, 0.5811, 0.5373, 0.4946, 0.4514, 0.4081, 0.3698, 0.3368, 0.3107]),  # 0.04
+    "constant 0.01": ({}, True, [1.853, 0.8178, 0.5861, 0.514, 0.4681, 0.4445, 0.4262, 0.4197, 0.409, 0.3847, 0.38,
+                                 0.3701, 0.3715, 0.3622, 0.3508, 0.3631, 0.3549, 0.3565, 0.3453, 0.3505]),  # 0.01
+    "cosine 1e-4": ({"scheduler": "cosine"}, False,
+                    [3.264, 2.707, 2.313, 1.998, 1.743, 1.533, 1.358, 1.219, 1.11, 1.027, 0.9625, 0.9135, 0.877,
+                     0.8494, 0.8294, 0.8151, 0.8056, 0.7997, 0.7965, 0.7953]),  # 0.16
+    "cosine 0.01": ({"scheduler": "cosine"}, False,
+                    [2.237, 1.868, 1.658, 1.487, 1.353, 1.255, 1.175, 1.122, 1.076, 1.033, 0.9973, 0.9764, 0.9536,
+                     0.9373, 0.9258, 0.9181, 0.9117, 0.9079, 0.9055, 0.9046]),  # 0.10
+    "cosine 0.01, the first and each fourth of 80 epochs": ({"scheduler": "cosine"}, True,
+                    [1.853, 0.4201, 0.3699, 0.3636, 0.3477, 0.3296, 0.3213, 0.311, 0.3055, 0.3019, 0.3057, 0.2933,
+                     0.293, 0.2897, 0.2869, 0.2874, 0.2842, 0.2831, 0.2826, 0.2824]),
+    "steps": ({"reduce_lr_epochs": [10, 15]}, False,
+              [2.237, 1.868, 1.655, 1.479, 1.339, 1.233, 1.145, 1.085, 1.027, 0.9781, 0.934, 0.9282, 0.9233, 0.9195,
+               0.9149, 0.912, 0.9114, 0.9109, 0.9104, 0.91]),  # 0.10
+}  # fmt: skip
+LOSSES = [
+    ([2, 1.0], False), ([2, 1, 0.99], True), ([1] * 5 + [0.9] * 5, True), ([1], False), ([], True),
+    # Hardly begun: it falls by less than 2 %, and as fast as before
+    ([2.40, 2.39, 2.38, 2.37, 2.36, 2.35, 2.34, 2.33, 2.32, 2.31], False),
+    # Near 0: it falls by a large share of itself, and by little of its whole fall
+    ([2.3, 1, 0.3, 0.1, 0.05, 0.04, 0.033, 0.0325, 0.032, 0.0315], True),
+    ([50, 5, 1, 0.6, 0.4], False),  # near 0 beside the first loss only
+    # It was at its end from the start, or rose
+    ([0.5] * 10, True), ([0.5, 0.6, 0.7, 0.7, 0.7, 0.7], True),
+    ([0.5, 0.499, 0.4985, 0.498, 0.4972], False),
+    ([3, 2, 1, 0.99, 0.98, 0.97, 0.96, 0.95, 0.94, 0.70], False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("schedule", "is_done", "losses"),
+    [*REAL_LOSSES.values(), *(({}, is_done, losses) for losses, is_done in LOSSES)],
+)
+def test_a_training_has_converged_where_its_loss_hardly_falls_for_the_rate_it_has(
+    schedule, is_done, losses
+):
+    """A decaying learning rate flattens every loss."""
+    assert has_converged(losses, learning_rates(len(losses), **schedule)) is is_done
+
+
+FEW = {"r2_matched": 0.9, "r2_test": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("measured", "said"),
+    [
+        ({"front_unsteadiness": "random"}, "the front network is random"),
+        ({"end_unsteadiness": "batch"}, "the end network depends on the batch"),
+        ({"end_is_cut": False}, "inside a block"),
+        ({"truncated": True}, "truncated the fit"),
+        ({"truncated": True, "n_epochs": 1}, ""),  # training mends a truncated start
+        ({"truncated": False}, ""),
+        (FEW, "too few images"),
+        (FEW | {"front_stitch_rank": 4, "front_pinv_rank": 4}, "too few images"),
+        (FEW | {"front_stitch_rank": 4}, ""),  # which lowers R² as well
+        (FEW | {"n_epochs": 1}, ""),
+    ],
+)
+def test_obstacles(measured, said):
+    """The second of two stitches that are judged together has it."""
+    rows = [stitch_row(n_epochs=0), stitch_row(**{"n_epochs": 0} | measured)]
+    found = obstacle_of(rows, "pinv")
+    assert said in found and bool(found) == bool(said)

@@ -43,15 +43,12 @@ def printed(in_tmp_path, drawn_figures):
 def test_every_table_and_figure(printed, drawn_figures):
     for title, script in MATRICES.items():
         matrix = parse_matrix(printed[script], title)
-        assert (
-            list(dict.fromkeys(row for row, _ in matrix))
-            == list(dict.fromkeys(end for _, end in matrix))
-            == LAYERS
-        )
+        for side in zip(*matrix, strict=True):
+            assert list(dict.fromkeys(side)) == LAYERS
     for name in ("grid.png", "verdict.png", "ood_evaluation_knn.png", "f-g.png"):
         maps = [axes for axes in drawn_figures[name].axes if axes.get_gid() == CELLS]
-        assert [text.get_text() for text in maps[0].get_yticklabels()] == LAYERS, name
-        assert [text.get_text() for text in maps[-1].get_xticklabels()] == LAYERS, name
+        for labels in (maps[0].get_yticklabels(), maps[-1].get_xticklabels()):
+            assert [text.get_text() for text in labels] == LAYERS, name
     (*_, axes) = drawn_figures["curves.png"].axes
     assert [text.get_text() for text in axes.get_xticklabels()] == LAYERS
     assert list(dict.fromkeys(row["layers"] for row in read_csv("results/curves.csv"))) == LAYERS

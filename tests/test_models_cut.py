@@ -24,6 +24,7 @@ from tests import traps
 from tests.commands import says
 from tests.golden_weights import golden_input, load_golden_weights
 from tests.goldens import block_names
+from tests.tiny_networks import Computed
 
 SIZES = {"n_classes": 10, "n_channels": 3}
 # A small member of each family: how to build it, its input, and some modules inside of its blocks.
@@ -234,17 +235,19 @@ def test_between_two_layers(resnet):
     images = golden_input((2, 3, 16, 16)).double()
     start, end = resnet(images, until="layer1.0"), resnet(images, until="layer4.1")
     assert torch.equal(resnet(start, after="layer1.0", until="layer4.1"), end)
-    with pytest.raises(ValueError, match="does not lie behind"):
-        resnet.activations(end, resnet.block_names, after="layer4.1")
+    assert torch.equal(resnet(end, after="output", until="output"), end)
+    for layer in ("layer4.1", "output"):
+        with pytest.raises(ValueError, match="does not lie behind"):
+            resnet.activations(end, resnet.block_names, after=layer)
 
 
-def test_blocks_behind_a_layer(resnet):
-    blocks = list(resnet.block_names)
-    assert (
-        resnet.behind("conv1") == blocks and resnet.behind("layer4.1") == resnet.behind("fc") == []
-    )
-    assert resnet.behind("layer3.0") == blocks[5:] and resnet.behind("layer3.0.conv2") == blocks[4:]
-    assert resnet.behind("layer2") == resnet.behind("layer2.1") == blocks[4:]
+@pytest.mark.parametrize(
+    ("layer", "n_blocks"),
+    [("conv1", 8), ("layer2", 4), ("layer2.1", 4), ("layer3.0.conv2", 4), ("layer3.0", 3),
+     ("layer4.1", 0), ("fc", 0)],
+)  # fmt: skip
+def test_blocks_behind_a_layer(resnet, layer, n_blocks):
+    assert resnet.behind(layer) == list(resnet.block_names)[8 - n_blocks :]
 
 
 def test_layers_of_an_option(resnet):
@@ -354,147 +357,64 @@ def test_cuts(name, capfd):
     assert "takes whole passes" not in capfd.readouterr().err
 
 
-def test_nothing_lies_behind_the_output():
-    network = Network(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval(), image_shape=(1, 2, 2))
-    logits = network(torch.rand(5, 1, 2, 2))
-    assert torch.equal(network(logits, after="output", until="output"), logits)
-    with pytest.raises(ValueError, match="0 does not lie behind output"):
-        network.activations(logits, ["0"], after="output")
-
-
-class _Scale(nn.Module):
-    """Returns a function of its parameter, and not of the images."""
-
-    def __init__(self):
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(4))
-
-    def forward(self):
-        return 2 * self.scale
-
-
-class _Scaled(nn.Module):
-    """Uses behind `body` what a module in front of it returned."""
-
-    def __init__(self):
-        super().__init__()
-        self.scale = _Scale()
-        self.body = nn.Linear(3 * 4 * 4, 4)
-        self.head = nn.Linear(4, 10)
-
-    def forward(self, x):
-        scale = self.scale()
-        return self.head(self.body(x.flatten(1)) * scale)
-
-
 @torch.no_grad()
 def test_parameters_in_front_that_change_are_seen_behind():
-    network = Network(_Scaled()).eval()
-    images = torch.rand(3, 3, 4, 4)
+    """A module in front of `body` returns a function of its parameter, which is used behind."""
+    scale = Computed(lambda net: 2 * net.scale, scale=nn.Parameter(torch.ones(4)))
+    module = Computed(
+        lambda net, images: net.head(net.body(images.flatten(1)) * net.scale()),
+        scale=scale,
+        body=nn.Linear(3 * 4 * 4, 4),
+        head=nn.Linear(4, 10),
+    )
+    network, images = Network(module).eval(), torch.rand(3, 3, 4, 4)
     h = network(images, until="body")
     assert torch.equal(network(h, after="body"), network(images))
     network.load_state_dict({**network.state_dict(), "scale.scale": torch.arange(4.0)})
     torch.testing.assert_close(network(h, after="body"), network(images))
-    network.module.scale.scale.data = torch.full((4,), 3.0)
+    scale.scale.data = torch.full((4,), 3.0)
     torch.testing.assert_close(network(h, after="body"), network(images))
 
 
-class _WithAuxiliary(nn.Module):
-    """Names a block that is never called in evaluation mode."""
-
-    block_names = ("first", "auxiliary", "second")
-
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Conv2d(3, 4, 1)
-        self.auxiliary = nn.Linear(4, 10)
-        self.second = nn.Conv2d(4, 4, 1)
-        self.head = nn.Linear(4, 10)
-
-    def forward(self, x):
-        return self.head(self.second(self.first(x)).mean((2, 3)))
-
-
-def test_blocks_that_are_never_called_do_not_count():
-    network = Network(_WithAuxiliary(), image_shape=(3, 8, 8)).eval()
-    assert network.behind("first") == ["second"]
-    assert network.relative_depths(["first", "second"]) == {"first": 0.5, "second": 1}
-
-
-def test_a_container_and_its_last_module_have_one_depth():
-    inner = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
-    network = Network(
-        nn.Sequential(nn.Flatten(), nn.Linear(12, 4), inner, nn.Linear(4, 2)), image_shape=(3, 2, 2)
-    )
-    depths = network.eval().relative_depths(["2", "2.1"])
-    assert depths["2"] == depths["2.1"]
-
-
-class Enlarged(nn.Module):
-    """Resizes the map of its first layer to the size of the images."""
-
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Conv2d(1, 2, 3, stride=2)
-        self.last = nn.Conv2d(2, 3, 1)
-
-    def forward(self, images):
-        size = images.shape[-2:]
-        return self.last(nn.functional.interpolate(self.first(images), size=size)).mean((2, 3))
-
-
 def test_a_pass_behind_a_layer_knows_the_size_of_its_images():
-    network = Network(Enlarged().eval())
-    sizes = (16, 32, 20)
-    for size in sizes:  # the first images have another size than the next ones
+    """A map is resized to it."""
+
+    def forward(net, images):
+        resized = nn.functional.interpolate(net.first(images), size=images.shape[-2:])
+        return net.last(resized).mean((2, 3))
+
+    layers = {"first": nn.Conv2d(1, 2, 3, stride=2), "last": nn.Conv2d(2, 3, 1)}
+    network = Network(Computed(forward, **layers).eval())
+    for size in (16, 32, 20):  # the first images have another size than the next ones
         images = torch.rand(4, 1, size, size)
         hidden = network(images, until="first")
         logits = network(hidden, after="first", images=images)
         torch.testing.assert_close(logits, network(images))
 
 
-class _KeepsGrid(nn.Module):
+def keep_size(net, images):
     """Keeps the size of its map, which a pass behind another layer reads."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(1, 4, 4, stride=4)
-
-    def forward(self, images):
-        features = self.conv(images)  # (B, 4, h, w)
-        self.size = features.shape
-        return features.flatten(2).mT  # (B, h·w, 4)
+    features = net.conv(images)  # (B, 4, h, w)
+    net.size = features.shape
+    return features.flatten(2).mT  # (B, h·w, 4)
 
 
-class _TokensWithGrid(nn.Module):
-    """Weighs the tokens of a layer by the grid that its embedding has seen last."""
-
-    def __init__(self):
-        super().__init__()
-        self.embedding = _KeepsGrid()
-        self.block = nn.Linear(4, 4)
-        self.last = nn.Linear(4, 4)
-        self.head = nn.Linear(4, 3)
-
-    def forward(self, images):
-        tokens = self.last(self.block(self.embedding(images)))
-        return self.head(self.weighed(tokens, self.embedding.size))
-
-    def weighed(self, tokens, size):
-        return tokens.mean(1) * size[-1] / 10
+WEIGHED = {  # the mean of tokens, by the size that the embedding has seen last
+    "grid": lambda mean, size: mean * size[-1] / 10,
+    "batch": lambda mean, size: mean / size[0],
+}
 
 
-class _TokensWithBatch(_TokensWithGrid):
-    """Divides by the number of images that its embedding has seen last."""
-
-    def weighed(self, tokens, size):
-        return tokens.mean(1) / size[0]
-
-
-@pytest.mark.parametrize("kind", [_TokensWithGrid, _TokensWithBatch])
+@pytest.mark.parametrize("kind", WEIGHED)
 @torch.no_grad()
 def test_a_module_that_keeps_the_size_of_its_last_images_is_cut(kind):
-    network = Network(kind().eval())
+    def forward(net, images):
+        tokens = net.last(net.block(net.embedding(images)))
+        return net.head(WEIGHED[kind](tokens.mean(1), net.embedding.size))
+
+    embedding = Computed(keep_size, conv=nn.Conv2d(1, 4, 4, stride=4))
+    layers = {"block": nn.Linear(4, 4), "last": nn.Linear(4, 4), "head": nn.Linear(4, 3)}
+    network = Network(Computed(forward, embedding=embedding, **layers).eval())
     batches = [torch.rand(n, 1, size, size) for n, size in [(4, 16), (5, 32), (4, 16)]]
     for images in batches:
         hidden = network(images, until="block")
@@ -506,30 +426,22 @@ def test_a_module_that_keeps_the_size_of_its_last_images_is_cut(kind):
                 torch.testing.assert_close(values["head"], logits)
 
 
-class _ResizesPositions(nn.Module):
-    """Resizes its parameter for images of another size, and keeps it so."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(1, 4, 4, stride=4)
-        self.positions = nn.Parameter(torch.randn(1, 4, 4, 4))
-        self.head = nn.Conv2d(4, 3, 1)
-
-    def forward(self, images):
-        maps = self.conv(images)
-        if maps.shape[-2:] != self.positions.shape[-2:]:
-            resized = nn.functional.interpolate(self.positions, maps.shape[-2:])
-            self.positions = nn.Parameter(resized)
-        return self.head(maps + self.positions).mean((2, 3))
-
-
 @torch.no_grad()
 def test_what_a_module_assigns_for_another_size_is_not_left_in_it():
-    module = _ResizesPositions().eval()
-    before = module.positions
+    def forward(net, images):
+        """Resizes its parameter for images of another size, and keeps it so."""
+        maps = net.conv(images)
+        if maps.shape[-2:] != net.positions.shape[-2:]:
+            resized = nn.functional.interpolate(net.positions, maps.shape[-2:])
+            net.positions = nn.Parameter(resized)
+        return net.head(maps + net.positions).mean((2, 3))
+
+    before = nn.Parameter(torch.randn(1, 4, 4, 4))
+    layers = {"conv": nn.Conv2d(1, 4, 4, stride=4), "head": nn.Conv2d(4, 3, 1)}
+    module = Computed(forward, positions=before, **layers).eval()
     network = Network(module, image_shape=(1, 16, 16))
     images = torch.rand(4, 1, 16, 16)
-    expected = network(images)
     hidden = network(images, until="conv")
-    torch.testing.assert_close(network(hidden, after="conv", images=images), expected)
+    logits = network(hidden, after="conv", images=images)
+    torch.testing.assert_close(logits, network(images))
     assert module.positions is before

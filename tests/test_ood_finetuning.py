@@ -30,41 +30,32 @@ def image_set(n: int, *, n_classes: int = 10, shape=(1, 8, 8)) -> ImageSet:
 @pytest.fixture
 def source():
     torch.manual_seed(0)
-    return freeze(build_model("resnet18_samewidth", n_channels=1), "cpu")
+    return freeze(build_model("small_cnn", n_channels=1), "cpu")
 
 
 def test_only_the_front_part_of_the_source_runs_and_nothing_of_it_learns(source, monkeypatch):
-    classifier, shape = fresh_classifier("repr_cls_resnet18", source, "layer2.0", IMAGES, seed=0)
-    task = RepresentationClassification(source, "layer2.0", classifier)
-    assert shape == (64, 4, 4) and classifier(torch.rand(2, *shape), until="resize").shape == (
-        2,
-        64,
-        8,
-        8,
-    )
+    """The penalty belongs to the loss of training only."""
+    classifier, shape = fresh_classifier("repr_cls_resnet18", source, "pool2", IMAGES, seed=0)
+    task = RepresentationClassification(source, "pool2", classifier)
+    resized = classifier(torch.rand(2, *shape), until="resize")
+    assert shape == (32, 2, 2) and resized.shape == (2, 32, 8, 8)
 
     def behind(*_):
         raise AssertionError("a layer behind the last one needed was computed")
 
-    list(
-        task.losses(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), training=True)
-    )  # traces the source
+    images, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, -1, -1])
+    list(task.losses(images, labels, training=True))  # traces the source
     classifier.module.zero_grad()
-    monkeypatch.setattr(task.source.module.layer2[1].conv1, "forward", behind)
+    monkeypatch.setattr(task.source.get_submodule("pool3"), "forward", behind)
     task.train(True)
     assert classifier.module.training and not task.source.module.training
-    (group,) = task.losses(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), training=True)
+    (group,) = task.losses(images, labels, training=True)
     group.losses.sum().backward()
     assert classifier.module.conv1.weight.grad is not None
     assert all(parameter.grad is None for parameter in task.source.parameters())
 
-
-def test_the_penalty_belongs_to_the_training_loss_only(source):
-    classifier, _ = fresh_classifier("repr_cls_resnet18", source, "layer4.0", IMAGES, seed=0)
-    task = RepresentationClassification(source, "layer4.0", classifier)
     task.penalty = lambda *_: torch.tensor(7.0)
     task.train(False)
-    images, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, -1, -1])
     (trained,), (validated,) = (
         list(task.losses(images, labels, training=mode)) for mode in (True, False)
     )
@@ -91,18 +82,18 @@ def test_batches_are_half_id_half_ood_and_epochs_disjoint():
     assert sorted(sum(seen, [])) == list(range(25))
 
 
-def test_sets_that_do_not_go_together_are_refused():
-    for id_set, ood_set, reason in (
-        (
-            image_set(5),
-            image_set(5, shape=(3, 8, 8)),
-            "images of -ftoodd are 3×8×8, images of -d are 1×8×8",
-        ),
-        (image_set(5, shape=(1, 4, 4)), image_set(5), "images of -ftidd are 1×4×4"),
-        (image_set(5, n_classes=3), image_set(5), "-ftidd has 3 classes, -d 10"),
-    ):
-        with pytest.raises(UserError, match=reason):
-            HalfAndHalf(id_set, ood_set, like=image_set(5), batch_size=4)
+@pytest.mark.parametrize(
+    ("id_set", "ood_set", "reason"),
+    [
+        ({}, {"shape": (3, 8, 8)}, "images of -ftoodd are 3×8×8, images of -d are 1×8×8"),
+        ({"shape": (1, 4, 4)}, {}, "images of -ftidd are 1×4×4"),
+        ({"n_classes": 3}, {}, "-ftidd has 3 classes, -d 10"),
+    ],
+)
+def test_sets_that_do_not_go_together_are_refused(id_set, ood_set, reason):
+    sets = image_set(5, **id_set), image_set(5, **ood_set)
+    with pytest.raises(UserError, match=reason):
+        HalfAndHalf(*sets, like=image_set(5), batch_size=4)
 
 
 @pytest.mark.parametrize(

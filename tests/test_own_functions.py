@@ -206,7 +206,7 @@ def stitch(objective: str, *options) -> list[dict[str, str]]:
     return stitch_rows(f"results/{folder}")
 
 
-def test_an_objective_is_trained_on(folder):
+def test_an_objective_is_trained_on_and_its_stitches_are_evaluated_without_its_code(folder):
     """Squared differences of all elements, once as the suite's own and once as a function."""
     (folder / "mine.py").write_text(
         FILE
@@ -214,42 +214,21 @@ def test_an_objective_is_trained_on(folder):
         "def last(stitched, own):\n    return squares(stitched, own)\n"
         "last.at = 'blocks'\n"
     )
-    of_the_suite = stitch("feature")
-    at_end = stitch("mine.py:squares")
-    behind = stitch("mine.py:last")
-    for row in at_end + behind:
+    trained = [stitch(name) for name in ("feature", "mine.py:squares", "mine.py:last")]
+    for row in trained[1] + trained[2]:
         assert row["objective"].startswith(f"{folder}/mine.py:")
         config = read_json(next(folder.glob(f"results/*/{row['folder']}/config.txt")))
         assert config["objective"] == row["objective"] and len(config["objective_sha256"]) == 64
     # Of these end layers, pool3 has one block behind it, and pool2 two
-    differences = [
-        {float(row["representation_difference"]) for row in rows}
-        for rows in (of_the_suite, at_end, behind)
-    ]
+    differences = [{row["representation_difference"] for row in rows} for rows in trained]
     assert not set.intersection(*differences)
     logs = read_csv(next(folder.glob("results/squares/2*/training_logs.csv")))
     assert float(logs[-1]["train_loss"]) < float(logs[0]["train_loss"])
 
-
-def test_a_run_with_a_changed_objective_is_not_resumed(folder):
-    given = [*STITCH, "--objective", "mine.py:cosine", "-dir", "changed", "--resume"]
-    run(*given)
-    assert "2 of 2 stitches are finished" in run(*given).err
-    with (folder / "mine.py").open("a") as file:
-        file.write("# another line\n")
-    assert says(error_line(*given), f"earlier code of {folder}/mine.py")
-
-
-def test_a_stitch_by_an_objective_is_evaluated_without_its_code(folder):
-    stitch("mine.py:blocks")
     (folder / "mine.py").unlink()
-    said = run("exec_eval_stitcher_ood.py", "results/blocks", *ON_DIGITS, "--detector", "none")
+    said = run("exec_eval_stitcher_ood.py", "results/last", *ON_DIGITS, "--detector", "none")
     assert "evaluated 2 stitches" in said.err
-    assert "blocks matching" in run("misc/verdict.py", "results/blocks", "--verbose").out
-    collected = ["misc/collect_results.py", "results", "-r", "-o", "all.csv"]
-    run(*collected)
-    methods = {row["method"] for row in read_csv("all_measurements.csv")}
-    assert methods == {"blocks matching"}
+    assert "last matching" in run("misc/verdict.py", "results/last", "--verbose").out
 
 
 def test_a_detector_scores(folder):
@@ -258,62 +237,57 @@ def test_a_detector_scores(folder):
     run("exec_eval_stitcher_ood.py", "results/cosine", *ON_DIGITS, "--detector", *names)
     place = folder / "results/cosine/ood_evaluation_Norm"
     assert read_json(place.with_suffix(".config.txt"))["detector"] == f"{folder}/mine.py:Norm"
-    rows = read_csv(f"{place}.csv")
-    assert {row["detector"] for row in rows} == {"Norm"}
+    rows = {row["end_layer"]: row for row in read_csv(f"{place}.csv")}
+    assert {row["detector"] for row in rows.values()} == {"Norm"}
 
     # The scores of the end network's own activations, by hand
-    batches = load_dataset("digits", "", train=True).batches(1024)
+    (images, _), *_ = load_dataset("digits", "", train=True).batches(1024)
     network = load_model(NetworkName(NETWORKS[1], "small_cnn"), ImageSpec(10, SHAPE))
     with torch.no_grad():
-        norms = torch.cat([network(x, until="pool2").flatten(1).norm(dim=1) for x, _ in batches])
+        norms = network(images, until="pool2").flatten(1).norm(dim=1)
     test = np.linalg.norm(activations_of(1, "pool2", n=60).reshape(60, -1), axis=1)
     expected = np.abs(test - norms.mean().item()).mean()
-    (row,) = (row for row in rows if row["end_layer"] == "pool2")
-    assert float(row["mean_id_energy"]) == pytest.approx(expected, rel=1e-4)
+    assert float(rows["pool2"]["mean_id_energy"]) == pytest.approx(expected, rel=1e-4)
     energies = np.load("energies/Norm/pool2/pool2.npy")
-    assert energies.mean() == pytest.approx(float(row["mean_energy"]), rel=1e-4)
+    assert energies.mean() == pytest.approx(float(rows["pool2"]["mean_energy"]), rel=1e-4)
 
 
 def test_a_closed_form_is_a_map(folder):
     """By the script and by all_pairs, which leaves the cutoff out of its options."""
-    pair = [*NETWORKS, "pool2", "pool2,pool3", "rc2c_pre", *ON_DIGITS, "-pinv-samples", 100]
     matched = ["-e", 0, "-i", "mine.py:shrunk", "--mod-only-stitch", "-dir", "shrunk"]
-    run("exec_stitch.py", *pair, *matched)
+    given = ["pool2,pool3", "rc2c_pre", *ON_DIGITS, "-pinv-samples", 100]
+    run("exec_stitch.py", *NETWORKS, "pool2,pool3", *given, *matched)
     lines = [f"{name},{path},small_cnn" for name, path in zip("ab", NETWORKS[:2], strict=True)]
     (folder / "networks.csv").write_text("\n".join(["name,path,type", *lines]) + "\n")
-    given = ["networks.csv", "pool2,pool3", "rc2c_pre", *ON_DIGITS, "-pinv-samples", 100]
-    methods = ["--methods", "mine.py:shrunk", "mine.py:cosine:1", "--no-similarity"]
-    run("misc/all_pairs.py", *given, *methods, "--ends", "b", "-dir", "all")
-    rows = stitch_rows("results/shrunk")
-    of_list = stitch_rows("results/all/a to b/shrunk")[: len(rows)]
+    methods = ["--methods", "mine.py:shrunk", "--no-similarity", "--ends", "b", "-dir", "all"]
+    run("misc/all_pairs.py", "networks.csv", *given, *methods)
+    rows, of_list = stitch_rows("results/shrunk"), stitch_rows("results/all/a to b/shrunk")
     for row, other in zip(rows, of_list, strict=True):
         assert row["init"] == other["init"] == f"{folder}/mine.py:shrunk"
         assert row["further_options"] == other["further_options"]
         for name in ("accuracy", "r2_matched", "r2_test"):
             assert float(row[name]) == pytest.approx(float(other[name]), abs=1e-6)
-    methods = {row["method"] for row in read_csv("all_verdict.csv")}
-    assert methods == {"shrunk matching", "cosine matching"}
+    assert {row["method"] for row in read_csv("all_verdict.csv")} == {"shrunk matching"}
 
 
 def test_all_pairs_ground_truth_and_verdict(folder):
     layers = "pool2,pool3,pool4"  # of three clean networks only layers are scored
-    networks = ["networks.csv", layers, "rc2c_pre", *ON_DIGITS, "-n", N, "-b", "64"]
+    given = ["networks.csv", layers, "rc2c_pre", *ON_DIGITS, "-n", N, "-b", "64"]
     lines = [f"n{seed},models/digits{seed}/model_15.pt,small_cnn,clean" for seed in range(3)]
     (folder / "networks.csv").write_text("\n".join(["name,path,type,group", *lines]) + "\n")
-    options = ["--metrics", "cka_debiased", "mine.py:rsa", "--detector", "mine.py:Norm",
-               "--methods", "mine.py:cosine:1", "--permutations", "19", "-dir", "all", "--no-figures"]  # fmt: skip
-    run("misc/all_pairs.py", *networks, *options)
-    again = run("misc/all_pairs.py", *networks, *options)
-    assert "0 of 9 units" in again.err
+    given += ["--metrics", "cka_debiased", "mine.py:rsa", "--detector", "mine.py:Norm", "--methods",
+              "mine.py:cosine:1", "--permutations", "19", "-dir", "all", "--no-figures"]  # fmt: skip
+    run("misc/all_pairs.py", *given)
+    assert "0 of 9 units" in run("misc/all_pairs.py", *given).err
 
     (folder / "mine.py").unlink()  # what follows reads tables
     tables = sorted((folder / "results/all/similarity").glob("*.csv"))
-    assert len(tables) == 3 and (folder / "results/all/n0 to n1/cosine1").exists()
     with pages.left_out(True):
         run("misc/ground_truth.py", "results/all", "networks.csv", *ON_DIGITS)
         run("misc/verdict.py", "results/all", "-sim", *tables)
-        curves = ["--networks", "networks.csv", "-o", "depth.csv"]
-        run("misc/compare_layers.py", "results/all", *curves)
+        run(
+            "misc/compare_layers.py", "results/all", "--networks", "networks.csv", "-o", "depth.csv"
+        )
     measures = {row["measure"] for row in read_csv("scores.csv")}
     assert {"rsa", "cosine1 AUROC of Norm"} <= measures
     assert any(says(measure, "rsa calibrated", "classes") for measure in measures)

@@ -114,18 +114,10 @@ def other_images(end: Network) -> dict[str, torch.Tensor]:
     """The training image that each cheat shows in the place of a test image, as its index."""
     (images, labels), (test_images, _) = (digits(train=train) for train in (True, False))
     logits, test_logits = end(images), end(test_images)
-    distances = torch.cdist(test_logits, logits)
-    draw = torch.Generator().manual_seed(0)
-    of_class = [torch.nonzero(labels == label)[:, 0] for label in range(10)]
-    classes = test_logits.argmax(1)
-    drawn = [
-        of_class[label][torch.randint(len(of_class[label]), (), generator=draw)]
-        for label in classes
-    ]
-    return {
-        "nearest in logits": distances.argmin(1),
-        "random of the predicted class": torch.stack(drawn),
-    }
+    is_of_class = labels == test_logits.argmax(1)[:, None]  # (n_test, n_train)
+    drawn = torch.multinomial(is_of_class.float(), 1, generator=torch.Generator().manual_seed(0))
+    nearest = torch.cdist(test_logits, logits).argmin(1)
+    return {"nearest in logits": nearest, "random of the predicted class": drawn[:, 0]}
 
 
 @torch.no_grad()

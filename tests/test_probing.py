@@ -15,6 +15,7 @@ from src.models import Network
 from src.probing import Probes, decay_epochs
 from src.probing.probes import truncated_pools
 from src.training import Settings, train
+from tests.tiny_networks import Computed
 
 SHAPES = {
     "maps": (6, 12, 4, 3),
@@ -37,30 +38,19 @@ def activations(shape) -> torch.Tensor:
     )
 
 
-class Tokens(nn.Module):
-    def forward(self, x):
-        return x.flatten(2)[:, :, :15].transpose(1, 2).relu()
-
-
-class Toy(nn.Module):
+def toy() -> Network:
     """8×8 images as 4×4 maps of 20 channels, as 15 tokens of width 20 (the first counts as CLS), as
     300 features."""
-
-    block_names = ("maps", "tokens", "flat")
-
-    def __init__(self):
-        super().__init__()
-        with seeded(3):
-            self.maps = nn.Conv2d(1, 20, 2, stride=2)
-            self.tokens, self.flat = Tokens(), nn.Flatten()
-            self.head = nn.Linear(300, 10)
-
-    def forward(self, images):
-        return self.head(self.flat(self.tokens(self.maps(images))))
-
-
-def toy() -> Network:
-    return Network(Toy()).eval().requires_grad_(False)
+    with seeded(3):
+        module = Computed(
+            lambda net, images: net.head(net.flat(net.tokens(net.maps(images)))),
+            maps=nn.Conv2d(1, 20, 2, stride=2),
+            tokens=Computed(lambda net, x: x.flatten(2)[:, :, :15].transpose(1, 2).relu()),
+            flat=nn.Flatten(),
+            head=nn.Linear(300, 10),
+            block_names=("maps", "tokens", "flat"),
+        )
+    return Network(module).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

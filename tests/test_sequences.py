@@ -12,39 +12,28 @@ from src.models import Network
 from src.probing.probes import Probes
 from src.stitching import build_layers
 from src.training import classification_losses
+from tests.tiny_networks import Computed
 
 
-class Rows(nn.Module):
+def rows(net, images):
     """An LSTM over the rows of grey images, a norm, and maps beside them."""
-
-    def __init__(self, width: int = 6):
-        super().__init__()
-        self.stem, self.lstm = nn.Conv2d(1, 2, 1), nn.LSTM(16, width, batch_first=True)
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 4)
-
-    def forward(self, images):
-        steps, _ = self.lstm(images[:, 0])
-        return self.head(self.norm(steps)[:, -1] + self.stem(images).mean())
+    steps, _ = net.lstm(images[:, 0])
+    return net.head(net.norm(steps)[:, -1] + net.stem(images).mean())
 
 
-class Encoder(Rows):
-    def forward(self, images):
-        return self.lstm(images[:, 0])[0]
+def row_layers() -> dict[str, nn.Module]:
+    layers = {"stem": nn.Conv2d(1, 2, 1), "lstm": nn.LSTM(16, 6, batch_first=True)}
+    return layers | {"norm": nn.LayerNorm(6), "head": nn.Linear(6, 4)}
 
 
-class Patches(nn.Module):
-    """Patch tokens, which form a square: 16 of them, or 64."""
-
-    def __init__(self, side: int = 4):
-        super().__init__()
-        self.embed, self.tokens, self.head = (
-            nn.Conv2d(1, 6, side, side),
-            nn.Linear(6, 6),
-            nn.Linear(6, 4),
-        )
-
-    def forward(self, images):
-        return self.head(self.tokens(self.embed(images).flatten(2).transpose(1, 2)).mean(1))
+def patches_of(side: int) -> nn.Module:
+    """Patch tokens, which form a square."""
+    return Computed(
+        lambda net, x: net.head(net.tokens(net.embed(x).flatten(2).transpose(1, 2)).mean(1)),
+        embed=nn.Conv2d(1, 6, side, side),
+        tokens=nn.Linear(6, 6),
+        head=nn.Linear(6, 4),
+    )
 
 
 def network(module: nn.Module, side: int = 16) -> Network:
@@ -52,8 +41,9 @@ def network(module: nn.Module, side: int = 16) -> Network:
 
 
 def test_sequences_are_stitched_step_by_step_or_not_at_all():
-    rows, patches, fine = network(Rows()), network(Patches()), network(Patches(2))
-    assert rows.token_layout("lstm") == rows.token_layout("norm") == TokenLayout()
+    of_rows = network(Computed(rows, **row_layers()))
+    patches, fine = network(patches_of(4)), network(patches_of(2))
+    assert of_rows.token_layout("lstm") == of_rows.token_layout("norm") == TokenLayout()
     assert patches.token_layout("tokens") == TokenLayout(grid=(4, 4))
     assert patches.token_layout("embed") is patches.token_layout("output") is None
 
@@ -62,15 +52,18 @@ def test_sequences_are_stitched_step_by_step_or_not_at_all():
         return build_layers(*sides, image_shape=(1, 16, 16), seed=0)[0]
 
     images = torch.rand(3, 1, 16, 16)
-    for front, end, *pair in ((rows, rows, "lstm", "norm"), (patches, rows, "tokens", "lstm")):
+    for front, end, *pair in (
+        (of_rows, of_rows, "lstm", "norm"),
+        (patches, of_rows, "tokens", "lstm"),
+    ):
         (layer,) = layers(front, end, *pair, "t2t").values()
         steps = front(images, until=pair[0])
         assert torch.equal(layer(steps), layer.transform(steps))
     for refused, fitting in (
-        ((rows, fine, "lstm", "tokens", "t2t"), "s2t"),
-        ((fine, rows, "tokens", "norm", "t2t"), "t2s"),
-        ((rows, rows, "lstm", "stem", "t2c"), "s2c"),
-        ((rows, rows, "stem", "lstm", "c2t"), "c2s"),
+        ((of_rows, fine, "lstm", "tokens", "t2t"), "s2t"),
+        ((fine, of_rows, "tokens", "norm", "t2t"), "t2s"),
+        ((of_rows, of_rows, "lstm", "stem", "t2c"), "s2c"),
+        ((of_rows, of_rows, "stem", "lstm", "c2t"), "c2s"),
     ):
         with pytest.raises(UserError, match=f"grid.*use {fitting}"):
             layers(*refused)
@@ -79,15 +72,17 @@ def test_sequences_are_stitched_step_by_step_or_not_at_all():
 
 def test_probes_average_all_steps():
     """Of 17 as well, where the first of other tokens would be the CLS token."""
-    rows, images = network(Rows(), 17), torch.rand(5, 1, 17, 16)
-    probes = Probes(rows, ["lstm"], [None], ImageSpec(4, (1, 17, 16)), seed=0)
+    of_rows = network(Computed(rows, **row_layers()), 17)
+    images = torch.rand(5, 1, 17, 16)
+    probes = Probes(of_rows, ["lstm"], [None], ImageSpec(4, (1, 17, 16)), seed=0)
     (found,) = probes.losses(images, torch.arange(5) % 4, training=True)
-    features = rows(images, until="lstm").mean(1)
+    features = of_rows(images, until="lstm").mean(1)
     expected = classification_losses(
         next(iter(probes.heads.values()))(features)[None], torch.arange(5) % 4
     )
     torch.testing.assert_close(found.losses, expected.losses)
-    encoder = network(Encoder(), 17)
+    lstm = nn.LSTM(16, 6, batch_first=True)
+    encoder = network(Computed(lambda net, images: net.lstm(images[:, 0])[0], lstm=lstm), 17)
     steps = encoder(images)
     logits = encoder.with_head()(images)
     torch.testing.assert_close(logits, encoder.module.linear_probe.forward(steps.mean(1)))
@@ -99,23 +94,16 @@ def test_cells_are_stretches_of_steps():
     assert cells(steps, TokenLayout(), side=2).flatten().tolist() == [1.5, 5.5, 9.5, 13.5]
 
 
-class TimeFirst(nn.Module):
-    """A GRU and a norm over a number of rows, with the time steps on the first axis."""
-
-    def __init__(self, n_rows: int):
-        super().__init__()
-        self.n_rows = n_rows
-        self.steps, self.norm, self.head = nn.GRU(16, 6), nn.LayerNorm(6), nn.Linear(6, 4)
-
-    def forward(self, images):
-        rows = images[:, 0, : self.n_rows].transpose(0, 1)
-        return self.head(self.norm(self.steps(rows)[0])[-1])
-
-
 @pytest.mark.parametrize("n_rows", [2, 3, 7])
 def test_time_steps_in_front_of_the_images_are_refused(n_rows):
     """Of two as well, though a first pass sees two images, and of as many as there are images."""
-    time_first = network(TimeFirst(n_rows))
+
+    def over_rows(net, images):
+        steps, _ = net.steps(images[:, 0, :n_rows].transpose(0, 1))
+        return net.head(net.norm(steps)[-1])
+
+    layers = {"steps": nn.GRU(16, 6), "norm": nn.LayerNorm(6), "head": nn.Linear(6, 4)}
+    time_first = network(Computed(over_rows, **layers))
     assert list(time_first.shapes()) == ["head"]
     line = "layer 'norm' gives time steps in front of the images.*batch_first=True"
     with pytest.raises(UserError, match=line):

@@ -274,12 +274,10 @@ def test_measures_without_a_value_are_nan_and_say_why():
     others = {"constant": constant, "same": same_for_all, "broken": broken}
     comparison = compared({"a": x}, others, metrics=list(MEASURES))
     values = {rows[0].layer2: values_of(rows[0]) for rows in comparison.results()}
-    assert all(
-        math.isnan(value) for name in ("constant", "broken") for value in values[name].values()
-    )
+    assert all(map(math.isnan, (*values["constant"].values(), *values["broken"].values())))
     assert (
         math.isnan(values["same"]["cka"]) and values["same"]["procrustes"] > 0
-    )  # its positions do differ
+    )  # positions differ
     of_grams = {"cka", "cka_debiased", "mutual_knn"}
     for reason, metrics in {
         ("broken of model 2", "not finite"): set(MEASURES),
@@ -288,11 +286,8 @@ def test_measures_without_a_value_are_nan_and_say_why():
     }.items():
         (found,) = (set(of) for text, of in comparison.undefined.items() if says(text, *reason))
         assert found == metrics
-    said = "\n".join(comparison.warnings())
-    assert says(said, "cka, cka_debiased, ", "mutual_knn nan: ", "same of model 2")
-    with pytest.raises(
-        Undefined, match="no cka: the second representation is the same for all images"
-    ):
+    assert says("\n".join(comparison.warnings()), "mutual_knn nan: ", "same of model 2")
+    with pytest.raises(Undefined, match="no cka: the second .* is the same for all images"):
         compare(x, constant, metrics=["cka"])
     with pytest.raises(ValueError, match=r"shapes \(20, 6, 3, 3\) and \(19, 6, 3, 3\)"):
         compare(x, x[1:])

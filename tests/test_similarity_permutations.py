@@ -129,68 +129,35 @@ def test_the_largest_over_layers_is_that_of_another_implementation(case):
             assert null.null_95 == pytest.approx(threshold, abs=1e-4)
 
 
-def test_values_are_set_against_the_largest_of_permuted_images(rng):
-    """By each measure, in either direction, and within classes; by permuting the images."""
-    labels = torch.arange(24) % 3
+@pytest.mark.parametrize("name", ["cka", "procrustes", "pwcca"])
+@pytest.mark.parametrize(
+    ("images", "of"), [(ALL_IMAGES, 24 * [0]), (WITHIN_CLASSES, 8 * [0, 1, 2])]
+)
+def test_values_are_set_against_the_largest_of_permuted_images(rng, name, images, of):
+    """In either direction, and within classes; by permuting the images."""
+    labels, function = torch.tensor(of), FUNCTIONS[name]
     x = {f"x{i}": torch.from_numpy(rng.normal(size=(24, 4))) for i in range(2)}
     y = {f"y{i}": torch.from_numpy(rng.normal(size=(24, 3))) for i in range(2)}
-    names = ["cka", "procrustes", "pwcca"]
-    comparison = compared(
-        x, y, metrics=names, n_permutations=19, labels=labels, both_ways=True, alignment="pool"
-    )
-    rows = [row for (row,) in comparison.results()]
-    for images, of in ((ALL_IMAGES, torch.zeros(24)), (WITHIN_CLASSES, labels)):
-        orders = permutations(19, of)
-        for name in names:
-            extreme = max if name == "cka" else min
-            function = FUNCTIONS[name]
-            for row in rows:
-                largest = [
-                    extreme(
-                        function(one[order], other) for one in x.values() for other in y.values()
-                    )
-                    for order in orders
-                ]
-                value = row.values[name].value
-                expected = null_of(
-                    MEASURES[name], value, torch.tensor(largest, dtype=torch.float64)
-                )
-                found = nulls_of(row, LARGEST[images])[name]
-                assert tuple(found) == pytest.approx(tuple(expected), abs=1e-9)
-                assert found.p_value >= nulls_of(row, images)[name].p_value
-        back = [
-            min(pwcca_distance(other, one[order]) for one in x.values() for other in y.values())
-            for order in orders
+    options = {"n_permutations": 19, "labels": labels, "both_ways": True, "alignment": "pool"}
+    rows = [row for (row,) in compared(x, y, metrics=[name], **options).results()]
+    orders = permutations(19, labels)
+
+    def expected(value, measure) -> tuple[float, ...]:
+        extreme = max if name == "cka" else min
+        values = [
+            [measure(a[order], b) for a in x.values() for b in y.values()] for order in orders
         ]
-        similarity = rows[0].reversed_values["pwcca"]
-        expected = null_of(
-            MEASURES["pwcca"], similarity.value, torch.tensor(back, dtype=torch.float64)
-        )
-        assert tuple(similarity.nulls[LARGEST[images]]) == pytest.approx(tuple(expected), abs=1e-9)
+        largest = torch.tensor(list(map(extreme, values)), dtype=torch.float64)
+        return tuple(null_of(MEASURES[name], value, largest))
 
-
-def test_without_permutations_of_all_pairs_there_is_no_largest():
-    """As of positions; and none of a single pair, whose largest value is its own."""
-    x, y = torch.rand(2, 20, 5, 3, 3, dtype=torch.float64)
-    options = {"metrics": ["cka", "procrustes"], "n_permutations": 19}
-    rows = compared({"a": x, "v": x.mean((2, 3))}, {"b": y}, **options).results()
-    of_pairs = [nulls_of(row, LARGEST[ALL_IMAGES]) for (row,) in rows]
-    assert [set(nulls) for nulls in of_pairs] == [{"cka"}, {"cka"}]
-    assert not nulls_of(layers_of(x, y, **options), LARGEST[ALL_IMAGES])
-
-
-def test_the_largest_of_independent_layers_is_seldom_called_similar(rng):
-    """The smallest p-value of 16 pairs is often small, by chance."""
-    alone, together = [], []
-    for _ in range(40):
-        x, y = (
-            {f"{i}": torch.from_numpy(rng.normal(size=(12, 2))) for i in range(4)} for _ in range(2)
-        )
-        rows = [row for (row,) in compared(x, y, metrics=["cka"], n_permutations=19).results()]
-        alone.append(min(nulls_of(row)["cka"].p_value for row in rows))
-        together.append(min(nulls_of(row, LARGEST[ALL_IMAGES])["cka"].p_value for row in rows))
-    assert np.mean(np.array(alone) < 0.06) > 0.25
-    assert np.mean(np.array(together) < 0.06) < 0.2
+    for row in rows:
+        found = nulls_of(row, LARGEST[images])[name]
+        assert tuple(found) == pytest.approx(expected(row.values[name].value, function), abs=1e-9)
+        assert found.p_value >= nulls_of(row, images)[name].p_value
+    if name == "pwcca":  # which is not symmetric
+        back = rows[0].reversed_values[name]
+        turned = expected(back.value, lambda one, other: function(other, one))
+        assert tuple(back.nulls[LARGEST[images]]) == pytest.approx(turned, abs=1e-9)
 
 
 def test_permutations_by_hand():
@@ -218,43 +185,50 @@ def test_images_alone_in_their_class_are_warned_of():
 
 
 def test_positions_as_samples_have_no_permutations():
+    """So that there is no largest of all pairs; nor of a single one, whose largest value is its own."""
     x, y = torch.rand(2, 20, 5, 3, 3, dtype=torch.float64)
     options = {"metrics": ["cka", "procrustes"], "n_permutations": 19}
     assert set(nulls_of(layers_of(x, y, **options))) == {"cka"}
-    assert set(nulls_of(layers_of(x, y, **options, alignment="pool"))) == {"cka", "procrustes"}
-    comparison = compared({"a": x}, {"b": y}, **options)
+    pooled = layers_of(x, y, **options, alignment="pool")
+    assert set(nulls_of(pooled)) == {"cka", "procrustes"}
+    assert not nulls_of(pooled, LARGEST[ALL_IMAGES])
+    comparison = compared({"a": x, "v": x.mean((2, 3))}, {"b": y}, **options)
+    assert [set(nulls_of(row, LARGEST[ALL_IMAGES])) for (row,) in comparison.results()] == 2 * [
+        {"cka"}
+    ]
     said = "\n".join(comparison.warnings())
     assert says(said, "procrustes of 1 pairs", "no p-values", "positions") and "cka" not in said
 
 
-def test_biased_measures_are_counted():
-    def said(x, y, *metrics, n_permutations=0, **options) -> list[str]:
-        comparison = compared(
-            {"a": x}, {"b": y}, metrics=metrics, n_permutations=n_permutations, **options
-        )
-        return [line for line in comparison.warnings() if "biased" in line.split(";")[0]]
+MAPS, WIDE_MAPS = (
+    torch.rand(20, 5, 3, 3),
+    torch.rand(20, 12, 3, 3),
+)  # 45 features, or 5 of 180 positions
+WIDE, NARROW, FEW = torch.rand(20, 12), torch.rand(20, 5), torch.rand(3, 30, 2, 2)
 
-    maps, wider = (
-        torch.rand(20, 5, 3, 3),
-        torch.rand(20, 12, 3, 3),
-    )  # 45 features of 20 images; or 5 of 180 positions
-    (line,) = said(maps, maps, "cka")
-    assert says(line, "CKA of 2 layers", "biased upwards", "more features")
-    assert not said(maps, maps, "cka", n_permutations=20)  # the null shows it
-    assert not said(maps, maps, "cka_debiased", "mutual_knn") and not said(
-        maps, maps, "procrustes", "pwcca"
-    )
-    wide, narrow = torch.rand(20, 12), torch.rand(20, 5)
-    assert not said(wide, narrow, "cka", "procrustes")  # 17 features of 20 images
-    (line,) = said(wide, wide, "procrustes", "pwcca_morcos")
-    assert says(line, "procrustes, pwcca_morcos", "of 1 pairs", "biased downwards")
-    assert not said(wide, wide, "procrustes", n_permutations=20)
-    assert not said(wide, wide, "procrustes", ranks1=[8, 2])  # 8 + 12 features
-    assert not said(wider, wider, "procrustes") and said(
-        wider, wider, "procrustes", alignment="pool"
-    )
-    few_positions = torch.rand(2, 3, 30, 2, 2)  # without permutations: positions have none
-    assert said(*few_positions, "procrustes", n_permutations=20)
+
+@pytest.mark.parametrize(
+    ("x", "y", "metrics", "options", "biased"),
+    [
+        (MAPS, MAPS, ["cka"], {}, ["CKA of 2 layers", "biased upwards", "more features"]),
+        (MAPS, MAPS, ["cka"], {"n_permutations": 20}, None),  # the null shows it
+        (MAPS, MAPS, ["cka_debiased", "mutual_knn", "procrustes", "pwcca"], {}, None),
+        (WIDE, NARROW, ["cka", "procrustes"], {}, None),  # 17 features of 20 images
+        (WIDE, WIDE, ["procrustes", "pwcca_morcos"], {}, ["procrustes, pwcca_morcos of 1 pairs", "downwards"]),
+        (WIDE, WIDE, ["procrustes"], {"n_permutations": 20}, None),
+        (WIDE, WIDE, ["procrustes"], {"ranks1": [8, 2]}, None),  # 8 + 12 features
+        (WIDE_MAPS, WIDE_MAPS, ["procrustes"], {}, None),
+        (WIDE_MAPS, WIDE_MAPS, ["procrustes"], {"alignment": "pool"}, ["procrustes", "downwards"]),
+        # Without permutations: positions have none
+        (FEW, FEW, ["procrustes"], {"n_permutations": 20}, ["procrustes", "downwards"]),
+    ],
+)  # fmt: skip
+def test_biased_measures_are_counted(x, y, metrics, options, biased):
+    options = {"n_permutations": 0} | options
+    comparison = compared({"a": x}, {"b": y}, metrics=metrics, **options)
+    said = [line for line in comparison.warnings() if "biased" in line.split(";")[0]]
+    assert len(said) == bool(biased)
+    assert not biased or says(said[0], *biased)
 
 
 @pytest.mark.slow
@@ -277,13 +251,9 @@ def test_p_values_within_classes_are_uniform_when_only_labels_are_shared():
 @pytest.mark.parametrize("name", ["cka", "cka_debiased", "procrustes", "pwcca"])
 def test_p_values_of_independent_activations_are_uniform(name):
     """1,000 repetitions; calibrated values are 0 in about 95 % of them."""
-    rng = np.random.default_rng(1)
-    nulls = [
-        nulls_of(layers_of(*rng.normal(size=(2, 24, 5)), metrics=[name], n_permutations=99))[name]
-        for _ in range(1000)
-    ]
-    p_values = (
-        np.array([null.p_value for null in nulls]) - rng.random(1000) / 100
-    )  # they are multiples of 1/100
-    assert kstest(p_values, "uniform").pvalue > 0.01
+    rng, nulls = np.random.default_rng(1), []
+    for x, y in rng.normal(size=(1000, 2, 24, 5)):
+        nulls.append(nulls_of(layers_of(x, y, metrics=[name], n_permutations=99))[name])
+    p_values = np.array([null.p_value for null in nulls])  # multiples of 1/100
+    assert kstest(p_values - rng.random(1000) / 100, "uniform").pvalue > 0.01
     assert 0.92 <= np.mean([null.calibrated == 0 for null in nulls]) <= 0.98

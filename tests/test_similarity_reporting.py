@@ -57,13 +57,6 @@ def test_maps(of, rows, columns, values, labels, drawn_figures, tmp_path):
     assert panels["PWCCA distance"].images[0].get_array().mask.all()  # NaN
 
 
-def test_companions_of_a_measure_have_no_panel(drawn_figures, tmp_path):
-    values = {"pwcca": 0.5, "procrustes": 0.6, "pwcca_morcos": 0.4}
-    rows = [replace(row, values=values) for row in rows_of("ab", "c", [None], [None])]
-    similarities.draw(tmp_path / "x.png", rows)
-    assert list(panels_of(drawn_figures["x.png"])) == ["PWCCA distance", "Procrustes distance"]
-
-
 def test_ranks_of_one_side(drawn_figures, tmp_path):
     """A distance rises with similarity, and the number of the full rank is not in the rows."""
     similarities.draw(tmp_path / "x.png", rows_of("a", "c", [5], [6, 3]))
@@ -88,17 +81,16 @@ def test_a_single_row_has_no_figure(drawn_figures, tmp_path):
     assert not drawn_figures
 
 
-def test_nulls_have_panels_of_their_own(drawn_figures, tmp_path):
-    values = {"cka": 0.5}
+def test_nulls_have_panels_of_their_own_and_companions_of_a_measure_none(drawn_figures, tmp_path):
+    values = {"cka": 0.5, "pwcca": 0.5, "pwcca_morcos": 0.4}
     for ending, calibrated in (("", 0.25), ("_within", 0.125)):
         null = Null(0.05, 0.4, calibrated)
         values |= {f"cka_{part}{ending}": number for part, number in null._asdict().items()}
     rows = [replace(row, values=values) for row in rows_of("a", "c", [None], [None])]
     similarities.draw(tmp_path / "x.png", rows)
     panels = panels_of(drawn_figures["x.png"])
-    drawn = [panel.images[0].get_array().item() for panel in panels.values()]
-    assert drawn == [0.5, 0.25, 0.125]
-    plain, freely, within = panels
-    assert (
-        plain == "linear CKA" and says(freely, plain, "calibrated") and "within classes" in within
-    )
+    drawn = {title: panel.images[0].get_array().item() for title, panel in panels.items()}
+    assert list(drawn.values()) == [0.5, 0.25, 0.125, 0.5]
+    plain, freely, within, pwcca = drawn
+    assert (plain, pwcca) == ("linear CKA", "PWCCA distance")
+    assert says(freely, plain, "calibrated") and "within classes" in within

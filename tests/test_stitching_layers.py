@@ -1,4 +1,5 @@
-"""Stitching layers: goldens of all kinds, identities, and shapes that do not fit."""
+"""Stitching layers: goldens of all kinds, identities, and shapes that do not fit. Grids that are resized are in
+test_any_layers.py and test_token_layout.py."""
 
 import pytest
 import torch
@@ -89,47 +90,6 @@ def test_sparsity_and_l1_count_weight_and_bias():
     assert list(layer.sparsity().values()) == pytest.approx(golden["sparsity_weight_bias"].tolist())
     total = golden["cross_entropy"] + 0.1 * layer.l1_norm().item()
     assert total == pytest.approx(golden["l1_loss/coef=0.1"].item(), rel=1e-6)
-
-
-def tokens_of(maps: torch.Tensor) -> torch.Tensor:
-    return maps.flatten(2).transpose(1, 2)
-
-
-@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
-@pytest.mark.parametrize(
-    ("size", "grid", "n_tokens", "cls"),
-    [
-        ((8, 8), (4, 4), 17, "pool"),
-        ((3, 5), (4, 4), 16, None),
-        ((2, 4), (2, 4), 8, None),
-        ((2, 2), (3, 3), 10, "learn"),
-    ],
-)
-def test_c2t_resizes_to_the_grid_of_tokens(size, grid, n_tokens, cls, mode):
-    options = {"c2t_cls_token": cls, "upsample_mode": mode}
-    layer = build_stitching_layer("c2t", (6, *size), (n_tokens, 7), **options)
-    x, target = torch.randn(2, 6, *size), torch.randn(2, n_tokens, 7)
-    patches = tokens_of(layer.transform(resize(x, grid, mode)))
-    found = layer(x)
-    assert found.shape == (2, n_tokens, 7)
-    torch.testing.assert_close(found[:, cls is not None :], patches)
-    if cls == "pool":
-        torch.testing.assert_close(found[:, 0], patches.mean(1))
-    torch.testing.assert_close(layer.targets(target), target[:, cls is not None :])
-
-
-@pytest.mark.parametrize("n_source", [4, 5])
-@pytest.mark.parametrize("n_target", [16, 17])
-def test_t2t_resizes_the_grid_of_patches_and_keeps_the_cls_token(n_source, n_target):
-    layer = build_stitching_layer("t2t", (n_source, 6), (n_target, 7), c2t_cls_token="pool")
-    x = torch.randn(2, n_source, 6)
-    maps = x[:, n_source - 4 :].mT.unflatten(2, (2, 2))
-    patches = layer.transform(tokens_of(resize(maps, (4, 4), "bilinear")))
-    expected = patches
-    if n_target == 17:
-        cls = layer.transform(x[:, :1]) if n_source == 5 else patches.mean(1, keepdim=True)
-        expected = torch.cat([cls, patches], dim=1)
-    torch.testing.assert_close(layer(x), expected)
 
 
 @pytest.mark.parametrize(("use", "expected"), [(None, 0.0), ("add", 0.1), ("only", 1.0)])

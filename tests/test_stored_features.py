@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from src.datasets import load_dataset
 from src.figures import pages
 from src.models import build_model
 from src.results.checkpoints import save_state
@@ -21,6 +20,8 @@ from tests.conftest import few_images
 SCRIPT = "exec_compute_low_rank_sim_metrics.py"
 SHAPE = (1, 8, 8)
 LAYERS = ["pool1", "pool3", "output"]
+SAVE = "misc/save_features.py"
+SAVED = ["pool[13],output", *ON_DIGITS, "-n", 50, "-o"]
 MEASURES = ["--metrics", "cka", "pwcca", "procrustes", "mutual_knn", "-o"]
 
 
@@ -32,17 +33,13 @@ def few():
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """A folder with two networks, and the features of both for 50 test images."""
+    """A folder with two networks, and their features for 50 test images, saved by the script."""
     path = tmp_path_factory.mktemp("features")
-    images = torch.cat([batch for batch, _ in load_dataset("digits", "", train=False).batches(60)])
     for seed in (0, 1):
         torch.manual_seed(seed)
-        network = build_model("small_cnn", n_classes=10, n_channels=1, image_shape=SHAPE).eval()
+        network = build_model("small_cnn", n_classes=10, n_channels=1, image_shape=SHAPE)
         save_state(path / f"{seed}.pt", network.state_dict())
-        with torch.no_grad():
-            activations = network.activations(images[:50], LAYERS)
-        arrays = {name: activation.numpy() for name, activation in activations.items()}
-        np.savez(path / f"{seed}.npz", ids=np.arange(50), **arrays)
+        run(SAVE, f"{seed}.pt", "small_cnn", *SAVED, f"{seed}.npz", cwd=path)
     return path
 
 
@@ -52,8 +49,11 @@ def folder(template, in_tmp_path):
     return shutil.copytree(template, in_tmp_path, dirs_exist_ok=True)
 
 
-def table(paths, types, layers=("pool1,pool3", "pool3,output"), *options) -> list[dict[str, str]]:
-    run(SCRIPT, *paths, *types, *layers, *ON_DIGITS, "-n", 40, *options, *MEASURES, "m.csv")
+def table(paths, layers=("pool1,pool3", "pool3,output"), *options) -> list[dict[str, str]]:
+    """Compare the layers of networks, or of their features; return the rows."""
+    types = ["features" if path.endswith(".npz") else "small_cnn" for path in paths]
+    with pages.left_out():
+        run(SCRIPT, *paths, *types, *layers, *ON_DIGITS, "-n", 40, *options, *MEASURES, "m.csv")
     return read_csv("m.csv")
 
 
@@ -62,35 +62,32 @@ def numbers(rows) -> list[dict[str, float]]:
     return [{name: float(row[name]) for name in columns & row.keys()} for row in rows]
 
 
-def test_features_give_what_their_network_gives(folder):
-    options = ["--permutations", "19", "-m2r", "3", "0"]
-    expected = table(
-        ["0.pt", "1.pt"], ["small_cnn"] * 2, *[["pool1,pool3", "pool3,output"]], *options
-    )
-    for paths in (["0.npz", "1.pt"], ["0.pt", "1.npz"]):
-        types = ["features" if path.endswith(".npz") else "small_cnn" for path in paths]
-        rows = table(paths, types, ("pool1,pool3", "pool3,output"), *options)
-        for row, other in zip(numbers(rows), numbers(expected), strict=True):
-            assert row == pytest.approx(other, abs=1e-5)
-    assert rows[0]["model2_type"] == "features" and rows[0]["n_samples"] == "40"
+@pytest.mark.parametrize("paths", [("0.npz", "1.pt"), ("0.pt", "1.npz"), ("0.npz", "1.npz")])
+def test_features_give_what_their_network_gives(paths, folder):
+    """With permutations within classes, as the file has labels."""
+    options = [("pool1,pool3", "pool3,output"), "--permutations", "19", "-m2r", "3", "0"]
+    expected = table(["0.pt", "1.pt"], *options)
+    rows = table(paths, *options)
+    for row, other in zip(numbers(rows), numbers(expected), strict=True):
+        assert row == pytest.approx(other, abs=1e-5, nan_ok=True) and "cka_null_95_within" in row
+    for name in ("dataset", "test_images", "relative_depth1", "layer1", "layer2", "n_samples"):
+        assert [row[name] for row in rows] == [row[name] for row in expected]
     assert len(read_json("m.config.txt")["model2_path_sha256"]) == 64
 
 
 def test_two_files_need_no_images(folder):
-    expected = numbers(table(["0.pt", "1.pt"], ["small_cnn"] * 2))
-    given = ["0.npz", "1.npz", "features", "features", "pool1,pool3", "pool3,output"]
-    said = run(SCRIPT, *given, "-gpu", "-1", "-n", 40, "-d", "imagenet", *MEASURES, "m.csv")
+    """Nor labels, or what they were made with."""
+    for name in ("0.npz", "1.npz"):
+        with np.load(name) as arrays:
+            kept = {key: arrays[key] for key in ("ids", *LAYERS)}
+        np.savez(name, **kept)
+    given = ["0.npz", "1.npz", "features", "features", "all", "all", "-gpu", "-1", "-d", "imagenet"]
+    with pages.left_out():
+        said = run(SCRIPT, *given, "--permutations", 19, "-n", 60, *MEASURES, "m.csv").err
+    assert says(said, "-n 60: ", "features of 50 images") and "imagenet" not in said
     rows = read_csv("m.csv")
-    for row, other in zip(numbers(rows), expected, strict=True):
-        assert row == pytest.approx(other, abs=1e-5)
-    assert rows[0]["dataset"] == "features" and "imagenet" not in said.err
-    given[4:] = "all", "all"
-    said = run(SCRIPT, *given, "-gpu", "-1", "--permutations", 19, *MEASURES, "m.csv")
-    assert "-n 1000: " not in said.err  # the default is no wish
-    said = run(SCRIPT, *given, "-gpu", "-1", "--permutations", 19, "-n", 60, *MEASURES, "m.csv")
-    assert says(said.err, "-n 60: ", "features of 50 images")
-    rows = read_csv("m.csv")
-    assert len(rows) == 9 and "cka_p_value" in rows[0] and "cka_p_value_within" not in rows[0]
+    assert len(rows) == 9 and rows[0]["dataset"] == "features"
+    assert "cka_p_value" in rows[0] and "cka_p_value_within" not in rows[0]
 
 
 IDS = np.arange(50)
@@ -183,32 +180,6 @@ def test_layers_and_scripts_that_need_a_network(folder):
 
 # ---- Files that the suite writes
 
-SAVE = "misc/save_features.py"
-SAVED = ["pool[13],output", *ON_DIGITS, "-n", 50, "-o"]
-
-
-def saved(folder: Path, *seeds: int) -> list[str]:
-    """Files of features of networks, saved by the script."""
-    names = [f"saved{seed}.npz" for seed in seeds]
-    for seed, name in zip(seeds, names, strict=True):
-        run(SAVE, f"{seed}.pt", "small_cnn", *SAVED, name, cwd=folder)
-    return names
-
-
-def test_saved_features_give_what_their_network_gives(folder):
-    """With permutations within classes, as the file has labels."""
-    options = ["--permutations", "19"]
-    layers = (",".join(LAYERS),) * 2
-    with pages.left_out():
-        expected = table(["0.pt", "1.pt"], ["small_cnn"] * 2, layers, *options)
-        rows = table(saved(folder, 0, 1), ["features"] * 2, ("all", "all"), *options)
-    for row, other in zip(numbers(rows), numbers(expected), strict=True):
-        assert row == pytest.approx(other, rel=1e-5) and "cka_null_95_within" in row
-    columns = ("dataset", "test_images", "relative_depth1", "relative_depth2", "layer1", "layer2")
-    assert [[row[name] for name in columns] for row in rows] == [
-        [row[name] for name in columns] for row in expected
-    ]
-
 
 @pytest.mark.parametrize("name", ["ids", "labels", "made_with", "file"])
 def test_a_layer_with_the_name_of_another_array_is_not_saved(name, folder):
@@ -226,46 +197,41 @@ def test_a_layer_with_the_name_of_another_array_is_not_saved(name, folder):
 
 def test_labels_may_be_names_of_classes(folder):
     """Names, numbers in any order, and numbers of any type are the same classes."""
-    (name,) = saved(folder, 0)
-    with np.load(name) as arrays:
+    with np.load("0.npz") as arrays:
         arrays = dict(arrays)
-    words = np.array("zero one two three four five six seven eight nine".split())
-    np.savez("words.npz", **arrays | {"labels": words[arrays["labels"]]})
-    np.savez("swapped.npz", **arrays | {"labels": arrays["labels"].astype(">i8")})
-    np.savez("others.npz", **arrays | {"labels": np.roll(words[arrays["labels"]], 1)})
-    types = ["features"] * 2
-    options = ["--permutations", "19"]
-    with pages.left_out():
-        expected = numbers(table([name, name], types, ("pool1", "output")))
-        for paths in (["words.npz"] * 2, ["words.npz", name], ["swapped.npz"] * 2):
-            rows = numbers(table(paths, types, ("pool1", "output"), *options))
-            assert rows == numbers(table([name, name], types, ("pool1", "output"), *options))
-        rows = table(["words.npz", "0.pt"], ["features", "small_cnn"], ("pool1", "output"))
-    assert numbers(rows) == [pytest.approx(row, abs=1e-5) for row in expected]
+    words = np.array("zero one two three four five six seven eight nine".split())[arrays["labels"]]
+    labels = {
+        "words": words,
+        "swapped": arrays["labels"].astype(">i8"),
+        "others": np.roll(words, 1),
+    }
+    for name, values in labels.items():
+        np.savez(f"{name}.npz", **arrays | {"labels": values})
+    options = [("pool1", "output"), "--permutations", "19"]
+    expected = table(["0.npz", "0.npz"], *options)
+    for paths in (["words.npz"] * 2, ["words.npz", "0.npz"], ["swapped.npz"] * 2):
+        assert numbers(table(paths, *options)) == numbers(expected)
     given = ["0.pt", "others.npz", "small_cnn", "features", "pool1", "all", *ON_DIGITS, "-n", 40]
     assert "others.npz: other labels of the same ids than" in error_line(SCRIPT, *given)
 
 
 def test_a_file_says_what_it_was_made_with(folder):
-    (name,) = saved(folder, 0)
-    with np.load(name) as arrays:
+    with np.load("0.npz") as arrays:
         assert {*arrays.files} == {*LAYERS, "ids", "labels", "made_with"}
         assert np.array_equal(arrays["ids"], np.arange(50)) and len(arrays["labels"]) == 50
         made_with = json.loads(str(arrays["made_with"]))
     assert made_with["weights"] == content_of("0.pt")
-    assert made_with["test_images"] == read_json("saved0.config.txt")["test_images_sha256"]
+    assert made_with["test_images"] == read_json("0.config.txt")["test_images_sha256"]
     assert made_with["preprocessing"] == "1×8×8, values in [0, 1]"
-    before = Path(name).read_bytes()
-    saved(folder, 0)
-    assert Path(name).read_bytes() == before
+    run(SAVE, "0.pt", "small_cnn", *SAVED, "again.npz")
+    assert Path("again.npz").read_bytes() == Path("0.npz").read_bytes()
 
 
 def test_files_of_a_list_are_compared_with_all_and_never_stitched(folder):
-    saved(folder, 0, 1)
     np.savez_compressed("own.npz", ids=np.arange(45), pool1=np.ones((45, 3)) * np.arange(3))
     lines = [
-        "a,saved0.npz,features,",
-        'b,saved1.npz,features,"pool1,out*"',
+        "a,0.npz,features,",
+        'b,1.npz,features,"pool1,out*"',
         "own,own.npz,features,all",
     ]
     Path("list.csv").write_text(
@@ -296,24 +262,17 @@ def test_files_of_a_list_are_compared_with_all_and_never_stitched(folder):
 
 
 def test_files_of_other_images_are_named_before_any_work(folder):
-    (name,) = saved(folder, 0)
     run(SAVE, "0.pt", "small_cnn", *SAVED, "dots.npz", "--shortcut", 0.5)
-    with np.load(name) as arrays:
+    with np.load("0.npz") as arrays:
         arrays = dict(arrays)
     np.savez("shuffled.npz", **arrays | {"ids": arrays["ids"][::-1]})
-    np.savez("shifted.npz", **arrays | {"ids": arrays["ids"] + 1})
     np.savez("relabelled.npz", **arrays | {"labels": arrays["labels"] + 1})
-    names = ["saved0", "shuffled", "shifted", "relabelled", "dots"]
-    lines = [f"{name},{name}.npz,features" for name in names]
+    lines = [f"{name},{name}.npz,features" for name in ("0", "shuffled", "relabelled", "dots")]
     Path("list.csv").write_text("\n".join(["name,path,type", *lines]))
     line = error_line("misc/all_pairs.py", "list.csv", *ON_DIGITS, "-n", 40, "-dir", "all")
-    for text in (
-        "shuffled.npz: the ids stand in another order than those of saved0.npz",
-        "shifted.npz: other ids than saved0.npz",
-        "relabelled.npz: other labels of the same ids than saved0.npz",
-        "dots.npz: other images of the same ids than saved0.npz",
-    ):
-        assert text in line
+    assert "shuffled.npz: the ids stand in another order than those of 0.npz" in line
+    assert "relabelled.npz: other labels of the same ids than 0.npz" in line
+    assert "dots.npz: other images of the same ids than 0.npz" in line
     assert not Path("results").exists()
 
 

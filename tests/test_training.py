@@ -1,14 +1,18 @@
-"""The loop of epochs: learning rates, seeds, unlabelled samples, and what it cannot train on."""
+"""The loop of epochs: learning rates, seeds, unlabelled samples, and what it cannot train on; several
+processes; and how exactly networks compute."""
 
 import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from src.datasets.base import ImageSet
+from src.datasets.augmentation import CropFlip
+from src.datasets.base import ImageSet, Shard
 from src.ground.errors import UserError
-from src.ground.runtime import seeded
+from src.ground.runtime import full_precision, precision, seeded
+from src.ood import energy
 from src.training import (
     NO_CLASS,
     Classification,
@@ -19,6 +23,7 @@ from src.training import (
     predicted_classes,
     train,
 )
+from src.training.distributed import DataParallelClassification, Processes
 from src.values import learning_rates
 from tests.tiny_datasets import few_grey_images
 
@@ -119,11 +124,13 @@ def test_a_loss_that_is_not_finite_stops_the_training(settings, bias, images):
 
 
 def test_unlabelled_samples_count_neither_in_the_loss_nor_in_the_accuracy():
-    logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0], [5.0, 0.0]]])
+    logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0], [5.0, 0.0]]], requires_grad=True)
     group = classification_losses(logits, torch.tensor([0, 1, -1]))
     labelled = classification_losses(logits[:, :2], torch.tensor([0, 1]))
     assert group.n_samples == 2 and group.n_correct.tolist() == [2]
     torch.testing.assert_close(group.cross_entropies, labelled.cross_entropies)
+    classification_losses(logits[:, 2:], torch.tensor([-1])).losses.sum().backward()
+    assert not logits.grad.any()  # of a batch without a label
 
 
 def test_no_class_is_predicted_where_logits_are_not_finite():
@@ -156,3 +163,82 @@ def test_the_seed_counts_for_networks_that_drop_out():
         scores = [evaluate(task, images.batches(20)) for _ in range(2)]
         assert scores[0] == scores[1]  # which drops nothing
     assert torch.equal(trained[0], trained[1]) and not torch.equal(trained[0], trained[2])
+
+
+def image_set() -> ImageSet:
+    return few_grey_images(11, 6, n_classes=11, augmentation=CropFlip(1))
+
+
+def passes(images: ImageSet):
+    return images.epoch(5, seed=1, epoch=1), images.batches(5)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_shares_of_all_processes_make_up_each_batch(size):
+    """The last batch is one image: the others get it as well, so that no process waits for another in
+    vain, but it counts once."""
+    images, shares = image_set(), []
+    for rank in range(size):
+        images.shard = Shard(rank, size)
+        shares.append([list(batches) for batches in passes(images)])
+    for kind, whole in enumerate(passes(image_set())):
+        of_ranks = zip(whole, *(share[kind] for share in shares), strict=True)
+        for (pixels, labels), *parts in of_ranks:
+            for rank, (own_pixels, own_labels) in enumerate(parts):
+                if rank < len(labels):
+                    assert torch.equal(own_pixels, pixels[rank::size])
+                    assert torch.equal(own_labels, labels[rank::size])
+                else:
+                    assert torch.equal(own_pixels, pixels[:1]) and own_labels.tolist() == [-1]
+
+
+def test_an_image_that_does_not_count_has_no_place_in_the_sums():
+    images, model = image_set(), nn.Sequential(nn.Flatten(), nn.Linear(36, 11))
+    task = DataParallelClassification(model, Processes())
+    (whole,) = evaluate(task, images.batches(5)).values()
+    parts = []
+    for rank in range(2):
+        images.shard = Shard(rank, 2)
+        (score,) = evaluate(task, images.batches(5)).values()
+        parts.append(score)
+    n = 3 + 3 + 1, 2 + 2 + 0
+    for name in ("accuracy", "loss"):
+        together = sum(getattr(score, name) * k for score, k in zip(parts, n, strict=True)) / 11
+        assert together == pytest.approx(getattr(whole, name), rel=1e-6)
+
+
+def test_gradients_of_unequal_shares_average_to_those_of_the_whole_batch(monkeypatch):
+    monkeypatch.setattr("src.training.distributed.DistributedDataParallel", lambda model: model)
+    monkeypatch.setattr(
+        "src.training.distributed.add_up", lambda n_samples: torch.full_like(n_samples, 5)
+    )
+    model, images, labels = nn.Linear(4, 3), torch.randn(5, 4), torch.arange(5) % 3
+    gradients = []
+    for rank in range(2):  # shares of 3 and 2
+        task = DataParallelClassification(model, Processes(rank, 2))
+        (group,) = task.losses(images[rank::2], labels[rank::2], training=True)
+        gradients += torch.autograd.grad(group.losses.sum(), model.weight)
+    (expected,) = torch.autograd.grad(F.cross_entropy(model(images), labels), model.weight)
+    torch.testing.assert_close(sum(gradients) / 2, expected)
+
+
+def test_tf32_is_off_unless_asked_for():
+    def allowed():
+        return torch.get_float32_matmul_precision() != "highest", torch.backends.cudnn.allow_tf32
+
+    before = allowed()
+    with precision(gpu=-1, amp="none", tf32=False):
+        assert allowed() == (False, False)
+    with precision(gpu=-1, amp="none", tf32=True):
+        assert allowed() == (True, True)
+        with full_precision("cpu"):
+            assert allowed() == (False, False)
+    assert allowed() == before
+
+
+def test_what_is_measured_is_summed_in_single_precision():
+    logits = torch.randn(1, 300, 10, dtype=torch.bfloat16)
+    group = classification_losses(logits, torch.zeros(300, dtype=torch.long))
+    exact = classification_losses(logits.float(), torch.zeros(300, dtype=torch.long))
+    assert torch.equal(group.losses, exact.losses)
+    assert torch.equal(energy(logits[0]), energy(logits[0].float()))

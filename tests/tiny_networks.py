@@ -1,6 +1,7 @@
 """A ResNet-18 of 16 channels, with blocks and names of `resnet18_samewidth`, and a plain network
 that is trained."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
@@ -9,6 +10,19 @@ from torchvision.models.resnet import BasicBlock
 from src.models import Network
 
 WIDTH = 16
+
+
+class Computed(nn.Module):
+    """A network of layers and other attributes by name, whose output is a function of it and of images."""
+
+    def __init__(self, function: Callable, **attributes):
+        super().__init__()
+        self.function = function
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def forward(self, *images):
+        return self.function(self, *images)
 
 
 def _stage(stride: int) -> nn.Sequential:
@@ -60,24 +74,13 @@ def plain_network() -> Network:
     return Network(module, image_shape=(1, 8, 8), n_classes=10)
 
 
-class _House(nn.Module):
-    """Layers whose names, and whose order in the module, are in another order than they are
-    computed."""
-
-    def __init__(self):
-        super().__init__()
-        self.attic, self.body, self.stem = (
-            nn.Conv2d(8, 8, 1),
-            nn.Conv2d(8, 8, 3, padding=1),
-            nn.Conv2d(1, 8, 2, 2),
-        )
-        self.head = nn.Linear(8, 10)
-
-    def forward(self, images):
-        return self.head(self.attic(self.body(self.stem(images).relu()).relu()).mean((2, 3)))
-
-
 def house() -> Network:
     """Return a network of grey images whose layers are `stem`, `body` and `attic`, in this
     order."""
-    return Network(_House(), image_shape=(1, 8, 8), n_classes=10)
+
+    def forward(net, images):
+        return net.head(net.attic(net.body(net.stem(images).relu()).relu()).mean((2, 3)))
+
+    layers = {"attic": nn.Conv2d(8, 8, 1), "body": nn.Conv2d(8, 8, 3, padding=1)}
+    layers |= {"stem": nn.Conv2d(1, 8, 2, 2), "head": nn.Linear(8, 10)}
+    return Network(Computed(forward, **layers), image_shape=(1, 8, 8), n_classes=10)
