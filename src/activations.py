@@ -192,7 +192,7 @@ class Form(NamedTuple):
         """
         if self.is_tokens:
             return positions_of(activations)
-        return _channels_first(activations, self.sizes)
+        return channels_first(activations, self.sizes)
 
     def everywhere(self, vectors: Tensor) -> Tensor:
         """Return the vectors (B, K) at all positions: (B, K, H, W), (B, T, K) or (B, K), a view."""
@@ -215,7 +215,7 @@ def positions_of(activations: Tensor) -> Tensor:
     form = form_of(activations)
     if form.is_tokens:
         return activations
-    return _channels_first(activations, (form.n_positions,)).mT
+    return channels_first(activations, (form.n_positions,)).mT
 
 
 def as_rows(activations: Tensor) -> Tensor:
@@ -224,13 +224,8 @@ def as_rows(activations: Tensor) -> Tensor:
     return positions.reshape(-1, positions.shape[-1])
 
 
-def map_of(activations: Tensor, size: MapSize) -> Tensor:
-    """Return activations of any form as a map (B, C, *size) row by row, a view."""
-    return _channels_first(activations, size)
-
-
-def _channels_first(activations: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """Return activations as (B, C, *sizes), a view."""
+def channels_first(activations: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """Return activations of any form as (B, C, *sizes), positions row by row, a view."""
     if activations.ndim == 3:  # tokens
         activations = activations.mT
     if activations.shape[2:] == sizes:  # no view for gradients to go back through
@@ -294,5 +289,5 @@ def cells(activations: Tensor, layout: TokenLayout | None = None, *, side: int) 
     else:
         height, width = layout.grid
         size = (min(side, height), min(side, width))
-        pooled = positions_of(F.adaptive_avg_pool2d(map_of(patches, layout.grid), size))
+        pooled = positions_of(F.adaptive_avg_pool2d(channels_first(patches, layout.grid), size))
     return torch.cat([prefix, pooled], 1)

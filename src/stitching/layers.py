@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.activations import Form, MapSize, TokenLayout, map_of, pool, positions_of
+from src.activations import Form, MapSize, TokenLayout, channels_first, pool, positions_of
 from src.choices import AUTO, GRID, MAP, SEQUENCE, STITCHING_TYPES, VECTOR
 from src.ground.console import warn
 from src.ground.errors import UserError
@@ -228,7 +228,7 @@ class StitchingLayer(nn.Module):
         if plan.sizes is None:
             return source
         size_in, size_out = plan.sizes
-        maps = map_of(self._patches(source), size_in)
+        maps = channels_first(self._patches(source), size_in)
         if plan.is_convolution:
             return maps
         resized = resize(maps, size_out, self.upsample_mode)
