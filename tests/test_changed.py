@@ -245,7 +245,7 @@ def test_a_network_knows_its_training_images():
     assert "was trained on" not in run(*words).err
     write_images(train=7)
     said = run(*words[:-1], "t").err
-    assert said.count("other training images of") == 1 and "m/model_1.pt" in said
+    assert said.count("other training inputs of") == 1 and "m/model_1.pt" in said
     refused = error_line(*TRAIN, "-e", 1)  # a finished run of other images is not replaced
     assert "give --overwrite" in refused
 

@@ -231,7 +231,7 @@ def test_tables_say_that_test_images_had_dots(dotted):
             "mahalanobis",
             cwd=folder,
         )
-    assert says(refused, "other images", "--shortcut 0.0")
+    assert says(refused, "other inputs", "--shortcut 0.0")
     grids = [
         stitch_rows(folder / "results" / name / "n2 to n3" / "covariance")
         for name in ("plain", "dots")

@@ -274,7 +274,7 @@ def test_rows_are_written_as_a_table(judged, in_tmp_path):
             assert float(record[name]) == as_dict[name] == getattr(row, name)
     assert last["front_accuracy"] == ""
     copied = pickle.loads(pickle.dumps(judged))
-    assert copied == judged and copied.limits == judged.limits
+    assert copied == judged and copied.record.limits == judged.record.limits
 
 
 def test_saved_rows_are_runs_that_the_scripts_read(networks, digits, in_tmp_path):

@@ -250,8 +250,8 @@ FEW = {"r2_matched": 0.9, "r2_test": 0.5}
         ({"truncated": True}, "truncated the fit"),
         ({"truncated": True, "n_epochs": 1}, ""),  # training mends a truncated start
         ({"truncated": False}, ""),
-        (FEW, "too few images"),
-        (FEW | {"front_stitch_rank": 4, "front_pinv_rank": 4}, "too few images"),
+        (FEW, "too few inputs"),
+        (FEW | {"front_stitch_rank": 4, "front_pinv_rank": 4}, "too few inputs"),
         (FEW | {"front_stitch_rank": 4}, ""),  # which lowers R² as well
         (FEW | {"n_epochs": 1}, ""),
     ],

@@ -145,7 +145,7 @@ def test_the_tour_of_the_guide_runs(in_tmp_path, capsys):
     assert torch.allclose(logits, model(images), atol=1e-5)
     assert len(variables["rows"]) == 2 * 4
     said = capsys.readouterr().out
-    assert "Matching(weight=float64 (" in said and "'cka': " in said
+    assert "Matching(weight=tensor(" in said and "'cka': " in said
     assert all(len(line) < 400 for line in said.splitlines())
 
 

@@ -149,5 +149,5 @@ def test_layers_that_share_nothing_are_not_matched_by_any_form(n_matched, is_few
     )
     for row in rows:
         assert row.r2_test < row.r2_matched
-        assert ("few images" in row.reason) == is_few
+        assert ("few inputs" in row.reason) == is_few
         assert row.verdict == ("undecided" if is_few else "not matched")
