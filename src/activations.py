@@ -93,7 +93,7 @@ def guessed_layout(n_tokens: int, image_size: MapSize = (1, 1)) -> TokenLayout:
 
 
 class Form(NamedTuple):
-    """The form of an activation of one image: a map (C, H, W), tokens (T, D) or a vector (D,)."""
+    """The form of activations, whatever their number: maps (C, H, W), tokens (T, D) or vectors (D,)."""
 
     n_channels: int
     sizes: tuple[int, ...]  # of the axes of positions: (H, W), (T,) or ()

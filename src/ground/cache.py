@@ -17,8 +17,8 @@ class _Kept(NamedTuple):
 class Cache:
     """Keeps values by key.
 
-    A key has all that its value depends on, such as the SHA-256 of weights and of images. So no
-    value is ever stale.
+    Callers give keys with all that a value depends on, such as the SHA-256 of weights and of images.
+    So no value is ever stale.
 
     Work comes in units, such as pairs of networks. Where memory is short, values stay that the
     current unit or the one before has used. Of the others, the one that was used last goes first:
@@ -62,20 +62,22 @@ class Cache:
         return None
 
     def keep(self, key: Hashable, value: Any, n_bytes: int) -> None:
-        """Keep a value, if there is room."""
+        """Keep a value that `get` did not find, if there is room."""
         if key in self._current:
             return
-        if self.n_bytes + n_bytes > self.max_bytes:
+        n_excess = self.n_bytes + n_bytes - self.max_bytes
+        if n_excess > 0:
             note_once(
                 f"activations and sums take more than {self.max_bytes / 10**9:.3g} GB (--memory): "
-                "some are computed again for each pair"
+                "some are computed again"
             )
-        while self._idle and self.n_bytes + n_bytes > self.max_bytes:
+            if sum(kept.n_bytes for kept in self._idle.values()) < n_excess:
+                return
+        while self.n_bytes + n_bytes > self.max_bytes:
             _, dropped = self._idle.popitem()
             self.n_bytes -= dropped.n_bytes
-        if self.n_bytes + n_bytes <= self.max_bytes:
-            self._current[key] = _Kept(value, n_bytes)
-            self.n_bytes += n_bytes
+        self._current[key] = _Kept(value, n_bytes)
+        self.n_bytes += n_bytes
 
     def clear(self) -> None:
         """Drop all values."""

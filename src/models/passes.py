@@ -9,8 +9,8 @@ depend on the images only through the layer, its result is the same. Most module
 layer do not even run: they return again what they returned for the two inputs before.
 
 Before the first pass from a layer to certain later layers, the two are compared on three images, of
-the first batch where there are images. Whatever reaches later layers around the layer, image by
-image, has two rows in place of three, and shows. Where they differ, all passes between these layers
+the first batch where there are images. What reaches later layers around the layer has two rows in the
+short pass and three in the whole one, so the comparison fails. Then all passes between these layers
 are whole. A number of the whole batch that chooses a branch (such as the largest pixel) is seen only
 if it differs for these images. Forward hooks of a user in front of the layer see the two inputs.
 """
@@ -28,9 +28,9 @@ from src.ground.console import note
 from src.ground.errors import UserError
 from src.ground.images import shape_text
 from src.models.blocks import find_blocks
-from src.models.calls import OUTPUT, calls_in, is_activation
+from src.models.calls import OUTPUT, calls_in
 from src.models.outputs import first_tensor, logits_of, map_tensors, with_first
-from src.models.tokens import image_size_of, n_leading_equal
+from src.models.tokens import count_prefix_tokens, image_size_of
 from src.models.unchanged import attributes_kept, buffers_kept, steady
 
 Values = dict[str, Tensor]  # by layer
@@ -67,8 +67,8 @@ class Passes:
         self.is_encoder = n_classes is not None and self.calls.output_shape != (n_classes,)
         self._is_training = any(part.training for part in module.modules())
         # Whether a short pass behind the first layer of a key gives the values of the further layers
-        self._can_be_short: dict[tuple[object, ...], bool] = {}
-        self._fronts: dict[str, dict[nn.Module, Tensor]] = {}  # by layer: `_front`
+        self._exact_short: dict[tuple[object, ...], bool] = {}
+        self._skippable_of: dict[str, dict[nn.Module, Tensor]] = {}  # by layer: `_skippable`
         self._has_noted = False  # that passes from a layer are whole
 
     @functools.cached_property
@@ -122,7 +122,7 @@ class Passes:
         if position is None:
             raise ValueError(f"{', '.join(behind)} does not lie behind {after}")
         replacement = Replacement(after, x)
-        if self._can_be_short_to(behind, after, images):
+        if self._is_short_exact(behind, after, images):
             return values | self._short_pass(behind, replacement)
         if images is None:
             raise ValueError(
@@ -141,7 +141,7 @@ class Passes:
 
     def _short_pass(self, names: Sequence[str], replacement: Replacement) -> Values:
         """Return later values from a pass over two inputs, without modules in front."""
-        with self._front_skipped(replacement.layer):
+        with self._skipping(replacement.layer):
             outputs = self._outputs(self.inputs[:2], names, replacement)
         return self._values(outputs, len(replacement.value))
 
@@ -217,10 +217,10 @@ class Passes:
     # Modules in front of a layer
 
     @contextlib.contextmanager
-    def _front_skipped(self, layer: str) -> Iterator[None]:
+    def _skipping(self, layer: str) -> Iterator[None]:
         """Let a layer and modules in front of it return at once their outputs for two inputs."""
         with contextlib.ExitStack() as forwards:
-            for module, output in self._front(layer).items():
+            for module, output in self._skippable(layer).items():
                 forward = functools.partial(self._answer, module, output)
                 forwards.enter_context(_forward_replaced(module, forward))
             yield
@@ -233,9 +233,9 @@ class Passes:
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _front(self, layer: str) -> dict[nn.Module, Tensor]:
+    def _skippable(self, layer: str) -> dict[nn.Module, Tensor]:
         """Return outputs for two inputs, of the outermost modules in front of a layer."""
-        if layer not in self._fronts:
+        if layer not in self._skippable_of:
             calls = self.calls
             names = [layer]
             for name in calls.positions:
@@ -252,25 +252,25 @@ class Passes:
                 if isinstance(output, Tensor)
             }
             inner = {part for module in tensors for part in list(module.modules())[1:]}
-            self._fronts[layer] = {
+            self._skippable_of[layer] = {
                 module: output for module, output in tensors.items() if module not in inner
             }
-        return self._fronts[layer]
+        return self._skippable_of[layer]
 
     # The choice between the two
 
-    def _can_be_short_to(self, names: Sequence[str], after: str, images: Tensor | None) -> bool:
+    def _is_short_exact(self, names: Sequence[str], after: str, images: Tensor | None) -> bool:
         """Return whether a short pass gives the values of layers behind `after`."""
         key = (images is None, after, *names)
-        if key not in self._can_be_short:
+        if key not in self._exact_short:
             with torch.inference_mode(False):
                 inputs = self.inputs
                 if images is not None and len(images) >= len(inputs):
                     inputs = images[: len(inputs)].clone()
                 is_bottleneck = all(self.calls.is_bottleneck(after, name) for name in names)
-                replacement, expected = self._values_with_hook(inputs, names, after)
+                replacement, expected = self._true_values(inputs, names, after)
                 is_exact = is_bottleneck and self._short_pass_gives(expected, replacement)
-            self._can_be_short[key] = is_exact
+            self._exact_short[key] = is_exact
             differs = is_bottleneck and not is_exact
             if differs and not self._is_training and not self._has_noted:
                 self._has_noted = True
@@ -278,9 +278,9 @@ class Passes:
                     f"{type(self.module).__name__} takes whole passes behind {after}, because skipping "
                     "the modules in front of it would change the result: slower, and still right"
                 )
-        return self._can_be_short[key]
+        return self._exact_short[key]
 
-    def _values_with_hook(
+    def _true_values(
         self, inputs: Tensor, names: Sequence[str], after: str
     ) -> tuple[Replacement, Values]:
         """Return a new value of `after` for three inputs, and the later values it gives."""
@@ -317,16 +317,18 @@ class Passes:
     def _short_pass_gives(self, expected: Values, replacement: Replacement) -> bool:
         """Return whether a short pass gives the expected values."""
         try:
-            self._front(replacement.layer)  # by a pass of its own, before
+            self._skippable(replacement.layer)  # by a pass of its own, before
             with attributes_kept(self.module):
-                self._leave_other_attributes()
+                self._change_attributes()
                 with steady(self.module, self.inputs):
                     values = self._short_pass([*expected], replacement)
+        except torch.OutOfMemoryError:
+            raise
         except Exception:  # the module may refuse values of different images
             return False
         return all(_is_close(values[name], expected[name]) for name in expected)
 
-    def _leave_other_attributes(self) -> None:
+    def _change_attributes(self) -> None:
         """Pass inputs of another size, so that attributes which modules set differ."""
         # A module may keep the size of its map. Skipped modules set nothing: a short pass that reads
         # such an attribute then gives other values, and is not taken.
@@ -340,37 +342,6 @@ class Passes:
             with contextlib.suppress(Exception), steady(self.module, self.inputs):
                 self.module(resized)
                 return
-
-
-def count_prefix_tokens(module: nn.Module, images: Tensor) -> int:
-    """Count the tokens that stand in front of the patches where these tokens enter a network.
-
-    They are equal for both images there, as a CLS token is. A number of tokens is looked at where it
-    comes first in a pass: attention has not mixed the tokens.
-
-    Args:
-        images: (2, C, H, W), random.
-    Returns:
-        0 without such a place.
-    """
-    counts: dict[int, int] = {}  # of prefix tokens, by the number of tokens
-
-    def look(value: object) -> None:
-        tokens = first_tensor(value)
-        if tokens is None or tokens.ndim != 3 or not is_activation(tokens, len(images)):
-            return
-        if tokens.shape[1] in counts or torch.equal(tokens[0], tokens[1]):  # or it sees no image
-            return
-        counts[tokens.shape[1]] = n_leading_equal(tokens, image_size_of(images))
-
-    with steady(module, images), contextlib.ExitStack() as hooks:
-        for part in list(module.modules())[1:]:
-            before = part.register_forward_pre_hook(lambda _, inputs: look(inputs))
-            behind = part.register_forward_hook(lambda _, inputs, output: look(output))
-            hooks.callback(before.remove)
-            hooks.callback(behind.remove)
-        module(images.clone())
-    return next(filter(None, counts.values()), 0)
 
 
 class _Stop(BaseException):

@@ -1,9 +1,15 @@
 """Prefix tokens, such as a CLS token: those that two images have in common."""
 
-from torch import Tensor
+import contextlib
+
+import torch
+from torch import Tensor, nn
 
 from src.activations import MapSize, grid_of
 from src.ground.images import are_images
+from src.models.calls import is_activation
+from src.models.outputs import first_tensor
+from src.models.unchanged import steady
 
 # Up to rounding: the difference of a token between two images, relative to that of the other tokens
 EQUAL = 0.01
@@ -36,3 +42,34 @@ def n_leading_equal(tokens: Tensor, image_size: MapSize | None) -> int:
     if (leading == leading[:, :1]).all() and grid_of(n_patches, image_size) is None:
         return 0
     return n_equal
+
+
+def count_prefix_tokens(module: nn.Module, images: Tensor) -> int:
+    """Count the tokens that stand in front of the patches where these tokens enter a network.
+
+    They are equal for both images there, as a CLS token is. A number of tokens is looked at where it
+    comes first in a pass: attention has not mixed the tokens.
+
+    Args:
+        images: (2, C, H, W), random.
+    Returns:
+        0 without such a place.
+    """
+    counts: dict[int, int] = {}  # of prefix tokens, by the number of tokens
+
+    def look(value: object) -> None:
+        tokens = first_tensor(value)
+        if tokens is None or tokens.ndim != 3 or not is_activation(tokens, len(images)):
+            return
+        if tokens.shape[1] in counts or torch.equal(tokens[0], tokens[1]):  # or it sees no image
+            return
+        counts[tokens.shape[1]] = n_leading_equal(tokens, image_size_of(images))
+
+    with steady(module, images), contextlib.ExitStack() as hooks:
+        for part in list(module.modules())[1:]:
+            before = part.register_forward_pre_hook(lambda _, inputs: look(inputs))
+            behind = part.register_forward_hook(lambda _, inputs, output: look(output))
+            hooks.callback(before.remove)
+            hooks.callback(behind.remove)
+        module(images.clone())
+    return next(filter(None, counts.values()), 0)

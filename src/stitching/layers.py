@@ -60,10 +60,10 @@ class Plan(NamedTuple):
     source: Form  # as the stitching type reads it
     used_cls: str | None = None  # what becomes of its CLS token: see `plan_of`
     # The source becomes a single position: its CLS token, or the mean over its positions
-    is_averaged: bool = False
+    is_pooled: bool = False
     # The patches of the source form a map of the first size, which is resized to the second. None: all
     # positions are mapped as they are
-    sizes: tuple[MapSize, MapSize] | None = None
+    map_sizes: tuple[MapSize, MapSize] | None = None
     # The affine map is a 1×1 convolution of the map; otherwise a linear map of tokens or vectors
     is_convolution: bool = True
     n_kept: int = 0  # prefix tokens of the source that are mapped like the patches
@@ -71,11 +71,11 @@ class Plan(NamedTuple):
     made_cls: str | None = None  # how they are made: see `plan_of`; None: there are none
 
     @property
-    def size(self) -> MapSize | None:
+    def resized_to(self) -> MapSize | None:
         """The size that the laid-out map is still to be resized to; None: it has its size."""
-        if self.sizes is None or not self.is_convolution:
+        if self.map_sizes is None or not self.is_convolution:
             return None
-        size_in, size_out = self.sizes
+        size_in, size_out = self.map_sizes
         if size_in == size_out:
             return None
         return size_out
@@ -128,7 +128,7 @@ def plan_of(
     size_in = source.map_size
     size_out = target.map_size
     if stitching_type == "c2t" and math.prod(size_in) == target.n_patches:
-        size_out = size_in
+        size_out = size_in  # one position a patch, whatever grid the patches form
     if SEQUENCE in (source_kind, target_kind):
         size_in = (1, math.prod(size_in))
         size_out = (1, math.prod(size_out))
@@ -147,8 +147,8 @@ def plan_of(
     return Plan(
         source,
         used_cls,
-        is_averaged=target_kind == VECTOR,
-        sizes=(size_in, size_out),
+        is_pooled=target_kind == VECTOR,
+        map_sizes=(size_in, size_out),
         is_convolution=not is_between_tokens,
         n_kept=n_kept,
         n_made=n_prefix - n_kept,
@@ -216,18 +216,18 @@ class StitchingLayer(nn.Module):
         """The numbers of channels of source and target."""
         return self.plan.source.n_channels, self.target.n_channels
 
-    def layout(self, source: Tensor) -> Tensor:
+    def lay_out(self, source: Tensor) -> Tensor:
         """Return the source as a map (B, C, H, W), as tokens (B, T, D) or as a vector (B, D).
 
-        A map may still have to be resized, to `plan.size`; tokens are resized already.
+        A map may still have to be resized, to `plan.resized_to`; tokens are resized already.
 
         Args:
             source: (B, C, H, W), (B, T, D) or (B, D).
         """
         plan = self.plan
-        if plan.sizes is None:
+        if plan.map_sizes is None:
             return source
-        size_in, size_out = plan.sizes
+        size_in, size_out = plan.map_sizes
         maps = channels_first(self._patches(source), size_in)
         if plan.is_convolution:
             return maps
@@ -240,7 +240,7 @@ class StitchingLayer(nn.Module):
         The CLS token is added to each patch, or stands in its place, if `used_cls` says so.
         """
         layout = self.plan.source.layout
-        if self.plan.is_averaged:
+        if self.plan.is_pooled:
             return pool(source, layout)
         patches = source[:, layout.n_prefix :]  # only tokens have any in front
         if not layout.has_cls:
@@ -266,7 +266,7 @@ class StitchingLayer(nn.Module):
 
     def forward(self, source: Tensor) -> Tensor:
         """Map source activations (B, …) to the shape of target activations (B, …)."""
-        stitched = self._transformed(self.layout(source))
+        stitched = self._transformed(self.lay_out(source))
         if self.plan.made_cls is not None:
             stitched = self._with_made(positions_of(stitched))
         return self.target.native(stitched)
@@ -282,13 +282,13 @@ class StitchingLayer(nn.Module):
         return torch.cat([kept, made, patches], dim=1)
 
     def _transformed(self, source: Tensor) -> Tensor:
-        """Resize a laid-out source to `plan.size`, if any, and map each position affinely.
+        """Resize a laid-out source to `plan.resized_to`, if any, and map each position affinely.
 
         Resizing weighs positions with weights that sum to 1, and the convolution weighs channels.
         The two commute, bias included. Enlarging comes behind the convolution, and all else in
         front of it, as that is less to compute.
         """
-        size = self.plan.size
+        size = self.plan.resized_to
         if size is None:
             return self.transform(source)
         if math.prod(size) > math.prod(source.shape[2:]):
@@ -409,14 +409,14 @@ def _check_plan(
     stitching_type: str, source: Form, target: Form, plan: Plan, made_cls: str | None
 ) -> None:
     """Raise a UserError if two activations of the right kinds do not fit a stitching type."""
-    if stitching_type == "c2c" and plan.size is not None:
+    if stitching_type == "c2c" and plan.resized_to is not None:
         raise UserError(f"c2c needs maps of equal size, not {source} and {target}; use rc2c_pre")
     if stitching_type == "c2t" and target.layout.n_prefix == 0 and made_cls is not None:
         raise UserError(
             f"c2t_cls_token {made_cls}: no token stands in front of the patches of the end layer, "
             f"which has {target.n_positions} tokens; leave it out"
         )
-    is_by_number = plan.sizes is None or (stitching_type == "c2t" and plan.size is None)
+    is_by_number = plan.map_sizes is None or (stitching_type == "c2t" and plan.resized_to is None)
     if not is_by_number:
         _check_grids(stitching_type, source, target)
     if plan.n_made and plan.made_cls is None:

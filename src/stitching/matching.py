@@ -263,7 +263,7 @@ def _moments(
     """Return the moments of all pairs over activations of the same images."""
     # Each source and each target is prepared once for all of its pairs
     laid_out = {
-        source: layer.layout(sources[source.front_layer]) for source, layer in keys.sources.items()
+        source: layer.lay_out(sources[source.front_layer]) for source, layer in keys.sources.items()
     }
     matched: dict[TargetKey | ClsKey, Tensor] = {
         target: layer.targets(targets[target.end_layer]) for target, layer in keys.targets.items()
@@ -271,7 +271,7 @@ def _moments(
     for cls_key in keys.cls_keys:
         matched[cls_key] = targets[cls_key.end_layer][:, cls_key.place]
     source_rows_of = {
-        source: source_rows(laid_out[source], layer.plan.size, layer.upsample_mode)
+        source: source_rows(laid_out[source], layer.plan.resized_to, layer.upsample_mode)
         for source, layer in keys.sources.items()
     }
     target_rows_of = {target: Rows.of(activation) for target, activation in matched.items()}
