@@ -232,7 +232,7 @@ class Judgement(tuple[JudgedStitch, ...]):
         ]
         write_csv(Path(path), JudgedStitch._fields, records)
 
-    def save(self, folder: str | Path, *, dataset: str = "images") -> None:
+    def save(self, folder: str | Path, *, dataset: str = "an unnamed set") -> None:
         """Write the stitches as runs, one for each form, that `misc/verdict.py`, `misc/report.py`
         and the scripts of tables read.
 
@@ -242,7 +242,7 @@ class Judgement(tuple[JudgedStitch, ...]):
 
         Args:
             folder: of the folders of runs, such as "results/mine".
-            dataset: the name of the images in tables.
+            dataset: the name of the inputs in tables.
         Raises:
             UserError: a file cannot be written.
         """

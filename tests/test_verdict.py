@@ -423,7 +423,7 @@ def test_pairs_that_share_a_network_are_not_taken_together(tmp_path):
         f"{FRESH.replace('0', '1')} → g.pt": 0.4,
     }
     trained, untrained = sections.sections_of(verdicts)
-    assert says(trained.title, "direct matching", "2 pairs of networks")
+    assert says(trained.title, "direct matching", "both directions of 2 networks")
     assert says(untrained.title, "direct matching", "2 pairs", "untrained front network")
     (section,) = sections.sections_of(verdicts[:1])
     assert section.title == "direct matching" and not section.is_summary
