@@ -116,12 +116,14 @@ def write_list(networks: Sequence[NetworkName], table: Path) -> None:
         if network.is_file:
             path = str(Path(path).resolve())
         rows.append({"name": name, "path": path, "type": network.type})
-    folder = table.parent
-    if not any(folder.rglob("*config.txt")):  # nothing was finished
-        for record in list(folder.rglob("*.resume.pt")):  # of work that was begun, with its options
-            record.unlink()
-    elif table.exists() and read_csv(table) != rows:
-        raise UserError(f"{folder} has results of other networks; give another -o")
+    if table.exists():
+        folder = table.parent
+        has_results = any(folder.rglob("*config.txt"))
+        if has_results and read_csv(table) != rows:
+            raise UserError(f"{folder} has results of other networks; give another -o")
+        if not has_results:
+            for begun in list(folder.rglob("*.resume.pt")):  # with the options of units
+                begun.unlink()
     write_csv(table, list(rows[0]), rows)
 
 
