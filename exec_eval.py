@@ -23,7 +23,7 @@ def measure(args) -> None:
     from src.results.checkpoints import load_model
     from src.results.trained_with import warn_of_other_data
     from src.training import Classification, evaluate
-    from src.training.chance import QUESTION, chance_of, is_close_to_chance
+    from src.training.chance import beside_chance, chance_of, is_close_to_chance
 
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
@@ -36,8 +36,9 @@ def measure(args) -> None:
     (measured,) = evaluate(Classification(model), batches).values()
     result(f"Clean accuracy: {measured.accuracy:.2%}")
     chance = chance_of(test_set.labels)
-    if is_close_to_chance(measured.accuracy, int((test_set.labels >= 0).sum()), chance):
-        warn(f"the accuracy is close to chance ({chance:.0%}): {QUESTION}")
+    n_images = int((test_set.labels >= 0).sum())
+    if is_close_to_chance(measured.accuracy, n_images, chance):
+        warn(f"the accuracy is {beside_chance(measured.accuracy, n_images, chance)}")
 
 
 def main(argv=None) -> int:

@@ -326,7 +326,7 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
         rows.append(row)
     with run.replacing():
         tables.write_table(path, ProbeRow, rows)
-        source = on_data(1, {(args.dataset, n_images)})
+        source = on_data("1 network", {(args.dataset, n_images)})
         shown = of_ranks(accuracies)
         drawing = path.with_suffix(".png")
         draw_ranks(

@@ -280,7 +280,6 @@ def make_results(args) -> list[Unit]:
 
     # The units that are not finished, or were made with earlier weights or images.
     unfinished = unfinished_units(share, redo=args.redo_changed)
-    note(f"{len(unfinished)} of {len(share)} units of work are left to do")
 
     # A network that cannot be loaded or lacks its layers, and features of other images, show before
     # hours of work.
@@ -288,6 +287,7 @@ def make_results(args) -> list[Unit]:
     check_layers(args, unfinished, names, session, spec, device)
 
     # The work.
+    note(f"{len(unfinished)} of {len(share)} units of work are left to do")
     if args.dry_run:
         print_commands(unfinished)
         return units
@@ -329,8 +329,8 @@ def unfinished_units(units, *, redo: bool) -> list[Unit]:
     if changed and not redo:
         everything = " and ".join(dict.fromkeys(itertools.chain(*changes_of.values())))
         raise UserError(
-            f"{len(changed)} of {len(units)} units of work are of earlier {everything}; give --redo-changed to "
-            "move them aside and make them again, or another -dir"
+            f"{len(changed)} of {len(units)} units of work are of earlier {everything}; give another -dir (of "
+            "misc/compare.py: -o), or --redo-changed of misc/all_pairs.py, which moves them aside and makes them again"
         )
     return [
         unit
@@ -394,8 +394,8 @@ def check_layers(args, units, names, session, spec, device) -> None:
             f"{listed(group)}: {text}" for text, group in grouped(misfits, misfits.get).items()
         ]
         raise UserError(
-            f"{args.networks}: the layers do not fit {len(misfits)} of {len(networks)} networks "
-            f"({'; '.join(texts)}); name layers that they have, or give each network its own in the column layers"
+            f"the layers do not fit {len(misfits)} of {len(networks)} networks ({'; '.join(texts)}); name layers that "
+            "they have, or give misc/all_pairs.py a list with each network's own in the column layers"
         )
 
 
@@ -408,7 +408,7 @@ def check_types(table, networks, own_types) -> None:
     unnamed = {}
     for line, network in enumerate(networks, start=FIRST_LINE):
         kind = network.type
-        if kind in (*own_types, *MODEL_NAMES, FEATURES) or kind.startswith("tv_"):
+        if kind in own_types or is_of_suite(kind):
             continue
         place = f"{table}, line {line}, column type"
         meant = difflib.get_close_matches(title_of(kind), own, n=1)
@@ -417,14 +417,24 @@ def check_types(table, networks, own_types) -> None:
                 f"{place}: unknown type {as_in_list(kind, table)!r}; did you mean {own[meant[0]]}?"
             )
         if not is_user_code(kind):
-            where = f"give a type of the suite, tv_NAME of torchvision, or {CODE}"
-            raise UserError(f"{place}: {unknown_name('type', kind, MODEL_NAMES, where=where)}")
+            raise UserError(f"{place}: {unknown_type(kind)}")
         unnamed[kind] = None
     if unnamed:
         raise UserError(
             f"{table} names code of a user, and a list does not run code; give --own-types "
             f"{' '.join(unnamed)} as well"
         )
+
+
+def is_of_suite(kind: str) -> bool:
+    """Return whether a type needs no code of a user."""
+    return kind in (*MODEL_NAMES, FEATURES) or kind.startswith("tv_")
+
+
+def unknown_type(kind: str) -> UserError:
+    """Return the error for a type that does not exist; the caller raises it."""
+    where = f"give a type of the suite, tv_NAME of torchvision, or {CODE}"
+    return unknown_name("type", kind, MODEL_NAMES, where=where)
 
 
 def as_in_list(kind: str, table: str) -> str:

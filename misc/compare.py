@@ -2,6 +2,7 @@
 """Compare two networks: stitch both into each other, judge all pairs of layers, and write one page."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -10,6 +11,7 @@ from misc import all_pairs
 from misc.pairs import options_of
 from src import cli
 from src.ground.user_code import is_user_code
+from src.results.network_names import FEATURES, NetworkName
 
 
 def parser() -> cli.Parser:
@@ -32,6 +34,7 @@ def parser() -> cli.Parser:
         "-o",
         "--output",
         required=True,
+        type=output_name,
         help="NAME of what is written: NAME.csv with the verdicts, NAME.png, the page NAME.html, and results/NAME",
     )
     add(
@@ -58,11 +61,19 @@ def parser() -> cli.Parser:
     return options
 
 
+def output_name(text: str) -> str:
+    """Read the name of what is written, also from the name of one of its files: the type of an option."""
+    for ending in (".csv", ".png", ".html"):
+        text = text.removesuffix(ending)
+    return text
+
+
 def compare(args) -> None:
+    types = [args.type, args.second_type or args.type]
+    networks = [NetworkName(args.first, types[0]), NetworkName(args.second, types[1])]
+    check_networks(*networks)
     table = Path("results", args.output, "networks.csv")
-    write_list(args, table)
-    types = dict.fromkeys((args.type, args.second_type or args.type))
-    own_types = [kind for kind in types if is_user_code(kind)]
+    write_list(networks, table)
     pairs = options_of(
         all_pairs,
         args,
@@ -71,37 +82,56 @@ def compare(args) -> None:
         stitching_type="auto",
         save_dir=args.output,
         methods=args.methods,
-        own_types=own_types,
+        own_types=list(filter(is_user_code, dict.fromkeys(types))),
     )
     all_pairs.work_and_judge(pairs, f"{args.output}.csv", f"{args.output}.html")
 
 
-def write_list(args, table: Path) -> None:
-    """Write the list of both networks, unless it is there.
+def check_networks(first: NetworkName, second: NetworkName) -> None:
+    """Raise a UserError unless both networks have types that exist and checkpoints that can be read, and
+    differ."""
+    from src.ground.errors import UserError
+    from src.results.checkpoints import load_state
+
+    for network in (first, second):
+        if not (all_pairs.is_of_suite(network.type) or is_user_code(network.type)):
+            raise all_pairs.unknown_type(network.type)
+        if network.is_file and network.type != FEATURES:
+            load_state(network.path)
+    if first.is_file and (first.place, first.type) == (second.place, second.type):
+        raise UserError(f"both networks are {first.path}; give the checkpoint of another network")
+
+
+def write_list(networks: Sequence[NetworkName], table: Path) -> None:
+    """Write the list of both networks; what a call before has begun is replaced, unless it finished something.
 
     Raises:
-        UserError: another list is there.
+        UserError: there are results of other networks.
     """
     from src.ground.errors import UserError
     from src.ground.files import read_csv, write_csv
 
-    checkpoints = [args.first, args.second]
-    types = [args.type, args.second_type or args.type]
     rows = []
-    for name, checkpoint, kind in zip(names_of(*checkpoints), checkpoints, types, strict=True):
-        path = checkpoint
-        if Path(checkpoint).is_file():  # otherwise it is no path, such as DEFAULT
-            path = str(Path(checkpoint).resolve())
-        rows.append({"name": name, "path": path, "type": kind})
-    if table.exists() and read_csv(table) != rows:
-        raise UserError(f"{table} is of other networks; give another -o")
+    for name, network in zip(names_of(*networks), networks, strict=True):
+        path = network.path
+        if network.is_file:
+            path = str(Path(path).resolve())
+        rows.append({"name": name, "path": path, "type": network.type})
+    if table.exists():
+        folder = table.parent
+        has_results = any(folder.rglob("*config.txt"))
+        if has_results and read_csv(table) != rows:
+            raise UserError(f"{folder} has results of other networks; give another -o")
+        if not has_results:
+            for begun in list(folder.rglob("*.resume.pt")):  # with the options of units
+                begun.unlink()
     write_csv(table, list(rows[0]), rows)
 
 
-def names_of(first: str, second: str) -> list[str]:
+def names_of(first: NetworkName, second: NetworkName) -> list[str]:
     """Return the names of two checkpoints: of the files, of their folders where these differ, or else
     numbers."""
-    paths = [Path(first), Path(second)]
+    paths = [Path(first.path), Path(second.path)]
     for names in ([path.stem for path in paths], [path.parent.name for path in paths]):
         if names[0] != names[1] and all(map(is_name, names)):
             return names

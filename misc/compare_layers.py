@@ -72,6 +72,7 @@ def draw_curves(args, measured, correspondence, collected) -> None:
     from src.ground.errors import UserError
     from src.results.network_means import MeanRow
     from src.results.over_depth import depth_rows, groups_without_curves
+    from src.results.pair_kinds import counted
     from src.results.tables import write_table
     from src.verdict import Limits
 
@@ -84,7 +85,7 @@ def draw_curves(args, measured, correspondence, collected) -> None:
     without_curves = groups_without_curves(measured, correspondence)
     if without_curves:
         note(f"no curves, as no layers correspond: {listed(without_curves)}")
-    n_pairs = len({stitch.row.network_keys for stitch in collected.newest})
+    pairs = {stitch.row.network_keys for stitch in collected.newest}
     table = Path(args.output or Path(args.source_dir, "curves.csv"))
     with writing(table, __file__, is_named=bool(args.output)):
         write_table(table, MeanRow, rows)
@@ -93,7 +94,7 @@ def draw_curves(args, measured, correspondence, collected) -> None:
             list(of_means(drawn_depths(rows, args.quantities))),
             Limits(),
             title=args.title,
-            source=on_data(n_pairs, collected.images),
+            source=on_data(counted(pairs), collected.images),
         )
     note(f"wrote {table}; its figure is beside it")
 

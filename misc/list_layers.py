@@ -11,7 +11,7 @@ from src import cli
 INFERRED = (
     "all was inferred: it stands for the outermost modules with two convolutions or linear maps, a pooling or a "
     "shortcut, or, without two of these, for activations and poolings. Any other layer can be named, also by a pattern "
-    "such as 'layer*'"
+    "such as"
 )
 
 
@@ -53,8 +53,9 @@ def list_layers(args) -> None:
     note(f"{len(shapes)} layers, of which all stands for {len(blocks)}")
     if not cuts.issuperset(shapes):
         note("inside: not all passes through this layer, as a shortcut leads around it")
-    if not getattr(model.module, "block_names", ()):
-        note(INFERRED)
+    names = [*model.block_names, *shapes]
+    if names and not getattr(model.module, "block_names", ()):
+        note(f"{INFERRED} {pattern_of(names[0])!r}")
     layouts = {layer: model.token_layout(layer) for layer in shapes}
     for layout, layers in grouped(shapes, layouts.get).items():
         if layout is not None:
@@ -64,6 +65,11 @@ def list_layers(args) -> None:
         note(
             f"left out, as they give no tensor with the images as first axis: {', '.join(left_out)}"
         )
+
+
+def pattern_of(layer: str) -> str:
+    """Return a pattern that a layer and those of the same name with another number match; * stops at a dot."""
+    return f"{layer.rstrip('0123456789')}*"
 
 
 def main(argv=None) -> int:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 # options of all_pairs.py that mean something else to a single script
 NOT_PASSED = {"config", "save_dir"}
 FINISHED, BUSY, FAILED = "finished", "busy", "failed"  # outcomes of a unit
-REMEDY = "give the same ones, or choose another -dir"
+REMEDY = "give the same ones, or choose another -dir (of misc/compare.py: -o)"
 
 
 def options_of_method(method: Method) -> dict[str, Any]:

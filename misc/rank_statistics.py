@@ -87,7 +87,9 @@ def draw(args, tables) -> None:
             shown,
             y_title="similarity or accuracy",
             title=args.title,
-            source=on_data(1, {(value.dataset, None) for value in tables.values}),
+            source=on_data(
+                "1 pair of networks", {(value.dataset, None) for value in tables.values}
+            ),
         )
 
 

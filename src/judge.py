@@ -139,6 +139,10 @@ def judge(
         note(f"judge: measures accuracy, skill and its floors on {len(images.test)} test inputs")
         measured = measure_grids({name: made[name].grid for name in made}, reference)
         stitches = {name: _with_scores(made[name], *measured[name], list(drawn)) for name in made}
+    metrics = next(iter(stitches[next(iter(chosen))].values())).metrics
+    accuracies = (metrics.front_accuracy, metrics.end_accuracy)
+    shares = [f"{name} {accuracy:.1%}" for name, accuracy in zip(names, accuracies, strict=True)]
+    note(f"judge: accuracies of the networks alone: {', '.join(shares)}")
     rows = []
     for name, making in chosen.items():
         rows += _judged(name, making, stitches[name], limits)

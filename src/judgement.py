@@ -13,7 +13,7 @@ import numpy as np
 
 from src.choices import WITH_POSITIONS, Options, on_lost_positions
 from src.choices.stitching import Method
-from src.ground.console import aligned, listed, points
+from src.ground.console import aligned, listed, note, points
 from src.ground.errors import UserError, unknown_name
 from src.ground.files import write_csv
 from src.ground.grouping import grouped
@@ -232,7 +232,7 @@ class Judgement(tuple[JudgedStitch, ...]):
         ]
         write_csv(Path(path), JudgedStitch._fields, records)
 
-    def save(self, folder: str | Path, *, dataset: str = "images") -> None:
+    def save(self, folder: str | Path, *, dataset: str = "an unnamed set") -> None:
         """Write the stitches as runs, one for each form, that `misc/verdict.py`, `misc/report.py`
         and the scripts of tables read.
 
@@ -242,12 +242,13 @@ class Judgement(tuple[JudgedStitch, ...]):
 
         Args:
             folder: of the folders of runs, such as "results/mine".
-            dataset: the name of the images in tables.
+            dataset: the name of the inputs in tables.
         Raises:
             UserError: a file cannot be written.
         """
-        from src.results.judged_runs import write_judged_run
+        from src.results.judged_runs import note_runs_in, write_judged_run
 
+        note_runs_in(Path(folder))
         for form, rows in grouped(self, lambda row: row.form).items():
             stitches = {row.pair: self.record.stitches[form, row.pair] for row in rows}
             fronts = dict.fromkeys(row.front_layer for row in rows)
@@ -273,7 +274,12 @@ class Judgement(tuple[JudgedStitch, ...]):
         """
         from src.figures.evidence import evidence_figure
 
-        shown = [self._form(form) for form in forms or self.forms][:2]
+        chosen = [self._form(form) for form in forms or self.forms]
+        shown = chosen[:2]
+        if len(chosen) > 2:
+            note(
+                f"the figure has the first two forms, without {listed(chosen[2:])}; forms= names others"
+            )
         words = [self.record.methods[form].words for form in shown]
         stitches = {}
         for form, title in zip(shown, words, strict=True):

@@ -4,10 +4,12 @@ ImageNet."""
 import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from src.results import stitch_runs
 from tests.commands import ROOT, read_json, run, says, start
 from tests.tiny_datasets import write_imagenet
 
@@ -71,3 +73,49 @@ def test_an_interruption_is_answered_by_the_main_process_alone(imagenet, tmp_pat
         for _ in range(100):
             os.killpg(process.pid, 0)
             time.sleep(0.1)
+
+
+BRIGHTNESS = """
+import torch
+from torch import nn
+
+def net(n_classes, n_channels):
+    '''Tells ten classes by their brightness; no training is needed.'''
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 10))
+    means = (25 * torch.arange(10) + 10) / 255
+    with torch.no_grad():
+        network[0].weight.fill_(1)
+        network[0].bias.zero_()
+        network[3].weight.copy_(means[:, None].expand(-1, 2))
+        network[3].bias.copy_(-(means**2))
+    return network
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "shift", "accuracy", "words"),
+    [(1, 0, "100.00%", ""), (3, 0, "20.00%", "close to"), (1, 1, "0.00%", "far below")],
+)
+def test_an_end_network_at_chance_is_warned_of_before_the_work(
+    monkeypatch, step, shift, accuracy, words
+):
+    """Classes are as in training, or in another order."""
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    Path("nets.py").write_text(BRIGHTNESS)
+    labels = np.arange(200) % 10
+    images = np.broadcast_to((25 * labels + 10)[:, None, None], (200, 8, 8)).astype(np.uint8)
+    arrays = {"x_train": images, "x_test": images}
+    arrays |= dict.fromkeys(("y_train", "y_test"), (labels * step + shift) % 10)
+    np.savez("grey.npz", **arrays)
+    data = ["-d", "grey.npz", "-gpu", "-1", "-b", "50"]
+    said = run("exec_eval.py", "DEFAULT", "nets.py:net", *data)
+    assert says(said.out, f" {accuracy}")
+    assert says(said.err, f"{words} chance (10%)") == bool(words)
+    networks = ["DEFAULT", "DEFAULT", "nets.py:net", "nets.py:net"]
+    trained = ["0", "0", "rc2c_pre", *data, "-e", "1", "--mod-only-stitch", "-dir", "s"]
+    monkeypatch.setattr(stitch_runs, "report_epoch", stop)
+    said = run("exec_stitch.py", *networks, *trained, status=130)
+    assert says(said.err, "of 200 test images", f"{words} chance (10%)") == bool(words)

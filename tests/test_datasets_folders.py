@@ -65,9 +65,14 @@ def test_without_dataset_yaml_images_become_those_of_imagenet(tmp_path, capsys):
             dataset = load(root, train=train)
             images, _ = collect(dataset.epoch(2, seed=0, epoch=1))
             assert isinstance(dataset, DecodedImageSet) and images.shape == (3, 3, 224, 224)
-    (line,) = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in lines if says(line, "has no dataset.yaml")] == [
+        str(tmp_path / "300"),
+        str(tmp_path / "24"),
+    ]
+    assert len(lines) == 3
     assert says(
-        line, f"{root}: images of 24 pixels", "to 224", "size: 24, and augment", "dataset.yaml"
+        lines[-1], f"{root}: images of 24 pixels", "to 224", "size: 24, and augment", "dataset.yaml"
     )
 
 

@@ -5,10 +5,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from misc import demo
+from misc import compare, demo
 from src.verdict import SIMILAR
 from tests.commands import (
+    MODEL,
     ON_DIGITS,
     PNG,
     ROOT,
@@ -73,6 +75,33 @@ def test_two_networks_in_both_directions_to_a_page(in_tmp_path):
     assert {"both.csv", "both.png", "both.html"} <= names_in(in_tmp_path)
     written = [*Path().glob("both*"), *Path("results").rglob("*")]
     assert len([path for path in written if path.is_file()]) <= 40
+
+
+def test_a_call_that_failed_leaves_its_name_to_the_corrected_one(in_tmp_path, digit_networks):
+    first, second = digit_networks
+    rest = [*ON_DIGITS, "-n", 60, "-o", "mended.csv", "--methods", "none"]
+    wrong = [
+        [Path(first).parent / "absent.pt", second, MODEL],
+        [Path(first).parent, second, MODEL],
+        [first, first, MODEL],
+        [first, second, "absent"],
+        [first, second, "small_cnn"],
+        [first, second, MODEL, "-l", "absent"],
+    ]
+    with few_images(256, n_test=240):
+        for arguments in wrong:
+            error_line(SCRIPT, *arguments, *rest)
+        tables = Path("results", "mended", "similarity")
+        tables.mkdir()
+        torch.save({"options": {"dataset": "cifar10"}}, tables / "0-1.resume.pt")  # interrupted
+        run(SCRIPT, first, second, MODEL, *rest, "-l", "layer4.1")
+        assert (tables / "0-1.csv").exists()
+        error_line(SCRIPT, first, "-", MODEL, *rest)
+
+
+@pytest.mark.parametrize("text", ["a", "a.csv", "a.html", "a.png"])
+def test_the_name_of_what_is_written_may_be_that_of_one_of_its_files(text):
+    assert compare.output_name(text) == "a"
 
 
 TINY = ["--network", "small_cnn", "--images", "20"]

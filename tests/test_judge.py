@@ -277,11 +277,12 @@ def test_rows_are_written_as_a_table(judged, in_tmp_path):
     assert copied == judged and copied.record.limits == judged.record.limits
 
 
-def test_saved_rows_are_runs_that_the_scripts_read(networks, digits, in_tmp_path):
+def test_saved_rows_are_runs_that_the_scripts_read(networks, digits, in_tmp_path, capsys):
     """With their verdicts; also of a training."""
     forms = ["covariance", "task:2"]
     rows = judge(*networks[1], *digits, layers=LAYERS, forms=forms, names=("seed 0", "seed 1"))
     rows.save("results/mine", dataset="digits")
+    assert not capsys.readouterr().err.count("has runs already")
     with pages.left_out(True):
         run("misc/verdict.py", "results/mine", "-o", "mine.csv")
         run("misc/report.py", "results/mine", "-o", "mine.html")
@@ -294,6 +295,8 @@ def test_saved_rows_are_runs_that_the_scripts_read(networks, digits, in_tmp_path
         names = ("accuracy", "penalty_low", "skill", "skill_at_end_high", "floor")
         assert_same(row, line, names, 1e-12)
         assert (line["front_network"], line["end_network"]) == rows.names
+    rows.save("results/mine")
+    assert "covariance matching of seed 0 → seed 1" in capsys.readouterr().err
 
 
 def half_way(source, target, cross):

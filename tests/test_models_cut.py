@@ -261,11 +261,28 @@ def test_layers_of_an_option(resnet):
         f"layer{i}.{j}.conv2" for i in "34" for j in "01"
     ] + ["layer1"]
     for text, line in (
-        ("layer9.*", "unknown layer 'layer9.*'"),
+        ("layer9", "unknown layer 'layer9'"),
+        ("layer9.*", r"no layer matches 'layer9.\*'"),
+        ("stem,layer3*", "unknown layer 'stem'"),
         ("layer1.0,layer2.l", "did you mean layer2.1"),
     ):
         with pytest.raises(UserError, match=line):
             resnet.layers(text)
+
+
+def test_a_pattern_that_stops_at_a_dot_too_early_is_completed():
+    class Staged(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stages = torch.nn.ModuleList([torch.nn.Conv2d(3, 3, 1), torch.nn.Conv2d(3, 3, 1)])
+
+        def forward(self, images):
+            return self.stages[1](self.stages[0](images)).mean((2, 3))
+
+    network = Network(Staged().eval(), image_shape=(3, 8, 8))
+    with pytest.raises(UserError, match=r"give stages\.\*"):
+        network.layers("stages*")
+    assert network.layers("stages.*") == ["stages.0", "stages.1"]
 
 
 # Networks of torchvision

@@ -206,7 +206,7 @@ def test_groups_of_many_networks(tmp_path):
     (tests,) = [title for title in page.tables if title.startswith("Differences between groups")]
     test = read_csv(tmp_path / "verdict_group_tests.csv")[0]
     assert page.rows(tests)[0]["question"] == f"({test['within']}) − ({test['across']})"
-    (means,) = page.rows("direct matching, early → early, 2 pairs of networks: means")
+    (means,) = page.rows("direct matching, early → early, both directions of 2 networks: means")
     mean_place = np.mean([pairs.index(pair) for pair in (("a", "b"), ("b", "a"))])
     assert means["points lost"] == f"{5 - 0.4 * mean_place:.1f}"
     assert [row["name"] for row in page.rows("Networks")] == list("abcd")

@@ -32,9 +32,8 @@ N_CLASSES_OF_CIFAR5M = 10
 N_LOOKED_AT = 1000  # images
 SHAPE = (32, 32, 3)  # (H, W, C) of CIFAR-5M and the 300K Random Images
 REMEDY = (
-    "save it with numpy.savez: x_train and x_test images uint8 (N, H, W, C) or (N, H, W), tokens (N, T) that are "
-    "whole numbers, or vectors (N, D) of finite numbers; y_train and y_test whole numbers from 0 or names of classes, "
-    "or none; of images, mean and std a number a channel, or none"
+    "save it with numpy.savez: x_train and x_test images uint8 (N, H, W, C) or (N, H, W), tokens (N, T) or vectors "
+    "(N, D); y_train and y_test whole numbers from 0 or names"
 )
 Arrays = tuple[Tensor | MappedImages, Tensor | None]
 
@@ -282,7 +281,10 @@ def _check_images(images: np.ndarray, *, shape: tuple[int, int, int] | None = No
         fits = images.ndim in (3, 4)
         expected = "(N, H, W, C) or (N, H, W)"
     if images.dtype != np.uint8 or not fits or len(images) == 0:
-        raise ValueError(f"{images.dtype} {images.shape}, expected uint8 {expected}")
+        remedy = ""
+        if fits and images.dtype.kind == "f":
+            remedy = ', which levels x from 0 become by (x * 255 / x.max()).astype("uint8")'
+        raise ValueError(f"{images.dtype} {images.shape}, expected uint8 {expected}{remedy}")
 
 
 def _read_labels(

@@ -109,6 +109,11 @@ def describe(root: Path) -> ImageSpec:
     """Describe a user's folder of images; errors as of `load_folder`."""
     settings = read_settings(root)
     classes = tuple(_classes(root, settings))
+    if not (root / "dataset.yaml").is_file():
+        note_once(
+            f"{root} has no dataset.yaml: images become 3×224×224, normalised as for ImageNet; for another size write "
+            "size, channels, mean and std into it"
+        )
     shape = (settings.channels, settings.size, settings.size)
     return ImageSpec(len(classes), shape, settings.normalisation, classes)
 

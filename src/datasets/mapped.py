@@ -54,6 +54,9 @@ def map_member(archive: Path, name: str, *, unpack: bool = True) -> np.ndarray:
         ValueError: the array holds Python objects; zipfile's and numpy's errors of damaged files.
     """
     with open(archive, "rb") as file, zipfile.ZipFile(file) as content:
+        if f"{name}.npy" not in content.namelist():
+            held = [member.removesuffix(".npy") for member in content.namelist()]
+            raise ValueError(f"no array {name} (it has {console.listed(held)})")
         info = content.getinfo(f"{name}.npy")
         if info.compress_type != zipfile.ZIP_STORED:
             if unpack:

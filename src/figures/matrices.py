@@ -20,6 +20,7 @@ from src.results.evaluation_rows import TYPICAL_AUROC, EvaluationFiles, Evaluati
 from src.results.experiments import Experiment, by_experiment
 from src.results.image_records import told_apart
 from src.results.matrices import known, pivot
+from src.results.pair_kinds import counted
 from src.results.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, shown_in
 from src.results.stitch_rows import StitchRow
 from src.results.tables import to_record, write_table
@@ -40,7 +41,7 @@ def source_of(rows: Sequence[Experiment], n_images: int | None = None) -> str:
         n_images: of the test set; None: rows have it.
     """
     images = {(row.dataset, n_images or getattr(row, "n_images", None)) for row in rows}
-    return on_data(len({row.network_keys for row in rows}), images)
+    return on_data(counted({row.network_keys for row in rows}), images)
 
 
 def report_skill(

@@ -284,14 +284,14 @@ def remove_figure(path: Path, *, start: int = 1) -> None:
         file.unlink()
 
 
-def on_data(n_pairs: int, images: Collection[tuple[str | None, int | None]]) -> str:
-    """Return the sentence on the number of pairs of networks, and on the images if all pairs share
-    the images.
+def on_data(networks: str, images: Collection[tuple[str | None, int | None]]) -> str:
+    """Return the sentence on the networks, and on the images if all share the images.
 
     Args:
+        networks: their number in words.
         images: the data set and the number of test images of each result; None: not recorded.
     """
-    text = f"{n_pairs:,} pair{'s' if n_pairs != 1 else ''} of networks"
+    text = networks
     if len(set(images)) == 1:
         dataset, n_images = next(iter(images))
         text += f", {n_images:,} test inputs" if n_images else ", test inputs"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
 from src.results.architectures import architecture_pairs
+from src.results.pair_kinds import counted
 from src.results.verdict_rows import VerdictRow
 
 MAX_GROUP_PAIRS = 9  # pairs of groups that a method is divided into
@@ -28,7 +29,8 @@ class Section(NamedTuple):
     def title(self) -> str:
         """The method, and its pair of networks or their number."""
         if self.is_summary:
-            return f"{self.method}, {len({row.networks for row in self.rows})} {self.rows[0].kind}"
+            pairs = {row.networks: (row.front_network, row.end_network) for row in self.rows}
+            return f"{self.method}, {counted(pairs.values(), self.rows[0].kind)}"
         return self.method if self.is_of_all else f"{self.method}, {self.rows[0].networks}"
 
 

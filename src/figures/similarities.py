@@ -14,6 +14,7 @@ from src.figures.shown import Shown, of_matrix, of_ranks
 from src.ground.console import decimals, result, table
 from src.ground.grouping import grouped
 from src.results.matrices import Matrix
+from src.results.pair_kinds import counted
 from src.results.similarity_rows import SimilarityRow, same_layers
 from src.results.tables import write_table
 
@@ -97,7 +98,7 @@ def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> list[
     """Draw lines over the ranks of one side for few pairs of layers; else maps over both ranks
     of one pair, or over layers at the highest ranks. Return the written paths."""
     images = {(row.dataset, row.n_samples) for row in rows}
-    source = on_data(len({row.network_keys for row in rows}), images)
+    source = on_data(counted({row.network_keys for row in rows}), images)
     n_pairs = len({row.pair for row in rows})
     ranks1 = {row.rank1 for row in rows}
     ranks2 = {row.rank2 for row in rows}

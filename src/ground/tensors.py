@@ -41,7 +41,9 @@ def load_tensors(path: str | Path, *, mmap: bool = False) -> Any:
 
     remedy = "save a plain state dict: torch.save(model.state_dict(), path)"
     advice = "check the path"
-    if Path(path).is_file():
+    if Path(path).is_dir():
+        advice = "name a checkpoint in it, such as model_15.pt"
+    elif Path(path).is_file():
         advice = f"it is damaged or no checkpoint: {remedy}"
     with readable(f"checkpoint {path}", advice), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of files that are no checkpoints

@@ -581,6 +581,10 @@ class Network:
         where = "for all layers: python misc/list_layers.py MODEL, or Network(module).layer_names"
         if self.block_names:
             where = f"known: {', '.join(self.block_names)}; {where}"
+        if "*" in name:
+            deeper = f"{name.rstrip('*.')}.*"
+            hint = f"; give {deeper}" if matching_names(self.layer_names, deeper) else ""
+            raise UserError(f"no layer matches {name!r}, where * stops at a dot{hint}; {where}")
         raise unknown_name("layer", name, positions, where=where)
 
     def _warn_of_training_mode(self) -> None:

@@ -429,10 +429,19 @@ def _by_user(name: str, function: UserForm, moments: SourceMoments) -> Matchings
     matchings = {}
     for target_name, cross in moments.cross.items():
         target = moments.targets[target_name]
-        with errors():
-            weight, bias = map(torch.as_tensor, function(moments.source, target, cross))
-        shapes = (tuple(weight.shape), tuple(bias.shape))
         needed = (tuple(cross.T.shape), tuple(target.mean.shape))
+        with errors():
+            returned = function(moments.source, target, cross)
+        if not isinstance(returned, tuple | list) or len(returned) != 2:
+            what = type(returned).__name__
+            if isinstance(returned, tuple | list):
+                what = f"{what} of {len(returned)}"
+            raise UserError(
+                f"{name} returns a {what}; let it return two tensors, a weight {needed[0]} and a bias {needed[1]}"
+            )
+        with errors():
+            weight, bias = map(torch.as_tensor, returned)
+        shapes = (tuple(weight.shape), tuple(bias.shape))
         if shapes != needed or not (weight.isfinite().all() and bias.isfinite().all()):
             raise UserError(
                 f"{name} returns a weight {shapes[0]} and a bias {shapes[1]}; let it return finite numbers, a weight "

@@ -12,6 +12,7 @@ from src.training.task import predicted_classes
 CLOSE = 0.1  # of the accuracy to chance: twice the tolerance of a verdict
 N_SAMPLED = 1000  # images that show whether an end network is close to chance
 BATCH_SIZE = 100  # a single batch shows that most networks are not
+FAR_BELOW = 0.5  # of chance
 QUESTION = "are inputs normalised and classes ordered as in training?"
 
 
@@ -25,6 +26,14 @@ def is_close_to_chance(accuracy: float, n_images: int, chance: float) -> bool:
     """Return whether an accuracy may exceed chance by no more than `CLOSE`."""
     (interval,) = wilson_intervals([accuracy], [n_images])
     return interval.low <= chance + CLOSE
+
+
+def beside_chance(accuracy: float, n_images: int, chance: float) -> str:
+    """Return words for an accuracy that is close to chance or far below."""
+    (interval,) = wilson_intervals([accuracy], [n_images])
+    if interval.high < FAR_BELOW * chance:
+        return f"far below chance ({chance:.0%}): classes in another order than in training?"
+    return f"close to chance ({chance:.0%}): {QUESTION}"
 
 
 @torch.no_grad()
@@ -46,6 +55,6 @@ def warn_of_end_at_chance(end: Network, images: BaseImageSet, title: str) -> Non
         if n_images and not is_close_to_chance(n_right / n_images, n_images, chance):
             return
     warn_once(
-        f"the end network {title} is right about {n_right} of {n_images} test images, close to chance "
-        f"({chance:.0%}): a stitch can lose little, so that unlike layers seem similar; {QUESTION}"
+        f"a stitch into {title} can lose little, so that unlike layers seem similar: it is right about {n_right} of "
+        f"{n_images} test images, {beside_chance(n_right / n_images, n_images, chance)}"
     )

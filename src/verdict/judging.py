@@ -190,7 +190,7 @@ def _obstacle(stitches: Stitches, measured: Measured | None) -> str:
         return "no predictions, or those of different test inputs"
     if measured.is_end_at_chance:
         return (
-            "the end network is close to chance, where a stitch has no accuracy to lose: are inputs "
+            "the end network is close to chance or below, where a stitch has no accuracy to lose: are inputs "
             "normalised and classes ordered as in its training?"
         )
     return stitches.obstacle
