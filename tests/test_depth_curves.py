@@ -133,7 +133,11 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
     of_cka = {row["networks"] for row in rows if row["quantity"] == "cka"}
     assert of_cka == {"wide → wide", "narrow → narrow", "narrow → wide"}  # without a direction
     panels = drawn_figures["curves.png"].axes
-    assert [axes.get_ylabel() for axes in panels] == ["points lost", "skill", "similarity"]
+    assert [axes.get_ylabel() for axes in panels] == [
+        "points lost",
+        "skill at the output",
+        "similarity",
+    ]
     assert [heading(axes) for axes in panels] == [*2 * ["direct matching"], "linear CKA"]
     ends = {line.get_label() for line in panels[0].lines[:-1]}
     assert ends == {"narrow → narrow", "narrow → wide", "wide → narrow", "wide → wide"}

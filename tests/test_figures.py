@@ -192,7 +192,7 @@ def test_groups_show_p_values_against_pairs_within_the_end_group(tmp_path, drawn
     rows = [label.get_text().split(" (")[0] for label in shares.get_yticklabels()]
     assert rows == ["clean → clean", "clean → noisy", "noisy → clean", "noisy → noisy"]
     (text,) = [text for text in penalties.texts if text.get_text()]
-    assert text.get_text() == "p 0.01" and round(text.get_position()[1]) == 2
+    assert text.get_text() == "p 0.013" and round(text.get_position()[1]) == 2
 
 
 def test_a_style_sheet_of_the_user_goes_over_the_style(tmp_path, drawn_figures):

@@ -12,6 +12,7 @@ import pytest
 from matplotlib.text import Text
 
 from src.figures import pages, sections
+from src.figures.words import tables_of_groups
 from src.results.between_groups import Question, compare_groups, values_of_verdicts
 from src.results.evaluations import read_evaluated_stitches
 from src.results.measurements import Measurement, NetworkLayer
@@ -153,9 +154,10 @@ def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
         if line.get_marker() == "D"
     }
     assert len(dots) == 30 and means[2] == pytest.approx(4.5) and means[1] == pytest.approx(0.9)
-    assert "p 0.10" in [text.get_text() for text in penalties.texts]
+    assert "p 0.1" in [text.get_text() for text in penalties.texts]
     caption = caption_of(drawn_figures["v_groups.png"])
     assert says(caption, "1.00 (clean → clean)") and len(caption.split()) <= 60
+    assert says(caption, "clean → noisy with noisy → noisy", "0.05")
     (cells,) = drawn_figures["v_networks.png"].axes
     names = [f"{group[0]}{number}" for group in ("clean", "noisy") for number in range(3)]
     assert [label.get_text() for label in cells.get_xticklabels()] == names
@@ -209,7 +211,9 @@ def test_a_list_must_be_readable_and_unlisted_networks_are_named_by_path(folder,
     assert not (folder / "w_group_tests.csv").exists()
 
 
-def test_groups_of_unlike_networks_are_compared_at_all_layers_that_correspond(tmp_path):
+def test_groups_of_unlike_networks_are_compared_at_all_layers_that_correspond(
+    tmp_path, drawn_figures
+):
     """Deep networks have layers at quarters, flat ones at thirds: the last layers alone have one depth."""
     layers = {
         "resnet18": {"a": 0.25, "b": 0.5, "c": 0.75, "d": 1.0},
@@ -236,7 +240,7 @@ def test_groups_of_unlike_networks_are_compared_at_all_layers_that_correspond(tm
     out, err = run(SCRIPT, *folders, "--networks", "list.csv", "-o", "v.csv", cwd=tmp_path)
     rows = read_csv(tmp_path / "v_groups.csv")
     found = {row["networks"]: row for row in rows}
-    numbers = {groups: int(row["n_layers"]) for groups, row in found.items()}
+    numbers = {groups: float(row["n_layers"]) for groups, row in found.items()}
     assert numbers == {"a → a": 4, "a → b": 3, "b → a": 3, "b → b": 3}
     across = "a (0.25) → x (0.33); c (0.75) → y (0.67); d (1.00) → z (1.00)"
     assert found["a → b"]["pairs_of_layers"] == across
@@ -246,6 +250,8 @@ def test_groups_of_unlike_networks_are_compared_at_all_layers_that_correspond(tm
     assert {row["types"] for row in tests} == {"a: resnet18, b: small_cnn"}
     text = " ".join((tmp_path / "v.md").read_text().split())
     assert says(text, "a: resnet18, b: small_cnn", "architecture")
+    for figure in ("v.png", "v_groups.png"):
+        assert says(caption_of(drawn_figures[figure]), "a: resnet18, b: small_cnn")
     run(SCRIPT, *folders, "-o", "w.csv", cwd=tmp_path)  # the groups are the types
     assert {row["types"] for row in read_csv(tmp_path / "w_group_tests.csv")} == {""}
 
@@ -518,6 +524,38 @@ def test_groups_of_other_architectures_are_compared_at_corresponding_layers():
     assert says(layers, "corresponding layers")
     assert [row.n_layers for row in rows] == [2, 2, 2, 4]  # p → p, p → q, q → p, q → q
     assert [row.value for row in rows] == [1, 1, 1, 1]
+
+
+def test_means_say_of_how_many_layers_they_are():
+    """A pair of layers in two has no skill, as its floor is 1; points lost are known of both."""
+    networks = [NamedNetwork(name, "k", name) for name in "ab"]
+    values = []
+    for front, end in itertools.permutations(networks, 2):
+        for layer, skill in (("x", 0.4), ("y", math.nan)):
+            places = [NetworkLayer(network, layer, relative_depth=0.5) for network in (front, end)]
+            values.append(Measurement("dm", "penalty", *places, 0.1))
+            values.append(Measurement("dm", "skill", *places, skill))
+    rows, *_ = compare_groups(values)
+    found = {row.quantity: (row.n_layers, row.pairs_of_layers) for row in rows}
+    assert found["penalty"] == (2, "x (0.50) → x (0.50); y (0.50) → y (0.50)")
+    assert found["skill"] == (1, "x (0.50) → x (0.50)")
+    (table,) = tables_of_groups(rows, [])
+    assert table.lines == [["k → k (2)", "", "10.0", "0.40 (1 of 2 layers)", ""]]
+
+
+def test_groups_and_networks_stand_in_the_order_of_the_list(folder):
+    lines = (folder / "list.csv").read_text().splitlines()
+    (folder / "backwards.csv").write_text("\n".join([lines[0], *lines[:0:-1]]))
+    with pages.left_out():
+        run(SCRIPT, *folders(), "--networks", "backwards.csv", "-o", "b.csv", cwd=folder)
+    names = [line.split(",")[0] for line in lines[:0:-1]]
+    rows = read_csv(folder / "b.csv")
+    expected = list(itertools.permutations(names, 2))
+    assert (
+        list(dict.fromkeys((row["front_network"], row["end_network"]) for row in rows)) == expected
+    )
+    groups = list(dict.fromkeys(row["networks"] for row in read_csv(folder / "b_groups.csv")))
+    assert groups == [f"{a} → {b}" for a, b in itertools.product(("noisy", "clean"), repeat=2)]
 
 
 def test_do_networks_of_noisy_labels_stitch_to_clean_ones(in_tmp_path):
