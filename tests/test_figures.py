@@ -118,6 +118,14 @@ def test_numbers_stand_only_in_cells_with_room(tmp_path, drawn_figures, laid_out
     assert not texts_in(many) and 5 < len(many.get_yticklabels()) <= 30
 
 
+def test_a_map_has_its_title_once(tmp_path, drawn_figures):
+    titles = ("linear CKA", "linear CKA, calibrated")
+    rows = [row for title in titles for row in of_matrix(of_layers(2), title, title)]
+    draw_layers(tmp_path / "m.png", rows)
+    drawn = [axes.get_title() for axes in drawn_figures["m.png"].axes if axes.images]
+    assert drawn == ["linear CKA", "linear CKA\ncalibrated"]
+
+
 def means(n: int = 2) -> list[Shown]:
     """Means of all pairs of networks of two groups."""
     rows = []
