@@ -149,6 +149,12 @@ def test_measures_can_be_added(networks, few):
     assert says(error_line(SCRIPT, *given, cwd=folder), "n_samples", "was 60, now 50")
 
 
+def test_a_warning_is_printed_once_with_the_number_of_its_pairs(networks, few):
+    said = measured_by(networks("warned"), "cka")
+    (line,) = [line for line in said.splitlines() if "biased" in line]
+    assert says(line, "warning: ", "3 of 3")
+
+
 def measured_by(folder: Path, *metrics: str) -> str:
     """Compare the networks in a folder by measures; returns what was said."""
     options = [*OPTIONS[: OPTIONS.index("--metrics")], "--methods", "none", "--no-figures"]

@@ -1,5 +1,6 @@
 """A session: the networks and data sets that the experiments of a process share."""
 
+from collections import Counter
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ class Session:
         kept: activations of networks that are loaded next, on images that pass again; None: keep none.
         features: of networks that are compared again; None: keep none.
         max_bytes_of_images: memory for the decoded images of each set that is loaded next.
+        warnings: of the experiments that leave them to the session, with their numbers.
         eigh: decomposes symmetric matrices; `KeptEigenvectors` serve networks that are matched again.
     """
 
@@ -40,6 +42,7 @@ class Session:
         self.max_bytes_of_images = 0
         self.kept: KeptActivations | None = None
         self.features: KeptFeatures | None = None
+        self.warnings: Counter[str] = Counter()
         self.eigh: Eigh = torch.linalg.eigh
         self._reference: tuple[tuple, Reference] | None = None  # behind what it was made of
 
