@@ -306,7 +306,7 @@ LISTS = [
      "name, path, type, and optionally group, layers, depths and training): it lacks path"),
     ("name,path,typ\na,models/a.pt,small_cnn\nb,models/b.pt,small_cnn\n", "did you mean type?"),
     ("name;path;type\na;models/a.pt;small_cnn\nb;models/b.pt;small_cnn\n", "separate columns by commas"),
-    ("name,path,type\na,models/a.pt,small_cnn\na,models/b.pt,small_cnn\n", "has the name a more than once"),
+    ("name,path,type\na,models/a.pt,small_cnn\na,models/b.pt,small_cnn\n", "networks.csv, line 3: an earlier line has the name a"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,./models/a.pt,small_cnn\n", "a and b are one checkpoint"),
     ("name,path,type\n" + "".join(f"{name},models/a.pt,small_cnn\n" for name in ("a-a", "a")),
      "two pairs have the name a-a-a; give names without -"),
@@ -314,12 +314,16 @@ LISTS = [
      "unknown column 'grp'; did you mean group"),
     ("name,path,type\n-a,models/a.pt,small_cnn\nb,models/b.pt,small_cnn\n", "the name '-a' cannot be that of a folder"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/x.pt,small_cnn\n",
-     "networks.csv: there is no checkpoint models/x.pt"),
+     "networks.csv, line 3: there is no checkpoint models/x.pt"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt\n", "networks.csv, line 3: type is missing or damaged"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,nets.py:cnn\n",
      "a list does not run code; give --own-types "),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,smal_cnn\n",
      "networks.csv, line 3, column type: unknown type 'smal_cnn'; did you mean small_cnn"),
+    ("name,path,type,depths\na,models/a.pt,small_cnn,\nb,models/b.pt,small_cnn,pool2=x\n",
+     "networks.csv, line 3: depths of b: 'pool2=x'"),
+    ("name,path,type,depths\na,models/a.pt,small_cnn,pool2=1\nb,models/b.pt,small_cnn,\n",
+     "the column depths lacks pool4"),
 ]  # fmt: skip
 TYPOS = {
     "cnn": "'cnn'",
@@ -327,6 +331,8 @@ TYPOS = {
 }  # of nets.py:cnn: as a list has it, and as it is named
 CHOICES = [
     (["--methods", "pinv", "procrustes"], "unknown method 'procrustes'; give pinv, repair"),
+    (["--methods", "covarianc"], "did you mean covariance?"),
+    (["--methods", "task"], "task:10"),
     (["--methods", "nets.py:cnn"], "it ran"),
     (["--detector", "energy"], "unknown score 'energy'; known: mahalanobis"),
     (["--shard", "4/3"], "'4/3' is not I/N with I from 1 to N"),
@@ -361,6 +367,11 @@ def test_paths_count_from_the_folder_of_the_list_and_own_code_runs_where_it_is_n
     for front, end in ("ab", "ba"):
         rows = stitch_rows(folder.parents[1] / f"results/all/{front} to {end}/pinv")
         assert {row["front_model_path"] for row in rows} == {f"lists/here/models/{front}.pt"}
+    (folder / "lists").mkdir()
+    text = text.replace("models/", "../models/").replace("nets.py", "../nets.py")
+    (folder / "lists" / "networks.csv").write_text(text)
+    given = ["lists/networks.csv", *OPTIONS[1:], "--no-similarity", "--own-types", "nets.py:cnn"]
+    assert "2 of 2 units" in run(SCRIPT, *given, "--dry-run", cwd=folder).err
 
 
 def killed_before_a_run_has_ended(patch) -> None:

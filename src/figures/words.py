@@ -257,7 +257,7 @@ def remarks(rows: Sequence[VerdictRow], limits: Limits) -> Iterator[str]:
 def tables_of_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTest]) -> list[Table]:
     """Return the means of each method, a line a pair of groups, and the differences between groups with
     their p-values, a line a question."""
-    headings = list(map(heading, OF_GROUPS))
+    headings = list(map(heading, names))
     tables = []
     for method, of_method in grouped(groups, lambda row: row.method).items():
         lines = []
@@ -265,7 +265,7 @@ def tables_of_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTest]) -> l
             row_of = {row.quantity: row for row in means}
             n_pairs = max(row.n_pairs for row in means)
             n_layers = max(row.n_layers or 0 for row in means)
-            values = [_mean(row_of.get(name), n_layers) for name in OF_GROUPS]
+            values = [_mean(row_of.get(name), n_layers) for name in names]
             lines.append([f"{titles_in(networks)} ({n_pairs})", *values])
         title = f"Groups, {titles_in(method)}: means over {of_method[0].layers}"
         tables.append(Table(title, ["front → end (pairs of networks)", *headings], lines))
@@ -276,7 +276,7 @@ def tables_of_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTest]) -> l
             for test in answers:
                 difference = number(test.quantity, test.result.difference, sign="+")
                 texts[test.quantity] = f"{difference} ({test.result.p_value:.2g})"
-            lines.append([str(question), *(texts.get(name, "") for name in OF_GROUPS)])
+            lines.append([str(question), *(texts.get(name, "") for name in names)])
         title = f"Differences between groups, {titles_in(method)} (p-value)"
         tables.append(Table(title, ["question", *headings], lines[:MAX_TESTS]))
     return tables
