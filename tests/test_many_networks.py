@@ -291,7 +291,8 @@ def test_networks_that_the_list_lacks_are_in_no_group(folder):
     (folder / "all").mkdir()
     for pair in folders():
         (folder / pair).rename(folder / "all" / pair)
-    _, err = run(COLLECT, "all", "-r", "--networks", "four.csv", "-o", "g.csv", cwd=folder)
+    out, err = run(COLLECT, "all", "-r", "--networks", "four.csv", "-o", "g.csv", cwd=folder)
+    assert "clean → noisy (4)" in out  # pairs of networks
     assert says(err, "four.csv", "not list c2.pt") and err.count("does not list") == 2
     assert not any("not listed" in row["networks"] for row in read_csv(folder / "g_groups.csv"))
 

@@ -254,9 +254,15 @@ def remarks(rows: Sequence[VerdictRow], limits: Limits) -> Iterator[str]:
             )
 
 
-def tables_of_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTest]) -> list[Table]:
+def tables_of_groups(
+    groups: Sequence[MeanRow], tests: Sequence[GroupTest], names: Sequence[str] = OF_GROUPS
+) -> list[Table]:
     """Return the means of each method, a line a pair of groups, and the differences between groups with
-    their p-values, a line a question."""
+    their p-values, a line a question.
+
+    Args:
+        names: of the quantities.
+    """
     headings = list(map(heading, names))
     tables = []
     for method, of_method in grouped(groups, lambda row: row.method).items():
