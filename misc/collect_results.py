@@ -81,10 +81,10 @@ def collect(args) -> None:
         check_types(source_dir, results.stitches, (cli.network(args.other_dir), args.end_type))
     path = Path(args.output or source_dir / "grid.csv")
     with writing(path, __file__, is_named=bool(args.output)):
-        if recursive:
-            write_measurements(args, path, results)
         if results.stitches:
             write_accuracies(args, path, results)
+        if recursive:
+            write_measurements(args, path, results)
 
 
 def check_types(source_dir: Path, stitches, types: tuple[str, str]) -> None:

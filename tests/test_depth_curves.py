@@ -287,8 +287,10 @@ def test_two_epochs_of_a_network_have_a_line_for_themselves(tmp_path, monkeypatc
 def test_names_and_groups_of_a_list(folder, drawn_figures):
     """In titles and in tables of groups; the similarity of two networks counts in both directions."""
     out, err = run(COLLECT, "all", "-r", "--networks", "list.csv", "-o", "g.csv", cwd=folder)
-    title, *lines = out.splitlines()
+    matrices, _, groups = out.partition("\nGroups, direct matching")
+    title, *lines = matrices.splitlines()
     assert says(title, "direct matching", "mean of 30") and len(lines) == 6
+    assert says(groups, "narrow → wide (9)", "58.3") and says(groups, "wide → wide (6)", "15000.00")
     assert says(out.splitlines()[4], "direct matching", "with itself", "1 experiment")
     assert says(
         caption_of(drawn_figures["g.png"]), "31 pairs of networks, 1,000 test inputs of digits."

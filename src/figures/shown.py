@@ -83,7 +83,8 @@ def scale_of(quantity: str) -> Scale:
     entry = QUANTITIES[quantity]
     if entry.scale is None:
         raise ValueError(f"{entry.title} has no scale for the colours of a map")
-    return Scale(entry.title, *entry.scale, entry.is_two_sided)
+    title = "skill at the output" if quantity == "skill" else entry.title
+    return Scale(title, *entry.scale, entry.is_two_sided)
 
 
 def unit_of(quantity: str) -> int:

@@ -29,6 +29,7 @@ OF_GROUPS = (SHARE, "penalty", "skill", "skill_at_end")
 HEADINGS = {  # others have the quantity's title
     SHARE: "share similar",
     "penalty": "points lost",
+    "skill": "skill at the output",
 }
 CONTROLS = {  # by `VerdictRow.control`; and how many of them must be similar
     "self": ("layers stitched to themselves", "all must be"),

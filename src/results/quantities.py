@@ -211,7 +211,7 @@ QUANTITIES = {
     ),
     # The evaluation, whatever the detectors
     "skill": Quantity(
-        "skill at the output",
+        "skill",
         SKILL,
         "(correlation − floor) / (1 − floor) at the output: 0 for a stitch that follows the end network "
         "within a class no better than its floor, 1 for the end network itself",
