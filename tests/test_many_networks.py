@@ -12,6 +12,8 @@ import pytest
 from matplotlib.text import Text
 
 from src.figures import pages, sections
+from src.figures.dots import draw_groups
+from src.figures.shown import of_means, of_networks
 from src.figures.words import tables_of_groups
 from src.results.between_groups import Question, compare_groups, values_of_verdicts
 from src.results.evaluations import read_evaluated_stitches
@@ -527,7 +529,7 @@ def test_groups_of_other_architectures_are_compared_at_corresponding_layers():
     assert [row.value for row in rows] == [1, 1, 1, 1]
 
 
-def test_means_say_of_how_many_layers_they_are():
+def test_means_say_of_how_many_layers_they_are(tmp_path, drawn_figures):
     """A pair of layers in two has no skill, as its floor is 1; points lost are known of both."""
     networks = [NamedNetwork(name, "k", name) for name in "ab"]
     values = []
@@ -536,12 +538,14 @@ def test_means_say_of_how_many_layers_they_are():
             places = [NetworkLayer(network, layer, relative_depth=0.5) for network in (front, end)]
             values.append(Measurement("dm", "penalty", *places, 0.1))
             values.append(Measurement("dm", "skill", *places, skill))
-    rows, *_ = compare_groups(values)
+    rows, _, _, means = compare_groups(values)
     found = {row.quantity: (row.n_layers, row.pairs_of_layers) for row in rows}
     assert found["penalty"] == (2, "x (0.50) → x (0.50); y (0.50) → y (0.50)")
     assert found["skill"] == (1, "x (0.50) → x (0.50)")
     (table,) = tables_of_groups(rows, [])
     assert table.lines == [["k → k (2)", "", "10.0", "0.40 (1 of 2 layers)", ""]]
+    draw_groups(tmp_path / "g.png", of_networks(means), list(of_means(rows)))
+    assert says(caption_of(drawn_figures["g.png"]), "k → k 1 of 2")
 
 
 def test_groups_and_networks_stand_in_the_order_of_the_list(folder):

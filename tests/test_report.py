@@ -194,7 +194,8 @@ def test_groups_of_many_networks(tmp_path):
     options = ["--networks", "networks.csv"]
     with pages.left_out():
         run("misc/verdict.py", "all", *options, "-o", "verdict.csv", cwd=tmp_path)
-    page = page_of(tmp_path, "all", *options)
+    page = page_of(tmp_path, "all", *options, with_figures=True)
+    assert str(page.images[0]["alt"]).startswith("Shares of similar pairs")  # groups come first
     (title,) = [title for title in page.tables if title.startswith("Groups, direct matching")]
     groups = read_csv(tmp_path / "verdict_groups.csv")
     expected = [group for group in groups if group["quantity"] == "penalty"]

@@ -30,7 +30,7 @@ CM = 1 / 2.54  # in inches
 CELLS = "cells"  # marks the axes of a map
 NUMBERS = "numbers"  # marks the numbers of a map
 FILLED = 0.9  # of a cell, by its text at most
-REMARK = 0.8  # cm of height, for a remark
+LINE = 0.4  # cm of height, for a line of a remark
 CHARACTERS = 8  # in a cm of a line
 
 Item = TypeVar("Item")
@@ -138,8 +138,9 @@ def draw_figure(
             figure.suptitle(title)
         figure.caption = " ".join(filter(None, [draw(figure, items), remark, source]))
         if remark:
-            figure.set_figheight(figure.get_figheight() + REMARK * CM)
-            figure.supxlabel(textwrap.fill(remark, int(CHARACTERS * width)))
+            lines = textwrap.wrap(remark, int(CHARACTERS * width))
+            figure.set_figheight(figure.get_figheight() + LINE * (1 + len(lines)) * CM)
+            figure.supxlabel("\n".join(lines))
         fit(figure)
     return figure
 
