@@ -178,7 +178,7 @@ def test_how_it_was_made(tmp_path):
     assert page.rows("Data")[0]["fingerprint (SHA-256)"] == "c" * 64
 
 
-def test_groups_of_many_networks(tmp_path):
+def test_groups_of_many_networks(tmp_path, rendered):
     """Of a folder of misc/all_pairs.py: means over pairs of networks, and the groups of the list."""
     networks = ["name,path,type,group"]
     for name in "abcd":
