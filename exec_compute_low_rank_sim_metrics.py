@@ -84,9 +84,11 @@ def compute(args, session=None, *, at_claim=None) -> None:
     """Run the experiment.
 
     Args:
-        session: all experiments of one session share its networks, images and features.
+        session: all experiments of one session share its networks, images and features; it gets the
+            warnings. Without one they are printed.
         at_claim: takes `args`, whose measures it may change, once no other process writes the table.
     """
+    from src.ground.console import warn
     from src.ground.runtime import device_of
     from src.results.run import Run, claimed
     from src.results.session import Session
@@ -96,6 +98,7 @@ def compute(args, session=None, *, at_claim=None) -> None:
     refuse_names_of_columns(args.metrics)
 
     # Two networks or files of features, their layers, and the images.
+    is_alone = session is None
     session = session or Session()
     device = device_of(args.gpu)
     first, second = load_sides(args, session, device)
@@ -120,6 +123,9 @@ def compute(args, session=None, *, at_claim=None) -> None:
         source = source_of(args, first, second, n_images=n_images)
         depths = relative_depths_of(first, second)
         rows = print_rows(comparison, columns, source, depths, is_verbose=args.verbose)
+        session.warnings.update(comparison.warnings())
+        for line in session.warnings if is_alone else ():
+            warn(line)
         for run in runs:
             run.options["metrics"] = args.metrics
             write_rows(args, run, rows)
@@ -321,7 +327,7 @@ def relative_depths_of(*sides) -> list[dict[str, float]]:
 
 
 def print_rows(comparison, columns, source, depths, *, is_verbose: bool) -> list:
-    """Print the values of all pairs of layers, with warnings of biased values; return their rows.
+    """Print the values of all pairs of layers; return their rows.
 
     Several pairs at full rank are printed as matrices; with `--verbose` their tables are printed as
     well.
@@ -330,7 +336,7 @@ def print_rows(comparison, columns, source, depths, *, is_verbose: bool) -> list
         columns: of the measures in the tables.
     """
     from src.figures.similarities import is_matrix, print_largest, print_matrices, print_tables
-    from src.ground.console import note, warn
+    from src.ground.console import note
     from src.results.similarity_rows import SimilarityRow
 
     rows_of_pairs = []
@@ -347,8 +353,6 @@ def print_rows(comparison, columns, source, depths, *, is_verbose: bool) -> list
     if are_matrix:
         print_matrices(all_rows)
         print_largest(all_rows)
-    for line in comparison.warnings():
-        warn(line)
     return all_rows
 
 

@@ -85,8 +85,8 @@ def add_networks(options: cli.Parser) -> None:
     add = options.add_argument
     add(
         "networks",
-        help="CSV with the columns name, path, type, and optionally group, layers, depths and training; paths count "
-        "from its folder. "
+        help="CSV with the columns name, path, type, and optionally group, layers, depths and training; paths, also "
+        "those of FILE.py:FUNCTION, count from its folder. "
         f"The type {FEATURES} stands for an .npz file of features, which is compared and not stitched",
     )
     add(
@@ -285,6 +285,7 @@ def make_results(args) -> list[Unit]:
     # hours of work.
     check_feature_files(args, networks_of(unfinished), session, device)
     check_layers(args, unfinished, names, session, spec, device)
+    note(f"{len(unfinished)} of {len(share)} units of work are left to do")
 
     # The work.
     note(f"{len(unfinished)} of {len(share)} units of work are left to do")
@@ -384,9 +385,10 @@ def check_layers(args, units, names, session, spec, device) -> None:
         layers = layers_of(network, args)
         try:
             if network.is_features:
-                read_features(network.path, layers)
+                chosen = read_features(network.path, layers).layers
             else:
-                loaded[network].layers(layers, of_end=network in ends)
+                chosen = loaded[network].layers(layers, of_end=network in ends)
+            check_depths(network, chosen)
         except UserError as error:
             misfits[network.name] = str(error)
     if misfits:
@@ -397,6 +399,16 @@ def check_layers(args, units, names, session, spec, device) -> None:
             f"the layers do not fit {len(misfits)} of {len(networks)} networks ({'; '.join(texts)}); name layers that "
             "they have, or give misc/all_pairs.py a list with each network's own in the column layers"
         )
+
+
+def check_depths(network: ListedNetwork, layers) -> None:
+    """Raise a UserError if the list gives a network depths, but lacks that of a layer."""
+    from src.ground.console import listed
+
+    depths = network.relative_depths
+    missing = [layer for layer in layers if layer not in depths]
+    if depths and missing:
+        raise UserError(f"the column depths lacks {listed(missing)}; it has {listed(depths)}")
 
 
 def check_types(table, networks, own_types) -> None:

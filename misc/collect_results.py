@@ -81,10 +81,10 @@ def collect(args) -> None:
         check_types(source_dir, results.stitches, (cli.network(args.other_dir), args.end_type))
     path = Path(args.output or source_dir / "grid.csv")
     with writing(path, __file__, is_named=bool(args.output)):
-        if recursive:
-            write_measurements(args, path, results)
         if results.stitches:
             write_accuracies(args, path, results)
+        if recursive:
+            write_measurements(args, path, results)
 
 
 def check_types(source_dir: Path, stitches, types: tuple[str, str]) -> None:
@@ -139,9 +139,24 @@ def write_measurements(args, path: Path, results) -> None:
         for row in between_networks(rows):
             compared.append(row._replace(method=f"{row.method}, {row.dataset}"))
         comparison = compare_groups(compared)
+        print_groups(comparison)
         write_groups(path, comparison)
         note(f"wrote {path.stem}_groups.csv and {path.stem}_group_tests.csv beside it")
         note_on_layers(comparison.groups)
+
+
+def print_groups(comparison) -> None:
+    """Print the means and tests of groups: of similarity by all measures, of stitches as the verdict does."""
+    from src.figures.words import OF_GROUPS, lines_on_groups, tables_of_groups
+    from src.ground.console import result
+    from src.ground.grouping import grouped
+
+    for method, groups in grouped(comparison.groups, lambda row: row.method).items():
+        measured = dict.fromkeys(row.quantity for row in groups)
+        names = [name for name in OF_GROUPS if name in measured] or list(measured)
+        tests = [test for test in comparison.tests if test.method == method]
+        for text in (*tables_of_groups(groups, tests, names), *lines_on_groups(groups, tests)):
+            result(f"{text}\n")
 
 
 def write_accuracies(args, path: Path, results) -> None:

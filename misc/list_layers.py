@@ -2,6 +2,7 @@
 """List the layers of a network with the shapes of their activations."""
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -9,9 +10,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src import cli
 
 INFERRED = (
-    "all was inferred: it stands for the outermost modules with two convolutions or linear maps, a pooling or a "
-    "shortcut, or, without two of these, for activations and poolings. Any other layer can be named, also by a pattern "
-    "such as"
+    "all was inferred: it stands for {}. These are the outermost modules with two convolutions or linear maps, a "
+    "pooling or a shortcut, or, without two of these, the modules at the end of each step. Any other layer can be "
+    "named, also by a pattern such as {!r}; what the network calls as a function, such as F.relu, is no layer"
 )
 
 
@@ -55,7 +56,9 @@ def list_layers(args) -> None:
         note("inside: not all passes through this layer, as a shortcut leads around it")
     names = [*model.block_names, *shapes]
     if names and not getattr(model.module, "block_names", ()):
-        note(f"{INFERRED} {pattern_of(names[0])!r}")
+        kinds = [type(model.get_submodule(layer)).__name__ for layer in model.block_names]
+        counted = [f"{n} × {kind}" for kind, n in Counter(kinds).items()]
+        note(INFERRED.format(listed(counted) or "no layer", pattern_of(names[0])))
     layouts = {layer: model.token_layout(layer) for layer in shapes}
     for layout, layers in grouped(shapes, layouts.get).items():
         if layout is not None:

@@ -396,6 +396,9 @@ def run_units(units: Sequence[Unit], session: "Session", *, aside: str = "") -> 
     if session.cache:
         session.cache.clear()  # no further unit stitches
     outcomes |= run_in_turn(tables, session, aside=aside)
+    n_compared = sum(unit.kind == SIMILARITY for unit in units)
+    for line, n in session.warnings.items():
+        warn(f"{line} (in {n} of {n_compared} pairs of networks)")
 
     busy = [unit.title for unit in units if outcomes[unit.place] == BUSY]
     failed = [unit.title for unit in units if outcomes[unit.place] == FAILED]

@@ -88,6 +88,7 @@ def parts_of_page(folder: Path, judged, made_with: str, *, name: str) -> list[st
     """
     from src.figures import page, words
     from src.figures.sections import sections_of
+    from src.results.between_groups import on_unlike_types
 
     rows = judged.verdicts
     groups, tests, *_ = judged.comparison
@@ -97,6 +98,8 @@ def parts_of_page(folder: Path, judged, made_with: str, *, name: str) -> list[st
     remarks = [*words.reasons(rows), *words.remarks(rows, judged.limits)]
     return [
         page.paragraphs([conclusion], kind="conclusion"),
+        page.paragraphs(filter(None, [on_unlike_types(tests)])),
+        page.figures(of_groups),
         page.figures(images - of_groups, conclusion),
         page.terms(judged.limits),
         page.section(
@@ -107,7 +110,6 @@ def parts_of_page(folder: Path, judged, made_with: str, *, name: str) -> list[st
         ),
         page.section(
             "Groups of networks",
-            page.figures(of_groups),
             *map(page.table, words.tables_of_groups(groups, tests)),
             page.paragraphs(words.lines_on_groups(groups, tests)),
         ),

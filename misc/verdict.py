@@ -10,6 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
 
+POSITIONS = "Between a vector and positions, what lies in the positions does not pass."
+
 
 def parser() -> cli.Parser:
     options = cli.Parser(
@@ -149,7 +151,7 @@ def judge(args) -> Judged:
     """Return the results of the folders with the verdicts; note what limits comparisons of groups."""
     from src.ground.console import listed, note
     from src.results.between_groups import compare_groups, note_on_layers, values_of_verdicts
-    from src.results.named_networks import named_by_list
+    from src.results.named_networks import named_by_list, order_in
     from src.results.verdicts import judge_stitches
 
     stitches, similarities = read_results(args)
@@ -157,6 +159,9 @@ def judge(args) -> Judged:
     names = named_by_list(
         (network for stitch in stitches for network in stitch.row.networks), args.networks
     )
+    if args.networks:
+        order = order_in(names)
+        stitches.sort(key=lambda stitch: order(stitch.row))
     verdicts = judge_stitches(stitches, similarities, limits=limits, pool=args.pool, names=names)
     if similarities:
         check_similarities(similarities, verdicts)
@@ -209,18 +214,24 @@ def draw(path: Path, judged: Judged, **texts: Any) -> None:
 
     Args:
         path: of the table.
-        texts: of the figures, see `draw_pages`.
+        texts: `title` and `pixels_only` of the figures, see `draw_pages`.
     """
+    from src.choices import on_lost_positions
     from src.figures.dots import draw_groups
     from src.figures.evidence import NETWORKS, draw_evidence
     from src.figures.maps import draw_networks
     from src.figures.matrices import source_of
     from src.figures.shown import of_means, of_networks
+    from src.results.between_groups import on_unlike_types
 
     rows = judged.verdicts
     names = list({(row.front_network, row.end_network) for row in rows})
     networks = names[0] if judged.are_listed and len(names) == 1 else NETWORKS
-    texts["source"] = source_of([stitch.row for stitch in judged.stitches])
+    stitches = [stitch.row for stitch in judged.stitches]
+    texts["remark"] = on_unlike_types(judged.comparison.tests)
+    texts["source"] = source_of(stitches)
+    if on_lost_positions(row.stitching_type for row in stitches):
+        texts["source"] = f"{POSITIONS} {texts['source']}"
     draw_evidence(path.with_suffix(".png"), rows, judged.limits, networks=networks, **texts)
     if judged.comparison.groups:
         means = of_networks(judged.comparison.means)

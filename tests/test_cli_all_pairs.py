@@ -141,6 +141,13 @@ def test_measures_can_be_added(networks, few):
     assert again == after
 
 
+def test_a_warning_is_printed_once_with_the_number_of_its_pairs(networks, few):
+    options = [SCRIPT, *OPTIONS[: OPTIONS.index("--metrics")], "--methods", "none", "--no-figures"]
+    said = run(*options, "--metrics", "cka", cwd=networks("warned")).err
+    (line,) = [line for line in said.splitlines() if "biased" in line]
+    assert says(line, "warning: ", "3 of 3")
+
+
 def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatch):
     """Matched images and test images pass once through each network, and test images once through
     each stitch. As an end network, it also sees the images of its floors once."""
@@ -286,7 +293,8 @@ LISTS = [
      "name, path, type, and optionally group, layers, depths and training): it lacks path"),
     ("name,path,typ\na,models/a.pt,small_cnn\nb,models/b.pt,small_cnn\n", "did you mean type?"),
     ("name;path;type\na;models/a.pt;small_cnn\nb;models/b.pt;small_cnn\n", "separate columns by commas"),
-    ("name,path,type\na,models/a.pt,small_cnn\na,models/b.pt,small_cnn\n", "has the name a more than once"),
+    ("name,path,type\na,models/a.pt,small_cnn\na,models/b.pt,small_cnn\n",
+     "networks.csv, line 3: an earlier line has the name a"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,./models/a.pt,small_cnn\n", "a and b are one checkpoint"),
     ("name,path,type\n" + "".join(f"{name},models/a.pt,small_cnn\n" for name in ("a-a", "a")),
      "two pairs have the name a-a-a; give names without -"),
@@ -294,12 +302,16 @@ LISTS = [
      "unknown column 'grp'; did you mean group"),
     ("name,path,type\n-a,models/a.pt,small_cnn\nb,models/b.pt,small_cnn\n", "the name '-a' cannot be that of a folder"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/x.pt,small_cnn\n",
-     "networks.csv: there is no checkpoint models/x.pt"),
+     "networks.csv, line 3: there is no checkpoint models/x.pt"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt\n", "networks.csv, line 3: type is missing or damaged"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,nets.py:cnn\n",
      "a list does not run code; give --own-types "),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,smal_cnn\n",
      "networks.csv, line 3, column type: unknown type 'smal_cnn'; did you mean small_cnn"),
+    ("name,path,type,depths\na,models/a.pt,small_cnn,\nb,models/b.pt,small_cnn,pool2=x\n",
+     "networks.csv, line 3: depths of b: 'pool2=x'"),
+    ("name,path,type,depths\na,models/a.pt,small_cnn,pool2=1\nb,models/b.pt,small_cnn,\n",
+     "the column depths lacks pool4"),
 ]  # fmt: skip
 TYPOS = {
     "cnn": "'cnn'",
@@ -307,6 +319,8 @@ TYPOS = {
 }  # of nets.py:cnn: as a list has it, and as it is named
 CHOICES = [
     (["--methods", "pinv", "procrustes"], "unknown method 'procrustes'; give pinv, repair"),
+    (["--methods", "covarianc"], "did you mean covariance?"),
+    (["--methods", "task"], "task:10"),
     (["--methods", "nets.py:cnn"], "it ran"),
     (["--detector", "energy"], "unknown score 'energy'; known: mahalanobis"),
     (["--shard", "4/3"], "'4/3' is not I/N with I from 1 to N"),

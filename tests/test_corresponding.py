@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from src.results.architectures import corresponding_layers
-from src.results.best_matches import best_matches, match_shares
+from src.results.best_matches import NO_CHOICE, best_matches, match_shares, tables_of_shares
 from src.results.corresponding import Correspondence, correspondence_of
 from src.results.grid_matrices import printed_matrices
 from src.results.measurements import measurements_of
@@ -212,6 +212,16 @@ def test_the_best_match_is_the_most_similar_layer_from_either_network():
     assert (deep.value, deep.chance, deep.place) == (0.75, (3 / 2 + 1) / 4, 5 / 4)
     assert (shallow.value, shallow.chance, shallow.n_layers) == (0.5, 1 / 4, 4)
     assert math.isnan(deep.low) and deep.n_pairs == 1
+
+
+def test_each_measure_stands_beside_its_own_chance_and_one_without_a_choice_has_none():
+    rows = matched("cka", [[0.1, 0.2], [0.9, 0.3], [0.8, 0.8], [0.4, 0.5]])
+    alone = [[math.nan] * 2, [0.5, math.nan], [math.nan] * 2, [math.nan] * 2]
+    (table,) = tables_of_shares([*rows, *matched("procrustes", alone)]).values()
+    cka, procrustes = match_shares([*rows, *matched("procrustes", alone)])
+    assert procrustes.chance == 1 and 0 < cka.chance < 1
+    assert table.columns[1] == table.columns[3] == "chance"
+    assert table.values == [[cka.value, cka.chance, NO_CHOICE, ""]]
 
 
 def test_of_a_distance_the_smallest_counts_and_ties_count_against_the_corresponding_layer():

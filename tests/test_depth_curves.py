@@ -259,8 +259,10 @@ def test_a_list_may_give_relative_depths(tmp_path):
 def test_names_and_groups_of_a_list(folder, drawn_figures):
     """In titles and in tables of groups; the similarity of two networks counts in both directions."""
     out, _ = run(COLLECT, "all", "-r", "--networks", "list.csv", "-o", "g.csv", cwd=folder)
-    title, *lines = out.splitlines()
+    matrices, _, groups = out.partition("\nGroups, direct matching")
+    title, *lines = matrices.splitlines()
     assert says(title, "direct matching", "mean of 30") and len(lines) == 6
+    assert says(groups, "narrow → wide (9)", "58.3") and says(groups, "wide → wide (6)", "15000.00")
     assert says(out.splitlines()[4], "direct matching", "with itself", "1 experiment")
     assert says(caption_of(drawn_figures["g.png"]), "31 pairs of networks")
     tests = {

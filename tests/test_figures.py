@@ -108,6 +108,14 @@ def of_layers(n: int, value: float = 0.5) -> Matrix:
     return Matrix(names, names, [[value] * n for _ in names])
 
 
+def test_a_map_has_its_title_once(tmp_path, drawn_figures):
+    titles = ("linear CKA", "linear CKA, calibrated")
+    rows = [row for title in titles for row in of_matrix(of_layers(2), title, title)]
+    draw_layers(tmp_path / "m.png", rows)
+    drawn = [axes.get_title() for axes in drawn_figures["m.png"].axes if axes.images]
+    assert drawn == ["linear CKA", "linear CKA\ncalibrated"]
+
+
 def means(n: int = 2) -> list[Shown]:
     """Means of all pairs of networks of two groups."""
     rows = []

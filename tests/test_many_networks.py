@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
+from src.figures import pages
+from src.figures.dots import draw_groups
+from src.figures.shown import of_means, of_networks
+from src.figures.words import tables_of_groups
 from src.results.between_groups import compare_groups
 from src.results.evaluations import read_evaluated_stitches
 from src.results.measurements import Measurement, NetworkLayer
@@ -125,7 +129,7 @@ def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
         if line.get_marker() == "D"
     }
     assert means[2] == pytest.approx(4.5) and means[1] == pytest.approx(0.9)
-    assert "p 0.10" in [text.get_text() for text in penalties.texts]
+    assert "p 0.1" in [text.get_text() for text in penalties.texts]
     (cells,) = drawn_figures["v_networks.png"].axes
     assert np.isnan(cells.images[0].get_array().filled(np.nan)).sum() == 6
     run(SCRIPT, "all/c0-c1", "all/c1-c0", "--networks", "list.csv", "-o", "v.csv", cwd=folder)
@@ -363,3 +367,37 @@ def test_groups_of_other_architectures_are_compared_at_corresponding_layers():
     assert says(layers, "corresponding layers")
     assert [row.n_layers for row in rows] == [2, 2, 2, 4]  # p → p, p → q, q → p, q → q
     assert [row.value for row in rows] == [1, 1, 1, 1]
+
+
+def test_means_say_of_how_many_layers_they_are(tmp_path, drawn_figures):
+    """A pair of layers in two has no skill, as its floor is 1; points lost are known of both."""
+    networks = [NamedNetwork(name, "k", name) for name in "ab"]
+    values = []
+    for front, end in itertools.permutations(networks, 2):
+        for layer, skill in (("x", 0.4), ("y", math.nan)):
+            places = [NetworkLayer(network, layer, relative_depth=0.5) for network in (front, end)]
+            values.append(Measurement("dm", "penalty", *places, 0.1))
+            values.append(Measurement("dm", "skill", *places, skill))
+    rows, _, _, means = compare_groups(values)
+    found = {row.quantity: (row.n_layers, row.pairs_of_layers) for row in rows}
+    assert found["penalty"] == (2, "x (0.50) → x (0.50); y (0.50) → y (0.50)")
+    assert found["skill"] == (1, "x (0.50) → x (0.50)")
+    (table,) = tables_of_groups(rows, [])
+    assert table.lines == [["k → k (2)", "", "10.0", "0.40 (1 of 2 layers)", ""]]
+    draw_groups(tmp_path / "g.png", of_networks(means), list(of_means(rows)))
+    assert says(caption_of(drawn_figures["g.png"]), "k → k 1 of 2")
+
+
+def test_groups_and_networks_stand_in_the_order_of_the_list(folder):
+    lines = (folder / "list.csv").read_text().splitlines()
+    (folder / "backwards.csv").write_text("\n".join([lines[0], *lines[:0:-1]]))
+    with pages.left_out():
+        run(SCRIPT, "all", "--networks", "backwards.csv", "-o", "b.csv", cwd=folder)
+    names = [line.split(",")[0] for line in lines[:0:-1]]
+    rows = read_csv(folder / "b.csv")
+    expected = list(itertools.permutations(names, 2))
+    assert (
+        list(dict.fromkeys((row["front_network"], row["end_network"]) for row in rows)) == expected
+    )
+    groups = list(dict.fromkeys(row["networks"] for row in read_csv(folder / "b_groups.csv")))
+    assert groups == [f"{a} → {b}" for a, b in itertools.product(("noisy", "clean"), repeat=2)]

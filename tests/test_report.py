@@ -180,7 +180,7 @@ def test_how_it_was_made(tmp_path):
     assert page.rows("Data")[0]["fingerprint (SHA-256)"] == "c" * 64
 
 
-def test_groups_of_many_networks(tmp_path):
+def test_groups_of_many_networks(tmp_path, rendered):
     """Of a folder of misc/all_pairs.py: means over pairs of networks, and the groups of the list."""
     types = dict.fromkeys("abcd", "resnet18")
     pairs = list(itertools.permutations("abcd", 2))
@@ -195,7 +195,8 @@ def test_groups_of_many_networks(tmp_path):
     options = ["--networks", "networks.csv"]
     with pages.left_out():
         run("misc/verdict.py", "all", *options, "-o", "verdict.csv", cwd=tmp_path)
-    page = page_of(tmp_path, "all", *options)
+    page = page_of(tmp_path, "all", *options, with_figures=True)
+    assert str(page.images[0]["alt"]).startswith("Shares of similar pairs")  # groups come first
     (title,) = [title for title in page.tables if title.startswith("Groups, direct matching")]
     groups = read_csv(tmp_path / "verdict_groups.csv")
     expected = [group for group in groups if group["quantity"] == "penalty"]

@@ -1,6 +1,7 @@
 """The closed forms of direct matching (their functions are in `src.stitching.closed_forms`), and
 the objectives of training, which are in `src.stitching.objectives`."""
 
+import difflib
 from typing import NamedTuple
 
 from src.choices import STARTS
@@ -65,9 +66,13 @@ class Method(NamedTuple):
             return cls(absolute(name), int(epochs))
         if is_user_code(text) and name not in OBJECTIVES:
             return cls(absolute(text))
+        if text in OBJECTIVES:
+            raise UserError(f"the method {text} is trained: give its epochs, such as {text}:10")
+        close = difflib.get_close_matches(text, [*FORMS, *OBJECTIVES], n=1)
+        meant = f"did you mean {close[0]}? " if close else ""
         raise UserError(
-            f"unknown method {text!r}; give {', '.join(FORMS)}, or a closed form of your own, {CODE}; or an objective "
-            f"and its epochs, such as task:10, of {', '.join(OBJECTIVES)}, or {CODE}:EPOCHS"
+            f"unknown method {text!r}; {meant}give {', '.join(FORMS)}, or a closed form of your own, {CODE}; or an "
+            f"objective and its epochs, such as task:10, of {', '.join(OBJECTIVES)}, or {CODE}:EPOCHS"
         )
 
     @property

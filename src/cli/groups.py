@@ -147,7 +147,8 @@ def add_own_types(parser: Parser) -> None:
         nargs="+",
         default=[],
         metavar="TYPE",
-        help="types of networks that are your own code, which runs only if you name it here",
+        help="types of networks that are your own code, which runs only if you name it here; FILE.py counts from the "
+        "working folder",
     )
 
 

@@ -1,7 +1,7 @@
 """Figure 3, depth, and the curves of figure 6, check: values over relative depth and over ranks."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -71,11 +71,13 @@ def _draw_depth(figure: "Figure", panels: Sequence[Panel], *, limits: Limits) ->
     for label, rows in list(lines.items())[:2]:
         ends = [number(row.value, 1) for row in (rows[0], rows[-1])]
         texts.append(f"from {ends[0]} to {ends[1]} ({label})")
-    ns = {row.n for _, _, lines in panels for row in _rows(lines)}
-    return (
+    all_rows = [row for _, _, lines in panels for row in _rows(lines)]
+    ns = {row.n for row in all_rows}
+    text = (
         f"Along the depth of the networks, {_title(quantity)}: {listed(texts)}. Lines are means over {span(ns)} pairs "
         "of networks at corresponding layers (of like relative depth), with 95 % intervals unless networks are too few."
     )
+    return f"{text} {on_scale(all_rows)}".strip()
 
 
 def _place(row: Shown) -> float:
@@ -195,6 +197,13 @@ def scale_points(axes: "Axes", side: str, low: float, high: float, tolerance: fl
 def scale_skill(axes: "Axes", side: str, low: float) -> None:
     """Set an axis (x or y) of skill: linear from −1 to 1, and logarithmic below."""
     _scale(axes, side, (low - 0.05, 1.05), 1, SKILL_TICKS)
+
+
+def on_scale(rows: Iterable[Shown]) -> str:
+    """Return the sentence on an axis of skill that is not linear, for rows that reach so far; else ""."""
+    if any(row.quantity == "skill" and min(row.value, row.low) < -1 for row in rows):
+        return "Axis of skill: logarithmic below −1."
+    return ""
 
 
 def _scale(

@@ -1,7 +1,6 @@
 """Figure 4, groups, and the scores of figure 6, check: a dot a pair of networks, and a dot a measure."""
 
 import math
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -9,14 +8,14 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.figures.curves import ends_of, scale_skill
+from src.figures.curves import ends_of, on_scale, scale_skill
 from src.figures.maps import mean_number, number
 from src.figures.pages import CM, Look, draw_pages, panels_in, span
 from src.figures.shown import ABOVE_BASELINES, BASELINE, SHARE, Shown, scale_of
 from src.ground.console import listed
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
-from src.results.between_groups import GroupTest, on_unlike_types
+from src.results.between_groups import GroupTest
 from src.results.matrices import by_depth
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = (SHARE, "penalty", "skill")  # of groups
-CHARACTERS = 8  # in a cm of a line
 NARROW = 12  # cm: panels of groups stand below each other
 NAMES = 3.0  # cm of width, for the names of measures
 ROOM = 3.5  # cm of width, for a panel of scores
@@ -86,8 +84,10 @@ def _draw_groups(
         _draw_means(axes, of_key, groups)
         answers = [test for test in tests if (titles_in(test.method), test.quantity) == key]
         for y, pair in enumerate(groups):
-            text = _p_value(pair, answers)
-            axes.text(1.02, y - 0.12, text, transform=axes.get_yaxis_transform(), va="center")
+            test = _test_of(pair, answers)
+            if test:
+                text = f"p {test.result.p_value:.2g}"
+                axes.text(1.02, y - 0.12, text, transform=axes.get_yaxis_transform(), va="center")
         axes.set_xlabel(scale_of(key[1]).title)
         if key[1] == SHARE:
             axes.set_title(key[0], x=0, ha="left")
@@ -97,16 +97,33 @@ def _draw_groups(
         for pair in groups
         if pair in of_shares
     ]
-    unlike_types = on_unlike_types(tests)
-    if unlike_types:
-        figure.set_figheight(figure.get_figheight() + 0.8 * CM)
-        figure.supxlabel(textwrap.fill(unlike_types, int(CHARACTERS * figure.get_figwidth() / CM)))
     text = (
-        f"By {methods[0]}, shares of similar pairs of layers are {listed(shares, n=4)}. Dots: pairs of networks (front "
-        "→ end), means over layers. Diamonds: means with 95 % intervals, open if networks are too few. p: of the "
-        f"difference from pairs within the end group. {unlike_types}"
+        f"Shares of similar pairs by {methods[0]}: {listed(shares, n=2)}. Dots: pairs of networks (front → end); "
+        "diamonds: means with 95 % intervals (open: too few networks)."
     )
-    return text.strip()
+    remarks = [_on_layers(means), _on_p(groups, tests), on_scale(rows)]
+    return " ".join(filter(None, [text, *remarks]))
+
+
+def _on_layers(means: Sequence[Shown]) -> str:
+    """Return the sentence on means of skill over fewer layers than other means; "" if there is none."""
+    parts = []
+    for of_groups in grouped(means, lambda mean: (mean.method, mean.groups)).values():
+        n_layers = max(mean.n_layers for mean in of_groups)
+        for mean in of_groups:
+            if mean.quantity == "skill" and mean.n_layers < n_layers:
+                parts.append(f"{' → '.join(mean.groups)} {mean.n_layers:.2g} of {n_layers:.2g}")
+    return f"Layers that have skill: {listed(parts, n=4)}." if parts else ""
+
+
+def _on_p(groups: Sequence[Groups], tests: Sequence[GroupTest]) -> str:
+    """Return the sentence on the rows that p-values compare, and on their lower limit; "" without one."""
+    across = [pair for pair in groups if _test_of(pair, tests)]
+    if not across:
+        return ""
+    front, end = across[0]
+    lowest = max(test.result.lowest_p for test in tests)
+    return f"p (at least {lowest:.2g}) compares {front} → {end} with {end} → {end}, and so on."
 
 
 def _draw_pairs(axes: "Axes", rows: Sequence[Shown], groups: Sequence[Groups]) -> None:
@@ -129,17 +146,14 @@ def _draw_means(axes: "Axes", means: Sequence[Shown], groups: Sequence[Groups]) 
         axes.plot(mean.value, y, marker="D", markerfacecolor=face, **MEAN)
 
 
-def _p_value(groups: Groups, tests: Sequence[GroupTest]) -> str:
-    """Return the p-value of a pair of groups against pairs within the group of the end network; ""
-    without a test."""
+def _test_of(groups: Groups, tests: Sequence[GroupTest]) -> GroupTest | None:
+    """Return the test of a pair of groups against pairs within the group of the end network."""
     front, end = groups
     for test in tests:
         is_within = titles_in(test.question.within) == f"{end} → {end}"
         if is_within and titles_in(test.question.across) == f"{front} → {end}":
-            p_value = test.result.p_value
-            n_digits = 2 if p_value >= 0.01 else 3
-            return f"p {p_value:.{n_digits}f}"
-    return ""
+            return test
+    return None
 
 
 def _name_rows(axes: "Axes", names: Sequence[str]) -> None:

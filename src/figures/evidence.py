@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.figures.curves import scale_points, scale_skill
+from src.figures.curves import on_scale, scale_points, scale_skill
 from src.figures.maps import frame_cells, mean_number, name_cells, write_in_cell
 from src.figures.pages import CM, Look, draw_figure, draw_pages, write_letters
 from src.figures.shown import Shown, of_stitches, of_verdicts
@@ -229,9 +229,11 @@ def _caption(methods: Sequence[tuple[str, Series]]) -> str:
         counts.append(f"{n_similar} of {len(series)} by {method}")
         if len({stitch["skill"].networks for stitch in series}) > 1:
             cells = "; numbers: means; strips: shares of pairs of networks"
-    return (
+    text = (
         f"Similar stitches: {'; '.join(counts)}. Points: stitches, with 95 % intervals (hollow: undecided; crossed: "
-        "too little skill at the end layer). Skill is 1 for the end network itself, 0 for an untrained network that is "
-        "told the class. Cells: points lost above skill, in the colour of the verdict (white: undecided; framed: "
+        "low skill at the end layer). Skill is 1 for the end network itself, 0 for an untrained network that is "
+        "told the class. Cells: points lost above skill, coloured by verdict (white: undecided; framed: "
         f"corresponding layers{cells})."
     )
+    skills = [stitch["skill"] for _, series in methods for stitch in series]
+    return f"{text} {on_scale(skills)}".strip()

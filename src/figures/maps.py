@@ -74,9 +74,9 @@ def _draw_layers(figure: "Figure", maps: Sequence[Map], *, titles: tuple[str, st
         elif place == len(maps) - 1 or place % in_line == in_line - 1:
             _add_bar(panel, image, scale.title)
         heading = [cells[0].method.replace(", ", "\n", 1)] if len(maps) > 1 else []
-        if len(quantities) > 1:
+        if len(quantities) > 1 and scale.title != cells[0].method:
             heading.append(scale.title)
-        panel.set_title("\n".join(dict.fromkeys(heading)), x=0, ha="left")
+        panel.set_title("\n".join(heading), x=0, ha="left")
         if place % in_line and labels[0] == _labels(maps[place - 1], 0):
             panel.set_yticks([])
         if place + in_line >= len(maps):

@@ -9,6 +9,7 @@ import io
 import itertools
 import math
 import string
+import textwrap
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ CM = 1 / 2.54  # in inches
 CELLS = "cells"  # marks the axes of a map
 NUMBERS = "numbers"  # marks the numbers of a map
 FILLED = 0.9  # of a cell, by its text at most
+LINE = 0.4  # cm of height, for a line of a remark
+CHARACTERS = 8  # in a cm of a line
 
 Item = TypeVar("Item")
 Look = dict[str, Any]  # arguments of a function of matplotlib, such as colour and marker
@@ -85,6 +88,7 @@ def draw_pages(
     on_page: int,
     title: str = "",
     source: str = "",
+    remark: str = "",
     usual_width: float = WIDTHS[-1],
     pixels_only: bool = False,
 ) -> list[Path]:
@@ -97,6 +101,7 @@ def draw_pages(
         on_page: the most items on a page.
         title: the text above the figure.
         source: the last sentence of the caption, on networks and images.
+        remark: a sentence of the caption that stands under the figure as well.
         usual_width: of the figure in cm, unless the user chose one.
         pixels_only: write no vectors (`.pdf`) and no captions (`.txt`).
     Returns:
@@ -111,7 +116,7 @@ def draw_pages(
     for number, start in enumerate(range(0, len(items), on_page), start=1):
         page = items[start : start + on_page]
         width = chosen_style().width or usual_width
-        figure = draw_figure(page, draw, title=title, source=source, width=width)
+        figure = draw_figure(page, draw, title=title, source=source, remark=remark, width=width)
         written += _write(figure, page_of(path, number), pixels_only=pixels_only)
     return written
 
@@ -122,6 +127,7 @@ def draw_figure(
     *,
     title: str = "",
     source: str = "",
+    remark: str = "",
     width: float = WIDTHS[-1],
 ) -> Any:
     """Return a figure of a width in cm with its caption, without writing a file; see
@@ -130,7 +136,11 @@ def draw_figure(
         figure = new_figure(width)
         if title:
             figure.suptitle(title)
-        figure.caption = f"{draw(figure, items)} {source}".strip()
+        figure.caption = " ".join(filter(None, [draw(figure, items), remark, source]))
+        if remark:
+            lines = textwrap.wrap(remark, int(CHARACTERS * width))
+            figure.set_figheight(figure.get_figheight() + LINE * (1 + len(lines)) * CM)
+            figure.supxlabel("\n".join(lines))
         fit(figure)
     return figure
 

@@ -38,6 +38,7 @@ class Shown:
     low: float = math.nan
     high: float = math.nan
     n: int = 1  # pairs of networks
+    n_layers: float = math.nan  # pairs of layers of a mean over them
     method: str = ""  # of stitching, a measure, or another title of its panel or its line
     networks: tuple[str, str] = ("", "")  # front and end; "": several
     groups: tuple[str, str] = ("", "")
@@ -82,7 +83,8 @@ def scale_of(quantity: str) -> Scale:
     entry = QUANTITIES[quantity]
     if entry.scale is None:
         raise ValueError(f"{entry.title} has no scale for the colours of a map")
-    return Scale(entry.title, *entry.scale, entry.is_two_sided)
+    title = "skill at the output" if quantity == "skill" else entry.title
+    return Scale(title, *entry.scale, entry.is_two_sided)
 
 
 def unit_of(quantity: str) -> int:
@@ -180,6 +182,7 @@ def of_means(rows: Iterable[MeanRow]) -> Iterator[Shown]:
             low,
             high,
             n=row.n_pairs,
+            n_layers=row.n_layers or math.nan,
             method=method,
             groups=(front, end),
             layers=(row.layers, row.layers),

@@ -255,17 +255,24 @@ def remarks(rows: Sequence[VerdictRow], limits: Limits) -> Iterator[str]:
             )
 
 
-def tables_of_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTest]) -> list[Table]:
+def tables_of_groups(
+    groups: Sequence[MeanRow], tests: Sequence[GroupTest], names: Sequence[str] = OF_GROUPS
+) -> list[Table]:
     """Return the means of each method, a line a pair of groups, and the differences between groups with
-    their p-values, a line a question."""
-    headings = list(map(heading, OF_GROUPS))
+    their p-values, a line a question.
+
+    Args:
+        names: of the quantities.
+    """
+    headings = list(map(heading, names))
     tables = []
     for method, of_method in grouped(groups, lambda row: row.method).items():
         lines = []
         for networks, means in grouped(of_method, lambda row: row.networks).items():
-            value_of = {row.quantity: row.value for row in means}
+            row_of = {row.quantity: row for row in means}
             n_pairs = max(row.n_pairs for row in means)
-            values = [number(name, value_of.get(name)) for name in OF_GROUPS]
+            n_layers = max(row.n_layers or 0 for row in means)
+            values = [_mean(row_of.get(name), n_layers) for name in names]
             lines.append([f"{titles_in(networks)} ({n_pairs})", *values])
         title = f"Groups, {titles_in(method)}: means over {of_method[0].layers}"
         tables.append(Table(title, ["front → end (pairs of networks)", *headings], lines))
@@ -276,16 +283,29 @@ def tables_of_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTest]) -> l
             for test in answers:
                 difference = number(test.quantity, test.result.difference, sign="+")
                 texts[test.quantity] = f"{difference} ({test.result.p_value:.2g})"
-            lines.append([str(question), *(texts.get(name, "") for name in OF_GROUPS)])
+            lines.append([str(question), *(texts.get(name, "") for name in names)])
         title = f"Differences between groups, {titles_in(method)} (p-value)"
         tables.append(Table(title, ["question", *headings], lines[:MAX_TESTS]))
     return tables
 
 
+def _mean(row: MeanRow | None, n_layers: float) -> str:
+    """Return a mean as a text, with the number of its layers if it has fewer than `n_layers`."""
+    if row is None:
+        return ""
+    text = number(row.quantity, row.value)
+    n_known = row.n_layers or 0
+    if n_known < n_layers:
+        text += f" ({round(n_known, 1):g} of {round(n_layers, 1):g} layers)"
+    return text
+
+
 def lines_on_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTest]) -> Iterator[str]:
     """Yield the layers that means are over, with their groups if these have several sets; and lines on
     p-values, on questions that are not shown, and on unlike types."""
-    sets = grouped(groups, lambda row: row.pairs_of_layers or "")
+    of_groups = grouped(groups, lambda row: (row.method, row.networks)).values()
+    complete = [max(rows, key=lambda row: row.n_layers or 0) for rows in of_groups]
+    sets = grouped(complete, lambda row: row.pairs_of_layers or "")
     for layers, of_layers in sets.items():
         pairs = ", ".join(dict.fromkeys(titles_in(row.networks) for row in of_layers))
         subject = f" of {pairs}" if len(sets) > 1 else ""

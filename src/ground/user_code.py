@@ -7,6 +7,7 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import os
 import re
 import sys
 import traceback
@@ -63,7 +64,7 @@ def absolute(name: str, folder: Path = Path()) -> str:
     place, function = place_and_function(name)
     if not is_user_code(name) or not is_file(place):
         return name
-    return f"{(folder / Path(place).expanduser()).absolute()}:{function}"
+    return f"{os.path.abspath(folder / Path(place).expanduser())}:{function}"
 
 
 def code_in(texts: Iterable[object]) -> list[str]:

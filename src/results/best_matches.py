@@ -23,6 +23,7 @@ OF_STITCHES = ("accuracy", "skill")  # the quantities that stitches are matched 
 FRONT = "front"
 END = "end"
 SEPARATOR = ";"  # between several corresponding layers
+NO_CHOICE = "only one layer"  # in place of a share that could not be other than 1
 # What is asked, by the side of the layer in stitches; of similarity there are no sides
 SOUGHT = {FRONT: "best end layer", END: "best front layer", "": "best match"}
 
@@ -179,7 +180,8 @@ def tables_of_shares(matches: Sequence[BestMatch]) -> dict[str, Matrix]:
     """Return the shares of corresponding best matches, in a table by title for each method and
     side.
 
-    A table has a line for each pair of groups, and a column for each measure.
+    A table has a line for each pair of groups, and for each measure a column of shares and one of the
+    chance of a random layer. Where a layer had no other to be compared with, cells say so.
     """
     tables = {}
     by_method = grouped(match_shares(matches), lambda row: (row.method, row.dataset, row.layers))
@@ -188,15 +190,24 @@ def tables_of_shares(matches: Sequence[BestMatch]) -> dict[str, Matrix]:
         columns = list(dict.fromkeys(row.quantity for row in shares))
         values = []
         for of_groups in by_groups.values():
-            share_of = {row.quantity: row.value for row in of_groups}
-            chance = fmean(row.chance for row in of_groups if row.chance is not None)
-            values.append([chance, *(share_of.get(name, math.nan) for name in columns)])
+            share_of = {row.quantity: row for row in of_groups}
+            cells = [_share_and_chance(share_of.get(name)) for name in columns]
+            values.append(list(chain.from_iterable(cells)))
         data = f", {short(dataset)}" if dataset else ""
         title = f"{sought}: how often it is the corresponding layer, {method}{data}"
         lines = [f"{groups} ({of_groups[0].n_pairs})" for groups, of_groups in by_groups.items()]
-        titles = ["chance", *(described(method, name).title for name in columns)]
-        tables[title] = Matrix(lines, titles, values)
+        titles = [(described(method, name).title, "chance") for name in columns]
+        tables[title] = Matrix(lines, list(chain.from_iterable(titles)), values)
     return tables
+
+
+def _share_and_chance(row: MeanRow | None) -> tuple[float | str, float | str]:
+    """Return the share of a measure and its chance, as cells of a table."""
+    if row is None or row.chance is None:
+        return "", ""
+    if row.chance == 1:
+        return NO_CHOICE, ""
+    return row.value, row.chance
 
 
 def tables_of_layers(matches: Sequence[BestMatch]) -> dict[str, Matrix]:

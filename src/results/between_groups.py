@@ -8,7 +8,9 @@ pairs of layers are taken.
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from statistics import mean
 from typing import NamedTuple
 
 import numpy as np
@@ -88,6 +90,12 @@ class GroupTest(NamedTuple):
     n_second: int  # networks of the second group
     layers: str = ""  # the pairs of layers that the means are over
     types: str = ""  # of the networks of both groups, if these differ in type as well as in name
+
+    @property
+    def are_architectures(self) -> bool:
+        """Whether both groups are called as the types of their networks."""
+        names = sorted((self.question.group, self.question.second))
+        return titles_in(self.types) == ", ".join(f"{name}: {name}" for name in names)
 
     @property
     def record(self) -> dict[str, object]:
@@ -196,22 +204,26 @@ def means_over_layers(rows: Iterable[Measurement]) -> list[Measurement]:
 def _group_rows(
     means: Sequence[Measurement], compared: Sequence[Measurement], layers: str
 ) -> Iterator[MeanRow]:
-    """Yield a row for each pair of groups and quantity, with the mean over its pairs of networks.
+    """Yield a row for each pair of groups and quantity, with the mean over its pairs of networks; groups
+    have the order of the networks.
 
     Args:
         means: of pairs of networks.
         compared: the rows that they are over, with relative depths.
         layers: the pairs of layers of these, as a text.
     """
-    compared_of = grouped(compared, lambda row: row.groups)
-    for groups, of_groups in grouped(means, lambda row: row.groups).items():
-        titles = _titles_of_layers(compared_of[groups])
-        for of_quantity in grouped(of_groups, lambda row: row.quantity).values():
+    known_rows = [row for row in compared if not math.isnan(row.value)]
+    compared_of = grouped(known_rows, lambda row: (row.groups, row.quantity))
+    names = list(dict.fromkeys(itertools.chain.from_iterable(row.groups for row in means)))
+    means_of = grouped(means, lambda row: row.groups)
+    for groups in filter(means_of.__contains__, itertools.product(names, names)):
+        for quantity, of_quantity in grouped(means_of[groups], lambda row: row.quantity).items():
+            titles = _titles_of_layers(compared_of[groups, quantity])
             yield mean_over_networks(
                 of_quantity,
                 networks=" → ".join(groups),
                 layers=layers,
-                n_layers=max(map(len, titles)),
+                n_layers=mean(map(len, titles)),  # a whole number where all pairs have as many
                 pairs_of_layers="; ".join(dict.fromkeys(itertools.chain(*titles))),
             )
 
@@ -280,10 +292,20 @@ def _unlike_types(question: Question, types_of: Mapping[str, Set[str]]) -> str:
 
 def on_unlike_types(tests: Iterable[GroupTest]) -> str:
     """Return the sentence on groups that differ in architecture; "" if none do."""
-    types = dict.fromkeys(titles_in(test.types) for test in tests if test.types)
-    if not types:
+    unlike = [test for test in tests if test.types]
+    if not unlike:
         return ""
-    return f"Groups differ in architecture as well ({'; '.join(types)}): no test tells which of both counts."
+    if all(test.are_architectures for test in unlike):
+        names = dict.fromkeys(titles_in(test.question.group) for test in unlike)
+        return (
+            f"The groups are architectures ({', '.join(names)}): a difference between groups is one of architectures "
+            "and of all that goes with them."
+        )
+    types = dict.fromkeys(titles_in(test.types) for test in unlike)
+    return (
+        f"Groups differ in architecture as well ({'; '.join(types)}): no test tells which of the two makes a "
+        "difference."
+    )
 
 
 def compared_layers(

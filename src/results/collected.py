@@ -11,7 +11,7 @@ from src.results.folders import Stitch, newest_stitches
 from src.results.groups import Names
 from src.results.image_records import warn_of_several
 from src.results.measurements import Measurement, measurements_of
-from src.results.named_networks import named_by_list
+from src.results.named_networks import named_by_list, order_in
 from src.results.network_list import SIMILARITY
 from src.results.probe_rows import ProbeRow
 from src.results.similarity_rows import SimilarityRow
@@ -52,6 +52,10 @@ def collect(source_dir: Path, networks: str | None, *, recursive: bool = True) -
     results: list[Any] = [*(stitch.row for stitch in newest), *similarities]
     warn_of_several(results)
     names = named_by_list(chain.from_iterable(row.networks for row in results), networks)
+    if networks:
+        order = order_in(names)
+        newest.sort(key=lambda stitch: order(stitch.row))
+        similarities.sort(key=order)
     return Collected(stitches, newest, similarities, names)
 
 

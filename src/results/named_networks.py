@@ -1,7 +1,7 @@
 """The networks of stitches: names, groups and trainings. Two epochs of a training are one network."""
 
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from src.ground.console import warn
 from src.results.network_list import ListedNetwork, as_listed, read_networks
@@ -35,7 +35,8 @@ def kind_of_pair(front: NamedNetwork, end: NamedNetwork) -> str:
 def named_by_list(
     networks: Iterable[NetworkName], table: str | None
 ) -> dict[NetworkKey, NamedNetwork]:
-    """Return each network as reports name it, by its key; warn of networks that the list lacks.
+    """Return each network as reports name it, by its key, in the order of the list; warn of networks that
+    the list lacks.
 
     Args:
         table: the list of networks; None: networks are named by their paths.
@@ -50,7 +51,15 @@ def named_by_list(
             f"{table} does not list {title}, or lists it with other weights; it has no name and no "
             "group, and does not count in the comparison of groups"
         )
-    return named_networks(networks, listed)
+    place = {key: number for number, key in enumerate(listed)}
+    in_list = sorted(networks, key=lambda network: place.get(network.listed_as, len(place)))
+    return named_networks(in_list, listed)
+
+
+def order_in(names: Iterable[NetworkKey]) -> Callable[[Any], list[int]]:
+    """Return a key that sorts rows of two networks as their networks stand in `names`."""
+    places = {key: place for place, key in enumerate(names)}
+    return lambda row: [places[key] for key in row.network_keys]
 
 
 def named_networks(

@@ -6,17 +6,17 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-from src.ground.console import listed, warn_once
+from src.ground.console import listed, note_once, warn_once
 from src.ground.errors import UserError, unknown_name
 from src.ground.grouping import grouped
 from src.ground.user_code import absolute, title_of
 from src.results.network_names import FEATURES, NetworkKey, NetworkName
-from src.results.tables import columns, read_table
+from src.results.tables import FIRST_LINE, columns, read_table
 
 # Of a network: of any script, but no path, no hidden file and no option
 NAME = re.compile(r"[^\s./\\-]([^/\\\x00-\x1f]*[^\s/\\])?")
@@ -100,12 +100,13 @@ def read_networks(table: str | Path) -> list[ListedNetwork]:
     """
     networks: list[ListedNetwork] = read_table(table, ListedNetwork)
     if len(networks) < 2:
-        raise UserError(f"{table} lists {len(networks)} networks; give at least two, a line each")
+        raise UserError(f"{table} lists fewer than two networks; give at least two, a line each")
     for column in itertools.chain.from_iterable(network.further for network in networks):
         raise UserError(f"{table}: {unknown_name('column', column, columns(ListedNetwork))}")
-    _check_names(table, networks)
-    _warn_of_unlike_types(table, networks)
-    networks = [_with_path_from(Path(table).parent, network, table) for network in networks]
+    lines = {f"{table}, line {line}": row for line, row in enumerate(networks, start=FIRST_LINE)}
+    _check_names(table, lines)
+    _tell_groups(table, networks)
+    networks = [_with_path_from(Path(table).parent, row, place) for place, row in lines.items()]
     name_of: dict[tuple[str, str], str] = {}  # the first by checkpoint and type
     for network in networks:
         first = name_of.setdefault((network.path, network.type), network.name)
@@ -116,21 +117,26 @@ def read_networks(table: str | Path) -> list[ListedNetwork]:
     return networks
 
 
-def _check_names(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
-    """Raise a UserError if names of networks, or of their pairs, are no file names or repeat."""
-    names = Counter(network.name for network in networks)
-    for name, n in names.items():
-        if not NAME.fullmatch(name):
+def _check_names(table: str | Path, lines: Mapping[str, ListedNetwork]) -> None:
+    """Raise a UserError if names of networks, or of their pairs, are no file names or repeat.
+
+    Args:
+        lines: the networks by their lines.
+    """
+    names: set[str] = set()
+    for place, network in lines.items():
+        if not NAME.fullmatch(network.name):
             raise UserError(
-                f"{table}: the name {name!r} cannot be that of a folder; leave out / and \\, blanks at the ends, and . "
-                "or - at the beginning"
+                f"{place}: the name {network.name!r} cannot be that of a folder; leave out / and \\, blanks at the "
+                "ends, and . or - at the beginning"
             )
-        if n > 1:
+        if network.name in names:
             raise UserError(
-                f"{table} has the name {name} more than once; give each network its own"
+                f"{place}: an earlier line has the name {network.name}; give each network its own"
             )
+        names.add(network.name)
     for title in (pair_name, stitches_name):
-        pairs = Counter(title(*pair) for pair in itertools.permutations(networks, 2))
+        pairs = Counter(title(*pair) for pair in itertools.permutations(lines.values(), 2))
         pair, n = pairs.most_common(1)[0]
         if n > 1:
             raise UserError(
@@ -138,9 +144,13 @@ def _check_names(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
             )
 
 
-def _warn_of_unlike_types(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
-    """Warn of groups with networks of several types."""
+def _tell_groups(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
+    """Note which networks have no group beside others that have one; warn of groups with networks of several
+    types."""
     in_groups = [network for network in networks if network.group]
+    without = [network.name for network in networks if not network.group]
+    if in_groups and without:
+        note_once(f"{table}: no group of {listed(without)} is given, so that the type is the group")
     for group, members in grouped(in_groups, lambda network: network.group).items():
         types = dict.fromkeys(network.type for network in members)
         if len(types) > 1:
@@ -165,21 +175,26 @@ def stitches_name(front: ListedNetwork, end: ListedNetwork) -> str:
     return f"{front.name} to {end.name}"
 
 
-def _with_path_from(folder: Path, network: ListedNetwork, table: str | Path) -> ListedNetwork:
+def _with_path_from(folder: Path, network: ListedNetwork, place: str) -> ListedNetwork:
     """Return a network of a list with paths that count from the working folder.
 
     Args:
         folder: of the list.
+        place: the line.
 
     Raises:
-        UserError: the checkpoint is missing.
+        UserError: the checkpoint is missing, or the depths are no depths.
     """
+    try:
+        network.relative_depths  # noqa: B018
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
     kind = absolute(network.type, folder)
     if not NetworkName(network.path, kind).is_file:
         return replace(network, type=kind)
     path = os.path.normpath(folder / Path(network.path).expanduser())
     if not os.path.isfile(path):
         raise UserError(
-            f"{table}: there is no checkpoint {path}; correct the path, which counts from {folder}"
+            f"{place}: there is no checkpoint {path}; correct the path, which counts from {folder}"
         )
     return replace(network, path=path, type=kind)

@@ -41,7 +41,8 @@ class MeanRow:
     highest: float
     n_networks: int
     n_pairs: int
-    # Pairs of layers of a pair of networks, at most; of best matches, that a layer was compared with
+    # Pairs of layers with a value, in the mean over pairs of networks; of best matches, layers that a layer
+    # was compared with
     n_layers: float | None = None
     pairs_of_layers: str | None = None  # with their relative depths
     # Of shares of best matches

@@ -1,5 +1,6 @@
 """A session: the networks and data sets that the experiments of a process share."""
 
+from collections import Counter
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,9 @@ class Session:
     Args:
         cache: keeps decoded images, and what is computed of networks, for further experiments; None:
             nothing is kept.
+
+    Attributes:
+        warnings: of the experiments that leave them to the session, with their numbers.
     """
 
     def __init__(self, cache: Cache | None = None):
@@ -34,6 +38,7 @@ class Session:
         self._networks: dict[Hashable, Network] = {}
         self._weights: dict[NetworkName, str] = {}  # SHA-256 of the loaded weights
         self._datasets: dict[Hashable, BaseImageSet] = {}
+        self.warnings: Counter[str] = Counter()
         self._reference: tuple[tuple, Reference] | None = None  # behind what it was made of
 
     def network(

@@ -20,7 +20,9 @@ class TruthRow:
     Higher scores are better. Intervals are of 95 %."""
 
     test: str  # an intervention, a difference of outputs, layers, or impostors
-    score: str  # see `is_main`; also conformity, and the share of each kind of impostor
+    # See `is_main`; also conformity, the share of comparisons in the right order, and the share of each kind
+    # of impostor
+    score: str
     measure: str
     layer: str | None  # None: by the mean of ranks over layers
     value: float
