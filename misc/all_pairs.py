@@ -328,7 +328,7 @@ def unfinished_units(units, *, redo: bool) -> list[Unit]:
     changes_of = {unit.place: unit.changes(written_of[unit.place]) for unit in units}
     changed = {place for place, changes in changes_of.items() if changes}
     if changed and not redo:
-        everything = " and ".join(dict.fromkeys(itertools.chain(*changes_of.values())))
+        everything = ", and ".join(dict.fromkeys(itertools.chain(*changes_of.values())))
         raise UserError(
             f"{len(changed)} of {len(units)} units of work are of earlier {everything}; give another -dir (of "
             "misc/compare.py: -o), or --redo-changed of misc/all_pairs.py, which moves them aside and makes them again"
@@ -369,7 +369,7 @@ def check_layers(args, units, names, session, spec, device) -> None:
         UserError: a network cannot be loaded; or the layers that the list or the command line names
             do not fit networks.
     """
-    from src.ground.console import listed
+    from src.ground.console import listed, note
     from src.ground.grouping import grouped
     from src.results.stored import read_features
 
@@ -381,6 +381,7 @@ def check_layers(args, units, names, session, spec, device) -> None:
         if not network.is_features
     }
     misfits = {}
+    inferred = {}  # the layers that `all` stands for, by type
     for network in networks:
         layers = layers_of(network, args)
         try:
@@ -388,9 +389,15 @@ def check_layers(args, units, names, session, spec, device) -> None:
                 chosen = read_features(network.path, layers).layers
             else:
                 chosen = loaded[network].layers(layers, of_end=network in ends)
+                if layers == "all" and not getattr(loaded[network].module, "block_names", ()):
+                    inferred[network.type] = chosen
             check_depths(network, chosen)
         except UserError as error:
             misfits[network.name] = str(error)
+    for model_type, chosen in inferred.items():
+        note(
+            f"{model_type}: all stands for {listed(chosen)}; misc/list_layers.py lists all layers, to choose others"
+        )
     if misfits:
         texts = [
             f"{listed(group)}: {text}" for text, group in grouped(misfits, misfits.get).items()

@@ -190,7 +190,7 @@ class Judgement(tuple[JudgedStitch, ...]):
                 "quantity",
                 quantity,
                 JudgedStitch._fields,
-                where="they are the fields of JudgedStitch",
+                where=f"they are {', '.join(JudgedStitch._fields)}",
             )
         rows = [row for row in self if row.form == self._form(form)]
         fronts = tuple(dict.fromkeys(row.front_layer for row in rows))

@@ -49,6 +49,8 @@ class IntervalEstimate(NamedTuple):
     high: float
 
     def __repr__(self) -> str:
+        if math.isnan(self.value):
+            return "–"
         return f"{decimals(self.value)} [{decimals(self.low)}, {decimals(self.high)}]"
 
 

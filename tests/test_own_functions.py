@@ -312,7 +312,7 @@ SCORE = "exec_eval_stitcher_ood.py results/matched --detector"
 REFUSALS = [
     (MEASURE, "mine.py:pwcca", "pwcca is the name of a measure of the suite"),
     (MEASURE, "mine.py:counted_p_value", "_p_value"),
-    (MEASURE, "mine.py:text", "mine.py:text returns 'high' instead of a number"),
+    (MEASURE, "mine.py:text", "mine.py:text returns a str instead of a number"),
     (MEASURE, "mine.py:complex_number", "mine.py:complex_number returns .* instead of a number"),
     (MEASURE, "mine.py:broken", r"cannot run .*mine.py, line \d+: KeyError"),
     (MEASURE, "mine.py:rs", "unknown function in .*mine.py 'rs'; did you mean rsa"),

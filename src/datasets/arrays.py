@@ -33,7 +33,7 @@ N_LOOKED_AT = 1000  # images
 SHAPE = (32, 32, 3)  # (H, W, C) of CIFAR-5M and the 300K Random Images
 REMEDY = (
     "save it with numpy.savez: x_train and x_test images uint8 (N, H, W, C) or (N, H, W), tokens (N, T) or vectors "
-    "(N, D); y_train and y_test whole numbers from 0 or names"
+    "(N, D); y_train and y_test whole numbers from 0 or names; of images maybe mean and std, and classes"
 )
 Arrays = tuple[Tensor | MappedImages, Tensor | None]
 
@@ -297,7 +297,7 @@ def _read_labels(
         labels = _places(labels.astype(str), classes, name)
     if labels.dtype.kind not in "iu" or labels.shape != (n_images,) or labels.min() < 0:
         raise ValueError(
-            f"{name} is {labels.dtype} {labels.shape}, expected whole numbers from 0, ({n_images},)"
+            f"{name} is {labels.dtype} {labels.shape}, expected {n_images} whole numbers from 0, or names"
         )
     if classes and labels.max() >= len(classes):
         raise ValueError(f"{name} has label {labels.max()}, and there are {len(classes)} classes")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from src.choices.similarity import MEASURES, N_NEIGHBOURS, PAPER
 from src.ground.console import warn
+from src.ground.errors import UserError
 from src.similarity import measures
 from src.similarity.comparison import Advice, Comparison
 from src.similarity.grams import Grams, gram_matrices
@@ -100,7 +101,15 @@ def compare(
         1, higher for more similar; `pwcca`, `pwcca_morcos` (up to 1) and `procrustes` (up to 2) lower.
     Raises:
         UserError: an activation has other axes, a measure is unknown, or a user's code fails.
+        ValueError: the numbers of inputs differ, or there is one.
     """
+    if isinstance(metrics, str):
+        metrics = [metrics]
+    functions = [metric for metric in metrics if not isinstance(metric, str)]
+    if functions:
+        raise UserError(
+            f"{functions[0]!r} is no name of a measure; give FILE.py:FUNCTION for code of your own"
+        )
     x = _as_floats(activations1)
     y = _as_floats(activations2)
     n_samples = len(x)

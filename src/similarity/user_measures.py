@@ -33,8 +33,11 @@ class UserMeasure(NamedTuple):
         try:
             return float(returned)
         except (TypeError, ValueError, RuntimeError) as error:  # torch's of a tensor
+            shape = getattr(returned, "shape", None)
+            kind = type(returned).__name__
+            title = f"a {kind}" if shape is None else f"a {kind} of shape {tuple(shape)}"
             raise UserError(
-                f"{self.name} returns {returned!r} instead of a number; let it return a float"
+                f"{self.name} returns {title} instead of a number; let it return a float"
             ) from error
 
 

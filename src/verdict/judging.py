@@ -190,8 +190,8 @@ def _obstacle(stitches: Stitches, measured: Measured | None) -> str:
         return "no predictions, or those of different test inputs"
     if measured.is_end_at_chance:
         return (
-            "the end network is close to chance or below, where a stitch has no accuracy to lose: are inputs "
-            "normalised and classes ordered as in its training?"
+            "the end network is close to chance or below, where a stitch has no accuracy to lose: normalise inputs "
+            "and order classes as in its training"
         )
     return stitches.obstacle
 
@@ -357,7 +357,10 @@ def _obstacle_of_skill(places: Sequence[Place]) -> str:
         n_images = place.skill.n_images
         is_defined = not math.isnan(place.skill.value)
         if not is_defined and place.floor > HIGHEST:
-            return f"at {place.name} an untrained network that is told the class reaches 1 already"
+            return (
+                f"at {place.name} an untrained network that is told the class reaches 1 already: choose a later "
+                "layer"
+            )
         if not is_defined:
             return f"at {place.name} skill is not defined: activations are constant or not finite"
         if n_images < FEWEST_IMAGES:
