@@ -219,3 +219,10 @@ def test_a_network_without_layers_says_so():
     )
     with pytest.raises(UserError, match="layer 'pool2': .*no submodules"):
         Network(opaque.eval(), image_shape=(1, 8, 8)).layers("pool2")
+
+
+def test_layers_without_gradients_lie_behind_by_their_order():
+    with_no_grad = torch.no_grad()(lambda self, x: self.c(self.b(self.a(x.flatten(1)))))
+    linear = {name: nn.Linear(4, 4) for name in "abc"}
+    network = Network(Computed(with_no_grad, **linear).eval(), inputs=torch.rand(3, 1, 2, 2))
+    assert network.behind("a") == ["b"] and not network.behind("b")  # c is the output
