@@ -157,7 +157,7 @@ def load_sides(args, session, device) -> tuple:
 def load_features(args, options):
     """Return the features that stand for a network; refuse options that need the network."""
     from src.ground.errors import UserError
-    from src.results.stored import read_features
+    from src.results.feature_files import read_features
 
     path = vars(args)[f"{options.model}_path"]
     if args.shortcut is not None:
@@ -186,7 +186,7 @@ def count_images(args, first, second, test_set) -> int:
         UserError: the features on both sides are of different images.
     """
     from src.ground.console import warn_once
-    from src.results.stored import LoadedFeatures, check_same_images, images_of
+    from src.results.feature_files import LoadedFeatures, check_same_images, images_of
 
     n_images = args.n_samples
     if test_set is not None and n_images > len(test_set):
@@ -211,7 +211,7 @@ def labels_of(first, second, test_set, n_images: int):
     """Return numbers of the classes (n_images,) of the images; None for features without labels."""
     import torch
 
-    from src.results.stored import LoadedFeatures, class_numbers
+    from src.results.feature_files import LoadedFeatures, class_numbers
 
     if test_set is not None:
         return test_set.labels[:n_images]
@@ -301,8 +301,8 @@ def source_of(args, first, second, *, n_images: int) -> dict:
 
 def images_columns(args, first, second) -> dict:
     """Return the columns of the images, from the records of two files of features or from the options."""
+    from src.results.feature_files import common_images
     from src.results.image_records import short_images
-    from src.results.stored import common_images
 
     if has_features(args, cli.MODEL1) and has_features(args, cli.MODEL2):
         return common_images(first.file, second.file)
@@ -315,7 +315,7 @@ def images_columns(args, first, second) -> dict:
 
 def relative_depths_of(*sides) -> list[dict[str, float]]:
     """Return the relative depths of the layers of each network; of features, the recorded ones."""
-    from src.results.stored import LoadedFeatures
+    from src.results.feature_files import LoadedFeatures
 
     depths = []
     for side in sides:

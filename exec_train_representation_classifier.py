@@ -171,8 +171,8 @@ def train_detectors(args) -> None:
     """Train a detector for each layer, and add it to the store."""
     from src.datasets import dataset_info
     from src.ground.runtime import device_of
+    from src.results.detector_store import DetectorStore
     from src.results.session import Session
-    from src.results.store import DetectorStore
 
     # The network and its layers
     settings = cli.training_settings(args)
@@ -252,8 +252,8 @@ def train_detector(args, run, source, layer, spec, settings, store, images: Imag
     """Train a classifier of the activations of a layer, fine-tune it, and add it to the store."""
     from src.ground.console import note
     from src.ood import finetuning
-    from src.results.recorded import finetune_network, train_network
-    from src.results.store import new_name
+    from src.results.detector_store import new_name
+    from src.results.network_training import finetune_network, train_network
 
     note(f"detector for {layer}")
     classifier, shape = classifier_of(args, source.network, layer, spec)

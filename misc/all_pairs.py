@@ -345,7 +345,7 @@ def check_feature_files(args, networks, session, device) -> None:
 
     The images are those of the networks in the list, or else those of the file that has the most.
     """
-    from src.results.stored import check_same_images, images_of, read_feature_file
+    from src.results.feature_files import check_same_images, images_of, read_feature_file
 
     files = [network for network in networks if network.is_features]
     images = [read_feature_file(network.path).images for network in files]
@@ -371,7 +371,7 @@ def check_layers(args, units, names, session, spec, device) -> None:
     """
     from src.ground.console import listed, note
     from src.ground.grouping import grouped
-    from src.results.stored import read_features
+    from src.results.feature_files import read_features
 
     ends = {unit.networks[1] for unit in units if not unit.is_table}
     networks = networks_of(units)

@@ -71,12 +71,12 @@ def made_by(judged, similarity, *, start: datetime) -> str:
     """
     from src.figures import page
     from src.ground.provenance import provenance
-    from src.results import record
+    from src.results import origin
 
-    networks = record.networks_of(judged.stitches, judged.similarities, judged.names)
-    commands = record.commands_of(record.files_of(judged.stitches, map(Path, similarity), networks))
-    own_command = record.Command.of(provenance(gpu=-1, start=start))
-    return page.made_with(networks, record.images_of(judged.stitches), [*commands, own_command])
+    networks = origin.networks_of(judged.stitches, judged.similarities, judged.names)
+    commands = origin.commands_of(origin.files_of(judged.stitches, map(Path, similarity), networks))
+    own_command = origin.Command.of(provenance(gpu=-1, start=start))
+    return page.made_with(networks, origin.images_of(judged.stitches), [*commands, own_command])
 
 
 def parts_of_page(folder: Path, judged, made_with: str, *, name: str) -> list[str]:

@@ -39,9 +39,9 @@ def save(args, session=None) -> None:
     from src.datasets import dataset_info
     from src.ground.console import note, warn_once
     from src.ground.runtime import device_of
+    from src.results.feature_files import check_names, images_of, write_features
     from src.results.run import Run, claimed
     from src.results.session import Session
-    from src.results.stored import check_names, images_of, write_features
 
     # The network, its layers, and the images
     session = session or Session()

@@ -119,12 +119,12 @@ def give_verdict(args, judged: "Judged | None" = None, *, pixels_only: bool = Fa
     from src.figures.sections import parts_of, sections_of
     from src.figures.words import print_numbers
     from src.ground.console import note, result
-    from src.results import record
+    from src.results import origin
     from src.results.run import Run, claimed
 
     if judged is None:
         judged = judge(args)
-    images = record.images_of(judged.stitches)
+    images = origin.images_of(judged.stitches)
     run = Run.beside(args.output, vars(args) | images, script=__file__)
 
     # The report: maps of many pairs of architectures on demand, and numbers
@@ -141,7 +141,7 @@ def give_verdict(args, judged: "Judged | None" = None, *, pixels_only: bool = Fa
 
     # The files
     with claimed([run]), run.replacing():
-        made_with = record.describe(images, run.provenance())
+        made_with = origin.describe(images, run.provenance())
         texts = {"title": args.title, "pixels_only": pixels_only}
         write_files(Path(args.output), judged, text, made_with, **texts)
     note(f"wrote {args.output}, and beside it its text (.md) and its figures")

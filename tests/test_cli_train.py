@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from src import __version__
-from src.results import recorded
+from src.results import network_training
 from src.results.network_names import NetworkName
 from src.results.trained_with import training_of
 from src.training import Settings
@@ -75,7 +75,7 @@ def test_the_recipe_of_resi(monkeypatch):
     """SGD 0.1 with momentum 0.9, cosine to 0 over 200 epochs, weight decay 5e-4, batches of 128."""
     given = []
     monkeypatch.setattr(
-        recorded, "train", lambda *arguments, **_: given.append(arguments[-1]) or iter(())
+        network_training, "train", lambda *arguments, **_: given.append(arguments[-1]) or iter(())
     )
     recipe = (
         "-e 200 -o sgd -lr 0.1 --momentum 0.9 -sched cosine -wd 5e-4 -b 128 -s 3 -dir m".split()
@@ -92,7 +92,7 @@ def test_an_interrupted_run_with_interventions_goes_on_and_a_config_repeats_it(
     changes = ["--shortcut", "0.75", "--label-noise", "0.5", "--image-noise", "1000"]
     changes += ["-epoch-size", "256"]
     train("-e", "3", "-dir", "whole", *changes)
-    report = recorded.report_epoch
+    report = network_training.report_epoch
 
     def stop(epoch, log):
         report(epoch, log)
@@ -100,7 +100,7 @@ def test_an_interrupted_run_with_interventions_goes_on_and_a_config_repeats_it(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(recorded, "report_epoch", stop)
+        patch.setattr(network_training, "report_epoch", stop)
         train("-e", "3", "-dir", "stopped", *changes, status=130)
     other = ["--image-noise", "900", "--resume"]
     refused = train("-e", "3", "-dir", "stopped", *changes, *other, status=2).err

@@ -14,8 +14,8 @@ from src.ground.errors import UserError
 from src.ground.files import read_yaml
 from src.ground.images import ImageSpec
 from src.results.checkpoints import load_model
+from src.results.detector_store import DetectorStore
 from src.results.network_names import NetworkName
-from src.results.store import DetectorStore
 from tests.commands import Code, save_network
 from tests.tiny_datasets import random_images, write_folder
 

@@ -10,8 +10,8 @@ from src.ground.images import ImageSpec
 from src.models import build_model
 from src.ood import energy
 from src.results.checkpoints import save_state
+from src.results.detector_store import DetectorStore, new_name
 from src.results.network_names import NetworkName, content_of
-from src.results.store import DetectorStore, new_name
 from tests.commands import says
 from tests.goldens import DATA
 

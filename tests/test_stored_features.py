@@ -12,8 +12,8 @@ import torch
 from src.figures import pages
 from src.models import build_model
 from src.results.checkpoints import save_state
+from src.results.feature_files import Images, check_same_images
 from src.results.network_names import content_of
-from src.results.stored import Images, check_same_images
 from tests.commands import ON_DIGITS, error_line, read_csv, read_json, run, says
 from tests.conftest import few_images
 

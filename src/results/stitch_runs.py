@@ -22,8 +22,8 @@ from src.models import Network
 from src.results.changes import changed_since
 from src.results.experiments import Experiment, other_options, pair_of
 from src.results.folders import RUN_NAME, Stitch, one_of_each, read_stitches, remove_parts
+from src.results.network_training import epoch_row, report_epoch
 from src.results.options import as_written
-from src.results.recorded import epoch_row, report_epoch
 from src.results.run import Run, new_folder
 from src.results.stitch_rows import SPARSITY, StitchRow
 from src.results.tables import columns

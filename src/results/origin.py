@@ -1,4 +1,4 @@
-"""The record of how results were made, for reports: networks, images, versions and commands."""
+"""Where results come from, for reports: networks, images, versions and commands."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
