@@ -302,7 +302,7 @@ def _images(
     *,
     n_matched: int | None,
 ) -> _Images:
-    """Return training and test images as image sets; a UserError if the forms cannot use them."""
+    """Return training and test images as image sets; a UserError if a form cannot use the images."""
     at_most = max(n_matched or MOST_MATCHED, N_IMAGES)
     # The penalty of ridge is judged on the last fifth of the images
     needs_order = any(form.method.name == "ridge" for form in forms.values())
@@ -348,7 +348,7 @@ def _image_set(
 def _networks(
     front: Network, end: Network, test: BaseImageSet, layers: tuple[str, str]
 ) -> _Networks:
-    """Prepare views on both networks for the test images; return them with the named layers."""
+    """Prepare views on both networks for the test images; return the views with the named layers."""
     inputs = inputs_of(test.spec)
     for network in (front, end):
         network.image_shape = test.image_shape
@@ -374,7 +374,7 @@ def _networks(
 
 
 def _n_classes(end: Network, test: BaseImageSet) -> int:
-    """Return the number of classes of the end network; a UserError if labels are none of them."""
+    """Return the number of classes of the end network; a UserError if labels are no classes."""
     output_shape = _output_shape(end, "end")
     if len(output_shape) != 1:
         shape = shape_text(output_shape)
@@ -405,7 +405,7 @@ def _output_shape(network: Network, side: str) -> tuple[int, ...]:
 
 
 def _check_front(front: Network, n_classes: int) -> None:
-    """Warn if the front network seems to give logits of other classes, rather than features."""
+    """Warn if the front network seems to give logits of further classes, rather than features."""
     output_shape = _output_shape(front, "front")
     # The output of the last linear layer is taken for logits
     linear = [module for module in front.modules() if isinstance(module, nn.Linear)]
@@ -566,7 +566,7 @@ def _record(
     limits: Limits,
     names: Sequence[str],
 ) -> Record:
-    """Return the record of the rows; the options are those of `exec_stitch.py`."""
+    """Return the record of the rows, with the options of `exec_stitch.py`."""
     gpu = networks.end.example.device.index
     if gpu is None:  # the CPU
         gpu = -1

@@ -130,7 +130,7 @@ def word_map(section: Section) -> Table:
     words = grouped(section.rows, lambda row: row.pair)
 
     def cell(row: VerdictRow) -> str:
-        of_layers = [other.verdict for other in words[row.pair]]
+        of_layers = [judged.verdict for judged in words[row.pair]]
         if section.is_summary:
             return f"{of_layers.count(SIMILAR)}/{len(of_layers)}"
         return SIGNS[of_layers[0]]

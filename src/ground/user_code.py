@@ -190,7 +190,7 @@ def _import(module: str) -> dict[str, object]:
 
 @contextlib.contextmanager
 def _importing_from(folder: Path, *, first: bool) -> Iterator[None]:
-    """Let imports find modules of a folder, before all others or behind them, in the block."""
+    """Let imports find modules of a folder in the block, first of all or last of all."""
     if str(folder) in sys.path and not first:
         yield
         return

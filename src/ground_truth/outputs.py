@@ -131,7 +131,7 @@ def _gathered(
     layers: Sequence[str],
     kept: Callable[[str, Tensor], Tensor],
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the labels (n,) of n images, and activations as `kept` reduces them by layer, on the CPU."""
+    """Return the labels (n,) of n images, and activations by layer, reduced by `kept`, on the CPU."""
     device = network.example.device
     labels = []
     parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}

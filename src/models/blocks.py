@@ -50,7 +50,7 @@ def _position_of_head(calls: Calls, leaves: Mapping[str, nn.Module]) -> int:
 
 
 def _composites(calls: Calls, layers: Mapping[str, nn.Module], names: Sequence[str]) -> set[str]:
-    """Return the outermost composite bottlenecks among `names`, rather than what contains all."""
+    """Return the outermost composite bottlenecks among `names`, without a module that contains all."""
     composites = {name for name in names if _is_composite(name, calls)}
     # A container counts only if it contains none
     blocks = {

@@ -81,7 +81,7 @@ def build_model(
 
 
 def _check_takes(name: str, image_shape: tuple[int, ...]) -> None:
-    """Raise a UserError if a network of images is to take other inputs."""
+    """Raise a UserError if a network of images is to take tokens or vectors."""
     if not are_images(image_shape) and (name in MODELS or name.startswith("tv_")):
         raise UserError(
             f"{name} takes images, and the inputs are {shape_text(image_shape)} numbers each; give a network of your "

@@ -73,7 +73,7 @@ class Passes:
 
     @functools.cached_property
     def blocks(self) -> tuple[str, ...]:
-        """The layers that `all` stands for, unless the module declares them."""
+        """The layers that `all` stands for in a module without declared blocks."""
         return find_blocks(self.calls, is_encoder=self.is_encoder)
 
     @functools.cached_property

@@ -1,4 +1,4 @@
-"""Prefix tokens, such as a CLS token: those that two images have in common."""
+"""Prefix tokens, such as a CLS token: two images have equal ones."""
 
 import contextlib
 

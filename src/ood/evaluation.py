@@ -65,8 +65,8 @@ def score_grid(grid: Grid, reference: Reference) -> dict[Pair, StitchScores]:
     grid.train(False)
     names = [*grid.end_layers, reference.end.output_name]
     for batch in reference.test_batches():
-        own = reference.end.kept_activations(batch.images, names)
-        scoring.add_own(own, batch)
+        end_acts = reference.end.kept_activations(batch.images, names)
+        scoring.add_own(end_acts, batch)
         activations = grid.front.kept_activations(batch.images, grid.front_layers)
         for pairs, stitched in grid.stitched(activations, batch.images):
             scoring.add_stitches(pairs, stitched, batch)

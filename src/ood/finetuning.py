@@ -166,7 +166,7 @@ class HalfAndHalf:
 
 
 def finetuning_settings(settings: Settings, *, n_epochs: int, decay: str) -> Settings:
-    """Return the settings of fine-tuning: those of pre-training, but the learning rate drops half-way.
+    """Return the settings of fine-tuning: as in pre-training, but the learning rate drops half-way.
 
     Args:
         decay: `epochs`, or as in the paper's code `updates`: it drops after n_epochs // 2 batches.

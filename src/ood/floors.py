@@ -113,12 +113,12 @@ class Floors:
         layers = list(dict.fromkeys(key.layer for key in keys))
         following = Following(self.end, layers, image_shape=self.test.image_shape)
         for images, _ in self.test.batches(self.batch_size, indices=self.indices):
-            own = self.end.kept_activations(images, [*layers, self.end.output_name])
-            following.add_own(own)
+            end_acts = self.end.kept_activations(images, [*layers, self.end.output_name])
+            following.add_own(end_acts)
             activations = twins.activations(images, keys)
             for key in keys:
                 of_twins = activations[key.layer][: key.n_twins]
-                source = beside_class(of_twins, own[self.end.output_name])
+                source = beside_class(of_twins, end_acts[self.end.output_name])
                 weight = maps[key].weight.to(source)
                 stitched = map_positions(source, weight, maps[key].bias.to(source))
                 logits = self.end(stitched, after=key.layer, images=images)
@@ -163,7 +163,7 @@ class _Twins:
         for images, _ in train.batches(self.floors.batch_size, indices=order):
             keys = [key for key in self.keys if n_before < samples[key].n_images]
             layers = list(dict.fromkeys(key.layer for key in keys))
-            own = end.kept_activations(images, [*layers, end.output_name])
+            end_acts = end.kept_activations(images, [*layers, end.output_name])
             activations = self.activations(images, keys)
             for key in keys:
                 n_images, places = samples[key]
@@ -171,9 +171,9 @@ class _Twins:
                 of_twins = activations[key.layer][: key.n_twins]
                 source = beside_class(
                     [positions_of(values[first])[:, places] for values in of_twins],
-                    own[end.output_name][first],
+                    end_acts[end.output_name][first],
                 )
-                target = positions_of(own[key.layer][first])[:, places]
+                target = positions_of(end_acts[key.layer][first])[:, places]
                 of_batch = _moments(source, target)
                 moments[key] = moments[key].pooled(of_batch) if key in moments else of_batch
             n_before += len(images)

@@ -62,7 +62,7 @@ class EvaluationOptions(NamedTuple):
         title: str,
         indices: Tensor | None = None,
     ) -> Batches:
-        """Yield batches of all images and labels, or of those at indices, with a progress bar."""
+        """Yield batches of images and labels, of all or at indices, with a progress bar."""
         if indices is None:
             indices = torch.arange(len(data))
         n_batches = math.ceil(len(indices) / self.batch_size)
@@ -137,7 +137,7 @@ def make_reference(
 def _fitted(
     network: Network, options: EvaluationOptions
 ) -> tuple[dict[DetectorKey, Detector], list[str]]:
-    """Fit detectors in one pass of training images; return them, and the reason of each failure."""
+    """Fit detectors in one pass of training images; return detectors, and the reason of each failure."""
     detectors = _unfitted_detectors(options)
     missing = []
     if detectors:

@@ -48,7 +48,7 @@ def nearest_layers(depth: float, depths: Mapping[str, float]) -> list[str]:
     Args:
         depths: relative depths by layer.
     """
-    distances = {layer: abs(other - depth) for layer, other in depths.items()}
+    distances = {layer: abs(layer_depth - depth) for layer, layer_depth in depths.items()}
     nearest = min(distances.values(), default=0.0)
     return [layer for layer, distance in distances.items() if distance < nearest + TIE]
 

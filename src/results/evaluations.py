@@ -59,17 +59,17 @@ def with_evaluations(stitches: Sequence[Stitch]) -> list[Stitch]:
     n_skipped: Counter[tuple[Path, str]] = Counter()
     evaluated = []
     for stitch in stitches:
-        found: dict[str, Any] = {}
+        measured: dict[str, Any] = {}
         for folder in (stitch.folder.parent, stitch.folder):
             for name, rows in tables[folder].items():
                 row = rows.get(stitch.row.place)
                 if row is None:
                     continue
                 if _is_on_data_of(stitch.row, row):
-                    found[name] = row
+                    measured[name] = row
                 else:
                     n_skipped[folder, name] += 1
-        evaluated.append(replace(stitch, skill=found.pop(SKILL, None), evaluations=found))
+        evaluated.append(replace(stitch, skill=measured.pop(SKILL, None), evaluations=measured))
     for (folder, name), n in n_skipped.items():
         warn(f"{folder}: {name or 'skill'} of {n} stitches is skipped: runs used other data")
     return evaluated

@@ -117,12 +117,12 @@ class Experiment(OfTwoNetworks):
         of the data set where several experiments recorded different ones.
         """
         networks = {name: self.settings[name] for name in NETWORKS}
-        others = {
+        settings = {
             name: value
             for name, value in self.settings.items()
             if name not in networks and name not in SPLITS
         }
-        return {**_counted(tuple(others.items())), **networks}
+        return {**_counted(tuple(settings.items())), **networks}
 
     @cached_property
     def method(self) -> str:
@@ -326,16 +326,16 @@ def _details(
     names = dict.fromkeys(chain.from_iterable(settings))
     shown = [name for name in names if len({values.get(name) for values in settings}) > 1]
     options = [name for name in shown if name in OPTIONS]
-    others = [name for name in shown if name not in OPTIONS]
+    values_shown = [name for name in shown if name not in OPTIONS]
     few = chain.from_iterable(combinations(options, size) for size in range(3))
     for chosen in few:
-        if len(set(texts([*others, *chosen]))) == len(settings):
-            return texts([*others, *chosen])
+        if len(set(texts([*values_shown, *chosen]))) == len(settings):
+            return texts([*values_shown, *chosen])
     for name in reversed(options):
         fewer = [option for option in options if option != name]
-        if len(set(texts([*others, *fewer]))) == len(settings):
+        if len(set(texts([*values_shown, *fewer]))) == len(settings):
             options = fewer
-    return texts([*others, *options])
+    return texts([*values_shown, *options])
 
 
 def _numbered(titles: Iterable[str]) -> list[str]:

@@ -66,9 +66,9 @@ class RunFiles:
             return {}
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                stitched, *others = (arrays[name] for name in Predictions._fields)
+                stitched, *of_networks = (arrays[name] for name in Predictions._fields)
             rows = zip(self.pairs, np.atleast_2d(stitched), strict=True)
-            return {pair: Predictions(of_pair, *others) for pair, of_pair in rows}
+            return {pair: Predictions(of_pair, *of_networks) for pair, of_pair in rows}
         except Exception as error:  # a damaged archive can raise anything
             warn(f"{path} is damaged ({error}) and left out; stitch again")
             return {}

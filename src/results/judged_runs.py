@@ -20,7 +20,7 @@ from src.values import MeasuredStitch, Pair
 
 
 def note_runs_in(directory: Path) -> None:
-    """Note the runs that a folder holds: tables and verdicts take them together with what is written next."""
+    """Note the runs that a folder holds: tables and verdicts take old and new runs together."""
     if not directory.is_dir():
         return
     stitches, _ = read_stitches(directory)

@@ -145,7 +145,7 @@ def _check_names(table: str | Path, lines: Mapping[str, ListedNetwork]) -> None:
 
 
 def _tell_groups(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
-    """Note which networks have no group beside others that have one; warn of groups with networks of several
+    """Note which networks have no group where some have one; warn of groups with networks of several
     types."""
     in_groups = [network for network in networks if network.group]
     without = [network.name for network in networks if not network.group]

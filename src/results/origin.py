@@ -82,8 +82,8 @@ def networks_of(
         measured.append((networks["front_model"], dataset, _or_none(stitch.row.front_accuracy)))
         measured.append((networks["end_model"], dataset, _or_none(stitch.row.end_accuracy)))
     for row in similarities:
-        known = [network for network in row.networks if network.key in names]
-        measured += [(network, row.dataset, None) for network in known]
+        named = [network for network in row.networks if network.key in names]
+        measured += [(network, row.dataset, None) for network in named]
     by_data = grouped(measured, lambda item: (item[0].key, item[1]))
     first = [items[0] for items in by_data.values()]
     in_order = sorted(first, key=lambda item: list(names).index(item[0].key))

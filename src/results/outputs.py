@@ -98,10 +98,10 @@ def refuse_others(paths: Iterable[Path], before: set[Path]) -> None:
         paths: of files to write.
         before: from `files_of`.
     """
-    others = sorted(str(path) for path in paths if path.exists() and path.absolute() not in before)
-    if others:
+    foreign = sorted(str(path) for path in paths if path.exists() and path.absolute() not in before)
+    if foreign:
         raise UserError(
-            f"{listed(others)}: not written by an earlier call of this script, which replaces no other files; "
+            f"{listed(foreign)}: not written by an earlier call of this script, which replaces no other files; "
             "give another -o, or move them"
         )
 

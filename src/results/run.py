@@ -168,8 +168,8 @@ class Run:
         self._lock = locked(self._lock_file, wait=False)
 
     def check_output(self) -> None:
-        """Raise a UserError if the table, its figure or its options exist, and the script did not
-        write them."""
+        """Raise a UserError if the table, its figure or its options exist and are not of the
+        script."""
         if self.output is None:
             return
         paths = [self.output, self.config, self.made_with]

@@ -343,12 +343,12 @@ def note_other_methods(directory: Path, earlier: EarlierRuns, experiment: Experi
     show as another method beside an experiment."""
     experiments: list[Experiment] = [stitch.row for stitch in one_of_each(earlier.stitches)]
     experiments += [run.experiment for run in earlier.interrupted]
-    others = dict.fromkeys(other_options(of_run, experiment) for of_run in experiments)
-    others.pop("", None)
-    if others:
+    differing = dict.fromkeys(other_options(of_run, experiment) for of_run in experiments)
+    differing.pop("", None)
+    if differing:
         note(
-            f"{directory}: runs are with {listed(others, n=2)}, which tables and verdicts show as another method; give "
-            "another -dir to keep them apart"
+            f"{directory}: runs are with {listed(differing, n=2)}, which tables and verdicts show as another method; "
+            "give another -dir to keep them apart"
         )
 
 

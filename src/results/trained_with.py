@@ -163,7 +163,7 @@ def _size(images: ImageSpec) -> str:
 def _first_difference(classes: Sequence[str], others: Sequence[str]) -> int:
     """Return the first output that stands for another class."""
     pairs = zip(classes, others, strict=False)
-    different = (place for place, (name, other) in enumerate(pairs) if name != other)
+    different = (place for place, (name, name_at_hand) in enumerate(pairs) if name != name_at_hand)
     return next(different, min(len(classes), len(others)))
 
 

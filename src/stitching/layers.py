@@ -235,7 +235,7 @@ class StitchingLayer(nn.Module):
         return torch.cat([source[:, : plan.n_kept], positions_of(resized)], dim=1)
 
     def _patches(self, source: Tensor) -> Tensor:
-        """Return the patches of a source, or the vector that stands for them.
+        """Return the patches of a source, or a vector in their place.
 
         The CLS token is added to each patch, or stands in its place, if `used_cls` says so.
         """

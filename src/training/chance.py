@@ -29,7 +29,7 @@ def is_close_to_chance(accuracy: float, n_images: int, chance: float) -> bool:
 
 
 def beside_chance(accuracy: float, n_images: int, chance: float) -> str:
-    """Return words for an accuracy that is close to chance or far below."""
+    """Return words for an accuracy close to chance or far below."""
     (interval,) = wilson_intervals([accuracy], [n_images])
     if interval.high < FAR_BELOW * chance:
         return f"far below chance ({chance:.0%}): classes in another order than in training?"

@@ -88,7 +88,7 @@ class Classification(Task[str]):
 
 
 def predicted_classes(logits: Tensor) -> Tensor:
-    """Return the class of the largest of logits (…, n_classes); `NO_CLASS` if that is not finite."""
+    """Return the class of the largest of logits (…, n_classes); `NO_CLASS` for an infinite one or NaN."""
     largest, classes = logits.max(-1)  # a logit of −∞ may mask a class
     return torch.where(largest.isfinite(), classes, NO_CLASS)
 
