@@ -29,9 +29,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.activations import as_rows, form_of, pool
 from src.datasets import dataset_info, load_dataset
 from src.datasets.base import BaseImageSet
+from src.ground.activations import as_rows, form_of, pool
 from src.ground.runtime import generator
 from src.models import Network
 from src.ood.floors import beside_class, twin_of

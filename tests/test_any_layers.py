@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.activations import Form, TokenLayout, pool
-from src.choices import GRID, MAP, SEQUENCE, VECTOR
+from src.ground.activations import Form, TokenLayout, pool
 from src.ground.errors import UserError
+from src.ground.kinds import GRID, MAP, SEQUENCE, VECTOR
 from src.models import Network, build_model
 from src.stitching import build_layers, build_stitching_layer, match_layers
 from src.stitching.layers import TYPES_OF_KINDS, type_for

@@ -7,8 +7,8 @@ import torch
 from scipy.linalg import orthogonal_procrustes
 from sklearn.linear_model import Ridge
 
-from src.activations import as_rows
 from src.choices.stitching import FORMS
+from src.ground.activations import as_rows
 from src.ground.errors import UserError
 from src.low_rank import low_rank_approx
 from src.statistics.moments import Rows

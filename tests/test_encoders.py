@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.activations import pool
+from src.ground.activations import pool
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.models import build_model

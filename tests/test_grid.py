@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from src.activations import as_rows
+from src.ground.activations import as_rows
 from src.ground.errors import UserError
 from src.low_rank import low_rank_approx
 from src.stitching import Grid, Pair, StitchedModel, build_layers

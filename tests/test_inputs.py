@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from src.activations import TokenLayout
 from src.datasets import dataset_info, load_dataset
 from src.datasets.base import CastImages
 from src.datasets.inputs import InputSet
+from src.ground.activations import TokenLayout
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.user_code import load

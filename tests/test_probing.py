@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from src.activations import pool
 from src.datasets import load_dataset
 from src.datasets.base import ImageSet
+from src.ground.activations import pool
 from src.ground.images import ImageSpec
 from src.ground.runtime import seeded
 from src.low_rank import low_rank_approx

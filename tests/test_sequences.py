@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.activations import TokenLayout, cells
+from src.ground.activations import TokenLayout, cells
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.models import Network

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from src.activations import as_rows
 from src.choices.similarity import MEASURES
+from src.ground.activations import as_rows
 from src.ground.cache import Cache
 from src.low_rank import low_rank_approx
 from src.similarity import (

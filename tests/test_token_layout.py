@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer as TorchvisionTransformer
 
-from src.activations import TokenLayout, cells, grid_of, guessed_layout, pool
+from src.ground.activations import TokenLayout, cells, grid_of, guessed_layout, pool
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.models import Network

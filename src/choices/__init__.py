@@ -8,15 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from src.ground.kinds import GRID, MAP, SEQUENCE, VECTOR
+
 Options = Mapping[str, Any]  # of a script or a run, by name: values of JSON, as in a `config.txt`
 
 AUTO = "auto"  # a stitching type: chosen by the kinds of the activations of both layers
-
-# Kinds of activations
-MAP = "feature map"
-GRID = "grid of tokens"
-SEQUENCE = "sequence"
-VECTOR = "vector"
 
 
 class StitchingType(NamedTuple):

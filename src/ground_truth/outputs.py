@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import rel_entr
 from torch import Tensor
 
-from src.activations import at_least_single, mean_over_positions, pool
 from src.datasets.base import Batches
+from src.ground.activations import at_least_single, mean_over_positions, pool
 from src.ground.errors import not_finite
 from src.models import Network
 from src.models.calls import OUTPUT

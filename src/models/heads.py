@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from src.activations import Form, TokenLayout, pool
+from src.ground.activations import Form, TokenLayout, pool
 from src.models.outputs import logits_of
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.activations import TokenLayout, guessed_layout, layout_of
+from src.ground.activations import TokenLayout, guessed_layout, layout_of
 from src.ground.cache import Cache
 from src.ground.console import note, note_once, warn, warn_once
 from src.ground.errors import UserError, unknown_name

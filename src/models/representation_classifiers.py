@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from src.activations import positions_of
+from src.ground.activations import positions_of
 from src.ground.errors import UserError
 from src.ground.images import are_images
 from src.models.resnet import ResNet

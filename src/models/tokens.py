@@ -5,7 +5,7 @@ import contextlib
 import torch
 from torch import Tensor, nn
 
-from src.activations import MapSize, grid_of
+from src.ground.activations import MapSize, grid_of
 from src.ground.images import are_images
 from src.models.calls import is_activation
 from src.models.outputs import first_tensor

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from src.activations import at_least_single, mean_over_positions
 from src.choices.scores import N_NEIGHBOURS, SCORES
+from src.ground.activations import at_least_single, mean_over_positions
 from src.ground.errors import UserError, unknown_name
 from src.ground.user_code import CODE, failing_as_user_error, is_user_code, load
 from src.models import Network

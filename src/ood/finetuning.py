@@ -10,8 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from src.activations import at_least_single
 from src.datasets.base import BaseImageSet
+from src.ground.activations import at_least_single
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.runtime import seeded

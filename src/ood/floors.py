@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from src.activations import Form, form_of, map_positions, positions_of
 from src.datasets.base import BaseImageSet
+from src.ground.activations import Form, form_of, map_positions, positions_of
 from src.ground.cache import Cache
 from src.ground.console import progress
 from src.ground.runtime import generator

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from src.activations import Form, TokenLayout, pool
+from src.ground.activations import Form, TokenLayout, pool
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.runtime import seeded

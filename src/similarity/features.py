@@ -12,8 +12,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from src.activations import Form, form_of
 from src.choices.similarity import GRAMS, SAMPLES, Measure
+from src.ground.activations import Form, form_of
 from src.similarity.grams import Grams, gram_matrices
 from src.similarity.measures import FUNCTIONS, unit
 from src.similarity.samples import Samples

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.activations import positions_of
+from src.ground.activations import positions_of
 from src.ground.runtime import full_precision
 
 BLOCK_VALUES = 2**24  # numbers that are multiplied at once, 64 MiB of float32

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from src.activations import Form, at_least_single
 from src.choices.similarity import ACTIVATIONS, PAPER, SAMPLES, Measure, measures_of
+from src.ground.activations import Form, at_least_single
 from src.ground.cache import Cache
 from src.models import Network
 from src.similarity.features import LayerFeatures, alignments_of, cross_moments

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.activations import Form, TokenLayout, at_least_single, cells
+from src.ground.activations import Form, TokenLayout, at_least_single, cells
 from src.ground.console import note_once
 from src.ground.errors import not_finite
 from src.models import Network

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.activations import at_least_single
 from src.datasets.base import Batches, batches_in
+from src.ground.activations import at_least_single
 from src.ground.errors import not_finite
 from src.low_rank import low_rank_approx
 from src.models import Network, activations_of_both

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.activations import Form, MapSize, TokenLayout, channels_first, pool, positions_of
 from src.choices import AUTO, GRID, MAP, SEQUENCE, STITCHING_TYPES, VECTOR
+from src.ground.activations import Form, MapSize, TokenLayout, channels_first, pool, positions_of
 from src.ground.console import warn
 from src.ground.errors import UserError
 

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from src.activations import form_of
 from src.choices.stitching import FORMS
 from src.datasets.base import BaseImageSet, Batches, batches_in
+from src.ground.activations import form_of
 from src.ground.console import note_once, progress, warn_once
 from src.ground.errors import UserError
 from src.ground.user_code import is_user_code

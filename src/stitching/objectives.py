@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from src.activations import at_least_single
+from src.ground.activations import at_least_single
 from src.ground.errors import UserError
 from src.ground.user_code import by_title, failing_as_user_error, is_user_code, load
 
