@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from src.figures import pages
 from src.figures.dots import draw_groups
 from src.figures.shown import of_means, of_networks
-from src.figures.words import tables_of_groups
+from src.figures.words import lines_on_groups, tables_of_groups
 from src.results.between_groups import compare_groups
 from src.results.evaluations import read_evaluated_stitches
 from src.results.measurements import Measurement, NetworkLayer
@@ -309,6 +309,24 @@ def test_an_interval_of_shares_has_possible_limits():
     mean = mean_over_networks(rows, possible=(-math.inf, math.inf))
     assert mean.value == 0.5 and mean.low < 0 and mean.high > 1
     assert mean_over_networks(rows) == replace(mean, low=0, high=1)
+
+
+def test_the_lowest_p_is_that_of_the_groups_of_a_test():
+    """Of four, three and one networks: 35, 5 and 4 labelings."""
+    names = "abcdefgh"
+    values = values_of(
+        dict(zip(names, names, strict=True)), dict(zip(names, "kkkklllm", strict=True))
+    )
+    rows, tests, *_ = compare_groups(values)
+    limits = {(4, 3): 1 / 35, (3, 4): 1 / 35, (4, 1): 1 / 5, (3, 1): 1 / 4}
+    assert {(test.n_networks, test.n_second): test.result.lowest_p for test in tests} == limits
+    lines = list(lines_on_groups(rows, tests))
+    for limit in (
+        "35 ways to give 4 + 3|0.029",
+        "5 ways to give 4 + 1|0.2.",
+        "4 ways to give 3 + 1|0.25",
+    ):
+        assert sum(says(line, *limit.split("|")) for line in lines) == 1
 
 
 def test_what_cannot_be_tested_is_left_out():

@@ -118,12 +118,16 @@ def _on_layers(means: Sequence[Shown]) -> str:
 
 def _on_p(groups: Sequence[Groups], tests: Sequence[GroupTest]) -> str:
     """Return the sentence on the rows that p-values compare, and on their lower limit; "" without one."""
-    across = [pair for pair in groups if _test_of(pair, tests)]
-    if not across:
+    shown = [test for pair in groups if (test := _test_of(pair, tests))]
+    if not shown:
         return ""
-    front, end = across[0]
-    lowest = max(test.result.lowest_p for test in tests)
-    return f"p (at least {lowest:.2g}) compares {front} → {end} with {end} → {end}, and so on."
+    question = shown[0].question
+    limits = sorted({test.result.lowest_p for test in shown})
+    at_least = f"at least {limits[0]:.2g}"
+    if len(limits) > 1:
+        at_least += f" to {limits[-1]:.2g} by the sizes of groups"
+    rows = f"{titles_in(question.across)} with {titles_in(question.within)}"
+    return f"p ({at_least}) compares {rows}, and so on."
 
 
 def _draw_pairs(axes: "Axes", rows: Sequence[Shown], groups: Sequence[Groups]) -> None:

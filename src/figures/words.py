@@ -302,7 +302,7 @@ def _mean(row: MeanRow | None, n_layers: float) -> str:
 
 def lines_on_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTest]) -> Iterator[str]:
     """Yield the layers that means are over, with their groups if these have several sets; and lines on
-    p-values, on questions that are not shown, and on unlike types."""
+    p-values and their limits, on questions that are not shown, and on unlike types."""
     of_groups = grouped(groups, lambda row: (row.method, row.networks)).values()
     complete = [max(rows, key=lambda row: row.n_layers or 0) for rows in of_groups]
     sets = grouped(complete, lambda row: row.pairs_of_layers or "")
@@ -314,16 +314,24 @@ def lines_on_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTest]) -> It
         yield "The groups are compared over different layers, from which their difference may come as well."
     if not tests:
         return
-    yield (
-        f"p is two-sided, by permutations of the networks, and not corrected for the number of tests. There are "
-        f"{min(test.result.n_labelings for test in tests)} ways to give the networks their groups, so no p can be "
-        f"below {max(test.result.lowest_p for test in tests):.2g}."
-    )
+    yield "p is two-sided, by permutations of the networks, and not corrected for the number of tests."
+    yield from _lowest_p(tests)
     n_questions = len({test.question for test in tests})
     if n_questions > MAX_TESTS:
         yield f"{n_questions - MAX_TESTS} more comparisons of groups are in the CSV of tests."
     if on_unlike_types(tests):
         yield on_unlike_types(tests)
+
+
+def _lowest_p(tests: Sequence[GroupTest]) -> Iterator[str]:
+    """Yield the lower limit of p for each two sizes of groups."""
+    by_sizes = grouped(tests, lambda test: tuple(sorted((test.n_networks, test.n_second))))
+    for (fewest, most), of_sizes in by_sizes.items():
+        permuted = of_sizes[0].result
+        yield (
+            f"{permuted.n_labelings} ways to give {most} + {fewest} networks their groups are compared, so no p of "
+            f"such groups can be below {permuted.lowest_p:.2g}."
+        )
 
 
 def print_numbers(rows: Sequence[VerdictRow]) -> None:
