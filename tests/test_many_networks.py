@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from src.figures import pages
 from src.figures.dots import draw_groups
-from src.figures.shown import of_means, of_networks
+from src.figures.shown import SHARE, of_means, of_networks
 from src.figures.words import lines_on_groups, tables_of_groups
 from src.results.between_groups import compare_groups
 from src.results.evaluations import read_evaluated_stitches
@@ -23,6 +23,7 @@ from src.results.network_list import ListedNetwork, as_listed
 from src.results.network_means import mean_over_networks
 from src.results.network_names import NetworkName
 from src.results.trained_with import training_of
+from src.verdict import UNDECIDED
 from tests.commands import (
     caption_of,
     parse_matrix,
@@ -404,6 +405,32 @@ def test_means_say_of_how_many_layers_they_are(tmp_path, drawn_figures):
     assert table.lines == [["k → k (2)", "", "10.0", "0.40 (1 of 2 layers)", ""]]
     draw_groups(tmp_path / "g.png", of_networks(means), list(of_means(rows)))
     assert says(caption_of(drawn_figures["g.png"]), "k → k 1 of 2")
+
+
+def test_the_share_of_similar_pairs_stands_beside_the_share_that_is_undecided(
+    tmp_path, drawn_figures
+):
+    """Of four networks: a third of the stitches within k is undecided, and none across."""
+    networks = [NamedNetwork(name, group, name) for name, group in zip("abcd", "kkll", strict=True)]
+    values = []
+    for front, end in itertools.permutations(networks, 2):
+        for layer, is_undecided in (
+            ("x", front.group == end.group == "k"),
+            ("y", False),
+            ("z", False),
+        ):
+            layers = (layer, layer)
+            values.append(value_of(front, end, float(not is_undecided), layers, SHARE))
+            values.append(value_of(front, end, float(is_undecided), layers, UNDECIDED))
+    rows, _, _, means = compare_groups(values)
+    (table,) = tables_of_groups(rows, [])
+    shares = [line[1] for line in table.lines]
+    assert shares == ["0.67 (0.33 undecided)", "1.00", "1.00", "1.00"]
+    draw_groups(tmp_path / "g.png", of_networks(means), list(of_means(rows)))
+    figure = drawn_figures["g.png"]
+    bars = [(bar.get_x(), bar.get_width()) for bar in figure.axes[0].patches if bar.get_width()]
+    assert bars == [(pytest.approx(2 / 3), pytest.approx(1 / 3))]
+    assert says(caption_of(figure), "0.67 (k → k; 0.33 undecided)")
 
 
 def test_groups_and_networks_stand_in_the_order_of_the_list(folder):

@@ -7,7 +7,7 @@ import math
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from src.choices import WITH_POSITIONS, on_lost_positions
@@ -272,7 +272,7 @@ def tables_of_groups(
             row_of = {row.quantity: row for row in means}
             n_pairs = max(row.n_pairs for row in means)
             n_layers = max(row.n_layers or 0 for row in means)
-            values = [_mean(row_of.get(name), n_layers) for name in names]
+            values = [_mean(row_of, name, n_layers) for name in names]
             lines.append([f"{titles_in(networks)} ({n_pairs})", *values])
         title = f"Groups, {titles_in(method)}: means over {of_method[0].layers}"
         tables.append(Table(title, ["front → end (pairs of networks)", *headings], lines))
@@ -289,14 +289,22 @@ def tables_of_groups(
     return tables
 
 
-def _mean(row: MeanRow | None, n_layers: float) -> str:
-    """Return a mean as a text, with the number of its layers if it has fewer than `n_layers`."""
+def _mean(row_of: Mapping[str, MeanRow], name: str, n_layers: float) -> str:
+    """Return the mean of a quantity as a text, with the number of its layers if it has fewer than
+    `n_layers`, and of similar pairs with the share that is undecided.
+
+    Args:
+        row_of: the means of a pair of groups, by quantity.
+    """
+    row = row_of.get(name)
     if row is None:
         return ""
-    text = number(row.quantity, row.value)
+    text = number(name, row.value)
     n_known = row.n_layers or 0
     if n_known < n_layers:
         text += f" ({round(n_known, 1):g} of {round(n_layers, 1):g} layers)"
+    if name == SHARE and UNDECIDED in row_of and row_of[UNDECIDED].value > 0:
+        text += f" ({number(UNDECIDED, row_of[UNDECIDED].value)} undecided)"
     return text
 
 
@@ -310,6 +318,8 @@ def lines_on_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTest]) -> It
         pairs = ", ".join(dict.fromkeys(titles_in(row.networks) for row in of_layers))
         subject = f" of {pairs}" if len(sets) > 1 else ""
         yield f"Layers (relative depths){subject}: {listed(layers.split('; '))}"
+    if any(row.quantity == UNDECIDED and row.value > 0 for row in groups):
+        yield "Undecided stitches count as not similar; once decided, they raise the share by at most their own."
     if len(sets) > 1:
         yield "The groups are compared over different layers, from which their difference may come as well."
     if not tests:
