@@ -131,6 +131,8 @@ def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
     }
     assert means[2] == pytest.approx(4.5) and means[1] == pytest.approx(0.9)
     assert "p 0.1" in [text.get_text() for text in penalties.texts]
+    compared = drawn_figures["v_groups.png"].get_supxlabel().replace("\n", " ")
+    assert says(compared, "at least 0.05", "noisy → clean with clean → clean")
     (cells,) = drawn_figures["v_networks.png"].axes
     assert np.isnan(cells.images[0].get_array().filled(np.nan)).sum() == 6
     run(SCRIPT, "all/c0-c1", "all/c1-c0", "--networks", "list.csv", "-o", "v.csv", cwd=folder)

@@ -17,6 +17,7 @@ from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
 from src.results.between_groups import GroupTest
 from src.results.matrices import by_depth
+from src.statistics.permutations import FRONT
 from src.verdict import UNDECIDED
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def draw_groups(
     """
     methods = list(dict.fromkeys(row.method for row in rows))
     draw = partial(_draw_groups, rows=rows, means=means, tests=tests)
-    notes = [_on_undecided(means), texts.pop("remark", "")]
+    notes = [_on_p(tests), _on_undecided(means), texts.pop("remark", "")]
     return draw_pages(path, methods, draw, on_page=2, remark=" ".join(filter(None, notes)), **texts)
 
 
@@ -100,7 +101,7 @@ def _draw_groups(
         f"Shares of similar pairs by {methods[0]}: {listed(_shares(means, methods[0], groups), n=2)}. Dots: pairs of "
         "networks (front → end); diamonds: means with 95 % intervals (open: too few networks)."
     )
-    remarks = [_on_layers(means), _on_p(groups, tests), on_scale(rows)]
+    remarks = [_on_layers(means), on_scale(rows)]
     return " ".join(filter(None, [text, *remarks]))
 
 
@@ -133,9 +134,9 @@ def _on_layers(means: Sequence[Shown]) -> str:
     return f"Layers that have skill: {listed(parts, n=4)}." if parts else ""
 
 
-def _on_p(groups: Sequence[Groups], tests: Sequence[GroupTest]) -> str:
+def _on_p(tests: Sequence[GroupTest]) -> str:
     """Return the sentence on the rows that p-values compare, and on their lower limit; "" without one."""
-    shown = [test for pair in groups if (test := _test_of(pair, tests))]
+    shown = [test for test in tests if test.question.side == FRONT and test.quantity in COLUMNS]
     if not shown:
         return ""
     question = shown[0].question
@@ -143,8 +144,8 @@ def _on_p(groups: Sequence[Groups], tests: Sequence[GroupTest]) -> str:
     at_least = f"at least {limits[0]:.2g}"
     if len(limits) > 1:
         at_least += f" to {limits[-1]:.2g} by the sizes of groups"
-    rows = f"{titles_in(question.across)} with {titles_in(question.within)}"
-    return f"p ({at_least}) compares {rows}, and so on."
+    example = f"{titles_in(question.across)} with {titles_in(question.within)}"
+    return f"p ({at_least}) compares a row with pairs within its end group, such as {example}."
 
 
 def _draw_pairs(axes: "Axes", rows: Sequence[Shown], groups: Sequence[Groups]) -> None:
