@@ -332,6 +332,14 @@ def test_the_lowest_p_is_that_of_the_groups_of_a_test():
         assert sum(says(line, *limit.split("|")) for line in lines) == 1
 
 
+def test_a_distance_is_called_so_in_a_table_of_groups():
+    names = ["pwcca", "procrustes", "near_distance"]
+    networks = [NamedNetwork(name, "k", name) for name in "ab"]
+    values = [value_of(*networks, 0.5, quantity=name) for name in names]
+    (table,) = tables_of_groups(compare_groups(values).groups, [], names)
+    assert table.header[1:] == ["PWCCA distance", "Procrustes distance", "near_distance"]
+
+
 def test_what_cannot_be_tested_is_left_out():
     trainings = {name: name for name in "abc"}
     values = values_of(trainings, {"a": "k", "b": "k", "c": "l"})

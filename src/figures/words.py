@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from src.choices import WITH_POSITIONS, on_lost_positions
+from src.choices.similarity import measure_of
 from src.figures.sections import Section, parts_of, sections_of
 from src.figures.shown import SHARE
 from src.ground.console import aligned, listed, points, result, table
@@ -65,9 +66,10 @@ class Table(NamedTuple):
 
 
 def heading(name: str) -> str:
-    """Return the heading of a column; a measure of similarity is its own heading."""
-    title = QUANTITIES[name].title if name in QUANTITIES else name
-    return HEADINGS.get(name, title)
+    """Return the heading of a column of a quantity or of a measure of similarity."""
+    if name in HEADINGS:
+        return HEADINGS[name]
+    return QUANTITIES[name].title if name in QUANTITIES else measure_of(name).title
 
 
 def number(name: str, value: float | None, *, sign: str = "") -> str:
