@@ -22,6 +22,8 @@ from src.results.named_networks import NamedNetwork, named_networks
 from src.results.network_list import ListedNetwork, as_listed
 from src.results.network_means import mean_over_networks
 from src.results.network_names import NetworkName
+from src.results.stitch_rows import StitchRow
+from src.results.tables import read_table, write_table
 from src.results.trained_with import training_of
 from src.verdict import UNDECIDED
 from tests.commands import (
@@ -330,6 +332,21 @@ def test_the_lowest_p_is_that_of_the_groups_of_a_test():
         "4 ways to give 3 + 1|0.25",
     ):
         assert sum(says(line, *limit.split("|")) for line in lines) == 1
+
+
+def test_groups_that_are_architectures_are_all_named_and_so_are_lost_positions(
+    tmp_path, drawn_figures
+):
+    """A group of a single network is the second group of tests alone. Under the figure of groups."""
+    types = {"a": "/x/n.py:k", "b": "/x/n.py:k", "c": "/x/n.py:l"}
+    write_pairs(tmp_path / "all", types, dict.fromkeys(types.values(), {"x": 1.0}), lambda *_: 940)
+    for path in tmp_path.glob("all/*/*/grid.csv"):
+        (row,) = read_table(path, StitchRow)
+        write_table(path, StitchRow, [replace(row, stitching_type="c2v")])
+    write_list(tmp_path / "list.csv", types, group={name: types[name][-1] for name in types})
+    run(SCRIPT, "all", "--networks", "list.csv", "-o", "v.csv", cwd=tmp_path)
+    text = drawn_figures["v_groups.png"].get_supxlabel().replace("\n", " ")
+    assert says(text, "(k, l)", "what lies in the positions")
 
 
 def test_a_distance_is_called_so_in_a_table_of_groups():
