@@ -455,7 +455,7 @@ def test_the_share_of_similar_pairs_stands_beside_the_share_that_is_undecided(
     assert shares == ["0.67 (0.33 undecided)", "1.00", "1.00", "1.00"]
     draw_groups(tmp_path / "g.png", of_networks(means), list(of_means(rows)))
     figure = drawn_figures["g.png"]
-    bars = [(bar.get_x(), bar.get_width()) for bar in figure.axes[0].patches if bar.get_width()]
+    bars = [(bar.get_x(), bar.get_width()) for bar in figure.axes[0].patches]
     assert bars == [(pytest.approx(2 / 3), pytest.approx(1 / 3))]
     assert says(caption_of(figure), "0.67 (k → k; 0.33 undecided)")
 

@@ -31,7 +31,7 @@ ROOM = 3.5  # cm of width, for a panel of scores
 HEAD = 1.7  # cm above and below a panel
 MOST = 12  # panels of scores on a page
 COLOUR = "#08407f"
-GREY = "0.85"
+UNDECIDED_BAR: Look = {"height": 0.3, "facecolor": "white", "edgecolor": "0.6", "linewidth": 0.6}
 DOT: Look = {"color": "0.6", "linestyle": "", "markersize": 2.5, "clip_on": False}
 MEAN: Look = {"color": COLOUR, "markersize": 4, "linestyle": "", "clip_on": False}
 
@@ -120,7 +120,7 @@ def _shares(means: Sequence[Shown], method: str, groups: Sequence[Groups]) -> li
 def _on_undecided(means: Sequence[Shown]) -> str:
     """Return the sentence on bars of undecided stitches; "" without any."""
     has_any = any(mean.quantity == UNDECIDED and mean.value for mean in means)
-    return "Grey bars: the share undecided, which counts as not similar." if has_any else ""
+    return "Hollow bars: the share undecided, which counts as not similar." if has_any else ""
 
 
 def _on_layers(means: Sequence[Shown]) -> str:
@@ -173,10 +173,11 @@ def _draw_undecided(
 ) -> None:
     """Draw a bar from each share of similar pairs on, as long as the share that is undecided."""
     shares_of = {mean.groups: mean.value for mean in shares}
-    for mean in means:
-        if mean.quantity == UNDECIDED and mean.method == shares[0].method:
+    undecided = [mean for mean in means if mean.quantity == UNDECIDED and mean.value]
+    for mean in undecided:
+        if mean.method == shares[0].method:
             y = groups.index(mean.groups) - 0.12
-            axes.barh(y, mean.value, left=shares_of[mean.groups], height=0.3, color=GREY, zorder=0)
+            axes.barh(y, mean.value, left=shares_of[mean.groups], zorder=0, **UNDECIDED_BAR)
 
 
 def _test_of(groups: Groups, tests: Sequence[GroupTest]) -> GroupTest | None:
