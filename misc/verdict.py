@@ -228,10 +228,11 @@ def draw(path: Path, judged: Judged, **texts: Any) -> None:
     names = list({(row.front_network, row.end_network) for row in rows})
     networks = names[0] if judged.are_listed and len(names) == 1 else NETWORKS
     stitches = [stitch.row for stitch in judged.stitches]
-    texts["remark"] = on_unlike_types(judged.comparison.tests)
-    texts["source"] = source_of(stitches)
+    remarks = [on_unlike_types(judged.comparison.tests)]
     if on_lost_positions(row.stitching_type for row in stitches):
-        texts["source"] = f"{POSITIONS} {texts['source']}"
+        remarks.append(POSITIONS)
+    texts["remark"] = " ".join(filter(None, remarks))
+    texts["source"] = source_of(stitches)
     draw_evidence(path.with_suffix(".png"), rows, judged.limits, networks=networks, **texts)
     if judged.comparison.groups:
         means = of_networks(judged.comparison.means)

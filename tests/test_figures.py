@@ -129,6 +129,14 @@ def means(n: int = 2) -> list[Shown]:
     return rows
 
 
+def test_maps_of_two_methods_have_the_networks_of_both(tmp_path, drawn_figures):
+    other = Shown("skill", 0.5, method="tlm", networks=("clean0", "new"), groups=("clean", "new"))
+    draw_networks(tmp_path / "n.png", [*means(), other], are_paths=False)
+    drawn = [axes.images[0].get_array() for axes in drawn_figures["n.png"].axes if axes.images]
+    assert [values.shape for values in drawn[:2]] == [(5, 5), (5, 5)]
+    assert [values.count() for values in drawn[:2]] == [12, 1]
+
+
 def of_groups() -> list[Shown]:
     """Means over pairs of networks, the first with an interval."""
     keys = dict.fromkeys((row.quantity, row.groups) for row in means())

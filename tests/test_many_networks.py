@@ -13,8 +13,8 @@ from matplotlib.text import Text
 
 from src.figures import pages
 from src.figures.dots import draw_groups
-from src.figures.shown import of_means, of_networks
-from src.figures.words import tables_of_groups
+from src.figures.shown import SHARE, of_means, of_networks
+from src.figures.words import lines_on_groups, tables_of_groups
 from src.results.between_groups import compare_groups
 from src.results.evaluations import read_evaluated_stitches
 from src.results.measurements import Measurement, NetworkLayer
@@ -22,7 +22,10 @@ from src.results.named_networks import NamedNetwork, named_networks
 from src.results.network_list import ListedNetwork, as_listed
 from src.results.network_means import mean_over_networks
 from src.results.network_names import NetworkName
+from src.results.stitch_rows import StitchRow
+from src.results.tables import read_table, write_table
 from src.results.trained_with import training_of
+from src.verdict import UNDECIDED
 from tests.commands import (
     caption_of,
     parse_matrix,
@@ -130,6 +133,8 @@ def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
     }
     assert means[2] == pytest.approx(4.5) and means[1] == pytest.approx(0.9)
     assert "p 0.1" in [text.get_text() for text in penalties.texts]
+    compared = drawn_figures["v_groups.png"].get_supxlabel().replace("\n", " ")
+    assert says(compared, "at least 0.05", "noisy → clean with clean → clean")
     (cells,) = drawn_figures["v_networks.png"].axes
     assert np.isnan(cells.images[0].get_array().filled(np.nan)).sum() == 6
     run(SCRIPT, "all/c0-c1", "all/c1-c0", "--networks", "list.csv", "-o", "v.csv", cwd=folder)
@@ -311,6 +316,47 @@ def test_an_interval_of_shares_has_possible_limits():
     assert mean_over_networks(rows) == replace(mean, low=0, high=1)
 
 
+def test_the_lowest_p_is_that_of_the_groups_of_a_test():
+    """Of four, three and one networks: 35, 5 and 4 labelings."""
+    names = "abcdefgh"
+    values = values_of(
+        dict(zip(names, names, strict=True)), dict(zip(names, "kkkklllm", strict=True))
+    )
+    rows, tests, *_ = compare_groups(values)
+    limits = {(4, 3): 1 / 35, (3, 4): 1 / 35, (4, 1): 1 / 5, (3, 1): 1 / 4}
+    assert {(test.n_networks, test.n_second): test.result.lowest_p for test in tests} == limits
+    lines = list(lines_on_groups(rows, tests))
+    for limit in (
+        "35 ways to give 4 + 3|0.029",
+        "5 ways to give 4 + 1|0.2.",
+        "4 ways to give 3 + 1|0.25",
+    ):
+        assert sum(says(line, *limit.split("|")) for line in lines) == 1
+
+
+def test_groups_that_are_architectures_are_all_named_and_so_are_lost_positions(
+    tmp_path, drawn_figures
+):
+    """A group of a single network is the second group of tests alone. Under the figure of groups."""
+    types = {"a": "/x/n.py:k", "b": "/x/n.py:k", "c": "/x/n.py:l"}
+    write_pairs(tmp_path / "all", types, dict.fromkeys(types.values(), {"x": 1.0}), lambda *_: 940)
+    for path in tmp_path.glob("all/*/*/grid.csv"):
+        (row,) = read_table(path, StitchRow)
+        write_table(path, StitchRow, [replace(row, stitching_type="c2v")])
+    write_list(tmp_path / "list.csv", types, group={name: types[name][-1] for name in types})
+    run(SCRIPT, "all", "--networks", "list.csv", "-o", "v.csv", cwd=tmp_path)
+    text = drawn_figures["v_groups.png"].get_supxlabel().replace("\n", " ")
+    assert says(text, "(k, l)", "what lies in the positions")
+
+
+def test_a_distance_is_called_so_in_a_table_of_groups():
+    names = ["pwcca", "procrustes", "near_distance"]
+    networks = [NamedNetwork(name, "k", name) for name in "ab"]
+    values = [value_of(*networks, 0.5, quantity=name) for name in names]
+    (table,) = tables_of_groups(compare_groups(values).groups, [], names)
+    assert table.header[1:] == ["PWCCA distance", "Procrustes distance", "near_distance"]
+
+
 def test_what_cannot_be_tested_is_left_out():
     trainings = {name: name for name in "abc"}
     values = values_of(trainings, {"a": "k", "b": "k", "c": "l"})
@@ -386,6 +432,32 @@ def test_means_say_of_how_many_layers_they_are(tmp_path, drawn_figures):
     assert table.lines == [["k → k (2)", "", "10.0", "0.40 (1 of 2 layers)", ""]]
     draw_groups(tmp_path / "g.png", of_networks(means), list(of_means(rows)))
     assert says(caption_of(drawn_figures["g.png"]), "k → k 1 of 2")
+
+
+def test_the_share_of_similar_pairs_stands_beside_the_share_that_is_undecided(
+    tmp_path, drawn_figures
+):
+    """Of four networks: a third of the stitches within k is undecided, and none across."""
+    networks = [NamedNetwork(name, group, name) for name, group in zip("abcd", "kkll", strict=True)]
+    values = []
+    for front, end in itertools.permutations(networks, 2):
+        for layer, is_undecided in (
+            ("x", front.group == end.group == "k"),
+            ("y", False),
+            ("z", False),
+        ):
+            layers = (layer, layer)
+            values.append(value_of(front, end, float(not is_undecided), layers, SHARE))
+            values.append(value_of(front, end, float(is_undecided), layers, UNDECIDED))
+    rows, _, _, means = compare_groups(values)
+    (table,) = tables_of_groups(rows, [])
+    shares = [line[1] for line in table.lines]
+    assert shares == ["0.67 (0.33 undecided)", "1.00", "1.00", "1.00"]
+    draw_groups(tmp_path / "g.png", of_networks(means), list(of_means(rows)))
+    figure = drawn_figures["g.png"]
+    bars = [(bar.get_x(), bar.get_width()) for bar in figure.axes[0].patches]
+    assert bars == [(pytest.approx(2 / 3), pytest.approx(1 / 3))]
+    assert says(caption_of(figure), "0.67 (k → k; 0.33 undecided)")
 
 
 def test_groups_and_networks_stand_in_the_order_of_the_list(folder):

@@ -17,6 +17,8 @@ from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
 from src.results.between_groups import GroupTest
 from src.results.matrices import by_depth
+from src.statistics.permutations import FRONT
+from src.verdict import UNDECIDED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +31,7 @@ ROOM = 3.5  # cm of width, for a panel of scores
 HEAD = 1.7  # cm above and below a panel
 MOST = 12  # panels of scores on a page
 COLOUR = "#08407f"
+UNDECIDED_BAR: Look = {"height": 0.3, "facecolor": "white", "edgecolor": "0.6", "linewidth": 0.6}
 DOT: Look = {"color": "0.6", "linestyle": "", "markersize": 2.5, "clip_on": False}
 MEAN: Look = {"color": COLOUR, "markersize": 4, "linestyle": "", "clip_on": False}
 
@@ -51,11 +54,12 @@ def draw_groups(
         rows: a mean over layers for each pair of networks, method and quantity, from `of_networks`.
         means: of the rows, for each pair of groups, method and quantity.
         tests: between the groups.
-        texts: `title` and `source`, see `draw_pages`.
+        texts: `title`, `source` and `remark`, see `draw_pages`.
     """
     methods = list(dict.fromkeys(row.method for row in rows))
     draw = partial(_draw_groups, rows=rows, means=means, tests=tests)
-    return draw_pages(path, methods, draw, on_page=2, **texts)
+    notes = [_on_p(tests), _on_undecided(means), texts.pop("remark", "")]
+    return draw_pages(path, methods, draw, on_page=2, remark=" ".join(filter(None, notes)), **texts)
 
 
 def _draw_groups(
@@ -82,6 +86,8 @@ def _draw_groups(
         _draw_pairs(axes, dots, groups)
         of_key = [mean for mean in means if (mean.method, mean.quantity) == key]
         _draw_means(axes, of_key, groups)
+        if key[1] == SHARE:
+            _draw_undecided(axes, of_key, means, groups)
         answers = [test for test in tests if (titles_in(test.method), test.quantity) == key]
         for y, pair in enumerate(groups):
             test = _test_of(pair, answers)
@@ -91,18 +97,30 @@ def _draw_groups(
         axes.set_xlabel(scale_of(key[1]).title)
         if key[1] == SHARE:
             axes.set_title(key[0], x=0, ha="left")
-    of_shares = {mean.groups: mean for mean in means if (mean.method, mean.quantity) == keys[0]}
-    shares = [
-        f"{number(of_shares[pair].value)} ({' → '.join(pair)})"
-        for pair in groups
-        if pair in of_shares
-    ]
     text = (
-        f"Shares of similar pairs by {methods[0]}: {listed(shares, n=2)}. Dots: pairs of networks (front → end); "
-        "diamonds: means with 95 % intervals (open: too few networks)."
+        f"Shares of similar pairs by {methods[0]}: {listed(_shares(means, methods[0], groups), n=2)}. Dots: pairs of "
+        "networks (front → end); diamonds: means with 95 % intervals (open: too few networks)."
     )
-    remarks = [_on_layers(means), _on_p(groups, tests), on_scale(rows)]
+    remarks = [_on_layers(means), on_scale(rows)]
     return " ".join(filter(None, [text, *remarks]))
+
+
+def _shares(means: Sequence[Shown], method: str, groups: Sequence[Groups]) -> list[str]:
+    """Return the share of similar pairs of each pair of groups, and what is undecided, as texts."""
+    value_of = {(mean.quantity, mean.groups): mean.value for mean in means if mean.method == method}
+    texts = []
+    for pair in groups:
+        if (SHARE, pair) in value_of:
+            undecided = value_of.get((UNDECIDED, pair), 0)
+            note = f"; {number(undecided)} undecided" if undecided else ""
+            texts.append(f"{number(value_of[SHARE, pair])} ({' → '.join(pair)}{note})")
+    return texts
+
+
+def _on_undecided(means: Sequence[Shown]) -> str:
+    """Return the sentence on bars of undecided stitches; "" without any."""
+    has_any = any(mean.quantity == UNDECIDED and mean.value for mean in means)
+    return "Hollow bars: the share undecided, which counts as not similar." if has_any else ""
 
 
 def _on_layers(means: Sequence[Shown]) -> str:
@@ -116,14 +134,18 @@ def _on_layers(means: Sequence[Shown]) -> str:
     return f"Layers that have skill: {listed(parts, n=4)}." if parts else ""
 
 
-def _on_p(groups: Sequence[Groups], tests: Sequence[GroupTest]) -> str:
+def _on_p(tests: Sequence[GroupTest]) -> str:
     """Return the sentence on the rows that p-values compare, and on their lower limit; "" without one."""
-    across = [pair for pair in groups if _test_of(pair, tests)]
-    if not across:
+    shown = [test for test in tests if test.question.side == FRONT and test.quantity in COLUMNS]
+    if not shown:
         return ""
-    front, end = across[0]
-    lowest = max(test.result.lowest_p for test in tests)
-    return f"p (at least {lowest:.2g}) compares {front} → {end} with {end} → {end}, and so on."
+    question = shown[0].question
+    limits = sorted({test.result.lowest_p for test in shown})
+    at_least = f"at least {limits[0]:.2g}"
+    if len(limits) > 1:
+        at_least += f" to {limits[-1]:.2g} by the sizes of groups"
+    example = f"{titles_in(question.across)} with {titles_in(question.within)}"
+    return f"p ({at_least}) compares a row with pairs within its end group, such as {example}."
 
 
 def _draw_pairs(axes: "Axes", rows: Sequence[Shown], groups: Sequence[Groups]) -> None:
@@ -144,6 +166,18 @@ def _draw_means(axes: "Axes", means: Sequence[Shown], groups: Sequence[Groups]) 
         face = "white" if math.isnan(mean.low) else COLOUR
         axes.hlines(y, mean.low, mean.high, color=COLOUR, linewidth=1)
         axes.plot(mean.value, y, marker="D", markerfacecolor=face, **MEAN)
+
+
+def _draw_undecided(
+    axes: "Axes", shares: Sequence[Shown], means: Sequence[Shown], groups: Sequence[Groups]
+) -> None:
+    """Draw a bar from each share of similar pairs on, as long as the share that is undecided."""
+    shares_of = {mean.groups: mean.value for mean in shares}
+    undecided = [mean for mean in means if mean.quantity == UNDECIDED and mean.value]
+    for mean in undecided:
+        if mean.method == shares[0].method:
+            y = groups.index(mean.groups) - 0.12
+            axes.barh(y, mean.value, left=shares_of[mean.groups], zorder=0, **UNDECIDED_BAR)
 
 
 def _test_of(groups: Groups, tests: Sequence[GroupTest]) -> GroupTest | None:

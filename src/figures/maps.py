@@ -4,7 +4,7 @@ networks; and the cells of maps."""
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +132,7 @@ def draw_networks(
 def _draw_networks(figure: "Figure", methods: Sequence[Map], *, are_paths: bool) -> str:
     """Draw a map a method, with one bar of colours; return the caption."""
     group_of: dict[str, str] = {}
-    for row in methods[0]:
+    for row in chain.from_iterable(methods):
         group_of |= zip(row.networks, row.groups, strict=True)
     networks = [
         network

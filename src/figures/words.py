@@ -7,10 +7,11 @@ import math
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from src.choices import WITH_POSITIONS, on_lost_positions
+from src.choices.similarity import measure_of
 from src.figures.sections import Section, parts_of, sections_of
 from src.figures.shown import SHARE
 from src.ground.console import aligned, listed, points, result, table
@@ -65,9 +66,10 @@ class Table(NamedTuple):
 
 
 def heading(name: str) -> str:
-    """Return the heading of a column; a measure of similarity is its own heading."""
-    title = QUANTITIES[name].title if name in QUANTITIES else name
-    return HEADINGS.get(name, title)
+    """Return the heading of a column of a quantity or of a measure of similarity."""
+    if name in HEADINGS:
+        return HEADINGS[name]
+    return QUANTITIES[name].title if name in QUANTITIES else measure_of(name).title
 
 
 def number(name: str, value: float | None, *, sign: str = "") -> str:
@@ -272,7 +274,7 @@ def tables_of_groups(
             row_of = {row.quantity: row for row in means}
             n_pairs = max(row.n_pairs for row in means)
             n_layers = max(row.n_layers or 0 for row in means)
-            values = [_mean(row_of.get(name), n_layers) for name in names]
+            values = [_mean(row_of, name, n_layers) for name in names]
             lines.append([f"{titles_in(networks)} ({n_pairs})", *values])
         title = f"Groups, {titles_in(method)}: means over {of_method[0].layers}"
         tables.append(Table(title, ["front → end (pairs of networks)", *headings], lines))
@@ -289,20 +291,28 @@ def tables_of_groups(
     return tables
 
 
-def _mean(row: MeanRow | None, n_layers: float) -> str:
-    """Return a mean as a text, with the number of its layers if it has fewer than `n_layers`."""
+def _mean(row_of: Mapping[str, MeanRow], name: str, n_layers: float) -> str:
+    """Return the mean of a quantity as a text, with the number of its layers if it has fewer than
+    `n_layers`, and of similar pairs with the share that is undecided.
+
+    Args:
+        row_of: the means of a pair of groups, by quantity.
+    """
+    row = row_of.get(name)
     if row is None:
         return ""
-    text = number(row.quantity, row.value)
+    text = number(name, row.value)
     n_known = row.n_layers or 0
     if n_known < n_layers:
         text += f" ({round(n_known, 1):g} of {round(n_layers, 1):g} layers)"
+    if name == SHARE and UNDECIDED in row_of and row_of[UNDECIDED].value > 0:
+        text += f" ({number(UNDECIDED, row_of[UNDECIDED].value)} undecided)"
     return text
 
 
 def lines_on_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTest]) -> Iterator[str]:
     """Yield the layers that means are over, with their groups if these have several sets; and lines on
-    p-values, on questions that are not shown, and on unlike types."""
+    p-values and their limits, on questions that are not shown, and on unlike types."""
     of_groups = grouped(groups, lambda row: (row.method, row.networks)).values()
     complete = [max(rows, key=lambda row: row.n_layers or 0) for rows in of_groups]
     sets = grouped(complete, lambda row: row.pairs_of_layers or "")
@@ -310,20 +320,30 @@ def lines_on_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTest]) -> It
         pairs = ", ".join(dict.fromkeys(titles_in(row.networks) for row in of_layers))
         subject = f" of {pairs}" if len(sets) > 1 else ""
         yield f"Layers (relative depths){subject}: {listed(layers.split('; '))}"
+    if any(row.quantity == UNDECIDED and row.value > 0 for row in groups):
+        yield "Undecided stitches count as not similar; once decided, they raise the share by at most their own."
     if len(sets) > 1:
         yield "The groups are compared over different layers, from which their difference may come as well."
     if not tests:
         return
-    yield (
-        f"p is two-sided, by permutations of the networks, and not corrected for the number of tests. There are "
-        f"{min(test.result.n_labelings for test in tests)} ways to give the networks their groups, so no p can be "
-        f"below {max(test.result.lowest_p for test in tests):.2g}."
-    )
+    yield "p is two-sided, by permutations of the networks, and not corrected for the number of tests."
+    yield from _lowest_p(tests)
     n_questions = len({test.question for test in tests})
     if n_questions > MAX_TESTS:
         yield f"{n_questions - MAX_TESTS} more comparisons of groups are in the CSV of tests."
     if on_unlike_types(tests):
         yield on_unlike_types(tests)
+
+
+def _lowest_p(tests: Sequence[GroupTest]) -> Iterator[str]:
+    """Yield the lower limit of p for each two sizes of groups."""
+    by_sizes = grouped(tests, lambda test: tuple(sorted((test.n_networks, test.n_second))))
+    for (fewest, most), of_sizes in by_sizes.items():
+        permuted = of_sizes[0].result
+        yield (
+            f"{permuted.n_labelings} ways to give {most} + {fewest} networks their groups are compared, so no p of "
+            f"such groups can be below {permuted.lowest_p:.2g}."
+        )
 
 
 def print_numbers(rows: Sequence[VerdictRow]) -> None:

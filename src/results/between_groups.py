@@ -296,7 +296,8 @@ def on_unlike_types(tests: Iterable[GroupTest]) -> str:
     if not unlike:
         return ""
     if all(test.are_architectures for test in unlike):
-        names = dict.fromkeys(titles_in(test.question.group) for test in unlike)
+        groups = itertools.chain.from_iterable(test.question[:2] for test in unlike)
+        names = dict.fromkeys(map(titles_in, groups))
         return (
             f"The groups are architectures ({', '.join(names)}): a difference between groups is one of architectures "
             "and of all that goes with them."
