@@ -285,7 +285,6 @@ def make_results(args) -> list[Unit]:
     # hours of work.
     check_feature_files(args, networks_of(unfinished), session, device)
     check_layers(args, unfinished, names, session, spec, device)
-    note(f"{len(unfinished)} of {len(share)} units of work are left to do")
 
     # The work.
     note(f"{len(unfinished)} of {len(share)} units of work are left to do")
