@@ -201,13 +201,27 @@ def work_and_judge(args, table: str, page: str) -> None:
     """
     from src.results.outputs import check_output
 
-    needs_verdict = not (args.no_verdict or args.dry_run) and methods_of(args)
-    if needs_verdict:
+    has_end = not (args.no_verdict or args.dry_run)
+    if has_end and methods_of(args):
         check_output(table, str(verdict.__file__))
         check_output(page, str(report.__file__))
     units = make_results(args)
-    if needs_verdict:
+    if has_end and all(unit.is_table for unit in units):
+        name_next_commands(args, units)
+    elif has_end:
         judge_all(args, units, table, page)
+
+
+def name_next_commands(args, units) -> None:
+    """Print the commands that compare networks by units of similarity alone."""
+    from src.ground.console import note
+
+    if any(unit.kind == SIMILARITY for unit in units):
+        folder = Path("results", args.save_dir)
+        note(
+            f"no stitches, so no verdict; misc/compare_layers.py {folder} --networks {args.networks} draws curves over "
+            f"depth, misc/collect_results.py {folder} -r --networks {args.networks} compares groups"
+        )
 
 
 def judge_all(args, units, table: str, page: str) -> None:
@@ -215,8 +229,6 @@ def judge_all(args, units, table: str, page: str) -> None:
     from src.ground.console import listed, note
     from src.results.outputs import files_of, record_of
 
-    if all(unit.is_table for unit in units):
-        return  # nothing is stitched, such as saved features
     n_left = sum(not unit.run.config.exists() for unit in units)
     if n_left:
         note(

@@ -4,6 +4,7 @@ are killed."""
 import itertools
 import json
 import os
+import re
 import shlex
 import shutil
 from collections import Counter
@@ -146,6 +147,16 @@ def test_a_warning_is_printed_once_with_the_number_of_its_pairs(networks, few):
     said = run(*options, "--metrics", "cka", cwd=networks("warned")).err
     (line,) = [line for line in said.splitlines() if "biased" in line]
     assert says(line, "warning: ", "3 of 3")
+
+
+def test_without_stitches_the_commands_that_follow_are_named(networks, few):
+    folder = networks("compared")
+    options = [SCRIPT, *OPTIONS[: OPTIONS.index("--methods")], "--methods", "none"]
+    said = run(*options, "--metrics", "cka", cwd=folder).err
+    assert said.count("left to do") == 1
+    for command in re.finditer(r"misc/\w+\.py results/all( -r)? --networks \S+", said):
+        run(*command[0].split(), cwd=folder)
+    assert names_in(folder / "results/all") >= {"curves.png", "grid_groups.csv"}
 
 
 def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatch):
