@@ -266,7 +266,7 @@ def make_results(args) -> list[Unit]:
     from src.ground.cache import Cache
     from src.ground.console import note
     from src.ground.runtime import device_of
-    from src.results.network_list import read_networks
+    from src.results.network_list import read_networks, tell_groups
     from src.results.run import stale_name
     from src.results.session import Session
 
@@ -275,6 +275,7 @@ def make_results(args) -> list[Unit]:
     check_types(args.networks, networks, args.own_types)
     check_ends(args, networks)
     check_code(args)
+    tell_groups(args.networks, networks)
     device = device_of(args.gpu)
     session = Session(Cache.of_device(device, args.memory))
     spec = dataset_info(args.dataset, labelled=True).spec
