@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MOST = 12  # maps of layers on a page
 MOST_OF_OWN_LAYERS = 4  # on a page, if maps have different layers
 ROOM = 4.0  # cm of width, for a map at least
+ROOM_WITH_NAMES = 6.0  # cm, for a map with other layers than those beside it
 WIDE = 10  # columns; maps with more take the room of two
 HIGHEST = 1.4  # cm, of a cell
 HEAD = 2.0  # cm above and below a map, at least
@@ -64,14 +65,14 @@ def _draw_layers(figure: "Figure", maps: Sequence[Map], *, titles: tuple[str, st
     width = figure.get_figwidth() / CM
     n_rows = max(len(_labels(cells, 0)) for cells in maps)
     n_columns = max(len(_labels(cells, 1)) for cells in maps)
-    names = _longest_name(maps) / CHARACTERS
-    room = 2 * ROOM if n_columns > WIDE else ROOM
-    if not _share_layers(maps):
-        room += names
+    length = _longest_name(maps) / CHARACTERS
+    room = ROOM if _share_layers(maps) else ROOM_WITH_NAMES
+    if n_columns > WIDE:
+        room = 2 * ROOM
     in_line = min(len(maps), max(1, int(width / room)))
     of_panel = width / in_line
     height = min(0.8 * of_panel * _shape(n_rows, n_columns), HIGHEST * n_rows)
-    head = max(HEAD, TITLES + names)
+    head = max(HEAD, TITLES + length)
     panels = panels_in(figure, len(maps), in_line=in_line, height=height + head)
     quantities = {cells[0].quantity for cells in maps}
     for place, (cells, panel) in enumerate(zip(maps, panels, strict=True)):
