@@ -201,13 +201,27 @@ def work_and_judge(args, table: str, page: str) -> None:
     """
     from src.results.outputs import check_output
 
-    needs_verdict = not (args.no_verdict or args.dry_run) and methods_of(args)
-    if needs_verdict:
+    has_end = not (args.no_verdict or args.dry_run)
+    if has_end and methods_of(args):
         check_output(table, str(verdict.__file__))
         check_output(page, str(report.__file__))
     units = make_results(args)
-    if needs_verdict:
+    if has_end and all(unit.is_table for unit in units):
+        name_next_commands(args, units)
+    elif has_end:
         judge_all(args, units, table, page)
+
+
+def name_next_commands(args, units) -> None:
+    """Print the commands that compare networks by units of similarity alone."""
+    from src.ground.console import note
+
+    if any(unit.kind == SIMILARITY for unit in units):
+        folder = Path("results", args.save_dir)
+        note(
+            f"no stitches, so no verdict; misc/compare_layers.py {folder} --networks {args.networks} draws curves over "
+            f"depth, misc/collect_results.py {folder} -r --networks {args.networks} compares groups"
+        )
 
 
 def judge_all(args, units, table: str, page: str) -> None:
@@ -215,8 +229,6 @@ def judge_all(args, units, table: str, page: str) -> None:
     from src.ground.console import listed, note
     from src.results.outputs import files_of, record_of
 
-    if all(unit.is_table for unit in units):
-        return  # nothing is stitched, such as saved features
     n_left = sum(not unit.run.config.exists() for unit in units)
     if n_left:
         note(
@@ -254,7 +266,7 @@ def make_results(args) -> list[Unit]:
     from src.ground.cache import Cache
     from src.ground.console import note
     from src.ground.runtime import device_of
-    from src.results.network_list import read_networks
+    from src.results.network_list import read_networks, tell_groups
     from src.results.run import stale_name
     from src.results.session import Session
 
@@ -263,6 +275,7 @@ def make_results(args) -> list[Unit]:
     check_types(args.networks, networks, args.own_types)
     check_ends(args, networks)
     check_code(args)
+    tell_groups(args.networks, networks)
     device = device_of(args.gpu)
     session = Session(Cache.of_device(device, args.memory))
     spec = dataset_info(args.dataset, labelled=True).spec
@@ -285,7 +298,6 @@ def make_results(args) -> list[Unit]:
     # hours of work.
     check_feature_files(args, networks_of(unfinished), session, device)
     check_layers(args, unfinished, names, session, spec, device)
-    note(f"{len(unfinished)} of {len(share)} units of work are left to do")
 
     # The work.
     note(f"{len(unfinished)} of {len(share)} units of work are left to do")

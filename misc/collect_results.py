@@ -164,6 +164,7 @@ def write_accuracies(args, path: Path, results) -> None:
     from src.figures.grids import write_grid
     from src.ground.console import note, table
     from src.ground.files import write_csv
+    from src.ground.user_code import titles_in
     from src.results.grid_matrices import printed_matrices
     from src.results.tables import to_record
     from src.results.verdict_rows import interval_columns
@@ -173,7 +174,7 @@ def write_accuracies(args, path: Path, results) -> None:
     listed_names = results.names if args.networks else None
     newest = [stitch.row for stitch in results.newest]
     for title, matrix in printed_matrices(newest, listed_names).items():
-        table(title, *matrix)
+        table(titles_in(title), *matrix)
 
     write_grid(
         path, [stitch.row for stitch in results.stitches], title=args.title, names=listed_names

@@ -71,7 +71,7 @@ def draw_curves(args, measured, correspondence, collected) -> None:
     from src.ground.console import listed, note
     from src.ground.errors import UserError
     from src.results.network_means import MeanRow
-    from src.results.over_depth import depth_rows, groups_without_curves
+    from src.results.over_depth import depth_rows, groups_without_curves, on_architectures
     from src.results.pair_kinds import counted
     from src.results.tables import write_table
     from src.verdict import Limits
@@ -85,7 +85,7 @@ def draw_curves(args, measured, correspondence, collected) -> None:
     without_curves = groups_without_curves(measured, correspondence)
     if without_curves:
         note(f"no curves, as no layers correspond: {listed(without_curves)}")
-    pairs = {stitch.row.network_keys for stitch in collected.newest}
+    sources = [on_architectures(measured), on_data(counted(collected.pairs), collected.images)]
     table = Path(args.output or Path(args.source_dir, "curves.csv"))
     with writing(table, __file__, is_named=bool(args.output)):
         write_table(table, MeanRow, rows)
@@ -94,7 +94,7 @@ def draw_curves(args, measured, correspondence, collected) -> None:
             list(of_means(drawn_depths(rows, args.quantities))),
             Limits(),
             title=args.title,
-            source=on_data(counted(pairs), collected.images),
+            source=" ".join(filter(None, sources)),
         )
     note(f"wrote {table}; its figure is beside it")
 

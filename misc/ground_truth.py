@@ -111,7 +111,7 @@ def score_tables(args) -> None:
     from src.ground_truth.frozen_truth import FEATURES, FrozenTest, write_frozen
     from src.ground_truth.truth_protocol import clean_networks, score
     from src.ground_truth.truth_tables import read_tables, read_truths
-    from src.results.network_list import read_networks
+    from src.results.network_list import read_networks, tell_groups
     from src.results.outputs import outputs
 
     # Networks, and what was measured of them
@@ -121,6 +121,7 @@ def score_tables(args) -> None:
     check_groups(table, groups)
     check_trainings(table, networks)
     check_types(table, networks, args.own_types)
+    tell_groups(table, networks)
     truths = {}
     if args.truths:
         names = [network.name for network in networks]

@@ -4,6 +4,7 @@ are killed."""
 import itertools
 import json
 import os
+import re
 import shlex
 import shutil
 from collections import Counter
@@ -18,7 +19,7 @@ from src.ground.errors import Busy
 from src.models import Network, build_model
 from src.ood import floors
 from src.results.checkpoints import save_state
-from src.results.network_list import ListedNetwork
+from src.results.network_list import ListedNetwork, read_networks
 from src.results.run import Run
 from tests.commands import (
     ON_DIGITS,
@@ -146,6 +147,16 @@ def test_a_warning_is_printed_once_with_the_number_of_its_pairs(networks, few):
     said = run(*options, "--metrics", "cka", cwd=networks("warned")).err
     (line,) = [line for line in said.splitlines() if "biased" in line]
     assert says(line, "warning: ", "3 of 3")
+
+
+def test_without_stitches_the_commands_that_follow_are_named(networks, few):
+    folder = networks("compared")
+    options = [SCRIPT, *OPTIONS[: OPTIONS.index("--methods")], "--methods", "none"]
+    said = run(*options, "--metrics", "cka", cwd=folder).err
+    assert said.count("left to do") == 1
+    for command in re.finditer(r"misc/\w+\.py results/all( -r)? --networks \S+", said):
+        run(*command[0].split(), cwd=folder)
+    assert names_in(folder / "results/all") >= {"curves.png", "grid_groups.csv"}
 
 
 def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatch):
@@ -294,7 +305,7 @@ LISTS = [
     ("name,path,typ\na,models/a.pt,small_cnn\nb,models/b.pt,small_cnn\n", "did you mean type?"),
     ("name;path;type\na;models/a.pt;small_cnn\nb;models/b.pt;small_cnn\n", "separate columns by commas"),
     ("name,path,type\na,models/a.pt,small_cnn\na,models/b.pt,small_cnn\n",
-     "networks.csv, line 3: an earlier line has the name a"),
+     "networks.csv, line 3: networks.csv, line 2, has the name a"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,./models/a.pt,small_cnn\n", "a and b are one checkpoint"),
     ("name,path,type\n" + "".join(f"{name},models/a.pt,small_cnn\n" for name in ("a-a", "a")),
      "two pairs have the name a-a-a; give names without -"),
@@ -343,6 +354,17 @@ def test_lists_and_options_that_are_refused(networks):
     (folder / "networks.csv").unlink()
     assert "cannot read networks.csv" in error_line(SCRIPT, *OPTIONS, cwd=folder)
     assert not list(folder.glob("results/**/*.*"))
+
+
+def test_groups_have_no_blanks_around_them_and_an_error_stands_alone(networks):
+    folder = networks("blanks", 2)
+    table = folder / "networks.csv"
+    lines = "name,path,type,group\na,models/a.pt,small_cnn,plain\nb,models/b.pt,{},plain \n"
+    table.write_text(lines.format("small_cnn"))
+    assert {network.group for network in read_networks(table)} == {"plain"}
+    table.write_text(lines.format("smal_cnn"))
+    said = run(SCRIPT, *OPTIONS, cwd=folder, status=2).err
+    assert "unknown type 'smal_cnn'" in said and len(said.splitlines()) == 1
 
 
 def killed_before_a_run_has_ended(patch) -> None:

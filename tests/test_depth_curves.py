@@ -194,6 +194,14 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
     measured = {line.get_label() for line in panels[2].lines}
     assert measured == {"narrow → narrow", "wide → wide", "narrow, wide"}  # without a direction
     assert says(caption_of(drawn_figures["curves.png"]), "31 pairs of networks")
+    assert "architecture" not in caption_of(drawn_figures["curves.png"])
+
+
+def test_curves_of_similarity_count_its_pairs(folder, tmp_path, drawn_figures):
+    shutil.copytree(folder / "all" / "similarity", tmp_path / "similarity")
+    run(SCRIPT, tmp_path, "-o", "curves.csv", cwd=tmp_path)
+    caption = caption_of(drawn_figures["curves.png"])
+    assert says(caption, "15 pairs of networks") and "from" not in caption  # of one layer
 
 
 def test_networks_of_other_architectures_have_curves_over_relative_depth(
@@ -227,6 +235,7 @@ def test_networks_of_other_architectures_have_curves_over_relative_depth(
     (axes,) = drawn_figures["curves.png"].axes
     assert "relative depth" in axes.get_xlabel()
     assert {tuple(line.get_xdata()) for line in axes.lines} == {tuple(thirds), tuple(sixths)}
+    assert says(caption_of(drawn_figures["curves.png"]), "Groups differ in architecture")
 
 
 def test_a_list_may_give_relative_depths(tmp_path):

@@ -3,6 +3,7 @@
 import math
 import warnings
 from dataclasses import replace
+from itertools import combinations, product
 
 import pytest
 
@@ -114,6 +115,28 @@ def test_a_map_has_its_title_once(tmp_path, drawn_figures):
     draw_layers(tmp_path / "m.png", rows)
     drawn = [axes.get_title() for axes in drawn_figures["m.png"].axes if axes.images]
     assert drawn == ["linear CKA", "linear CKA\ncalibrated"]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_maps_of_different_layers_have_room(width, tmp_path, drawn_figures):
+    """Of two networks of a user with long names of layers: titles do not touch, and cells hold numbers."""
+    layers = {"conv": ["net.0", "net.2"], "mlp": ["blocks.0.linear", "blocks.1.linear"]}
+    rows = []
+    for method, front, end in product(("direct matching", "covariance"), layers, layers):
+        title = f"{method}, nets/arch.py:{front} → nets/arch.py:{end}, mean of 16 experiments"
+        matrix = Matrix(layers[front], layers[end], [[0.5, 0.5], [0.5, 0.5]])
+        rows += of_matrix(matrix, "accuracy", title)
+    with warnings.catch_warnings(), use_style(None, width):
+        warnings.simplefilter("error")
+        draw_layers(tmp_path / "f.png", rows)
+    assert sorted(drawn_figures) == ["f.png", "f_2.png"]
+    for figure in drawn_figures.values():
+        panels = panels_of(figure).values()
+        assert len(panels) == 4
+        titles = [axes.title.get_window_extent() for axes in panels]
+        assert not any(first.overlaps(second) for first, second in combinations(titles, 2))
+        assert all(title.x1 <= figure.bbox.x1 for title in titles)
+        assert all("arch.py" not in axes.get_title() and len(axes.texts) == 4 for axes in panels)
 
 
 def means(n: int = 2) -> list[Shown]:

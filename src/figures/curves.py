@@ -69,8 +69,9 @@ def _draw_depth(figure: "Figure", panels: Sequence[Panel], *, limits: Limits) ->
     quantity, _, lines = panels[0]
     texts = []
     for label, rows in list(lines.items())[:2]:
-        ends = [number(row.value, 1) for row in (rows[0], rows[-1])]
-        texts.append(f"from {ends[0]} to {ends[1]} ({label})")
+        first, last = (number(row.value, 1) for row in (rows[0], rows[-1]))
+        values = first if first == last else f"from {first} to {last}"
+        texts.append(f"{values} ({label})")
     all_rows = [row for _, _, lines in panels for row in _rows(lines)]
     ns = {row.n for row in all_rows}
     text = (

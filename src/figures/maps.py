@@ -2,6 +2,7 @@
 networks; and the cells of maps."""
 
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain, groupby
@@ -15,6 +16,7 @@ from src.figures.shown import DIFFERENCE, Scale, Shown, scale_of
 from src.ground.console import layer_in_words
 from src.ground.grouping import grouped
 from src.ground.style import WIDTHS
+from src.ground.user_code import titles_in
 from src.results.matrices import by_depth
 from src.results.network_names import short_names
 
@@ -23,10 +25,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST = 12  # maps of layers on a page
+MOST_OF_OWN_LAYERS = 4  # on a page, if maps have different layers
 ROOM = 4.0  # cm of width, for a map at least
+ROOM_WITH_NAMES = 6.0  # cm, for a map with other layers than those beside it
 WIDE = 10  # columns; maps with more take the room of two
 HIGHEST = 1.4  # cm, of a cell
-HEAD = 2.0  # cm above and below a map
+HEAD = 2.0  # cm above and below a map, at least
+TITLES = 1.2  # cm above and below a map and the names of its columns
+CHARACTERS = 7  # of a title or a name, in a cm
 WIDEST = 9.0  # cm, of a map of networks
 LARGE = 10  # numbers from here on have fewer decimals
 BLACK_ABOVE = 0.5  # the lightness of a cell, for a black number
@@ -50,7 +56,8 @@ def draw_layers(
     is_single = len(maps) == 1 and len(_labels(maps[0], 1)) <= WIDE
     usual = WIDTHS[0] if is_single else WIDTHS[-1]
     draw = partial(_draw_layers, titles=axes)
-    return draw_pages(path, maps, draw, on_page=MOST, usual_width=usual, **texts)
+    on_page = MOST if _share_layers(maps) else MOST_OF_OWN_LAYERS
+    return draw_pages(path, maps, draw, on_page=on_page, usual_width=usual, **texts)
 
 
 def _draw_layers(figure: "Figure", maps: Sequence[Map], *, titles: tuple[str, str]) -> str:
@@ -58,10 +65,15 @@ def _draw_layers(figure: "Figure", maps: Sequence[Map], *, titles: tuple[str, st
     width = figure.get_figwidth() / CM
     n_rows = max(len(_labels(cells, 0)) for cells in maps)
     n_columns = max(len(_labels(cells, 1)) for cells in maps)
-    room = 2 * ROOM if n_columns > WIDE else ROOM
+    length = _longest_name(maps) / CHARACTERS
+    room = ROOM if _share_layers(maps) else ROOM_WITH_NAMES
+    if n_columns > WIDE:
+        room = 2 * ROOM
     in_line = min(len(maps), max(1, int(width / room)))
-    height = min(0.8 * width / in_line * _shape(n_rows, n_columns), HIGHEST * n_rows)
-    panels = panels_in(figure, len(maps), in_line=in_line, height=height + HEAD)
+    of_panel = width / in_line
+    height = min(0.8 * of_panel * _shape(n_rows, n_columns), HIGHEST * n_rows)
+    head = max(HEAD, TITLES + length)
+    panels = panels_in(figure, len(maps), in_line=in_line, height=height + head)
     quantities = {cells[0].quantity for cells in maps}
     for place, (cells, panel) in enumerate(zip(maps, panels, strict=True)):
         labels = (_labels(cells, 0), _labels(cells, 1))
@@ -73,10 +85,11 @@ def _draw_layers(figure: "Figure", maps: Sequence[Map], *, titles: tuple[str, st
             _add_bar(panel, image)
         elif place == len(maps) - 1 or place % in_line == in_line - 1:
             _add_bar(panel, image, scale.title)
-        heading = [cells[0].method.replace(", ", "\n", 1)] if len(maps) > 1 else []
+        heading = titles_in(cells[0].method).split(", ", 1) if len(maps) > 1 else []
         if len(quantities) > 1 and scale.title != cells[0].method:
             heading.append(scale.title)
-        panel.set_title("\n".join(heading), x=0, ha="left")
+        lines = [textwrap.fill(text, int(CHARACTERS * of_panel)) for text in heading]
+        panel.set_title("\n".join(lines), x=0, ha="left")
         if place % in_line and labels[0] == _labels(maps[place - 1], 0):
             panel.set_yticks([])
         if place + in_line >= len(maps):
@@ -86,6 +99,18 @@ def _draw_layers(figure: "Figure", maps: Sequence[Map], *, titles: tuple[str, st
     frames = "; frames are corresponding layers" if has_frames else ""
     best = _most_similar(maps[0], lambda row: map(layer_in_words, row.layers))
     return f"{best}Dark cells are similar{frames}."
+
+
+def _share_layers(maps: Sequence[Map]) -> bool:
+    """Return whether all maps have the same layers."""
+    layers = [[cell.layers for cell in cells] for cells in maps]
+    return all(of_map == layers[0] for of_map in layers)
+
+
+def _longest_name(maps: Sequence[Map]) -> int:
+    """Return the number of characters of the longest name of a layer."""
+    names = {name for cells in maps for cell in cells for name in cell.layers}
+    return max(len(layer_in_words(name)) for name in names)
 
 
 def _labels(cells: Map, side: int) -> list[str]:
@@ -105,7 +130,8 @@ def _most_similar(rows: Map, names: Callable[[Shown], Iterable[str]]) -> str:
         return ""
     best = min(known, key=lambda row: abs(row.value - scale.best))
     pair = " and ".join(names(best))
-    return f"Most similar by {best.method or scale.title} are {pair} ({number(best.value)}). "
+    title = titles_in(best.method) or scale.title
+    return f"Most similar by {title} are {pair} ({number(best.value)}). "
 
 
 def draw_networks(

@@ -193,16 +193,18 @@ def write_letters(panels: "Sequence[Axes]") -> None:
 
 
 def fit(figure: "Figure") -> None:
-    """Turn names of columns that are wider than a cell of their map, remove room above and below
-    maps, leave out names that would still touch, and numbers where cells have no room."""
+    """Turn names of columns, unless they fit into a cell of their map, remove room above and below maps,
+    leave out names that would still touch, and numbers where cells have no room."""
     import matplotlib
 
     maps = [axes for axes in figure.axes if axes.get_gid() == CELLS]
+    for axes in maps:
+        axes.tick_params(axis="x", labelrotation=90)
     figure.draw_without_rendering()
     for axes in maps:
-        widths = [name.get_window_extent().width for name in axes.get_xticklabels()]
-        if max(widths) > FILLED * _cell_size(axes)[0]:
-            axes.tick_params(axis="x", labelrotation=90)
+        lengths = [name.get_window_extent().height for name in axes.get_xticklabels()]
+        if max(lengths) <= FILLED * _cell_size(axes)[0]:
+            axes.tick_params(axis="x", labelrotation=0)
     figure.draw_without_rendering()
     if maps:
         figure.set_figheight(figure.get_tightbbox().height + 0.05)

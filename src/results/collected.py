@@ -13,6 +13,7 @@ from src.results.image_records import warn_of_several
 from src.results.measurements import Measurement, measurements_of
 from src.results.named_networks import named_by_list, order_in
 from src.results.network_list import SIMILARITY
+from src.results.network_names import NetworkKey
 from src.results.probe_rows import ProbeRow
 from src.results.similarity_rows import SimilarityRow
 from src.results.tables import read_table
@@ -31,6 +32,12 @@ class Collected(NamedTuple):
         """The names of the data and the numbers of images."""
         of_stitches = {(stitch.row.dataset, stitch.row.n_images) for stitch in self.newest}
         return of_stitches or {(row.dataset, row.n_samples) for row in self.similarities}
+
+    @property
+    def pairs(self) -> set[tuple[NetworkKey, NetworkKey]]:
+        """The pairs of networks."""
+        of_stitches = {stitch.row.network_keys for stitch in self.newest}
+        return of_stitches or {row.network_keys for row in self.similarities}
 
     def measurements(self, *, apart_from: Sequence[str]) -> list[Measurement]:
         """Return all that was measured; arguments as for `measurements_of`."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from src.ground.console import warn
-from src.results.network_list import ListedNetwork, as_listed, read_networks
+from src.results.network_list import ListedNetwork, as_listed, read_networks, tell_groups
 from src.results.network_names import NetworkKey, NetworkName, titles_of
 from src.results.pair_kinds import PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
 from src.results.trained_with import is_untrained, training_of
@@ -44,7 +44,9 @@ def named_by_list(
     networks = list(networks)
     if not table:
         return named_networks(networks, {})
-    listed = as_listed(read_networks(table))
+    in_table = read_networks(table)
+    tell_groups(table, in_table)
+    listed = as_listed(in_table)
     missing = [network.title for network in networks if network.listed_as not in listed]
     for title in dict.fromkeys(missing):
         warn(

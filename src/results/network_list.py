@@ -98,14 +98,16 @@ def read_networks(table: str | Path) -> list[ListedNetwork]:
             repeats a name or a checkpoint, has a name that is no file name, or names a missing
             checkpoint.
     """
-    networks: list[ListedNetwork] = read_table(table, ListedNetwork)
+    networks: list[ListedNetwork] = [
+        replace(network, group=(network.group or "").strip() or None)
+        for network in read_table(table, ListedNetwork)
+    ]
     if len(networks) < 2:
         raise UserError(f"{table} lists fewer than two networks; give at least two, a line each")
     for column in itertools.chain.from_iterable(network.further for network in networks):
         raise UserError(f"{table}: {unknown_name('column', column, columns(ListedNetwork))}")
     lines = {f"{table}, line {line}": row for line, row in enumerate(networks, start=FIRST_LINE)}
     _check_names(table, lines)
-    _tell_groups(table, networks)
     networks = [_with_path_from(Path(table).parent, row, place) for place, row in lines.items()]
     name_of: dict[tuple[str, str], str] = {}  # the first by checkpoint and type
     for network in networks:
@@ -123,18 +125,18 @@ def _check_names(table: str | Path, lines: Mapping[str, ListedNetwork]) -> None:
     Args:
         lines: the networks by their lines.
     """
-    names: set[str] = set()
+    place_of: dict[str, str] = {}  # the first line by name
     for place, network in lines.items():
         if not NAME.fullmatch(network.name):
             raise UserError(
                 f"{place}: the name {network.name!r} cannot be that of a folder; leave out / and \\, blanks at the "
                 "ends, and . or - at the beginning"
             )
-        if network.name in names:
+        first = place_of.setdefault(network.name, place)
+        if first != place:
             raise UserError(
-                f"{place}: an earlier line has the name {network.name}; give each network its own"
+                f"{place}: {first}, has the name {network.name} as well; give each network its own"
             )
-        names.add(network.name)
     for title in (pair_name, stitches_name):
         pairs = Counter(title(*pair) for pair in itertools.permutations(lines.values(), 2))
         pair, n = pairs.most_common(1)[0]
@@ -144,7 +146,7 @@ def _check_names(table: str | Path, lines: Mapping[str, ListedNetwork]) -> None:
             )
 
 
-def _tell_groups(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
+def tell_groups(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
     """Note which networks have no group where some have one; warn of groups with networks of several
     types."""
     in_groups = [network for network in networks if network.group]

@@ -84,6 +84,14 @@ def groups_without_curves(rows: Iterable[Measurement], correspondence: Correspon
     ]
 
 
+def on_architectures(rows: Iterable[Measurement]) -> str:
+    """Return the sentence on groups of unlike types of networks; "" if all have the same types."""
+    networks = set(chain.from_iterable(row.networks for row in drawn(rows)))
+    groups = grouped(networks, lambda network: network.group).values()
+    types = {frozenset(network.type for network in group) for group in groups}
+    return "Groups differ in architecture." if len(types) > 1 else ""
+
+
 def groups_of(row: Measurement) -> str:
     """Return the groups of both networks as a text; similarity has no direction."""
     if row.trainings[0] == row.trainings[1]:

@@ -4,6 +4,7 @@ Only questions about the images import torch.
 """
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from src.choices.datasets import dataset_label
 from src.ground.console import listed, warn_once
 from src.ground.errors import Misfit, UserError
 from src.ground.images import ImageSpec, describe_values
-from src.results.network_names import FRESH, NetworkName
+from src.results.network_names import FRESH, SHORT, NetworkName
 from src.results.options import read_options
 
 IMAGES = "image_spec"  # the entry of a `config.txt` with the `ImageSpec.record` of the training
@@ -34,14 +35,14 @@ def options_beside(checkpoint: str | Path) -> Options:
 def training_of(network: NetworkName) -> str:
     """Return a text that two names share if they name one network, at whatever epochs.
 
-    It is made of the options of the training, if they have its folder, as those of exec_train.py
+    It is a digest of the options of the training, if they have its folder, as those of exec_train.py
     do: a `config.txt` of the user's may be the same for many trainings. Otherwise it is made of
     weights and type.
     """
     options = options_beside(network.path) if network.is_file else {}
     if options.get("model_type") != network.type or "save_dir" not in options:
         return " ".join(network.key)
-    return json.dumps(options, sort_keys=True)
+    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:SHORT]
 
 
 def is_untrained(network: NetworkName) -> bool:
