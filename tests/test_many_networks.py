@@ -19,7 +19,7 @@ from src.results.between_groups import compare_groups
 from src.results.evaluations import read_evaluated_stitches
 from src.results.measurements import Measurement, NetworkLayer
 from src.results.named_networks import NamedNetwork, named_networks
-from src.results.network_list import ListedNetwork, as_listed
+from src.results.network_list import ListedNetwork, as_listed, tell_groups
 from src.results.network_means import mean_over_networks
 from src.results.network_names import NetworkName
 from src.results.stitch_rows import StitchRow
@@ -458,6 +458,21 @@ def test_the_share_of_similar_pairs_stands_beside_the_share_that_is_undecided(
     bars = [(bar.get_x(), bar.get_width()) for bar in figure.axes[0].patches]
     assert bars == [(pytest.approx(2 / 3), pytest.approx(1 / 3))]
     assert says(caption_of(figure), "0.67 (k → k; 0.33 undecided)")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "groups", "is_warned"), [("00", "pq", True), ("01", "pq", False), ("00", "pp", False)]
+)
+def test_groups_that_share_a_seed_are_warned_of(tmp_path, capsys, seeds, groups, is_warned):
+    networks = []
+    for name, seed, group in zip("ab", seeds, groups, strict=True):
+        path = tmp_path / name / "model_1.pt"
+        path.parent.mkdir()
+        path.touch()
+        (path.parent / "config.txt").write_text(json.dumps({"seed": int(seed)}))
+        networks.append(ListedNetwork(name, str(path), "small_cnn", group=group))
+    tell_groups("list.csv", networks)
+    assert says(capsys.readouterr().err, "a, b", "one seed") == is_warned
 
 
 def test_groups_and_networks_stand_in_the_order_of_the_list(folder):

@@ -17,6 +17,7 @@ from src.ground.grouping import grouped
 from src.ground.user_code import absolute, title_of
 from src.results.network_names import FEATURES, NetworkKey, NetworkName
 from src.results.tables import FIRST_LINE, columns, read_table
+from src.results.trained_with import options_beside
 
 # Of a network: of any script, but no path, no hidden file and no option
 NAME = re.compile(r"[^\s./\\-]([^/\\\x00-\x1f]*[^\s/\\])?")
@@ -160,6 +161,21 @@ def tell_groups(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
                 f"{table}: the group {group} has networks of unlike types ({listed(map(title_of, types))}), so "
                 "differences from other groups may be those of types"
             )
+    _warn_of_shared_seeds(table, in_groups)
+
+
+def _warn_of_shared_seeds(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
+    """Warn of networks of several groups that were trained from one seed."""
+    seeded = [network for network in networks if "seed" in options_beside(network.path)]
+    of_seeds = grouped(seeded, lambda network: (network.type, options_beside(network.path)["seed"]))
+    for members in of_seeds.values():
+        if len({network.group for network in members}) > 1:
+            names = listed(network.name for network in members)
+            warn_once(
+                f"{table}: {names} are of several groups and were trained from one seed, so they began with the same "
+                "weights and may be more alike than others; train each network with a seed of its own"
+            )
+            return
 
 
 def as_listed(networks: Sequence[ListedNetwork]) -> dict[NetworkKey, ListedNetwork]:
