@@ -245,7 +245,6 @@ def take_statistics(args, first, second, test_set, n_images, session, device):
 def side_of(args, loaded, ranks, number, n_images):
     """Return a network with its layers, its ranks, and the key of its features."""
     from src.similarity.passes import Side
-    from src.values import RANDOM
 
     # All that features depend on, beside layers, ranks and measures
     key = (
@@ -257,8 +256,6 @@ def side_of(args, loaded, ranks, number, n_images):
         args.amp,
         args.tf32,
     )
-    if getattr(loaded.network, "unsteadiness", "") == RANDOM:  # other activations in each pass
-        key = None
     return Side(loaded.network, loaded.layers, ranks, title=loaded.name.path, key=key)
 
 

@@ -213,7 +213,7 @@ def work_and_judge(args, table: str, page: str) -> None:
 
 
 def name_next_commands(args, units) -> None:
-    """Print the commands that compare networks by units of similarity alone."""
+    """Print the commands that compare networks where nothing was stitched."""
     from src.ground.console import note
 
     if any(unit.kind == SIMILARITY for unit in units):
@@ -353,7 +353,7 @@ def unfinished_units(units, *, redo: bool) -> list[Unit]:
 
 
 def check_feature_files(args, networks, session, device) -> None:
-    """Raise a UserError that names the files of features of other images.
+    """Raise a UserError that names files of features whose images differ.
 
     The images are those of the networks in the list, or else those of the file that has the most.
     """

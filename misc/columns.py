@@ -43,7 +43,7 @@ COMMENT = re.compile(r"    # (.*)")
 
 
 def comments(kind: type) -> dict[str, str]:
-    """Return the comments on the fields of a row type, beside or above them, by name."""
+    """Return the comments beside or above the fields of a row type, by name."""
     found = {}
     for base in reversed(kind.__mro__):
         if not base.__module__.startswith("src."):

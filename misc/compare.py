@@ -62,7 +62,7 @@ def parser() -> cli.Parser:
 
 
 def output_name(text: str) -> str:
-    """Read the name of what is written, also from the name of one of its files: the type of an option."""
+    """Read the value of -o: the name that all files begin with, or the name of a file."""
     for ending in (".csv", ".png", ".html"):
         text = text.removesuffix(ending)
     return text
@@ -103,7 +103,7 @@ def check_networks(first: NetworkName, second: NetworkName) -> None:
 
 
 def write_list(networks: Sequence[NetworkName], table: Path) -> None:
-    """Write the list of both networks; what a call before has begun is replaced, unless it finished something.
+    """Write the list of both networks; the list of a call that finished nothing is replaced.
 
     Raises:
         UserError: there are results of other networks.

@@ -71,7 +71,7 @@ def list_layers(args) -> None:
 
 
 def pattern_of(layer: str) -> str:
-    """Return a pattern that a layer and those of the same name with another number match; * stops at a dot."""
+    """Return a pattern for a layer and its neighbours of other numbers, such as `layer*`; * stops at a dot."""
     return f"{layer.rstrip('0123456789')}*"
 
 

@@ -73,7 +73,7 @@ def products_of(networks: Sequence[Multiplier]) -> NDArray:
 
 
 def truths_of(networks: Sequence[Multiplier], products: NDArray) -> dict[str, NDArray]:
-    """Return the truths of the plan, from the weights alone: (n, n) of front and end."""
+    """Return the truths of the plan, from the weights only: (n, n) of front and end."""
     functions = [network.functions() for network in networks]
     bases = irreducible_representations(products)
     shares = [representation_shares(of_network, bases) for of_network in functions]

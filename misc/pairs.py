@@ -51,8 +51,7 @@ REMEDY = "give the same ones, or choose another -dir (of misc/compare.py: -o)"
 
 
 def options_of_method(method: Method) -> dict[str, Any]:
-    """Return the options of exec_stitch.py for a method; those of matching that do not count for it
-    have their defaults."""
+    """Return the options of exec_stitch.py for a method; options without effect have their defaults."""
     option = "objective" if method.n_epochs else "init"
     parser = parser_of(exec_stitch)
     chosen = {"init": parser.get_default("init"), option: method.name, "n_epochs": method.n_epochs}
@@ -144,7 +143,7 @@ class Unit(NamedTuple):
 
     @property
     def run(self) -> "Run":
-        """The lock and the record of the finished unit: those of its last call."""
+        """The lock and the record of the finished unit, of its last call."""
         from src.results.evaluation_rows import EvaluationFiles
         from src.results.run import Run
 

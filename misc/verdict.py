@@ -91,7 +91,7 @@ def add_judging(options: cli.Parser) -> None:
 
 
 class Judged(NamedTuple):
-    """The results in folders, and the verdicts on them."""
+    """The results in folders, with verdicts."""
 
     stitches: Sequence[Any]
     similarities: Sequence[Any]
@@ -148,7 +148,7 @@ def give_verdict(args, judged: "Judged | None" = None, *, pixels_only: bool = Fa
 
 
 def judge(args) -> Judged:
-    """Return the results of the folders with the verdicts; note what limits comparisons of groups."""
+    """Return the results of the folders with the verdicts; note the limits of comparisons of groups."""
     from src.ground.console import listed, note
     from src.results.between_groups import compare_groups, note_on_layers, values_of_verdicts
     from src.results.named_networks import named_by_list, order_in

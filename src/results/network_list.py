@@ -166,8 +166,9 @@ def tell_groups(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
 
 def _warn_of_shared_seeds(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
     """Warn of networks of several groups that were trained from one seed."""
-    seeded = [network for network in networks if "seed" in options_beside(network.path)]
-    of_seeds = grouped(seeded, lambda network: (network.type, options_beside(network.path)["seed"]))
+    seed_of = {network: options_beside(network.path).get("seed") for network in networks}
+    seeded = [network for network in networks if seed_of[network] is not None]
+    of_seeds = grouped(seeded, lambda network: (network.type, seed_of[network]))
     for members in of_seeds.values():
         if len({network.group for network in members}) > 1:
             names = listed(network.name for network in members)

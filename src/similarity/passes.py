@@ -16,7 +16,7 @@ from src.similarity.features import LayerFeatures, alignments_of, cross_moments
 from src.similarity.measures import FUNCTIONS
 from src.similarity.user_measures import load_measures
 from src.statistics.moments import CrossMoments
-from src.values import BY_POSITION, Rank
+from src.values import BY_POSITION, RANDOM, Rank
 
 Features = dict[str, LayerFeatures]  # the layers of one network, by name
 LayerPair = tuple[str, str]  # a layer of each network
@@ -50,6 +50,12 @@ class Side(NamedTuple):
     title: str = ""  # in messages
     # All that its features depend on, beside layers, ranks and measures: weights, images, precision
     key: Hashable = None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether its features are kept; a network that draws random numbers has others in each pass."""
+        is_random = getattr(self.network, "unsteadiness", "") == RANDOM
+        return self.key is not None and not is_random
 
 
 class Statistics(NamedTuple):
@@ -112,7 +118,7 @@ def take_statistics(
     for place, side in enumerate(sides):
         if not features[place]:
             features[place] = _features_of(side, taken[place], measures, device)
-            if cache is not None and side.key is not None:
+            if cache is not None and side.is_kept:
                 n_bytes = sum(layer.n_bytes for layer in features[place].values())
                 cache.keep(keys[place], features[place], n_bytes)
     layers1 = {name: features[0][name] for name in first.layers}
