@@ -143,3 +143,8 @@ def test_t2t_without_tokens():
 def test_shapes_that_do_not_fit(kind, source, target, options, line):
     with pytest.raises(UserError, match=line):
         build_stitching_layer(kind, source, target, **options)
+
+
+def test_an_init_that_does_not_exist_is_no_random_layer():
+    with pytest.raises(UserError, match="unknown init 'eyes'; did you mean eye"):
+        build_stitching_layer("c2c", (3, 4, 4), (3, 4, 4), init="eyes")

@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.choices import AUTO, GRID, MAP, SEQUENCE, STITCHING_TYPES, VECTOR
+from src.choices.stitching import INITS
 from src.ground.activations import Form, MapSize, TokenLayout, channels_first, pool, positions_of
 from src.ground.console import warn
-from src.ground.errors import UserError
+from src.ground.errors import UserError, unknown_name
+from src.ground.user_code import is_user_code
 
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")  # of sparsity
 
@@ -340,13 +342,15 @@ def build_stitching_layer(
             (D,).
         layouts: of the tokens of source and target, as `Network.token_layout` returns them; None:
             guessed from their number.
-        init: `eye` starts as the identity. All further names start from torch's random weights,
-            drawn from the global generator; nothing is matched here.
+        init: `eye` starts as the identity. All further names of `-i` start from torch's random
+            weights, drawn from the global generator; nothing is matched here.
         c2t_cls_token, t2c_cls_token: `made_cls` and `used_cls` of `plan_of`.
         upsample_mode: `bilinear` or `nearest`.
     Raises:
-        UserError: the shapes do not fit the type, or there is no identity between them for `eye`.
+        UserError: there is no such init, the shapes do not fit the type, or `eye` has no identity.
     """
+    if init not in INITS and not is_user_code(init):
+        raise unknown_name("init", init, INITS)
     source_form = Form.of(source, layouts[0])
     target_form = Form.of(target, layouts[1])
     if stitching_type == AUTO:
