@@ -17,7 +17,7 @@ lint: .venv/ready        # the linter, the formatter and the type checker
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-demo: .venv/ready        # the main job on embedded data, about a minute; ends with its results and the paths to open
+demo: .venv/ready        # the main job on embedded data, about a minute; ends with its answer and the paths to open
 	$(BIN)/python misc/demo.py
 
 paper-smoke: .venv/ready # every script of misc/paper on the embedded digits, tiny settings, a few minutes

@@ -17,7 +17,6 @@ from src import cli
 TYPE = f"{Path(__file__).resolve().parent / 'multiplier'}.py:network"
 METHODS = ["pinv", "covariance", "task:20"]
 SIMILARITIES = ["cka_debiased", "mutual_knn", "pwcca", "procrustes"]
-GROUP = "multipliers"  # of all networks
 MATCHED = 5 / 12  # share of all pairs of elements
 TESTING = 5 / 24  # likewise
 IN_MAPS = ("task accuracy", "pinv accuracy", "pinv skill", "cka_debiased")
@@ -59,7 +58,7 @@ def study(args) -> None:
     truths = truths_of(networks, products)
     write_inputs(folder / "pairs.npz", products)
     rows = [
-        {"name": name, "path": str(Path(path).resolve()), "type": TYPE, "group": GROUP}
+        {"name": name, "path": str(Path(path).resolve()), "type": TYPE}
         for name, path in zip(names, args.networks, strict=True)
     ]
     write_csv(folder / "networks.csv", list(rows[0]), rows)
