@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help test test-slow lint demo ground-truth paper-smoke benchmark clean
+.PHONY: help test test-slow lint demo paper-smoke benchmark clean
 
 help: .venv/ready        # sees to .venv, as every target does, and prints this list
 	@awk -F ':.*# ' '/^[a-z-]+:.*# / {printf "make %-14s%s\n", $$1, $$2}' Makefile
@@ -17,11 +17,8 @@ lint: .venv/ready        # the linter, the formatter and the type checker
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-demo: .venv/ready        # the main job on embedded data, about a minute; ends with its results and the paths to open
+demo: .venv/ready        # the main job on embedded data, about a minute; ends with its answer and the paths to open
 	$(BIN)/python misc/demo.py
-
-ground-truth: .venv/ready # which measure can be believed? 36 networks and impostors on embedded data; resumable
-	TRUTH=digits PYTHON=$(CURDIR)/$(BIN)/python bash misc/paper/13_ground_truth.sh
 
 paper-smoke: .venv/ready # every script of misc/paper on the embedded digits, tiny settings, a few minutes
 	PYTHON=$(BIN)/python bash misc/paper/smoke.sh

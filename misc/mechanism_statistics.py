@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 if __name__ == "__main__":
     sys.exit("misc/mechanism_statistics.py is no script; run misc/mechanisms.py")
 
-from misc.multiplier import Multiplier
-from src.ground.tensors import load_tensors
-from src.ground_truth.mechanisms import (
+from misc.group_mechanisms import (
     irreducible_representations,
     representation_shares,
     shared_representations,
@@ -23,7 +21,8 @@ from src.ground_truth.mechanisms import (
     shared_units,
     spans,
 )
-from src.ground_truth.scores import rank_correlation
+from misc.multiplier import Multiplier
+from src.ground.tensors import load_tensors
 from src.statistics.permutations import permutation_p
 from src.statistics.resampling import Estimate, ScoreOfPairs, estimate, permuted_p
 from src.statistics.significance import holm
@@ -129,6 +128,39 @@ class Directions(NamedTuple):
     def mean(self) -> NDArray:
         """The value of each pair."""
         return (self.forth + self.back) / 2
+
+
+def rank_correlation(x: NDArray, y: NDArray, control: NDArray | None = None) -> NDArray:
+    """Return Spearman's correlation of values (..., P), or the partial correlation, (...).
+
+    Args:
+        control: (..., P), a variable whose part in `x` and in `y` is taken out. The correlation is
+            0 if nothing is left of `x` or `y`.
+    """
+    x_with_y = _spearman(x, y)
+    if control is None:
+        return x_with_y
+    x_with_control = _spearman(x, control)
+    y_with_control = _spearman(y, control)
+    unexplained = np.sqrt(np.maximum((1 - x_with_control**2) * (1 - y_with_control**2), 0))
+    partial = (x_with_y - x_with_control * y_with_control) / np.maximum(unexplained, 1e-9)
+    return np.where(unexplained < 1e-9, 0.0 * x_with_y, partial)  # 0 times NaN is NaN
+
+
+def _spearman(x: NDArray, y: NDArray) -> NDArray:
+    """Return Spearman's correlation over the last axis of (..., P), (...); NaN if it is not defined."""
+    if x.shape[-1] < 2:
+        return np.full(np.broadcast_shapes(x.shape, y.shape)[:-1], np.nan)
+    x_ranks = _centred_ranks(x)
+    y_ranks = _centred_ranks(y)
+    scale = np.sqrt((x_ranks**2).sum(-1) * (y_ranks**2).sum(-1))
+    return (x_ranks * y_ranks).sum(-1) / np.where(scale > 0, scale, np.nan)
+
+
+def _centred_ranks(values: NDArray) -> NDArray:
+    """Return the ranks along the last axis, less their mean."""
+    ranks = scipy.stats.rankdata(values, axis=-1)
+    return ranks - ranks.mean(-1, keepdims=True)
 
 
 def correlation(measure: NDArray, truth: NDArray, control: NDArray | None = None) -> ScoreOfPairs:

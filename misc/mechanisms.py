@@ -17,7 +17,6 @@ from src import cli
 TYPE = f"{Path(__file__).resolve().parent / 'multiplier'}.py:network"
 METHODS = ["pinv", "covariance", "task:20"]
 SIMILARITIES = ["cka_debiased", "mutual_knn", "pwcca", "procrustes"]
-CLEAN = "clean"  # the group of networks whose truths misc/ground_truth.py scores
 MATCHED = 5 / 12  # share of all pairs of elements
 TESTING = 5 / 24  # likewise
 IN_MAPS = ("task accuracy", "pinv accuracy", "pinv skill", "cka_debiased")
@@ -59,7 +58,7 @@ def study(args) -> None:
     truths = truths_of(networks, products)
     write_inputs(folder / "pairs.npz", products)
     rows = [
-        {"name": name, "path": str(Path(path).resolve()), "type": TYPE, "group": CLEAN}
+        {"name": name, "path": str(Path(path).resolve()), "type": TYPE}
         for name, path in zip(names, args.networks, strict=True)
     ]
     write_csv(folder / "networks.csv", list(rows[0]), rows)
@@ -138,7 +137,7 @@ def read_measures(table: str, verdict: str, names: Sequence[str]) -> dict:
 
 
 def write_truths(path: Path, truths, names: Sequence[str]) -> None:
-    """Write the truths as a table, for misc/ground_truth.py --truths."""
+    """Write the truths as a table: a row a pair of networks, a column a truth."""
     from src.ground.files import write_csv
 
     rows = []
@@ -152,7 +151,7 @@ def write_tests(path: Path, tests) -> None:
     """Write all numbers (.csv), the table and the outcomes of hypotheses (.md), and the figure of correlations."""
     from misc.mechanism_statistics import LEVEL, TRUTHS, Test, outcomes, table_of
     from src.figures.dots import draw_check
-    from src.figures.shown import ABOVE_BASELINES, Shown
+    from src.figures.shown import ABOVE_CHANCE, Shown
     from src.ground.console import result
     from src.ground.files import write_csv, write_text
 
@@ -166,7 +165,7 @@ def write_tests(path: Path, tests) -> None:
 
     dots = []
     for test in of_measures:
-        word = ABOVE_BASELINES if test.adjusted_p < LEVEL else ""
+        word = ABOVE_CHANCE if test.adjusted_p < LEVEL else ""
         interval = (test.low, test.high)
         dots.append(Shown(test.truth, test.value, *interval, method=test.measure, word=word))
     draw_check(path.with_suffix(".png"), dots)

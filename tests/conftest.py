@@ -49,8 +49,7 @@ def warnings_anew():
 
 @pytest.fixture(scope="session", autouse=True)
 def no_flushes():
-    """Files of this process are not flushed to the disk: none but a power cut would tell, and
-    test_power_cut.py pretends its own disk."""
+    """Files of this process are not flushed to the disk: none but a power cut would tell."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield

@@ -14,14 +14,11 @@ from src import __version__
 from src.datasets import load_dataset
 from src.figures import pages
 from src.ground import console, user_code
-from src.ground.errors import UserError
 from src.ground.runtime import seeded
-from src.ground_truth.truth_tables import read_tables
 from src.models import build_model
 from src.results import session
 from src.results import stitch_runs as runs
 from src.results.checkpoints import load_model, save_state
-from src.results.network_list import read_networks
 from src.results.network_names import SHORT, NetworkName
 from tests.commands import error_line, names_in, read_csv, read_json, run, says, stitch_rows
 from tests.tables import blank
@@ -435,25 +432,6 @@ def test_all_pairs_makes_again_what_was_made_with_others():
     assert says(error_line(*command), "7 of 12 units", "earlier code of", "--redo-changed")
 
 
-def test_ground_truth_takes_tables_of_the_present_weights_and_images():
-    write_list("a,f.pt,small_cnn,clean", "b,g.pt,small_cnn,clean", columns="name,path,type,group")
-    run(*ALL)
-    listed = read_networks("networks.csv")
-    assert read_tables(Path("results/all"), listed).values
-    stitches = Path("results/all").glob("a to b/pinv/2*/grid.csv")
-    for path in (*stitches, Path("results/all/similarity/a-b.csv")):
-        path.write_text(path.read_text().replace(sha256("f.pt")[:SHORT], "0" * SHORT))
-    train("f", 7)
-    with pytest.raises(UserError, match="no pair of the networks"):
-        read_tables(Path("results/all"), listed)
-    run(*ALL, "--redo-changed")
-    write_images(test=7)
-    truth = ["misc/ground_truth.py", "results/all", "networks.csv", *DATA]
-    assert "other test inputs" in error_line(*truth)
-    run(*COMPARE, "-o", "results/all/similarity/a-b.csv")
-    assert "different test inputs" in error_line(*truth)
-
-
 # ---- Weights that are drawn and weights that are given
 
 
@@ -485,14 +463,11 @@ def test_a_function_that_only_builds_is_fresh_and_one_that_gives_its_weights_is_
 
 
 def test_fresh_networks_of_a_list_are_loaded_once_and_known_by_their_seed(loads):
-    lines = [f"n{i},{name}.pt,small_cnn,clean" for i, name in enumerate("fghi")]
+    lines = [f"n{i},{name}.pt,small_cnn" for i, name in enumerate("fghi")]
     for i, name in enumerate("hi"):
         train(name, i + 2)
-    write_list(*lines, "fresh,-,small_cnn,impostor:fresh", columns="name,path,type,group")
+    write_list(*lines, "fresh,-,small_cnn")
     run(*ALL, "--methods", "none", "-s", 3)
-    assert [name.seed for name in loads] == [None] * 4 + [3]
-    loads.clear()
-    run("misc/ground_truth.py", "results/all", "networks.csv", *DATA)
     assert [name.seed for name in loads] == [None] * 4 + [3]
 
 

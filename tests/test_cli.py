@@ -85,7 +85,6 @@ def test_options_in_the_order_of_the_help_exist():
     scripts = [
         *SCRIPTS,
         "misc/all_pairs.py",
-        "misc/ground_truth.py",
         "misc/imagenet_train_main.py",
         "misc/verdict.py",
     ]

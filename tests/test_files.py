@@ -1,6 +1,7 @@
 """Files: layout, rights and locks; a full disk, a closed folder, a kill between write and rename, and
 kills of scripts at random moments spoil nothing."""
 
+import errno
 import multiprocessing
 import os
 import random
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from src.ground.files import write_json
-from tests.commands import MODEL, ON_DIGITS, PAIR, module_of, run, start_code
+from src.ground.errors import UserError
+from src.ground.files import durable_together, new_file, write_bytes, write_json
+from tests.commands import MODEL, ON_DIGITS, PAIR, module_of, names_in, run, start_code
 from tests.conftest import few_images
 from tests.run_content import content
 
@@ -131,6 +133,29 @@ def test_a_kill_between_write_and_rename_leaves_the_old_file(tmp_path):
     (left,) = set(os.listdir(tmp_path)) - {"meta.json"}
     assert left.startswith(".") and left.endswith(".part")  # no reader takes it for a result
     assert (tmp_path / left).read_bytes() == b"new"
+
+
+def test_a_file_that_could_not_be_written_is_no_part_of_its_block(tmp_path):
+    with durable_together():
+        write_bytes(tmp_path / "one", b"1")
+        assert not (tmp_path / "one").exists()
+        with pytest.raises(UserError, match="cannot write .*two: No space left"):
+            with new_file(tmp_path / "two") as file:
+                file.write(b"half")
+                raise OSError(errno.ENOSPC, "No space left on device")
+    assert names_in(tmp_path) == {"one"}
+
+
+def test_files_of_a_block_are_flushed_before_they_get_their_names_and_then_the_names_are(
+    tmp_path, monkeypatch
+):
+    steps, replace = [], os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: steps.append(os.path.isdir(number)))
+    monkeypatch.setattr(os, "replace", lambda *paths: steps.append("rename") or replace(*paths))
+    with durable_together():
+        for name in ("one", "two"):
+            write_bytes(tmp_path / name, b"")
+    assert steps == [False, False, "rename", "rename", True]
 
 
 def test_folders_are_created_and_files_get_ordinary_rights_and_the_layout_of_the_public_code(

@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 from src.figures.pages import CELLS
-from src.ground_truth.truth_tables import read_tables
 from src.results.matrices import by_depth
-from src.results.network_list import read_networks
 from tests.commands import ON_DIGITS, pair_of, parse_matrix, read_csv, run, stitch_rows
 from tests.conftest import few_images
 
@@ -52,8 +50,6 @@ def test_every_table_and_figure(printed, drawn_figures):
     (*_, axes) = drawn_figures["curves.png"].axes
     assert [text.get_text() for text in axes.get_xticklabels()] == LAYERS
     assert list(dict.fromkeys(row["layers"] for row in read_csv("results/curves.csv"))) == LAYERS
-    Path("list.csv").write_text(f"name,path,type\nf,f/model_1.pt,{HOUSE}\ng,g/model_1.pt,{HOUSE}\n")
-    assert read_tables(Path("results"), read_networks("list.csv")).layers == LAYERS
     for row in stitch_rows("results/f to g/pinv"):
         depths = row["front_depth"], row["end_depth"]
         assert depths == tuple(str(LAYERS.index(layer)) for layer in pair_of(row))

@@ -6,12 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import rankdata, spearmanr
 
 from misc import mechanism_statistics
-from misc.mechanism_statistics import COMPARED, IS_ACCURATE, TRUTHS, products_of, truths_of
-from misc.mechanism_statistics import tests_of as all_tests_of
-from misc.multiplier import Multiplier
-from src.ground_truth.mechanisms import (
+from misc.group_mechanisms import (
     irreducible_representations,
     representation_shares,
     shared_representations,
@@ -19,6 +17,16 @@ from src.ground_truth.mechanisms import (
     shared_units,
     spans,
 )
+from misc.mechanism_statistics import (
+    COMPARED,
+    IS_ACCURATE,
+    TRUTHS,
+    products_of,
+    rank_correlation,
+    truths_of,
+)
+from misc.mechanism_statistics import tests_of as all_tests_of
+from misc.multiplier import Multiplier
 from tests.commands import run
 
 
@@ -97,6 +105,18 @@ def test_the_group_and_the_truths_are_read_off_networks(networks):
         assert np.diag(truth) == pytest.approx(np.ones(4))
         assert ((truth >= 0) & (truth <= 1 + 1e-9)).all()
     assert truths["representations"] == pytest.approx(truths["representations"].T)
+
+
+def test_partial_correlation_is_that_of_residuals(rng):
+    """Of ranks, each less what a regression on the third says; 0 of a measure that is the third."""
+    x, y, z = rng.random((3, 36))
+    x, y = x + z, y + z
+    ranks = [rankdata(values) for values in (x, y, z)]
+    one, two = (np.polyval(np.polyfit(ranks[2], each, 1), ranks[2]) - each for each in ranks[:2])
+    assert rank_correlation(x, y, z) == pytest.approx(np.corrcoef(one, two)[0, 1], abs=1e-12)
+    assert rank_correlation(-z, y, z) == 0 < abs(rank_correlation(-z, y))
+    assert rank_correlation(x, y) == pytest.approx(spearmanr(x, y).statistic)
+    assert np.isnan(rank_correlation(x, np.ones(36)))
 
 
 def test_a_measure_that_is_the_truth(rng, monkeypatch):

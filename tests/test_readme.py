@@ -71,9 +71,9 @@ def commands(page: str, folder: Path) -> list[list[str]]:
 def test_the_scripts_take_the_commands(page, at_least, tmp_path, monkeypatch):
     found = commands(page, tmp_path)
     assert len(found) >= at_least
-    for name in ("my_digits", "truth", "models/study"):
+    for name in ("my_digits", "models/study"):
         (tmp_path / name).mkdir(parents=True, exist_ok=True)
-    code = ("nets.py", "others.py", "mine.py", "elsewhere.py", "readers.py", "truth/impostors.py")
+    code = ("nets.py", "others.py", "mine.py", "elsewhere.py", "readers.py")
     for name in ("negatives.npz", "sequences.npz", "models/study/cifar.npz", *code):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)

@@ -26,7 +26,6 @@ DETECTOR = (
 EVALUATE = f"exec_eval_stitcher_ood.py results/dm {ON}"
 SIMILARITY = "exec_compute_low_rank_sim_metrics.py"
 COLLECT = "misc/collect_results.py"
-TRUTH = "misc/ground_truth.py"
 
 REFUSALS = [
     # Training
@@ -154,15 +153,6 @@ REFUSALS = [
     ("misc/report.py empty", ("no finished", "run")),
     ("misc/report.py results/dm -o page.pdf", ("-o/--output", "'page.pdf'", ".html")),
     ("misc/demo.py own", "own"),
-    (f"{TRUTH} none clean.csv {ON}", "is no folder"),
-    (f"{TRUTH} empty clean.csv {ON}", "no pair"),
-    (f"{TRUTH} empty", "stands alone"),
-    (f"{TRUTH} --score cka empty", ("folder of --freeze", "make ground-truth")),
-    (f"{TRUTH} --score ckaa empty", "unknown measure 'ckaa'"),
-    (f"{TRUTH} --score cka a b", "takes one folder"),
-    (f"{TRUTH} --score cka a --freeze b", "takes one folder"),
-    (f"{TRUTH} frozen --config code.yaml", ("nets.py:gap", "name it", "command line")),
-    (f"{TRUTH} a b --pooled", "--pooled is of --freeze"),
     (
         "misc/verdict.py results/dm --tolerance 500",
         ("'500'", "at least 0 and at most 100"),
@@ -185,10 +175,7 @@ def place(folder) -> None:
     save_network(folder / "f.pt", MODEL, n_channels=1)
     (folder / "file").touch()
     (folder / "lr.yaml").write_text("learning_rate: 0")
-    (folder / "code.yaml").write_text("metrics: nets.py:gap")
     (folder / "list.csv").write_text(f"name,path,type\na,f.pt,{MODEL}\nb,own/f.pt,{MODEL}\n")
-    clean = f"name,path,type,group\na,f.pt,{MODEL},clean\nb,another.pt,{MODEL},clean\n"
-    (folder / "clean.csv").write_text(clean)
     lines = ("name,path,type,layers", f"a,f.pt,{MODEL},,,", f"b,own/f.pt,{MODEL},layer3.0,layer3.1")
     (folder / "surplus.csv").write_text("\n".join(lines))
     (folder / "latin.csv").write_text("name,path,type\ngrün,f.pt,resnet18\n", encoding="latin-1")

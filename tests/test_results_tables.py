@@ -1,17 +1,14 @@
 """Tables: the columns of every one, rows read back as they were written, refused files; the table of
-quantities and the page of columns."""
+quantities."""
 
 import math
-import re
 from typing import Any, NamedTuple, get_args, get_origin
 
 import pytest
 
-from misc.columns import PAGE, written
 from src.figures.maps import draw_layers
 from src.figures.shown import of_matrix
 from src.ground.errors import UserError
-from src.results import between_groups, measurements, rank_tests
 from src.results.evaluation_rows import EvaluationRow, SkillRow
 from src.results.experiments import FurtherOptions
 from src.results.matrices import Matrix
@@ -24,7 +21,6 @@ from src.results.similarity_rows import SimilarityRow
 from src.results.stitch_rows import StitchRow
 from src.results.tables import columns, fields, from_record, read_table, to_record, write_table
 from src.results.training_rows import EpochRow
-from src.results.truth_rows import TruthRow
 from src.results.verdict_rows import VerdictRow
 from src.values import Metrics
 from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_row
@@ -67,10 +63,6 @@ COLUMNS = {  # that all tables of a type have
     SkillRow: (
         "folder,front_layer,end_layer,correlation,floor,skill,skill_low,skill_high,correlation_at_end,floor_at_end,"
         "skill_at_end,skill_at_end_low,skill_at_end_high,n_images,n_twins,test_images"
-    ),
-    TruthRow: (
-        "test,score,measure,layer,value,low,high,chance,p,is_above_chance,is_above_baselines,is_baseline,n_networks,"
-        "both_directions,lowest_p"
     ),
     MeanRow: (
         "method,dataset,quantity,networks,layers,relative_depth,value,low,high,lowest,highest,n_networks,n_pairs,"
@@ -189,15 +181,6 @@ def test_a_table_is_read_as_what_it_is_and_no_other(tmp_path):
         read_table(tmp_path / "empty.csv", ProbeRow, StitchRow)
 
 
-RECORDS = (  # the columns of tables that are only written
-    "method,dataset,measure,side,network,group,type,layer,relative_depth,other_network,other_group,other_type,"
-    "best_layer,best_relative_depth,value,corresponding,corresponding_value,place,n_layers",
-    ",".join(between_groups.COLUMNS),
-    ",".join(rank_tests.COLUMNS),
-    "network,group,true,absent,drawn",
-    "front_layer,end_layer,accuracy_1,accuracy_2,difference",
-    "ft_loss,ce_loss,train_acc,val_ce_loss,val_acc",
-)
 EXAMPLES = [  # (quantity, value of a similar stitch, value of a different one)
     ("accuracy", 0.9, 0.1),
     ("penalty", 0.0, 0.4),
@@ -215,11 +198,6 @@ EXAMPLES = [  # (quantity, value of a similar stitch, value of a different one)
 ]
 
 
-def without_ends(names) -> set[str]:
-    """Columns without the ends of intervals."""
-    return {name for name in names if not name.endswith(("_low", "_high"))}
-
-
 @pytest.mark.parametrize(("name", "similar", "different"), EXAMPLES)
 def test_dark_is_similar(name, similar, different, tmp_path, drawn_figures):
     unit = 100 if name == "penalty" else 1  # points of accuracy
@@ -229,17 +207,3 @@ def test_dark_is_similar(name, similar, different, tmp_path, drawn_figures):
     dark, bright = (sum(image.to_rgba(unit * value)[:3]) for value in (similar, different))
     assert dark < bright
     assert QUANTITIES[name].similarity(similar) > QUANTITIES[name].similarity(different)
-
-
-def test_the_page_of_columns_is_as_misc_columns_writes_it():
-    assert written() in PAGE.read_text(), "run misc/columns.py"
-
-
-@pytest.mark.parametrize(
-    "names",
-    [*map(columns, COLUMNS), measurements.COLUMNS, *(names.split(",") for names in RECORDS)],
-)
-def test_the_page_of_columns_names_the_columns_of_every_table(names):
-    section = PAGE.read_text().split("\n## Columns\n")[1]
-    named = {*re.findall(r"`(\w+)`", section), "form"}  # a column of judge's rows alone
-    assert without_ends(names) - named == set()

@@ -7,7 +7,7 @@ import pytest
 
 from src.figures import similarities
 from src.results.similarity_rows import SimilarityRow
-from src.values import Null
+from src.values import ALL_IMAGES, WITHIN_CLASSES, ComparedLayers, Null, Similarity
 from tests.commands import panels_of, says
 
 
@@ -94,3 +94,22 @@ def test_nulls_have_panels_of_their_own_and_companions_of_a_measure_none(drawn_f
     plain, freely, within, pwcca = drawn
     assert (plain, pwcca) == ("linear CKA", "PWCCA distance")
     assert says(freely, plain, "calibrated") and "within classes" in within
+
+
+def test_a_row_keeps_what_was_compared():
+    nulls = {ALL_IMAGES: Null(0.05, 0.1, 0.2), WITHIN_CLASSES: Null(0.5, 0.3, 0.0)}
+    back = {"pwcca": Similarity(0.5, {ALL_IMAGES: Null(0.25, 0.75, 0.125)})}
+    values = {
+        "cka": Similarity(0.5, nulls),
+        "pwcca": Similarity(0.25),
+        "own_distance": Similarity(2.0),
+    }
+    source = {
+        "model1": "a.pt", "model2": "b.pt", "model1_type": "small_cnn", "model2_type": "small_cnn",
+        "dataset": "digits", "n_samples": 10, "alignment_option": "auto", "n_permutations": 20, "seed": None,
+    }  # fmt: skip
+    row = SimilarityRow.of(ComparedLayers("x", "y", 4, None, "positions", values, back), source)
+    assert list(row.values)[:4] == ["cka", "pwcca", "own_distance", "pwcca_reversed"]
+    assert row.values["cka_null_95_within"] == 0.3
+    assert row.values["pwcca_reversed_p_value"] == 0.25
+    assert row.measures == ["cka", "pwcca", "own_distance"] and len(row.values) == 4 + 3 * 3

@@ -1,5 +1,5 @@
-"""Rules of the house: layers, imports that change nothing, requirements, no package; a choice is one
-row beside its function, and messages advise what works."""
+"""Rules of the code: layers, imports that change nothing, requirements; a choice is one row beside its
+function, and messages advise what works."""
 
 import ast
 import graphlib
@@ -31,16 +31,10 @@ from tests.commands import (
     run_module,
 )
 
-
-def rooms() -> list[tuple[str, ...]]:
-    """The rooms of each line of the table in ARCHITECTURE.md, from top to bottom."""
-    section = (ROOT / "ARCHITECTURE.md").read_text().split("## Rooms\n")[1].split("\n## ")[0]
-    cells = [line.split("|")[2] for line in section.splitlines() if "| `" in line]
-    return [tuple(re.findall(r"`(\w+)`", names)) for names in cells]
-
-
-# A module imports only from rooms below its own, and not from its neighbours in one line.
-DEPTHS = {name: depth for depth, names in enumerate(rooms()) for name in names}
+# A module imports only from subpackages below its own, and not from its neighbours in one line of the
+# table in ARCHITECTURE.md: the line of each subpackage
+LINES = re.findall(r"^\| \w+ \| ([`\w ]+) \|", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE)
+DEPTHS = {name: depth for depth, line in enumerate(LINES) for name in re.findall(r"`(\w+)`", line)}
 
 
 # The steps up: the result of a call from Python draws its figure, and writes its runs
@@ -96,12 +90,14 @@ def test_importing_changes_nothing_global(tmp_path):
     run_module("import_everything", cwd=tmp_path)
 
 
-def test_environment_and_requirements_name_the_same_packages():
+def test_environment_requirements_and_package_name_the_same_packages():
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     required = {line for line in lines if line and not line.startswith("#")}
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     conda = {line.replace("pytorch>=", "torch>=") for line in environment["dependencies"]}
     assert conda - required == {"python>=3.10"} and required <= conda
+    project = pytest.importorskip("tomllib").loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert required == {*project["dependencies"], *project["optional-dependencies"]["dev"]}
 
 
 def test_the_version_to_cite_is_that_of_the_code():

@@ -76,23 +76,16 @@ todo() { # RESULT SCRIPT ARGUMENT...: queue a command, unless its result exists;
     QUEUE+=("$line")
 }
 
-run_queue() { # run the last stage of a script and exit
-    if [[ ${#QUEUE[@]} == 0 && $DRY_RUN == 0 ]]; then echo "${0##*/}: nothing is left to do" >&2; fi
-    run_stage
-    exit # here, so that bash reads no more of a script that was edited in the meantime
-}
-
-run_stage() { # print the queued commands and run them; exit after a dry run, and with 1 if a command failed
+run_queue() { # print the queued commands, run them, and exit; with 1 if a command failed
     local gpus i
+    if [[ ${#QUEUE[@]} == 0 && $DRY_RUN == 0 ]]; then echo "${0##*/}: nothing is left to do" >&2; fi
     read -ra gpus <<< "$GPUS"
     if [[ ${#gpus[@]} == 0 ]]; then echo 'GPUS is blank; give numbers of GPUs, such as "0 1", or -1' >&2 && exit 2; fi
-    if [[ ${#QUEUE[@]} == 0 ]]; then return; fi
     for i in "${!QUEUE[@]}"; do
         echo "${QUEUE[i]/ -gpu GPU/ -gpu ${gpus[i % ${#gpus[@]}]}}" # the real run takes the GPU that is free
     done
-    if [[ $DRY_RUN != 0 ]]; then exit; fi
-    run_commands "${gpus[@]}"
-    QUEUE=()
+    if [[ ${#QUEUE[@]} != 0 && $DRY_RUN == 0 ]]; then run_commands "${gpus[@]}"; fi
+    exit # here, so that bash reads no more of a script that was edited in the meantime
 }
 
 run_commands() { # GPU...: run all queued commands, one at a time on each GPU; exit with 1 if one failed

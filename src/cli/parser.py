@@ -40,7 +40,7 @@ RARE = (
     "t2c_cls_token channels_last intervention_seed epoch_size save_frequency no_save no_predictions id_dataset "
     "id_dataset_root sanity_check_dataset_root energy_dir front_model end_model front_type end_type resume_from "
     "finetune_id_dataset_root finetune_ood_dataset_root m_in m_out score finetune_decay dummy "
-    "dummy_size print_freq pooled figures memory title style width config"
+    "dummy_size print_freq figures memory title style width config"
 ).split()
 
 

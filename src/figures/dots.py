@@ -1,4 +1,4 @@
-"""Figure 4, groups, and the scores of figure 6, check: a dot a pair of networks, and a dot a measure."""
+"""Figure 4, groups, and figure 6, check: a dot a pair of networks, and a dot a measure."""
 
 import math
 from collections import Counter
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from src.figures.curves import ends_of, on_scale, scale_skill
 from src.figures.maps import mean_number, number
-from src.figures.pages import CM, Look, draw_pages, panels_in, span
-from src.figures.shown import ABOVE_BASELINES, BASELINE, SHARE, Shown, scale_of
+from src.figures.pages import CM, Look, draw_pages, panels_in
+from src.figures.shown import ABOVE_CHANCE, SHARE, Shown, scale_of
 from src.ground.console import listed
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
@@ -199,11 +199,11 @@ def _name_rows(axes: "Axes", names: Sequence[str]) -> None:
 
 
 def draw_check(path: Path, rows: Sequence[Shown], **texts: Any) -> list[Path]:
-    """Draw scores of measures in tests on networks that differ by construction: a panel a test, a dot
-    a measure. Return the written paths.
+    """Draw scores of measures against known similarities of networks: a panel a truth, a dot a measure.
+    Return the written paths.
 
     Args:
-        rows: from `of_scores`, the best measures first.
+        rows: of scores, the best measures first.
         texts: `title` and `source`, see `draw_pages`.
     """
     tests = list(grouped(rows, lambda row: row.quantity).values())
@@ -213,7 +213,7 @@ def draw_check(path: Path, rows: Sequence[Shown], **texts: Any) -> list[Path]:
 def _draw_scores(figure: "Figure", tests: Sequence[Sequence[Shown]]) -> str:
     """Draw a panel of scores for each test; return the caption."""
     rows = [row for of_test in tests for row in of_test]
-    measures = list(dict.fromkeys(row.method for row in rows if row.word != BASELINE))
+    measures = list(dict.fromkeys(row.method for row in rows))
     in_line = max(1, int((figure.get_figwidth() / CM - NAMES) / ROOM))
     panels = panels_in(figure, len(tests), in_line=in_line, height=0.36 * len(measures) + HEAD)
     low, high = ends_of(rows)
@@ -223,25 +223,18 @@ def _draw_scores(figure: "Figure", tests: Sequence[Sequence[Shown]]) -> str:
         axes.set_xlim(low - 0.05, high + 0.05)
         axes.set_title(of_test[0].quantity.replace("_", " "), x=0, ha="left")
         axes.set_xlabel("score")
-    best = ""
-    if measures:
-        mean = mean_number([row.value for row in rows if row.method == measures[0]])
-        best = f"The best measure is {measures[0]}, with a mean score of {mean}. "
+    mean = mean_number([row.value for row in rows if row.method == measures[0]])
     return (
-        f"{best}Scores from chance (0) to the truth (1) with 95 % intervals; line: the best baseline; filled: above "
-        f"chance and all baselines. Of {span({row.n for row in rows})} networks."
+        f"The best measure is {measures[0]}, with a mean score of {mean}. Rank correlations with the truth (0: chance) "
+        "with 95 % intervals; filled: above chance."
     )
 
 
 def _draw_test(axes: "Axes", rows: Sequence[Shown], measures: Sequence[str]) -> None:
-    """Draw the scores of measures in a test, and the line of the best baseline."""
+    """Draw the scores of measures in a test."""
     axes.axvline(0, color="0.8", linewidth=0.6, zorder=0)
-    baselines = [row.value for row in rows if row.word == BASELINE and math.isfinite(row.value)]
-    if baselines:
-        axes.axvline(max(baselines), color="#c2185b", linewidth=1, linestyle="--", zorder=1)
     for row in rows:
-        if row.word != BASELINE:
-            y = measures.index(row.method)
-            face = COLOUR if row.word == ABOVE_BASELINES else "white"
-            axes.hlines(y, row.low, row.high, color=COLOUR, linewidth=0.8)
-            axes.plot(row.value, y, marker="o", markerfacecolor=face, **MEAN)
+        y = measures.index(row.method)
+        face = COLOUR if row.word == ABOVE_CHANCE else "white"
+        axes.hlines(y, row.low, row.high, color=COLOUR, linewidth=0.8)
+        axes.plot(row.value, y, marker="o", markerfacecolor=face, **MEAN)

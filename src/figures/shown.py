@@ -19,12 +19,10 @@ from src.results.measurements import SIMILARITY, Measurement
 from src.results.network_means import MeanRow
 from src.results.pair_kinds import IN_SHORT
 from src.results.quantities import QUANTITIES
-from src.results.truth_rows import TruthRow
 from src.results.verdict_rows import VerdictRow
 
 DIFFERENCE = "difference"  # the quantity of a difference of two values
-BASELINE = "baseline"  # the word of a score of a baseline
-ABOVE_BASELINES = "above all baselines"  # the word of a score
+ABOVE_CHANCE = "above chance"  # the word of a score
 POINTS = 100  # of accuracy
 OF_STITCHES = ("penalty", "skill", "skill_at_end")
 
@@ -197,18 +195,3 @@ def of_ranks(lines: Mapping[Any, Mapping[int | None, float]], title: str = "") -
         for rank, value in value_of_rank.items():
             if rank is not None:
                 yield Shown(title, value, method=str(label), place=rank)
-
-
-def of_scores(rows: Iterable[TruthRow]) -> Iterator[Shown]:
-    """Yield scores of measures in tests on the scale where 0 is chance and 1 is the truth."""
-    for row in rows:
-        scores = [
-            (score - row.chance) / (1 - row.chance) for score in (row.value, row.low, row.high)
-        ]
-        word = ""
-        if row.is_baseline:
-            word = BASELINE
-        elif row.is_above_chance and row.is_above_baselines:
-            word = ABOVE_BASELINES
-        value, low, high = scores
-        yield Shown(row.test, value, low, high, n=row.n_networks, method=row.measure, word=word)

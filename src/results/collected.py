@@ -14,7 +14,6 @@ from src.results.measurements import Measurement, measurements_of
 from src.results.named_networks import named_by_list, order_in
 from src.results.network_list import SIMILARITY
 from src.results.network_names import NetworkKey
-from src.results.probe_rows import ProbeRow
 from src.results.similarity_rows import SimilarityRow
 from src.results.tables import read_table
 
@@ -73,18 +72,9 @@ def tables_of_similarity(source_dir: Path) -> list[Path]:
 
 def read_similarities(tables: Sequence[str | Path]) -> list[SimilarityRow]:
     """Return the rows of tables of similarity; warn of rows of weights that have changed since."""
-    return _read(tables, SimilarityRow)
-
-
-def read_probes(tables: Sequence[str | Path]) -> list[ProbeRow]:
-    """Return the rows of tables of probes; warn of rows of weights that have changed since."""
-    return _read(tables, ProbeRow)
-
-
-def _read(tables: Sequence[str | Path], kind: type) -> list[Any]:
-    rows: list[Any] = []
+    rows: list[SimilarityRow] = []
     for table in tables:
-        rows += read_table(table, kind)
+        rows += read_table(table, SimilarityRow)
     networks = chain.from_iterable(row.networks for row in rows)
     warn_of_earlier(networks, options_beside_tables(tables))
     return rows

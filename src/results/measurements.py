@@ -1,7 +1,6 @@
 """The table of measurements: a row for each value that was measured of two layers of two networks.
 
-Groups of networks, curves over depth, best matches, tests over ranks and the ground truth are
-functions of these rows.
+Groups of networks, curves over depth, best matches and tests over ranks are functions of these rows.
 """
 
 import math

@@ -8,8 +8,8 @@ A new quantity needs a function that measures it, a field that keeps its value, 
     DETECTOR    `OODMetrics` in `src.statistics.detection`, and `EvaluationRow` in `src.results`
     VERDICT     `Verdict` in `src.verdict`, and `VerdictRow` in `src.results`
 
-Printed matrices, heat maps, curves, the table of all measurements and the ground truth read the
-entry. `misc/docs/files.md` repeats it.
+Printed matrices, heat maps, curves and the table of all measurements read the entry.
+`misc/docs/files.md` repeats it.
 
 This module does not import torch.
 """
@@ -27,7 +27,7 @@ VERDICT = "verdict"
 IN_EVALUATION = "evaluation"  # matrices and heat maps of the OOD evaluation
 IN_VERDICT = "verdict"  # matrices and heat maps of the verdict
 IN_CURVES = "curves"  # curves over depth
-IN_TRUTH = "truth"  # measures that the ground truth scores
+IN_TABLE = "measurements"  # only the table of all measurements
 
 
 class Quantity(NamedTuple):
@@ -93,7 +93,7 @@ QUANTITIES = {
         "accuracy of the end network minus that of the stitched network; negative where the stitch is "
         "more accurate",
         scale=(1, 0),
-        shown_in=(IN_VERDICT, IN_CURVES, IN_TRUTH),
+        shown_in=(IN_VERDICT, IN_CURVES),
         is_derived=True,
     ),
     "matching_error": Quantity(
@@ -109,7 +109,7 @@ QUANTITIES = {
         "‖H−G‖²/‖G‖² over all test images, of the stitched activations H and the end "
         "network's own G",
         scale=(1, 0),
-        shown_in=(IN_TRUTH,),
+        shown_in=(IN_TABLE,),
     ),
     "agreement": Quantity(
         "agreement",
@@ -117,7 +117,7 @@ QUANTITIES = {
         "share of the test images for which stitched and end network predict the same class, right "
         "or wrong",
         scale=(0, 1),
-        shown_in=(IN_TRUTH,),
+        shown_in=(IN_TABLE,),
     ),
     "kappa": Quantity(
         "κ",
@@ -151,7 +151,7 @@ QUANTITIES = {
         "1 − ‖H−G‖²/‖G−mean‖² over all test images, of the stitched activations H and the end "
         "network's own G",
         scale=(0, 1),
-        shown_in=(IN_TRUTH,),
+        shown_in=(IN_TABLE,),
     ),
     # Verdict
     "seed_spread": Quantity(
@@ -180,7 +180,7 @@ QUANTITIES = {
         note="½: not told apart",
         scale=(0, 1),
         is_two_sided=True,
-        shown_in=(IN_EVALUATION, IN_TRUTH),
+        shown_in=(IN_EVALUATION,),
     ),
     "aupr": Quantity(
         "AUPR",
@@ -218,7 +218,7 @@ QUANTITIES = {
         note="floor: 0",
         scale=(0, 1),
         possible=(-math.inf, 1),
-        shown_in=(IN_VERDICT, IN_CURVES, IN_TRUTH),
+        shown_in=(IN_VERDICT, IN_CURVES),
     ),
     "correlation": Quantity(
         "within-class correlation",
@@ -228,7 +228,7 @@ QUANTITIES = {
         note="class alone: 0",
         scale=(0, 1),
         possible=(-1, 1),
-        shown_in=(IN_TRUTH,),
+        shown_in=(IN_TABLE,),
     ),
     "floor": Quantity(
         "floor",
@@ -244,7 +244,7 @@ QUANTITIES = {
         note="floor: 0",
         scale=(0, 1),
         possible=(-math.inf, 1),
-        shown_in=(IN_VERDICT, IN_TRUTH),
+        shown_in=(IN_VERDICT,),
     ),
     "correlation_at_end": Quantity(
         "within-class correlation at the end layer",
@@ -254,7 +254,7 @@ QUANTITIES = {
         note="class alone: 0",
         scale=(0, 1),
         possible=(-1, 1),
-        shown_in=(IN_TRUTH,),
+        shown_in=(IN_TABLE,),
     ),
     "floor_at_end": Quantity(
         "floor at the end layer",

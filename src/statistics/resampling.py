@@ -4,8 +4,7 @@ Intervals come from leaving out each network and each pair in turn. P-values com
 networks of a measure."""
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,6 @@ from src.statistics.permutations import permutation_p
 from src.values import Interval
 
 LEVEL = 0.95
-N_PERMUTATIONS = 199
 MIN_NETWORKS = 4  # with fewer networks, an interval is NaN
 
 # (measured, truth) -> scores (...). Both arguments are places of pairs, (..., P), in the order of
@@ -90,24 +88,7 @@ def estimate(score: ScoreOfPairs, groups: ArrayLike) -> Estimate:
     )
 
 
-def n_groupings(groups: Iterable[object]) -> int:
-    """Return the number of ways to divide N networks into groups of the sizes that `groups` (N,) has.
-
-    The names of groups do not count: groups of one size may change places.
-    """
-    sizes = Counter(groups).values()
-    n = math.factorial(sum(sizes))
-    for n_alike in (*sizes, *Counter(sizes).values()):
-        n //= math.factorial(n_alike)
-    return n
-
-
-def lowest_p(n_labelings: int) -> float:
-    """Return the lowest p-value by permutations of networks with `n_labelings` labelings."""
-    return max(1 / n_labelings, 1 / (N_PERMUTATIONS + 1))
-
-
-def permuted_p(score: ScoreOfPairs, n: int, n_permutations: int = N_PERMUTATIONS) -> float:
+def permuted_p(score: ScoreOfPairs, n: int, n_permutations: int) -> float:
     """Return the p-value of a score: the share of orders of n networks that score at least as well.
 
     A random measure has a p-value of at most p with probability p (Mantel 1967). NaN if the score is
