@@ -54,7 +54,7 @@ METRICS = "--metrics cka pwcca procrustes"
 
 CUT = "pool3"  # the layer of the front network that is cut to fewer ranks
 RANKS = (64, 16, 8, 4, 2, 1)
-TO_OPEN = ("page.html", "verdict.png", "similarity.png", "sensitivity.png")
+TO_OPEN = ("page.html", "page.png", "verdict.png", "similarity.png", "sensitivity.png")
 
 FINISHED = "steps.txt"  # the commands that have finished
 LOG = "log.txt"  # the commands with their outputs

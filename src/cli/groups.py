@@ -99,8 +99,7 @@ def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
         add(
             "--overwrite",
             action="store_true",
-            help="replace a finished run in -dir, even a run of other options, whose files go to a "
-            "folder stale-TIME in it",
+            help="replace a finished run in -dir, even a run of other options",
         )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.figures.pages import CELLS, CM, NUMBERS, draw_pages, panels_in
-from src.figures.shown import DIFFERENCE, Scale, Shown, scale_of
+from src.figures.shown import Scale, Shown, scale_of
 from src.ground.console import layer_in_words
 from src.ground.grouping import grouped
 from src.ground.style import WIDTHS
@@ -242,14 +242,11 @@ def _paint(
 
 def _colours_of(scale: Scale, values: np.ndarray) -> dict[str, Any]:
     """Return the colours of a map, as arguments of `imshow`; values beyond the scale have the
-    colours of its ends. Differences are coloured up to the largest."""
+    colours of its ends."""
     from matplotlib.colors import LinearSegmentedColormap
 
     low, high = sorted((scale.different, scale.similar))
     known = values[np.isfinite(values)]
-    if scale.title == DIFFERENCE:
-        high = max(abs(known), default=0) or 1
-        return {"cmap": "PuOr", "vmin": -high, "vmax": high}
     if scale.is_open:
         low = min(low, *known)
         high = max(high, *known)
