@@ -15,8 +15,8 @@ from src import cli
 def parser() -> cli.Parser:
     options = cli.Parser(
         "Write one page of HTML with the verdicts, the figures, the groups and the provenance of an experiment. It has "
-        "all tables and figures in it, and needs neither network nor other files. The files of the verdict go beside it, "
-        "as misc/verdict.py writes them."
+        "all tables and figures in it, and needs neither network nor other files. Beside it go the files of "
+        "misc/verdict.py."
     )
     verdict.add_sources(options)
     verdict.add_judging(options)
