@@ -135,21 +135,20 @@ def _most_similar(rows: Map, names: Callable[[Shown], Iterable[str]]) -> str:
 
 
 def draw_networks(
-    path: Path, rows: Sequence[Shown], *, quantity: str = "skill", are_paths: bool, **texts: Any
+    path: Path, rows: Sequence[Shown], *, are_paths: bool, **texts: Any
 ) -> list[Path]:
-    """Draw networks × networks by a quantity, ordered and bordered by group; dark is similar.
+    """Draw networks × networks by skill, ordered and bordered by group; dark is similar.
     Return the written paths.
 
     A figure has two methods; further ones go into NAME_2.png and so on.
 
     Args:
         rows: a mean over layers for each pair of networks, method and quantity, from `of_networks`.
-        quantity: the name of a column of `QUANTITIES`.
         are_paths: networks are called by their paths, which are shortened.
         texts: `title` and `source`, see `draw_pages`.
     """
-    of_quantity = [row for row in rows if row.quantity == quantity]
-    methods = list(grouped(of_quantity, lambda row: row.method).values())
+    skills = [row for row in rows if row.quantity == "skill"]
+    methods = list(grouped(skills, lambda row: row.method).values())
     usual = WIDTHS[0] if len(methods) == 1 else WIDTHS[-1]
     draw = partial(_draw_networks, are_paths=are_paths)
     return draw_pages(path, methods, draw, on_page=2, usual_width=usual, **texts)
