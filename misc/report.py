@@ -43,12 +43,13 @@ def report(args, judged=None, table: Path | None = None) -> None:
     from src.figures.page import page
     from src.ground.console import note, warn
     from src.ground.files import write_text
-    from src.results.outputs import outputs
+    from src.results.outputs import check_output, outputs
 
     start = datetime.now()
+    output = Path(args.output)
+    check_output(output, __file__)
     if judged is None:
         judged = verdict.judge(args)
-    output = Path(args.output)
     if table is None:
         table = output.with_suffix(".csv")
         verdict.write_verdict(args, judged, judged.text(has_maps=True), table)

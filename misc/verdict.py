@@ -170,38 +170,24 @@ def write_verdict(args, judged: Judged, text: str, table: Path, *, title: str = 
         text: the verdicts in words.
         title: of the figures.
     """
+    from src.ground.files import write_text
     from src.results import origin
     from src.results.run import Run, claimed
+    from src.results.tables import write_table
+    from src.results.verdict_rows import VerdictRow
 
     images = origin.images_of(judged.stitches)
     options = {**vars(args), **images, "output": str(table)}
     run = Run.beside(table, options, script=__file__)
     with claimed([run]), run.replacing():
+        write_table(table, VerdictRow, judged.verdicts)
+        header = f"# Verdict on {len(judged.verdicts)} stitched pairs of layers"
         made_with = origin.describe(images, run.provenance())
-        write_files(table, judged, text, made_with, title=title)
-
-
-def write_files(
-    path: Path, judged: Judged, text: str, made_with: Sequence[str], *, title: str
-) -> None:
-    """Write the table, and beside it its text, the tables of groups and the figures.
-
-    Args:
-        text: the verdicts in words.
-        made_with: sentences on the version, the images and the command.
-        title: of the figures.
-    """
-    from src.ground.files import write_text
-    from src.results.tables import write_table
-    from src.results.verdict_rows import VerdictRow
-
-    write_table(path, VerdictRow, judged.verdicts)
-    header = f"# Verdict on {len(judged.verdicts)} stitched pairs of layers"
-    lines = [header, "", "```text", text, "```", "", *made_with, ""]
-    write_text(path.with_suffix(".md"), "\n".join(lines))
-    if judged.comparison.groups:
-        write_groups(path, judged.comparison)
-    draw(path, judged, title=title)
+        lines = [header, "", "```text", text, "```", "", *made_with, ""]
+        write_text(table.with_suffix(".md"), "\n".join(lines))
+        if judged.comparison.groups:
+            write_groups(table, judged.comparison)
+        draw(table, judged, title=title)
 
 
 def write_groups(path: Path, comparison) -> None:

@@ -75,4 +75,4 @@ def test_no_file_is_written_if_one_of_them_is_of_another_origin(output, theirs, 
 def test_a_page_of_another_origin_stays(folder):
     (folder / "v.html").write_text("mine")
     assert "v.html" in error_line("misc/report.py", "runs", "-o", "v.html")
-    assert (folder / "v.html").read_text() == "mine"
+    assert (folder / "v.html").read_text() == "mine" and not (folder / "v.csv").exists()
