@@ -21,14 +21,12 @@ def measure(args) -> None:
     from src.ground.console import progress, result, warn
     from src.ground.runtime import device_of
     from src.results.checkpoints import load_model
-    from src.results.trained_with import warn_of_other_data
     from src.training import Classification, evaluate
     from src.training.chance import beside_chance, chance_of, is_close_to_chance
 
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
     model = load_model(cli.named_network(args, "model"), spec, device=device)
-    warn_of_other_data(args.model_path, args.dataset)
     loading = cli.load_options(args, device)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
     n_batches = test_set.n_batches(args.batch_size)

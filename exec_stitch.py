@@ -290,7 +290,6 @@ def begin_runs(args, layers, experiment) -> list:
         FolderOfCall,
         GridRun,
         earlier_runs,
-        note_other_methods,
         resume,
     )
 
@@ -302,11 +301,8 @@ def begin_runs(args, layers, experiment) -> list:
         runs_of_groups = [
             GridRun(directory, {pair: layer}, experiment, call) for pair, layer in layers.items()
         ]
-    earlier = earlier_runs(directory)
     if args.resume:
-        resume(directory, earlier, runs_of_groups)
-    if any(runs.layers for runs in runs_of_groups):
-        note_other_methods(directory, earlier, experiment)
+        resume(directory, earlier_runs(directory), runs_of_groups)
     return runs_of_groups
 
 

@@ -248,8 +248,8 @@ def judge_all(args, units, table: str, page: str) -> None:
     options = options_of(verdict, args, **sources, output=table)
     judged = verdict.judge(options)
     try:
-        verdict.give_verdict(options, judged, pixels_only=True)
-        report.report(options_of(report, args, **sources, output=page), judged)
+        verdict.give_verdict(options, judged)
+        report.report(options_of(report, args, **sources, output=page), judged, Path(table))
     except Busy:
         note("another process writes the verdict")
         return

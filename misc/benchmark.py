@@ -126,13 +126,10 @@ def run_races(kind, n_images):
 
 def parser() -> cli.Parser:
     options = cli.Parser("Measure how much faster the scripts are than the straightforward way.")
-    options.add_argument(
-        "-m", "--model-type", "--network", default="resnet18", help="type of both networks"
-    )
+    options.add_argument("-m", "--model-type", default="resnet18", help="type of both networks")
     options.add_argument(
         "-n",
         "--n-samples",
-        "--images",
         type=cli.whole_number(20),
         default=100,
         help="images of each split",

@@ -14,23 +14,17 @@ from src import cli
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Print the accuracy matrix of a folder of stitching runs; write it as CSV and heat map. With two folders, "
-        "print both matrices and the difference, second minus first."
+        "Print the accuracy matrix of a folder of stitching runs; write it as CSV and heat map."
     )
     add = options.add_argument
     add("source_dir", help="folder of stitching runs, or above them")
     add(
-        "other_dir",
-        nargs="?",
-        help="second folder, to compare with the first one; both folders must then hold a single experiment",
-    )
-    add(
-        "end_type",
+        "front_model_type",
         nargs="?",
         type=cli.network,
-        help="with three arguments they are those of the public code: the folder, and the types of the front and the "
-        "end network that the runs must have",
+        help="type of the front network that the runs must have, as for the paper's code",
     )
+    add("end_model_type", nargs="?", type=cli.network, help="and of the end network")
     add(
         "-r",
         "--recursive",
@@ -40,16 +34,10 @@ def parser() -> cli.Parser:
         "tables similarity/*.csv",
     )
     add(
-        "--pool",
-        action="store_true",
-        help="for intervals, count pairs of networks as repetitions if they have no network in common",
-    )
-    add(
         "-o",
         "--output",
         type=cli.csv_file,
-        help="CSV to write, with the figure beside it. Default: grid.csv in source_dir; with two folders, nothing is "
-        "written",
+        help="CSV to write, with the figure beside it. Default: grid.csv in source_dir",
     )
     add(
         "--networks",
@@ -68,17 +56,17 @@ def collect(args) -> None:
     from src.results.folders import holds_runs, is_run
 
     source_dir = Path(args.source_dir)
-    if args.other_dir and not args.end_type:
-        compare_folders(args)
-        return
+    types = (args.front_model_type, args.end_model_type)
+    if args.front_model_type and not args.end_model_type:
+        raise UserError("give the types of both networks, or none")
     if is_run(source_dir) and not args.output:
         raise UserError(f"{source_dir} is a run, whose grid.csv stays as it is; give -o")
     recursive = args.recursive or not holds_runs(source_dir)
     results = collected.collect(source_dir, args.networks, recursive=recursive)
     if not results.similarities:
         refuse_empty(source_dir, results.stitches)
-    if args.end_type:
-        check_types(source_dir, results.stitches, (cli.network(args.other_dir), args.end_type))
+    if args.end_model_type:
+        check_types(source_dir, results.stitches, types)
     path = Path(args.output or source_dir / "grid.csv")
     with writing(path, __file__, is_named=bool(args.output)):
         if results.stitches:
@@ -98,29 +86,6 @@ def check_types(source_dir: Path, stitches, types: tuple[str, str]) -> None:
         raise UserError(
             f"{source_dir} has stitches of {pairs}, not of {' to '.join(types)}; leave the types out"
         )
-
-
-def compare_folders(args) -> None:
-    """Print and write the accuracies of two folders, and their difference."""
-    from src.figures.matrices import compare
-    from src.figures.pages import writing
-    from src.ground.errors import UserError
-    from src.results import collected
-
-    if args.networks:
-        raise UserError("--networks names the networks of one folder; leave out the second folder")
-    folders = [str(Path(args.source_dir)), str(Path(args.other_dir))]
-    rows_of_folders = []
-    for folder in map(Path, folders):
-        results = collected.collect(folder, None, recursive=args.recursive)
-        refuse_empty(folder, results.stitches)
-        rows_of_folders.append([stitch.row for stitch in results.newest])
-    if not args.output:
-        compare(folders, rows_of_folders, title=args.title)
-        return
-    path = Path(args.output)
-    with writing(path, __file__, is_named=True):
-        compare(folders, rows_of_folders, path, title=args.title)
 
 
 def write_measurements(args, path: Path, results) -> None:
@@ -160,34 +125,22 @@ def print_groups(comparison) -> None:
 
 
 def write_accuracies(args, path: Path, results) -> None:
-    """Print the matrices of a folder, and write its table of runs, its figure and its intervals."""
+    """Print the matrices of a folder, and write its table of runs and its figure."""
+    from operator import attrgetter
+
     from src.figures.grids import write_grid
-    from src.ground.console import note, table
-    from src.ground.files import write_csv
+    from src.ground.console import table
     from src.ground.user_code import titles_in
-    from src.results.grid_matrices import printed_matrices
-    from src.results.tables import to_record
-    from src.results.verdict_rows import interval_columns
-    from src.results.verdicts import judge_stitches
+    from src.results.grid_matrices import shown_experiments
+    from src.results.matrices import pivot
 
     # With a list, experiments are called by the names of the networks.
-    listed_names = results.names if args.networks else None
+    names = results.names if args.networks else None
     newest = [stitch.row for stitch in results.newest]
-    for title, matrix in printed_matrices(newest, listed_names).items():
-        table(titles_in(title), *matrix)
-
-    write_grid(
-        path, [stitch.row for stitch in results.stitches], title=args.title, names=listed_names
-    )
-
-    intervals = path.with_name(f"{path.stem}_intervals.csv")
-    header = interval_columns()
-    rows = []
-    for verdict in judge_stitches(results.newest, pool=args.pool, names=results.names):
-        record = to_record(verdict)
-        rows.append({name: record[name] for name in header})
-    write_csv(intervals, header, rows)
-    note(f"wrote {intervals}")
+    for title, rows in shown_experiments(newest, names).items():
+        table(titles_in(title), *pivot(rows, attrgetter("accuracy")))
+    rows = [stitch.row for stitch in results.stitches]
+    write_grid(path, rows, title=args.title, names=names)
 
 
 def refuse_empty(source_dir: Path, stitches) -> None:

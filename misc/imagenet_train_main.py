@@ -114,8 +114,7 @@ def add_weights(options: cli.Parser) -> None:
     again(
         "--overwrite",
         action="store_true",
-        help="write over a finished run of other options in -dir, whose files go to a folder "
-        "stale-TIME in it",
+        help="write over a finished run of other options in -dir",
     )
     add("--weights", metavar="FILE", help="checkpoint to start from, or with -e to evaluate")
     add(

@@ -5,21 +5,21 @@ import importlib.util
 import sys
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from misc.verdict import add_judging, add_sources, judge, write_files
+from misc import verdict
 from src import cli
 
 
 def parser() -> cli.Parser:
     options = cli.Parser(
         "Write one page of HTML with the verdicts, the figures, the groups and the provenance of an experiment. It has "
-        "all tables and figures in it, and needs neither network nor other files."
+        "all tables and figures in it, and needs neither network nor other files. Beside it go the files of "
+        "misc/verdict.py."
     )
-    add_sources(options)
-    add_judging(options)
+    verdict.add_sources(options)
+    verdict.add_judging(options)
     add = options.add_argument
     add("--title", default="", help="title of the page; default: the folders")
     cli.add_style(options)
@@ -33,32 +33,33 @@ def parser() -> cli.Parser:
     return options
 
 
-def report(args, judged=None) -> None:
+def report(args, judged=None, table: Path | None = None) -> None:
     """Write the page.
 
     Args:
         judged: the verdicts, if they are there already.
+        table: the CSV of these verdicts, if it is written already; else it goes beside the page.
     """
     from src.figures.page import page
-    from src.ground.console import note, silenced, warn
+    from src.ground.console import note, warn
     from src.ground.files import write_text
-    from src.results.outputs import outputs
+    from src.results.outputs import check_output, outputs
 
     start = datetime.now()
+    output = Path(args.output)
+    check_output(output, __file__)
     if judged is None:
-        judged = judge(args)
+        judged = verdict.judge(args)
+    if table is None:
+        table = output.with_suffix(".csv")
+        verdict.write_verdict(args, judged, judged.text(has_maps=True), table)
     if importlib.util.find_spec("matplotlib") is None:
         warn("the page has no figures: matplotlib is not installed")
-    output = Path(args.output)
     title = args.title or f"Report on {', '.join(args.source_dirs)}"
-    text = judged.text(has_maps=True)
-    with TemporaryDirectory() as temporary:
-        with silenced():
-            write_files(Path(temporary, "verdict.csv"), judged, text)
-        made_with = made_by(judged, args.similarity, start=start)
-        parts = parts_of_page(Path(temporary), judged, made_with, name=output.stem)
-        with outputs(output, __file__):
-            write_text(output, page(title, parts))
+    made_with = made_by(judged, args.similarity, start=start)
+    parts = parts_of_page(table, judged, made_with, name=output.stem)
+    with outputs(output, __file__):
+        write_text(output, page(title, parts))
     note(f"wrote {output}")
 
 
@@ -79,22 +80,24 @@ def made_by(judged, similarity, *, start: datetime) -> str:
     return page.made_with(networks, origin.images_of(judged.stitches), [*commands, own_command])
 
 
-def parts_of_page(folder: Path, judged, made_with: str, *, name: str) -> list[str]:
+def parts_of_page(table: Path, judged, made_with: str, *, name: str) -> list[str]:
     """Return the parts of the page in their order.
 
     Args:
-        folder: of the files of the verdict.
+        table: of the verdict, with its figures beside it.
         name: of the archive.
     """
     from src.figures import page, words
     from src.figures.sections import sections_of
     from src.results.between_groups import on_unlike_types
+    from src.results.outputs import files_of, record_of
 
     rows = judged.verdicts
     groups, tests, *_ = judged.comparison
     conclusion = words.conclusion(rows)
-    images = set(folder.glob("*.png"))
-    of_groups = {path for path in images if path.stem.startswith("verdict_groups")}
+    files = files_of(record_of(table), str(verdict.__file__))
+    images = {path for path in files if path.suffix == ".png"}
+    of_groups = {path for path in images if path.stem.startswith(f"{table.stem}_groups")}
     remarks = [*words.reasons(rows), *words.remarks(rows, judged.limits)]
     return [
         page.paragraphs([conclusion], kind="conclusion"),
@@ -113,7 +116,7 @@ def parts_of_page(folder: Path, judged, made_with: str, *, name: str) -> list[st
             *map(page.table, words.tables_of_groups(groups, tests)),
             page.paragraphs(words.lines_on_groups(groups, tests)),
         ),
-        page.section("How it was made", made_with, page.archive(folder, name)),
+        page.section("How it was made", made_with, page.archive(files - images, name)),
     ]
 
 

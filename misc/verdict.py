@@ -109,23 +109,18 @@ class Judged(NamedTuple):
         return report(self.verdicts, self.limits, groups, tests, has_maps=has_maps)
 
 
-def give_verdict(args, judged: "Judged | None" = None, *, pixels_only: bool = False) -> None:
+def give_verdict(args, judged: "Judged | None" = None) -> None:
     """Judge stitches, and write the verdict.
 
     Args:
         judged: the verdicts, if they are there already.
-        pixels_only: write figures without vectors and captions.
     """
     from src.figures.sections import parts_of, sections_of
     from src.figures.words import print_numbers
     from src.ground.console import note, result
-    from src.results import origin
-    from src.results.run import Run, claimed
 
     if judged is None:
         judged = judge(args)
-    images = origin.images_of(judged.stitches)
-    run = Run.beside(args.output, vars(args) | images, script=__file__)
 
     # The report: maps of many pairs of architectures on demand, and numbers
     sections = sections_of(judged.verdicts)
@@ -138,12 +133,7 @@ def give_verdict(args, judged: "Judged | None" = None, *, pixels_only: bool = Fa
         print_numbers(judged.verdicts)
     if not has_maps:
         note("--verbose also prints maps of layers, for each method and pair of architectures")
-
-    # The files
-    with claimed([run]), run.replacing():
-        made_with = origin.describe(images, run.provenance())
-        texts = {"title": args.title, "pixels_only": pixels_only}
-        write_files(Path(args.output), judged, text, made_with, **texts)
+    write_verdict(args, judged, text, Path(args.output), title=args.title)
     note(f"wrote {args.output}, and beside it its text (.md) and its figures")
 
 
@@ -173,27 +163,31 @@ def judge(args) -> Judged:
     return Judged(stitches, similarities, names, bool(args.networks), limits, verdicts, comparison)
 
 
-def write_files(
-    path: Path, judged: Judged, text: str, made_with: Sequence[str] = (), **texts: Any
-) -> None:
-    """Write the table, and beside it its text, the tables of groups and the figures.
+def write_verdict(args, judged: Judged, text: str, table: Path, *, title: str = "") -> None:
+    """Write the table, and beside it its text, the tables of groups, the figures and the record.
 
     Args:
         text: the verdicts in words.
-        made_with: sentences on the version, the images and the command.
-        texts: `title` and `pixels_only` of the figures, see `draw_pages`.
+        title: of the figures.
     """
     from src.ground.files import write_text
+    from src.results import origin
+    from src.results.run import Run, claimed
     from src.results.tables import write_table
     from src.results.verdict_rows import VerdictRow
 
-    write_table(path, VerdictRow, judged.verdicts)
-    header = f"# Verdict on {len(judged.verdicts)} stitched pairs of layers"
-    lines = [header, "", "```text", text, "```", "", *made_with, ""]
-    write_text(path.with_suffix(".md"), "\n".join(lines))
-    if judged.comparison.groups:
-        write_groups(path, judged.comparison)
-    draw(path, judged, **texts)
+    images = origin.images_of(judged.stitches)
+    options = {**vars(args), **images, "output": str(table)}
+    run = Run.beside(table, options, script=__file__)
+    with claimed([run]), run.replacing():
+        write_table(table, VerdictRow, judged.verdicts)
+        header = f"# Verdict on {len(judged.verdicts)} stitched pairs of layers"
+        made_with = origin.describe(images, run.provenance())
+        lines = [header, "", "```text", text, "```", "", *made_with, ""]
+        write_text(table.with_suffix(".md"), "\n".join(lines))
+        if judged.comparison.groups:
+            write_groups(table, judged.comparison)
+        draw(table, judged, title=title)
 
 
 def write_groups(path: Path, comparison) -> None:
@@ -209,12 +203,12 @@ def write_groups(path: Path, comparison) -> None:
         write_csv(path.with_name(f"{path.stem}_group_tests.csv"), COLUMNS, records)
 
 
-def draw(path: Path, judged: Judged, **texts: Any) -> None:
+def draw(path: Path, judged: Judged, *, title: str) -> None:
     """Draw the evidence, and with several pairs of networks the networks and their groups.
 
     Args:
         path: of the table.
-        texts: `title` and `pixels_only` of the figures, see `draw_pages`.
+        title: of the figures.
     """
     from src.choices import on_lost_positions
     from src.figures.dots import draw_groups
@@ -231,8 +225,11 @@ def draw(path: Path, judged: Judged, **texts: Any) -> None:
     remarks = [on_unlike_types(judged.comparison.tests)]
     if on_lost_positions(row.stitching_type for row in stitches):
         remarks.append(POSITIONS)
-    texts["remark"] = " ".join(filter(None, remarks))
-    texts["source"] = source_of(stitches)
+    texts: dict[str, Any] = {
+        "title": title,
+        "remark": " ".join(filter(None, remarks)),
+        "source": source_of(stitches),
+    }
     draw_evidence(path.with_suffix(".png"), rows, judged.limits, networks=networks, **texts)
     if judged.comparison.groups:
         means = of_networks(judged.comparison.means)

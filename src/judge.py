@@ -71,7 +71,6 @@ def judge(
     seed: int = 0,
     limits: Limits = Limits(),  # noqa: B008 - immutable
     names: tuple[str, str] = ("front", "end"),
-    form: str | Sequence[str] | None = None,
     **training: Any,
 ) -> Judgement:
     """Stitch layers of two networks by direct matching or by training, and judge which are
@@ -104,7 +103,6 @@ def judge(
         seed: of drawn stitching layers, and of the order of the images of an image set.
         limits: of the verdict.
         names: of both networks, in tables and figures; not "-" and "DEFAULT".
-        form: the name of `forms` in earlier versions, which counts if it is given.
         training: how to train, as `exec_stitch.py` does with the defaults `optimizer="adam"`,
             `learning_rate=0.001`, `weight_decay=1e-5`, `scheduler="none"` (or "cosine"),
             `reduce_lr_epochs=()`, `grad_clip=None`, and for image sets `batch_size=256`.
@@ -119,7 +117,7 @@ def judge(
             training is none; images have a size that a network does not take; or a training
             diverges.
     """
-    chosen = _chosen(form or forms, {"seed": seed, **training})
+    chosen = _chosen(forms, {"seed": seed, **training})
     _check_options(n_matched, limits, names)
     front, end = _views(front, end)
     like = end.example

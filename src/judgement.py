@@ -246,9 +246,8 @@ class Judgement(tuple[JudgedStitch, ...]):
         Raises:
             UserError: a file cannot be written.
         """
-        from src.results.judged_runs import note_runs_in, write_judged_run
+        from src.results.judged_runs import write_judged_run
 
-        note_runs_in(Path(folder))
         for form, rows in grouped(self, lambda row: row.form).items():
             stitches = {row.pair: self.record.stitches[form, row.pair] for row in rows}
             fronts = dict.fromkeys(row.front_layer for row in rows)

@@ -170,7 +170,6 @@ def test_runs_and_tables_record_weights_and_images():
         next(Path("results/r").glob("*/grid.csv")): of_pair | images,
         "results/r/ood_evaluation_mahalanobis.csv": of_pair | images,
         "verdict.csv": of_pair,
-        "all_intervals.csv": of_pair,
         "all_measurements.csv": of_pair,
         "probes.csv": {"model_weights": f[:SHORT]} | images,
         "sim.csv": {"model2_weights": g[:SHORT], "test_images": test[:SHORT]},

@@ -12,7 +12,6 @@ from src.ground.images import ImageSpec, Normalisation
 from src.models import build_model
 from src.results.checkpoints import load_model, load_state, save_state
 from src.results.network_names import NetworkName
-from src.results.trained_with import warn_of_other_data
 from tests.commands import says
 
 IMAGES = ImageSpec(10, (3, 32, 32))
@@ -77,7 +76,6 @@ def train_options(folder, **options):
 
 
 def test_images_of_another_size_classes_or_values_are_warned_of_once(tmp_path, model, capsys):
-    """Of another name, too."""
     save_state(tmp_path / "m.pt", model.state_dict())
     name = train_options(tmp_path)
     larger = ImageSpec(10, (3, 64, 64), Normalisation((0.5,) * 3, (0.25,) * 3), tuple("abcdefghij"))
@@ -87,10 +85,6 @@ def test_images_of_another_size_classes_or_values_are_warned_of_once(tmp_path, m
     trained, at_hand = line.split(" The images at hand: ")
     assert says(trained, str(name.path), "cifar10", "3×32×32", "airplane", "in [0, 1]")
     assert says(at_hand, "3×64×64", "classes a, b, c", "mean 0.5, 0.5, 0.5")
-    for dataset in ("cifar10", "svhn", "cifar5m", "cifar5m"):  # the classes of svhn are warned of
-        warn_of_other_data(name.path, dataset)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert says(line, str(name.path), "trained on cifar10", "-d is cifar5m")
 
 
 def test_weights_that_are_not_finite_are_loaded_with_a_warning(tmp_path, model, capsys):

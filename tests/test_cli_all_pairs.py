@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -34,7 +33,6 @@ from tests.commands import (
 )
 from tests.conftest import few_images
 from tests.run_content import content
-from tests.test_exchange import write_earlier
 
 SCRIPT = "misc/all_pairs.py"
 OPTIONS = ["networks.csv", "pool2,pool4", "rc2c_pre", *ON_DIGITS, "-b", "128", "-dir", "all", "-n", "60",
@@ -101,31 +99,6 @@ def test_files_are_those_of_the_single_scripts(networks, few):
     assert "0 of " in run(SCRIPT, *every, cwd=many).err
     assert {path: path.stat().st_mtime_ns for path in many.rglob("*")} == before
     assert "(seed was 0, now 1)" in error_line(SCRIPT, *every, "-s", "1", cwd=many)
-
-
-def test_a_folder_of_version_2_0_0_dev0_goes_on(networks, few):
-    """Its stitches were in METHOD/A-B, a folder a pair of layers."""
-    folder = networks("earlier", 2)
-    run(SCRIPT, *OPTIONS, cwd=folder)
-    results = folder / "results" / "all"
-    for pair in ("a-b", "b-a"):
-        place = folder / "old" / "sub" / "pinv" / pair
-        made = results / pair.replace("-", " to ") / "pinv"
-        run("misc/export_runs.py", str(made), "-o", str(folder / pair), cwd=folder)
-        write_earlier(folder / pair, place)
-    shutil.copytree(results / "similarity", folder / "old" / "sub" / "similarity")
-    results.rename(folder / "expected")
-
-    bring = ["misc/import_runs.py", "old/sub", "-o", "results/all", "--networks", "networks.csv"]
-    run(*bring, cwd=folder)
-    said = run(SCRIPT, *OPTIONS, cwd=folder).err
-    assert "2 of 3 units" in said  # the stitches are to be evaluated
-    expected = content(folder / "expected")
-    found = content(results)
-    unlike = {"grid.png", "grid.pdf", "grid.txt"}  # figures are not brought
-    assert {name for name in expected if Path(name).name not in unlike} == found.keys()
-    differing = {Path(name).name for name in found if found[name] != expected[name]}
-    assert differing <= {"stitches.pt"}  # its numbers are those of skill.csv
 
 
 def test_measures_can_be_added(networks, few):

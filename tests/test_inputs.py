@@ -278,7 +278,7 @@ def test_judge_takes_tokens_as_the_scripts_do(in_folder):
     for split in ("train", "test"):
         parts = [torch.from_numpy(arrays[f"{key}_{split}"]).split(64) for key in "xy"]
         batches.append(list(zip(*parts, strict=True)))
-    (row,) = judge(*networks, *batches, layers="blocks.1", form="pinv")
+    (row,) = judge(*networks, *batches, layers="blocks.1", forms="pinv")
     (line,) = stitch_rows("results/judged")
     for name in ("accuracy", "end_accuracy", "r2_test"):
         assert getattr(row, name) == pytest.approx(float(line[name]), abs=1.5 / N_TEST)

@@ -18,8 +18,6 @@ def folder(in_tmp_path):
     """Runs, and tables of similarity and probing."""
     for number in "12":
         write_run(in_tmp_path / "runs", number, n_right=945, front_layer=f"x{number}")
-        trained = {"front_layer": f"x{number}", "init": "rand", "n_epochs": 3}
-        write_run(in_tmp_path / "other", number, n_right=500, **trained)
     write_rows(in_tmp_path / "s.csv", SimilarityRow, [similarity_row(values={"cka": 0.5})])
     ranks = [{"rank1": rank, "cka": rank / 10} for rank in (1, 2, 4)]
     write_table(in_tmp_path / "ranks.csv", SIMILARITY, *ranks)
@@ -30,9 +28,7 @@ def folder(in_tmp_path):
 
 COMMANDS = {
     "v.csv": [VERDICT, "runs"],
-    "page.html": ["misc/report.py", "runs"],
     "g.csv": [COLLECT, "runs"],
-    "both.csv": [COLLECT, "runs", "other"],
     "t.csv": [STATISTICS, "ranks.csv", "probes.csv", "-l", "x", "-other", "y"],
 }
 
@@ -60,7 +56,7 @@ def test_a_file_of_another_origin_stays_and_the_files_of_the_command_are_replace
         ("notes.csv", "notes.md", [VERDICT, "runs"]),
         ("notes.csv", "notes.txt", [VERDICT, "runs"]),
         ("s.csv", "s.csv", [VERDICT, "runs", "-sim", "s.csv"]),
-        ("g.csv", "g_intervals.csv", [COLLECT, "runs"]),
+        ("g.csv", "g.png", [COLLECT, "runs"]),
         ("g.csv", "g_measurements.csv", [COLLECT, ".", "-r"]),
         ("ranks.csv", "ranks.csv", [STATISTICS, "ranks.csv", "probes.csv"]),
         ("t.csv", "t.txt", [STATISTICS, "ranks.csv", "-l", "x", "-other", "y"]),
@@ -74,3 +70,9 @@ def test_no_file_is_written_if_one_of_them_is_of_another_origin(output, theirs, 
     assert theirs in error_line(*words, "-o", output)
     assert (folder / theirs).read_bytes() == content
     assert names_in(folder) == before
+
+
+def test_a_page_of_another_origin_stays(folder):
+    (folder / "v.html").write_text("mine")
+    assert "v.html" in error_line("misc/report.py", "runs", "-o", "v.html")
+    assert (folder / "v.html").read_text() == "mine" and not (folder / "v.csv").exists()

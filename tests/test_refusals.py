@@ -137,10 +137,6 @@ REFUSALS = [
         ("surplus.csv, line 3", "layer3.1", "quotes"),
     ),
     (
-        f"{COLLECT} results/dm results/other",
-        ("results/dm and results/other", "layer3.0 -> layer2.0", "layer3.1 -> layer4.0"),
-    ),
-    (
         "misc/rank_statistics.py nowhere.csv",
         ("nowhere.csv: No such file", "CSV in UTF-8"),
     ),
@@ -148,7 +144,6 @@ REFUSALS = [
         "misc/rank_statistics.py latin.csv",
         ("latin.csv: it is no text in UTF-8", "CSV in UTF-8"),
     ),
-    (f"{COLLECT} results/dm results/other --networks list.csv", ("--networks", "one folder")),
     (f"{COLLECT} empty -r", ("no finished", "run")),
     ("misc/report.py empty", ("no finished", "run")),
     ("misc/report.py results/dm -o page.pdf", ("-o/--output", "'page.pdf'", ".html")),

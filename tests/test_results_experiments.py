@@ -13,7 +13,6 @@ from src.results.experiments import (
     Experiment,
     by_experiment,
     method_names,
-    other_options,
     pair_of,
 )
 from src.results.folders import RunFiles, Stitch, newest_by_experiment, newest_stitches
@@ -235,20 +234,6 @@ def test_the_name_of_a_method():
         ({"n_epochs": 3, "objective": "hint"}, "hint matching"),
     ):
         assert experiment(**options).method == name
-
-
-def test_options_make_another_method_of_the_same_name_and_networks():
-    now = experiment(n_epochs=3)
-    other = experiment(n_epochs=5, pinv_cutoff="exact", reduce_lr_epochs=[2, 4])
-    assert other_options(other, now) == "-e 5, -rlre 2 4"  # a cutoff is of matching
-    for values in (
-        {},
-        {"seed": 1},  # a repetition
-        {"front_stitch_rank": 8},  # a sweep
-        {"n_epochs": 0, "init": "pinv"},  # has another name
-        {"n_epochs": 5, "end_model_path": "c.pt"},
-    ):
-        assert other_options(experiment(**{"n_epochs": 3} | values), now) == ""
 
 
 def test_every_option_counts_or_is_in_a_list():

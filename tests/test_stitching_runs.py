@@ -16,7 +16,7 @@ from src.results import stitch_runs
 from src.results.check import check_options
 from src.results.experiments import Experiment, Place
 from src.results.folders import read_stitches
-from src.results.stitch_runs import GridRun, earlier_runs, note_other_methods, resume
+from src.results.stitch_runs import GridRun, earlier_runs, resume
 from src.results.tables import read_table
 from src.results.training_rows import EpochRow
 from src.stitching import Pair, build_layers, build_stitching_layer
@@ -28,7 +28,6 @@ from tests.commands import ON_DIGITS, run, says
 from tests.conftest import few_images
 from tests.goldens import DATA
 from tests.run_content import content
-from tests.written_runs import OPTIONS, write_run
 
 PAIR = Pair("layer2.0", "layer3.0")
 INSIDE = ["layer2.0", "layer3.0.conv1", "layer3.0.bn2"]  # but the first
@@ -137,22 +136,6 @@ def logs_of(losses) -> dict[Pair, EpochLog]:
         result = HeadResult(0.5, loss, loss)
         logs[pair] = EpochLog(result, result)
     return logs
-
-
-def test_runs_of_a_folder_that_are_another_method_are_noted(tmp_path, capsys):
-    folder = tmp_path / "dm"
-    now = Experiment.of(OPTIONS | {"n_pinv_init_samples": 100, "pinv_cutoff": "exact"})
-    note_other_methods(folder, earlier_runs(folder), now)  # there is none yet
-    write_run(folder, "0", n_right=900, n_pinv_init_samples=100, pinv_cutoff="exact")
-    note_other_methods(folder, earlier_runs(folder), now)
-    assert not capsys.readouterr().err
-
-    for seed in range(2):
-        write_run(folder, f"{seed + 1}", n_right=900, n_pinv_init_samples="auto", seed=seed)
-    note_other_methods(folder, earlier_runs(folder), now)
-    printed = capsys.readouterr().err
-    options = "-pinv-samples auto, --pinv-cutoff paper"
-    assert says(printed, f"{folder}: runs are with {options}", "-dir")
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3])

@@ -72,7 +72,7 @@ def test_scripts_on_tables_do_not_need_torch(tmp_path):
         ["misc/collect_results.py", "results", "-r", "--networks", "networks.csv"],
         ["misc/compare_layers.py", "results"],
         ["misc/compare_layers.py", "results", "--best-matches"],
-        ["misc/collect_results.py", "results/dm", "results/tlm"],
+        ["misc/collect_results.py", "results/dm"],
         [
             "misc/rank_statistics.py",
             similarity,

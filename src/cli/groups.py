@@ -99,8 +99,7 @@ def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
         add(
             "--overwrite",
             action="store_true",
-            help="replace a finished run in -dir, even a run of other options, whose files go to a "
-            "folder stale-TIME in it",
+            help="replace a finished run in -dir, even a run of other options",
         )
 
 
@@ -514,15 +513,12 @@ def load_networks(
     Raises:
         UserError: a network cannot be loaded, or has not the layers.
     """
-    from src.results.trained_with import warn_of_other_data
-
     names = []
     networks = {}
     for options in named:
         name = named_network(args, options.model)
         network = session.network(name, images, device=device, encoder=options.is_encoder_allowed)
         name = name._replace(weights=session.weights(name, images, device=device))
-        warn_of_other_data(name.path, args.dataset)
         setattr(args, f"{options.model}_path_sha256", name.weights)
         networks[name] = network
         names.append(name)

@@ -27,7 +27,7 @@ HARMLESS = (
 # Endings of options that may name code of a user
 NAMES_CODE = ("_type", "arch", "own_types", "metrics", "detector", "objective", "init", "methods")
 # Endings of entries of a `config.txt` that are no options
-DERIVED = ("_sha256", "_path_seed", "stitching_option", "c2t_cls_option", "image_spec")
+DERIVED = ("_sha256", "stitching_option", "c2t_cls_option", "image_spec")
 
 # Options that --help shows first, in this order, and options that it shows last
 FREQUENT = (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.figures.pages import CELLS, CM, NUMBERS, draw_pages, panels_in
-from src.figures.shown import DIFFERENCE, Scale, Shown, scale_of
+from src.figures.shown import Scale, Shown, scale_of
 from src.ground.console import layer_in_words
 from src.ground.grouping import grouped
 from src.ground.style import WIDTHS
@@ -135,21 +135,20 @@ def _most_similar(rows: Map, names: Callable[[Shown], Iterable[str]]) -> str:
 
 
 def draw_networks(
-    path: Path, rows: Sequence[Shown], *, quantity: str = "skill", are_paths: bool, **texts: Any
+    path: Path, rows: Sequence[Shown], *, are_paths: bool, **texts: Any
 ) -> list[Path]:
-    """Draw networks × networks by a quantity, ordered and bordered by group; dark is similar.
+    """Draw networks × networks by skill, ordered and bordered by group; dark is similar.
     Return the written paths.
 
     A figure has two methods; further ones go into NAME_2.png and so on.
 
     Args:
         rows: a mean over layers for each pair of networks, method and quantity, from `of_networks`.
-        quantity: the name of a column of `QUANTITIES`.
         are_paths: networks are called by their paths, which are shortened.
         texts: `title` and `source`, see `draw_pages`.
     """
-    of_quantity = [row for row in rows if row.quantity == quantity]
-    methods = list(grouped(of_quantity, lambda row: row.method).values())
+    skills = [row for row in rows if row.quantity == "skill"]
+    methods = list(grouped(skills, lambda row: row.method).values())
     usual = WIDTHS[0] if len(methods) == 1 else WIDTHS[-1]
     draw = partial(_draw_networks, are_paths=are_paths)
     return draw_pages(path, methods, draw, on_page=2, usual_width=usual, **texts)
@@ -242,14 +241,11 @@ def _paint(
 
 def _colours_of(scale: Scale, values: np.ndarray) -> dict[str, Any]:
     """Return the colours of a map, as arguments of `imshow`; values beyond the scale have the
-    colours of its ends. Differences are coloured up to the largest."""
+    colours of its ends."""
     from matplotlib.colors import LinearSegmentedColormap
 
     low, high = sorted((scale.different, scale.similar))
     known = values[np.isfinite(values)]
-    if scale.title == DIFFERENCE:
-        high = max(abs(known), default=0) or 1
-        return {"cmap": "PuOr", "vmin": -high, "vmax": high}
     if scale.is_open:
         low = min(low, *known)
         high = max(high, *known)

@@ -1,37 +1,32 @@
-"""Matrices of stitches, printed and drawn beside their table: of an evaluation, and of two
-experiments."""
+"""Matrices of an evaluation of stitches, printed and drawn beside their table."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, product, starmap
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from src.choices.datasets import dataset_label
 from src.figures.maps import draw_layers
 from src.figures.pages import on_data, remove_figure
-from src.figures.shown import DIFFERENCE, Shown, of_matrix
-from src.ground.console import listed, note, note_once, result, table, warn
-from src.ground.errors import UserError
-from src.ground.files import write_csv, write_json
+from src.figures.shown import Shown, of_matrix
+from src.ground.console import listed, note, note_once, result, table
+from src.ground.files import write_json
 from src.ground.grouping import grouped
 from src.results.architectures import corresponding_layers
 from src.results.evaluation_rows import TYPICAL_AUROC, EvaluationFiles, EvaluationRow, SkillRow
-from src.results.experiments import Experiment, by_experiment
-from src.results.image_records import told_apart
+from src.results.experiments import Experiment
 from src.results.matrices import known, pivot
 from src.results.pair_kinds import counted
 from src.results.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, shown_in
 from src.results.stitch_rows import StitchRow
 from src.results.tables import to_record, write_table
-from src.values import Pair
 
 EXPLANATION = (
     "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched from own "
     "activations. AUPR: area under its precision-recall curve. FPR95: share of the stitched "
     "activations that it accepts when it accepts 95 percent of the own ones."
 )
-COMPARED = ("front_layer", "end_layer", "accuracy_1", "accuracy_2", "difference")  # of two folders
 
 
 def source_of(rows: Sequence[Experiment], n_images: int | None = None) -> str:
@@ -167,81 +162,3 @@ def _print_detectors(
         title = f"OOD detector sanity checks: {dataset_label(sanity_dataset)}"
     lines = [[float(scores.mean()), *checks.get(layer, ())] for layer, scores in own_scores.items()]
     table(f"{title} ({name})", list(own_scores), columns, lines)
-
-
-def compare(
-    folders: Sequence[str],
-    experiments: Sequence[Sequence[StitchRow]],
-    path: Path | None = None,
-    *,
-    title: str = "",
-) -> None:
-    """Print the accuracies of two experiments over layers, and the second less the first.
-
-    Args:
-        folders: of the two experiments. They are the titles if the methods have one name.
-        experiments: the rows of the two experiments.
-        path: of a CSV with a row per pair of layers, and of a figure beside it with the three
-            matrices; None: only print.
-        title: of the figure.
-
-    Raises:
-        UserError: the folders are one, a folder holds several experiments, or they have no pair of
-            layers in common.
-    """
-    _check_comparable(folders, experiments)
-    first, second = [rows[0].method for rows in experiments]
-    if first == second:
-        first, second = folders
-    stitches = list(chain.from_iterable(experiments))
-    before, after = ({row.pair: row.accuracy for row in rows} for rows in experiments)
-    difference = f"{second} − {first}"
-    of_both = {pair: after[pair] - before[pair] for pair in before if pair in after}
-    matrices = {}
-    for name, values in {first: before, second: after, difference: of_both}.items():
-        matrices[name] = pivot(stitches, lambda row: values.get(row.pair, math.nan))  # noqa: B023
-        table(name, *matrices[name])
-    if path:
-        matrix = matrices[first]
-        records: list[dict[str, object]] = []
-        for pair in starmap(Pair, product(matrix.rows, matrix.columns)):
-            if pair in before or pair in after:
-                accuracies = [
-                    of_folder.get(pair, math.nan) for of_folder in (before, after, of_both)
-                ]
-                records.append(dict(zip(COMPARED, (*pair, *accuracies), strict=True)))
-        write_csv(path, COMPARED, records)
-        shown: list[Shown] = []
-        for name, matrix in matrices.items():
-            quantity = DIFFERENCE if name == difference else "accuracy"
-            shown += of_matrix(matrix, quantity, name, corresponding_layers(stitches))
-        drawn = draw_layers(
-            path.with_suffix(".png"), shown, title=title, source=source_of(stitches)
-        )
-        note(f"wrote {listed([path, *drawn[:1]])}")
-
-
-def _check_comparable(folders: Sequence[str], experiments: Sequence[Sequence[StitchRow]]) -> None:
-    """Raise a UserError unless there are two folders of one experiment each, with common layers;
-    warn if their data differ."""
-    both = " and ".join(folders)
-    if len(set(folders)) == 1:
-        raise UserError(f"{folders[0]} is given twice; give another folder to compare it with")
-    for folder, rows in zip(folders, experiments, strict=True):
-        titles = list(by_experiment(rows))
-        if len(titles) > 1:
-            raise UserError(
-                f"{folder} holds {len(titles)} experiments ({'; '.join(titles)}); "
-                "to compare two folders, give folders of one experiment each"
-            )
-    first, second = ({row.pair for row in rows} for rows in experiments)
-    if not first & second:
-        raise UserError(
-            f"{both} have no pair of layers in common (such as {min(first)}, and {min(second)}); give "
-            "folders of stitches between the same layers"
-        )
-    datasets = dict.fromkeys(row.dataset for row in told_apart(list(chain(*experiments))))
-    if len(datasets) > 1:
-        warn(
-            f"{both} are of different data ({listed(datasets)}); their accuracies are of different images"
-        )

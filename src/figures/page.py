@@ -215,11 +215,11 @@ def made_with(
     )
 
 
-def archive(folder: Path, name: str) -> str:
-    """Return a link to an archive of all tables and figures in a folder, which is in the page."""
+def archive(files: Iterable[Path], name: str) -> str:
+    """Return a link to an archive of tables and figures, which is in the page."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as file:
-        for path in sorted(set(folder.iterdir()) - set(folder.glob("*.png"))):
+        for path in sorted(files):
             file.write(path, f"{name}/{path.name}")
     address = _data(content.getvalue(), "application/octet-stream")
     size = len(content.getvalue()) / 1000

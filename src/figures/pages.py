@@ -90,7 +90,6 @@ def draw_pages(
     source: str = "",
     remark: str = "",
     usual_width: float = WIDTHS[-1],
-    pixels_only: bool = False,
 ) -> list[Path]:
     """Draw items, such as panels, and write the figure with its caption; items that do not fit a
     page go on in NAME_2.png and so on.
@@ -103,7 +102,6 @@ def draw_pages(
         source: the last sentence of the caption, on networks and images.
         remark: a sentence of the caption that stands under the figure as well.
         usual_width: of the figure in cm, unless the user chose one.
-        pixels_only: write no vectors (`.pdf`) and no captions (`.txt`).
     Returns:
         The paths of the written files; none if the figure is left out, or without matplotlib.
     """
@@ -117,7 +115,7 @@ def draw_pages(
         page = items[start : start + on_page]
         width = chosen_style().width or usual_width
         figure = draw_figure(page, draw, title=title, source=source, remark=remark, width=width)
-        written += _write(figure, page_of(path, number), pixels_only=pixels_only)
+        written += _write(figure, page_of(path, number))
     return written
 
 
@@ -228,13 +226,10 @@ def _cell_size(axes: "Axes") -> Any:
     return abs(second - first)
 
 
-def _write(figure: Any, path: Path, *, pixels_only: bool) -> list[Path]:
-    """Write a figure as pixels, and unless `pixels_only` as vectors, with its caption; equal
-    figures make equal files."""
+def _write(figure: Any, path: Path) -> list[Path]:
+    """Write a figure as pixels and as vectors, with its caption; equal figures make equal files."""
     pixels = path.with_suffix(".png")
     write_bytes(pixels, _rendered(figure, "png"))
-    if pixels_only:
-        return [pixels]
     vectors = path.with_suffix(".pdf")
     write_bytes(vectors, _rendered(figure, "pdf"))
     text = path.with_suffix(".txt")

@@ -21,7 +21,6 @@ from src.results.pair_kinds import IN_SHORT
 from src.results.quantities import QUANTITIES
 from src.results.verdict_rows import VerdictRow
 
-DIFFERENCE = "difference"  # the quantity of a difference of two values
 ABOVE_CHANCE = "above chance"  # the word of a score
 POINTS = 100  # of accuracy
 OF_STITCHES = ("penalty", "skill", "skill_at_end")
@@ -31,7 +30,7 @@ OF_STITCHES = ("penalty", "skill", "skill_at_end")
 class Shown:
     """A measured value, or a mean over pairs of networks. NaN: not measured, or no interval."""
 
-    quantity: str  # a column of `QUANTITIES`, a measure of similarity, `SHARE` or `DIFFERENCE`
+    quantity: str  # a column of `QUANTITIES`, a measure of similarity or `SHARE`
     value: float
     low: float = math.nan
     high: float = math.nan
@@ -70,8 +69,6 @@ def scale_of(quantity: str) -> Scale:
     """
     if quantity == SHARE:
         return Scale("share of similar pairs", 0, 1)
-    if quantity == DIFFERENCE:
-        return Scale("difference", -1, 1)
     if quantity == "penalty":
         return Scale("points lost", POINTS, 0)
     if quantity not in QUANTITIES:

@@ -20,8 +20,6 @@ from src.results.identity import (
     CHECKPOINTS,
     NETWORKS,
     OPTIONS,
-    RANKS,
-    REPEATED,
     WEIGHTS,
     FurtherOptions,
     further_options,
@@ -279,21 +277,6 @@ def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[st
                 name += f" ({text})"
             full_names[method] = name
     return [full_names[method] for method in methods]
-
-
-def other_options(experiment: Experiment, now: Experiment) -> str:
-    """Return the options that make an experiment another method beside one of the same name and
-    networks, such as "-pinv-samples 100"; "" if none do.
-
-    Args:
-        now: the experiment to compare with.
-    """
-    if (experiment.method, experiment.network_keys) != (now.method, now.network_keys):
-        return ""
-    settings = experiment.distinctions
-    names = [name for name in OPTIONS if name not in (*RANKS, *REPEATED)]
-    differing = [name for name in names if settings[name] != now.distinctions[name]]
-    return ", ".join(typed(name, settings[name]) for name in differing)
 
 
 def typed(name: str, value: object) -> str:

@@ -277,11 +277,11 @@ def _read_part(folder: Path, *, run: Path) -> list[Stitch]:
     else:
         rows = [_row_of_summary(folder, options)]
     files = RunFiles(folder, [row.pair for row in rows])
-    typed = as_typed(options)
+    typed = _as_typed(options)
     return [Stitch(run, {**typed, **row.pair._asdict()}, row, files) for row in rows]
 
 
-def as_typed(options: Options) -> Options:
+def _as_typed(options: Options) -> Options:
     """Return the options of a run as they were typed; rows have the type that `auto` chose."""
     typed = dict(options)
     token = typed.pop("c2t_cls_option", None)
@@ -307,10 +307,6 @@ def _row_of_summary(folder: Path, options: Options) -> StitchRow:
         UserError: the file or an option is missing or damaged.
     """
     summary = folder / "summary.txt"
-    if (folder / "metrics.json").exists():
-        raise UserError(
-            f"{folder} is of version 2.0.0.dev0; bring it into the present form by misc/import_runs.py"
-        )
     with readable(summary, "remove the folder, and stitch this pair again"):
         lines = summary.read_text(encoding="utf-8").splitlines()
     record: dict[str, object] = {"end_accuracy": math.nan}

@@ -42,8 +42,6 @@ NETWORKS = (*CHECKPOINTS, "front_model_type", "end_model_type", *WEIGHTS)
 LAYERS = ("front_layer", "end_layer")
 # They are swept in one folder
 RANKS = ("front_stitch_rank", "front_pinv_rank")
-# They repeat a method
-REPEATED = ("seed",)
 
 NOT_COMPARED = (*NOT_RECORDED, *FREE, *KEPT)
 DIGEST = "_sha256"  # ends the record of a file's content; weights and images are compared by it

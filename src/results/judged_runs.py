@@ -6,33 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from src.choices import Options
-from src.ground.console import listed, note
 from src.ground.files import durable_together
 from src.results.evaluation_rows import EvaluationFiles, SkillRow
 from src.results.experiments import Experiment
-from src.results.folders import one_of_each, read_stitches
 from src.results.run import Run, new_folder
 from src.results.stitch_rows import StitchRow
 from src.results.tables import write_table
 from src.results.training_rows import EpochRow
 from src.results.writing import write_logs_of_pairs, write_stitches
 from src.values import MeasuredStitch, Pair
-
-
-def note_runs_in(directory: Path) -> None:
-    """Note the runs that a folder holds: tables and verdicts take old and new runs together."""
-    if not directory.is_dir():
-        return
-    stitches, _ = read_stitches(directory)
-    rows = [stitch.row for stitch in one_of_each(stitches)]
-    runs = dict.fromkeys(
-        f"{row.method} of {row.front_model_path} → {row.end_model_path}" for row in rows
-    )
-    if runs:
-        note(
-            f"{directory} has runs already ({listed(runs, n=3)}), which tables and verdicts take together with these; "
-            "give another folder to keep them apart"
-        )
 
 
 def write_judged_run(

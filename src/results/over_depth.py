@@ -40,8 +40,8 @@ def depth_rows(rows: Iterable[Measurement], correspondence: Correspondence) -> l
 
     Stitches of layers that do not correspond, of a network with itself, and similarities at reduced
     ranks are left out. Two epochs of one network are no pair of networks and have a line for
-    themselves. So have pairs with an untrained network, as a front or as an end network, and class
-    controls. Each pair of groups has a line.
+    themselves. So have pairs with an untrained network, as a front or as an end network. Each pair of
+    groups has a line.
     """
     shown = [
         row

@@ -41,8 +41,6 @@ class Quantity(NamedTuple):
     scale: tuple[float, float] | None = None
     possible: tuple[float, float] = (-math.inf, math.inf)  # the lowest and the highest value
     is_two_sided: bool = False  # similar in the middle of `scale`, different at both ends
-    note: str = ""  # for captions: the value that says nothing
-    unit: str = ""  # of shares and ratios: none
     shown_in: tuple[str, ...] = ()
     is_derived: bool = False  # a property of the row, computed from its columns
 
@@ -126,18 +124,16 @@ QUANTITIES = {
         "beyond chance",
         scale=(0, 1),
     ),
-    "n_images": Quantity("test images", STITCHING, "number of test images", unit="images"),
+    "n_images": Quantity("test images", STITCHING, "number of test images"),
     "n_matched": Quantity(
         "matched images",
         STITCHING,
         "number of matched images",
-        unit="images",
     ),
     "matching_rank": Quantity(
         "matching rank",
         STITCHING,
         "number of directions of the source that the fit uses",
-        unit="directions",
     ),
     "r2_matched": Quantity(
         "R² on matched images",
@@ -177,7 +173,6 @@ QUANTITIES = {
         "area under the ROC curve of the detector for stitched activations (OOD) against the end "
         "network's own (ID); 1: it always tells the two apart, ½: it does not, below ½: the stitched "
         "activations look more typical than the network's own",
-        note="½: not told apart",
         scale=(0, 1),
         is_two_sided=True,
         shown_in=(IN_EVALUATION,),
@@ -215,7 +210,6 @@ QUANTITIES = {
         SKILL,
         "(correlation − floor) / (1 − floor) at the output: 0 for a stitch that follows the end network "
         "within a class no better than its floor, 1 for the end network itself",
-        note="floor: 0",
         scale=(0, 1),
         possible=(-math.inf, 1),
         shown_in=(IN_VERDICT, IN_CURVES),
@@ -225,7 +219,6 @@ QUANTITIES = {
         SKILL,
         "correlation of the logits of stitched and end network, over test images and classes, less the "
         "mean of each image and then the mean of each predicted class",
-        note="class alone: 0",
         scale=(0, 1),
         possible=(-1, 1),
         shown_in=(IN_TABLE,),
@@ -241,7 +234,6 @@ QUANTITIES = {
         "skill at the end layer",
         SKILL,
         "the same as skill, of the activations at the end layer in place of the logits",
-        note="floor: 0",
         scale=(0, 1),
         possible=(-math.inf, 1),
         shown_in=(IN_VERDICT,),
@@ -251,7 +243,6 @@ QUANTITIES = {
         SKILL,
         "correlation of the activations of stitched and end network at the end layer, over test images "
         "and coordinates, less the mean of each predicted class",
-        note="class alone: 0",
         scale=(0, 1),
         possible=(-1, 1),
         shown_in=(IN_TABLE,),

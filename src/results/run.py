@@ -11,7 +11,6 @@ again after them. A table and what stands beside it appear in one step (`Run.rep
 """
 
 import contextlib
-import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -23,12 +22,10 @@ from src.ground.errors import UserError
 from src.ground.files import locked, write_json
 from src.ground.provenance import provenance
 from src.ground.tensors import load_tensors, save_tensors
-from src.results.changes import changed_since, refuse_other_options
-from src.results.identity import differences
+from src.results.changes import refuse_other_options
 from src.results.options import as_written, read_options
 from src.results.outputs import BESIDE_TABLES, files_of, refuse_others, replacing
 
-CHECKPOINT = re.compile(r"(ft_)?model_\d+\.pt")  # of a training, after so many epochs
 RunState = dict[str, Any]  # tensors and plain values by name, see `Run.save`
 STALE = "stale-"  # begins the name of a folder with results that were moved aside
 
@@ -111,8 +108,7 @@ class Run:
         """Create the folder, lock it until the run ends, and load `state`.
 
         Args:
-            resume: go on with an interrupted run. Otherwise remove its logs, options and state. The
-                files of a training with other options are moved aside, with its checkpoints.
+            resume: go on with an interrupted run. Otherwise remove its logs, options and state.
 
         Raises:
             Busy: another process has the lock.
@@ -120,37 +116,11 @@ class Run:
         """
         self.lock()
         if not resume:
-            self._move_other_training_aside()
             for path in (self.config, self.state_file, *self.logs):
                 path.unlink(missing_ok=True)
             if self.output is None:  # otherwise it is the record of a table that stays
                 self.made_with.unlink(missing_ok=True)
         self.state = self.saved_state() if resume else {}
-
-    def _move_other_training_aside(self) -> None:
-        """Move the checkpoints and files of a training with different options into a folder.
-
-        Beside the new `config.txt` they would count as further epochs of this run. A training with
-        the same options has checkpoints of the same names, which this run writes over.
-        """
-        if not self.logs:
-            return
-        checkpoints = [path for path in self.folder.iterdir() if CHECKPOINT.fullmatch(path.name)]
-        if not checkpoints or self._is_repeated():
-            return
-        stale = self.folder / stale_name()
-        stale.mkdir()
-        for path in (*checkpoints, *self.logs, self.state_file, self.made_with, self.config):
-            if path.exists():
-                path.rename(stale / path.name)
-        note(f"{self.folder} held a training with other options, which was moved to {stale}")
-
-    def _is_repeated(self) -> bool:
-        """Return whether the files are of an earlier run of these options; False if unknown."""
-        before = self.options_on_disk()
-        now = as_written(self.options)
-        is_other = changed_since(before, now) or differences(before, now)
-        return bool(before) and self._is_record(before) and not is_other
 
     def _is_record(self, written: Options) -> bool:
         """Return whether options are of a run: a user's file about a network names no folder."""

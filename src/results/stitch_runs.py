@@ -20,7 +20,7 @@ from src.ground.files import durable_together, write_json
 from src.ground.tensors import load_tensors
 from src.models import Network
 from src.results.changes import changed_since
-from src.results.experiments import Experiment, other_options, pair_of
+from src.results.experiments import Experiment, pair_of
 from src.results.folders import RUN_NAME, Stitch, one_of_each, read_stitches, remove_parts
 from src.results.network_training import epoch_row, report_epoch
 from src.results.options import as_written
@@ -316,13 +316,8 @@ def resume(directory: Path, earlier: EarlierRuns, runs: Sequence[GridRun]) -> No
 
     Raises:
         Busy: another process works on an interrupted run.
-        UserError: networks or images have changed since a run, or the folder has runs of an earlier version.
+        UserError: networks or images have changed since a run.
     """
-    if any(directory.glob("*/metrics.json")):
-        raise UserError(
-            f"--resume: {directory} has runs of version 2.0.0.dev0; bring them into the present form by "
-            "misc/import_runs.py, or give another -dir"
-        )
     now = as_written(runs[0].experiment.options)
     before = [stitch.options for stitch in one_of_each(earlier.stitches)]
     before += [run.experiment.options for run in earlier.interrupted]
@@ -336,20 +331,6 @@ def resume(directory: Path, earlier: EarlierRuns, runs: Sequence[GridRun]) -> No
     n_finished = sum(run.resume(earlier) for run in runs)
     if n_finished:
         note(f"{directory}: {n_finished} of {n_pairs} stitches are finished")
-
-
-def note_other_methods(directory: Path, earlier: EarlierRuns, experiment: Experiment) -> None:
-    """Note the options of runs in a folder, finished or interrupted, that tables and verdicts will
-    show as another method beside an experiment."""
-    experiments: list[Experiment] = [stitch.row for stitch in one_of_each(earlier.stitches)]
-    experiments += [run.experiment for run in earlier.interrupted]
-    differing = dict.fromkeys(other_options(of_run, experiment) for of_run in experiments)
-    differing.pop("", None)
-    if differing:
-        note(
-            f"{directory}: runs are with {listed(differing, n=2)}, which tables and verdicts show as another method; "
-            "give another -dir to keep them apart"
-        )
 
 
 def interrupted_runs(directory: Path) -> list[RunOnDisk]:

@@ -174,7 +174,7 @@ def _describe_misfit(path: str | Path, header: set[str], kinds: tuple[type[Any],
 def _required(kind: type) -> list[str]:
     """Return the names of the columns without a default.
 
-    Tables of earlier versions may lack the columns with a default.
+    Tables of a user may lack the columns with a default.
     """
     return [name for name in columns(kind) if fields(kind)[name].is_required]
 

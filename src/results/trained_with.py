@@ -117,29 +117,6 @@ def warn_of_other_images(checkpoint: str, images: ImageSpec) -> None:
         )
 
 
-def warn_of_other_data(checkpoint: str, dataset: str) -> None:
-    """Warn, once, if a checkpoint was trained on a data set of another name.
-
-    There is no warning where `warn_of_other_images` warns, or where both names mean the same images.
-
-    Args:
-        dataset: the data set at hand.
-    """
-    from src.datasets import dataset_info
-
-    trained = options_beside(checkpoint).get("dataset")
-    if not isinstance(trained, str) or trained == dataset:
-        return
-    try:
-        info = dataset_info(trained)
-    except UserError:  # it is gone
-        return
-    at_hand = dataset_info(dataset)
-    _, images = training_images(checkpoint)
-    if info != at_hand and not _differences(images, at_hand.spec):
-        warn_once(f"{checkpoint} was trained on {trained}; -d is {dataset}. {REMEDY}")
-
-
 def _differences(trained: ImageSpec, images: ImageSpec) -> list[tuple[str, str]]:
     """Return pairs of texts, of the training and at hand, where size, classes or values differ.
 

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from src.results.identity import WEIGHTS
-from src.results.tables import columns
 from src.values import Pair
 
 AUROC = "auroc_"  # begins the column of a detector
@@ -80,11 +78,3 @@ class VerdictRow:
     def pair(self) -> Pair:
         """The layers."""
         return Pair(self.front_layer, self.end_layer)
-
-
-def interval_columns() -> list[str]:
-    """Return the columns of `grid_intervals.csv`, which do not depend on the tolerance."""
-    names = columns(VerdictRow)
-    before_tests = names[: names.index("p_below")]
-    judged = ("verdict", "reason", "control")
-    return [*(name for name in before_tests if name not in judged), *WEIGHTS]
