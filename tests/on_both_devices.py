@@ -35,7 +35,6 @@ COMMANDS = {  # name: batch size (a batch is a fourth of all images), and words
                      "--lr", "0.001", "-dir", "imagenet"]),
     "evaluate": (24, ["exec_eval.py", NETWORKS[1], "small_cnn"]),
     "pinv": (12, [*MATCH, "-i", "pinv", "-pinv-samples", "40", "-dir", "pinv"]),
-    "ridge": (24, [*MATCH, "-i", "ridge", "-dir", "ridge"]),
     "covariance": (24, [*MATCH, "-i", "covariance", "-dir", "covariance"]),
     "ortho": (24, [*MATCH, "-i", "ortho", "-dir", "ortho"]),
     "fula": (24, [*STITCH, *TRAINED, "--mod-only-stitch", "--objective", "fula", "-l1", "1e-4", "--grad-clip", "1",

@@ -85,7 +85,7 @@ def infinite(source, target, cross):
 def no_bias(source, target, cross):
     return cross.T @ cross
 
-def repair(source, target, cross):
+def ortho(source, target, cross):
     pass
 
 class Typical(Norm):
@@ -325,7 +325,7 @@ REFUSALS = [
     (FORM, "mine.py:wide", r"returns a weight \(32, 64\) "),
     (FORM, "mine.py:infinite", "finite numbers"),
     (FORM, "mine.py:no_bias", "mine.py:no_bias returns a "),
-    (FORM, "mine.py:repair", "repair is the name of a closed form of the suite"),
+    (FORM, "mine.py:ortho", "ortho is the name of a closed form of the suite"),
     (FORM, "shrunk", "unknown initial layer 'shrunk'"),
     (SCORE, "mine.py:rsa", "cannot run .*mine.py: TypeError"),
     (SCORE, "mine.py:Empty", "Empty has no fit, score"),

@@ -58,11 +58,11 @@ def layer(networks):
     [
         (
             ["--front-pinv-rank", "8"],
-            "--front-pinv-rank counts with -i pinv, repair, covariance, ortho, ridge only",
+            "--front-pinv-rank counts with -i pinv, covariance, ortho only",
         ),
         (
             ["-pinv-samples", "auto"],
-            "-pinv-samples counts with -i pinv, repair, covariance, ortho, ridge only",
+            "-pinv-samples counts with -i pinv, covariance, ortho only",
         ),
         (["-e", "0"], "-e 0 -i rand: a random stitching layer is measured"),
         ([], "without --mod-only-stitch the BatchNorm statistics of both networks move"),
@@ -231,17 +231,13 @@ MATCHED = Matching(torch.zeros(1, 1), torch.zeros(1), error=0.5, r2=0.5, rank=1,
             "--pinv-cutoff exact",
         ),
         (
-            MATCHED._replace(penalty_edge="largest"),
-            "ridge chose its largest penalty for layer2.0 -> layer3.0: .*; raise -pinv-samples",
-        ),
-        (
-            MATCHED._replace(penalty_edge="smallest"),
-            "ridge chose its smallest penalty for layer2.0 -> layer3.0, .* --pinv-cutoff exact",
+            MATCHED._replace(r2=0.9),
+            "too few inputs to match layer2.0 -> layer3.0: R² .*; raise -pinv-samples, .*",
         ),
     ],
 )
 def test_a_fit_to_doubt_has_one_line(matching, line, layer, tmp_path, capsys):
-    experiment = Experiment.of(options_of("-i", "ridge", "-e", "0", "-gpu", "-1"))
+    experiment = Experiment.of(options_of("-i", "pinv", "-e", "0", "-gpu", "-1"))
     metrics = Metrics(
         accuracy=0.5, end_accuracy=0.5, representation_difference=0.5, agreement=0.5, r2_test=0.5
     )

@@ -358,8 +358,8 @@ def add_matching(parser: Parser, *, n_samples: int | str, default_cutoff: str) -
         dest="n_pinv_init_samples",
         type=number_of_samples,
         default=n_samples,
-        help="number of training images for direct matching; auto: for each pair of layers, start "
-        "with 100 and double the number until the fit is as good on other images",
+        help="number of training images for direct matching; auto: 50 rows a channel of the front layer, "
+        "at least 500 and at most 10,000 images, as many as there are",
     )
     add(
         "--pinv-cutoff",
