@@ -436,7 +436,7 @@ def _reference(end: Network, layers: Mapping[Pair, StitchingLayer], images: _Ima
     """Return the end network without stitches, and its floors of skill."""
     options = EvaluationOptions(
         layers=tuple(dict.fromkeys(pair.end_layer for pair in layers)),
-        scores={},
+        scores=(),
         train=images.train,
         batch_size=_batch_size(images.test),
         dataset="",

@@ -43,7 +43,7 @@ COMMANDS = {  # name: batch size (a batch is a fourth of all images), and words
     "detector": (4, ["exec_train_representation_classifier.py", NETWORKS[1], "small_cnn", "pool4", *CLASSIFIER,
                      "-e", "0", "-lr", "0.001", "-dir", "d", "-fdir", "store"]),
     "scores": (12, ["exec_eval_stitcher_ood.py", "results/pinv", "-detectors", "store", "-scd", "photo_patches",
-                    "--detector", "energy,mahalanobis,knn", "-ed", "energies"]),
+                    "--detector", "energy,mahalanobis", "-ed", "energies"]),
     "probes": (24, ["exec_probe.py", NETWORKS[1], "small_cnn", "-l", "pool2", *TRAINED, "-o", "probes.csv"]),
     "probes at ranks": (24, ["exec_probe.py", NETWORKS[1], "small_cnn", "-l", "pool4", *TRAINED, "-ranks", "8", "2",
                              "-o", "ranks.csv"]),

@@ -113,7 +113,7 @@ REFUSALS = [
     (f"{EVALUATE} -detectors nowhere", ("nowhere", "no meta.json")),
     (
         f"{EVALUATE} --detector energy,nothing",
-        ("unknown score 'nothing'", "energy, mahalanobis, knn, none, FILE.py:FUNCTION"),
+        ("unknown score 'nothing'", "energy, mahalanobis, none"),
     ),
     (EVALUATE.replace("dm", "mixed"), "differ in end_model_path: "),
     (

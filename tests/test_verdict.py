@@ -103,7 +103,7 @@ def test_a_flaw_and_a_training_that_had_not_converged_are_read(tmp_path):
 def test_what_is_measured_of_a_pair(tmp_path):
     write_run(tmp_path, "1", n_right=945, stitching_type="v2c")
     write_evaluation(tmp_path, {"1": 0.6})
-    write_evaluation(tmp_path, {"1": 0.9}, detector="knn")
+    write_evaluation(tmp_path, {"1": 0.9}, detector="mahalanobis")
     tables = [
         of_networks(values={"cka": 0.8, "cka_debiased": 0.7}, nulls={"cka": Null(0.005, 0.3, 0.7)}),
         of_networks(values={"cka": 0.9}),  # of several tables the last one counts
@@ -127,7 +127,7 @@ def test_what_is_measured_of_a_pair(tmp_path):
     assert verdict.penalty_low < 0.005 < verdict.penalty_high
     further = {
         "auroc_energy": 0.6,
-        "auroc_knn": 0.9,
+        "auroc_mahalanobis": 0.9,
         "cka": 0.9,
         "cka_debiased": 0.7,
         "cka_p_value": 0.005,
