@@ -29,8 +29,7 @@ CLASSIFIER = ["-m", "repr_cls_resnet18", "-ftidd", "digits", "-ftoodd", "photo_p
 COMMANDS = {  # name: batch size (a batch is a fourth of all images), and words
     "train": (24, ["exec_train.py", "small_cnn", *TRAINED, "-dir", "m"]),
     "train on files": (24, ["exec_train.py", "small_cnn", *TRAINED, "-d", "../own", "-workers", "0", "-dir", "own"]),
-    "interventions": (24, ["exec_train.py", "small_cnn", *TRAINED, "--shortcut", "0.5", "--image-noise", "99",
-                           "-dir", "changed"]),
+    "interventions": (24, ["exec_train.py", "small_cnn", *TRAINED, "--shortcut", "0.5", "-dir", "changed"]),
     "imagenet": (2, ["misc/imagenet_train_main.py", "-a", "small_cnn", "--dummy", "--dummy-size", "8", "--epochs", "1",
                      "--lr", "0.001", "-dir", "imagenet"]),
     "evaluate": (24, ["exec_eval.py", NETWORKS[1], "small_cnn"]),
