@@ -116,10 +116,6 @@ REFUSALS = [
         ("unknown score 'nothing'", "energy, mahalanobis, none"),
     ),
     (EVALUATE.replace("dm", "mixed"), "differ in end_model_path: "),
-    (
-        f"exec_probe.py - small_cnn {ON} -l output --with-head h",
-        ("encoders", "small_cnn gives 10 logits"),
-    ),
     # Results
     (
         f"{COLLECT} dm -o a.jpg",

@@ -1,7 +1,6 @@
 """Verdicts on folders of runs: what is gathered of networks, seeds and evaluations, and
 misc/verdict.py. The rules are tested on values, in test_judging.py."""
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -189,21 +188,17 @@ def test_penalties_of_one_method_and_of_networks_of_one_kind_are_tested_together
 
 
 def test_an_end_network_that_was_never_trained_is_like_nothing(tmp_path, monkeypatch):
-    """Also behind a head of exec_probe.py --with-head; of a low accuracy the output says so."""
+    """Of a low accuracy the output says so."""
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "fresh", "1", n_right=945, end_model_path="-")
-    write_run(
-        tmp_path / "head", "1", n_right=278, n_end_right=280, end_model_path="head/model_5.pt"
-    )
-    for name in ("fresh", "head"):
+    write_run(tmp_path / "weak", "1", n_right=278, n_end_right=280)
+    for name in ("fresh", "weak"):
         write_evaluation(tmp_path / name, {"1": 0.5})
-    assert verdict_on(tmp_path / "head").verdict == SIMILAR
-    (remark,) = remarks([verdict_on(tmp_path / "head")])
+    assert verdict_on(tmp_path / "weak").verdict == SIMILAR
+    (remark,) = remarks([verdict_on(tmp_path / "weak")])
     assert says(remark, "alone", "28 %")
-    (tmp_path / "head" / "model_5.config.txt").write_text(json.dumps({"model_path": "-"}))
-    for name in ("fresh", "head"):
-        word, reason = word_on(tmp_path / name)
-        assert word == UNDECIDED and says(reason, "end network", "never trained")
+    word, reason = word_on(tmp_path / "fresh")
+    assert word == UNDECIDED and says(reason, "end network", "never trained")
 
 
 def test_independent_networks_are_taken_together_on_demand(tmp_path, capsys):
