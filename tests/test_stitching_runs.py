@@ -82,8 +82,7 @@ def test_options_without_effect_are_named(arguments, line, networks, layer, caps
     assert line in err and bool(line) == bool(err)
 
 
-def test_auto_names_two_vectors_as_such(networks, capsys):
-    """Their type is that of tokens."""
+def test_auto_says_what_it_chooses(networks, capsys):
     shapes = [((8, 4, 4), (6,)), ((8,), (6,)), ((8,), (6, 4, 4)), ((5, 8), (5, 6))]
     layers = {
         Pair(f"x{place}", "fc"): build_stitching_layer("auto", *sides)
@@ -92,7 +91,7 @@ def test_auto_names_two_vectors_as_such(networks, capsys):
     options = options_of("--mod-only-stitch") | {"stitching_type": "auto"}
     check_options(options, layers, *networks)
     (chosen,) = (line for line in capsys.readouterr().err.splitlines() if "auto chooses" in line)
-    assert says(chosen, "c2v for 1 pair (a mean over positions)", "vector to vector for 1 pair,")
+    assert says(chosen, "c2v for 1 pair (a mean over positions)", "v2v for 1 pair,")
     assert says(chosen, "v2c for 1 pair (one value at all positions)", "t2t for 1 pair")
 
 
