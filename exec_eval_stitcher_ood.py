@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from src import cli
 from src.choices.scores import NONE, SCORES
-from src.ground.user_code import CODE
 
 ROOT = "./data/pytorch"
 STORE = "models/repr_cls_ood_detectors"
@@ -75,9 +74,9 @@ def add_detectors(options: cli.Parser) -> None:
     )
     add(
         "--detector",
-        type=cli.names_or_code("score", (*SCORES, NONE)),
-        help=f"OOD detectors, with commas between them. {cli.described(SCORES)}; {NONE}; or {CODE}, a class of "
-        "your own. Default: energy, if the folder of trained detectors is there",
+        type=cli.names_of("score", (*SCORES, NONE)),
+        help=f"OOD detectors, with commas between them. {cli.described(SCORES)}; or {NONE}. Default: energy, if the "
+        "folder of trained detectors is there",
     )
 
 
@@ -99,7 +98,7 @@ class Setup(NamedTuple):
     stitches: list[Any]  # of all experiments
     n_skipped: int  # number of runs that cannot be read
     n_earlier: int  # number of stitches that a later run repeats
-    scores: dict[str, Any]  # of `--detector`, by title
+    scores: tuple[str, ...]  # of `--detector`
     files: Any  # the files to write, an `EvaluationFiles`
     tables: dict[str, Any]  # the records of the tables, see `begin_tables`
     skill: Any  # the record of the table of skill
@@ -223,11 +222,10 @@ def moved_networks(args) -> dict:
     }
 
 
-def scores_of(args) -> dict:
-    """Return the scores of the options, by title; the energy by default, if there is a store."""
+def scores_of(args) -> tuple[str, ...]:
+    """Return the scores of the options; the energy by default, if there is a store."""
     from pathlib import Path
 
-    from src.choices.scores import scores_by_title
     from src.ground.console import note
 
     names = args.detector
@@ -236,7 +234,7 @@ def scores_of(args) -> dict:
         if args.ood_detector_dir is None and not Path(STORE).exists():
             names = []
             note(f"no OOD detectors in {STORE}: skill is measured alone (--detector, -detectors)")
-    return scores_by_title(names)
+    return tuple(name for name in names if name != NONE)
 
 
 def check_usable(args, stitches, reference, reasons) -> None:
@@ -267,8 +265,7 @@ def check_usable(args, stitches, reference, reasons) -> None:
 
 
 def begin_tables(args, scores) -> tuple:
-    """Return the files to write, and the records of the tables: of each score, by its title, and of
-    skill."""
+    """Return the files to write, and the records of the tables: of each score, and of skill."""
     from pathlib import Path
 
     from src.choices.datasets import dataset_label
@@ -279,9 +276,9 @@ def begin_tables(args, scores) -> tuple:
     if args.other_data:
         other_data = dataset_label(args.dataset)
     files = EvaluationFiles(Path(args.source_dir), other_data)
-    tables = {}
-    for title, score in scores.items():
-        tables[title] = Run.beside(files.table(title), vars(args) | {"detector": score.name})
+    tables = {
+        score: Run.beside(files.table(score), vars(args) | {"detector": score}) for score in scores
+    }
     return files, tables, Run.beside(files.skill, vars(args))
 
 

@@ -84,12 +84,6 @@ def add_output(options: cli.Parser) -> None:
         help="CSV to write; a figure of accuracy over rank is drawn beside it",
     )
     cli.add_figure(options)
-    add(
-        "--with-head",
-        metavar="DIR",
-        help="with -l output, for an encoder: write DIR/model_<epoch>.pt, the encoder with the "
-        "probe as its head; it can be an end network of stitches",
-    )
 
 
 def probe(args, session=None) -> None:
@@ -114,9 +108,6 @@ def probe(args, session=None) -> None:
     spec = dataset_info(args.dataset, labelled=True).spec
     (model,) = cli.load_networks(args, cli.PROBED, images=spec, session=session, device=device)
     task = Probes(model.network, model.layers, cli.descending(args.ranks), spec, seed=args.seed)
-    if args.with_head:
-        check_head(args, task, spec)
-        run_of_head(args).check_output()
 
     # The images
     train_set = cli.load_split(args, session, device, train=True)
@@ -139,31 +130,9 @@ def probe(args, session=None) -> None:
 
     # The results
     print_accuracies(args, task, tested)
-    if args.with_head:
-        save_with_head(args, task)
-        warn_of_chance(tested, test_set)
     if run:
         weights = model.name.identity
         write_table(args, run, task, trained, tested, weights=weights, n_images=len(test_set))
-
-
-def check_head(args, task, spec) -> None:
-    """Raise a UserError unless the only probe can become the head of an encoder."""
-    from src.ground.errors import UserError
-
-    if task.layers not in (["output"], [task.network.output_name]) or task.ranks != [None]:
-        raise UserError(
-            "--with-head takes one probe, of the output at full rank: give -l output and no -ranks"
-        )
-    if not task.network.is_encoder:
-        raise UserError(
-            f"--with-head is for encoders; {args.model_type} gives {spec.n_classes} logits already"
-        )
-    if args.model_type.startswith("tv_"):
-        raise UserError(
-            f"--with-head is for encoders; {args.model_type} has a head for the classes of its "
-            "weights: give a FILE.py:FUNCTION that leaves the head out"
-        )
 
 
 def print_start() -> None:
@@ -235,52 +204,6 @@ def print_accuracies(args, task, tested) -> None:
         result("".join(f"Rank {rank}: {accuracy}\n" for rank, accuracy in accuracies.items()))
         result("\n".join(map(str, accuracies.values())))
     result("\n\n")
-
-
-def save_with_head(args, task) -> None:
-    """Save the network with the only probe as its head, and its options beside it.
-
-    The options tell where the weights of the encoder were fresh.
-    """
-    from src.ground.console import note
-    from src.results.checkpoints import save_state
-    from src.results.run import claimed
-
-    (head,) = task.heads.values()
-    state_of_head = {f"linear_probe.{key}": value for key, value in head.state_dict().items()}
-    run = run_of_head(args)
-    with claimed([run]), run.replacing():
-        save_state(run.output, task.network.state_dict() | state_of_head)
-    note(f"wrote {run.output}")
-
-
-def run_of_head(args):
-    """Return the run that writes the encoder with its head."""
-    from pathlib import Path
-
-    from src.results.run import Run
-
-    path = Path(args.with_head, f"model_{args.n_epochs}.pt")
-    return Run.beside(path, vars(args), script=__file__)
-
-
-def warn_of_chance(tested, test_set) -> None:
-    """Warn if the head is not clearly better than the prediction of the most frequent class.
-
-    Clearly means by three standard errors.
-    """
-    from src.ground.console import warn
-
-    (head,) = tested.values()
-    n_images = len(test_set)
-    chance = test_set.labels.bincount().max().item() / n_images
-    standard_error = (chance * (1 - chance) / n_images) ** 0.5
-    if head.accuracy < chance + 3 * standard_error:
-        warn(
-            f"the head is not clearly better than chance: accuracy {head.accuracy:.1%}, and "
-            f"{chance:.1%} of the test images have the most frequent class; it is probably not trained enough: "
-            "raise -e or -lr"
-        )
 
 
 def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:

@@ -11,6 +11,7 @@ from src import cli
 from src.choices import (
     AUTO,
     C2T_CLS_TOKENS,
+    KINDS,
     STARTS,
     STITCHING_TYPES,
     T2C_CLS_TOKENS,
@@ -42,9 +43,9 @@ def parser() -> cli.Parser:
         "stitching_type",
         choices=(*STITCHING_TYPES, AUTO),
         help="type of the stitching layer. rc2c_pre: for convolutional layers; t2t: for "
-        "transformers; auto: the type that fits each pair of layers. In the other names, c stands "
-        "for a feature map, t for a grid of tokens, s for a sequence and v for a vector: c2t maps a "
-        "feature map to tokens",
+        "transformers; auto: the type that fits each pair of layers. A name has the letters of source and "
+        f"target ({', '.join(f'{letter}: {kind}' for letter, kind in KINDS.items())}): c2t maps a feature map "
+        "to tokens",
     )
     cli.add_gpu(options)
     cli.add_data(options, batch_size=256)

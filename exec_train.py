@@ -98,7 +98,7 @@ def train(args, session=None) -> None:
 
     # The images
     session = session or Session()
-    train_set = cli.load_split(args, session, device, train=True)
+    train_set = cli.load_split(args, session, device, train=True, seed=args.seed)
     test_set = cli.load_split(args, session, device, train=False)
     args.image_spec = spec.record()
     if args.epoch_size is not None:

@@ -31,7 +31,7 @@ from misc.pairs import (
 from src import cli
 from src.choices import AUTO, STITCHING_TYPES, UPSAMPLE_MODES
 from src.choices.models import MODEL_NAMES
-from src.choices.scores import SCORES, scores_by_title
+from src.choices.scores import SCORES
 from src.choices.stitching import FORMS, OBJECTIVES, Method
 from src.ground.errors import Busy, UserError, unknown_name
 from src.ground.user_code import CODE, is_file, is_user_code, place_and_function, title_of
@@ -118,10 +118,9 @@ def add_work(options: cli.Parser) -> None:
     untrained = [name for name, score in SCORES.items() if not score.is_trained]
     add(
         "--detector",
-        type=cli.names_or_code("score", (*untrained, NONE)),
+        type=cli.names_of("score", (*untrained, NONE)),
         default=NONE,
-        help=f"OOD detectors, with commas between them: {', '.join(untrained)}; {NONE}; or {CODE}, a class of "
-        "your own",
+        help=f"OOD detector: {', '.join(untrained)} or {NONE}",
     )
     add("--no-similarity", action="store_true", help="do not measure similarity")
     add(
@@ -490,16 +489,13 @@ def check_ends(args, networks) -> None:
 
 
 def check_code(args) -> None:
-    """Load measures, scores, closed forms and objectives of the user's code, so that errors show before hours of
+    """Load measures, closed forms and objectives of the user's code, so that errors show before hours of
     work."""
-    from src.ood import make_detector
     from src.similarity.user_measures import load_measures
     from src.stitching.closed_forms import solver_of
     from src.stitching.objectives import objective_of
 
     load_measures(args.metrics)
-    for score in scores_by_title(args.detector).values():
-        make_detector(score.name)
     for method in methods_of(args):
         if method.n_epochs:
             objective_of(method.name)

@@ -98,8 +98,8 @@ def judge(
             epochs, such as "task:10", or FILE.py:FUNCTION:10 of your own.
         n_matched: training images to match on, drawn from the first 2,000 that `train` gives, or
             from the first `n_matched` if that is more; from all images of an image set of this
-            suite. None: as many as each pair needs (`-pinv-samples auto`), of an image set or of
-            the first 10,000 that `train` gives; all of these if they take more than 1 GiB.
+            suite. None: 50 rows a channel of the front layer (`-pinv-samples auto`), of an image set
+            or of the first 10,000 that `train` gives.
         seed: of drawn stitching layers, and of the order of the images of an image set.
         limits: of the verdict.
         names: of both networks, in tables and figures; not "-" and "DEFAULT".
@@ -162,7 +162,7 @@ class _Images(NamedTuple):
     train: BaseImageSet  # of an iterable, the first ones
     epochs: BaseImageSet | IteratedEpochs  # all training images
     test: BaseImageSet
-    n_matched: int | None  # None: as many as each pair needs
+    n_matched: int | None  # None: by the rule of `match`
 
 
 class _Networks(NamedTuple):
@@ -302,11 +302,7 @@ def _images(
 ) -> _Images:
     """Return training and test images as image sets; a UserError if a form cannot use the images."""
     at_most = max(n_matched or MOST_MATCHED, N_IMAGES)
-    # The penalty of ridge is judged on the last fifth of the images
-    needs_order = any(form.method.name == "ridge" for form in forms.values())
-    train_set = _image_set(
-        train, "train", like, at_most=at_most, in_one_order=needs_order, most_kept=MOST_KEPT
-    )
+    train_set = _image_set(train, "train", like, at_most=at_most, most_kept=MOST_KEPT)
     test_set = _image_set(test, "test", like, in_one_order=True)
     if train_set.image_shape != test_set.image_shape:
         raise UserError(
@@ -317,8 +313,6 @@ def _images(
         warn("train and test give the same inputs; test on others, as maps fit the inputs of train")
     if len(train_set) == at_most:
         _check_classes(train_set.labels, test_set.labels)
-    if n_matched is None and isinstance(train_set, IteratedImages) and not train_set.is_kept:
-        n_matched = len(train_set)  # passes may give other images, so their number cannot grow
 
     trained = [name for name, form in forms.items() if form.method.n_epochs]
     if trained and (train_set.labels == UNLABELLED).all():
@@ -440,7 +434,7 @@ def _reference(end: Network, layers: Mapping[Pair, StitchingLayer], images: _Ima
     """Return the end network without stitches, and its floors of skill."""
     options = EvaluationOptions(
         layers=tuple(dict.fromkeys(pair.end_layer for pair in layers)),
-        scores={},
+        scores=(),
         train=images.train,
         batch_size=_batch_size(images.test),
         dataset="",

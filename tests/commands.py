@@ -195,7 +195,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     from src.values import Metrics
 
     (row,) = read_table(folder / "grid.csv", StitchRow)
-    numbers = {name: getattr(row, name) for name in [*columns(Metrics), "ridge_penalty"]}
+    numbers = {name: getattr(row, name) for name in columns(Metrics)}
     sparsity = {name.removeprefix(SPARSITY): share for name, share in row.further.items()}
     return {name: None if value != value else value for name, value in numbers.items()} | {
         "sparsity": sparsity

@@ -258,18 +258,18 @@ def test_detectors_that_need_no_training(workplace, copied, networks):
     folder = copied("fitted")
     ((x, labels),) = digit_images(train=True).batches(2000)
     ((test_images, _),) = digit_images(train=False).batches(2000)
-    end, knn = network(networks[1]), make_detector("knn")
-    knn.add(end(x, until="pool1"), labels)
-    knn.fit()
+    end, detector = network(networks[1]), make_detector("mahalanobis")
+    detector.add(end(x, until="pool1"), labels)
+    detector.fit()
     for options, own_images in (
         (["-scd", "photo_patches"], test_images),
         (["-idd", "other.npz"], x[:50]),
     ):
-        given = ["--detector", "knn", "-detectors", "nowhere", *options]
+        given = ["--detector", "mahalanobis", "-detectors", "nowhere", *options]
         evaluate(workplace, "fitted", *given)
-        row, *rows = rows_of(folder, "knn")
-        own = knn.score(end(own_images, until="pool1")).numpy()
-        saved = np.load(folder / "energies_knn.npz")[f"pool1/{FRONTS[0]}"]
+        row, *rows = rows_of(folder, "mahalanobis")
+        own = detector.score(end(own_images, until="pool1")).numpy()
+        saved = np.load(folder / "energies_mahalanobis.npz")[f"pool1/{FRONTS[0]}"]
         assert float(row["mean_id_energy"]) == pytest.approx(own.mean(), rel=1e-4)
         assert float(row["auroc"]) == pytest.approx(ood_metrics(own, saved).auroc, abs=1e-3)
         assert bool(row["sanity_auroc"]) == ("-scd" in options)
@@ -281,15 +281,15 @@ def test_detectors_that_need_no_training(workplace, copied, networks):
 def test_a_run_is_evaluated_by_itself_and_found_by_the_verdict_of_its_folder(workplace, copied):
     folder = copied("alone")
     (one,) = folder.glob("2*")
-    run(EVALUATE, one, *ON_DIGITS, "--detector", "knn", cwd=workplace)
+    run(EVALUATE, one, *ON_DIGITS, "--detector", "mahalanobis", cwd=workplace)
     assert names_in(folder) == {one.name}
     run("misc/verdict.py", "results/alone", "-o", "alone.csv", cwd=workplace)
     skills = {pair_of(row): row["skill"] for row in read_csv(one / "skill.csv")}
     verdicts = read_csv(workplace / "alone.csv")
     assert {pair_of(row): row["skill"] for row in verdicts} == skills and len(skills) == 6
-    evaluate(workplace, "alone", "--detector", "knn")
+    evaluate(workplace, "alone", "--detector", "mahalanobis")
     assert read_csv(folder / "skill.csv") == read_csv(one / "skill.csv")
-    assert rows_of(folder, "knn") == rows_of(one, "knn")
+    assert rows_of(folder, "mahalanobis") == rows_of(one, "mahalanobis")
 
 
 @torch.no_grad()
@@ -342,15 +342,15 @@ def test_skill_needs_no_detector(workplace, copied, networks):
 
 def test_other_data_are_refused_or_kept_apart(workplace, copied):
     folder = copied("elsewhere")
-    evaluate(workplace, "elsewhere", "--detector", "knn")
-    before = rows_of(folder, "knn")
-    other = ["--detector", "knn", "-d", "other.npz"]
+    evaluate(workplace, "elsewhere", "--detector", "mahalanobis")
+    before = rows_of(folder, "mahalanobis")
+    other = ["--detector", "mahalanobis", "-d", "other.npz"]
     refused = evaluate(workplace, "elsewhere", *other, status=2).err
     assert says(refused, "other.npz", "stitched on other inputs (-d digits", "--other-data")
     evaluate(workplace, "elsewhere", *other, "--other-data")
-    rows = read_csv(folder / "ood_evaluation_knn_on_other.csv")
+    rows = read_csv(folder / "ood_evaluation_mahalanobis_on_other.csv")
     assert {Path(row["dataset"]).name for row in rows} == {"other.npz"}
-    assert rows_of(folder, "knn") == before
+    assert rows_of(folder, "mahalanobis") == before
 
 
 def test_moved_checkpoints_are_recognised_and_the_retained_rank_of_a_run_is_honoured(
@@ -395,8 +395,10 @@ def test_what_cannot_be_evaluated_is_named_skipped_and_counted(
     shutil.rmtree(folder)
     monkeypatch.chdir(workplace)
     stitch(networks, "broken", ends=["pool3"])
-    evaluate(workplace, "broken", "--detector", "energy,knn", "-scd", "photo_patches")
-    assert {path.name for path in folder.glob("ood_evaluation*.csv")} == {"ood_evaluation_knn.csv"}
+    evaluate(workplace, "broken", "--detector", "energy,mahalanobis", "-scd", "photo_patches")
+    assert {path.name for path in folder.glob("ood_evaluation*.csv")} == {
+        "ood_evaluation_mahalanobis.csv"
+    }
     err = evaluate(workplace, "broken", status=2).err
     assert says(err, "no detector for pool3") and says(err, "error: ")
 

@@ -41,10 +41,14 @@ def test_files_go_through_training_stitching_and_evaluation(tmp_path):
         "-idd",
         own,
         "--detector",
-        "knn",
+        "mahalanobis",
     ).out
-    assert says(out, "sanity checks", ": ood (knn)")
-    assert {*np.load("results/s/energies_knn.npz")} == {"pool2/ood", "pool2/pool1", "pool2/pool2"}
+    assert says(out, "sanity checks", ": ood (mahalanobis)")
+    assert {*np.load("results/s/energies_mahalanobis.npz")} == {
+        "pool2/ood",
+        "pool2/pool1",
+        "pool2/pool2",
+    }
 
 
 @pytest.fixture

@@ -224,7 +224,13 @@ def vit_checkpoint(tmp_path_factory):
             "t2c",
             ["-t2c-cls", "only", "-upsample", "nearest"],
         ),
-        ("hint", "cnn vit", ("layer3.0", "blocks.2"), "c2t", ["-i", "ridge", "-c2t-cls", "learn"]),
+        (
+            "hint",
+            "cnn vit",
+            ("layer3.0", "blocks.2"),
+            "c2t",
+            ["-i", "covariance", "-c2t-cls", "learn"],
+        ),
         ("task", "cnn vit", ("layer3.0", "blocks.2"), "c2t", ["-i", "pinv", "-c2t-cls", "pool"]),
         (
             "feature",
@@ -238,7 +244,7 @@ def vit_checkpoint(tmp_path_factory):
             "cnn cnn",
             ("layer2", "layer3.0.conv2"),
             "rc2c_pre",
-            ["-i", "ridge", "--front-pinv-rank", "9"],
+            ["-i", "covariance", "--front-pinv-rank", "9"],
         ),
         (
             "hint",
@@ -259,5 +265,4 @@ def test_every_type_and_start(
     folder = stitch(*layers, *options, networks=paths, types=names, kind=kind).newest
     (log,), found = read_csv(folder / "training_logs.csv"), read_metrics(folder)
     assert 0 < float(log["train_loss"]) and found["representation_difference"] > 0
-    assert (found["matching_error"] is None) == (not {"ortho", "pinv", "ridge"} & {*given})
-    assert (found["ridge_penalty"] is not None) == ("ridge" in given)
+    assert (found["matching_error"] is None) == (not {"ortho", "pinv", "covariance"} & {*given})

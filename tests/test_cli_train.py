@@ -86,9 +86,8 @@ def test_the_recipe_of_resi(monkeypatch):
 def test_an_interrupted_run_with_interventions_goes_on_and_a_config_repeats_it(
     tmp_path, monkeypatch
 ):
-    """Noise of an epoch is that of the epoch, and labels and dots are those from before."""
-    changes = ["--shortcut", "0.75", "--label-noise", "0.5", "--image-noise", "1000"]
-    changes += ["-epoch-size", "256"]
+    """Labels and dots are those from before; -s draws others."""
+    changes = ["--shortcut", "0.75", "--label-noise", "0.5", "-epoch-size", "256"]
     train("-e", "3", "-dir", "whole", *changes)
     report = network_training.report_epoch
 
@@ -100,12 +99,12 @@ def test_an_interrupted_run_with_interventions_goes_on_and_a_config_repeats_it(
     with monkeypatch.context() as patch:
         patch.setattr(network_training, "report_epoch", stop)
         train("-e", "3", "-dir", "stopped", *changes, status=130)
-    other = ["--image-noise", "900", "--resume"]
+    other = ["--label-noise", "0.25", "--resume"]
     refused = train("-e", "3", "-dir", "stopped", *changes, *other, status=2).err
-    assert says(refused, "image_noise", "was 1000.0", "now 900.0")
+    assert says(refused, "label_noise", "was 0.5", "now 0.25")
     train("-e", "3", "-dir", "stopped", *changes, "--resume")
     run("exec_train.py", "--config", "whole/config.txt", "-dir", "again")
-    anew = ["-dir", "other", "--intervention-seed", "1"]
+    anew = ["-dir", "other", "-s", "1"]
     run("exec_train.py", "--config", "whole/config.txt", *anew)
     weights, *same, other = (
         (tmp_path / folder / "model_3.pt").read_bytes()
@@ -116,6 +115,9 @@ def test_an_interrupted_run_with_interventions_goes_on_and_a_config_repeats_it(
         (tmp_path / folder / "training_logs.csv").read_bytes() for folder in ("whole", "stopped")
     ]
     assert logs[0] == logs[1]
+    images = [read_json(f"{folder}/config.txt") for folder in ("whole", "other")]
+    assert images[0]["train_images_sha256"] != images[1]["train_images_sha256"]
+    assert images[0]["test_images_sha256"] == images[1]["test_images_sha256"]
 
 
 def test_a_run_of_other_options_is_written_over_on_demand(tmp_path):

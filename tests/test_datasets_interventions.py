@@ -16,7 +16,7 @@ from tests.tiny_datasets import collect, few_grey_images, write_imagenet
 
 N, N_CLASSES = 10_000, 10
 LABELS = torch.arange(N) % N_CLASSES
-ALL = {"shortcut": 0.75, "label_noise": 0.5, "image_noise": 1000.0}
+ALL = {"shortcut": 0.75, "label_noise": 0.5}
 
 
 def make_set(n=N, *, shape=(3, 32, 32), level: int = 0, labels=LABELS) -> ImageSet:
@@ -33,11 +33,10 @@ def changed(images, *, train=True, seed=0, **strengths):
     return images
 
 
-def levels_of(images, **epoch) -> torch.Tensor:
-    """Levels 0..255 in the order of the set, of an epoch or of a plain pass; labels must be indices
-    for an epoch."""
-    values, labels = collect(images.epoch(256, **epoch) if epoch else images.batches(256))
-    return (values * 255).round()[labels.argsort() if epoch else slice(None)]
+def levels_of(images) -> torch.Tensor:
+    """Levels 0..255 in the order of the set."""
+    values, _ = collect(images.batches(256))
+    return (values * 255).round()
 
 
 def told_by_hue(images) -> torch.Tensor:
@@ -117,31 +116,6 @@ def test_dots_are_whole_round_and_anywhere(side, n_pixels):
         assert abs(np.corrcoef(rows, other)[0, 1]) < 3 / n**0.5
 
 
-def test_noise_has_a_variance_that_is_uniform_over_images():
-    most, n = 400.0, 2000
-    noisy = levels_of(changed(make_set(n, level=128), image_noise=most)) - 128
-    variances = noisy.flatten(1).double().square().mean(1) - 1 / 12  # that of rounding
-    distance = stats.kstest(variances.numpy() / most, "uniform").statistic
-    assert distance < 1.63 / n**0.5 + 3 / noisy[0].numel() ** 0.5
-    scaled = noisy[variances > most / 4]
-    scaled /= scaled.flatten(1).std(1)[:, None, None, None]
-    error = 4 / scaled.numel() ** 0.5
-    assert abs(float(scaled.mean())) < error and abs(float(scaled.pow(4).mean()) - 3) < 0.02
-    for axis in range(4):  # neither pixels nor images are correlated
-        assert abs(float((scaled * scaled.roll(1, axis)).mean())) < error
-    noisy = levels_of(changed(make_set(200, level=250), image_noise=4000))
-    assert noisy.max() == 255 and (noisy == 255).float().mean() > 0.3
-
-
-def test_noise_is_drawn_anew_in_each_epoch_and_dots_stay():
-    plain = ImageSet(make_set(500, level=128).images, torch.arange(500), n_classes=500)
-    noisy, dotted = changed(plain, image_noise=400), changed(plain, shortcut=1)
-    first, second = (levels_of(noisy, seed=3, epoch=epoch) for epoch in (1, 2))
-    assert abs(np.corrcoef(first.flatten(), second.flatten())[0, 1]) < 4 / first.numel() ** 0.5
-    assert torch.equal(levels_of(noisy, seed=4, epoch=1), first)  # another order of the same images
-    assert torch.equal(levels_of(dotted, seed=3, epoch=1), levels_of(dotted))
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_a_seed_gives_one_set_whatever_batches_and_order(name):
     images = few_grey_images(300, 12, n_classes=N_CLASSES, augmentation=CropFlip(4))
@@ -164,6 +138,18 @@ def test_only_dots_change_test_images():
         own = load_dataset("digits", ".", train=False, interventions={name: strength})
         same = torch.equal(levels_of(own), levels_of(plain))
         assert same == (name != "shortcut") and torch.equal(own.labels, plain.labels)
+    with_seed = (
+        load_dataset("digits", ".", train=train, seed=1, interventions={"shortcut": 0.5})
+        for train in (True, False)
+    )
+    without = (
+        load_dataset("digits", ".", train=train, interventions={"shortcut": 0.5})
+        for train in (True, False)
+    )
+    are_equal = [
+        one.fingerprint == other.fingerprint for one, other in zip(with_seed, without, strict=True)
+    ]
+    assert are_equal == [False, True]  # the seed draws for training images alone
     with pytest.raises(UserError, match="'photo_patches' has no labels"):
         load_dataset("photo_patches", ".", train=False, interventions={"shortcut": 0.0})
 
@@ -171,10 +157,10 @@ def test_only_dots_change_test_images():
 def test_interventions_come_before_the_augmentation():
     """A set whose images were changed first is augmented to the same batches."""
     plain = few_grey_images(200, 12, n_classes=N_CLASSES, augmentation=CropFlip(4))
-    images = changed(plain, shortcut=1.0, image_noise=500.0)
+    images = changed(plain, shortcut=1.0)
     before = plain.images
     for change in images.changes:
-        before = change(before, torch.arange(200), epoch=3)
+        before = change(before, torch.arange(200))
     expected = ImageSet(before, images.labels, n_classes=N_CLASSES, augmentation=CropFlip(4))
     epochs = (collect(each.epoch(33, seed=1, epoch=3)) for each in (images, expected))
     assert all(map(torch.equal, *epochs))

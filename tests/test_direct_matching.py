@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import orthogonal_procrustes
-from sklearn.linear_model import Ridge
 
 from src.choices.stitching import FORMS
 from src.ground.activations import as_rows
@@ -13,7 +12,7 @@ from src.ground.errors import UserError
 from src.low_rank import low_rank_approx
 from src.statistics.moments import Rows
 from src.stitching import direct_matching
-from src.stitching.closed_forms import SOLVERS, closed_form
+from src.stitching.closed_forms import closed_form
 from src.stitching.layers import resize
 from src.stitching.matching import moments_of
 from src.stitching.moments import SourceMoments, source_rows
@@ -22,9 +21,9 @@ from tests.goldens import numbers, random, tensor
 GOLDENS = sorted({key.split("/")[0] for key in numbers("ps_inv")})
 
 
-def solved(form, parts, *, rank=None, size=None, cutoff="paper"):
-    moments = [moments_of(source_rows(x, size), Rows.of(y), len(x), form=form) for x, y in parts]
-    return closed_form(form, moments, rank=rank, cutoff=cutoff)["target"]
+def solved(form, x, y, *, rank=None, size=None):
+    moments = moments_of(source_rows(x, size), Rows.of(y), len(x), form=form)
+    return closed_form(form, moments, rank=rank)["target"]
 
 
 def error_of(matching, rows, target):
@@ -69,15 +68,14 @@ def test_cutoffs_are_those_of_numpys_pseudo_inverse(cutoff, relative, rank):
     assert rank in (None, found.rank)
 
 
-@pytest.mark.parametrize("form", ["pinv", "repair"])
 @pytest.mark.parametrize("n_rows", [200, 9])  # rows enough, and fewer than channels
-def test_the_exact_cutoff_gives_one_map_whatever_the_units_of_the_channels(form, n_rows):
+def test_the_exact_cutoff_gives_one_map_whatever_the_units_of_the_channels(n_rows):
     x = random(n_rows, 12) + random(12, seed=3)
     x[:, 2] = x[:, 0] - x[:, 1]
     y = x @ random(12, 5, seed=1) + random(n_rows, 5, seed=2)
     units, target_units = torch.logspace(-4, 4, 12), torch.logspace(4, -4, 5)
-    plain = direct_matching(x, y, form=form, cutoff="exact")
-    scaled = direct_matching(x * units, y * target_units, form=form, cutoff="exact")
+    plain = direct_matching(x, y, cutoff="exact")
+    scaled = direct_matching(x * units, y * target_units, cutoff="exact")
     expected = target_units[:, None] * plain.weight / units
     np.testing.assert_allclose(scaled.weight, expected, rtol=1e-6)
     np.testing.assert_allclose(scaled.bias, target_units * plain.bias, rtol=1e-6, atol=1e-9)
@@ -97,9 +95,8 @@ def test_dropped_directions_that_explain_little_are_no_truncation_to_warn_of():
         (known, 0.01, False),  # as asked for
     )
     for target, cutoff, is_truncated in cases:
-        for form in ("pinv", "repair"):
-            found = direct_matching(x, target, form=form, cutoff=cutoff)
-            assert found.rank == 4 and found.truncated == is_truncated
+        found = direct_matching(x, target, cutoff=cutoff)
+        assert found.rank == 4 and found.truncated == is_truncated
         assert not direct_matching(x, target, cutoff="exact").truncated
 
 
@@ -122,68 +119,6 @@ def test_orthogonal_equals_scipy(n_in, n_out):
     narrow = found.weight if n_out <= n_in else found.weight.T
     torch.testing.assert_close(narrow @ narrow.T, torch.eye(min(n_in, n_out), dtype=torch.float64))
     assert found.error == pytest.approx(error_of(found, x, y), rel=1e-9)
-
-
-def related_rows(n_rows, n_channels, snr):
-    """Rows of a source and a target that is an affine map of it and noise, with the ratio of their
-    variances."""
-    rng = np.random.default_rng(0)
-    weight = rng.normal(size=(n_channels, 5))
-    x = rng.normal(size=(n_rows, n_channels)) + 2
-    return x, x @ weight + rng.normal(size=(n_rows, 5)) * np.sqrt(n_channels / snr)
-
-
-@pytest.mark.parametrize(
-    ("n_rows", "n_channels", "snr", "scale"),
-    [
-        *((300, 200, 1, 1e-3), (60, 100, 0.1, 1), (300, 200, 1e5, 1e3)),
-        *((1000, 5, 1e6, 1e-3), (1000, 5, 0.1, 1e3)),
-    ],
-)
-def test_no_penalty_predicts_the_held_out_rows_better(n_rows, n_channels, snr, scale):
-    """A search over penalties of 24 decades with scikit-learn; the last fifth of the rows judges."""
-    x, y = related_rows(n_rows, n_channels, snr)
-    x = x * scale
-    found = direct_matching(torch.tensor(x), torch.tensor(y), form="ridge")
-    n_fitted = n_rows - n_rows // 5
-
-    def held_out_error(penalty):
-        fit = Ridge(penalty).fit(x[:n_fitted], y[:n_fitted])
-        return np.square(fit.predict(x[n_fitted:]) - y[n_fitted:]).sum()
-
-    best = min(map(held_out_error, scale**2 * np.geomspace(1e-12, 1e12, 100)))
-    share_fitted = mean_variation(x[:n_fitted]) / mean_variation(x)
-    assert held_out_error(share_fitted * found.ridge_penalty) < 1.01 * best
-    expected = Ridge(found.ridge_penalty).fit(x, y)
-    np.testing.assert_allclose(found.weight, expected.coef_, rtol=1e-6, atol=1e-6 / scale)
-    np.testing.assert_allclose(found.bias, expected.intercept_, rtol=1e-6, atol=1e-5)
-    assert found.error == pytest.approx(
-        error_of(found, torch.tensor(x), torch.tensor(y)), rel=1e-6, abs=1e-12
-    )
-
-
-def mean_variation(rows):
-    return len(rows) * rows.var(0).mean()
-
-
-def test_the_edges_of_the_penalties_are_known():
-    x = random(100, 3)
-    contrary = torch.cat([x[:80], -x[80:]])  # any map makes the last fifth worse
-    units = torch.tensor([1, 1, 1e-5])  # of which the target is the last channel
-    cases = {"": (x, x), "largest": (x, contrary), "smallest": (x * units, x[:, 2:])}
-    for edge, (source, target) in cases.items():
-        assert direct_matching(source, target, form="ridge").penalty_edge == edge
-
-
-def numpy_repair(x, y):
-    """Least squares with rows in numpy, then each output brought to the target's mean and standard
-    deviation."""
-    augmented = np.hstack([x, np.ones((len(x), 1))])
-    solution = np.linalg.pinv(augmented, rcond=1e-10) @ y
-    spread = (augmented @ solution).std(0)
-    scale = np.where(spread > 1e-6 * y.std(0), y.std(0) / np.where(spread > 0, spread, 1), 0)
-    weight = solution[:-1] * scale
-    return weight, y.mean(0) - x.mean(0) @ weight
 
 
 def numpy_covariance(x, y):
@@ -215,15 +150,12 @@ def rows_of_case(case):
 
 
 @pytest.mark.parametrize(
-    ("form", "oracle"), [("repair", numpy_repair), ("covariance", numpy_covariance)]
-)
-@pytest.mark.parametrize(
     "case", ["square", "wide", "narrow", "deficient source", "deficient target"]
 )
-def test_variance_keeping_forms_equal_numpy(case, form, oracle):
+def test_covariance_equals_numpy(case):
     x, y = rows_of_case(case)
-    found = direct_matching(x, y, form=form)
-    weight, bias = oracle(x.numpy(), y.numpy())
+    found = direct_matching(x, y, form="covariance")
+    weight, bias = numpy_covariance(x.numpy(), y.numpy())
     np.testing.assert_allclose(found.weight.T, weight, atol=1e-9)
     np.testing.assert_allclose(found.bias, bias, atol=1e-9)
     residual = np.square(x.numpy() @ weight + bias - y.numpy()).sum()
@@ -231,20 +163,9 @@ def test_variance_keeping_forms_equal_numpy(case, form, oracle):
     assert found.r2 == pytest.approx(1 - residual / y.numpy().var(0).sum() / 200, rel=1e-9)
 
 
-def test_repair_leaves_a_channel_of_which_nothing_is_explained_at_its_mean():
-    x = random(40, 3) + 1
-    y = torch.stack([x[:, 0], random(40, seed=1)], dim=1)
-    basis = torch.linalg.qr(torch.cat([x, torch.ones(40, 1)], dim=1)).Q
-    y[:, 1] = y[:, 1] - basis @ (basis.T @ y[:, 1]) + 4  # uncorrelated with the source
-    found = direct_matching(x, y, form="repair")
-    np.testing.assert_allclose(found.weight, [[1, 0, 0], [0, 0, 0]], atol=1e-12)
-    np.testing.assert_allclose(found.bias, [0, 4], atol=1e-12)
-
-
-@pytest.mark.parametrize("form", ["repair", "covariance", "ridge"])
-def test_a_source_that_does_not_vary_gives_the_mean_target(form):
+def test_a_source_that_does_not_vary_gives_the_mean_target():
     x, y = torch.full((13, 3), 0.1, dtype=torch.float64), random(13, 2)
-    found = direct_matching(x, y, form=form)
+    found = direct_matching(x, y, form="covariance")
     torch.testing.assert_close(found.weight, torch.zeros(2, 3, dtype=torch.float64))
     torch.testing.assert_close(found.bias, y.mean(0))
     assert found.r2 == pytest.approx(0, abs=1e-12)
@@ -265,9 +186,8 @@ def test_a_source_that_does_not_vary_gives_the_mean_target(form):
 def test_resized_and_truncated_sources_equal_doing_so_first(source, target, rank, form):
     x, y = random(10, 6, *source), random(10, 3, *target, seed=1)
     plain = low_rank_approx(resize(x, target, "bilinear"), rank)
-    parts = [slice(8), slice(8, None)] if SOLVERS[form].held_out else [slice(None)]
-    one = solved(form, [(x[part], y[part]) for part in parts], rank=rank, size=target)
-    other = solved(form, [(plain[part], y[part]) for part in parts])
+    one = solved(form, x, y, rank=rank, size=target)
+    other = solved(form, plain, y)
     rows = as_rows(plain)
     torch.testing.assert_close(rows @ one.weight.T + one.bias, rows @ other.weight.T + other.bias)
     assert one.error == pytest.approx(other.error, rel=1e-9) and one.r2 == pytest.approx(
@@ -283,27 +203,26 @@ def test_a_target_is_decomposed_once_for_all_sources():
         cross = {"y": rows[source].cross(rows["y"]).scatter}
         of_targets = {"y": rows["y"].moments()}
         moments.append(SourceMoments(60, rows[source].moments(), of_targets, cross))
-    expected = [closed_form("covariance", [part])["y"] for part in moments]
+    expected = [closed_form("covariance", of_source)["y"] for of_source in moments]
     decomposed, roots = [], {}
 
     def eigh(matrix):
         decomposed.append(matrix)
         return torch.linalg.eigh(matrix)
 
-    for part, alone in zip(moments, expected, strict=True):
-        found = closed_form("covariance", [part], roots=roots, eigh=eigh)["y"]
+    for of_source, alone in zip(moments, expected, strict=True):
+        found = closed_form("covariance", of_source, roots=roots, eigh=eigh)["y"]
         assert torch.equal(found.weight, alone.weight)
     assert len(decomposed) == 3
 
 
 REFUSED = {
     "source activations are not finite": lambda x, y: direct_matching(x * torch.nan, y),
-    "target activations are not finite": lambda x, y: direct_matching(x, y / 0, form="ridge"),
+    "target activations are not finite": lambda x, y: direct_matching(x, y / 0, form="covariance"),
     "9 positions, the target 4": lambda x, y: direct_matching(random(1, 4, 3, 3), random(1, 4, 2, 2)),
     "the same samples": lambda x, y: direct_matching(x[:5], y),
     "no form pca; choose one of pinv": lambda x, y: direct_matching(x, y, form="pca"),
     "cutoff papr is not paper, exact": lambda x, y: direct_matching(x, y, cutoff="papr"),
-    "at least two samples": lambda x, y: direct_matching(x[:1], y[:1], form="ridge"),
 }  # fmt: skip
 
 

@@ -1,16 +1,13 @@
-"""Encoders without a class head: fronts as they are, classifiers with a linear probe from a
-checkpoint."""
+"""Encoders without a class head: fronts as they are, end networks in one module with a head."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from src.ground.activations import pool
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.models import build_model
-from src.models.heads import LinearProbe
 from src.results.checkpoints import load_model, save_state
 from src.results.network_names import NetworkName
 from tests.commands import ON_DIGITS, error_line, read_csv, run, says, stitch_rows
@@ -48,6 +45,20 @@ def sequence(n_channels):
 
 def flat(n_channels):
     return nn.Sequential(maps(n_channels), nn.Flatten(), nn.Linear(80, 12))
+
+
+class WithHead(nn.Module):
+    def __init__(self, encoder, width, n_classes):
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(width, n_classes)
+
+    def forward(self, images):
+        return self.head(self.encoder(images).mean((2, 3)))
+
+
+def classifier(n_channels, n_classes):
+    return WithHead(maps(n_channels), 5, n_classes)
 """
 IMAGES = ImageSpec(10, (1, 8, 8))
 SHAPES = {"maps": (5, 4, 4), "tokens": (16, 5), "flat": (12,)}
@@ -60,34 +71,22 @@ def few():
 
 
 @pytest.mark.parametrize("kind", SHAPES)
-def test_a_checkpoint_with_a_probe_makes_a_classifier(kind, tmp_path):
+def test_an_encoder_is_a_front_and_no_classifier(kind, tmp_path):
     (tmp_path / "nets.py").write_text(FILE)
     name = f"{tmp_path}/nets.py:{kind}"
     encoder = build_model(name, n_channels=1, image_shape=(1, 8, 8), encoder=True).eval()
     assert encoder.is_encoder and encoder.output_shape == SHAPES[kind]
-    images = torch.rand(3, 1, 8, 8)
-    features = pool(encoder(images, until="output"))
-    probe = torch.nn.Linear(features.shape[1], 10)
-    weights = {f"linear_probe.{key}": value for key, value in probe.state_dict().items()}
     save_state(tmp_path / "encoder.pt", encoder.state_dict())
-    save_state(tmp_path / "head.pt", encoder.state_dict() | weights)
-    of_encoder, of_head = (
-        NetworkName(f"{tmp_path}/{file}.pt", name) for file in ("encoder", "head")
-    )
-    with pytest.raises(UserError, match="not the logits of 10 classes.*--with-head DIR"):
-        load_model(of_encoder, IMAGES)
-    torch.testing.assert_close(pool(load_model(of_encoder, IMAGES, encoder=True)(images)), features)
-    network = load_model(of_head, IMAGES)
-    assert not network.is_encoder and network.output_name == LinearProbe.NAME
-    logits = network(images)
-    torch.testing.assert_close(logits, probe(features))
-    assert torch.equal(network(network(images, until="0"), after="0"), logits)
-    with pytest.raises(UserError, match="linear_probe.weight"):
-        load_model(of_head, IMAGES._replace(n_classes=7))
+    checkpoint = NetworkName(f"{tmp_path}/encoder.pt", name)
+    with pytest.raises(UserError, match="not the logits of 10 classes.*a head in one module"):
+        load_model(checkpoint, IMAGES)
+    images = torch.rand(3, 1, 8, 8)
+    loaded = load_model(checkpoint, IMAGES, encoder=True)
+    torch.testing.assert_close(loaded(images), encoder(images))
 
 
 def test_every_script_takes_an_encoder(in_tmp_path):
-    """As a front network, compared, probed and listed; with a trained head as an end network."""
+    """As a front network, compared, probed and listed; in one module with a head as an end network."""
     Path("nets.py").write_text(FILE)
     made = {"n_channels": 1, "image_shape": (1, 8, 8), "encoder": True}
     encoder = build_model(f"{in_tmp_path}/nets.py:maps", **made)
@@ -108,23 +107,11 @@ def test_every_script_takes_an_encoder(in_tmp_path):
     assert len(read_csv("s.csv")) == 2
 
     back = ["c/model_0.pt", "e.pt", "small_cnn", "nets.py:maps", "pool1", "0", "rc2c_pre"]
-    assert says(error_line("exec_stitch.py", *back, *dm), "exec_probe.py", "-l output")
-    probe = ["exec_probe.py", "e.pt", "nets.py:maps", *ON_DIGITS, "-e", 1, "-lr", 0.01]
-    assert says(error_line(*probe, "-l", "0", "--with-head", "h"), "--with-head", "one probe")
-    # In the folder of a training, a head is not written
-    assert "c/model_0.pt" in error_line(*probe, "-l", "output", "-e", 0, "--with-head", "c")
-    printed = run(*probe, "-l", "output", "--with-head", "h").out
-    back[1] = "h/model_1.pt"
-    run("exec_stitch.py", *back, *dm, "-dir", "to_encoder")
+    assert says(error_line("exec_stitch.py", *back, *dm), "a head in one module")
+    probed = run("exec_probe.py", "e.pt", "nets.py:maps", *ON_DIGITS, "-e", 1, "-l", "0,output")
+    assert probed.out.count("Rank None: ") == 2
+    run("exec_train.py", "nets.py:classifier", *ON_DIGITS, "-e", 1, "-dir", "h")
+    back = ["c/model_0.pt", "h/model_1.pt", "small_cnn", "nets.py:classifier", "pool1", "encoder.0"]
+    run("exec_stitch.py", *back, "rc2c_pre", *dm, "-dir", "to_encoder")
     (row,) = stitch_rows("results/to_encoder")
-    assert f"Rank None: {row['end_accuracy']}" in printed  # the head is the probe
-
-
-def test_a_head_at_chance_level_is_written_with_a_warning(in_tmp_path):
-    (in_tmp_path / "nets.py").write_text(
-        "from torch import nn\n\n\n"
-        "def pixels():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32))\n"
-    )
-    given = ["exec_probe.py", "-", "nets.py:pixels", *ON_DIGITS, "-l", "output", "--with-head", "h"]
-    assert says(run(*given, "-e", "1", "-lr", "1e-6").err, "warning: ", "chance")
-    assert "chance" not in run(*given, "-e", "20", "-lr", "0.1").err
+    assert 0 < float(row["end_accuracy"]) < 1

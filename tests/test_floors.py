@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from src.choices.scores import scores_by_title
 from src.models import Network, build_model
 from src.ood.evaluation import detection_of, score_grid
 from src.ood.floors import FloorKey, Floors, beside_class, n_twins_for, twin_of
@@ -119,9 +118,7 @@ SCORE = "mahalanobis"
 
 @pytest.fixture(scope="module")
 def reference(network):
-    options = EvaluationOptions(
-        tuple(LAYERS), scores_by_title([SCORE]), IMAGES, 50, "images", IMAGES
-    )
+    options = EvaluationOptions(tuple(LAYERS), (SCORE,), IMAGES, 50, "images", IMAGES)
     return make_reference(network, options, trained={})
 
 

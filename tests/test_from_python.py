@@ -29,7 +29,6 @@ def scores(name: str, maps, others, labels):
 
 CALLS = {
     "mahalanobis": lambda a, b, logits, labels: scores("mahalanobis", a, b, labels),
-    "knn": lambda a, b, logits, labels: scores("knn", a, b, labels),
     "energy": lambda a, b, logits, labels: energy(logits),
     "low_rank_approx": lambda a, b, logits, labels: low_rank_approx(a, 2),
     "full rank": lambda a, b, logits, labels: low_rank_approx(a, None),

@@ -195,8 +195,8 @@ def test_interventions_on_images_are_refused_and_labels_change(tmp_path):
         options = {"train": True, "interventions": strengths}
         return load_dataset(str(tmp_path / "own.npz"), "", **options).labels
 
-    with pytest.raises(UserError, match="--image-noise changes images"):
-        labels_of(image_noise=0.5)
+    with pytest.raises(UserError, match="--shortcut changes images"):
+        labels_of(shortcut=0.5)
     assert not torch.equal(labels_of(label_noise=1.0), labels_of())
 
 

@@ -347,7 +347,7 @@ class Flipping(list):
             yield images.flip(-1) if self.n_passes > 1 else images, labels
 
 
-def ridge(source, target, cross):
+def covariance(source, target, cross):
     return half_way(source, target, cross)
 
 
@@ -401,7 +401,7 @@ MISTAKES = {  # what is wrong, and what is given in the place of what is right
     "1×8×8, and test of 1×7×7": lambda given: {"test": changed(given["test"], lambda x, y: (x[..., :7, :7], y))},
     "form": lambda given: {"forms": []},
     "int is no closed form": lambda given: {"forms": [3]},
-    "ridge is the name of a closed form": lambda given: {"forms": ["ridge", ridge]},
+    "covariance is the name of a closed form": lambda given: {"forms": ["covariance", covariance]},
     "two forms have the name": lambda given: {"forms": [lambda *moments: None, lambda *moments: None]},
     "unknown method 'least'": lambda given: {"forms": "least"},
     "unknown method 'task:0'": lambda given: {"forms": "task:0"},

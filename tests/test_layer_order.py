@@ -27,7 +27,7 @@ def printed(in_tmp_path, drawn_figures):
         pair = [*(f"{name}/model_1.pt" for name in "fg"), HOUSE, HOUSE]
         for layers in (("body,attic", "attic,body"), ("stem", "attic,body"), (all_layers, "stem")):
             run("exec_stitch.py", *pair, *layers, *matched)
-        own = ["--front-type", HOUSE, "--end-type", HOUSE, "--detector", "knn"]
+        own = ["--front-type", HOUSE, "--end-type", HOUSE, "--detector", "mahalanobis"]
         evaluated = run("exec_eval_stitcher_ood.py", "results/f to g/pinv", *ON_DIGITS, *own)
         table = ["-o", "results/similarity/f-g.csv", "--metrics", "cka", "-n", "40"]
         measured = [*pair, all_layers, all_layers, *ON_DIGITS, *table]
@@ -43,7 +43,7 @@ def test_every_table_and_figure(printed, drawn_figures):
         matrix = parse_matrix(printed[script], title)
         for side in zip(*matrix, strict=True):
             assert list(dict.fromkeys(side)) == LAYERS
-    for name in ("grid.png", "verdict.png", "ood_evaluation_knn.png", "f-g.png"):
+    for name in ("grid.png", "verdict.png", "ood_evaluation_mahalanobis.png", "f-g.png"):
         maps = [axes for axes in drawn_figures[name].axes if axes.get_gid() == CELLS]
         for labels in (maps[0].get_yticklabels(), maps[-1].get_xticklabels()):
             assert [text.get_text() for text in labels] == LAYERS, name

@@ -235,9 +235,6 @@ def test_a_network_without_parameters_is_probed_stitched_and_not_trained(in_tmp_
     pixels, cnn = "pixels.py:pixels", f"{folder}/nets.py:cnn"
     run("exec_probe.py", "DEFAULT", pixels, "-l", "output", "-e", 1, "-o", "probes.csv")
     assert 0 < float(read_csv("probes.csv")[0]["accuracy"]) < 1
-    head = ["-l", "output", "-e", 1, "--with-head", "head"]
-    run("exec_probe.py", "DEFAULT", pixels, *head)
-    assert "Clean accuracy" in run("exec_eval.py", "head/model_1.pt", pixels).out
     pair = ["DEFAULT", folder / "cnn" / "model_1.pt", pixels, cnn, "0", "0", "rc2c_pre"]
     run("exec_stitch.py", *pair, "-e", 0, "-i", "pinv", "-dir", "stitch")
     Path("ten.py").write_text(

@@ -228,7 +228,7 @@ def test_of_repeated_stitches_the_newest_counts(capsys):
 def test_the_name_of_a_method():
     for options, name in (
         ({"n_epochs": 0, "init": "pinv"}, "direct matching"),
-        ({"n_epochs": 0, "init": "ridge"}, "ridge matching"),
+        ({"n_epochs": 0, "init": "ortho"}, "ortho matching"),
         ({"n_epochs": 0, "init": "eye", "objective": "hint"}, "init eye"),
         ({"n_epochs": None, "init": "pinv"}, "task loss matching"),
         ({"n_epochs": 3, "objective": "hint"}, "hint matching"),
@@ -271,7 +271,7 @@ def test_an_option_without_effect_does_not_count():
     for base, idle in (
         ({"n_epochs": 0, "init": "pinv"}, trained),
         ({"init": "rand"}, matched),
-        ({"init": "ridge"}, {"pinv_cutoff": "exact"}),
+        ({"init": "ortho"}, {"pinv_cutoff": "exact"}),
     ):
         assert experiment(**base, **idle).key == experiment(**base).key
     for name, value in trained.items():

@@ -38,7 +38,7 @@ COLUMNS = {  # that all tables of a type have
     StitchRow: (
         f"{STITCH},accuracy,front_accuracy,end_accuracy,matching_error,representation_difference,agreement,kappa,"
         "n_images,n_matched,matching_rank,r2_matched,r2_test,truncated,front_depth,end_depth,"
-        "front_relative_depth,end_relative_depth,end_is_cut,front_unsteadiness,end_unsteadiness,ridge_penalty"
+        "front_relative_depth,end_relative_depth,end_is_cut,front_unsteadiness,end_unsteadiness"
     ),
     EvaluationRow: (
         f"{STITCH},detector,detector_id_data,detector_ood_data,id_dataset,sanity_dataset,sanity_auroc,accuracy,auroc,"

@@ -150,7 +150,18 @@ def test_scripts_warn_where_a_network_is_loaded_and_runs_record_it(in_tmp_path):
         dropout: f"warning: - ({dropout}, seed 0) is random when it is evaluated",
         less: f"warning: - ({less}, seed 0) gives an input other logits beside other inputs",
     }
-    options = ["one", "two", "auto", "-e", 0, "-i", "repair", "--mod-only-stitch", "-dir", "grid"]
+    options = [
+        "one",
+        "two",
+        "auto",
+        "-e",
+        0,
+        "-i",
+        "covariance",
+        "--mod-only-stitch",
+        "-dir",
+        "grid",
+    ]
     with few_images(60, n_test=40):
         for front, end in ((steady, dropout), (less, steady), (steady, steady)):
             said = run("exec_stitch.py", "-", "-", front, end, *options, *ON_DIGITS).err

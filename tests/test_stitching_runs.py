@@ -57,11 +57,11 @@ def layer(networks):
     [
         (
             ["--front-pinv-rank", "8"],
-            "--front-pinv-rank counts with -i pinv, repair, covariance, ortho, ridge only",
+            "--front-pinv-rank counts with -i pinv, covariance, ortho only",
         ),
         (
             ["-pinv-samples", "auto"],
-            "-pinv-samples counts with -i pinv, repair, covariance, ortho, ridge only",
+            "-pinv-samples counts with -i pinv, covariance, ortho only",
         ),
         (["-e", "0"], "-e 0 -i rand: a random stitching layer is measured"),
         ([], "without --mod-only-stitch the BatchNorm statistics of both networks move"),
@@ -81,8 +81,7 @@ def test_options_without_effect_are_named(arguments, line, networks, layer, caps
     assert line in err and bool(line) == bool(err)
 
 
-def test_auto_names_two_vectors_as_such(networks, capsys):
-    """Their type is that of tokens."""
+def test_auto_says_what_it_chooses(networks, capsys):
     shapes = [((8, 4, 4), (6,)), ((8,), (6,)), ((8,), (6, 4, 4)), ((5, 8), (5, 6))]
     layers = {
         Pair(f"x{place}", "fc"): build_stitching_layer("auto", *sides)
@@ -91,7 +90,7 @@ def test_auto_names_two_vectors_as_such(networks, capsys):
     options = options_of("--mod-only-stitch") | {"stitching_type": "auto"}
     check_options(options, layers, *networks)
     (chosen,) = (line for line in capsys.readouterr().err.splitlines() if "auto chooses" in line)
-    assert says(chosen, "c2v for 1 pair (a mean over positions)", "vector to vector for 1 pair,")
+    assert says(chosen, "c2v for 1 pair (a mean over positions)", "v2v for 1 pair,")
     assert says(chosen, "v2c for 1 pair (one value at all positions)", "t2t for 1 pair")
 
 
@@ -214,17 +213,13 @@ MATCHED = Matching(torch.zeros(1, 1), torch.zeros(1), error=0.5, r2=0.5, rank=1,
             "--pinv-cutoff exact",
         ),
         (
-            MATCHED._replace(penalty_edge="largest"),
-            "ridge chose its largest penalty for layer2.0 -> layer3.0: .*; raise -pinv-samples",
-        ),
-        (
-            MATCHED._replace(penalty_edge="smallest"),
-            "ridge chose its smallest penalty for layer2.0 -> layer3.0, .* --pinv-cutoff exact",
+            MATCHED._replace(r2=0.9),
+            "too few inputs to match layer2.0 -> layer3.0: R² .*; raise -pinv-samples, .*",
         ),
     ],
 )
 def test_a_fit_to_doubt_has_one_line(matching, line, layer, tmp_path, capsys):
-    experiment = Experiment.of(options_of("-i", "ridge", "-e", "0", "-gpu", "-1"))
+    experiment = Experiment.of(options_of("-i", "pinv", "-e", "0", "-gpu", "-1"))
     metrics = Metrics(
         accuracy=0.5, end_accuracy=0.5, representation_difference=0.5, agreement=0.5, r2_test=0.5
     )

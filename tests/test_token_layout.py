@@ -241,18 +241,3 @@ def test_learned_registers_start_as_the_means_of_the_targets():
     (layer,) = layers.values()
     target = end(images, until="mixed")
     torch.testing.assert_close(layer.cls_token.detach()[0], target[:, :5].mean(0))
-
-
-def test_an_encoder_with_registers_gets_a_head_on_its_cls_token():
-    class Encoder(Prefixed):
-        def forward(self, images):
-            patches = self.patches(self.embed(images).flatten(2).mT)
-            prefix = self.prefix.expand(len(images), -1, -1)
-            return self.mixed(self.joined(torch.cat([prefix, patches], 1)))
-
-    encoder = network(Encoder(5))
-    images = torch.rand(3, 1, 8, 8)
-    features = encoder(images)
-    logits = encoder.with_head()(images)
-    expected = nn.functional.linear(features[:, 0], *encoder.module.linear_probe.parameters())
-    torch.testing.assert_close(logits, expected)

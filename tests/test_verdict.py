@@ -1,7 +1,6 @@
 """Verdicts on folders of runs: what is gathered of networks, seeds and evaluations, and
 misc/verdict.py. The rules are tested on values, in test_judging.py."""
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -103,7 +102,7 @@ def test_a_flaw_and_a_training_that_had_not_converged_are_read(tmp_path):
 def test_what_is_measured_of_a_pair(tmp_path):
     write_run(tmp_path, "1", n_right=945, stitching_type="v2c")
     write_evaluation(tmp_path, {"1": 0.6})
-    write_evaluation(tmp_path, {"1": 0.9}, detector="knn")
+    write_evaluation(tmp_path, {"1": 0.9}, detector="mahalanobis")
     tables = [
         of_networks(values={"cka": 0.8, "cka_debiased": 0.7}, nulls={"cka": Null(0.005, 0.3, 0.7)}),
         of_networks(values={"cka": 0.9}),  # of several tables the last one counts
@@ -127,7 +126,7 @@ def test_what_is_measured_of_a_pair(tmp_path):
     assert verdict.penalty_low < 0.005 < verdict.penalty_high
     further = {
         "auroc_energy": 0.6,
-        "auroc_knn": 0.9,
+        "auroc_mahalanobis": 0.9,
         "cka": 0.9,
         "cka_debiased": 0.7,
         "cka_p_value": 0.005,
@@ -189,21 +188,17 @@ def test_penalties_of_one_method_and_of_networks_of_one_kind_are_tested_together
 
 
 def test_an_end_network_that_was_never_trained_is_like_nothing(tmp_path, monkeypatch):
-    """Also behind a head of exec_probe.py --with-head; of a low accuracy the output says so."""
+    """Of a low accuracy the output says so."""
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "fresh", "1", n_right=945, end_model_path="-")
-    write_run(
-        tmp_path / "head", "1", n_right=278, n_end_right=280, end_model_path="head/model_5.pt"
-    )
-    for name in ("fresh", "head"):
+    write_run(tmp_path / "weak", "1", n_right=278, n_end_right=280)
+    for name in ("fresh", "weak"):
         write_evaluation(tmp_path / name, {"1": 0.5})
-    assert verdict_on(tmp_path / "head").verdict == SIMILAR
-    (remark,) = remarks([verdict_on(tmp_path / "head")])
+    assert verdict_on(tmp_path / "weak").verdict == SIMILAR
+    (remark,) = remarks([verdict_on(tmp_path / "weak")])
     assert says(remark, "alone", "28 %")
-    (tmp_path / "head" / "model_5.config.txt").write_text(json.dumps({"model_path": "-"}))
-    for name in ("fresh", "head"):
-        word, reason = word_on(tmp_path / name)
-        assert word == UNDECIDED and says(reason, "end network", "never trained")
+    word, reason = word_on(tmp_path / "fresh")
+    assert word == UNDECIDED and says(reason, "end network", "never trained")
 
 
 def test_independent_networks_are_taken_together_on_demand(tmp_path, capsys):

@@ -2,7 +2,6 @@
 
 import pickle
 import struct
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -135,8 +134,6 @@ def write_folder(
 class DoubleSet(BaseImageSet):
     """Normal numbers in float64, where rounding does not decide over ReLU masks, as images of ten
     classes.
-
-    `taken` counts how often each image is asked for.
     """
 
     def __init__(self, n: int, shape: tuple[int, ...]):
@@ -144,11 +141,9 @@ class DoubleSet(BaseImageSet):
         self.images = torch.randn(n, *shape, dtype=torch.float64, generator=generator)
         labels = torch.randint(10, (n,), generator=generator)
         super().__init__(labels, n_classes=10, image_shape=shape, device="cpu")
-        self.taken: Counter[int] = Counter()
 
     def _make(self, plan):
         for rows in plan.batches:
-            self.taken.update(plan.indices[rows].tolist())
             yield self.images[plan.indices[rows]]
 
 

@@ -38,7 +38,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.." # all paths are relative to the reposi
 : "${DM_SAMPLES:=100}"     # of direct matching, as in the paper; auto takes as many as each pair needs
 : "${METHODS:=dm tlm}"     # of the stitches that 05 evaluates
 : "${OBJECTIVES:=soft hint fula feature}" # of 12, beside task loss matching
-: "${FORMS:=repair covariance ortho ridge}" # of 12, beside direct matching by least squares
+: "${FORMS:=covariance ortho}" # of 12, beside direct matching by least squares
 : "${PROBE_EPOCHS:=10}"
 : "${IMAGENET_EPOCHS:=90}"
 : "${STAND_INS:=}" # words to replace in all commands: "cifar10=digits svhn=digits" is how smoke.sh makes them small

@@ -13,7 +13,7 @@ export MODELS=$scratch/models RESULTS="$scratch/all results" IMAGENET=$scratch/i
 export STAND_INS="cifar10=digits svhn=digits cifar5m=digits outlier_exposure=photo_patches resnet18=resnet18_samewidth"
 export RANKS="16 1"
 export EPOCHS=1 FINETUNE_EPOCHS=1 TLM_EPOCHS=1 PROBE_EPOCHS=1 IMAGENET_EPOCHS=1
-export OBJECTIVES="soft feature" FORMS="covariance ridge"
+export OBJECTIVES="soft feature" FORMS="covariance ortho"
 
 fail() { echo "smoke.sh: $1" >&2 && exit 1; }
 
@@ -39,7 +39,7 @@ done
 cd "$RESULTS"
 for result in cifar10/{resnet18,vit_tiny_patch4_32}/0-1/{{dm,tlm}/{*/grid,ood_evaluation},similarity}.png \
     {svhn/resnet18,imagenet/tv_resnet18}/0-0/{dm,tlm}/*/grid.png \
-    cifar10/resnet18/0-1/{soft,feature,covariance,ridge}/*/grid.png \
+    cifar10/resnet18/0-1/{soft,feature,covariance,ortho}/*/grid.png \
     cifar10/resnet18/{0-1/sensitivity/{probes,{dm,tlm}/grid}.csv,statistics.{csv,png}}; do
     [[ -s $result ]] || fail "$result is missing"
 done

@@ -4,6 +4,7 @@ Parsers offer the names. The packages of science (`src.stitching`, `src.ood`, â€
 in dicts with the same keys. This package does not import torch.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -46,24 +47,14 @@ class StitchingType(NamedTuple):
         return ""
 
 
-STITCHING_TYPES = {  # by name
-    "rc2c_pre": StitchingType(MAP, MAP),
-    "rc2c_post": StitchingType(MAP, MAP),
-    "c2c": StitchingType(MAP, MAP),
-    "t2t": StitchingType(GRID, GRID),
-    "c2t": StitchingType(MAP, GRID),
-    "t2c": StitchingType(GRID, MAP),
-    "s2s": StitchingType(SEQUENCE, SEQUENCE),
-    "c2s": StitchingType(MAP, SEQUENCE),
-    "s2c": StitchingType(SEQUENCE, MAP),
-    "t2s": StitchingType(GRID, SEQUENCE),
-    "s2t": StitchingType(SEQUENCE, GRID),
-    "c2v": StitchingType(MAP, VECTOR),
-    "t2v": StitchingType(GRID, VECTOR),
-    "s2v": StitchingType(SEQUENCE, VECTOR),
-    "v2c": StitchingType(VECTOR, MAP),
-    "v2t": StitchingType(VECTOR, GRID),
-    "v2s": StitchingType(VECTOR, SEQUENCE),
+# A stitching type has the letters of the kinds of source and target, such as c2t
+KINDS = {"c": MAP, "t": GRID, "s": SEQUENCE, "v": VECTOR}
+LETTERS = {kind: letter for letter, kind in KINDS.items()}
+# Between maps of any two sizes; the paper's code has two names for one function
+OF_MAPS = ("rc2c_pre", "rc2c_post")
+STITCHING_TYPES = dict.fromkeys(OF_MAPS, StitchingType(MAP, MAP)) | {
+    f"{source}2{target}": StitchingType(KINDS[source], KINDS[target])
+    for source, target in itertools.product(KINDS, repeat=2)
 }
 STARTS = {"rand": "random", "eye": "the identity"}  # of a stitching layer that is not matched
 C2T_CLS_TOKENS = ("pool", "learn")

@@ -1,7 +1,6 @@
 """The names of data sets (their rows are in `src.datasets.registry`), and the interventions
 (their functions are in `src.datasets.interventions`)."""
 
-import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,39 +43,23 @@ def dataset_label(name: str) -> str:
 class Intervention(NamedTuple):
     """A row of the table of interventions: changes that make networks differ by construction.
 
-    The protocol follows ReSi (Klabunde et al., ICLR 2025, arXiv 2408.00531).
+    The strength is a probability. The protocol follows ReSi (Klabunde et al., ICLR 2025, arXiv
+    2408.00531).
     """
 
-    metavar: str  # of its strength, on the command line
-    at_most: float  # the largest strength; the smallest is 0
-    changes_tests: bool  # whether it changes test images too
     description: str  # for `--help`
-    changes_images: bool = True  # otherwise it changes labels alone
+    changes_images: bool  # of tests too; otherwise it changes the labels of training images alone
 
 
-# In the order of application. Dots come first: they tell the classes before labels are drawn anew.
-# Noise comes last: it covers dots.
+# In the order of application: dots tell the classes before labels are drawn anew
 INTERVENTIONS = {
     "shortcut": Intervention(
-        metavar="P",
-        at_most=1,
-        changes_tests=True,
-        description="paint a dot on each image. Its hue (on grey images: its place) shows the "
-        "label with probability P, and otherwise a random class. On test images it always shows a "
-        "random class",
+        "paint a dot on each image. Its hue (on grey images: its place) shows the label with "
+        "probability P, and otherwise a random class. On test images it always shows a random class",
+        changes_images=True,
     ),
     "label_noise": Intervention(
-        metavar="P",
-        at_most=1,
-        changes_tests=False,
-        description="with probability P give a training image a label drawn from all classes",
+        "with probability P give a training image a label drawn from all classes",
         changes_images=False,
-    ),
-    "image_noise": Intervention(
-        metavar="V",
-        at_most=math.inf,
-        changes_tests=False,
-        description="add Gaussian noise to the training images, drawn anew in each epoch; the "
-        "variance for an image is drawn from 0 to V, on the scale of 0 to 255",
     ),
 }

@@ -19,17 +19,11 @@ class Form(NamedTuple):
 
 FORMS = {
     "pinv": Form("least squares", cuts_off=True),
-    "repair": Form(
-        "least squares, then each channel is rescaled to the standard deviation of the target",
-        cuts_off=True,
-        keeps_variance=True,
-    ),
     "covariance": Form(
         "the map of least error among those whose output has the covariance of the target",
         keeps_variance=True,
     ),
     "ortho": Form("the best orthogonal map"),
-    "ridge": Form("least squares with a ridge penalty"),
 }
 KEEP_VARIANCE = [name for name, form in FORMS.items() if form.keeps_variance]
 INITS = {**STARTS, **{name: form.description for name, form in FORMS.items()}}

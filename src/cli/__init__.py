@@ -43,6 +43,7 @@ from src.cli.types import (
     figure_file,
     html_file,
     name_or_code,
+    names_of,
     names_or_code,
     network,
     rank,

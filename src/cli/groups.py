@@ -51,9 +51,7 @@ MOST_WORKERS = 16  # that decode images by default
 _gpu = whole_number(-1)
 _at_least_two = whole_number(2)
 _permutations = whole_number(19)
-_STRENGTHS = {
-    name: real_number(at_least=0, at_most=row.at_most) for name, row in INTERVENTIONS.items()
-}
+_probability = real_number(at_least=0, at_most=1)
 
 # Help texts
 _LISTED = [name for name in MODEL_NAMES if not name.startswith(("vit_", "repr_cls_"))]
@@ -210,22 +208,23 @@ def load_options(args: Namespace, device: "torch.device") -> dict[str, Any]:
     if n_workers is None:
         n_workers = min(n_cores(), MOST_WORKERS)
     options = {"device": device, "loading": Loading(n_workers, args.prefetch_factor)}
-    if "intervention_seed" in args:
-        options["interventions"] = {name: vars(args).get(name) for name in INTERVENTIONS}
-        options["intervention_seed"] = args.intervention_seed
+    options["interventions"] = {name: vars(args).get(name) for name in INTERVENTIONS}
     return options
 
 
 def load_split(
-    args: Namespace, session: "Session", device: "torch.device", *, train: bool
+    args: Namespace, session: "Session", device: "torch.device", *, train: bool, seed: int = 0
 ) -> "BaseImageSet":
     """Return the training or the test images of `-d`, with the interventions of the options.
 
     Adds their fingerprint to `args`. Prints a note, once, if a network of `args` was trained on
     other training images of the same name.
+
+    Args:
+        seed: of what interventions draw for training images.
     """
     loading = load_options(args, device)
-    images = session.dataset(args.dataset, args.dataset_root, train=train, **loading)
+    images = session.dataset(args.dataset, args.dataset_root, train=train, seed=seed, **loading)
     split = TRAIN if train else TEST
     setattr(args, RECORDS[split], images.fingerprint)
     if train:
@@ -255,7 +254,11 @@ def _note_training_on_others(args: Namespace) -> None:
     training_images = SPLITS[TRAIN]
     for name in networks_named_by(options).values():
         trained_with = options_beside(name.path)
-        if trained_with and training_images in changed_images(trained_with, options):
+        # Interventions draw by the seed of the training
+        has_drawn = any(trained_with.get(key) is not None for key in INTERVENTIONS)
+        if has_drawn or not trained_with:
+            continue
+        if training_images in changed_images(trained_with, options):
             note_once(f"{name.title} was trained on other {training_images} of {args.dataset}")
 
 
@@ -357,8 +360,8 @@ def add_matching(parser: Parser, *, n_samples: int | str, default_cutoff: str) -
         dest="n_pinv_init_samples",
         type=number_of_samples,
         default=n_samples,
-        help="number of training images for direct matching; auto: for each pair of layers, start "
-        "with 100 and double the number until the fit is as good on other images",
+        help="number of training images for direct matching; auto: 50 rows a channel of the front layer, "
+        "at least 500 and at most 10,000 images, as many as there are",
     )
     add(
         "--pinv-cutoff",
@@ -409,25 +412,19 @@ def add_similarity(parser: Parser) -> None:
 
 
 def add_interventions(parser: Parser, *, of_tests: bool = False) -> None:
-    """Add an option for each intervention, and `--intervention-seed`.
+    """Add an option for each intervention.
 
     Args:
         of_tests: only interventions that change test images.
     """
     for name, row in INTERVENTIONS.items():
-        if row.changes_tests or not of_tests:
+        if row.changes_images or not of_tests:
             parser.add_argument(
                 f"--{name.replace('_', '-')}",
-                type=_STRENGTHS[name],
-                metavar=row.metavar,
+                type=_probability,
+                metavar="P",
                 help=row.description,
             )
-    parser.add_argument(
-        "--intervention-seed",
-        type=whole_from_0,
-        default=0,
-        help="seed of random dots, labels and noise; independent of -s",
-    )
 
 
 def training_settings(args: Namespace) -> "Settings":

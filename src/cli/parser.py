@@ -37,7 +37,7 @@ FREQUENT = (
 ).split()
 RARE = (
     "n_workers prefetch_factor amp tf32 bf16 reduce_lr_epochs grad_clip l1_coef upsample_mode c2t_cls_token "
-    "t2c_cls_token channels_last intervention_seed epoch_size save_frequency no_save no_predictions id_dataset "
+    "t2c_cls_token channels_last epoch_size save_frequency no_save no_predictions id_dataset "
     "id_dataset_root sanity_check_dataset_root energy_dir front_model end_model front_type end_type resume_from "
     "finetune_id_dataset_root finetune_ood_dataset_root m_in m_out score finetune_decay dummy "
     "dummy_size print_freq figures memory title style width config"

@@ -130,11 +130,26 @@ def name_or_code(noun: str, names: Collection[str]) -> Callable[[str], str]:
 
 def names_or_code(noun: str, names: Collection[str]) -> Callable[[str], list[str]]:
     """Return the type of an option that takes names as `name_or_code` does, separated by commas."""
-    parse = name_or_code(noun, names)
+    return _separated_by_commas(name_or_code(noun, names))
+
+
+def names_of(noun: str, names: Collection[str]) -> Callable[[str], list[str]]:
+    """Return the type of an option that takes some of `names`, separated by commas."""
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(str(unknown_name(noun, text, names)))
+        return text
+
+    return _separated_by_commas(parse)
+
+
+def _separated_by_commas(parse: Callable[[str], str]) -> Callable[[str], list[str]]:
+    """Return the type of an option that takes several texts, each once."""
 
     def read(text: str) -> list[str]:
-        names_given = filter(None, map(str.strip, text.split(",")))
-        return list(dict.fromkeys(map(parse, names_given)))
+        texts = filter(None, map(str.strip, text.split(",")))
+        return list(dict.fromkeys(map(parse, texts)))
 
     return read
 

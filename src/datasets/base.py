@@ -72,13 +72,12 @@ class Pass(NamedTuple):
 class Change(Protocol):
     """An intervention: changes images before they are augmented."""
 
-    def __call__(self, images: Tensor, indices: Tensor, *, epoch: int) -> Tensor:
+    def __call__(self, images: Tensor, indices: Tensor) -> Tensor:
         """Return the changed images, uint8 (B, C, H, W).
 
         Args:
             images: uint8 (B, C, H, W).
             indices: positions (B,) of the images in the set, on the CPU.
-            epoch: as in `Pass`.
         """
 
 
@@ -349,19 +348,19 @@ class ImageSet(BaseImageSet):
     def levels(self, plan: Pass) -> Iterator[Tensor]:
         on_device = plan.indices.to(self.device)  # moved once, not batch by batch
         for rows in plan.batches:
-            yield self._read(plan.indices[rows], on_device[rows], epoch=plan.epoch)
+            yield self._read(plan.indices[rows], on_device[rows])
 
     def levels_of(self, indices: Tensor) -> Tensor:
-        return self._read(indices, indices.to(self.device), epoch=0)
+        return self._read(indices, indices.to(self.device))
 
-    def _read(self, indices: Tensor, on_device: Tensor, *, epoch: int) -> Tensor:
+    def _read(self, indices: Tensor, on_device: Tensor) -> Tensor:
         """Return the images uint8 (B, C, H, W) at indices (B,), given on the CPU and on the device."""
         if isinstance(self.images, MappedImages):
             images = self.images[indices].to(self.device)
         else:
             images = self.images.index_select(0, on_device)
         for change in self.changes:
-            images = change(images, indices, epoch=epoch)
+            images = change(images, indices)
         return images
 
 

@@ -135,7 +135,7 @@ class _Decoder(Dataset):
 
             levels = TF.pil_to_tensor(image)[None]
             for change in self.changes:
-                levels = change(levels, torch.tensor([position]), epoch=self.epoch)
+                levels = change(levels, torch.tensor([position]))
             image = TF.to_pil_image(levels[0])
         if self.seed is None:
             return self.transform(image)

@@ -1,4 +1,4 @@
-"""The interventions on a set of images: random labels, dots that tell a class, and noise."""
+"""The interventions on a set of images: random labels, and dots that tell a class."""
 
 import colorsys
 import math
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from src.datasets.base import BaseImageSet
-from src.ground.runtime import generator, seed_of
+from src.ground.runtime import generator
 
 # The second part of the key of a generator: draws of different things are independent
-LABELS, TRAINING_DOTS, TEST_DOTS, NOISE = range(4)
+LABELS, TRAINING_DOTS, TEST_DOTS = range(3)
 PIXELS_OF_RADIUS = 16  # the shorter side of an image in pixels, for each pixel of a dot's radius
 
 
@@ -48,15 +48,9 @@ def shortcut(images: BaseImageSet, share: float, *, train: bool, seed: int) -> B
     return images.copied(change=Dots(colours, places))
 
 
-def image_noise(images: BaseImageSet, variance: float, *, train: bool, seed: int) -> BaseImageSet:
-    """Return the images with noise; see `Noise`."""
-    return images.copied(change=Noise(variance, seed))
-
-
 INTERVENTION_FUNCTIONS: dict[str, Callable[..., BaseImageSet]] = {
     "shortcut": shortcut,
     "label_noise": label_noise,
-    "image_noise": image_noise,
 }
 
 
@@ -102,7 +96,7 @@ class Dots:
     colours: Tensor  # uint8 (N, C), on the CPU
     places: Tensor  # (N, 2) in 0..1, on the CPU: row and column of a centre in the middle square
 
-    def __call__(self, images: Tensor, indices: Tensor, *, epoch: int) -> Tensor:
+    def __call__(self, images: Tensor, indices: Tensor) -> Tensor:
         """Paint the dots on images; arguments and result as of `Change`."""
         height, width = images.shape[2:]
         side = min(height, width)
@@ -122,27 +116,3 @@ class Dots:
         squared_distances = rows[:, :, None] ** 2 + columns[:, None] ** 2  # (B, H, W)
         is_inside = squared_distances <= radius * (radius + 0.5)
         return torch.where(is_inside[:, None], colours[:, :, None, None], images)
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Gaussian noise on images; the variance is drawn for each image, uniform in 0..`variance`.
-
-    Variance and noise are drawn anew in each epoch. Values are on the scale of 0 to 255, rounded
-    and clipped. Images from files get noise at the size that they have in the file.
-    """
-
-    variance: float
-    seed: int
-
-    def __call__(self, images: Tensor, indices: Tensor, *, epoch: int) -> Tensor:
-        """Add noise to the images; arguments and result as of `Change`."""
-        seed_of_epoch = seed_of(self.seed, NOISE, epoch)
-        draws = torch.Generator()
-        noise = torch.empty(images.shape)
-        for noise_of_image, i in zip(noise, indices.tolist(), strict=True):
-            draws.manual_seed(seed_of_epoch + i)
-            variance = self.variance * torch.rand(1, generator=draws)
-            noise_of_image.normal_(generator=draws).mul_(variance.sqrt_())
-        noisy = noise.to(images.device).add_(images).round_().clamp_(0, 255)
-        return noisy.to(torch.uint8)

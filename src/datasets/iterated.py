@@ -29,7 +29,6 @@ class IteratedImages(BaseImageSet):
 
     Attributes:
         batch_size: of the first batch.
-        is_kept: the images are in memory, so that all passes give the same ones.
 
     Args:
         batches: pairs of images (B, C, H, W), tokens (B, T) or vectors (B, D), and labels (B,),
@@ -82,11 +81,10 @@ class IteratedImages(BaseImageSet):
         )
         self.name = name
         self.batch_size = len(labels[0])
-        self.is_kept = len(kept) == len(labels)
         if numbers:
             self.inputs = examples(torch.cat(numbers))
         self._source = batches
-        if self.is_kept:
+        if len(kept) == len(labels):
             self._source = kept
         self._prints: Tensor | None = None
         if in_one_order:

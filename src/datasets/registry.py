@@ -111,7 +111,7 @@ def load_dataset(
     device: torch.device | str = "cpu",
     loading: Loading = Loading(),  # noqa: B008 - immutable
     interventions: Mapping[str, float | None] | None = None,
-    intervention_seed: int = 0,
+    seed: int = 0,
 ) -> BaseImageSet:
     """Load one split of a data set; torchvision downloads its data sets when they are missing.
 
@@ -124,8 +124,7 @@ def load_dataset(
         loading: how images are decoded from disk.
         interventions: the strength by name (a key of `INTERVENTIONS`); None: not applied. They come
             before the augmentation. Test images get only dots, of classes that are drawn.
-        intervention_seed: what is drawn for an image depends on this seed and the index of the
-            image, for image noise also on the epoch, and on nothing else.
+        seed: of what interventions draw for training images; for test images it is 0.
     Returns:
         An image set: `batches(batch_size)` yields float32 images (B, C, H, W), scaled to [0, 1] and
         normalised if the data set is, and int64 labels (B,); `epoch` yields them shuffled and
@@ -148,9 +147,9 @@ def load_dataset(
     images.classes = info.spec.classes
     images.inputs = info.spec.inputs
     for key, row in INTERVENTIONS.items():
-        if key in strengths and (train or row.changes_tests):
+        if key in strengths and (train or row.changes_images):
             intervene = INTERVENTION_FUNCTIONS[key]
-            images = intervene(images, strengths[key], train=train, seed=intervention_seed)
+            images = intervene(images, strengths[key], train=train, seed=seed if train else 0)
     return images
 
 

@@ -144,17 +144,15 @@ def load(name: str, *, remedy: str = f"mend it, or give the right {CODE}") -> Ca
 
 
 @contextlib.contextmanager
-def failing_as_user_error(
-    name: str, *, remedy: str = "mend it", except_for: type[Exception] = UserError
-) -> Iterator[None]:
+def failing_as_user_error(name: str, *, remedy: str = "mend it") -> Iterator[None]:
     """Turn an exception of user code in this block into a UserError that names its file and line.
 
     Args:
-        except_for: exceptions that stay as they are, beside a UserError.
+        remedy: of the error.
     """
     try:
         yield
-    except (UserError, except_for):
+    except UserError:
         raise
     except (Exception, SystemExit) as error:  # whatever the code raises
         path = source_of(name)

@@ -115,8 +115,7 @@ def _check(network: Network, name: str, image_shape: tuple[int, ...], *, encoder
         raise UserError(
             f"{name} gives {'×'.join(map(str, output_shape))} for an input, not the logits of "
             f"{network.n_classes} classes; {advice_on_positions(output_shape)}let it take n_classes, "
-            "or give this encoder a head: exec_probe.py CHECKPOINT TYPE -l output -d DATASET --with-head DIR, and name "
-            "DIR/model_EPOCH.pt as its checkpoint"
+            "or wrap this encoder and a head in one module"
         )
 
 

@@ -29,7 +29,6 @@ from src.ground.images import ImageSpec, shape_text
 from src.ground.runtime import as_inputs
 from src.ground.tensors import bytes_of
 from src.models.calls import OUTPUT
-from src.models.heads import add_head
 from src.models.outputs import logits_of
 from src.models.passes import TIME_FIRST, Passes
 from src.models.tokens import image_size_of
@@ -186,23 +185,6 @@ class Network:
     def is_encoder(self) -> bool:
         """Whether the network gives features instead of `n_classes` logits."""
         return self._passes().is_encoder
-
-    def with_head(self) -> "Network":
-        """Add a fresh LinearProbe to the module of this encoder; return a view on the classifier.
-
-        The module itself changes: it gets the child `linear_probe`, and returns logits. This view
-        does not notice, so use the returned view from then on.
-
-        Raises:
-            ValueError: `n_classes` is None.
-        """
-        if self.n_classes is None:
-            raise ValueError("a head needs n_classes: Network(module, n_classes=...)")
-        layout = self.token_layout(OUTPUT)
-        add_head(self.module, self.output_shape, self.n_classes, layout, like=self.example)
-        return Network(
-            self.module, image_shape=self.image_shape, n_classes=self.n_classes, inputs=self.inputs
-        )
 
     @property
     def block_names(self) -> tuple[str, ...]:

@@ -1,24 +1,20 @@
 """Detectors: how far out of distribution are the activations of a layer?
 
-A detector of the energy is a trained network from a store. The other detectors need no training:
-they summarise the activations of training images. `SCORES` has a row for each score."""
-
-import math
+A detector of the energy is a trained network from a store. The Mahalanobis distance needs no
+training: it summarises the activations of training images. `SCORES` has a row for each score."""
 
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from src.choices.scores import N_NEIGHBOURS, SCORES
+from src.choices.scores import SCORES
 from src.ground.activations import at_least_single, mean_over_positions
 from src.ground.errors import UserError, unknown_name
-from src.ground.user_code import CODE, failing_as_user_error, is_user_code, load
 from src.models import Network
 from src.statistics.moments import ROUNDING, CrossMoments, Moments, Rows
 
 RIDGE = 1e-6  # share of the mean variance added to all variances, for channels that are dead
-BANK_SIZE = 10_000  # samples among which nearest neighbours are found
 
 
 def energy(logits: ArrayLike | Tensor) -> Tensor:
@@ -134,105 +130,9 @@ def _with_n_classes(moments: CrossMoments, n_classes: int) -> CrossMoments:
     )
 
 
-class NearestNeighbours(Detector):
-    """The distance to the k-th nearest neighbour among the first 10,000 samples (Sun et al. 2022).
-
-    k is 50, but at most half of the samples of the smallest class: otherwise distances would reach
-    into further classes."""
-
-    def __init__(self) -> None:
-        self._parts: list[Tensor] = []
-        self._labels: list[Tensor] = []
-        self.n = 0  # samples so far
-
-    def add(self, activations: ArrayLike | Tensor, labels: ArrayLike | Tensor) -> None:
-        n_missing = BANK_SIZE - self.n
-        if n_missing > 0:
-            taken = torch.as_tensor(activations)[:n_missing]
-            self._parts.append(self.features(taken))
-            self._labels.append(torch.as_tensor(labels)[:n_missing])
-            self.n += len(self._parts[-1])
-
-    def fit(self) -> None:
-        self.bank = torch.cat(self._parts)
-        labels = torch.cat(self._labels)
-        self._parts.clear()
-        self._labels.clear()
-        if self.n < 2:
-            raise ValueError("a single training image has no neighbours")
-        if not self.bank.isfinite().all():
-            raise ValueError("the activations are not finite")
-        _, n_of_classes = torch.unique(labels, return_counts=True)
-        smallest = int(n_of_classes.min())
-        self.n_neighbours = max(1, min(N_NEIGHBOURS, smallest // 2))
-
-    def score(self, activations: ArrayLike | Tensor) -> Tensor:
-        distances = torch.cdist(self.features(activations), self.bank)
-        return distances.kthvalue(self.n_neighbours, dim=1).values
-
-
-class UserDetector(Detector):
-    """A detector of a user's code: a class with `add`, `fit` and `score`.
-
-    The code sees no image whose activation is not finite: such an image scores NaN. A batch may
-    hold the activations of several stitches.
-
-    Args:
-        name: FILE.py:CLASS or package.module:class.
-    Raises:
-        UserError: the code fails, or the class lacks a method.
-    """
-
-    METHODS = ("add", "fit", "score")
-
-    def __init__(self, name: str):
-        self.name = name
-        make = load(name)
-        with failing_as_user_error(name):
-            self.detector = make()
-        missing = [method for method in self.METHODS if not hasattr(self.detector, method)]
-        if missing:
-            raise UserError(
-                f"{name} has no {', '.join(missing)}; a detector has add(activations, labels), fit() "
-                "and score(activations)"
-            )
-
-    def add(self, activations: ArrayLike | Tensor, labels: ArrayLike | Tensor) -> None:
-        with failing_as_user_error(self.name):
-            self.detector.add(at_least_single(activations).detach(), torch.as_tensor(labels))
-
-    def fit(self) -> None:
-        with failing_as_user_error(self.name, except_for=ValueError):
-            self.detector.fit()
-
-    def score(self, activations: ArrayLike | Tensor) -> Tensor:
-        activations = torch.as_tensor(activations)
-        is_finite = activations.flatten(1).isfinite().all(1)  # not so if a training diverged
-        scores = activations.new_full((len(activations),), math.nan, dtype=torch.float64)
-        if is_finite.any():
-            scores[is_finite] = self._score(activations[is_finite])
-        return scores
-
-    def _score(self, activations: Tensor) -> Tensor:
-        """Return scores (B,) of finite activations."""
-        n_images = len(activations)
-        with failing_as_user_error(self.name):
-            returned = self.detector.score(at_least_single(activations).detach())
-            scores = torch.as_tensor(returned, dtype=torch.float64, device=activations.device)
-        if scores.shape != (n_images,):
-            raise UserError(
-                f"{self.name}: score returns shape {tuple(scores.shape)} for {n_images} images; let "
-                f"it return a score for each, ({n_images},)"
-            )
-        if not scores.isfinite().all():
-            raise UserError(f"{self.name}: score returns values that are not finite")
-        return scores
-
-
 DETECTORS: dict[str, type[Detector]] = {
     "energy": EnergyDetector,
     "mahalanobis": Mahalanobis,
-    "knn": NearestNeighbours,
 }
 
 
@@ -242,17 +142,14 @@ def make_detector(name: str) -> Detector:
     Call `add` for each batch of training images, then `fit`, then `score`.
 
     Args:
-        name: in `SCORES`, or FILE.py:CLASS of a user's code, which is run.
+        name: in `SCORES`.
     Raises:
-        UserError: there is no score of this name, it needs a trained detector, or the user's code
-            fails.
+        UserError: there is no score of this name, or it needs a trained detector.
     """
-    if name in SCORES:
-        if SCORES[name].is_trained:
-            raise UserError(
-                f"the {name} of activations needs a trained detector; load it from a DetectorStore"
-            )
-        return DETECTORS[name]()
-    if is_user_code(name):
-        return UserDetector(name)
-    raise unknown_name("OOD score", name, [*SCORES, CODE])
+    if name not in SCORES:
+        raise unknown_name("OOD score", name, SCORES)
+    if SCORES[name].is_trained:
+        raise UserError(
+            f"the {name} of activations needs a trained detector; load it from a DetectorStore"
+        )
+    return DETECTORS[name]()

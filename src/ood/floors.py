@@ -177,7 +177,7 @@ class _Twins:
                 of_batch = _moments(source, target)
                 moments[key] = moments[key].pooled(of_batch) if key in moments else of_batch
             n_before += len(images)
-        return {key: closed_form("covariance", [of_key])[TARGET] for key, of_key in moments.items()}
+        return {key: closed_form("covariance", of_key)[TARGET] for key, of_key in moments.items()}
 
     def _sample(self, key: FloorKey) -> "_Sample":
         """Return the images and positions to match on."""

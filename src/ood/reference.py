@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.choices.scores import ChosenScore
+from src.choices.scores import SCORES
 from src.datasets.base import BaseImageSet, Batches
 from src.ground.console import progress
 from src.models import Network
@@ -29,7 +29,7 @@ ByScore = dict[str, dict[str, Value]]  # by score and layer
 class DetectorKey(NamedTuple):
     """The score that a detector computes, and its layer."""
 
-    score: str  # its title: the name in `SCORES`, or that of a user's class without its file
+    score: str  # in `SCORES`
     layer: str
 
 
@@ -46,7 +46,7 @@ class EvaluationOptions(NamedTuple):
     """The options of an evaluation, without the end network and its trained detectors."""
 
     layers: tuple[str, ...]  # end layers of the stitches
-    scores: Mapping[str, ChosenScore]  # by their titles in tables
+    scores: tuple[str, ...]  # in `SCORES`
     train: BaseImageSet  # which detectors are fitted to, and floors are matched on
     batch_size: int
     dataset: str  # name of `test`
@@ -158,14 +158,14 @@ def _fitted(
 def _unfitted_detectors(options: EvaluationOptions) -> dict[DetectorKey, Detector]:
     """Make a detector for each score that needs no training and each end layer."""
     detectors = {}
-    for title, score in options.scores.items():
-        if score.is_trained:
+    for score in options.scores:
+        if SCORES[score].is_trained:
             continue
         for layer in options.layers:
-            detector = make_detector(score.name)
+            detector = make_detector(score)
             detector.id_data = options.dataset
             detector.n_classes = options.test.n_classes
-            detectors[DetectorKey(title, layer)] = detector
+            detectors[DetectorKey(score, layer)] = detector
     return detectors
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from src.choices import AUTO, STITCHING_TYPES, VECTOR, Options
+from src.choices import AUTO, STITCHING_TYPES, Options
 from src.choices.stitching import INITS
 from src.ground.console import listed, note, note_once, warn, warn_once
 from src.ground.errors import UserError
@@ -53,21 +53,15 @@ def check_options(
 def _note_chosen_types(layers: Sequence[StitchingLayer]) -> None:
     """Note how many pairs each stitching type was chosen for, and how it reads the activations."""
     parts = []
-    for title, n_pairs in Counter(map(_title_of_type, layers)).items():
-        part = f"{title} for {n_pairs} pair"
+    types = Counter(layer.stitching_type for layer in layers)
+    for name, n_pairs in types.items():
+        part = f"{name} for {n_pairs} pair"
         if n_pairs > 1:
             part += "s"
-        if title in STITCHING_TYPES and STITCHING_TYPES[title].reading:
-            part += f" ({STITCHING_TYPES[title].reading})"
+        if STITCHING_TYPES[name].reading:
+            part += f" ({STITCHING_TYPES[name].reading})"
         parts.append(part)
     note_once(f"{AUTO} chooses {', '.join(parts)}")
-
-
-def _title_of_type(layer: StitchingLayer) -> str:
-    """Return the stitching type of a layer; "vector to vector" where no tokens are stitched."""
-    if layer.target.kind == VECTOR and layer.stitching_type == "t2t":
-        return "vector to vector"
-    return layer.stitching_type
 
 
 def _check_training(options: Options) -> None:

@@ -15,7 +15,6 @@ from src.ground.runtime import seeded
 from src.ground.tensors import content_of_state, load_tensors, save_tensors
 from src.ground.user_code import is_user_code
 from src.models import Network, build_model, inputs_of
-from src.models.heads import LinearProbe
 from src.models.steadiness import unsteadiness_of, warn_of_probabilities
 from src.results.network_names import DEFAULT, FEATURES, NetworkName, fresh_seed
 from src.results.trained_with import explained, options_beside, warn_of_other_images
@@ -110,9 +109,6 @@ def load_model(
     Warns of a network that is random, depends on the batch or gives probabilities, see
     `src.models.steadiness`.
 
-    A checkpoint with `linear_probe.weight` and `linear_probe.bias` beside the keys of an encoder
-    makes the encoder a classifier.
-
     Args:
         images: the images that the network takes.
         encoder: accept a network that gives features instead of logits. Weights of torchvision may
@@ -149,9 +145,8 @@ def _loaded(name: NetworkName, images: ImageSpec, *, encoder: bool) -> Network:
 
         n_required = None if encoder else images.n_classes
         state, n_classes = torchvision_weights(name.type, name.path, n_classes=n_required)
-    has_head = f"{LinearProbe.NAME}.weight" in state
     try:
-        network = _build(name.type, images, n_classes=n_classes, encoder=encoder, has_head=has_head)
+        network = _build(name.type, images, n_classes=n_classes, encoder=encoder)
         expected = f"{name.type} with {n_classes} classes"
         load_weights(network, name.path, expected=expected, state=state)
     except Misfit as misfit:
@@ -183,7 +178,6 @@ def _build(
     *,
     n_classes: int,
     encoder: bool,
-    has_head: bool = False,
     seed: int = 0,
 ) -> Network:
     """Build a network with fresh weights.
@@ -191,7 +185,6 @@ def _build(
     Args:
         n_classes: number of logits of the module.
         encoder: accept a network that gives features instead of logits.
-        has_head: add a linear probe to an encoder.
     """
     with seeded(seed):
         network = build_model(
@@ -199,12 +192,10 @@ def _build(
             n_classes=n_classes,
             n_channels=images.shape[0],
             image_shape=images.shape,
-            encoder=encoder or has_head,
+            encoder=encoder,
             inputs=inputs_of(images),
         )
     network.n_classes = images.n_classes
-    if has_head and network.is_encoder:
-        return network.with_head()
     return network
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from src.choices.scores import SCORES
 from src.ground.console import warn
 from src.ground.errors import UserError, unknown_name
 from src.ground.files import locked, read_json, readable, write_json
@@ -151,15 +152,15 @@ def load_trained(
     """
     detectors: dict[DetectorKey, EnergyDetector] = {}
     missing = []
-    for title, score in options.scores.items():
-        if not score.is_trained:
+    for score in options.scores:
+        if not SCORES[score].is_trained:
             continue
         layers = list(options.layers)
         stored = store.names_by_layer(name)
         if options.sanity_data is not None:
             layers += sorted(set(stored).difference(layers), key=network.depth)
         for layer in layers:
-            key = DetectorKey(title, layer)
+            key = DetectorKey(score, layer)
             try:
                 detectors[key] = store.load(
                     name, layer, options.test.spec, device=options.test.device

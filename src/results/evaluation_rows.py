@@ -128,16 +128,11 @@ class EvaluationFiles(NamedTuple):
 def read_evaluations(folder: Path) -> dict[str, list[EvaluationRow]]:
     """Read the OOD evaluations of a folder of stitching runs; return the rows by detector.
 
-    Detectors of the suite come first, in the order of `SCORES`, and then the detectors of a user's
-    code. Evaluations on other data than the runs' are left out.
+    Evaluations on other data than the runs' are left out.
     """
     files = EvaluationFiles(folder)
-    prefix = files.table("").stem
-    stems = sorted(path.stem for path in folder.glob(f"{prefix}*.csv"))
-    names = [stem.removeprefix(prefix) for stem in stems if ON_OTHER_DATA not in stem]
-    of_users = [name for name in names if name not in SCORES]
     evaluations = {}
-    for detector in (*SCORES, *of_users):
+    for detector in SCORES:
         path = files.table(detector)
         if path.exists():
             evaluations[detector] = read_table(path, EvaluationRow)

@@ -95,7 +95,6 @@ OPTIONS = {
     "amp": Option("--amp", "none"),
     "tf32": Option("--tf32", False),
     "shortcut": Option("--shortcut"),
-    "intervention_seed": Option("--intervention-seed", 0),
     "seed": Option("-s", 0),
 }
 ABSENT = {name: option.absent for name, option in OPTIONS.items()}

@@ -24,7 +24,7 @@ SPLITS = {TRAIN: "training inputs", TEST: "test inputs"}
 # The options in `config.txt` that hold the fingerprints
 RECORDS = {split: f"{split}_sha256" for split in SPLITS}
 # Options that choose the images: images that have changed differ although these agree
-CHOOSING = ("dataset", *INTERVENTIONS, "intervention_seed")
+CHOOSING = ("dataset", *INTERVENTIONS)
 
 
 Row = TypeVar("Row")  # a dataclass with the columns `dataset` and `shortcut`, and some of `SPLITS`

@@ -7,7 +7,7 @@ from src.ground.console import warn
 from src.results.network_list import ListedNetwork, as_listed, read_networks, tell_groups
 from src.results.network_names import NetworkKey, NetworkName, titles_of
 from src.results.pair_kinds import PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
-from src.results.trained_with import is_untrained, training_of
+from src.results.trained_with import training_of
 
 UNLISTED = "not listed"  # the group of a network that the list lacks; it is not compared
 
@@ -93,6 +93,6 @@ def named_networks(
             if name in names:
                 name += f" (seed {network.seed})"
         named[network.key] = NamedNetwork(
-            name, group, training, is_untrained(network), network.type, depths
+            name, group, training, network.is_fresh, network.type, depths
         )
     return named

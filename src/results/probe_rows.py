@@ -7,7 +7,7 @@ from src.results.identity import FurtherOptions
 from src.results.network_names import NetworkName
 from src.values import Rank
 
-# The options with a column; and the place of a network with a head
+# The options with a column
 IN_COLUMNS = (
     "model_path",
     "model_type",
@@ -17,7 +17,6 @@ IN_COLUMNS = (
     "dataset",
     "shortcut",
     "seed",
-    "with_head",
 )
 
 

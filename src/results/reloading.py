@@ -93,7 +93,7 @@ def check_images(stitches: Sequence[Stitch], options: Options) -> None:
         names = sorted({_images_of(stitch) for stitch in others})
         raise UserError(
             f"-d {dataset}: {len(others)} of {len(of_runs)} runs were stitched on other inputs ({listed(names)}); "
-            "give these (-d, -data, --shortcut, --intervention-seed); if they have changed since, remove the folders "
+            "give these (-d, -data, --shortcut); if they have changed since, remove the folders "
             f"and stitch again; or {OTHER_DATA}"
         )
 

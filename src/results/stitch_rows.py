@@ -18,7 +18,6 @@ class StitchRow(Metrics, StitchResult):
     written_by: ClassVar[str] = "exec_stitch.py"
 
     end_accuracy: float = field()  # required: every `grid.csv` has it
-    ridge_penalty: float | None = None  # of `-i ridge`
     # The share of the layer's weights up to each threshold, as `sparsity_<threshold>`
     further: dict[str, float] = field(default_factory=dict, hash=False)
 

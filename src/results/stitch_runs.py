@@ -257,17 +257,13 @@ class GridRun:
     ) -> StitchRow:
         """Return the row of a pair: its experiment, its layers, and its measurements."""
         metrics = score.pairs[pair]
-        ridge_penalty = None
         if pair in matched:
             metrics = with_matching(metrics, matched[pair])
-            if self.experiment.init == "ridge":
-                ridge_penalty = matched[pair].ridge_penalty
         shares = self.layers[pair].sparsity()
         return StitchRow(
             **self.experiment.settings_of(pair),
             **vars(metrics),
             folder=folder.name,
-            ridge_penalty=ridge_penalty,
             further={f"{SPARSITY}{threshold}": share for threshold, share in shares.items()},
         )
 
@@ -366,20 +362,13 @@ def _warn_of_fits(
     Args:
         is_auto: the number of images was chosen for each pair already.
     """
-    edges = {pair: matched[pair].penalty_edge for pair in rows if pair in matched}
     more_images = "; raise -pinv-samples, or give -pinv-samples auto"
     if is_auto:
         more_images = ""
     doubtful = {
         "the cutoff of singular values truncates the fit of {}: more rows and channels of unequal size drop more "
-        "directions; give --pinv-cutoff exact": [pair for pair in edges if matched[pair].truncated],
-        "ridge chose its largest penalty for {}: the front layer predicts nothing of the end layer on held-out "
-        "inputs, and the stitch gives the mean; raise -pinv-samples": [
-            pair for pair in edges if edges[pair] == "largest"
-        ],
-        "ridge chose its smallest penalty for {}, and a smaller one might fit better, as where channels are of "
-        "unequal size; give -i pinv --pinv-cutoff exact": [
-            pair for pair in edges if edges[pair] == "smallest"
+        "directions; give --pinv-cutoff exact": [
+            pair for pair, matching in matched.items() if matching.truncated
         ],
         "too few inputs to match {}: R² is much lower on the test inputs than on the matched ones"
         f"{more_images}": [

@@ -14,8 +14,7 @@ from src.choices.datasets import dataset_label
 from src.ground.console import listed, warn_once
 from src.ground.errors import Misfit, UserError
 from src.ground.images import ImageSpec, describe_values
-from src.results.network_names import FRESH, SHORT, NetworkName
-from src.results.options import read_options
+from src.results.network_names import SHORT, NetworkName
 
 IMAGES = "image_spec"  # the entry of a `config.txt` with the `ImageSpec.record` of the training
 REMEDY = "Name the data set of the training by -d, unless other inputs are meant"
@@ -43,15 +42,6 @@ def training_of(network: NetworkName) -> str:
     if options.get("model_type") != network.type or "save_dir" not in options:
         return " ".join(network.key)
     return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:SHORT]
-
-
-def is_untrained(network: NetworkName) -> bool:
-    """Return whether a network has fresh weights. A head on it (`exec_probe.py --with-head`) may be
-    trained."""
-    if network.is_fresh:
-        return True
-    config_of_head = Path(network.path).with_suffix(".config.txt")
-    return config_of_head.is_file() and read_options(config_of_head).get("model_path") == FRESH
 
 
 def training_images(checkpoint: str | Path) -> tuple[str, ImageSpec]:

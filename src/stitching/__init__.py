@@ -7,7 +7,6 @@ from src.stitching.matching import (
     direct_matching,
     match,
     match_layers,
-    match_until_settled,
     matching_batches,
 )
 from src.stitching.stitched_model import StitchedModel, build_layers, chosen_options
@@ -24,6 +23,5 @@ __all__ = [
     "direct_matching",
     "match",
     "match_layers",
-    "match_until_settled",
     "matching_batches",
 ]

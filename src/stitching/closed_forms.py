@@ -3,9 +3,9 @@
 X has the source rows, one per sample and position, and Y the target rows. The paper's direct
 matching is least squares: the minimum-norm solution of [X 1] B = Y (section 3 of the paper;
 Csiszárik et al. 2021). Stitched rows then have less variance than the target: the share that least
-squares explains. `repair` and `covariance` restore the variance, also of the part that the source
-does not explain. If the source explains nothing, their error on new rows is twice the variance of
-the target, and the error of least squares is one variance.
+squares explains. `covariance` restores the variance, also of the part that the source does not
+explain. If the source explains nothing, its error on new rows is twice the variance of the target,
+and the error of least squares is one variance.
 
 Each function takes moments of a source and its targets, and returns a `Matching` per target.
 `SOLVERS` lists the functions. A user's function takes the moments of a source and of one target.
@@ -18,7 +18,6 @@ from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,11 +29,7 @@ from src.statistics.moments import ROUNDING, Moments
 from src.stitching.eigenvectors import Eigh
 from src.stitching.moments import SourceMoments
 
-# Of ridge, in mean Σ(x−mean)² of a source channel. Below lies the rounding of float32 activations,
-# above nothing is left of the map.
-PENALTIES = np.geomspace(1e-10, 1e6, 49)
 VISIBLE = 0.01  # of R², the mean over channels: about a point of accuracy
-STILL_FALLS = 1e-3  # of the held-out target's variation: less between two penalties is flat
 EPS = torch.finfo(torch.float64).eps
 EPS32 = torch.finfo(torch.float32).eps
 
@@ -58,8 +53,6 @@ class Matching(NamedTuple):
     n_samples: int  # images
     # The cutoff "paper" drops directions that "exact" keeps, and costs more than `VISIBLE` of R²
     truncated: bool = False
-    ridge_penalty: float | None = None  # the factor of ‖W‖² that `ridge` chose
-    penalty_edge: str = ""  # "smallest" or "largest", see `_edge_of`
 
 
 # A form of `FORMS`, or a user's function of the moments of source and target and of Σ(x−μ₁)(y−μ₂)ᵀ,
@@ -72,7 +65,7 @@ Roots = dict[Hashable, Tensor]  # (q, C2) by target, with rootᵀ root = Σ(y−
 
 def closed_form(
     form: ClosedForm,
-    parts: Sequence[SourceMoments],
+    moments: SourceMoments,
     *,
     rank: int | None = None,
     cutoff: Cutoff = "paper",
@@ -82,10 +75,9 @@ def closed_form(
     """Return the map of a form for each target.
 
     Args:
-        parts: moments of the matched rows. For `ridge` there are two parts: the penalties are
-            fitted on the first, and judged on the second.
+        moments: of the matched rows.
         rank: fit on the source truncated to its first principal components; None: do not truncate.
-        cutoff: of singular values, see `relative_cutoff`. Only `pinv` and `repair` use it.
+        cutoff: of singular values, see `relative_cutoff`. Only `pinv` uses it.
         roots: of the targets' scatters, for `covariance`. What is missing is added: give one
             mapping to all sources of the same targets, and each target is decomposed once.
         eigh: decomposes symmetric matrices; see `eigenvectors.eigh_with`.
@@ -99,23 +91,18 @@ def closed_form(
         roots = {}
     available = {"cutoff": cutoff, "roots": roots, "eigh": eigh}
     solve = functools.partial(solver.solve, **{name: available[name] for name in solver.takes})
-    pooled = functools.reduce(SourceMoments.pooled, parts)
-    _check_finite("source", [pooled.source])
-    _check_finite("target", list(pooled.targets.values()))
-    moments = [pooled]
-    if solver.held_out:
-        moments += parts
+    _check_finite("source", [moments.source])
+    _check_finite("target", list(moments.targets.values()))
     if rank is None:
-        return solve(*moments)
+        return solve(moments)
 
-    components = pooled.components(rank)
+    components = moments.components(rank)
     if not solver.along_axes:
-        return solve(*(part.truncated(components) for part in moments))
+        return solve(moments.truncated(components))
 
     # Solve for coordinates along the axes, and compose the map with the projection to the axes
-    coordinates = [part.in_coordinates(components.axes) for part in moments]
     matchings = {}
-    for name, matching in solve(*coordinates).items():
+    for name, matching in solve(moments.in_coordinates(components.axes)).items():
         matchings[name] = matching._replace(weight=matching.weight @ components.axes.T)
     return matchings
 
@@ -260,30 +247,6 @@ def _lost_r2(directions: _Directions, exact: _Directions, cross: Tensor, target:
     return lost.sum().item() / max(1, len(lost))
 
 
-def repair(
-    moments: SourceMoments, cutoff: Cutoff = "paper", eigh: Eigh = torch.linalg.eigh
-) -> Matchings:
-    """Return least squares with rescaled output channels for each target.
-
-    Each channel gets the mean and the standard deviation of the target (after Jordan et al.,
-    REPAIR, ICLR 2023). A channel that the source does not explain is constant, at the target's
-    mean.
-    """
-    matchings = {}
-    for name, fit in least_squares(moments, cutoff, eigh).items():
-        # Σ(ŷ−mean)² and Σ(y−mean)² of each channel, (C2,)
-        fitted_variations = (fit.weight * (fit.weight @ moments.source.scatter)).sum(1)
-        target_variations = moments.targets[name].variations
-        is_explained = fitted_variations > EPS32**2 * target_variations  # less is rounding
-
-        # Avoid a division by zero also where the quotient is not used
-        divisors = torch.where(is_explained, fitted_variations, 1)
-        scale = torch.where(is_explained, (target_variations / divisors).sqrt(), 0)
-        matching = _about_means(moments, name, scale[:, None] * fit.weight, fit.rank)
-        matchings[name] = matching._replace(truncated=fit.truncated)
-    return matchings
-
-
 def covariance(moments: SourceMoments, roots: Roots, eigh: Eigh = torch.linalg.eigh) -> Matchings:
     """Return the map of least error that gives stitched rows the target's covariance, per target.
 
@@ -332,37 +295,6 @@ def _singular_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return u.to(matrix.device), vh.to(matrix.device)
 
 
-def ridge(
-    pooled: SourceMoments,
-    fitted_part: SourceMoments,
-    held_out_part: SourceMoments,
-    eigh: Eigh = torch.linalg.eigh,
-) -> Matchings:
-    """Return the map that minimises ‖XW+b−Y‖² + penalty·‖W‖² over all rows, for each target.
-
-    The penalty is one of `PENALTIES` times the mean Σ(x−mean)² of the source channels, so it grows
-    with the rows as the scatter does. Of the maps that are fitted to the first part, with its own
-    mean Σ(x−mean)², the map with this factor has the least error on the held-out part.
-
-    Args:
-        pooled: moments of all rows.
-        fitted_part, held_out_part: moments of the two parts of the rows.
-    """
-    penalties = _penalties(pooled)
-    variations, axes = _varying_axes(pooled.source, eigh)
-    errors = _held_out_errors(fitted_part, held_out_part, eigh)
-    matchings = {}
-    for name, cross in pooled.cross.items():
-        penalty = penalties[errors[name].argmin()]
-        weight = axes / (variations + penalty) @ (axes.T @ cross)
-        matching = _about_means(pooled, name, weight.T, len(variations))
-        matchings[name] = matching._replace(
-            ridge_penalty=penalty.item(),
-            penalty_edge=_edge_of(errors[name], held_out_part.targets[name]),
-        )
-    return matchings
-
-
 class Solver(NamedTuple):
     """The function of a closed form, and its needs."""
 
@@ -370,15 +302,12 @@ class Solver(NamedTuple):
     takes: tuple[str, ...] = ()  # further arguments of `closed_form`
     along_axes: bool = False  # a source of low rank is given along its principal axes
     target_scatter: bool = False  # the covariance of the target, not only the variances
-    held_out: bool = False  # moments of further rows, to choose a penalty
 
 
 SOLVERS = {
     "pinv": Solver(least_squares, ("cutoff", "eigh")),
-    "repair": Solver(repair, ("cutoff", "eigh")),
     "covariance": Solver(covariance, ("roots", "eigh"), target_scatter=True),
     "ortho": Solver(orthogonal, along_axes=True),
-    "ridge": Solver(ridge, ("eigh",), held_out=True),
 }
 
 
@@ -451,60 +380,6 @@ def _by_user(name: str, function: UserForm, moments: SourceMoments) -> Matchings
         rank = int(torch.linalg.matrix_rank(weight))
         matchings[target_name] = _with_errors(moments, target_name, weight, bias.to(cross), rank)
     return matchings
-
-
-def _penalties(moments: SourceMoments) -> Tensor:
-    """Return the penalties that are tried on these rows, (n_penalties,)."""
-    mean_variation = moments.source.variations.mean()
-    return mean_variation * torch.from_numpy(PENALTIES).to(mean_variation)
-
-
-def _held_out_errors(
-    fitted_part: SourceMoments, held_out_part: SourceMoments, eigh: Eigh
-) -> dict[Hashable, Tensor]:
-    """Return ‖XW+b−Y‖² − ‖Y‖² over the held-out rows for each penalty, (n_penalties,), by target.
-
-    W and b are fitted to the first part.
-    """
-    variations, axes = _varying_axes(fitted_part.source, eigh)
-    shrinkage = 1 / (variations + _penalties(fitted_part)[:, None])  # (n_penalties, r)
-
-    # Second moments of held-out rows x and y about the means of the fitted part
-    n_rows, mean, scatter = held_out_part.source
-    step = mean - fitted_part.source.mean
-    gram = (
-        axes.T @ (scatter + n_rows * torch.outer(step, step)) @ axes
-    )  # of x along the axes, (r, r)
-    errors = {}
-    for name, cross in held_out_part.cross.items():
-        target_step = held_out_part.targets[name].mean - fitted_part.targets[name].mean
-        held_out_cross = axes.T @ (cross + n_rows * torch.outer(step, target_step))  # (r, C2)
-
-        # W along the axes is `shrinkage` times `coordinates`
-        coordinates = axes.T @ fitted_part.cross[name]  # (r, C2)
-        explained = shrinkage @ (coordinates * held_out_cross).sum(1)  # ⟨W, cross⟩
-        products = gram * (coordinates @ coordinates.T)
-        squared = ((shrinkage @ products) * shrinkage).sum(1)  # ⟨W, gram W⟩
-        errors[name] = squared - 2 * explained
-    return errors
-
-
-def _edge_of(errors: Tensor, target: Moments) -> str:
-    """Return the edge of the grid at which the best penalty lies, "" if it lies within.
-
-    "largest": nothing is left of the map. "smallest": the error still falls visibly there. Where it
-    is flat, smaller penalties would change nothing.
-
-    Args:
-        errors: by penalty, (n_penalties,), on the held-out rows.
-        target: moments of the held-out rows.
-    """
-    best = int(errors.argmin())
-    if best == len(errors) - 1:
-        return "largest"
-    if best == 0 and errors[1] - errors[0] > STILL_FALLS * target.variations.sum():
-        return "smallest"
-    return ""
 
 
 def _varying_axes(moments: Moments, eigh: Eigh) -> tuple[Tensor, Tensor]:

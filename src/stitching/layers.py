@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.choices import AUTO, GRID, MAP, SEQUENCE, STITCHING_TYPES, VECTOR
+from src.choices import AUTO, GRID, LETTERS, MAP, OF_MAPS, SEQUENCE, STITCHING_TYPES, VECTOR
 from src.choices.stitching import INITS
 from src.ground.activations import Form, MapSize, TokenLayout, channels_first, pool, positions_of
 from src.ground.console import warn
@@ -21,14 +21,6 @@ from src.ground.errors import UserError, unknown_name
 from src.ground.user_code import is_user_code
 
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")  # of sparsity
-
-# The type that AUTO chooses, by the kind of the source (rows) and of the target (columns)
-TYPES_OF_KINDS = {
-    MAP: {MAP: "rc2c_pre", GRID: "c2t", SEQUENCE: "c2s", VECTOR: "c2v"},
-    GRID: {MAP: "t2c", GRID: "t2t", SEQUENCE: "t2s", VECTOR: "t2v"},
-    SEQUENCE: {MAP: "s2c", GRID: "s2t", SEQUENCE: "s2s", VECTOR: "s2v"},
-    VECTOR: {MAP: "v2c", GRID: "v2t", SEQUENCE: "v2s", VECTOR: "t2t"},
-}
 
 
 def resize(maps: Tensor, size: Sequence[int], mode: str) -> Tensor:
@@ -48,12 +40,19 @@ Layouts = tuple[TokenLayout | None, TokenLayout | None]  # of source and target;
 def type_for(source: Form, target: Form) -> str:
     """Return the stitching type that AUTO stands for between two layers.
 
-    Equally many tokens of any kind are stitched by `t2t`, token by token. Otherwise
-    `TYPES_OF_KINDS` decides.
+    Equally many tokens of any kind are stitched by `t2t`, token by token. Otherwise the kinds
+    decide.
     """
     if source.is_tokens and source.sizes == target.sizes:
         return "t2t"
-    return TYPES_OF_KINDS[source.kind][target.kind]
+    return _type_of_kinds(source, target)
+
+
+def _type_of_kinds(source: Form, target: Form) -> str:
+    """Return the stitching type with the letters of two kinds; maps may have two sizes."""
+    if source.kind == target.kind == MAP:
+        return OF_MAPS[0]
+    return f"{LETTERS[source.kind]}2{LETTERS[target.kind]}"
 
 
 class Plan(NamedTuple):
@@ -123,7 +122,8 @@ def plan_of(
     source = _read_as(source_kind, source)
     target = _read_as(target_kind, target)
     is_between_tokens = stitching_type == "t2t"
-    if is_between_tokens and source.sizes == target.sizes:  # equally many tokens, or two vectors
+    are_vectors = source_kind == target_kind == VECTOR
+    if are_vectors or (is_between_tokens and source.sizes == target.sizes):
         return Plan(source, is_convolution=False)
 
     # The positions of both sides without prefix tokens, as maps. If a side is a sequence, both are rows
@@ -401,8 +401,7 @@ def _check_kinds(stitching_type: str, source: Form, target: Form) -> None:
         form.kind == kind or {form.kind, kind} == {GRID, SEQUENCE}
         for form, kind in zip((source, target), kinds, strict=True)
     )
-    are_vectors = source.kind == target.kind == VECTOR
-    if not fits and not (are_vectors and stitching_type == "t2t"):
+    if not fits:
         raise UserError(
             f"{stitching_type} stitches from a {kinds.source} to a {kinds.target}, not from shape "
             f"{source} to {target}; use {type_for(source, target)}"
@@ -439,5 +438,5 @@ def _check_grids(stitching_type: str, source: Form, target: Form) -> None:
         if form.kind != kind and kinds.source != VECTOR:
             raise UserError(
                 f"{stitching_type} needs patch tokens that form a grid, not the {form.n_positions} "
-                f"tokens of a sequence; use {TYPES_OF_KINDS[source.kind][target.kind]}"
+                f"tokens of a sequence; use {_type_of_kinds(source, target)}"
             )

@@ -2,10 +2,8 @@
 are in `closed_forms`."""
 
 import math
-from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
-from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -15,8 +13,9 @@ from torch import Tensor
 from src.choices.stitching import FORMS
 from src.datasets.base import BaseImageSet, Batches, batches_in
 from src.ground.activations import form_of
-from src.ground.console import note_once, progress, warn_once
+from src.ground.console import progress, warn_once
 from src.ground.errors import UserError
+from src.ground.grouping import grouped
 from src.ground.user_code import is_user_code
 from src.models import Network, activations_of_both
 from src.statistics.moments import Moments, Rows
@@ -33,10 +32,9 @@ from src.stitching.layers import Plan, StitchingLayer
 from src.stitching.moments import SourceMoments, UpsampledRows, source_rows
 from src.values import Metrics, Pair
 
-FIRST = 100  # images
-GAP = 0.03  # between R² on matched and on as many held-out images, at most
-SETTLED = 2  # successive sizes at which the gap is that small
-ROWS_PER_CHANNEL = 10  # of the source, at least
+ROWS_PER_CHANNEL = 50  # of the source, for the number of images that `auto` takes
+FEWEST_MATCHED = 500  # images
+MOST_MATCHED = 10_000
 AT_ONCE = 2**25  # float64 numbers of activations
 
 StitchingLayers = Mapping[Pair, StitchingLayer]
@@ -135,10 +133,9 @@ def direct_matching(
     Args:
         source: (B, C1, H, W), (B, T, C1) or (B, C1), array or tensor.
         target: (B, C2, H, W), (B, T, C2) or (B, C2), with the positions of `source`.
-        form: `pinv` (least squares), `repair`, `covariance`, `ortho` or `ridge`, whose penalty the last fifth of the
-            samples judges; or a `UserForm`.
-        cutoff: of the singular values of [X 1] for `pinv` and `repair`: `paper`, `exact`, or a number relative to the
-            largest one; see `relative_cutoff`.
+        form: `pinv` (least squares), `covariance` or `ortho`; or a `UserForm`.
+        cutoff: of the singular values of [X 1] for `pinv`: `paper`, `exact`, or a number relative to the largest one;
+            see `relative_cutoff`.
     Raises:
         UserError: an activation has other axes.
         ValueError: the samples or positions differ, an activation is not finite, or there is no such
@@ -159,11 +156,7 @@ def direct_matching(
         )
     if isinstance(form, str) and form not in FORMS and not is_user_code(form):
         raise ValueError(f"there is no form {form}; choose one of {', '.join(FORMS)}")
-    parts = _parts(torch.arange(len(source)), form)
-    moments = [
-        moments_of(Rows.of(source[part]), Rows.of(target[part]), len(part), form=form)
-        for part in parts
-    ]
+    moments = moments_of(Rows.of(source), Rows.of(target), len(source), form=form)
     matching = closed_form(form, moments, cutoff=cutoff)["target"]
     if matching.truncated:
         warn_once('the cutoff of singular values truncates a fit; give cutoff="exact"')
@@ -181,33 +174,15 @@ def moments_of(
     )
 
 
-def _parts(samples: Tensor, form: ClosedForm) -> list[Tensor]:
-    """Split samples (n,) into the parts that a form needs.
+def matching_batches(train_set: BaseImageSet, n: int, batch_size: int, *, seed: int) -> Batches:
+    """Return batches of the first n training images in shuffled order, not augmented.
 
-    For ridge these are the samples to be fitted, and the last fifth, which judges the penalties.
-    Otherwise there is one part with all samples.
-    """
-    if not solver_of(form).held_out:
-        return [samples]
-    if len(samples) < 2:
-        raise UserError(f"{form} needs at least two samples, not {len(samples)}; give more")
-    last_fifth = max(1, len(samples) // 5)
-    return [samples[:-last_fifth], samples[-last_fifth:]]
-
-
-def matching_batches(
-    train_set: BaseImageSet, n: int, batch_size: int, *, seed: int, form: ClosedForm = "pinv"
-) -> list[Batches]:
-    """Return batches of the first n training images in shuffled order, not augmented, for each part
-    of `_parts`.
-
-    A set that is read in order only gives the images of a part in its own order.
+    A set that is read in order only gives these images in its own order.
     """
     samples = train_set.permutation(seed)[:n]
     if len(samples) < n:
         warn_once(f"there are only {len(samples)} training inputs to match on, not {n}")
-    parts = [train_set.in_cheapest_order(part) for part in _parts(samples, form)]
-    return [train_set.batches(batch_size, indices=part) for part in parts]
+    return train_set.batches(batch_size, indices=train_set.in_cheapest_order(samples))
 
 
 @torch.no_grad()
@@ -247,7 +222,7 @@ def pooled(moments: GridMoments, further: GridMoments) -> GridMoments:
     """Return the moments over the samples of both.
 
     Args:
-        further: moments over further samples; only the sources and targets that it has are kept.
+        further: of the same sources and targets, over further samples.
     """
     pooled_moments: dict[SourceKey, SourceMoments] = {}
     targets: dict[Hashable, Moments] = {}  # pooled once for all sources
@@ -303,7 +278,6 @@ def match_layers(
     end: Network,
     layers: StitchingLayers,
     batches: Batches,
-    held_out: Batches | None = None,
     *,
     form: ClosedForm = "pinv",
     rank: int | None = None,
@@ -315,7 +289,6 @@ def match_layers(
         front, end: the networks, in evaluation mode.
         layers: of each pair of layers, as from `build_layers`; their weights are changed.
         batches: images (B, C, H, W) and labels, which are not used and may be None.
-        held_out: more images, on which ridge judges its penalties.
         form: one of `FORMS`, or a `UserForm`.
         rank: retained rank of the resized front activations; None keeps all.
         cutoff: see `closed_form`.
@@ -325,13 +298,8 @@ def match_layers(
         UserError: the activations of a pair have no closed form, such as NaN.
         ValueError: the batches are no pairs of images and labels.
     """
-    parts = [batches]
-    if held_out is not None:
-        parts.append(held_out)
     keys = GridKeys.of(layers)
-    moments = [
-        grid_moments(front, end, keys, progress(part, "matching"), form=form) for part in parts
-    ]
+    moments = grid_moments(front, end, keys, progress(batches, "matching"), form=form)
     eigh = eigh_with(front.cache)
     return _matched(keys, moments, form=form, rank=rank, cutoff=cutoff, eigh=eigh)
 
@@ -339,7 +307,7 @@ def match_layers(
 @torch.no_grad()
 def _matched(
     keys: GridKeys,
-    moments: Sequence[GridMoments],
+    moments: GridMoments,
     *,
     form: ClosedForm,
     rank: int | None,
@@ -351,9 +319,10 @@ def _matched(
     roots: Roots = {}  # each target is decomposed once, for all sources
     groups = keys.pairs_of
     for source, pairs in progress(groups.items(), "direct matching", len(groups)):
-        parts = [part[source] for part in moments]
         try:
-            matchings = closed_form(form, parts, rank=rank, cutoff=cutoff, roots=roots, eigh=eigh)
+            matchings = closed_form(
+                form, moments[source], rank=rank, cutoff=cutoff, roots=roots, eigh=eigh
+            )
         except ValueError as error:
             raise UserError(f"{pairs[0]}: {error}; check the models and the images") from error
         for pair in pairs:
@@ -361,8 +330,7 @@ def _matched(
             matching = matchings[keys.of_pair[pair].target]
             layer.set_affine(matching.weight, matching.bias)
             for i, key in enumerate(keys.of_pair[pair].cls_keys):
-                cls_moments = reduce(Moments.pooled, [part.targets[key] for part in parts])
-                layer.cls_token[:, i] = cls_moments.mean
+                layer.cls_token[:, i] = moments[source].targets[key].mean
             matched[pair] = matching
     return {pair: matched[pair] for pair in keys.layers}
 
@@ -382,15 +350,35 @@ def match(
     """Set stitching layers by direct matching on training images in shuffled order, not augmented.
 
     Args:
-        n_samples: the number of images; None: as many as each pair needs, see `match_until_settled`.
+        n_samples: the number of images; None: `n_samples_for` each pair, as many as there are.
         solution: further arguments of `match_layers`, whose result it has.
     """
-    if n_samples is None:
-        return match_until_settled(
-            front, end, layers, train_set, batch_size, seed=seed, form=form, **solution
-        )
-    batches = matching_batches(train_set, n_samples, batch_size, seed=seed, form=form)
-    return match_layers(front, end, layers, *batches, form=form, **solution)
+
+    def number_of(pair: Pair) -> int:
+        if n_samples is not None:
+            return n_samples
+        return min(n_samples_for(layers[pair].plan), len(train_set))
+
+    matched: dict[Pair, Matching] = {}
+    for n, pairs in grouped(layers, number_of).items():
+        batches = matching_batches(train_set, n, batch_size, seed=seed)
+        of_number = {pair: layers[pair] for pair in pairs}
+        matched |= match_layers(front, end, of_number, batches, form=form, **solution)
+    return {pair: matched[pair] for pair in layers}
+
+
+def n_samples_for(plan: Plan) -> int:
+    """Return the number of images to match on: 50 rows a channel of the source, at least 500 and at
+    most 10,000 images.
+
+    Each image has a row for each position of the source, or of the target if those are fewer: a
+    resize adds none.
+    """
+    n_positions = plan.source.n_positions
+    if plan.map_sizes is not None:
+        n_positions = plan.n_kept + min(math.prod(size) for size in plan.map_sizes)
+    n_images = math.ceil(ROWS_PER_CHANNEL * plan.source.n_channels / n_positions)
+    return min(max(n_images, FEWEST_MATCHED), MOST_MATCHED)
 
 
 def with_matching(metrics: Metrics, matching: Matching) -> Metrics:
@@ -403,143 +391,3 @@ def with_matching(metrics: Metrics, matching: Matching) -> Metrics:
         matching_rank=matching.rank,
         truncated=matching.truncated,
     )
-
-
-class _TrainingImages(NamedTuple):
-    """Training images in a shuffled order, and the two networks that see the images."""
-
-    front: Network
-    end: Network
-    train_set: BaseImageSet
-    order: Tensor  # (N,): indices of the images
-    batch_size: int
-    form: ClosedForm
-
-    def moments(self, keys: GridKeys, first: int, last: int) -> list[GridMoments]:
-        """Return the moments of the images from `first` to `last`, for each part of `_parts` of all
-        images up to there.
-
-        The last fifth that judges the penalties of ridge begins at four fifths of `last`, whatever
-        `first` is."""
-        moments = []
-        for part in _parts(torch.arange(last), self.form):
-            indices = self.train_set.in_cheapest_order(self.order[part[part >= first]])
-            batches = progress(
-                self.train_set.batches(self.batch_size, indices=indices),
-                f"matching on {last} inputs",
-                math.ceil(len(indices) / self.batch_size),
-            )
-            moments.append(grid_moments(self.front, self.end, keys, batches, form=self.form))
-        return moments
-
-
-def match_until_settled(
-    front: Network,
-    end: Network,
-    layers: StitchingLayers,
-    train_set: BaseImageSet,
-    batch_size: int,
-    *,
-    seed: int,
-    form: ClosedForm = "pinv",
-    rank: int | None = None,
-    cutoff: Cutoff = "paper",
-) -> dict[Pair, Matching]:
-    """Set stitching layers by direct matching on more and more images, until each pair is settled.
-
-    The number of training images doubles.
-
-    A pair is settled on n images where R² on them and on the next n differ by at most `GAP`, there
-    and at n/2, and there are `ROWS_PER_CHANNEL` rows for each channel of the source. A pair that
-    never is gets all images, and a note says so. The result of a pair does not depend on the other
-    pairs, and is that of `match_layers` on the first `n_samples` of the `matching_batches`. The
-    held-out images of one size are matched on in the next.
-
-    Args and errors: as for `match_layers`.
-    """
-    images = _TrainingImages(front, end, train_set, train_set.permutation(seed), batch_size, form)
-    eigh = eigh_with(front.cache)
-    total = len(train_set)
-    n = min(FIRST, total)
-    unsettled = GridKeys.of(layers)
-    n_small_gaps: Counter[Pair] = Counter()  # successive ones
-    matched: dict[Pair, Matching] = {}
-    fitted = images.moments(unsettled, 0, n)
-    while unsettled.layers and 2 * n <= total:
-        # Match on n images, and compare with the next n
-        held_out = images.moments(unsettled, n, 2 * n)
-        seen = reduce(pooled, fitted)
-        matchings = _matched(unsettled, fitted, form=form, rank=rank, cutoff=cutoff, eigh=eigh)
-        settled = _settled(
-            unsettled, matchings, seen, reduce(pooled, held_out), n_small_gaps, rank=rank
-        )
-
-        # Go on with the unsettled pairs on 2n images
-        matched |= {pair: matchings[pair] for pair in settled}
-        unsettled = GridKeys.of(
-            {pair: layer for pair, layer in unsettled.layers.items() if pair not in matched}
-        )
-        fitted = [pooled(seen, held_out[0]), *held_out[1:]]
-        n *= 2
-    if unsettled.layers:
-        fitted = _extended_to_all(fitted, images, unsettled, n, total)
-        matched |= _matched(unsettled, fitted, form=form, rank=rank, cutoff=cutoff, eigh=eigh)
-        pairs = ""
-        n_pairs = len(unsettled.layers)
-        if n_pairs < len(layers):
-            pairs = f", {n_pairs} of {len(layers)} pairs"
-        note_once(f"matched on all {total} training inputs{pairs}: more might still change the fit")
-    return {pair: matched[pair] for pair in layers}
-
-
-def _settled(
-    keys: GridKeys,
-    matchings: Mapping[Pair, Matching],
-    seen: GridMoments,
-    held_out: GridMoments,
-    n_small_gaps: Counter[Pair],
-    *,
-    rank: int | None,
-) -> list[Pair]:
-    """Count the successive small gaps of each pair in `n_small_gaps`; return the pairs that are
-    settled."""
-    settled = []
-    for pair, matching in matchings.items():
-        source, target, _ = keys.of_pair[pair]
-        if _gap(matching, seen[source], held_out[source], target, rank) <= GAP:
-            n_small_gaps[pair] += 1
-        else:
-            n_small_gaps[pair] = 0
-        n_rows, source_mean, _ = seen[source].source
-        if n_rows >= ROWS_PER_CHANNEL * len(source_mean) and n_small_gaps[pair] >= SETTLED:
-            settled.append(pair)
-    return settled
-
-
-def _extended_to_all(
-    fitted: list[GridMoments], images: _TrainingImages, keys: GridKeys, n: int, total: int
-) -> list[GridMoments]:
-    """Return the moments of all images, from the moments of the first n."""
-    if solver_of(images.form).held_out:  # the last fifth of all may begin among the first n
-        return images.moments(keys, 0, total)
-    if n == total:
-        return fitted
-    return [pooled(fitted[0], *images.moments(keys, n, total))]
-
-
-def _gap(
-    matching: Matching,
-    seen: SourceMoments,
-    held_out: SourceMoments,
-    target: TargetKey,
-    rank: int | None,
-) -> float:
-    """Return by how much R² differs between matched and held-out rows; NaN where it is defined for
-    one side only."""
-    if rank is not None:
-        held_out = held_out.truncated(seen.components(rank))
-    residual = held_out.squared_residual(target, matching.weight, matching.bias)
-    r2 = held_out.targets[target].r2(residual)
-    if math.isnan(r2) and math.isnan(matching.r2):
-        return 0.0
-    return abs(matching.r2 - r2)

@@ -84,7 +84,7 @@ class SourceMoments(NamedTuple):
         """Return the moments over the samples of both.
 
         Args:
-            further: moments over further samples; only the targets that it has are kept.
+            further: moments of the same targets, over further samples.
             pooled_targets: moments of targets over the samples of both, where they are computed
                 already.
         """
