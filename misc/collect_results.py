@@ -56,7 +56,6 @@ def parser() -> cli.Parser:
         help="list of networks as for misc/all_pairs.py, with their names and groups. With -r, grid_groups.csv and "
         "grid_group_tests.csv compare the groups",
     )
-    cli.add_figure(options)
     return options
 
 
@@ -116,11 +115,11 @@ def compare_folders(args) -> None:
         refuse_empty(folder, results.stitches)
         rows_of_folders.append([stitch.row for stitch in results.newest])
     if not args.output:
-        compare(folders, rows_of_folders, title=args.title)
+        compare(folders, rows_of_folders)
         return
     path = Path(args.output)
     with writing(path, __file__, is_named=True):
-        compare(folders, rows_of_folders, path, title=args.title)
+        compare(folders, rows_of_folders, path)
 
 
 def write_measurements(args, path: Path, results) -> None:
@@ -176,9 +175,7 @@ def write_accuracies(args, path: Path, results) -> None:
     for title, matrix in printed_matrices(newest, listed_names).items():
         table(titles_in(title), *matrix)
 
-    write_grid(
-        path, [stitch.row for stitch in results.stitches], title=args.title, names=listed_names
-    )
+    write_grid(path, [stitch.row for stitch in results.stitches], names=listed_names)
 
     intervals = path.with_name(f"{path.stem}_intervals.csv")
     header = interval_columns()

@@ -48,7 +48,6 @@ def parser() -> cli.Parser:
     cli.add_gpu(options)
     cli.add_data(options, batch_size=512)
     cli.add_memory(options)
-    cli.add_style(options)
     add(
         "--intervention-seed",
         type=cli.whole_from_0,
@@ -365,8 +364,7 @@ def check_images(loader: Loader, tables, images) -> None:
     if not are_same(tables.test_images, images.fingerprint):
         raise UserError(
             f"-d {loader.args.dataset}: the tables were made on other test inputs; give the data"
-            " set and the --intervention-seed of misc/all_pairs.py, or let it make the tables again"
-            " with --redo-changed"
+            " set and the --intervention-seed of misc/all_pairs.py, or remove the tables and let it make them again"
         )
 
 

@@ -21,8 +21,6 @@ def parser() -> cli.Parser:
     add_sources(options)
     add_judging(options)
     add = options.add_argument
-    add("--title", default="", help="title of the page; default: the folders")
-    cli.add_style(options)
     add(
         "-o",
         "--output",
@@ -50,7 +48,7 @@ def report(args, judged=None) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         warn("the page has no figures: matplotlib is not installed")
     output = Path(args.output)
-    title = args.title or f"Report on {', '.join(args.source_dirs)}"
+    title = f"Report on {', '.join(args.source_dirs)}"
     text = judged.text(has_maps=True)
     with TemporaryDirectory() as temporary:
         with silenced():

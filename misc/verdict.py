@@ -22,11 +22,6 @@ def parser() -> cli.Parser:
     add_judging(options)
     add = options.add_argument
     add(
-        "--verbose",
-        action="store_true",
-        help="also print matrices of numbers, and a line for each verdict",
-    )
-    add(
         "-o",
         "--output",
         type=cli.csv_file,
@@ -35,7 +30,6 @@ def parser() -> cli.Parser:
         "and, with several pairs of networks, the figures of networks and groups (_networks.png, _groups.png) and the "
         "tables of groups (_groups.csv, _group_tests.csv)",
     )
-    cli.add_figure(options)
     return options
 
 
@@ -117,7 +111,6 @@ def give_verdict(args, judged: "Judged | None" = None, *, pixels_only: bool = Fa
         pixels_only: write figures without vectors and captions.
     """
     from src.figures.sections import parts_of, sections_of
-    from src.figures.words import print_numbers
     from src.ground.console import note, result
     from src.results import origin
     from src.results.run import Run, claimed
@@ -127,23 +120,19 @@ def give_verdict(args, judged: "Judged | None" = None, *, pixels_only: bool = Fa
     images = origin.images_of(judged.stitches)
     run = Run.beside(args.output, vars(args) | images, script=__file__)
 
-    # The report: maps of many pairs of architectures on demand, and numbers
+    # The report, without maps if there are many pairs of architectures
     sections = sections_of(judged.verdicts)
     parts = parts_of(sections)
-    has_maps = args.verbose or len(parts) == len(sections) or len(judged.names) == 2
+    has_maps = len(parts) == len(sections) or len(judged.names) == 2
     text = judged.text(has_maps=has_maps)
     result(text)
-    if args.verbose:
-        result()
-        print_numbers(judged.verdicts)
     if not has_maps:
-        note("--verbose also prints maps of layers, for each method and pair of architectures")
+        note("misc/report.py has maps of layers, for each method and pair of architectures")
 
     # The files
     with claimed([run]), run.replacing():
         made_with = origin.describe(images, run.provenance())
-        texts = {"title": args.title, "pixels_only": pixels_only}
-        write_files(Path(args.output), judged, text, made_with, **texts)
+        write_files(Path(args.output), judged, text, made_with, pixels_only=pixels_only)
     note(f"wrote {args.output}, and beside it its text (.md) and its figures")
 
 
@@ -181,7 +170,7 @@ def write_files(
     Args:
         text: the verdicts in words.
         made_with: sentences on the version, the images and the command.
-        texts: `title` and `pixels_only` of the figures, see `draw_pages`.
+        texts: `pixels_only` of the figures, see `draw_pages`.
     """
     from src.ground.files import write_text
     from src.results.tables import write_table
@@ -214,7 +203,7 @@ def draw(path: Path, judged: Judged, **texts: Any) -> None:
 
     Args:
         path: of the table.
-        texts: `title` and `pixels_only` of the figures, see `draw_pages`.
+        texts: `pixels_only` of the figures, see `draw_pages`.
     """
     from src.choices import on_lost_positions
     from src.figures.dots import draw_groups

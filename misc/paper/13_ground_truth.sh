@@ -28,7 +28,7 @@ else
     : "${TRUTH_GROUP_LAYERS:=$TRUTH_LAYERS}"
     : "${TRUTH_EPOCHS:=200}"
     : "${TRUTH_METHODS:=pinv covariance repair task:10}" # as misc/all_pairs.py --methods takes them
-    training=(-b 128 -o sgd -lr 0.1 --momentum 0.9 -sched cosine -wd 5e-4)
+    training=(-b 128 -o sgd -lr 0.1 -sched cosine -wd 5e-4)
     matching=(-b 128 -pinv-samples auto --pinv-cutoff exact)
     frozen=(--pooled)
     declare -A STRENGTHS=([label_noise]="0.5 0.75" [shortcut]="0 0.75 1" [image_noise]="1000 2000 4000")

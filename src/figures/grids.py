@@ -21,18 +21,14 @@ from src.results.stitch_rows import StitchRow
 from src.results.tables import write_table
 
 
-def write_grid(
-    path: Path, rows: Sequence[StitchRow], *, title: str = "", names: Names | None = None
-) -> None:
+def write_grid(path: Path, rows: Sequence[StitchRow], *, names: Names | None = None) -> None:
     """Write rows as a CSV, and beside it the figure of `draw_grid`."""
     write_table(path, StitchRow, rows)
-    drawn = draw_grid(path.with_suffix(".png"), rows, title=title, names=names)
+    drawn = draw_grid(path.with_suffix(".png"), rows, names=names)
     note(f"wrote {listed([path, *drawn[:1]])}")
 
 
-def draw_grid(
-    path: Path, rows: Sequence[StitchRow], *, title: str = "", names: Names | None = None
-) -> list[Path]:
+def draw_grid(path: Path, rows: Sequence[StitchRow], *, names: Names | None = None) -> list[Path]:
     """Draw the accuracies of stitches: over ranks, or a map of layers an experiment; of more than
     twelve experiments, means. Return the written paths.
 
@@ -44,11 +40,11 @@ def draw_grid(
     if sweeps and len(sweeps) <= MAX_EXPERIMENTS:
         for name, sweep in sweeps.items():
             shown += of_ranks(sweep, name)
-        return draw_ranks(path, shown, y_title="accuracy", title=title, source=source_of(rows))
+        return draw_ranks(path, shown, y_title="accuracy", source=source_of(rows))
     n_experiments = len(experiments_of(rows, names))
     if n_experiments > MAX_EXPERIMENTS:
         note(f"{path} shows means of {n_experiments} experiments; the CSV has all of them")
     for name, of_map in shown_rows(rows, names).items():
         matrix = mean_of(of_map, "accuracy")
         shown += of_matrix(matrix, "accuracy", name, corresponding_layers(of_map))
-    return draw_layers(path, shown, title=title, source=source_of(rows))
+    return draw_layers(path, shown, source=source_of(rows))

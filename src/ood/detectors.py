@@ -178,7 +178,7 @@ class UserDetector(Detector):
     hold the activations of several stitches.
 
     Args:
-        name: FILE.py:CLASS or package.module:class.
+        name: FILE.py:CLASS.
     Raises:
         UserError: the code fails, or the class lacks a method.
     """

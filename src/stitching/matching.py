@@ -28,7 +28,6 @@ from src.stitching.closed_forms import (
     closed_form,
     solver_of,
 )
-from src.stitching.eigenvectors import Eigh, eigh_with
 from src.stitching.layers import Plan, StitchingLayer
 from src.stitching.moments import SourceMoments, UpsampledRows, source_rows
 from src.values import Metrics, Pair
@@ -332,8 +331,7 @@ def match_layers(
     moments = [
         grid_moments(front, end, keys, progress(part, "matching"), form=form) for part in parts
     ]
-    eigh = eigh_with(front.cache)
-    return _matched(keys, moments, form=form, rank=rank, cutoff=cutoff, eigh=eigh)
+    return _matched(keys, moments, form=form, rank=rank, cutoff=cutoff)
 
 
 @torch.no_grad()
@@ -344,7 +342,6 @@ def _matched(
     form: ClosedForm,
     rank: int | None,
     cutoff: Cutoff,
-    eigh: Eigh,
 ) -> dict[Pair, Matching]:
     """Set stitching layers from moments; a learned CLS token starts as the mean of the target's."""
     matched = {}
@@ -353,7 +350,7 @@ def _matched(
     for source, pairs in progress(groups.items(), "direct matching", len(groups)):
         parts = [part[source] for part in moments]
         try:
-            matchings = closed_form(form, parts, rank=rank, cutoff=cutoff, roots=roots, eigh=eigh)
+            matchings = closed_form(form, parts, rank=rank, cutoff=cutoff, roots=roots)
         except ValueError as error:
             raise UserError(f"{pairs[0]}: {error}; check the models and the images") from error
         for pair in pairs:
@@ -458,7 +455,6 @@ def match_until_settled(
     Args and errors: as for `match_layers`.
     """
     images = _TrainingImages(front, end, train_set, train_set.permutation(seed), batch_size, form)
-    eigh = eigh_with(front.cache)
     total = len(train_set)
     n = min(FIRST, total)
     unsettled = GridKeys.of(layers)
@@ -469,7 +465,7 @@ def match_until_settled(
         # Match on n images, and compare with the next n
         held_out = images.moments(unsettled, n, 2 * n)
         seen = reduce(pooled, fitted)
-        matchings = _matched(unsettled, fitted, form=form, rank=rank, cutoff=cutoff, eigh=eigh)
+        matchings = _matched(unsettled, fitted, form=form, rank=rank, cutoff=cutoff)
         settled = _settled(
             unsettled, matchings, seen, reduce(pooled, held_out), n_small_gaps, rank=rank
         )
@@ -483,7 +479,7 @@ def match_until_settled(
         n *= 2
     if unsettled.layers:
         fitted = _extended_to_all(fitted, images, unsettled, n, total)
-        matched |= _matched(unsettled, fitted, form=form, rank=rank, cutoff=cutoff, eigh=eigh)
+        matched |= _matched(unsettled, fitted, form=form, rank=rank, cutoff=cutoff)
         pairs = ""
         n_pairs = len(unsettled.layers)
         if n_pairs < len(layers):
