@@ -27,7 +27,6 @@ SIMILARITY_HEADINGS = {
     "CKA": "cka",
     "CCA": "pwcca",
     "Orth. Procr": "procrustes",
-    "CCA (Morcos)": "pwcca_morcos",
 }
 
 
