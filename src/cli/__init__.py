@@ -40,7 +40,6 @@ from src.cli.types import (
     descending,
     described,
     features_file,
-    figure_file,
     html_file,
     name_or_code,
     names_or_code,
