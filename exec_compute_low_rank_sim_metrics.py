@@ -27,7 +27,6 @@ def parser() -> cli.Parser:
         type=cli.csv_file,
         help="CSV to write; a figure of several rows is drawn beside it",
     )
-    cli.add_figure(options)
     add(
         "--verbose",
         action="store_true",
@@ -254,7 +253,6 @@ def side_of(args, loaded, ranks, number, n_images):
         getattr(args, "test_images_sha256", ""),  # of two files of features, none
         n_images,
         args.amp,
-        args.tf32,
     )
     return Side(loaded.network, loaded.layers, ranks, title=loaded.name.path, key=key)
 
@@ -361,7 +359,7 @@ def write_rows(args, run, rows) -> None:
     from src.ground.console import note
 
     with run.replacing():
-        write_files(Path(args.output), rows, title=args.title)
+        write_files(Path(args.output), rows)
     note(f"wrote {args.output}")
 
 

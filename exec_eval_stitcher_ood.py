@@ -23,7 +23,6 @@ def parser() -> cli.Parser:
     cli.add_data(options, batch_size=64)
     cli.add_interventions(options, of_tests=True)
     cli.add_gpu(options)
-    cli.add_figure(options)
     add_image_sets(options)
     add_detectors(options)
     add(
@@ -86,9 +85,6 @@ def add_networks(options: cli.Parser) -> None:
     add("--front-model", help="where the front network's checkpoint is now, if it was moved")
     add("--end-model", help="where the end network's checkpoint is now, if it was moved")
     cli.add_own_types(options)
-    one_side = "--own-types of the {} network alone"
-    add("--front-type", type=cli.network, help=one_side.format("front"))
-    add("--end-type", type=cli.network, help=one_side.format("end"))
 
 
 class Setup(NamedTuple):
@@ -217,8 +213,8 @@ def moved_networks(args) -> dict:
     from src.results.reloading import MovedNetwork
 
     return {
-        "front": MovedNetwork(args.front_model, args.front_type, args.own_types),
-        "end": MovedNetwork(args.end_model, args.end_type, args.own_types),
+        "front": MovedNetwork(args.front_model, args.own_types),
+        "end": MovedNetwork(args.end_model, args.own_types),
     }
 
 
@@ -379,16 +375,13 @@ def write_results(args, setup, scored, reference) -> None:
         stitches = {
             title: [item.stitch.row for item in items] for title, items in experiments.items()
         }
-        report_skill(
-            setup.files.skill, stitches, skill_rows(scored, record.get("test_images")), args.title
-        )
+        report_skill(setup.files.skill, stitches, skill_rows(scored, record.get("test_images")))
         report(
             setup.files,
             evaluations,
             own_scores=reference.id_scores,
             checks=reference.checks,
             n_images=len(reference.options.test),
-            title=args.title,
         )
         save_scores(args.energy_dir, setup.files, evaluations, scored, reference)
 

@@ -83,7 +83,6 @@ def add_output(options: cli.Parser) -> None:
         type=cli.csv_file,
         help="CSV to write; a figure of accuracy over rank is drawn beside it",
     )
-    cli.add_figure(options)
 
 
 def probe(args, session=None) -> None:
@@ -252,9 +251,7 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
         source = on_data("1 network", {(args.dataset, n_images)})
         shown = of_ranks(accuracies)
         drawing = path.with_suffix(".png")
-        draw_ranks(
-            drawing, list(shown), y_title="accuracy of probes", title=args.title, source=source
-        )
+        draw_ranks(drawing, list(shown), y_title="accuracy of probes", source=source)
     note(f"wrote {args.output}")
 
 

@@ -51,9 +51,10 @@ def parser() -> cli.Parser:
     cli.add_data(options, batch_size=256)
     cli.add_interventions(options, of_tests=True)
     cli.add_training(options, n_epochs=30)
+    cli.add_optimizer(options)
+    cli.add_clipping(options)
     cli.add_matching(options, n_samples=100, default_cutoff="paper")  # as the paper
     cli.add_channels_last(options, "front", "end")
-    cli.add_style(options)
     cli.add_resume(options)
     add_files(options)
     add_method(options)
@@ -66,21 +67,11 @@ def add_files(options: cli.Parser) -> None:
     """Add the options of the files to write."""
     add = options.add_argument
     add("-dir", "--save-dir", default="", help="folder below results/ to write to")
-    add(
-        "--verbose",
-        action="store_true",
-        help="with several pairs, print a line with the accuracy of each pair",
-    )
     add("--no-save", action="store_true", help="do not save the stitched network")
     add(
         "--mod-only-stitch",
         action="store_true",
         help="train and save the stitching layer only; both networks stay frozen",
-    )
-    add(
-        "--no-predictions",
-        action="store_true",
-        help="do not save the predicted classes of the test images",
     )
 
 
@@ -384,21 +375,19 @@ def conclude(args, setup, rows) -> None:
 def report(args, rows) -> None:
     """Print the accuracy of a single stitch, or the matrix of several accuracies.
 
-    With `--verbose` also print a line for each of several stitches.
-
     Args:
         rows: the `StitchRow` of each pair.
     """
     from src.ground.console import result, table
     from src.results.matrices import mean_of
 
-    for pair, row in rows.items():
-        if args.verbose or len(rows) == 1:
-            is_named = pair == (args.front_layer, args.end_layer)
-            title = "" if is_named else f"{pair}: "
-            result(f"{title}Clean accuracy: {row.accuracy:.2%}")
     if len(rows) > 1:
         table("accuracy of the stitched network", *mean_of(rows.values(), "accuracy"))
+        return
+    for pair, row in rows.items():
+        is_named = pair == (args.front_layer, args.end_layer)
+        title = "" if is_named else f"{pair}: "
+        result(f"{title}Clean accuracy: {row.accuracy:.2%}")
 
 
 def match(args, setup, layers) -> dict:

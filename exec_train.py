@@ -14,7 +14,9 @@ def parser() -> cli.Parser:
     add("model_type", type=cli.network, help=cli.NETWORKS)
     cli.add_gpu(options)
     cli.add_data(options, batch_size=64)
-    cli.add_training(options, n_epochs=100, momentum=True)
+    cli.add_training(options, n_epochs=100)
+    cli.add_optimizer(options)
+    cli.add_clipping(options)
     cli.add_interventions(options)
     add("-dir", "--save-dir", required=True, help="folder to write to")
     add(

@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from src import cli
-from src.choices import LR_STEPS, PENALTIES
+from src.choices import PENALTIES
 from src.choices.models import MODEL_NAMES
 
 if TYPE_CHECKING:
@@ -42,10 +42,6 @@ def parser() -> cli.Parser:
         "of them; 0: after the last only",
     )
     cli.add_resume(options, overwrite=True)
-    add(
-        "--resume-from",
-        help="checkpoint of a classifier to start from; with -e 0 it is only fine-tuned",
-    )
     add_finetuning_data(options)
     add_finetuning(options)
     add(
@@ -118,13 +114,6 @@ def add_finetuning(options: cli.Parser) -> None:
         type=cli.whole_from_0,
         default=20,
         help="number of epochs of fine-tuning",
-    )
-    add(
-        "--finetune-decay",
-        choices=LR_STEPS,
-        default="updates",
-        help="the learning rate of fine-tuning drops to a tenth after (-fe // 2) of these; "
-        "the paper's code: updates",
     )
     add(
         "-m-in",
@@ -256,7 +245,9 @@ def train_detector(args, run, source, layer, spec, settings, store, images: Imag
     from src.results.network_training import finetune_network, train_network
 
     note(f"detector for {layer}")
-    classifier, shape = classifier_of(args, source.network, layer, spec)
+    classifier, shape = finetuning.fresh_classifier(
+        args.model_type, source.network, layer, spec, seed=args.seed
+    )
     run.claim(resume=args.resume)
     file = run.state.get("detector") or new_name()
     run.save(detector=file)
@@ -275,9 +266,7 @@ def train_detector(args, run, source, layer, spec, settings, store, images: Imag
 
     # Fine-tuning, to tell ID from OOD
     task.penalty = finetuning.make_penalty(args.score, m_in=args.m_in, m_out=args.m_out)
-    tuning = finetuning.finetuning_settings(
-        settings, n_epochs=args.n_finetune_epochs, decay=args.finetune_decay
-    )
+    tuning = finetuning.finetuning_settings(settings, n_epochs=args.n_finetune_epochs)
     scores = finetune_network(run, task, images.mixed, images.test_set, tuning)
 
     # The store
@@ -299,22 +288,6 @@ def train_detector(args, run, source, layer, spec, settings, store, images: Imag
     store.add(file, classifier.state_dict(), entry)
     run.finish()
     note(f"added {store.folder / file}")
-
-
-def classifier_of(args, source, layer, spec):
-    """Return a classifier of the activations of a layer, and the shape of the activations.
-
-    It has fresh weights, or those of the checkpoint of `--resume-from`.
-    """
-    from src.ground.images import shape_text
-    from src.ood.finetuning import fresh_classifier
-    from src.results.checkpoints import load_weights
-
-    classifier, shape = fresh_classifier(args.model_type, source, layer, spec, seed=args.seed)
-    if args.resume_from is not None:
-        expected = f"{args.model_type} for {layer} of shape {shape_text(shape)}"
-        load_weights(classifier, args.resume_from, expected=expected)
-    return classifier, shape
 
 
 def main(argv=None) -> int:

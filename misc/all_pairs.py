@@ -21,7 +21,6 @@ from misc.pairs import (
     Unit,
     layers_of,
     options_of,
-    print_commands,
     probing_unit,
     run_units,
     similarity_unit,
@@ -34,7 +33,7 @@ from src.choices.models import MODEL_NAMES
 from src.choices.scores import SCORES
 from src.choices.stitching import FORMS, OBJECTIVES, Method
 from src.ground.errors import Busy, UserError, unknown_name
-from src.ground.user_code import CODE, is_file, is_user_code, place_and_function, title_of
+from src.ground.user_code import CODE, file_and_function, is_user_code, title_of
 from src.results.network_list import SIMILARITY, ListedNetwork
 from src.results.network_names import FEATURES
 
@@ -66,6 +65,7 @@ def parser() -> cli.Parser:
     cli.add_data(options, batch_size=None)
     cli.add_interventions(options, of_tests=True)
     cli.add_training(options, n_epochs=None)
+    cli.add_optimizer(options)
     cli.add_matching(options, n_samples="auto", default_cutoff="exact")
     add(
         "-upsample",
@@ -76,7 +76,6 @@ def parser() -> cli.Parser:
     )
     cli.add_similarity(options)
     cli.add_memory(options)
-    cli.add_style(options)
     return options
 
 
@@ -142,12 +141,6 @@ def add_work(options: cli.Parser) -> None:
         "only",
     )
     cli.add_own_types(options)
-    add(
-        "--redo-changed",
-        action="store_true",
-        help="redo the results of checkpoints and images that have changed since; the earlier results go to folders "
-        "stale-TIME",
-    )
 
 
 def add_sharing(options: cli.Parser) -> None:
@@ -159,11 +152,6 @@ def add_sharing(options: cli.Parser) -> None:
         default="1/1",
         metavar="I/N",
         help="work only on the I-th of N shares of all pairs; a pair stays in its share when networks are added",
-    )
-    add(
-        "--dry-run",
-        action="store_true",
-        help="only print the commands of the single scripts",
     )
 
 
@@ -200,14 +188,15 @@ def work_and_judge(args, table: str, page: str) -> None:
     """
     from src.results.outputs import check_output
 
-    has_end = not (args.no_verdict or args.dry_run)
-    if has_end and methods_of(args):
+    if not args.no_verdict and methods_of(args):
         check_output(table, str(verdict.__file__))
         check_output(page, str(report.__file__))
     units = make_results(args)
-    if has_end and all(unit.is_table for unit in units):
+    if args.no_verdict:
+        return
+    if all(unit.is_table for unit in units):
         name_next_commands(args, units)
-    elif has_end:
+    else:
         judge_all(args, units, table, page)
 
 
@@ -266,7 +255,6 @@ def make_results(args) -> list[Unit]:
     from src.ground.console import note
     from src.ground.runtime import device_of
     from src.results.network_list import read_networks, tell_groups
-    from src.results.run import stale_name
     from src.results.session import Session
 
     # The units of this share, which record their weights and images.
@@ -290,8 +278,8 @@ def make_results(args) -> list[Unit]:
     }
     share = [with_record(unit, weights, images[unit.splits]) for unit in share]
 
-    # The units that are not finished, or were made with earlier weights or images.
-    unfinished = unfinished_units(share, redo=args.redo_changed)
+    # The units that are not finished.
+    unfinished = unfinished_units(share)
 
     # A network that cannot be loaded or lacks its layers, and features of other images, show before
     # hours of work.
@@ -300,12 +288,8 @@ def make_results(args) -> list[Unit]:
 
     # The work.
     note(f"{len(unfinished)} of {len(share)} units of work are left to do")
-    if args.dry_run:
-        print_commands(unfinished)
-        return units
-    aside = stale_name() if args.redo_changed else ""
     with pages.left_out(not args.figures):
-        run_units(unfinished, session, aside=aside)
+        run_units(unfinished, session)
     return units
 
 
@@ -328,27 +312,24 @@ def fingerprints_of(splits, args, session, device) -> dict[str, str]:
     return recorded_images(vars(images))
 
 
-def unfinished_units(units, *, redo: bool) -> list[Unit]:
-    """Return the units that are not finished, or have different weights or images by now.
+def unfinished_units(units) -> list[Unit]:
+    """Return the units that are not finished.
 
     Raises:
-        UserError: weights or images have changed, and `redo` is false; or units were finished or
-            begun with other options.
+        UserError: weights, code or images have changed since units were begun, or the options.
     """
+    from src.ground.console import listed
+
     written_of = {unit.place: unit.run.options_on_disk() for unit in units}
     changes_of = {unit.place: unit.changes(written_of[unit.place]) for unit in units}
-    changed = {place for place, changes in changes_of.items() if changes}
-    if changed and not redo:
+    changed = [place for place, changes in changes_of.items() if changes]
+    if changed:
         everything = ", and ".join(dict.fromkeys(itertools.chain(*changes_of.values())))
         raise UserError(
             f"{len(changed)} of {len(units)} units of work are of earlier {everything}; give another -dir (of "
-            "misc/compare.py: -o), or --redo-changed of misc/all_pairs.py, which moves them aside and makes them again"
+            f"misc/compare.py: -o), or remove {listed(changed, n=3)}"
         )
-    return [
-        unit
-        for unit in units
-        if unit.place in changed or not unit.is_finished(written_of[unit.place])
-    ]
+    return [unit for unit in units if not unit.is_finished(written_of[unit.place])]
 
 
 def check_feature_files(args, networks, session, device) -> None:
@@ -469,10 +450,10 @@ def unknown_type(kind: str) -> UserError:
 
 def as_in_list(kind: str, table: str) -> str:
     """Return a type as a list has it, where the paths of files count from the folder of the list."""
-    place, function = place_and_function(kind)
-    if not is_file(place):
+    if not is_user_code(kind):
         return kind
-    return f"{os.path.relpath(place, Path(table).parent)}:{function}"
+    file, function = file_and_function(kind)
+    return f"{os.path.relpath(file, Path(table).parent)}:{function}"
 
 
 def check_ends(args, networks) -> None:

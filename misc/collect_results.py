@@ -44,7 +44,6 @@ def parser() -> cli.Parser:
         help="list of networks as for misc/all_pairs.py, with their names and groups. With -r, grid_groups.csv and "
         "grid_group_tests.csv compare the groups",
     )
-    cli.add_figure(options)
     return options
 
 
@@ -140,7 +139,7 @@ def write_accuracies(args, path: Path, results) -> None:
     for title, rows in shown_experiments(newest, names).items():
         table(titles_in(title), *pivot(rows, attrgetter("accuracy")))
     rows = [stitch.row for stitch in results.stitches]
-    write_grid(path, rows, title=args.title, names=names)
+    write_grid(path, rows, names=names)
 
 
 def refuse_empty(source_dir: Path, stitches) -> None:

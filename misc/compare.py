@@ -57,7 +57,6 @@ def parser() -> cli.Parser:
     cli.add_matching(options, n_samples="auto", default_cutoff="exact")
     cli.add_similarity(options)
     cli.add_memory(options)
-    cli.add_style(options)
     return options
 
 

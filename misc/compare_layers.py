@@ -44,7 +44,6 @@ def parser() -> cli.Parser:
         help="CSV to write, with the figure of curves or the shares of best matches beside it. Default: curves.csv or "
         "best_matches.csv in source_dir",
     )
-    cli.add_figure(options)
     return options
 
 
@@ -93,7 +92,6 @@ def draw_curves(args, measured, correspondence, collected) -> None:
             table.with_suffix(".png"),
             list(of_means(drawn_depths(rows, args.quantities))),
             Limits(),
-            title=args.title,
             source=" ".join(filter(None, sources)),
         )
     note(f"wrote {table}; its figure is beside it")

@@ -80,7 +80,6 @@ def add_training(options: cli.Parser) -> None:
         default=0.1,
         help="initial learning rate",
     )
-    add("--momentum", type=cli.real_from_0, default=0.9, help="momentum of SGD")
     add(
         "--wd",
         "-wd",
@@ -219,7 +218,7 @@ def train(args) -> None:
         # Work
         during.enter_context(joined(processes, device))
         amp = "bf16" if args.bf16 else "none"
-        during.enter_context(precision(gpu=args.gpu, amp=amp, tf32=False))
+        during.enter_context(precision(gpu=args.gpu, amp=amp))
         task = DataParallelClassification(model, processes, note_every=args.print_freq)
         if args.evaluate:
             print_accuracy(task, val_set, args.batch_size)
@@ -248,7 +247,6 @@ def train_together(args, run, task, train_set, val_set, *, is_first: bool) -> No
         "sgd",
         args.learning_rate,
         args.weight_decay,
-        momentum=args.momentum,
         reduce_lr_epochs=range(30, args.n_epochs, 30),
         seed=args.seed,
     )

@@ -3,8 +3,6 @@ process."""
 
 import functools
 import itertools
-import os
-import shlex
 import sys
 import time
 from argparse import Namespace
@@ -22,8 +20,7 @@ import exec_probe
 import exec_stitch
 from src.choices import Options
 from src.choices.stitching import Method
-from src.figures.pages import files_of_figure
-from src.ground.console import listed, note, result, silenced, warn
+from src.ground.console import listed, note, silenced, warn
 from src.ground.errors import Busy, UserError, as_user_error
 from src.ground.user_code import is_user_code, title_of
 from src.results.changes import changed_since, refuse_other_options
@@ -63,21 +60,8 @@ def options_of_method(method: Method) -> dict[str, Any]:
 class Call(NamedTuple):
     """A call of the function of a single script."""
 
-    script: ModuleType
     function: Callable[[Namespace, "Session"], None]
     options: Namespace
-
-    @property
-    def command(self) -> list[str]:
-        """The equivalent command line."""
-        path = typed_path(Path(str(self.script.__file__)))
-        return [path, *parser_of(self.script).words(self.options)]
-
-
-def typed_path(script: Path) -> str:
-    """Return the path of a script as a user types it: relative if it is below the working folder."""
-    relative = os.path.relpath(script)
-    return str(script) if relative.startswith("..") else relative
 
 
 @functools.cache  # units by the hundred share it
@@ -169,43 +153,6 @@ class Unit(NamedTuple):
         changed = [changed_since(options, run.options) for options in records]
         return list(dict.fromkeys(itertools.chain.from_iterable(changed)))
 
-    def set_aside(self, name: str) -> None:
-        """Move the results of weights or images that have changed into a folder beside the unit.
-
-        Args:
-            name: of the folder.
-
-        Raises:
-            Busy: another process works on the unit.
-            UserError: a network was written after this process began.
-        """
-        run = self.run
-        run.lock()
-        try:
-            if not self.changes(run.options_on_disk()):
-                return
-            networks = networks_named_by(run.options).values()
-            newer = [network.title for network in networks if network.has_changed]
-            if newer:
-                raise UserError(
-                    f"{listed(newer)}: written since this process began; give the command again"
-                )
-            folder = self.place.parent / name
-            folder.mkdir(exist_ok=True)
-            for path in self._files(run):
-                if path.exists():
-                    path.rename(folder / path.name)
-            for lock in folder.glob("*/.*.lock"):  # it moved with the stitches
-                lock.unlink()
-        finally:
-            run.unlock()
-
-    def _files(self, run: "Run") -> list[Path]:
-        """Return the paths of all files and folders that the unit may have written."""
-        if not self.is_table:
-            return [self.place]
-        return [run.config, run.made_with, run.state_file, self.place, *files_of_figure(self.place)]
-
     def is_finished(self, written: Options) -> bool:
         """Return whether the unit is finished with these options; a table may have more measures
         than the options name.
@@ -277,24 +224,19 @@ def stitching_unit(
         save_dir=str(folder),
         **options_of_method(method),
     )
-    types_of_users = {}
-    for side, network in (("front", front), ("end", end)):
-        if is_user_code(network.type):
-            types_of_users[f"{side}_type"] = network.type
     source_dir = str(Path("results", folder))
     evaluation = options_of(
         exec_eval_stitcher_ood,
         args,
         source_dir=source_dir,
         batch_size=stitching.batch_size,  # test images pass once for both
-        own_types=[],  # each side has its own
-        **types_of_users,
+        own_types=list(filter(is_user_code, dict.fromkeys([front.type, end.type]))),
     )
     # Its record tells whether a unit with other options of stitching is another one
     evaluation = Namespace(**{**vars(evaluation), **vars(stitching)})
     calls = [
-        Call(exec_stitch, exec_stitch.stitch, stitching),
-        Call(exec_eval_stitcher_ood, exec_eval_stitcher_ood.evaluate, evaluation),
+        Call(exec_stitch.stitch, stitching),
+        Call(exec_eval_stitcher_ood.evaluate, evaluation),
     ]
     return Unit(method.title, pair, Path("results", folder), calls)
 
@@ -319,7 +261,7 @@ def similarity_unit(
         metrics=metrics_of(table, args.metrics),
         output=str(table),
     )
-    call = Call(script, functools.partial(script.compute, at_claim=add_measures_of_table), options)
+    call = Call(functools.partial(script.compute, at_claim=add_measures_of_table), options)
     return Unit(SIMILARITY, pair, table, [call])
 
 
@@ -366,22 +308,11 @@ def probing_unit(network: ListedNetwork, n_epochs: int, args: Namespace, save_di
         output=str(table),
         resume=True,
     )
-    return Unit(PROBES, (network,), table, [Call(exec_probe, exec_probe.probe, options)])
+    return Unit(PROBES, (network,), table, [Call(exec_probe.probe, options)])
 
 
-def print_commands(units: Sequence[Unit]) -> None:
-    """Print the equivalent command lines of the single scripts."""
-    for unit in units:
-        for call in unit.calls:
-            result(shlex.join(["python", *call.command]))
-
-
-def run_units(units: Sequence[Unit], session: "Session", *, aside: str = "") -> None:
+def run_units(units: Sequence[Unit], session: "Session") -> None:
     """Run all units that are free; a unit that fails does not stop the next units.
-
-    Args:
-        aside: the name of folders for the results of weights or images that have changed; "": such
-            units fail.
 
     Raises:
         UserError: units failed; raised after the last unit.
@@ -391,10 +322,10 @@ def run_units(units: Sequence[Unit], session: "Session", *, aside: str = "") -> 
     for number, unit in enumerate(units, start=1):
         of_kind = tables if unit.is_table else stitching
         of_kind[f"[{number}/{len(units)}] {unit.title}"] = unit
-    outcomes = run_in_turn(stitching, session, aside=aside)
+    outcomes = run_in_turn(stitching, session)
     if session.cache:
         session.cache.clear()  # no further unit stitches
-    outcomes |= run_in_turn(tables, session, aside=aside)
+    outcomes |= run_in_turn(tables, session)
     n_compared = sum(unit.kind == SIMILARITY for unit in units)
     for line, n in session.warnings.items():
         warn(f"{line} (in {n} of {n_compared} pairs of networks)")
@@ -409,7 +340,7 @@ def run_units(units: Sequence[Unit], session: "Session", *, aside: str = "") -> 
         )
 
 
-def run_in_turn(units: Mapping[str, Unit], session: "Session", *, aside: str) -> dict[Path, str]:
+def run_in_turn(units: Mapping[str, Unit], session: "Session") -> dict[Path, str]:
     """Run units by title; return the outcomes by place.
 
     Each process makes a reference of the end networks that it stitches into. So it leaves an end
@@ -420,7 +351,7 @@ def run_in_turn(units: Mapping[str, Unit], session: "Session", *, aside: str) ->
     busy_ends = set()  # end networks that other processes are at
     for title, unit in units.items():
         if unit.end not in busy_ends:
-            outcomes[unit.place] = run_unit(title, unit, session, aside=aside)
+            outcomes[unit.place] = run_unit(title, unit, session)
         if outcomes.get(unit.place) == BUSY:
             busy_ends.add(unit.end)
     for title, unit in reversed(units.items()):
@@ -428,17 +359,17 @@ def run_in_turn(units: Mapping[str, Unit], session: "Session", *, aside: str) ->
             if unit.kind == SIMILARITY:  # whose other process may measure something else
                 note(f"{title}: waits for a process that is at it")
                 unit.run.wait()
-            outcomes[unit.place] = run_unit(title, unit, session, aside=aside)
+            outcomes[unit.place] = run_unit(title, unit, session)
     return outcomes
 
 
-def run_unit(title: str, unit: Unit, session: "Session", *, aside: str) -> str:
+def run_unit(title: str, unit: Unit, session: "Session") -> str:
     """Run a unit unless another process works on it, and say so; return the outcome."""
     start = time.monotonic()
     if session.cache:
         session.cache.begin_unit()
     try:
-        is_finished = run_claimed(unit, session, aside=aside)
+        is_finished = run_claimed(unit, session)
     except Exception as error:
         user_error = as_user_error(error)
         if not user_error:
@@ -451,11 +382,9 @@ def run_unit(title: str, unit: Unit, session: "Session", *, aside: str) -> str:
     return FINISHED
 
 
-def run_claimed(unit: Unit, session: "Session", *, aside: str) -> bool:
+def run_claimed(unit: Unit, session: "Session") -> bool:
     """Run a unit unless another process works on it; return whether it is finished."""
     try:
-        if aside:
-            unit.set_aside(aside)
         if unit.is_table:  # the script claims its table and finishes it
             if not unit.is_finished(unit.run.options_on_disk()):  # in the meantime
                 run_calls(unit, session)

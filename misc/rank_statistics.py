@@ -41,7 +41,6 @@ def parser() -> cli.Parser:
         "--other-layer",
         help="layer of the second (end) network in the figure; default: the one of the same name",
     )
-    cli.add_figure(options)
     return options
 
 
@@ -86,7 +85,6 @@ def draw(args, tables) -> None:
             Path(args.output).with_suffix(".png"),
             shown,
             y_title="similarity or accuracy",
-            title=args.title,
             source=on_data(
                 "1 pair of networks", {(value.dataset, None) for value in tables.values}
             ),

@@ -21,8 +21,6 @@ def parser() -> cli.Parser:
     verdict.add_sources(options)
     verdict.add_judging(options)
     add = options.add_argument
-    add("--title", default="", help="title of the page; default: the folders")
-    cli.add_style(options)
     add(
         "-o",
         "--output",
@@ -55,7 +53,7 @@ def report(args, judged=None, table: Path | None = None) -> None:
         verdict.write_verdict(args, judged, judged.text(has_maps=True), table)
     if importlib.util.find_spec("matplotlib") is None:
         warn("the page has no figures: matplotlib is not installed")
-    title = args.title or f"Report on {', '.join(args.source_dirs)}"
+    title = f"Report on {', '.join(args.source_dirs)}"
     made_with = made_by(judged, args.similarity, start=start)
     parts = parts_of_page(table, judged, made_with, name=output.stem)
     with outputs(output, __file__):

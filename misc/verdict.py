@@ -22,11 +22,6 @@ def parser() -> cli.Parser:
     add_judging(options)
     add = options.add_argument
     add(
-        "--verbose",
-        action="store_true",
-        help="also print matrices of numbers, and a line for each verdict",
-    )
-    add(
         "-o",
         "--output",
         type=cli.csv_file,
@@ -35,7 +30,6 @@ def parser() -> cli.Parser:
         "and, with several pairs of networks, the figures of networks and groups (_networks.png, _groups.png) and the "
         "tables of groups (_groups.csv, _group_tests.csv)",
     )
-    cli.add_figure(options)
     return options
 
 
@@ -116,24 +110,20 @@ def give_verdict(args, judged: "Judged | None" = None) -> None:
         judged: the verdicts, if they are there already.
     """
     from src.figures.sections import parts_of, sections_of
-    from src.figures.words import print_numbers
     from src.ground.console import note, result
 
     if judged is None:
         judged = judge(args)
 
-    # The report: maps of many pairs of architectures on demand, and numbers
+    # The report, without maps if there are many pairs of architectures
     sections = sections_of(judged.verdicts)
     parts = parts_of(sections)
-    has_maps = args.verbose or len(parts) == len(sections) or len(judged.names) == 2
+    has_maps = len(parts) == len(sections) or len(judged.names) == 2
     text = judged.text(has_maps=has_maps)
     result(text)
-    if args.verbose:
-        result()
-        print_numbers(judged.verdicts)
     if not has_maps:
-        note("--verbose also prints maps of layers, for each method and pair of architectures")
-    write_verdict(args, judged, text, Path(args.output), title=args.title)
+        note("misc/report.py has maps of layers, for each method and pair of architectures")
+    write_verdict(args, judged, text, Path(args.output))
     note(f"wrote {args.output}, and beside it its text (.md) and its figures")
 
 
@@ -163,12 +153,11 @@ def judge(args) -> Judged:
     return Judged(stitches, similarities, names, bool(args.networks), limits, verdicts, comparison)
 
 
-def write_verdict(args, judged: Judged, text: str, table: Path, *, title: str = "") -> None:
+def write_verdict(args, judged: Judged, text: str, table: Path) -> None:
     """Write the table, and beside it its text, the tables of groups, the figures and the record.
 
     Args:
         text: the verdicts in words.
-        title: of the figures.
     """
     from src.ground.files import write_text
     from src.results import origin
@@ -187,7 +176,7 @@ def write_verdict(args, judged: Judged, text: str, table: Path, *, title: str = 
         write_text(table.with_suffix(".md"), "\n".join(lines))
         if judged.comparison.groups:
             write_groups(table, judged.comparison)
-        draw(table, judged, title=title)
+        draw(table, judged)
 
 
 def write_groups(path: Path, comparison) -> None:
@@ -203,12 +192,11 @@ def write_groups(path: Path, comparison) -> None:
         write_csv(path.with_name(f"{path.stem}_group_tests.csv"), COLUMNS, records)
 
 
-def draw(path: Path, judged: Judged, *, title: str) -> None:
+def draw(path: Path, judged: Judged) -> None:
     """Draw the evidence, and with several pairs of networks the networks and their groups.
 
     Args:
         path: of the table.
-        title: of the figures.
     """
     from src.choices import on_lost_positions
     from src.figures.dots import draw_groups
@@ -226,7 +214,6 @@ def draw(path: Path, judged: Judged, *, title: str) -> None:
     if on_lost_positions(row.stitching_type for row in stitches):
         remarks.append(POSITIONS)
     texts: dict[str, Any] = {
-        "title": title,
         "remark": " ".join(filter(None, remarks)),
         "source": source_of(stitches),
     }

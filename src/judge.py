@@ -589,8 +589,7 @@ def _record(
 def _options_of(form: _Form) -> Options:
     """Return the options of `exec_stitch.py` for a form of stitching."""
     options = form.settings._asdict()
-    for name in ("momentum", "reduce_lr_unit"):  # which it does not have
-        del options[name]
+    del options["reduce_lr_unit"]  # which it does not have
     if form.method.n_epochs:
         return {**options, "init": "rand", "objective": form.method.name}
     return {**options, "init": form.method.name, "objective": "task"}

@@ -17,7 +17,6 @@ Rank = int | None  # None: the full rank
 
 # Alignments; with every other alignment, images are the samples
 BY_POSITION = ("positions", "tokens")
-NO_ALIGNMENT = "none"
 
 # Shares of a loss, and of its whole fall, by which it may fall over the last fifth of the learning rate
 STILL_FELL = 0.1

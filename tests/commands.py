@@ -27,7 +27,6 @@ SIMILARITY_HEADINGS = {
     "CKA": "cka",
     "CCA": "pwcca",
     "Orth. Procr": "procrustes",
-    "CCA (Morcos)": "pwcca_morcos",
 }
 
 
@@ -299,7 +298,7 @@ def parse_matrix(printed: str, title: str) -> dict[tuple[str, str], str]:
     found = {}
     for line in lines:
         row, *values = line.split() or [""]
-        if not values or not all(re.fullmatch(r"nan|-?\d+[./]\d+", value) for value in values):
+        if not values or not all(re.fullmatch(r"nan|-?\d+[./]\d+|\S", value) for value in values):
             break
         found |= {
             (row, column): value for column, value in zip(columns.split(), values, strict=True)

@@ -306,7 +306,7 @@ def test_a_run_of_auto_is_resumed_repeated_by_its_type_and_evaluated(four_networ
     kinds = [f"{four_networks}/nets.py:{name}" for name in ("CNN", "GRU")]
     networks = ["CNN.pt", "GRU.pt", *kinds]
     training = ["first", "steps", "auto", "-e", 1, "-b", 64, "--mod-only-stitch", "-dir", "auto"]
-    own = ["--front-type", kinds[0], "--end-type", kinds[1], "--detector", "mahalanobis"]
+    own = ["--own-types", *kinds, "--detector", "mahalanobis"]
     with few_images(64, n_test=30):
         assert says(stitch(*training).err, "auto chooses c2s", "1 pair", "row by row")
         assert "1 of 1 stitches are finished" in stitch(*training, "--resume").err

@@ -151,15 +151,14 @@ def test_a_config_of_the_public_code_is_taken(config):
         ("config: other.yaml", "unknown option"),
         ("learning_rate: [1, 2]", "-lr/--learning-rate: '1,2' is not a finite number above 0"),
         ("optimizer: foo", "-o/--optimizer: invalid choice: 'foo'"),
-        ("tf32: 1", "neither true nor false"),
+        ("no_save: 1", "neither true nor false"),
         (None, "config.yaml"),
     ],
 )
 def test_what_is_refused(text, said, config, tmp_path):
     path = config(text) if text is not None else tmp_path / "config.yaml"
-    assert said in error_line(
-        "exec_train.py", "resnet18", "-dir", "out", "--config", path, cwd=tmp_path
-    )
+    stitch = "exec_stitch.py - - resnet18 resnet18 conv1 conv1 rc2c_pre -dir out".split()
+    assert said in error_line(*stitch, "--config", path, cwd=tmp_path)
 
 
 def test_a_mistake_in_the_program_shows_its_traceback(capsys):

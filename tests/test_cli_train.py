@@ -70,16 +70,14 @@ def test_a_save_frequency_of_0_saves_the_last_epoch(tmp_path):
 
 
 def test_the_recipe_of_resi(monkeypatch):
-    """SGD 0.1 with momentum 0.9, cosine to 0 over 200 epochs, weight decay 5e-4, batches of 128."""
+    """SGD 0.1, cosine to 0 over 200 epochs, weight decay 5e-4, batches of 128."""
     given = []
     monkeypatch.setattr(
         network_training, "train", lambda *arguments, **_: given.append(arguments[-1]) or iter(())
     )
-    recipe = (
-        "-e 200 -o sgd -lr 0.1 --momentum 0.9 -sched cosine -wd 5e-4 -b 128 -s 3 -dir m".split()
-    )
+    recipe = "-e 200 -o sgd -lr 0.1 -sched cosine -wd 5e-4 -b 128 -s 3 -dir m".split()
     run("exec_train.py", "resnet18", *ON_DIGITS, *recipe)
-    expected = Settings(200, 128, "sgd", 0.1, 5e-4, "cosine", [], seed=3, momentum=0.9)
+    expected = Settings(200, 128, "sgd", 0.1, 5e-4, "cosine", [], seed=3)
     assert given == [expected]
 
 

@@ -101,7 +101,7 @@ def test_every_script_takes_an_encoder(in_tmp_path):
     assert row["front_accuracy"] == "nan" and float(row["matching_error"]) < 1
     ood = ["exec_eval_stitcher_ood.py", "results/from_encoder", *ON_DIGITS, "--detector", "none"]
     assert says(error_line(*ood), "code", "not run by itself")
-    run(*ood, "--front-type", "nets.py:maps")
+    run(*ood, "--own-types", "nets.py:maps")
     pooled = ["--alignment", "pool", "-n", 40, "-o", "s.csv"]
     run("exec_compute_low_rank_sim_metrics.py", *pair, "0,output", "pool1", *ON_DIGITS, *pooled)
     assert len(read_csv("s.csv")) == 2

@@ -13,14 +13,13 @@ from src.figures.curves import draw_depth, draw_ranks
 from src.figures.dots import draw_check, draw_groups
 from src.figures.evidence import draw_evidence
 from src.figures.maps import draw_layers, draw_networks
-from src.figures.pages import CM, NUMBERS, remove_figure
+from src.figures.pages import CM, COLUMN, NUMBERS, PAGE, remove_figure
 from src.figures.shown import ABOVE_CHANCE, SHARE, Shown, of_matrix, of_ranks
-from src.ground.style import WIDTHS, chosen_style, use_style
 from src.results.matrices import Matrix
 from src.results.pair_kinds import PAIRS
 from src.results.verdict_rows import VerdictRow
 from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED, Limits
-from tests.commands import caption_of, error_line, panels_of, says
+from tests.commands import caption_of, panels_of, says
 
 
 def verdict(front=0, end=0, word=SIMILAR, penalty=0.01, skill=0.6, method="dm", networks="ab"):
@@ -117,8 +116,7 @@ def test_a_map_has_its_title_once(tmp_path, drawn_figures):
     assert drawn == ["linear CKA", "linear CKA\ncalibrated"]
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_maps_of_different_layers_have_room(width, tmp_path, drawn_figures):
+def test_maps_of_different_layers_have_room(tmp_path, drawn_figures):
     """Of two networks of a user with long names of layers: titles do not touch, and cells hold numbers."""
     layers = {"conv": ["net.0", "net.2"], "mlp": ["blocks.0.linear", "blocks.1.linear"]}
     rows = []
@@ -126,7 +124,7 @@ def test_maps_of_different_layers_have_room(width, tmp_path, drawn_figures):
         title = f"{method}, nets/arch.py:{front} → nets/arch.py:{end}, mean of 16 experiments"
         matrix = Matrix(layers[front], layers[end], [[0.5, 0.5], [0.5, 0.5]])
         rows += of_matrix(matrix, "accuracy", title)
-    with warnings.catch_warnings(), use_style(None, width):
+    with warnings.catch_warnings():
         warnings.simplefilter("error")
         draw_layers(tmp_path / "f.png", rows)
     assert sorted(drawn_figures) == ["f.png", "f_2.png"]
@@ -188,46 +186,29 @@ CASES = {
 }
 
 
-ANY_CASE = next(iter(CASES))
-DRAWN = {*((case, min(WIDTHS)) for case in CASES), (ANY_CASE, max(WIDTHS))}
+NARROW = ("networks", "no value")  # a single map
 
 
-@pytest.mark.parametrize(("case", "width"), sorted(DRAWN))
+@pytest.mark.parametrize("case", CASES)
 def test_every_figure_has_its_width_and_is_drawn_without_a_warning(
-    case, width, tmp_path, drawn_figures, rendered
+    case, tmp_path, drawn_figures, rendered
 ):
-    with warnings.catch_warnings(), use_style(None, width):
+    with warnings.catch_warnings():
         warnings.simplefilter("error")
         CASES[case](tmp_path / "f.png")
     figure = drawn_figures["f.png"]
-    assert figure.get_figwidth() / CM == pytest.approx(width)
+    assert figure.get_figwidth() / CM == pytest.approx(COLUMN if case in NARROW else PAGE)
     assert (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF")
     assert 1 < len(caption_of(figure).split()) <= 60
 
 
-def test_a_style_sheet_of_the_user_goes_over_the_style(tmp_path, drawn_figures):
-    """Its settings count until its block ends, and all others stay."""
-    sheet = tmp_path / "mine.mplstyle"
-    sheet.write_text("axes.titlesize: 11\nfigure.constrained_layout.use: False\n")
-    with use_style(str(sheet)):
-        maps = [*of_matrix(of_layers(2), "cka", "a"), *of_matrix(of_layers(2), "cka", "b")]
-        draw_layers(tmp_path / "mine.png", maps)
-        assert chosen_style().sheets == (sheet,)
-    assert chosen_style().sheets == ()
-    first = panels_of(drawn_figures["mine.png"])["a"]
-    assert first.title.get_fontsize() == 11 and first.xaxis.label.get_fontsize() == 7
+def test_a_matplotlibrc_counts_where_the_style_says_nothing(tmp_path, drawn_figures):
+    import matplotlib
 
-
-@pytest.mark.parametrize(
-    "text",
-    ["font.siz: 9", "font.size: large", "font.size", "image.cmap: foo", "figure.dpi: 0", None],
-)
-def test_a_wrong_style_sheet_is_one_line(tmp_path, text):
-    sheet = tmp_path / "wrong.mplstyle"
-    if text is not None:
-        sheet.write_text(f"axes.titlesize: 11\n{text}\n")
-    line = error_line("misc/rank_statistics.py", "t.csv", "-o", "f.csv", "--style", str(sheet))
-    assert "--style" in line and "wrong.mplstyle" in line
+    with matplotlib.rc_context({"font.family": ["serif"], "font.size": 20}):
+        draw_layers(tmp_path / "mine.png", list(of_matrix(of_layers(2), "cka", "a")))
+    name = drawn_figures["mine.png"].axes[0].xaxis.label
+    assert name.get_fontfamily() == ["serif"] and name.get_fontsize() == 7
 
 
 def test_the_pages_of_a_figure_are_removed_and_no_other_figure(tmp_path):

@@ -73,8 +73,7 @@ def test_dummy_images_amp_and_evaluation(in_tmp_path):
 
 
 def test_the_recipe(tmp_path, monkeypatch):
-    """SGD 0.1, momentum 0.9, weight decay 1e-4, a tenth every 30 epochs; --weights gives the first
-    weights."""
+    """SGD 0.1, weight decay 1e-4, a tenth every 30 epochs; --weights gives the first weights."""
     with seeded(7):
         start = build_model("small_cnn", n_classes=1000)
     save_state(tmp_path / "start.pt", start.state_dict())
@@ -90,7 +89,7 @@ def test_the_recipe(tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(network_training, "train", record)
     run(SCRIPT, *DUMMY, "-dir", tmp_path / "m", "--weights", tmp_path / "start.pt")
-    assert given == [Settings(90, 256, "sgd", 0.1, 1e-4, reduce_lr_epochs=[30, 60], momentum=0.9)]
+    assert given == [Settings(90, 256, "sgd", 0.1, 1e-4, reduce_lr_epochs=[30, 60])]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from tests.conftest import few_images
 
 HOUSE = f"{Path(__file__).parent}/tiny_networks.py:house"
 LAYERS = ["stem", "body", "attic"]
-MATRICES = {"points lost, direct matching": "verdict", "STITCHING ACCURACY": "ood", "": "collect"}
+MATRICES = {"direct matching": "verdict", "STITCHING ACCURACY": "ood", "": "collect"}
 
 
 @pytest.fixture
@@ -27,13 +27,13 @@ def printed(in_tmp_path, drawn_figures):
         pair = [*(f"{name}/model_1.pt" for name in "fg"), HOUSE, HOUSE]
         for layers in (("body,attic", "attic,body"), ("stem", "attic,body"), (all_layers, "stem")):
             run("exec_stitch.py", *pair, *layers, *matched)
-        own = ["--front-type", HOUSE, "--end-type", HOUSE, "--detector", "mahalanobis"]
+        own = ["--own-types", HOUSE, "--detector", "mahalanobis"]
         evaluated = run("exec_eval_stitcher_ood.py", "results/f to g/pinv", *ON_DIGITS, *own)
         table = ["-o", "results/similarity/f-g.csv", "--metrics", "cka", "-n", "40"]
         measured = [*pair, all_layers, all_layers, *ON_DIGITS, *table]
         run("exec_compute_low_rank_sim_metrics.py", *measured)
     collected = run("misc/collect_results.py", "results/f to g/pinv")
-    judged = run("misc/verdict.py", "results/f to g/pinv", "--verbose")
+    judged = run("misc/verdict.py", "results/f to g/pinv")
     run("misc/compare_layers.py", "results")
     return {"ood": evaluated.out, "collect": f"\n{collected.out}", "verdict": judged.out}
 

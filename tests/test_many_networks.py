@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
 
 
 def test_one_matrix_a_quantity_whatever_the_number_of_networks(folder, drawn_figures):
-    command = [SCRIPT, "all", "--networks", "list.csv", "-o", "v.csv", "--verbose"]
+    command = [SCRIPT, "all", "--networks", "list.csv", "-o", "v.csv"]
     out, _ = run(*command, cwd=folder)
     title = "direct matching, 30 pairs of networks"
     similar = parse_matrix(out, title)
@@ -78,10 +78,6 @@ def test_one_matrix_a_quantity_whatever_the_number_of_networks(folder, drawn_fig
     assert len(points.lines) == 1 + 120  # the floor, and a point a stitch
     assert cells.texts[0].get_text().endswith("\n0.60")
     assert says(caption_of(drawn_figures["v.png"]), "30 pairs")
-    assert says(out, "direct matching", "c0 → n1: x -> x: similar", "0.9410")
-    lost = [95 - n_right(*pair) / 10 for pair in itertools.permutations(TYPES, 2)]
-    assert parse_matrix(out, f"mean points lost, {title}")["y", "y"] == f"{np.mean(lost):.1f}"
-    assert parse_matrix(out, f"mean skill at the output, {title}")["x", "y"] == "0.60"
 
 
 def test_a_folder_stands_for_its_runs_or_without_any_for_all_below(tmp_path):

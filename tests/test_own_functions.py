@@ -211,7 +211,7 @@ def test_an_objective_is_trained_on_and_its_stitches_are_evaluated_without_its_c
     (folder / "mine.py").unlink()
     said = run("exec_eval_stitcher_ood.py", "results/last", *ON_DIGITS, "--detector", "none")
     assert "evaluated 2 stitches" in said.err
-    assert "last matching" in run("misc/verdict.py", "results/last", "--verbose").out
+    assert "last matching" in run("misc/verdict.py", "results/last").out
 
 
 def test_a_closed_form_is_a_map(folder):

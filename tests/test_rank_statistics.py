@@ -409,7 +409,7 @@ def paths(in_tmp_path) -> list[Path]:
         for (one, two), value in cka.items()
     ]
     measured = [
-        {"rank1": rank, "cka": rank / 10, "pwcca": rank / 20, "pwcca_morcos": 0.1} for rank in RANKS
+        {"rank1": rank, "cka": rank / 10, "pwcca": rank / 20, "procrustes": 0.1} for rank in RANKS
     ]
     cut = [{"layer1": a, "layer2": b} | row for a, b in ("xx", "xy", "yy") for row in measured]
     probes = [
@@ -446,7 +446,7 @@ def test_prints_and_writes_both_tests(paths):
     assert found == {
         ("cka", "a.pt -- b.pt"): "1.0",
         ("pwcca", "a.pt -- b.pt"): "-1.0",
-        ("pwcca_morcos", "a.pt -- b.pt"): "nan",
+        ("procrustes", "a.pt -- b.pt"): "nan",
         ("rank itself", "a.pt -- b.pt"): "1.0",
         ("stitching accuracy", stitch): "1.0",
         ("rank itself", stitch): "1.0",
@@ -459,6 +459,7 @@ def test_curves_rise_with_similarity_and_are_of_the_truncated_network(paths):
     assert curves_of_pair(read_measurements(paths), Pair("x", "x")) == {
         "linear CKA": {4: 0.4, 2: 0.2, 1: 0.1},
         "1 − PWCCA distance": {4: 0.8, 2: 0.9, 1: 0.95},
+        "1 − Procrustes distance / 2": dict.fromkeys([4, 2, 1], 0.95),
         "direct matching (accuracy)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
         "task loss matching (accuracy)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
         "linear probe (accuracy)": {8: 1, 4: 0.5, 2: 0.25, 1: 0.125},

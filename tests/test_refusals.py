@@ -36,8 +36,6 @@ REFUSALS = [
     (f"{TRAIN} -d photo_patches", "'photo_patches' has no labels"),
     (f"{TRAIN} -d imagenet -data empty", ("training_data", "validation_data", "image-net.org")),
     (f"{TRAIN} -e -1", ("-e/--epochs: '-1'", "whole number from 0")),
-    (f"{TRAIN} --momentum 1.5", ("'1.5'", "at least 0 and at most 1")),
-    (f"{TRAIN} --momentum 0.9", "--momentum is of -o sgd, not of adam"),
     (f"{TRAIN} -sched cosine -rlre 3", ("-sched cosine and -rlre", "one of them")),
     (f"{TRAIN} -gpu 99", "-gpu 99: this machine has"),
     (f"{TRAIN} --resume --overwrite", ("--overwrite", "--resume")),

@@ -144,12 +144,12 @@ def test_the_page_has_the_numbers_of_the_verdict(tmp_path):
 def test_the_page_needs_nothing_else(tmp_path, rendered):
     """All addresses are data; figures say their result; tables have heads and scroll by themselves."""
     write_results(tmp_path)
-    page = page_of(tmp_path, "results", "--title", "Two networks", with_figures=True)
+    page = page_of(tmp_path, "results", with_figures=True)
     assert all(address.startswith("data:") for address in page.addresses)
     assert "1 of 1 stitches by direct matching" in str(page.images[0]["alt"])
     assert all(image["alt"] for image in page.images)
     html = (tmp_path / "page.html").read_text()
-    assert "://" not in html and html.count("Two networks") == 3  # head, heading and command
+    assert "://" not in html and html.count("Report on results") == 2  # head and heading
     assert html.count('<div class="wide" tabindex="0">') == len(page.tables) + len(page.images)
     assert html.count('<th scope="col">') + html.count('<th scope="row">') == html.count("<th ")
     assert {"page.html", "page.html.run.json"} <= {path.name for path in tmp_path.iterdir()}
@@ -158,8 +158,8 @@ def test_the_page_needs_nothing_else(tmp_path, rendered):
 def test_names_are_texts(tmp_path):
     """A name that would be HTML stands in the page as it is."""
     write_run(tmp_path / "runs", "1", n_right=945, end_layer="y", front_model_path=f"{FOREIGN}.pt")
-    page = page_of(tmp_path, "runs", "--title", FOREIGN)
-    assert page.text.count(FOREIGN) >= 3
+    page = page_of(tmp_path, "runs")
+    assert page.text.count(FOREIGN) >= 2
     assert page.rows("Networks")[0]["name"] == f"{FOREIGN}.pt"
 
 

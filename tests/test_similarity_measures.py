@@ -22,8 +22,7 @@ from src.similarity import (
     pwcca_distance,
 )
 from src.similarity.grams import Grams, gram_matrices
-from src.similarity.measures import cka_debiased, cosines, pwcca_morcos
-from src.similarity.two_arrays import samples_pair
+from src.similarity.measures import cka_debiased, cosines
 from tests.commands import ROOT
 from tests.goldens import random
 
@@ -117,7 +116,6 @@ def test_values_by_hand():
     assert linear_cka(x, y) == pytest.approx(4 / math.hypot(4, 1))
     assert procrustes_distance(x, y) == pytest.approx(2 - 2 * 2 / math.sqrt(5))
     assert pwcca_distance(x, y) == pytest.approx(1 - 2 / 3)  # weights 2 and 1, correlations 1 and 0
-    assert pwcca_morcos(samples_pair(x, y)) == pytest.approx(0)
     assert pwcca_distance(y, x) == pytest.approx(0)
     uncorrelated = [[1.0], [1], [-1], [-1]], [[1.0], [-1], [1], [-1]]
     assert [measure(*uncorrelated) for measure in MEASURES] == pytest.approx([0, 1, 2], abs=1e-12)
@@ -152,8 +150,6 @@ def test_directions_without_a_partner_are_principal_axes(pair):
     alone = np.abs(deviations[:5, None] * axes[:5]).sum()
     expected = 1 - weights @ found / (weights.sum() + alone)
     assert pwcca_distance(x, y) == pytest.approx(expected, abs=1e-12)
-    morcos = pwcca_morcos(samples_pair(x, y))
-    assert morcos == pytest.approx(1 - weights @ found / weights.sum(), abs=1e-12)
 
 
 def test_equal_correlations_take_the_principal_axes(rng):

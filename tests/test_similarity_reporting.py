@@ -81,8 +81,8 @@ def test_a_single_row_has_no_figure(drawn_figures, tmp_path):
     assert not drawn_figures
 
 
-def test_nulls_have_panels_of_their_own_and_companions_of_a_measure_none(drawn_figures, tmp_path):
-    values = {"cka": 0.5, "pwcca": 0.5, "pwcca_morcos": 0.4}
+def test_nulls_have_panels_of_their_own(drawn_figures, tmp_path):
+    values = {"cka": 0.5, "pwcca": 0.5}
     for ending, calibrated in (("", 0.25), ("_within", 0.125)):
         null = Null(0.05, 0.4, calibrated)
         values |= {f"cka_{part}{ending}": number for part, number in null._asdict().items()}

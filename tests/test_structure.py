@@ -163,7 +163,7 @@ def test_options_and_scripts_that_messages_name_exist():
     options = {*itertools.chain.from_iterable(action.option_strings for action in actions)}
     below = [text for place, text in texts("src") if not place.startswith("src/cli")]
     found = [*itertools.chain.from_iterable(map(OPTION.findall, below))]
-    assert {*found} - options == {"-model", "-type"}  # ends of --front-model and --end-type
+    assert {*found} - options == {"-model"}  # the end of --front-model
     assert len(found) > 40
     advice = [text for _, text in (*texts("src"), *texts("misc"))]
     named = [*itertools.chain.from_iterable(map(SCRIPT.findall, advice))]

@@ -92,7 +92,7 @@ def test_learning_rates_of_all_updates(settings, expected, images, optimizers):
     ],
 )
 def test_optimizers(name, kind, more, images, optimizers):
-    settings = Settings(1, 10, optimizer=name, weight_decay=0.25, learning_rate=0.5, **more)
+    settings = Settings(1, 10, optimizer=name, weight_decay=0.25, learning_rate=0.5)
     list(train(Classification(make_network()), images, images, settings))
     (group,) = optimizers[0].param_groups
     assert type(optimizers[0]) is kind and (group["lr"], group["weight_decay"]) == (0.5, 0.25)
@@ -222,18 +222,21 @@ def test_gradients_of_unequal_shares_average_to_those_of_the_whole_batch(monkeyp
     torch.testing.assert_close(sum(gradients) / 2, expected)
 
 
-def test_tf32_is_off_unless_asked_for():
+@pytest.mark.parametrize("context", [precision(gpu=-1, amp="none"), full_precision("cpu")])
+def test_tf32_is_off(context):
     def allowed():
         return torch.get_float32_matmul_precision() != "highest", torch.backends.cudnn.allow_tf32
 
-    before = allowed()
-    with precision(gpu=-1, amp="none", tf32=False):
-        assert allowed() == (False, False)
-    with precision(gpu=-1, amp="none", tf32=True):
-        assert allowed() == (True, True)
-        with full_precision("cpu"):
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        with context:
             assert allowed() == (False, False)
-    assert allowed() == before
+        assert allowed() == (True, True)
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def test_what_is_measured_is_summed_in_single_precision():

@@ -5,22 +5,10 @@ import sys
 import pytest
 
 from src.ground.errors import UserError
-from src.ground.user_code import absolute, is_user_code, load, source_of, title_of
+from src.ground.user_code import absolute, is_user_code, load, title_of
 
-NAMES = ["loss.py:cosine", "/a:b/loss.py:cosine", "package.module:cosine", "module:cosine"]
-NO_NAMES = ["cka", "loss.py", "loss.py:", "task:10", "/tmp/loss:cosine", "a..b:f", "loss.py:f:10"]
-
-
-@pytest.fixture
-def package(in_tmp_path, monkeypatch):
-    """A package below the working folder, which notes when its code runs."""
-    for name in ("colours_of_mine", "colours_of_mine.warm"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    folder = in_tmp_path / "colours_of_mine"
-    folder.mkdir()
-    (folder / "__init__.py").write_text("open('ran', 'w').close()\n")
-    (folder / "warm.py").write_text("def red():\n    return 'red'\n")
-    return folder
+NAMES = ["loss.py:cosine", "/a:b/loss.py:cosine"]
+NO_NAMES = ["cka", "loss.py", "loss.py:", "task:10", "/tmp/loss:cosine", "a.b:f", "loss.py:f:10"]
 
 
 def test_forms_of_names():
@@ -32,25 +20,19 @@ def test_forms_of_names():
 def test_paths_become_absolute(in_tmp_path):
     assert absolute("loss.py:cosine") == f"{in_tmp_path}/loss.py:cosine"
     assert absolute("loss.py:cosine", in_tmp_path / "x") == f"{in_tmp_path}/x/loss.py:cosine"
-    unchanged = ["/a/loss.py:cosine", "package.module:cosine", "cka"]
+    unchanged = ["/a/loss.py:cosine", "cka"]
     assert [absolute(name) for name in unchanged] == unchanged
 
 
-def test_a_module_is_found_without_running_it(package):
-    assert source_of("colours_of_mine.warm:red") == package / "warm.py"
-    assert not package.with_name("ran").exists()
-    before = list(sys.path)
-    assert load("colours_of_mine.warm:red")() == "red"
-    assert package.with_name("ran").exists() and sys.path == before
-
-
 def test_a_file_runs_once_and_may_import_its_neighbours(in_tmp_path):
+    before = list(sys.path)
     (in_tmp_path / "neighbour_of_mine.py").write_text("N = 3\n")
     (in_tmp_path / "mine.py").write_text(
         "from neighbour_of_mine import N\ncalls = []\ndef count():\n    calls.append(N)\n    return calls\n"
     )
     assert load("mine.py:count")() == [3]
     assert load(f"{in_tmp_path}/mine.py:count")() == [3, 3]
+    assert sys.path == before
 
 
 @pytest.mark.parametrize(
@@ -59,7 +41,6 @@ def test_a_file_runs_once_and_may_import_its_neighbours(in_tmp_path):
         ("no.py:f", r"cannot run .*/no\.py: FileNotFoundError.*; mend it, or give the right FILE"),
         ("bad.py:f", r"cannot run .*/bad\.py, line 2: ZeroDivisionError: division by zero"),
         ("good.py:ff", r"unknown function in good\.py 'ff'; did you mean f\? known: f"),
-        ("no_such.thing:f", r"there is no module no_such\.thing for no_such\.thing:f; install it"),
     ],
 )
 def test_errors_are_one_line(name, line, in_tmp_path):

@@ -63,9 +63,8 @@ UPSAMPLE_MODES = ("bilinear", "nearest")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULERS = ("none", "cosine")
 PENALTIES = ("energy", "OE")  # of fine-tuning a detector
-LR_STEPS = ("updates", "epochs")
 PRECISIONS = ("none", "bf16")
-ALIGNMENTS = ("auto", "pool", "positions")  # of layers whose similarity is measured
+ALIGNMENTS = ("auto", "pool")  # of layers whose similarity is measured
 
 
 WITH_POSITIONS = "A flattened layer, where the network has one, keeps positions."

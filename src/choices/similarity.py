@@ -6,7 +6,6 @@ checks what it declares: invariances, symmetry and the metric.
 """
 
 from collections.abc import Iterable
-from itertools import chain
 from typing import NamedTuple
 
 from src.ground.errors import unknown_name
@@ -37,8 +36,6 @@ class Measure(NamedTuple):
     equal: float  # the value of equal representations
     unrelated: float  # the value of unrelated representations
     in_paper: bool = False  # measured by default
-    # Further measures in the CSV, which cost nothing beside this one
-    companions: tuple[str, ...] = ()
     min_images: int = 2
     is_symmetric: bool = True  # otherwise tables have both directions
     # Maps of the features of either representation that leave the value as it is
@@ -86,7 +83,6 @@ MEASURES = {
         equal=0,
         unrelated=1,
         in_paper=True,
-        companions=("pwcca_morcos",),
         is_symmetric=False,
         invariant_to=(PERMUTATION, SCALE, SHIFT),
     ),
@@ -100,16 +96,6 @@ MEASURES = {
         in_paper=True,
         invariant_to=(PERMUTATION, ROTATION, SCALE, SHIFT),
         metric="sqrt(v)",
-    ),
-    "pwcca_morcos": Measure(
-        heading="CCA (Morcos)",
-        title="PWCCA distance (Morcos)",
-        description="projection-weighted CCA (Morcos et al. 2018)",
-        of=SAMPLES,
-        equal=0,
-        unrelated=1,
-        is_symmetric=False,
-        invariant_to=(PERMUTATION, SCALE, SHIFT),
     ),
     "cka_debiased": Measure(
         heading="CKA (debiased)",
@@ -134,7 +120,6 @@ MEASURES = {
         metric="1 - v",
     ),
 }
-COMPANIONS = frozenset(chain.from_iterable(measure.companions for measure in MEASURES.values()))
 PAPER = tuple(name for name, measure in MEASURES.items() if measure.in_paper)
 
 
@@ -155,7 +140,7 @@ def measure_of(name: str) -> Measure:
 
 
 def measures_of(names: Iterable[str]) -> dict[str, Measure]:
-    """Return the rows of measures by column, then the rows of their companions.
+    """Return the rows of measures by column.
 
     Args:
         names: in `MEASURES`, or of user code, whose column is the name of the function.
@@ -171,5 +156,4 @@ def measures_of(names: Iterable[str]) -> dict[str, Measure]:
             measures[column] = measure_of(column)
         else:
             raise unknown_name("measure", name, [*MEASURES, CODE])
-    companions = chain.from_iterable(measure.companions for measure in measures.values())
-    return measures | {name: MEASURES[name] for name in companions}
+    return measures

@@ -25,7 +25,6 @@ from src.cli.types import (
 )
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
-from src.ground.style import WIDTHS
 from src.ground.user_code import CODE
 from src.results.image_records import (
     RECORDS,
@@ -72,7 +71,7 @@ CHANNELS_LAST = (
 
 
 def add_gpu(parser: Parser) -> None:
-    """Add `-gpu`, `--amp` and `--tf32`."""
+    """Add `-gpu` and `--amp`."""
     add = parser.add_argument
     add("-gpu", "--gpu", type=_gpu, default=0, help="number of the GPU; -1: the CPU")
     add(
@@ -81,7 +80,6 @@ def add_gpu(parser: Parser) -> None:
         default="none",
         help="bf16: networks compute in bfloat16 where that is safe (autocast)",
     )
-    add("--tf32", action="store_true", help="let the GPU multiply float32 matrices in TF32")
 
 
 def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
@@ -101,12 +99,6 @@ def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
         )
 
 
-def add_figure(parser: Parser) -> None:
-    """Add `--title`, `--style` and `--width`."""
-    parser.add_argument("--title", default="", help="title of the figure")
-    add_style(parser)
-
-
 def add_memory(parser: Parser) -> None:
     """Add `--memory`, for a script that keeps what further pairs of networks need."""
     parser.add_argument(
@@ -115,24 +107,6 @@ def add_memory(parser: Parser) -> None:
         metavar="GB",
         help="memory in which each process keeps activations and sums for further pairs; what does not fit is "
         "computed again. Default: a quarter of what is free at the start",
-    )
-
-
-def add_style(parser: Parser) -> None:
-    """Add `--style` and `--width`, for a script that draws figures."""
-    parser.add_argument(
-        "--style",
-        metavar="FILE",
-        help="style sheet of matplotlib (.mplstyle), whose settings go over those of "
-        "src/figures/figures.mplstyle",
-    )
-    parser.add_argument(
-        "--width",
-        type=float,
-        choices=WIDTHS,
-        metavar="CM",
-        help=f"width of figures in cm: {', '.join(f'{width:g}' for width in WIDTHS)}; default: 17, and 8.5 for a "
-        "single map",
     )
 
 
@@ -269,15 +243,13 @@ def n_cores() -> int:
     return os.cpu_count() or 1
 
 
-def add_training(parser: Parser, *, n_epochs: int | None, momentum: bool = False) -> None:
-    """Add the options of training: optimiser, epochs, learning rate, seed and clipping.
+def add_training(parser: Parser, *, n_epochs: int | None) -> None:
+    """Add the options of training: epochs, learning rate with its steps, weight decay and seed.
 
     Args:
         n_epochs: the default of `-e`; None leaves this option out.
-        momentum: add `--momentum` as well.
     """
     add = parser.add_argument
-    _add_optimizer(parser, momentum=momentum)
     if n_epochs is not None:
         add(
             "-e",
@@ -303,34 +275,26 @@ def add_training(parser: Parser, *, n_epochs: int | None, momentum: bool = False
         help="weight decay",
     )
     add("-s", "--seed", type=whole_from_0, default=0, help="random seed")
-    _add_schedule(parser)
     add(
-        "--grad-clip",
-        type=real_above_0,
-        default=None,
-        help="largest l2 norm of gradients; larger gradients are scaled down to it",
+        "-rlre",
+        "--reduce-lr-epochs",
+        type=whole_from_1,
+        nargs="*",
+        default=[],
+        help="multiply the learning rate by 0.1 after these epochs",
     )
 
 
-def _add_optimizer(parser: Parser, *, momentum: bool) -> None:
-    """Add `-o` and, if asked for, `--momentum`."""
+def add_optimizer(parser: Parser) -> None:
+    """Add `-o` and `-sched`."""
     add = parser.add_argument
-    about_sgd = "sgd has no momentum"
-    if momentum:
-        about_sgd = "sgd has the momentum of --momentum"
-    add("-o", "--optimizer", choices=OPTIMIZERS, default="adam", help=f"optimizer; {about_sgd}")
-    if momentum:
-        add(
-            "--momentum",
-            type=real_number(at_least=0, at_most=1),
-            default=0.0,
-            help="momentum of -o sgd",
-        )
-
-
-def _add_schedule(parser: Parser) -> None:
-    """Add `-sched` and `-rlre`."""
-    add = parser.add_argument
+    add(
+        "-o",
+        "--optimizer",
+        choices=OPTIMIZERS,
+        default="adam",
+        help="optimizer; sgd has a momentum of 0.9",
+    )
     add(
         "-sched",
         "--lr-scheduler",
@@ -340,13 +304,15 @@ def _add_schedule(parser: Parser) -> None:
         default="none",
         help="cosine: the learning rate falls to 0 over all epochs",
     )
-    add(
-        "-rlre",
-        "--reduce-lr-epochs",
-        type=whole_from_1,
-        nargs="*",
-        default=[],
-        help="multiply the learning rate by 0.1 after these epochs",
+
+
+def add_clipping(parser: Parser) -> None:
+    """Add `--grad-clip`."""
+    parser.add_argument(
+        "--grad-clip",
+        type=real_above_0,
+        default=None,
+        help="largest l2 norm of gradients; larger gradients are scaled down to it",
     )
 
 
@@ -397,9 +363,8 @@ def add_similarity(parser: Parser) -> None:
         "--alignment",
         choices=ALIGNMENTS,
         default="auto",
-        help="samples of CCA and Procrustes. pool: the images; positions: the positions in the "
-        "images; auto: positions where both layers have maps of equal shape, and otherwise images, "
-        "as in the paper's code",
+        help="samples of CCA and Procrustes. pool: the images; auto: the positions in the images where "
+        "both layers have maps of equal shape, and otherwise the images, as in the paper's code",
     )
     add(
         "--permutations",
@@ -436,13 +401,9 @@ def training_settings(args: Namespace) -> "Settings":
     from src.training import Settings
 
     options = vars(args)
-    if args.scheduler != "none" and args.reduce_lr_epochs:
+    if options.get("scheduler", "none") != "none" and args.reduce_lr_epochs:
         raise UserError(
             f"-sched {args.scheduler} and -rlre both set the learning rate; give one of them"
-        )
-    if options.get("momentum") and args.optimizer != "sgd":
-        raise UserError(
-            f"--momentum is of -o sgd, not of {args.optimizer}; give -o sgd or leave it out"
         )
     return Settings(**{name: options[name] for name in Settings._fields if name in options})
 

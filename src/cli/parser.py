@@ -14,7 +14,6 @@ from typing import NoReturn
 from src.ground.console import note
 from src.ground.errors import Misfit, UserError, as_user_error, unknown_name
 from src.ground.files import read_yaml
-from src.ground.style import use_style
 from src.ground.user_code import code_in, source_of
 from src.results.identity import NOT_RECORDED
 from src.results.network_names import content_of
@@ -36,11 +35,11 @@ FREQUENT = (
     "detector metrics n_samples alignment ranks model1_ranks model2_ranks networks similarity own_types resume"
 ).split()
 RARE = (
-    "n_workers prefetch_factor amp tf32 bf16 reduce_lr_epochs grad_clip l1_coef upsample_mode c2t_cls_token "
-    "t2c_cls_token channels_last epoch_size save_frequency no_save no_predictions id_dataset "
-    "id_dataset_root sanity_check_dataset_root energy_dir front_model end_model front_type end_type resume_from "
-    "finetune_id_dataset_root finetune_ood_dataset_root m_in m_out score finetune_decay dummy "
-    "dummy_size print_freq figures memory title style width config"
+    "n_workers prefetch_factor amp bf16 reduce_lr_epochs grad_clip l1_coef upsample_mode c2t_cls_token "
+    "t2c_cls_token channels_last epoch_size save_frequency no_save id_dataset "
+    "id_dataset_root sanity_check_dataset_root energy_dir front_model end_model "
+    "finetune_id_dataset_root finetune_ood_dataset_root m_in m_out score dummy "
+    "dummy_size print_freq figures memory config"
 ).split()
 
 
@@ -256,12 +255,10 @@ def run(
             contexts.enter_context(warnings.catch_warnings())
             for text in HARMLESS:
                 warnings.filterwarnings("ignore", text)
-            if "style" in args:
-                contexts.enter_context(use_style(args.style, args.width))
-            if "tf32" in args:
+            if "amp" in args:
                 from src.ground.runtime import precision
 
-                contexts.enter_context(precision(gpu=args.gpu, amp=args.amp, tf32=args.tf32))
+                contexts.enter_context(precision(gpu=args.gpu, amp=args.amp))
             experiment(args)
     except KeyboardInterrupt as stop:
         number = stop.args[0] if stop.args else signal.SIGINT

@@ -168,7 +168,6 @@ real_from_0 = real_number(at_least=0)
 real_above_0 = real_number(above=0)
 csv_file = output_file(".csv")
 features_file = output_file(".npz")
-figure_file = output_file(".png", ".pdf")
 html_file = output_file(".html")
 
 

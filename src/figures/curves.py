@@ -41,7 +41,7 @@ def draw_depth(path: Path, rows: Sequence[Shown], limits: Limits, **texts: Any) 
 
     Args:
         rows: from `of_depths`. Of the measures of similarity, the figure has those in the rows.
-        texts: `title` and `source`, see `draw_pages`.
+        texts: `source` and `remark`, see `draw_pages`.
     """
     rows = [row for row in rows if math.isfinite(row.value)]
     has_groups = any(row.groups != ("", "") for row in rows)
@@ -130,7 +130,7 @@ def draw_ranks(path: Path, rows: Sequence[Shown], *, y_title: str, **texts: Any)
     Args:
         rows: from `of_ranks`.
         y_title: of the vertical axis.
-        texts: `title` and `source`, see `draw_pages`.
+        texts: `source` and `remark`, see `draw_pages`.
     """
     rows = [row for row in rows if math.isfinite(row.value)]
     panels = [

@@ -54,7 +54,7 @@ def draw_groups(
         rows: a mean over layers for each pair of networks, method and quantity, from `of_networks`.
         means: of the rows, for each pair of groups, method and quantity.
         tests: between the groups.
-        texts: `title`, `source` and `remark`, see `draw_pages`.
+        texts: `source` and `remark`, see `draw_pages`.
     """
     methods = list(dict.fromkeys(row.method for row in rows))
     draw = partial(_draw_groups, rows=rows, means=means, tests=tests)
@@ -204,7 +204,7 @@ def draw_check(path: Path, rows: Sequence[Shown], **texts: Any) -> list[Path]:
 
     Args:
         rows: of scores, the best measures first.
-        texts: `title` and `source`, see `draw_pages`.
+        texts: `source`, see `draw_pages`.
     """
     tests = list(grouped(rows, lambda row: row.quantity).values())
     return draw_pages(path, tests, _draw_scores, on_page=MOST, **texts)

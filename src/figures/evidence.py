@@ -56,7 +56,7 @@ def draw_evidence(
 
     Args:
         networks: the names of both on axes.
-        texts: `title` and `source`, see `draw_pages`.
+        texts: `source` and `remark`, see `draw_pages`.
     """
     methods = _methods(list(of_verdicts(rows)))
     draw = partial(_draw, limits=limits, networks=networks)

@@ -16,18 +16,14 @@ from src.results.stitch_rows import StitchRow
 from src.results.tables import write_table
 
 
-def write_grid(
-    path: Path, rows: Sequence[StitchRow], *, title: str = "", names: Names | None = None
-) -> None:
+def write_grid(path: Path, rows: Sequence[StitchRow], *, names: Names | None = None) -> None:
     """Write rows as a CSV, and beside it the figure of `draw_grid`."""
     write_table(path, StitchRow, rows)
-    drawn = draw_grid(path.with_suffix(".png"), rows, title=title, names=names)
+    drawn = draw_grid(path.with_suffix(".png"), rows, names=names)
     note(f"wrote {listed([path, *drawn[:1]])}")
 
 
-def draw_grid(
-    path: Path, rows: Sequence[StitchRow], *, title: str = "", names: Names | None = None
-) -> list[Path]:
+def draw_grid(path: Path, rows: Sequence[StitchRow], *, names: Names | None = None) -> list[Path]:
     """Draw the accuracies of stitches as a map of layers for each experiment. Return the written
     paths.
 
@@ -38,4 +34,4 @@ def draw_grid(
     for name, of_map in shown_experiments(rows, names).items():
         matrix = pivot(of_map, attrgetter("accuracy"))
         shown += of_matrix(matrix, "accuracy", name, corresponding_layers(of_map))
-    return draw_layers(path, shown, title=title, source=source_of(rows))
+    return draw_layers(path, shown, source=source_of(rows))

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.figures.pages import CELLS, CM, NUMBERS, draw_pages, panels_in
+from src.figures.pages import CELLS, CM, COLUMN, NUMBERS, PAGE, draw_pages, panels_in
 from src.figures.shown import Scale, Shown, scale_of
 from src.ground.console import layer_in_words
 from src.ground.grouping import grouped
-from src.ground.style import WIDTHS
 from src.ground.user_code import titles_in
 from src.results.matrices import by_depth
 from src.results.network_names import short_names
@@ -50,14 +49,14 @@ def draw_layers(
     Args:
         rows: a cell each, in the order of layers.
         axes: the titles of rows and columns.
-        texts: `title` and `source`, see `draw_pages`.
+        texts: `source` and `remark`, see `draw_pages`.
     """
     maps = list(grouped(rows, lambda row: (row.method, row.quantity)).values())
     is_single = len(maps) == 1 and len(_labels(maps[0], 1)) <= WIDE
-    usual = WIDTHS[0] if is_single else WIDTHS[-1]
+    width = COLUMN if is_single else PAGE
     draw = partial(_draw_layers, titles=axes)
     on_page = MOST if _share_layers(maps) else MOST_OF_OWN_LAYERS
-    return draw_pages(path, maps, draw, on_page=on_page, usual_width=usual, **texts)
+    return draw_pages(path, maps, draw, on_page=on_page, width=width, **texts)
 
 
 def _draw_layers(figure: "Figure", maps: Sequence[Map], *, titles: tuple[str, str]) -> str:
@@ -145,13 +144,13 @@ def draw_networks(
     Args:
         rows: a mean over layers for each pair of networks, method and quantity, from `of_networks`.
         are_paths: networks are called by their paths, which are shortened.
-        texts: `title` and `source`, see `draw_pages`.
+        texts: `source` and `remark`, see `draw_pages`.
     """
     skills = [row for row in rows if row.quantity == "skill"]
     methods = list(grouped(skills, lambda row: row.method).values())
-    usual = WIDTHS[0] if len(methods) == 1 else WIDTHS[-1]
+    width = COLUMN if len(methods) == 1 else PAGE
     draw = partial(_draw_networks, are_paths=are_paths)
-    return draw_pages(path, methods, draw, on_page=2, usual_width=usual, **texts)
+    return draw_pages(path, methods, draw, on_page=2, width=width, **texts)
 
 
 def _draw_networks(figure: "Figure", methods: Sequence[Map], *, are_paths: bool) -> str:

@@ -40,13 +40,12 @@ def source_of(rows: Sequence[Experiment], n_images: int | None = None) -> str:
 
 
 def report_skill(
-    path: Path, stitches: Mapping[str, Sequence[StitchRow]], rows: Sequence[SkillRow], title: str
+    path: Path, stitches: Mapping[str, Sequence[StitchRow]], rows: Sequence[SkillRow]
 ) -> None:
     """Print the skill of stitches at both places, and write the table and its figure.
 
     Args:
         stitches: by experiment, in the order of the rows.
-        title: of the figure.
     """
     skills = {row.place: row for row in rows}
 
@@ -56,7 +55,7 @@ def report_skill(
     write_table(path, SkillRow, rows)
     shown = _print_matrices(stitches, ["skill", "skill_at_end"], skill)
     source = source_of(list(chain.from_iterable(stitches.values())))
-    _draw(path, shown, source=source, title=title)
+    _draw(path, shown, source=source)
 
 
 def report(
@@ -66,7 +65,6 @@ def report(
     own_scores: Mapping[str, Mapping[str, Any]],
     checks: Mapping[str, Mapping[str, Any]],
     n_images: int,
-    title: str,
 ) -> None:
     """Print the evaluations, and write the table, the figure and the JSON file of each detector.
 
@@ -75,7 +73,6 @@ def report(
         own_scores: of the end network's own activations, by detector and layer.
         checks: the metrics of sanity checks, by detector and layer.
         n_images: the number of test images.
-        title: of the figure.
     """
     for number, (name, rows) in enumerate(evaluations.items()):
         if len(evaluations) > 1:
@@ -101,7 +98,7 @@ def report(
         }
         write_table(files.table(name), EvaluationRow, rows)
         write_json(files.table(name).with_suffix(".json"), content)
-        _draw(files.table(name), shown, source=source_of(rows, n_images), title=title)
+        _draw(files.table(name), shown, source=source_of(rows, n_images))
     if evaluations:
         note_once(EXPLANATION)
 
@@ -141,12 +138,12 @@ def _heading(column: str, detector: str) -> str:
     return f"STITCHING {title.upper()}"
 
 
-def _draw(path: Path, shown: Sequence[Shown], **texts: Any) -> None:
+def _draw(path: Path, shown: Sequence[Shown], *, source: str) -> None:
     """Draw maps of an evaluation beside its table, unless it is of a single stitch."""
     remove_figure(path)  # of an earlier evaluation, of more stitches
     drawn = []
     if len({row.layers for row in shown}) > 1:
-        drawn = draw_layers(path.with_suffix(".png"), shown, **texts)
+        drawn = draw_layers(path.with_suffix(".png"), shown, source=source)
     note(f"wrote {listed([path, *drawn[:1]])}")
 
 

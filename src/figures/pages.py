@@ -1,4 +1,6 @@
-"""Writes figures: pixels, vectors and a caption, in the style of the suite and of the user.
+"""Writes figures: pixels, vectors and a caption, in the style of the suite.
+
+A user's matplotlibrc counts where figures.mplstyle says nothing, such as for fonts.
 
 The module imports matplotlib only to draw a figure.
 """
@@ -18,7 +20,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from src.choices.datasets import dataset_label
 from src.ground.console import warn, warn_once
 from src.ground.files import write_bytes, write_text
-from src.ground.style import LAYOUT, WIDTHS, chosen_style
 from src.results.outputs import outputs
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 STYLE_SHEET = Path(__file__).with_name("figures.mplstyle")
 CM = 1 / 2.54  # in inches
+COLUMN = 8.5  # cm: the width of a column of a paper
+PAGE = 17.0  # cm: the width of two columns
 CELLS = "cells"  # marks the axes of a map
 NUMBERS = "numbers"  # marks the numbers of a map
 FILLED = 0.9  # of a cell, by its text at most
@@ -59,20 +62,20 @@ def left_out(are_left_out: bool = True, *, except_for: Collection[str] = ()) -> 
 
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
-    """Let matplotlib draw in the style of the suite, and of the user over it, while the block runs.
+    """Let matplotlib draw in the style of the suite while the block runs.
 
     Warns once of names in a script that the fonts lack.
     """
     import matplotlib.style
 
-    style = matplotlib.style.context([STYLE_SHEET, *chosen_style().sheets, LAYOUT])
+    style = matplotlib.style.context(STYLE_SHEET)
     with style, warnings.catch_warnings(record=True) as caught:
         yield
     for warning in caught:
         if "missing from font" in str(warning.message):
             warn_once(
-                "figures lack characters of names that are not in their fonts; name an installed font that has them by "
-                "--style FILE, with a line such as font.family: DejaVu Sans, Noto Sans CJK JP"
+                "figures lack characters of names that are not in their fonts; name an installed font that has them in "
+                "a file matplotlibrc in the working folder, such as font.family: DejaVu Sans, Noto Sans CJK JP"
             )
         else:
             warnings.warn_explicit(
@@ -86,10 +89,9 @@ def draw_pages(
     draw: Callable[["Figure", Sequence[Item]], str],
     *,
     on_page: int,
-    title: str = "",
     source: str = "",
     remark: str = "",
-    usual_width: float = WIDTHS[-1],
+    width: float = PAGE,
 ) -> list[Path]:
     """Draw items, such as panels, and write the figure with its caption; items that do not fit a
     page go on in NAME_2.png and so on.
@@ -98,10 +100,9 @@ def draw_pages(
         path: of the image, a PNG or a PDF. The other format goes beside it, and the caption (`.txt`).
         draw: draws the items of a page into an empty figure, and returns the caption.
         on_page: the most items on a page.
-        title: the text above the figure.
         source: the last sentence of the caption, on networks and images.
         remark: a sentence of the caption that stands under the figure as well.
-        usual_width: of the figure in cm, unless the user chose one.
+        width: of the figure in cm.
     Returns:
         The paths of the written files; none if the figure is left out, or without matplotlib.
     """
@@ -113,8 +114,7 @@ def draw_pages(
         return written
     for number, start in enumerate(range(0, len(items), on_page), start=1):
         page = items[start : start + on_page]
-        width = chosen_style().width or usual_width
-        figure = draw_figure(page, draw, title=title, source=source, remark=remark, width=width)
+        figure = draw_figure(page, draw, source=source, remark=remark, width=width)
         written += _write(figure, page_of(path, number))
     return written
 
@@ -123,17 +123,14 @@ def draw_figure(
     items: Sequence[Item],
     draw: Callable[["Figure", Sequence[Item]], str],
     *,
-    title: str = "",
     source: str = "",
     remark: str = "",
-    width: float = WIDTHS[-1],
+    width: float = PAGE,
 ) -> Any:
     """Return a figure of a width in cm with its caption, without writing a file; see
     `draw_pages`."""
     with styled():
         figure = new_figure(width)
-        if title:
-            figure.suptitle(title)
         figure.caption = " ".join(filter(None, [draw(figure, items), remark, source]))
         if remark:
             lines = textwrap.wrap(remark, int(CHARACTERS * width))

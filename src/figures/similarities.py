@@ -81,20 +81,17 @@ def _against_nulls(row: SimilarityRow, metric: str) -> str:
     return f" ({'; '.join(texts)})" if texts else ""
 
 
-def write_files(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
+def write_files(path: Path, rows: Sequence[SimilarityRow]) -> None:
     """Write the CSV, one row for each pair of layers and ranks, and the figure of several rows.
 
     A full rank is empty, and an undefined value is `nan`.
-
-    Args:
-        title: of the figure.
     """
     write_table(path, SimilarityRow, rows)
     if len(rows) > 1:
-        draw(path.with_suffix(".png"), rows, title=title)
+        draw(path.with_suffix(".png"), rows)
 
 
-def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> list[Path]:
+def draw(path: Path, rows: Sequence[SimilarityRow]) -> list[Path]:
     """Draw lines over the ranks of one side for few pairs of layers; else maps over both ranks
     of one pair, or over layers at the highest ranks. Return the written paths."""
     images = {(row.dataset, row.n_samples) for row in rows}
@@ -105,7 +102,7 @@ def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> list[
     has_one_side = min(len(ranks1), len(ranks2)) == 1 < max(len(ranks1), len(ranks2))
     if has_one_side and n_pairs <= MAX_LINES:
         lines = _over_ranks(rows, is_first=len(ranks1) > 1)
-        return draw_ranks(path, lines, y_title="similarity", title=title, source=source)
+        return draw_ranks(path, lines, y_title="similarity", source=source)
     if n_pairs == 1 and len(ranks1) > 1:
         cell: Cell = _ranks
         axes = (f"{rows[0].layer1} of network 1", f"{rows[0].layer2} of network 2")
@@ -120,7 +117,7 @@ def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> list[
     for name, heading in titles_of(rows, "calibrated").items():
         quantity = name if name in rows[0].measures else heading
         shown += of_matrix(_matrix(rows, name, cell), quantity, heading, framed)
-    return draw_layers(path, shown, axes=axes, title=title, source=source)
+    return draw_layers(path, shown, axes=axes, source=source)
 
 
 Cell = Callable[[SimilarityRow], tuple[str, str]]  # returns the labels of a row's cell
@@ -154,12 +151,10 @@ def _over_ranks(rows: Sequence[SimilarityRow], *, is_first: bool) -> list[Shown]
 
 
 def titles_of(rows: Sequence[SimilarityRow], *parts: str) -> dict[str, str]:
-    """Return the titles of columns: of the value of each measure, and of these parts of its nulls.
-    Companions of a measure are only in the CSV."""
+    """Return the titles of columns: of the value of each measure, and of these parts of its nulls."""
     measured = dict.fromkeys(metric for row in rows for metric in row.measures)
-    companions = {name for metric in measured for name in measure_of(metric).companions}
     titles = {}
-    for metric in filter(lambda metric: metric not in companions, measured):
+    for metric in measured:
         title = measure_of(metric).title
         titles[metric] = title
         for part, (ending, within) in product(parts, WITHIN.items()):

@@ -14,13 +14,13 @@ from src.choices import WITH_POSITIONS, on_lost_positions
 from src.choices.similarity import measure_of
 from src.figures.sections import Section, parts_of, sections_of
 from src.figures.shown import SHARE
-from src.ground.console import aligned, listed, points, result, table
+from src.ground.console import aligned, listed, points
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
 from src.results.between_groups import GroupTest, on_unlike_types
-from src.results.matrices import is_known, mean_of, pivot
+from src.results.matrices import pivot
 from src.results.network_means import MeanRow
-from src.results.quantities import IN_VERDICT, QUANTITIES, shown_in
+from src.results.quantities import QUANTITIES
 from src.results.verdict_rows import VerdictRow
 from src.statistics.intervals import ALPHA
 from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED, VERDICTS, Limits
@@ -344,23 +344,3 @@ def _lowest_p(tests: Sequence[GroupTest]) -> Iterator[str]:
             f"{permuted.n_labelings} ways to give {most} + {fewest} networks their groups are compared, so no p of "
             f"such groups can be below {permuted.lowest_p:.2g}."
         )
-
-
-def print_numbers(rows: Sequence[VerdictRow]) -> None:
-    """Print matrices of the known quantities of verdicts, or of their means over pairs of networks, and a
-    line for each verdict."""
-    for section in parts_of(sections_of(rows)):
-        mean = "mean " if section.is_summary else ""
-        for name in filter(lambda name: is_known(section.rows, name), shown_in(IN_VERDICT)):  # noqa: B023
-            matrix = mean_of(section.rows, name)
-            values = [[number(name, value) or "nan" for value in line] for line in matrix.values]
-            title = f"{mean}{heading(name)}, {titles_in(section.title)}"
-            table(title, matrix.rows, matrix.columns, values)
-            result()
-    for row in rows:
-        parts = [f"accuracy {row.accuracy:.4f}"]
-        for name in shown_in(IN_VERDICT):
-            if getattr(row, name) is not None:
-                parts.append(f"{heading(name)} {estimate(row, name)}")
-        title = f"{row.method}, {row.networks}"
-        result(f"{title}: {row.pair}: {row.verdict} ({'; '.join([*parts, row.reason])})")

@@ -11,12 +11,7 @@ import torch
 
 from src.ground.errors import UserError
 
-SYSTEM = Path("/")  # where Linux shows its memory, and limits on it
-# Limit and use of a control group of version 2 and 1, and the prefix of fields that count all groups in it
-MEMORY_FILES = (
-    ("memory.max", "memory.current", ""),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
-)
+MEMINFO = Path("/proc/meminfo")  # where Linux shows its memory
 
 
 def keep_freed_memory() -> None:
@@ -32,7 +27,7 @@ def keep_freed_memory() -> None:
 
 
 def free_memory(device: torch.device | str = "cpu") -> int:
-    """Return the free memory of a GPU, or of the machine within the limits of a container, in bytes.
+    """Return the free memory of a GPU, or of the machine, in bytes.
 
     Pages of files that the system can drop count as free. macOS does not tell how much is free; half
     of all memory is assumed.
@@ -40,47 +35,11 @@ def free_memory(device: torch.device | str = "cpu") -> int:
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
-        fields = _fields_of(SYSTEM / "proc/meminfo")
-        of_machine = 1024 * int(fields["MemAvailable:"])
+        lines = MEMINFO.read_text().splitlines()
     except OSError:
-        of_machine = os.sysconf("SC_PHYS_PAGES") // 2 * os.sysconf("SC_PAGE_SIZE")
-    return max(0, min([of_machine, *_left_by_limits()]))
-
-
-def _left_by_limits() -> list[int]:
-    """Return the memory that each limit of a control group on this process leaves, in bytes."""
-    margins = []
-    for group in _control_groups():
-        for limit_file, used_file, prefix in MEMORY_FILES:
-            with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
-                limit = int((group / limit_file).read_text())
-                used = int((group / used_file).read_text())
-                fields = _fields_of(group / "memory.stat")
-                of_files = [
-                    fields.get(f"{prefix}{name}_file", 0) for name in ("active", "inactive")
-                ]
-                margins.append(limit - used + sum(map(int, of_files)))
-    return margins
-
-
-def _control_groups() -> Iterator[Path]:
-    """Yield the folders of the control groups, version 1 or 2, that contain this process."""
-    with contextlib.suppress(OSError):
-        for line in (SYSTEM / "proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            top = SYSTEM / "sys/fs/cgroup"
-            if "memory" in controllers.split(","):  # version 1
-                top = top / "memory"
-            elif controllers:
-                continue
-            # A container may show its own group as the top one, without the folder of the group
-            group = top / path.lstrip("/")
-            yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(top))
-
-
-def _fields_of(path: Path) -> dict[str, str]:
-    """Read a file of the system: by the first word of each line, the second."""
-    return dict(line.split()[:2] for line in path.read_text().splitlines())
+        return os.sysconf("SC_PHYS_PAGES") // 2 * os.sysconf("SC_PAGE_SIZE")
+    kilobytes = dict(line.split()[:2] for line in lines)
+    return 1024 * int(kilobytes["MemAvailable:"])
 
 
 def device_of(gpu: int) -> torch.device:
@@ -118,22 +77,20 @@ def as_inputs(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def precision(*, gpu: int, amp: str, tf32: bool) -> Iterator[None]:
-    """Choose the precision of networks while the block runs.
+def precision(*, gpu: int, amp: str) -> Iterator[None]:
+    """Choose the precision of networks while the block runs; float32 never becomes TF32.
 
     Args:
         gpu: number of the GPU that the networks run on; -1: the CPU.
         amp: `bf16`: convolutions and matrix products use bfloat16 (autocast), but measures still
             sum in float32 and float64. `none`: everything uses float32.
-        tf32: let float32 matrix products and convolutions use TF32 on GPUs that have it.
     """
     device_type = "cpu" if gpu == -1 else "cuda"
-    products = "high" if tf32 else "highest"
     # Casts of weights are not cached, as training changes the weights within the block
     autocast = torch.autocast(
         device_type, dtype=torch.bfloat16, enabled=amp != "none", cache_enabled=False
     )
-    with _precision_of_products(products), autocast:
+    with _full_products(), autocast:
         yield
 
 
@@ -144,17 +101,17 @@ def full_precision(device: torch.device | str) -> Iterator[None]:
     This overrules an outer `precision`.
     """
     autocast = torch.autocast(torch.device(device).type, enabled=False)
-    with _precision_of_products("highest"), autocast:
+    with _full_products(), autocast:
         yield
 
 
 @contextlib.contextmanager
-def _precision_of_products(precision: str) -> Iterator[None]:
-    """Set torch's precision of float32 matrix products and convolutions while the block runs."""
+def _full_products() -> Iterator[None]:
+    """Let torch compute float32 matrix products and convolutions without TF32 while the block runs."""
     precision_before = torch.get_float32_matmul_precision()
     tf32_before = torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision(precision)
-    torch.backends.cudnn.allow_tf32 = precision != "highest"
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:

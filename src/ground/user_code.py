@@ -1,4 +1,4 @@
-"""Functions and classes of a user's code, named FILE.py:FUNCTION or package.module:function.
+"""Functions and classes of a user's code, named FILE.py:FUNCTION.
 
 The code runs only if the command line names it. Names in files that are merely read (`config.txt`,
 tables) never reach `load`."""
@@ -11,34 +11,27 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from importlib.machinery import PathFinder
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from src.ground.errors import UserError, unknown_name
 
-CODE = "FILE.py:FUNCTION or package.module:function"
-MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")  # the name of a module, with its packages
+CODE = "FILE.py:FUNCTION"
 NAMED = re.compile(r"[^\s()]+[./][^\s()]*:([^\W\d]\w*)")  # the name of user code in a text
 EPOCHS = re.compile(r":\d+$")  # behind an objective
 
 
 def is_user_code(name: str) -> bool:
-    """Return whether a name has the form FILE.py:FUNCTION or package.module:function."""
-    place, function = place_and_function(name)
-    return function.isidentifier() and (is_file(place) or MODULE.fullmatch(place) is not None)
+    """Return whether a name has the form FILE.py:FUNCTION."""
+    file, function = file_and_function(name)
+    return function.isidentifier() and file.endswith(".py")
 
 
-def is_file(place: str) -> bool:
-    """Return whether a place of code is a file; otherwise it is a module."""
-    return place.endswith(".py")
-
-
-def place_and_function(name: str) -> tuple[str, str]:
-    """Split a name into the file or module, and the function or class in it."""
-    place, _, function = name.rpartition(":")
-    return place, function
+def file_and_function(name: str) -> tuple[str, str]:
+    """Split a name into the file, and the function or class in it."""
+    file, _, function = name.rpartition(":")
+    return file, function
 
 
 def title_of(name: str) -> str:
@@ -46,7 +39,7 @@ def title_of(name: str) -> str:
     name."""
     if not is_user_code(name):
         return name
-    _, function = place_and_function(name)
+    _, function = file_and_function(name)
     return function
 
 
@@ -61,10 +54,10 @@ def absolute(name: str, folder: Path = Path()) -> str:
     Args:
         folder: that a relative path counts from; default: the working folder.
     """
-    place, function = place_and_function(name)
-    if not is_user_code(name) or not is_file(place):
+    if not is_user_code(name):
         return name
-    return f"{os.path.abspath(folder / Path(place).expanduser())}:{function}"
+    file, function = file_and_function(name)
+    return f"{os.path.abspath(folder / Path(file).expanduser())}:{function}"
 
 
 def code_in(texts: Iterable[object]) -> list[str]:
@@ -101,46 +94,27 @@ def by_title(names: Iterable[str], *, taken: Collection[str], noun: str) -> dict
 
 
 def source_of(name: str) -> Path:
-    """Return the file that holds user code, without running any of it.
-
-    Raises:
-        UserError: the module is not found, or has no file.
-    """
-    place, _ = place_and_function(name)
-    if is_file(place):
-        return Path(place).expanduser().absolute()
-    folders: Sequence[str] = [*sys.path, str(Path.cwd())]
-    origin = None
-    for part in place.split("."):  # the packages, then the module
-        spec = PathFinder.find_spec(part, folders)
-        if spec is None:
-            raise UserError(f"there is no module {place} for {name}; install it, or give {CODE}")
-        folders = list(spec.submodule_search_locations or ())
-        origin = spec.origin
-    if not origin:
-        raise UserError(f"the module {place} of {name} has no file; give {CODE}")
-    return Path(origin)
+    """Return the absolute path of the file that holds user code."""
+    file, _ = file_and_function(name)
+    return Path(file).expanduser().absolute()
 
 
 def load(name: str, *, remedy: str = f"mend it, or give the right {CODE}") -> Callable[..., Any]:
-    """Run the file or import the module of user code, and return its function or class.
+    """Run the file of user code, and return its function or class.
 
     Args:
         remedy: of the error of code that fails.
     Raises:
-        UserError: there is no such file, module or function, or the code fails.
+        UserError: there is no such file or function, or the code fails.
     """
-    place, function = place_and_function(name)
+    file, function = file_and_function(name)
     with failing_as_user_error(name, remedy=remedy):
-        if is_file(place):
-            contents = _run(source_of(name))
-        else:
-            contents = _import(place)
+        contents = _run(source_of(name))
     content = contents.get(function)
     if callable(content):
         return content
     names = [key for key, value in contents.items() if callable(value) and not key.startswith("_")]
-    raise unknown_name(f"function in {place}", function, names, where="see the file")
+    raise unknown_name(f"function in {file}", function, names, where="see the file")
 
 
 @contextlib.contextmanager
@@ -175,25 +149,15 @@ def _run(path: Path) -> dict[str, object]:
         raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
-    with _importing_from(path.parent, first=True):
+    with _importing_from(path.parent):
         spec.loader.exec_module(module)
     return vars(module)
 
 
-def _import(module: str) -> dict[str, object]:
-    """Import a module, installed or below the working folder, and return its names."""
-    with _importing_from(Path.cwd(), first=False):
-        return vars(importlib.import_module(module))
-
-
 @contextlib.contextmanager
-def _importing_from(folder: Path, *, first: bool) -> Iterator[None]:
-    """Let imports find modules of a folder in the block, first of all or last of all."""
-    if str(folder) in sys.path and not first:
-        yield
-        return
-    place = 0 if first else len(sys.path)
-    sys.path.insert(place, str(folder))
+def _importing_from(folder: Path) -> Iterator[None]:
+    """Let imports find modules of a folder first of all in the block."""
+    sys.path.insert(0, str(folder))
     try:
         yield
     finally:

@@ -29,7 +29,7 @@ def build_model(
 
     Args:
         name: one of `MODEL_NAMES`; `tv_NAME` for any classification network of torchvision; or
-            FILE.py:FUNCTION or package.module:function, whose code is run.
+            FILE.py:FUNCTION, whose code is run.
         n_classes: number of logits.
         n_channels: channels of the images.
         representation_shape: (C, H, W) or (tokens, width) of an activation; only for `repr_cls_*`.

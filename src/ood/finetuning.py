@@ -165,15 +165,9 @@ class HalfAndHalf:
             yield images, torch.cat([labels, torch.full_like(unlabelled, -1)])
 
 
-def finetuning_settings(settings: Settings, *, n_epochs: int, decay: str) -> Settings:
-    """Return the settings of fine-tuning: as in pre-training, but the learning rate drops half-way.
-
-    Args:
-        decay: `epochs`, or as in the paper's code `updates`: it drops after n_epochs // 2 batches.
-    """
-    half = n_epochs // 2
-    if decay == "epochs":
-        half = max(1, half)
+def finetuning_settings(settings: Settings, *, n_epochs: int) -> Settings:
+    """Return the settings of fine-tuning: as in pre-training, but the learning rate drops to a tenth
+    after n_epochs // 2 batches, as in the paper's code."""
     return settings._replace(
-        n_epochs=n_epochs, scheduler="none", reduce_lr_epochs=[half], reduce_lr_unit=decay
+        n_epochs=n_epochs, reduce_lr_epochs=[n_epochs // 2], reduce_lr_unit="updates"
     )

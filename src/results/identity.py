@@ -16,7 +16,7 @@ from src.results.network_names import FRESH, networks_named_by
 # Options that `config.txt` leaves out: with them it would not repeat the run
 NOT_RECORDED = ("config", "resume", "overwrite")
 
-# Without effect on a number: places, devices, workers, words and looks
+# Without effect on a number: places, devices, workers and words
 FREE = (
     "save_dir",
     "source_dir",
@@ -28,12 +28,9 @@ FREE = (
     "prefetch_factor",
     "verbose",
     "print_freq",
-    "title",
-    "style",
-    "width",
 )
 # Without effect on a number, but on the files that a run keeps
-KEPT = ("no_save", "no_predictions")
+KEPT = ("no_save",)
 # Names of networks, whose weights count instead
 CHECKPOINTS = ("front_model_path", "end_model_path")
 WEIGHTS = ("front_weights", "end_weights")
@@ -93,7 +90,6 @@ OPTIONS = {
     "upsample_mode": Option("-upsample", "bilinear"),
     "channels_last": Option("--channels-last"),
     "amp": Option("--amp", "none"),
-    "tf32": Option("--tf32", False),
     "shortcut": Option("--shortcut"),
     "seed": Option("-s", 0),
 }

@@ -66,11 +66,6 @@ def mean_of(rows: Iterable[Any], name: str) -> Matrix:
     return pivot(rows, lambda row: means[row.pair])
 
 
-def is_known(rows: Iterable[object], name: str) -> bool:
-    """Return whether any row has a value in a column."""
-    return any(getattr(row, name) is not None for row in rows)
-
-
 def known(row: object, *, name: str) -> float:
     """Return the value of a row in a column; NaN for None."""
     value = getattr(row, name)

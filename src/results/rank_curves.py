@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from src.choices.similarity import COMPANIONS, measure_of
+from src.choices.similarity import measure_of
 from src.ground.console import warn
 from src.ground.errors import UserError
 from src.results.measurements import SIMILARITY
@@ -72,11 +72,11 @@ def curves_of_pair(tables: Measurements, pair: Pair) -> dict[str, dict[int, floa
 
 
 def _measured(tables: Measurements, pair: Pair) -> Iterator[RankCurve]:
-    """Yield the curves of measures and of stitching; companions of a measure have none."""
+    """Yield the curves of measures and of stitching."""
     for values in by_series(tables.values):
         first = values[0]
         for series in over_ranks(values, side=0):
-            if series.pair != pair or first.quantity in COMPANIONS:
+            if series.pair != pair:
                 continue
             if first.method == SIMILARITY:
                 measure = measure_of(first.quantity)

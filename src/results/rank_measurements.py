@@ -172,7 +172,7 @@ def _similarities(rows: Sequence[SimilarityRow], names: Names) -> Iterator[Measu
                 setting += f", {row.n_samples} images"
             values = [value for value in similarities_of(row, networks) if not value.part]
             for value in values:
-                if value.alignment and row.alignment_option in ("pool", "positions"):
+                if value.alignment and row.alignment_option == "pool":
                     yield value._replace(setting=f"{setting}, {row.alignment_option}")
                 else:
                     yield value._replace(setting=setting)

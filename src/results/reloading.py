@@ -12,7 +12,7 @@ from src.choices import Options
 from src.ground.console import listed, warn
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
-from src.ground.user_code import is_user_code, place_and_function, source_of
+from src.ground.user_code import file_and_function, is_user_code, source_of
 from src.models import Network
 from src.results.checkpoints import fill, load_stitch
 from src.results.folders import Stitch, one_of_each
@@ -40,13 +40,10 @@ class GridOfStitches(NamedTuple):
 
 
 class MovedNetwork(NamedTuple):
-    """The present place of a network of stitches; None: the recorded place."""
+    """The present place of a network of stitches."""
 
-    path: str | None  # the checkpoint
-    # FILE.py:FUNCTION or package.module:function for a network of a user's code. The code runs only
-    # if it is named here.
-    type: str | None
-    own_types: Sequence[str] = ()  # further ones; that of the recorded function is the type
+    path: str | None  # the checkpoint; None: the recorded place
+    own_types: Sequence[str] = ()  # names of a user's code that may run; one is that of the network
 
 
 def check_stitches(stitches: Sequence[Stitch], folder: Path) -> None:
@@ -202,40 +199,40 @@ def name_of(options: Options, side: str, moved: MovedNetwork) -> NetworkName:
         options.get(f"{side}_model_type"),
         seed=options.get("seed"),
     )
-    type = moved.type
-    if type is None and is_user_code(recorded.type):
-        type = own_type_of(recorded.type, moved.own_types)
-    if type is not None:
-        functions = [place_and_function(name)[1] for name in (type, recorded.type)]
-        if not is_user_code(recorded.type) or functions[0] != functions[1]:
-            raise UserError(
-                f"--{side}-type {type}: the {side} network of these runs is {recorded.type}; name"
-                " that one"
-            )
-        if content_of(source_of(type)) != options.get(f"{side}_model_type_sha256"):
+    type = recorded.type
+    if is_user_code(type):
+        digest = options.get(f"{side}_model_type_sha256")
+        type = own_type_of(type, moved.own_types, digest)
+        if content_of(source_of(type)) != digest:
             warn(f"{type} is not the file that these runs were made with: it has changed since")
     if path is None and recorded.is_file and not Path(recorded.path).exists():
         raise UserError(
             f"{recorded.path}, the {side} network of these runs, is not there; name its place with"
             f" --{side}-model"
         )
-    return recorded._replace(path=path or recorded.path, type=type or recorded.type)
+    return recorded._replace(path=path or recorded.path, type=type)
 
 
-def own_type_of(recorded: str, own_types: Sequence[str]) -> str:
+def own_type_of(recorded: str, own_types: Sequence[str], digest: object) -> str:
     """Return the entry of `own_types` for the recorded type, or for its function in another file.
+
+    Args:
+        digest: the recorded SHA-256 of the file. Of several other files, that of this content comes
+            first.
 
     Raises:
         UserError: none of them is.
     """
-    function = place_and_function(recorded)[1]
-    types = [name for name in own_types if place_and_function(name)[1] == function]
+    function = file_and_function(recorded)[1]
+    types = [name for name in own_types if file_and_function(name)[1] == function]
     if not types:
         raise UserError(
             "the code of networks that a folder names is not run by itself; name it with "
             f"--own-types {recorded}"
         )
-    return recorded if recorded in types else types[0]
+    if recorded in types:
+        return recorded
+    return max(types, key=lambda name: content_of(source_of(name)) == digest)
 
 
 def rebuild_grids(

@@ -111,7 +111,7 @@ class SimilarityRow(OfTwoNetworks):
     model1_type: str
     model2_type: str
     dataset: str
-    alignment_option: str  # the option: auto, pool or positions
+    alignment_option: str  # the option: auto or pool
     n_permutations: int | None
     seed: int | None  # of fresh weights
     values: dict[str, float]  # by column, see `ValueColumn`; NaN where a value is not defined

@@ -279,9 +279,7 @@ class GridRun:
         return {pair: StitchedModel(*whole_networks, layer, pair).state_dict()}
 
     def _predictions(self, score: GridScore) -> dict[Pair, Predictions]:
-        """Return the predictions to save of each pair; empty with `--no-predictions`."""
-        if self.experiment.options["no_predictions"]:
-            return {}
+        """Return the predictions to save of each pair."""
         of_networks = [score.predictions[name].numpy() for name in ("front", "end", "labels")]
         return {
             pair: Predictions(score.predictions[pair].numpy(), *of_networks) for pair in self.layers

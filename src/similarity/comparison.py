@@ -24,7 +24,6 @@ from src.values import (
     ALL_IMAGES,
     BY_POSITION,
     LARGEST,
-    NO_ALIGNMENT,
     WITHIN_CLASSES,
     ComparedLayers,
     Null,
@@ -216,13 +215,6 @@ class Comparison:
             return values
         first = self.statistics.layers1[pair[0]]
         second = self.statistics.layers2[pair[1]]
-        if self.statistics.alignments[pair] == NO_ALIGNMENT:
-            self._note_undefined(
-                self.sample_metrics,
-                f"positions of {first.name} and {second.name} do not correspond; "
-                f"{self.advice.pooled} compares averages",
-            )
-            return values
 
         # The products of the samples of both layers, in the order of the images and permuted
         products: Iterable[Tensor]
@@ -342,7 +334,7 @@ class Comparison:
         second = self.statistics.layers2[pair[1]]
         alignment = self.statistics.alignments[pair]
         is_by_position = alignment in BY_POSITION
-        if alignment == NO_ALIGNMENT or (self.orders and not is_by_position):
+        if self.orders and not is_by_position:
             return False
         n_samples = self.statistics.n_images
         if is_by_position:

@@ -18,7 +18,7 @@ from src.similarity.grams import Grams, gram_matrices
 from src.similarity.measures import FUNCTIONS, unit
 from src.similarity.samples import Samples
 from src.statistics.moments import ROUNDING, CrossMoments, Moments, Rows
-from src.values import NO_ALIGNMENT, Rank
+from src.values import Rank
 
 BATCH_VALUES = 2**22  # numbers that are added up at once, 32 MiB of float64
 POOLS = {2: "average pool", 1: "token mean", 0: "samples"}  # by the number of axes of positions
@@ -30,10 +30,9 @@ def alignment_of(form1: Form, form2: Form, mode: str = "auto") -> str:
     Args:
         mode: `auto`: positions are the samples for feature maps of equal shape, and tokens for equal
             numbers of tokens; otherwise images, with features averaged over positions or tokens.
-            `pool`: images are the samples. `positions`: positions or tokens are the samples where
-            both layers have equally many; elsewhere there is no alignment.
+            `pool`: images are the samples.
     Returns:
-        An entry of `BY_POSITION`, `NO_ALIGNMENT`, or how each layer is averaged.
+        An entry of `BY_POSITION`, or how each layer is averaged.
     """
     pools = dict.fromkeys(POOLS[len(form.sizes)] for form in (form1, form2))
     averaged = " / ".join(pools)
@@ -43,10 +42,8 @@ def alignment_of(form1: Form, form2: Form, mode: str = "auto") -> str:
     if form1.sizes == form2.sizes:
         if form1.is_tokens:
             return "tokens"
-        if mode == "positions" or form1.n_channels == form2.n_channels:
+        if form1.n_channels == form2.n_channels:
             return "positions"
-    if mode == "positions":
-        return NO_ALIGNMENT
     return averaged
 
 

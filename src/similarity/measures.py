@@ -65,23 +65,14 @@ def procrustes(pair: SamplesPair) -> float:
 def pwcca(pair: SamplesPair) -> float:
     """Return the PWCCA distance of the paper's code: 1 − Σ wρ / Σ w over all directions, with and
     without a partner."""
-    correlations, weights, _ = pair.canonical
+    correlations, weights = pair.canonical
     return max(0.0, float(1 - weights @ correlations / weights.sum()))
-
-
-def pwcca_morcos(pair: SamplesPair) -> float:
-    """Return the PWCCA distance over the directions that have partners (Morcos et al. 2018, section
-    2.2)."""
-    correlations, weights, n_shared = pair.canonical
-    shared = weights[:n_shared]
-    return max(0.0, float(1 - shared @ correlations[:n_shared] / shared.sum()))
 
 
 FUNCTIONS: dict[str, Callable] = {
     "cka": cka,
     "pwcca": pwcca,
     "procrustes": procrustes,
-    "pwcca_morcos": pwcca_morcos,
     "cka_debiased": cka_debiased,
     "mutual_knn": mutual_knn,
 }

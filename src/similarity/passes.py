@@ -94,7 +94,7 @@ def take_statistics(
         batches: images and labels; not read where all features are kept or stored.
         n_images: the number of images in all batches.
         metrics: names in `MEASURES`, or FILE.py:FUNCTION of a user's code.
-        alignment: `auto`, `pool` or `positions`. Where positions are samples, activations are needed
+        alignment: `auto` or `pool`. Where positions are samples, activations are needed
             beside kept features.
         device: of the computation and the matrices.
         cache: keeps the features of sides that have a key, for further calls.

@@ -79,7 +79,6 @@ class Canonical(NamedTuple):
 
     correlations: Tensor  # (k1,) in [0, 1], descending; 0 for directions without a partner
     weights: Tensor  # (k1,): sums over the features of their absolute products with each direction
-    n_shared: int  # number of directions with a partner, which come first
 
 
 class SamplesPair:
@@ -124,9 +123,8 @@ class SamplesPair:
         """
         directions, cosines, _ = self.singular
         n_directions = len(directions)
-        n_shared = len(cosines)
         correlations = torch.zeros(n_directions, dtype=cosines.dtype)
-        correlations[:n_shared] = cosines.clamp(max=1)  # rounding
+        correlations[: len(cosines)] = cosines.clamp(max=1)  # rounding
         # The products of directions and features, (k1, features1)
         coordinates = directions.T @ self.first.factor
         # A group begins where the correlation differs from the one before it
@@ -137,4 +135,4 @@ class SamplesPair:
                 _, axes = torch.linalg.eigh(coordinates[group] @ coordinates[group].T)
                 coordinates[group] = axes.flip(1).T @ coordinates[group]
                 correlations[group] = correlations[group].mean()
-        return Canonical(correlations, coordinates.abs().sum(1), n_shared)
+        return Canonical(correlations, coordinates.abs().sum(1))

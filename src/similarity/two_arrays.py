@@ -95,10 +95,10 @@ def compare(
     Args:
         activations1, activations2: (n, C, H, W), (n, T, D) or (n, D), array or tensor.
         metrics: names in `MEASURES`, or FILE.py:FUNCTION of a user's code, which is run.
-        alignment: `auto`, `pool` or `positions`, see `features.alignment_of`.
+        alignment: `auto` or `pool`, see `features.alignment_of`.
     Returns:
-        Values by name, with the companions of measures: `cka`, `cka_debiased` and `mutual_knn` up to
-        1, higher for more similar; `pwcca`, `pwcca_morcos` (up to 1) and `procrustes` (up to 2) lower.
+        Values by name: `cka`, `cka_debiased` and `mutual_knn` up to 1, higher for more similar;
+        `pwcca` (up to 1) and `procrustes` (up to 2) lower.
     Raises:
         UserError: an activation has other axes, a measure is unknown, or a user's code fails.
         ValueError: the numbers of inputs differ, or there is one.

@@ -14,7 +14,7 @@ from src.ground.user_code import by_title, failing_as_user_error, is_user_code, 
 class UserMeasure(NamedTuple):
     """A measure (x, y) -> float of activations (N, ...) and (N, ...) of the same N images."""
 
-    name: str  # FILE.py:FUNCTION or package.module:function
+    name: str  # FILE.py:FUNCTION
     function: Callable[[Tensor, Tensor], SupportsFloat]
 
     @property

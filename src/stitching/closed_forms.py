@@ -26,7 +26,6 @@ from src.choices.stitching import OBJECTIVES
 from src.ground.errors import UserError, unknown_name
 from src.ground.user_code import failing_as_user_error, is_user_code, load, title_of
 from src.statistics.moments import ROUNDING, Moments
-from src.stitching.eigenvectors import Eigh
 from src.stitching.moments import SourceMoments
 
 VISIBLE = 0.01  # of R², the mean over channels: about a point of accuracy
@@ -70,7 +69,6 @@ def closed_form(
     rank: int | None = None,
     cutoff: Cutoff = "paper",
     roots: Roots | None = None,
-    eigh: Eigh = torch.linalg.eigh,
 ) -> Matchings:
     """Return the map of a form for each target.
 
@@ -80,7 +78,6 @@ def closed_form(
         cutoff: of singular values, see `relative_cutoff`. Only `pinv` uses it.
         roots: of the targets' scatters, for `covariance`. What is missing is added: give one
             mapping to all sources of the same targets, and each target is decomposed once.
-        eigh: decomposes symmetric matrices; see `eigenvectors.eigh_with`.
 
     Raises:
         ValueError: an activation is not finite. The message says on which side.
@@ -89,7 +86,7 @@ def closed_form(
     solver = solver_of(form)
     if roots is None:
         roots = {}
-    available = {"cutoff": cutoff, "roots": roots, "eigh": eigh}
+    available = {"cutoff": cutoff, "roots": roots}
     solve = functools.partial(solver.solve, **{name: available[name] for name in solver.takes})
     _check_finite("source", [moments.source])
     _check_finite("target", list(moments.targets.values()))
@@ -151,16 +148,16 @@ class _Directions(NamedTuple):
     sums: Tensor  # [X 1]ᵀ1 along the directions, (n,)
 
     @classmethod
-    def of(cls, moments: SourceMoments, cutoff: Cutoff, eigh: Eigh) -> "_Directions":
+    def of(cls, moments: SourceMoments, cutoff: Cutoff) -> "_Directions":
         """Return the directions of a source; see `_scaled_axes` for the cutoff "exact"."""
         n_rows, source_mean, scatter = moments.source
         mean = torch.cat([source_mean, source_mean.new_ones(1)])  # of [X 1], (C1+1,)
         gram = n_rows * torch.outer(mean, mean)  # [X 1]ᵀ[X 1], (C1+1, C1+1)
         gram[:-1, :-1] += scatter
         if cutoff == "exact":
-            squared_sigma, axes = _scaled_axes(gram, moments.axes, eigh)
+            squared_sigma, axes = _scaled_axes(gram, moments.axes)
         else:
-            squared_sigma, axes = eigh(gram)
+            squared_sigma, axes = torch.linalg.eigh(gram)
         smallest = relative_cutoff(cutoff, n_rows, len(squared_sigma))
         kept = squared_sigma > smallest**2 * squared_sigma[-1]
         return cls(axes, squared_sigma, kept, n_rows * (mean @ axes))
@@ -175,7 +172,7 @@ class _Directions(NamedTuple):
         return torch.addr(self.axes[:-1].T @ cross, self.sums, target.mean)
 
 
-def _scaled_axes(gram: Tensor, principal: Tensor | None, eigh: Eigh) -> tuple[Tensor, Tensor]:
+def _scaled_axes(gram: Tensor, principal: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return σ² in ascending order, (n,), and the directions, (C1+1, n), of columns of unit norm.
 
     If the source was truncated to principal axes, the columns are the coordinates along the axes:
@@ -191,25 +188,23 @@ def _scaled_axes(gram: Tensor, principal: Tensor | None, eigh: Eigh) -> tuple[Te
         gram = columns.T @ gram @ columns
     norms = gram.diagonal().sqrt()
     scale = torch.where(norms > 0, 1 / norms, 1)  # a dead channel has no norm
-    squared_sigma, vectors = eigh(scale[:, None] * gram * scale)
+    squared_sigma, vectors = torch.linalg.eigh(scale[:, None] * gram * scale)
     return squared_sigma, columns @ (scale[:, None] * vectors)
 
 
-def least_squares(
-    moments: SourceMoments, cutoff: Cutoff = "paper", eigh: Eigh = torch.linalg.eigh
-) -> Matchings:
+def least_squares(moments: SourceMoments, cutoff: Cutoff = "paper") -> Matchings:
     """Return the minimum-norm solution of [X 1] B = Y for each target.
 
     Directions of [X 1] with singular values up to the cutoff are dropped. With the cutoff "exact"
     the columns of [X 1] are scaled to unit norm before: the units of the channels do not matter.
     The norm is then that of the scaled B, which matters where directions are dropped.
     """
-    directions = _Directions.of(moments, cutoff, eigh)
+    directions = _Directions.of(moments, cutoff)
     rank = int(directions.kept.sum())
     exact = None
     # A user who gives a number knows that it truncates
     if cutoff == "paper" and rank < len(directions.kept):
-        exact = _Directions.of(moments, "exact", eigh)
+        exact = _Directions.of(moments, "exact")
 
     matchings: Matchings = {}
     for name, cross in moments.cross.items():
@@ -247,20 +242,20 @@ def _lost_r2(directions: _Directions, exact: _Directions, cross: Tensor, target:
     return lost.sum().item() / max(1, len(lost))
 
 
-def covariance(moments: SourceMoments, roots: Roots, eigh: Eigh = torch.linalg.eigh) -> Matchings:
+def covariance(moments: SourceMoments, roots: Roots) -> Matchings:
     """Return the map of least error that gives stitched rows the target's covariance, per target.
 
     With Σx^(−1/2) Σxy Σy^(1/2) = U S Vᵀ it is W = Σx^(−1/2) U Vᵀ Σy^(1/2): an orthogonal map of the
     whitened source, chosen in the metric of the target's covariance. A source that varies in r
     directions, fewer than the target, gives the target's covariance in r directions only.
     """
-    variations, axes = _varying_axes(moments.source, eigh)
+    variations, axes = _varying_axes(moments.source)
     whitening = axes / variations.sqrt()  # (C1, r)
     matchings = {}
     for name, cross in moments.cross.items():
         target = moments.targets[name]
         if name not in roots:
-            target_variations, target_axes = _varying_axes(target, eigh)
+            target_variations, target_axes = _varying_axes(target)
             roots[name] = target_variations.sqrt()[:, None] * target_axes.T
         root = roots[name]
         predicted = whitening.T @ cross  # (r, C2)
@@ -305,8 +300,8 @@ class Solver(NamedTuple):
 
 
 SOLVERS = {
-    "pinv": Solver(least_squares, ("cutoff", "eigh")),
-    "covariance": Solver(covariance, ("roots", "eigh"), target_scatter=True),
+    "pinv": Solver(least_squares, ("cutoff",)),
+    "covariance": Solver(covariance, ("roots",), target_scatter=True),
     "ortho": Solver(orthogonal, along_axes=True),
 }
 
@@ -382,12 +377,12 @@ def _by_user(name: str, function: UserForm, moments: SourceMoments) -> Matchings
     return matchings
 
 
-def _varying_axes(moments: Moments, eigh: Eigh) -> tuple[Tensor, Tensor]:
+def _varying_axes(moments: Moments) -> tuple[Tensor, Tensor]:
     """Return Σ(x−mean)² along the principal axes, (r,), and the axes, (C, r).
 
     Axes along which rows vary by no more than the rounding of float64 are left out.
     """
-    variations, axes = eigh(moments.scatter)
+    variations, axes = torch.linalg.eigh(moments.scatter)
     rounding = 10 * len(variations) * EPS * variations[-1]
     rounding_of_mean = ROUNDING * moments.n_rows * moments.mean.square().sum()
     varies = variations > torch.maximum(rounding, rounding_of_mean)

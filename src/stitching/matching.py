@@ -27,7 +27,6 @@ from src.stitching.closed_forms import (
     closed_form,
     solver_of,
 )
-from src.stitching.eigenvectors import Eigh, eigh_with
 from src.stitching.layers import Plan, StitchingLayer
 from src.stitching.moments import SourceMoments, UpsampledRows, source_rows
 from src.values import Metrics, Pair
@@ -300,8 +299,7 @@ def match_layers(
     """
     keys = GridKeys.of(layers)
     moments = grid_moments(front, end, keys, progress(batches, "matching"), form=form)
-    eigh = eigh_with(front.cache)
-    return _matched(keys, moments, form=form, rank=rank, cutoff=cutoff, eigh=eigh)
+    return _matched(keys, moments, form=form, rank=rank, cutoff=cutoff)
 
 
 @torch.no_grad()
@@ -312,7 +310,6 @@ def _matched(
     form: ClosedForm,
     rank: int | None,
     cutoff: Cutoff,
-    eigh: Eigh,
 ) -> dict[Pair, Matching]:
     """Set stitching layers from moments; a learned CLS token starts as the mean of the target's."""
     matched = {}
@@ -320,9 +317,7 @@ def _matched(
     groups = keys.pairs_of
     for source, pairs in progress(groups.items(), "direct matching", len(groups)):
         try:
-            matchings = closed_form(
-                form, moments[source], rank=rank, cutoff=cutoff, roots=roots, eigh=eigh
-            )
+            matchings = closed_form(form, moments[source], rank=rank, cutoff=cutoff, roots=roots)
         except ValueError as error:
             raise UserError(f"{pairs[0]}: {error}; check the models and the images") from error
         for pair in pairs:

@@ -124,7 +124,7 @@ def objective_of(name: str) -> Objective:
     """Return an objective of `OBJECTIVES`, or the objective of a user's function.
 
     Args:
-        name: a key of `OBJECTIVES`; or FILE.py:FUNCTION or package.module:function of a `Loss`. An
+        name: a key of `OBJECTIVES`; or FILE.py:FUNCTION of a `Loss`. An
             attribute `at` of the function, a key of `PLACES`, names the layers to compare.
 
     Raises:

@@ -21,6 +21,7 @@ from src.training.distributed import add_up
 from src.training.task import EpochLog, HeadKey, HeadResult, Task
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+MOMENTUM = 0.9  # of sgd
 CHECK_EVERY = 16  # steps between two checks that losses are finite: a check waits for the GPU
 
 History = list[dict[HeadKey, EpochLog]]  # for each epoch, the log of each head by its key
@@ -45,7 +46,6 @@ class Settings(NamedTuple):
     reduce_lr_epochs: Sequence[int] = ()  # after these the learning rate is a tenth of before
     grad_clip: float | None = None  # largest l2 norm of the gradient of a head; None: any
     seed: int = 0  # of the order of images, augmentation and random numbers of networks
-    momentum: float = 0.0  # of sgd
     reduce_lr_unit: str = "epochs"  # of `reduce_lr_epochs`: `epochs` or `updates`
 
 
@@ -215,7 +215,7 @@ def _optimizer(parameters: list[nn.Parameter], settings: Settings) -> Optimizer:
         "weight_decay": settings.weight_decay,
     }
     if settings.optimizer == "sgd":
-        options["momentum"] = settings.momentum
+        options["momentum"] = MOMENTUM
     elif parameters[0].is_cuda:
         options["fused"] = True  # one kernel for all heads
     return OPTIMIZERS[settings.optimizer](parameters, **options)
