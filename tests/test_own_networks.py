@@ -116,7 +116,7 @@ def test_a_config_has_the_absolute_path_and_the_digest_and_does_not_run_code(fol
         ("patches", "attention", ("blocks.0", "blocks.1"), "t2t", ["-c2t-cls", "pool"]),
         ("attention", "cnn", ("embed,mix", "1"), "rc2c_pre", []),
         ("cnn", "attention", ("0", "mix"), "rc2c_pre", []),
-        ("attention", "attention", ("features", "features"), "t2t", []),
+        ("attention", "attention", ("features", "features"), "v2v", []),
     ],
 )
 def test_stitching(front, end, layers, kind, options, folder, in_tmp_path):

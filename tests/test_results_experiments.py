@@ -313,8 +313,10 @@ def test_a_method_has_the_shortest_name_that_tells_it_apart():
 
 
 def test_options_that_change_no_result_do_not_differ():
-    begun = {"seed": 0, "gpu": 0, "n_workers": 4, "title": "a", "of_the_public_code": 1}
-    assert differences(begun, {"seed": 0, "gpu": -1, "n_workers": 0, "title": "b", "new": 1}) == ""
+    begun = {"seed": 0, "gpu": 0, "n_workers": 4, "verbose": False, "of_the_public_code": 1}
+    assert (
+        differences(begun, {"seed": 0, "gpu": -1, "n_workers": 0, "verbose": True, "new": 1}) == ""
+    )
     assert differences(begun, {"seed": 1, "gpu": -1}) == "seed was 0, now 1"
     for n_epochs, is_free in ((0, True), (1, False)):  # without a training, its options are free
         begun, given = ({"n_epochs": n_epochs, "learning_rate": rate} for rate in (0.1, 0.2))
