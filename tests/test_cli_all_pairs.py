@@ -293,7 +293,7 @@ TYPOS = {
     "nets.py:cn": "'nets.py:cn'",
 }  # of nets.py:cnn: as a list has it, and as it is named
 CHOICES = [
-    (["--methods", "pinv", "procrustes"], "unknown method 'procrustes'; give pinv, repair"),
+    (["--methods", "pinv", "procrustes"], "unknown method 'procrustes'; give pinv, covariance"),
     (["--methods", "covarianc"], "did you mean covariance?"),
     (["--methods", "task"], "task:10"),
     (["--methods", "nets.py:cnn"], "it ran"),

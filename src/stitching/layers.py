@@ -358,6 +358,8 @@ def build_stitching_layer(
         c2t_cls_token = c2t_cls_token or "pool"
         if target_form.layout.n_prefix == 0:
             c2t_cls_token = None
+    if stitching_type == "t2t" and source_form.kind == target_form.kind == VECTOR:
+        stitching_type = "v2v"  # the paper's code maps the last axis of whatever it is given
     _check_kinds(stitching_type, source_form, target_form)
     plan = plan_of(stitching_type, source_form, target_form, c2t_cls_token, t2c_cls_token)
     _check_plan(stitching_type, source_form, target_form, plan, c2t_cls_token)
