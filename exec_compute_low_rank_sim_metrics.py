@@ -5,7 +5,7 @@ principal components."""
 import sys
 
 from src import cli
-from src.ground.user_code import title_of
+from src.core.user_code import title_of
 from src.results.network_names import FEATURES
 
 
@@ -19,7 +19,13 @@ def parser() -> cli.Parser:
     cli.add_interventions(options, of_tests=True)
     cli.add_gpu(options)
     add = options.add_argument
-    add("-s", "--seed", type=cli.whole_from_0, default=0, help="seed of fresh weights")
+    add(
+        "-s",
+        "--seed",
+        type=cli.integer_from_0,
+        default=0,
+        help="seed of randomly initialised weights",
+    )
     cli.add_similarity(options)
     add(
         "-o",
@@ -38,7 +44,7 @@ def parser() -> cli.Parser:
 def add_layers(options) -> None:
     """Add the two networks, their layers and their ranks."""
     add = options.add_argument
-    rank = cli.whole_from_0
+    rank = cli.integer_from_0
     add(
         "model1_path",
         help=f"checkpoint of the first network: {cli.CHECKPOINT}; or an .npz file of features",
@@ -87,8 +93,8 @@ def compute(args, session=None, *, at_claim=None) -> None:
             warnings. Without one they are printed.
         at_claim: takes `args`, whose measures it may change, once no other process writes the table.
     """
-    from src.ground.console import warn
-    from src.ground.runtime import device_of
+    from src.core.console import warn
+    from src.core.runtime import device_of
     from src.results.run import Run, claimed
     from src.results.session import Session
     from src.results.similarity_rows import refuse_names_of_columns
@@ -155,7 +161,7 @@ def load_sides(args, session, device) -> tuple:
 
 def load_features(args, options):
     """Return the features that stand for a network; refuse options that need the network."""
-    from src.ground.errors import UserError
+    from src.core.errors import UserError
     from src.results.feature_files import read_features
 
     path = vars(args)[f"{options.model}_path"]
@@ -184,7 +190,7 @@ def count_images(args, first, second, test_set) -> int:
     Raises:
         UserError: the features on both sides are of different images.
     """
-    from src.ground.console import warn_once
+    from src.core.console import warn_once
     from src.results.feature_files import LoadedFeatures, check_same_images, images_of
 
     n_images = args.n_samples
@@ -261,7 +267,7 @@ def batches_of(args, test_set, n_images):
     """Return batches of images, with a progress bar; none for two files of features."""
     import math
 
-    from src.ground.console import progress
+    from src.core.console import progress
 
     if test_set is None:
         return ()
@@ -276,7 +282,7 @@ def source_of(args, first, second, *, n_images: int) -> dict:
     from src.results.similarity_rows import IN_COLUMNS
 
     seed = None
-    if first.name.is_fresh or second.name.is_fresh:
+    if first.name.is_untrained or second.name.is_untrained:
         seed = args.seed
     return {
         "model1": args.model1_path,
@@ -330,8 +336,8 @@ def print_rows(comparison, columns, source, depths, *, is_verbose: bool) -> list
     Args:
         columns: of the measures in the tables.
     """
+    from src.core.console import note
     from src.figures.similarities import is_matrix, print_largest, print_matrices, print_tables
-    from src.ground.console import note
     from src.results.similarity_rows import SimilarityRow
 
     rows_of_pairs = []
@@ -355,8 +361,8 @@ def write_rows(args, run, rows) -> None:
     """Write the table and its figure, and finish the run."""
     from pathlib import Path
 
+    from src.core.console import note
     from src.figures.similarities import write_files
-    from src.ground.console import note
 
     with run.replacing():
         write_files(Path(args.output), rows)

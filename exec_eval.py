@@ -17,9 +17,9 @@ def parser() -> cli.Parser:
 
 def measure(args) -> None:
     """Print the accuracy of the network."""
+    from src.core.console import progress, result, warn
+    from src.core.runtime import device_of
     from src.datasets import dataset_info, load_dataset
-    from src.ground.console import progress, result, warn
-    from src.ground.runtime import device_of
     from src.results.checkpoints import load_model
     from src.training import Classification, evaluate
     from src.training.chance import beside_chance, chance_of, is_close_to_chance

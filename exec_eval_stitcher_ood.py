@@ -113,7 +113,7 @@ def evaluate(args, session=None, measured=None) -> None:
         session: shares its networks, images and reference with further experiments.
         measured: `MeasuredStitches`; if they are all stitches of the folder, none runs again.
     """
-    from src.ground.console import note
+    from src.core.console import note
     from src.results.reloading import rebuild_grids
     from src.results.run import claimed
     from src.results.scored_stitches import check_scored, score_stitches
@@ -125,7 +125,7 @@ def evaluate(args, session=None, measured=None) -> None:
         if measured and measured.are_all_of(setup.stitches):
             check_usable(args, measured.scores, measured.reference, unusable)
         else:
-            # The reference: detectors at the end layers, the end network's own scores, and floors
+            # The reference: detectors at the end layers, the end network's own scores, and baselines
             layers = end_layers_of(setup.stitches)
             reference = refer_to(
                 setup.end,
@@ -160,9 +160,9 @@ def set_up(args, session) -> Setup:
     from itertools import chain
     from pathlib import Path
 
+    from src.core.console import warn
+    from src.core.runtime import device_of
     from src.datasets import dataset_info
-    from src.ground.console import warn
-    from src.ground.runtime import device_of
     from src.results.folders import newest_by_experiment, read_stitches
     from src.results.reloading import check_images, check_stitches, load_networks
     from src.results.session import Session
@@ -184,7 +184,7 @@ def set_up(args, session) -> Setup:
     # The images and the two networks
     loading = cli.load_options(args, device)
     test_set = cli.load_split(args, session, device, train=False)
-    cli.load_split(args, session, device, train=True)  # for floors and detectors
+    cli.load_split(args, session, device, train=True)  # for baselines and detectors
     check_images(stitches, vars(args))
     networks = load_networks(
         stitches, moved_networks(args), test_set.spec, device=device, session=session
@@ -222,7 +222,7 @@ def scores_of(args) -> tuple[str, ...]:
     """Return the scores of the options; the energy by default, if there is a store."""
     from pathlib import Path
 
-    from src.ground.console import note
+    from src.core.console import note
 
     names = args.detector
     if names is None:
@@ -240,8 +240,8 @@ def check_usable(args, stitches, reference, reasons) -> None:
     Args:
         reasons: for each skipped stitch.
     """
-    from src.ground.console import listed, note, warn
-    from src.ground.errors import UserError
+    from src.core.console import listed, note, warn
+    from src.core.errors import UserError
 
     are_named = args.detector is not None or args.ood_detector_dir is not None
     for reason in reasons:
@@ -351,9 +351,9 @@ def evaluation_options(args, scores, layers, test_set, loading, session):
 def write_results(args, setup, scored, reference) -> None:
     """Report skill and the metrics of each score, save them and the scores of all images, and finish the
     runs of the tables."""
+    from src.core.files import durable_together
+    from src.core.grouping import grouped
     from src.figures.matrices import report, report_skill
-    from src.ground.files import durable_together
-    from src.ground.grouping import grouped
     from src.results.image_records import recorded_images
     from src.results.reloading import records_of
     from src.results.scored_stitches import evaluation_rows, save_scores, skill_rows

@@ -24,7 +24,7 @@ def parser() -> cli.Parser:
     add(
         "-ranks",
         "--ranks",
-        type=cli.whole_from_0,
+        type=cli.integer_from_0,
         nargs="*",
         default=[],
         help="numbers of principal components of a batch to keep, a probe for each; "
@@ -47,7 +47,7 @@ def add_probe_training(options: cli.Parser) -> None:
         "-e",
         "--epochs",
         dest="n_epochs",
-        type=cli.whole_from_0,
+        type=cli.integer_from_0,
         default=10,
         help="number of epochs",
     )
@@ -66,7 +66,7 @@ def add_probe_training(options: cli.Parser) -> None:
         default=1e-5,
         help="weight decay",
     )
-    add("-s", "--seed", type=cli.whole_from_0, default=0, help="random seed")
+    add("-s", "--seed", type=cli.integer_from_0, default=0, help="random seed")
     add(
         "--verbose",
         action="store_true",
@@ -91,9 +91,9 @@ def probe(args, session=None) -> None:
     Args:
         session: shares networks and images between experiments.
     """
+    from src.core.errors import UserError
+    from src.core.runtime import device_of
     from src.datasets import dataset_info
-    from src.ground.errors import UserError
-    from src.ground.runtime import device_of
     from src.probing import Probes
     from src.results.run import Run
     from src.results.session import Session
@@ -136,7 +136,7 @@ def probe(args, session=None) -> None:
 
 def print_start() -> None:
     """Print the command as the public code does, and a note on the output."""
-    from src.ground.console import note, result
+    from src.core.console import note, result
 
     note(
         "Printed as by the paper's code: the command; for each layer the test accuracies of its "
@@ -175,7 +175,7 @@ def train_probes(args, task, train_set, test_set, run):
 
 def evaluate_probes(args, task, test_set):
     """Return the results of the probes on test images, by layer and rank."""
-    from src.ground.console import progress
+    from src.core.console import progress
     from src.training import evaluate
 
     n_batches = test_set.n_batches(args.batch_size)
@@ -185,7 +185,7 @@ def evaluate_probes(args, task, test_set):
 
 def print_epoch(epoch: int, logs) -> None:
     """Print the accuracies of an epoch, by layer and rank if there are several probes."""
-    from src.ground.console import result
+    from src.core.console import result
 
     for (layer, rank), log in logs.items():
         name = f"{layer} -- rank {rank} -- " if len(logs) > 1 else ""
@@ -195,7 +195,7 @@ def print_epoch(epoch: int, logs) -> None:
 
 def print_accuracies(args, task, tested) -> None:
     """Print the test accuracies of each layer the way the public code does."""
-    from src.ground.console import result
+    from src.core.console import result
 
     for layer in task.layers:
         accuracies = {rank: tested[layer, rank].accuracy for rank in task.ranks}
@@ -209,10 +209,10 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
     """Write the table and its figure, and finish the run."""
     from pathlib import Path
 
+    from src.core.console import note
     from src.figures.curves import draw_ranks
     from src.figures.pages import on_data
     from src.figures.shown import of_ranks
-    from src.ground.console import note
     from src.results import tables
     from src.results.identity import ABSENT_IN_TABLES, further_options
     from src.results.image_records import short_images

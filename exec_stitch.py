@@ -18,7 +18,7 @@ from src.choices import (
     UPSAMPLE_MODES,
 )
 from src.choices.stitching import INITS, OBJECTIVES
-from src.ground.user_code import CODE
+from src.core.user_code import CODE
 
 
 def parser() -> cli.Parser:
@@ -183,8 +183,8 @@ def set_up(args, session) -> Setup:
     """Load networks and images, and begin the runs."""
     from dataclasses import replace
 
+    from src.core.runtime import device_of
     from src.datasets import dataset_info
-    from src.ground.runtime import device_of
     from src.results.check import check_options
     from src.results.experiments import Experiment
     from src.stitching import chosen_options
@@ -212,7 +212,7 @@ def set_up(args, session) -> Setup:
         experiment = replace(experiment, chosen=chosen_options(layers))
 
     groups = begin_runs(args, layers, experiment)
-    if any(runs.layers for runs in groups) and not end.name.is_fresh:
+    if any(runs.layers for runs in groups) and not end.name.is_untrained:
         warn_of_end_at_chance(end.network, images[1], end.name.title)
 
     return Setup(
@@ -332,7 +332,7 @@ def make_stitches(args, runs, setup):
 
 def evaluate(grid, test_set, batch_size):
     """Return the `GridScore` of stitches on the test images."""
-    from src.ground.console import progress
+    from src.core.console import progress
 
     n_batches = test_set.n_batches(batch_size)
     return grid.evaluate(progress(test_set.batches(batch_size), "evaluating", n_batches))
@@ -364,8 +364,8 @@ def conclude(args, setup, rows) -> None:
     Args:
         rows: the `StitchRow` of each pair.
     """
-    from src.ground.console import listed, warn
-    from src.ground.grouping import grouped
+    from src.core.console import listed, warn
+    from src.core.grouping import grouped
 
     report(args, rows)
     for reason, pairs in grouped(setup.skipped, setup.skipped.get).items():
@@ -378,7 +378,7 @@ def report(args, rows) -> None:
     Args:
         rows: the `StitchRow` of each pair.
     """
-    from src.ground.console import result, table
+    from src.core.console import result, table
     from src.results.matrices import mean_of
 
     if len(rows) > 1:

@@ -22,7 +22,7 @@ def parser() -> cli.Parser:
     add(
         "-sf",
         "--save-frequency",
-        type=cli.whole_from_0,
+        type=cli.integer_from_0,
         default=0,
         help="save the network every so many epochs, and after the last epoch; "
         "0: after the last epoch only",
@@ -30,7 +30,7 @@ def parser() -> cli.Parser:
     add(
         "-epoch-size",
         "--epoch-size",
-        type=cli.whole_from_1,
+        type=cli.integer_from_1,
         default=None,
         help="images in an epoch; the next epoch has the next images; "
         "default: all images, 50,000 of cifar5m",
@@ -43,7 +43,7 @@ def make_network(model_type, spec, *, seed, device, memory_format=None):
     """Build a network for the images of a data set, with weights drawn by a seed, on the device."""
     import torch
 
-    from src.ground.runtime import seeded
+    from src.core.runtime import seeded
     from src.models import build_model, inputs_of
 
     with seeded(seed):
@@ -59,7 +59,7 @@ def make_network(model_type, spec, *, seed, device, memory_format=None):
 
 def train_in(run, task, train_set, test_set, settings, *, args) -> None:
     """Train the network of a task; write checkpoints and logs to the folder of a run."""
-    from src.ground.console import note
+    from src.core.console import note
     from src.results.checkpoints import save_state
     from src.results.network_training import train_network
 
@@ -79,9 +79,9 @@ def train(args, session=None) -> None:
     """
     import torch
 
+    from src.core.runtime import device_of
     from src.datasets import dataset_info
-    from src.ground.runtime import device_of
-    from src.models.steadiness import warn_of_probabilities
+    from src.models.determinism import warn_of_probabilities
     from src.results.run import Run
     from src.results.session import Session
     from src.training import Classification

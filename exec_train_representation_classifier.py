@@ -36,7 +36,7 @@ def parser() -> cli.Parser:
     add(
         "-sf",
         "--save-frequency",
-        type=cli.whole_from_0,
+        type=cli.integer_from_0,
         default=0,
         help="save the detector every so many epochs of training on the labels, and after the last "
         "of them; 0: after the last only",
@@ -111,7 +111,7 @@ def add_finetuning(options: cli.Parser) -> None:
         "-fe",
         "--finetune-epochs",
         dest="n_finetune_epochs",
-        type=cli.whole_from_0,
+        type=cli.integer_from_0,
         default=20,
         help="number of epochs of fine-tuning",
     )
@@ -158,8 +158,8 @@ class Images(NamedTuple):
 
 def train_detectors(args) -> None:
     """Train a detector for each layer, and add it to the store."""
+    from src.core.runtime import device_of
     from src.datasets import dataset_info
-    from src.ground.runtime import device_of
     from src.results.detector_store import DetectorStore
     from src.results.session import Session
 
@@ -183,8 +183,8 @@ def train_detectors(args) -> None:
 def check_finetuning(args) -> None:
     """Raise a UserError if the ID data have no labels, ID and OOD data are one set, or margins are
     exchanged."""
+    from src.core.errors import UserError
     from src.datasets import dataset_info
-    from src.ground.errors import UserError
 
     dataset_info(args.finetune_id_dataset, labelled=True)
     id_data = (args.finetune_id_dataset, args.finetune_id_dataset_root)
@@ -239,13 +239,13 @@ def load_images(args, session, device) -> Images:
 
 def train_detector(args, run, source, layer, spec, settings, store, images: Images) -> None:
     """Train a classifier of the activations of a layer, fine-tune it, and add it to the store."""
-    from src.ground.console import note
+    from src.core.console import note
     from src.ood import finetuning
     from src.results.detector_store import new_name
     from src.results.network_training import finetune_network, train_network
 
     note(f"detector for {layer}")
-    classifier, shape = finetuning.fresh_classifier(
+    classifier, shape = finetuning.untrained_classifier(
         args.model_type, source.network, layer, spec, seed=args.seed
     )
     run.claim(resume=args.resume)

@@ -32,8 +32,8 @@ from src.choices import AUTO, STITCHING_TYPES, UPSAMPLE_MODES
 from src.choices.models import MODEL_NAMES
 from src.choices.scores import SCORES
 from src.choices.stitching import FORMS, OBJECTIVES, Method
-from src.ground.errors import Busy, UserError, unknown_name
-from src.ground.user_code import CODE, file_and_function, is_user_code, title_of
+from src.core.errors import Busy, UserError, unknown_name
+from src.core.user_code import CODE, file_and_function, is_user_code, title_of
 from src.results.network_list import SIMILARITY, ListedNetwork
 from src.results.network_names import FEATURES
 
@@ -129,7 +129,7 @@ def add_work(options: cli.Parser) -> None:
     )
     add(
         "--probes",
-        type=cli.whole_from_1,
+        type=cli.integer_from_1,
         metavar="EPOCHS",
         help="also train linear probes of all networks for so many epochs, with -b, -lr and -wd",
     )
@@ -202,7 +202,7 @@ def work_and_judge(args, table: str, page: str) -> None:
 
 def name_next_commands(args, units) -> None:
     """Print the commands that compare networks where nothing was stitched."""
-    from src.ground.console import note
+    from src.core.console import note
 
     if any(unit.kind == SIMILARITY for unit in units):
         folder = Path("results", args.save_dir)
@@ -214,7 +214,7 @@ def name_next_commands(args, units) -> None:
 
 def judge_all(args, units, table: str, page: str) -> None:
     """Write the verdict on the stitches of all units, its figure and the page, if all are finished."""
-    from src.ground.console import listed, note
+    from src.core.console import listed, note
     from src.results.outputs import files_of, record_of
 
     n_left = sum(not unit.run.config.exists() for unit in units)
@@ -249,11 +249,11 @@ def judge_all(args, units, table: str, page: str) -> None:
 def make_results(args) -> list[Unit]:
     """Stitch and compare all pairs of the list, as far as they are not finished; return all units of
     work, also those of other shares."""
+    from src.core.cache import Cache
+    from src.core.console import note
+    from src.core.runtime import device_of
     from src.datasets import dataset_info
     from src.figures import pages
-    from src.ground.cache import Cache
-    from src.ground.console import note
-    from src.ground.runtime import device_of
     from src.results.network_list import read_networks, tell_groups
     from src.results.session import Session
 
@@ -318,7 +318,7 @@ def unfinished_units(units) -> list[Unit]:
     Raises:
         UserError: weights, code or images have changed since units were begun, or the options.
     """
-    from src.ground.console import listed
+    from src.core.console import listed
 
     written_of = {unit.place: unit.run.options_on_disk() for unit in units}
     changes_of = {unit.place: unit.changes(written_of[unit.place]) for unit in units}
@@ -361,8 +361,8 @@ def check_layers(args, units, names, session, spec, device) -> None:
         UserError: a network cannot be loaded; or the layers that the list or the command line names
             do not fit networks.
     """
-    from src.ground.console import listed, note
-    from src.ground.grouping import grouped
+    from src.core.console import listed, note
+    from src.core.grouping import grouped
     from src.results.feature_files import read_features
 
     ends = {unit.networks[1] for unit in units if not unit.is_table}
@@ -402,7 +402,7 @@ def check_layers(args, units, names, session, spec, device) -> None:
 
 def check_depths(network: ListedNetwork, layers) -> None:
     """Raise a UserError if the list gives a network depths, but lacks that of a layer."""
-    from src.ground.console import listed
+    from src.core.console import listed
 
     depths = network.relative_depths
     missing = [layer for layer in layers if layer not in depths]
@@ -458,7 +458,7 @@ def as_in_list(kind: str, table: str) -> str:
 
 def check_ends(args, networks) -> None:
     """Raise a UserError if `--ends` names a network that the list lacks."""
-    from src.ground.console import listed
+    from src.core.console import listed
 
     names = [network.name for network in networks]
     unknown = [name for name in args.ends or () if name not in names]

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from src import cli
-from src.ground.console import result
+from src.core.console import result
 from src.models import Network, build_model
 
 SHAPE = (3, 32, 32)
@@ -130,7 +130,7 @@ def parser() -> cli.Parser:
     options.add_argument(
         "-n",
         "--n-samples",
-        type=cli.whole_number(20),
+        type=cli.integer_from(20),
         default=100,
         help="images of each split",
     )

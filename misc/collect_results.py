@@ -49,8 +49,8 @@ def parser() -> cli.Parser:
 
 def collect(args) -> None:
     """Print the matrices of a folder, and write its tables."""
+    from src.core.errors import UserError
     from src.figures.pages import writing
-    from src.ground.errors import UserError
     from src.results import collected
     from src.results.folders import holds_runs, is_run
 
@@ -77,7 +77,7 @@ def collect(args) -> None:
 def check_types(source_dir: Path, stitches, types: tuple[str, str]) -> None:
     """Raise a UserError if the networks of stitches have types that differ from `types`, of the front and
     the end network."""
-    from src.ground.errors import UserError
+    from src.core.errors import UserError
 
     recorded = {(stitch.row.front_model_type, stitch.row.end_model_type) for stitch in stitches}
     if recorded and recorded != {types}:
@@ -89,8 +89,8 @@ def check_types(source_dir: Path, stitches, types: tuple[str, str]) -> None:
 
 def write_measurements(args, path: Path, results) -> None:
     """Write the table of all measurements, and with a list of networks the tables of its groups."""
-    from src.ground.console import note
-    from src.ground.files import write_csv
+    from src.core.console import note
+    from src.core.files import write_csv
     from src.results.between_groups import compare_groups, note_on_layers
     from src.results.measurements import COLUMNS, IN_COLUMNS, between_networks
 
@@ -111,9 +111,9 @@ def write_measurements(args, path: Path, results) -> None:
 
 def print_groups(comparison) -> None:
     """Print the means and tests of groups: of similarity by all measures, of stitches as the verdict does."""
+    from src.core.console import result
+    from src.core.grouping import grouped
     from src.figures.words import OF_GROUPS, lines_on_groups, tables_of_groups
-    from src.ground.console import result
-    from src.ground.grouping import grouped
 
     for method, groups in grouped(comparison.groups, lambda row: row.method).items():
         measured = dict.fromkeys(row.quantity for row in groups)
@@ -127,9 +127,9 @@ def write_accuracies(args, path: Path, results) -> None:
     """Print the matrices of a folder, and write its table of runs and its figure."""
     from operator import attrgetter
 
+    from src.core.console import table
+    from src.core.user_code import titles_in
     from src.figures.grids import write_grid
-    from src.ground.console import table
-    from src.ground.user_code import titles_in
     from src.results.grid_matrices import shown_experiments
     from src.results.matrices import pivot
 
@@ -144,7 +144,7 @@ def write_accuracies(args, path: Path, results) -> None:
 
 def refuse_empty(source_dir: Path, stitches) -> None:
     """Raise a UserError if a folder gave no stitches."""
-    from src.ground.errors import UserError
+    from src.core.errors import UserError
 
     if not stitches:
         raise UserError(

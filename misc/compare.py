@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from misc import all_pairs
 from misc.pairs import options_of
 from src import cli
-from src.ground.user_code import is_user_code
+from src.core.user_code import is_user_code
 from src.results.network_names import FEATURES, NetworkName
 
 
@@ -49,7 +49,7 @@ def parser() -> cli.Parser:
         nargs="+",
         default=all_pairs.METHODS,
         metavar="METHOD",
-        help="methods of stitching, as for misc/all_pairs.py, which also has the options of trainings; default: least "
+        help="methods of stitching, as for misc/all_pairs.py, which also has the options of training; default: least "
         "squares and covariance matching",
     )
     cli.add_gpu(options)
@@ -89,7 +89,7 @@ def compare(args) -> None:
 def check_networks(first: NetworkName, second: NetworkName) -> None:
     """Raise a UserError unless both networks have types that exist and checkpoints that can be read, and
     differ."""
-    from src.ground.errors import UserError
+    from src.core.errors import UserError
     from src.results.checkpoints import load_state
 
     for network in (first, second):
@@ -107,8 +107,8 @@ def write_list(networks: Sequence[NetworkName], table: Path) -> None:
     Raises:
         UserError: there are results of other networks.
     """
-    from src.ground.errors import UserError
-    from src.ground.files import read_csv, write_csv
+    from src.core.errors import UserError
+    from src.core.files import read_csv, write_csv
 
     rows = []
     for name, network in zip(names_of(*networks), networks, strict=True):

@@ -64,11 +64,11 @@ def compare(args) -> None:
 
 
 def draw_curves(args, measured, correspondence, collected) -> None:
+    from src.core.console import listed, note
+    from src.core.errors import UserError
     from src.figures.curves import draw_depth
     from src.figures.pages import on_data, writing
     from src.figures.shown import of_means
-    from src.ground.console import listed, note
-    from src.ground.errors import UserError
     from src.results.network_means import MeanRow
     from src.results.over_depth import depth_rows, groups_without_curves, on_architectures
     from src.results.pair_kinds import counted
@@ -111,10 +111,10 @@ def drawn_depths(rows, quantities):
 
 
 def find_best_matches(args, measured, correspondence) -> None:
+    from src.core.console import note, result, table
+    from src.core.errors import UserError
+    from src.core.files import write_csv
     from src.figures.pages import writing
-    from src.ground.console import note, result, table
-    from src.ground.errors import UserError
-    from src.ground.files import write_csv
     from src.results import best_matches as matches
     from src.results.chosen import chosen_rows
     from src.results.network_means import MeanRow

@@ -24,10 +24,10 @@ import exec_stitch
 import exec_train
 from misc import report, verdict
 from src import cli
+from src.core.console import note, points, result
+from src.core.errors import UserError
 from src.figures.pages import left_out
 from src.figures.words import conclusion
-from src.ground.console import note, points, result
-from src.ground.errors import UserError
 from src.results.tables import read_table
 from src.results.verdict_rows import VerdictRow
 from src.values import Pair

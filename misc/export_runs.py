@@ -20,8 +20,8 @@ def parser() -> cli.Parser:
 
 
 def export(args) -> None:
-    from src.ground.console import note, warn
-    from src.ground.errors import UserError
+    from src.core.console import note, warn
+    from src.core.errors import UserError
     from src.results.exchange import export_stitch
     from src.results.folders import read_stitches
 

@@ -29,7 +29,7 @@ def parser() -> cli.Parser:
         "--workers",
         "-workers",
         dest="n_workers",
-        type=cli.whole_from_0,
+        type=cli.integer_from_0,
         default=4,
         help="processes that decode images, of each GPU",
     )
@@ -38,7 +38,7 @@ def parser() -> cli.Parser:
     add(
         "--seed",
         "-s",
-        type=cli.whole_from_0,
+        type=cli.integer_from_0,
         default=0,
         help="random seed: weights, order, augmentation",
     )
@@ -47,7 +47,7 @@ def parser() -> cli.Parser:
     add(
         "-sf",
         "--save-frequency",
-        type=cli.whole_from_0,
+        type=cli.integer_from_0,
         default=1,
         help="save every so many epochs, and the last one",
     )
@@ -60,14 +60,14 @@ def add_training(options: cli.Parser) -> None:
     add(
         "--epochs",
         dest="n_epochs",
-        type=cli.whole_from_0,
+        type=cli.integer_from_0,
         default=90,
         help="epochs; the learning rate drops after every 30",
     )
     add(
         "-b",
         "--batch-size",
-        type=cli.whole_from_1,
+        type=cli.integer_from_1,
         default=256,
         help="images in a batch, of all GPUs together",
     )
@@ -92,7 +92,7 @@ def add_training(options: cli.Parser) -> None:
     add(
         "-p",
         "--print-freq",
-        type=cli.whole_from_0,
+        type=cli.integer_from_0,
         default=10,
         help="batches from one line of progress to the next; 0: none",
     )
@@ -130,7 +130,7 @@ def add_device(options: cli.Parser) -> None:
     add(
         "--gpu",
         "-gpu",
-        type=cli.whole_number(-1),
+        type=cli.integer_from(-1),
         default=None,
         help="GPU, -1: CPU; else 0, or that of torchrun's local rank",
     )
@@ -138,7 +138,7 @@ def add_device(options: cli.Parser) -> None:
     add("--dummy", action="store_true", help="random images in the place of data, to measure speed")
     add(
         "--dummy-size",
-        type=cli.whole_from_1,
+        type=cli.integer_from_1,
         default=1281167,
         help="number of random training images; a 25th as many for validation",
     )
@@ -146,7 +146,7 @@ def add_device(options: cli.Parser) -> None:
 
 def check(args, processes) -> None:
     """Raise a UserError for options that contradict further options or the processes."""
-    from src.ground.errors import UserError
+    from src.core.errors import UserError
 
     if args.evaluate and not args.weights:
         raise UserError("-e measures the accuracy of a checkpoint; give it as --weights FILE")
@@ -181,9 +181,9 @@ def load_images(args, spec, device, processes, *, train: bool):
 
 
 def train(args) -> None:
+    from src.core.console import silenced
+    from src.core.runtime import device_of, precision
     from src.datasets import dataset_info
-    from src.ground.console import silenced
-    from src.ground.runtime import device_of, precision
     from src.results.checkpoints import load_weights
     from src.results.run import Run
     from src.training.distributed import DataParallelClassification, joined, launched
@@ -229,7 +229,7 @@ def train(args) -> None:
 def print_accuracy(task, images, batch_size: int) -> None:
     """Print the accuracy of the network on all images."""
     from src import training
-    from src.ground.console import progress, result
+    from src.core.console import progress, result
 
     n_batches = images.n_batches(batch_size)
     batches = progress(images.batches(batch_size), "evaluating", n_batches)

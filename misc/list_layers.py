@@ -28,9 +28,9 @@ def parser() -> cli.Parser:
 
 
 def list_layers(args) -> None:
+    from src.core.console import listed, note, result
+    from src.core.grouping import grouped
     from src.datasets import dataset_info
-    from src.ground.console import listed, note, result
-    from src.ground.grouping import grouped
     from src.models import build_model, inputs_of
 
     spec = dataset_info(args.dataset, labelled=True).spec

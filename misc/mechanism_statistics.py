@@ -22,7 +22,7 @@ from misc.group_mechanisms import (
     spans,
 )
 from misc.multiplier import Multiplier
-from src.ground.tensors import load_tensors
+from src.core.tensors import load_tensors
 from src.statistics.permutations import permutation_p
 from src.statistics.resampling import Estimate, ScoreOfPairs, estimate, permuted_p
 from src.statistics.significance import holm

@@ -49,7 +49,7 @@ def parser() -> cli.Parser:
 
 def study(args) -> None:
     from misc.mechanism_statistics import products_of, read_network, tests_of, truths_of
-    from src.ground.files import write_csv
+    from src.core.files import write_csv
 
     folder = Path("results", args.output)
     names = [Path(path).stem for path in args.networks]
@@ -98,7 +98,7 @@ def write_inputs(path: Path, products) -> None:
     """
     import numpy as np
 
-    from src.ground.files import new_file
+    from src.core.files import new_file
 
     n_pairs = products.size
     order = np.random.default_rng(0).permutation(n_pairs)
@@ -117,7 +117,7 @@ def read_measures(table: str, verdict: str, names: Sequence[str]) -> dict:
     import numpy as np
 
     from misc.mechanism_statistics import COMPARED, IS_ACCURATE, MEASURES, WORD
-    from src.ground.files import read_csv
+    from src.core.files import read_csv
 
     n = len(names)
     measures = {name: np.full((n, n), np.nan) for name in (*COMPARED, IS_ACCURATE)}
@@ -138,7 +138,7 @@ def read_measures(table: str, verdict: str, names: Sequence[str]) -> dict:
 
 def write_truths(path: Path, truths, names: Sequence[str]) -> None:
     """Write the truths as a table: a row a pair of networks, a column a truth."""
-    from src.ground.files import write_csv
+    from src.core.files import write_csv
 
     rows = []
     for (front, front_name), (end, end_name) in product(enumerate(names), repeat=2):
@@ -150,10 +150,10 @@ def write_truths(path: Path, truths, names: Sequence[str]) -> None:
 def write_tests(path: Path, tests) -> None:
     """Write all numbers (.csv), the table and the outcomes of hypotheses (.md), and the figure of correlations."""
     from misc.mechanism_statistics import LEVEL, TRUTHS, Test, outcomes, table_of
+    from src.core.console import result
+    from src.core.files import write_csv, write_text
     from src.figures.dots import draw_check
     from src.figures.shown import ABOVE_CHANCE, Shown
-    from src.ground.console import result
-    from src.ground.files import write_csv, write_text
 
     write_csv(path.with_suffix(".csv"), Test._fields, [test._asdict() for test in tests])
     adjusted = [test for test in tests if test.adjusted_p is not None]
@@ -167,7 +167,7 @@ def write_tests(path: Path, tests) -> None:
     for test in of_measures:
         word = ABOVE_CHANCE if test.adjusted_p < LEVEL else ""
         interval = (test.low, test.high)
-        dots.append(Shown(test.truth, test.value, *interval, method=test.measure, word=word))
+        dots.append(Shown(test.truth, test.value, *interval, method=test.measure, verdict=word))
     draw_check(path.with_suffix(".png"), dots)
 
 

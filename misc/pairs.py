@@ -20,9 +20,9 @@ import exec_probe
 import exec_stitch
 from src.choices import Options
 from src.choices.stitching import Method
-from src.ground.console import listed, note, silenced, warn
-from src.ground.errors import Busy, UserError, as_user_error
-from src.ground.user_code import is_user_code, title_of
+from src.core.console import listed, note, silenced, warn
+from src.core.errors import Busy, UserError, as_user_error
+from src.core.user_code import is_user_code, title_of
 from src.results.changes import changed_since, refuse_other_options
 from src.results.identity import identity_of, is_idle
 from src.results.network_list import (

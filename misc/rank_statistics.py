@@ -45,9 +45,9 @@ def parser() -> cli.Parser:
 
 
 def statistics(args) -> None:
-    from src.ground.console import note
-    from src.ground.errors import UserError
-    from src.ground.files import write_csv
+    from src.core.console import note
+    from src.core.errors import UserError
+    from src.core.files import write_csv
     from src.results.outputs import outputs
     from src.results.rank_measurements import read_measurements
     from src.results.rank_tests import COLUMNS, sensitivity, specificity
@@ -93,7 +93,7 @@ def draw(args, tables) -> None:
 
 def show_tests(correlations: list, places: list) -> None:
     """Print the tests, with warnings of what could not be tested."""
-    from src.ground.console import warn
+    from src.core.console import warn
     from src.results.rank_tests import MIXED
 
     if correlations:
@@ -117,7 +117,7 @@ def show_tests(correlations: list, places: list) -> None:
 
 def show_sensitivity(rows: list) -> None:
     """Print how measures correlate with probing accuracy over ranks."""
-    from src.ground.console import result
+    from src.core.console import result
     from src.results.rank_tests import BASELINE, summary_of_correlations
 
     result(
@@ -140,7 +140,7 @@ def show_sensitivity(rows: list) -> None:
 
 def show_specificity(rows: list) -> None:
     """Print the place of the layer of the same name, by measure."""
-    from src.ground.console import result
+    from src.core.console import result
     from src.results.rank_tests import summary_of_places
 
     result(
@@ -160,8 +160,8 @@ def show(rows: list, columns: dict[str, str], *, summary) -> None:
         columns: titles of the columns behind the two layers and the varied one, by column.
         summary: returns the text for the rows of a group.
     """
-    from src.ground.console import result, table
-    from src.ground.grouping import grouped
+    from src.core.console import result, table
+    from src.core.grouping import grouped
 
     groups = grouped(rows, lambda row: (row["setting"], row["measure"]))
     for (setting, measure), tests in groups.items():

@@ -38,9 +38,9 @@ def report(args, judged=None, table: Path | None = None) -> None:
         judged: the verdicts, if they are there already.
         table: the CSV of these verdicts, if it is written already; else it goes beside the page.
     """
+    from src.core.console import note, warn
+    from src.core.files import write_text
     from src.figures.page import page
-    from src.ground.console import note, warn
-    from src.ground.files import write_text
     from src.results.outputs import check_output, outputs
 
     start = datetime.now()
@@ -68,8 +68,8 @@ def made_by(judged, similarity, *, start: datetime) -> str:
         similarity: the paths of tables of similarity.
         start: of this script.
     """
+    from src.core.provenance import provenance
     from src.figures import page
-    from src.ground.provenance import provenance
     from src.results import origin
 
     networks = origin.networks_of(judged.stitches, judged.similarities, judged.names)

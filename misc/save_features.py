@@ -22,11 +22,17 @@ def parser() -> cli.Parser:
     cli.add_data(options, batch_size=64)
     cli.add_interventions(options, of_tests=True)
     cli.add_gpu(options)
-    add("-s", "--seed", type=cli.whole_from_0, default=0, help="seed of fresh weights")
+    add(
+        "-s",
+        "--seed",
+        type=cli.integer_from_0,
+        default=0,
+        help="seed of randomly initialised weights",
+    )
     add(
         "-n",
         "--n-samples",
-        type=cli.whole_number(2),
+        type=cli.integer_from(2),
         default=cli.N_COMPARED,
         help="save the features of so many validation images, the first ones",
     )
@@ -36,9 +42,9 @@ def parser() -> cli.Parser:
 
 def save(args, session=None) -> None:
     """Write the features."""
+    from src.core.console import note, warn_once
+    from src.core.runtime import device_of
     from src.datasets import dataset_info
-    from src.ground.console import note, warn_once
-    from src.ground.runtime import device_of
     from src.results.feature_files import check_names, images_of, write_features
     from src.results.run import Run, claimed
     from src.results.session import Session
@@ -68,7 +74,7 @@ def take_activations(args, model, test_set, n_images: int):
     """Return the activations of the layers for the first images."""
     import math
 
-    from src.ground.console import progress
+    from src.core.console import progress
     from src.similarity.passes import record_activations
 
     batches = test_set.batches(args.batch_size, indices=range(n_images))

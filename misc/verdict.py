@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Judge stitched pairs of layers: similar, accurate only, not matched, or undecided."""
+"""Judge stitched pairs of layers: similar, accurate only, not matched, or inconclusive."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -109,8 +109,8 @@ def give_verdict(args, judged: "Judged | None" = None) -> None:
     Args:
         judged: the verdicts, if they are there already.
     """
+    from src.core.console import note, result
     from src.figures.sections import parts_of, sections_of
-    from src.ground.console import note, result
 
     if judged is None:
         judged = judge(args)
@@ -129,7 +129,7 @@ def give_verdict(args, judged: "Judged | None" = None) -> None:
 
 def judge(args) -> Judged:
     """Return the results of the folders with the verdicts; note the limits of comparisons of groups."""
-    from src.ground.console import listed, note
+    from src.core.console import listed, note
     from src.results.between_groups import compare_groups, note_on_layers, values_of_verdicts
     from src.results.named_networks import named_by_list, order_in
     from src.results.verdicts import judge_stitches
@@ -159,7 +159,7 @@ def write_verdict(args, judged: Judged, text: str, table: Path) -> None:
     Args:
         text: the verdicts in words.
     """
-    from src.ground.files import write_text
+    from src.core.files import write_text
     from src.results import origin
     from src.results.run import Run, claimed
     from src.results.tables import write_table
@@ -181,7 +181,7 @@ def write_verdict(args, judged: Judged, text: str, table: Path) -> None:
 
 def write_groups(path: Path, comparison) -> None:
     """Write the tables of groups and of tests beside a table."""
-    from src.ground.files import write_csv
+    from src.core.files import write_csv
     from src.results.between_groups import COLUMNS
     from src.results.network_means import MeanRow
     from src.results.tables import write_table
@@ -242,7 +242,7 @@ def read_results(args) -> tuple:
 
 def check_similarities(similarities, verdicts) -> None:
     """Warn if no verdict has a value of the similarities."""
-    from src.ground.console import warn
+    from src.core.console import warn
     from src.results.verdicts import similarity_columns
 
     shown = set(similarity_columns(row.values for row in similarities))
@@ -252,9 +252,9 @@ def check_similarities(similarities, verdicts) -> None:
 
 def read_folders(folders):
     """Return the stitches of all folders with their evaluations; note folders that were not evaluated."""
-    from src.ground.console import listed, note
-    from src.ground.errors import UserError
-    from src.ground.grouping import grouped
+    from src.core.console import listed, note
+    from src.core.errors import UserError
+    from src.core.grouping import grouped
     from src.results.evaluations import read_evaluated_stitches
 
     stitches = read_evaluated_stitches(folders)

@@ -18,19 +18,19 @@ from torch import Tensor, nn
 
 from src.choices import AUTO, Options
 from src.choices.stitching import Method
+from src.core.cache import Cache
+from src.core.console import listed, note, warn
+from src.core.errors import UserError
+from src.core.grouping import grouped
+from src.core.images import shape_text
+from src.core.runtime import full_precision
+from src.core.tensors import content_of_state
 from src.datasets.base import UNLABELLED, BaseImageSet, CastImages
 from src.datasets.iterated import IteratedEpochs, IteratedImages
-from src.ground.cache import Cache
-from src.ground.console import listed, note, warn
-from src.ground.errors import UserError
-from src.ground.grouping import grouped
-from src.ground.images import shape_text
-from src.ground.runtime import full_precision
-from src.ground.tensors import content_of_state
 from src.judgement import JudgedStitch, Judgement, Record
 from src.models import Network, inputs_of
 from src.models.building import advice_on_positions
-from src.models.steadiness import unsteadiness_of, warn_of_probabilities
+from src.models.determinism import nondeterminism_of, warn_of_probabilities
 from src.ood.evaluation import StitchScores, measure_grids
 from src.ood.reference import N_IMAGES, EvaluationOptions, Reference, make_reference
 from src.stitching import Grid, Matching, build_layers, chosen_options, match
@@ -47,17 +47,20 @@ from src.verdict import judge as judge_stitches
 __all__ = ["JudgedStitch", "Judgement", "judge"]
 
 FORMS = ("pinv", "covariance")
-MOST_MATCHED = 10_000  # training images of an iterable, unless a caller asks for more
+MOST_FITTING_SAMPLES = 10_000  # training images of an iterable, unless a caller asks for more
 MOST_KEPT = 2**30  # bytes of these images
 MOST_MISSING = 0.1  # share of the classes that the first training images may lack
 BATCH_SIZE = 256  # of image sets; an iterable has its own batches
-NOT_NAMES = ("-", "DEFAULT")  # tables take them for fresh weights, and for those of a type
+NOT_NAMES = (
+    "-",
+    "DEFAULT",
+)  # tables take them for randomly initialised weights, and for those of a type
 
 Images = Iterable | BaseImageSet
 LayerNames = str | Sequence[str]
 
 
-@torch.inference_mode(False)  # a training needs gradients
+@torch.inference_mode(False)  # a training run needs gradients
 @torch.no_grad()
 def judge(
     front: nn.Module | Network,
@@ -67,7 +70,7 @@ def judge(
     *,
     layers: LayerNames | tuple[LayerNames, LayerNames] | None = None,
     forms: str | UserForm | Sequence[str | UserForm] = FORMS,
-    n_matched: int | None = None,
+    n_fitting_samples: int | None = None,
     seed: int = 0,
     limits: Limits = Limits(),  # noqa: B008 - immutable
     names: tuple[str, str] = ("front", "end"),
@@ -78,7 +81,7 @@ def judge(
 
     The stitching layer of a pair is fitted to activations of training images, without any cutoff
     but rounding; or it is drawn, and trained on an objective. Test images tell accuracy and skill, whose
-    floors take training images as well. The verdicts on all pairs of a form are corrected together.
+    baselines take training images as well. The verdicts on all pairs of a form are corrected together.
     Images go to the device of the networks, which stay as they are.
 
     Args:
@@ -86,8 +89,8 @@ def judge(
             logits (B, n_classes); the front may be an encoder. Or `Network` views of such modules.
         train, test: batches of (images, labels) that can be passed over several times, such as a
             `DataLoader` or a list, or an image set of this suite. Images and vectors are floating-point
-            numbers, and tokens whole numbers, as the networks take them, tensors or arrays. Test
-            images come in one order in all passes. Training images need labels only for a training,
+            numbers, and tokens integers, as the networks take them, tensors or arrays. Test
+            images come in one order in all passes. Training images need labels only for a training run,
             whose epochs are passes over `train` in the order of `train`; an image set of this suite
             shuffles and augments as in the scripts.
         layers: names, patterns or "all", in one text with commas or in a list; both networks have
@@ -96,8 +99,8 @@ def judge(
         forms: forms of direct matching, of `FORMS` in `src.choices.stitching`, or of your own: a
             function (see `UserForm`), or FILE.py:FUNCTION. Or objectives of `OBJECTIVES` with their
             epochs, such as "task:10", or FILE.py:FUNCTION:10 of your own.
-        n_matched: training images to match on, drawn from the first 2,000 that `train` gives, or
-            from the first `n_matched` if that is more; from all images of an image set of this
+        n_fitting_samples: training images to match on, drawn from the first 2,000 that `train` gives, or
+            from the first `n_fitting_samples` if that is more; from all images of an image set of this
             suite. None: 50 rows a channel of the front layer (`-pinv-samples auto`), of an image set
             or of the first 10,000 that `train` gives.
         seed: of drawn stitching layers, and of the order of the images of an image set.
@@ -113,15 +116,15 @@ def judge(
     Raises:
         UserError: a network is in training mode, has not the layers, or gives no logits for these
             labels; the networks differ in type or device; images cannot be passed over again, or
-            the first training images lack classes; a form, `n_matched`, a name or an option of
-            training is none; images have a size that a network does not take; or a training
+            the first training images lack classes; a form, `n_fitting_samples`, a name or an option of
+            training is none; images have a size that a network does not take; or a training run
             diverges.
     """
     chosen = _chosen(forms, {"seed": seed, **training})
-    _check_options(n_matched, limits, names)
+    _check_options(n_fitting_samples, limits, names)
     front, end = _views(front, end)
     like = end.example
-    images = _images(train, test, like, chosen, n_matched=n_matched)
+    images = _images(train, test, like, chosen, n_fitting_samples=n_fitting_samples)
     with full_precision(like.device):
         networks = _networks(front, end, images.test, _of_both(layers))
 
@@ -134,7 +137,7 @@ def judge(
         for name, making in chosen.items():
             note(f"judge: stitches {len(drawn)} pairs of layers by {name}")
             made[name] = _made(networks, drawn, images, making)
-        note(f"judge: measures accuracy, skill and its floors on {len(images.test)} test inputs")
+        note(f"judge: measures accuracy, skill and its baselines on {len(images.test)} test inputs")
         measured = measure_grids({name: made[name].grid for name in made}, reference)
         stitches = {name: _with_scores(made[name], *measured[name], list(drawn)) for name in made}
     metrics = next(iter(stitches[next(iter(chosen))].values())).metrics
@@ -162,7 +165,7 @@ class _Images(NamedTuple):
     train: BaseImageSet  # of an iterable, the first ones
     epochs: BaseImageSet | IteratedEpochs  # all training images
     test: BaseImageSet
-    n_matched: int | None  # None: by the rule of `match`
+    n_fitting_samples: int | None  # None: by the rule of `match`
 
 
 class _Networks(NamedTuple):
@@ -178,8 +181,8 @@ class _MadeStitches(NamedTuple):
     """The stitches of a form."""
 
     grid: Grid
-    matchings: dict[Pair, Matching]  # empty after a training
-    losses: dict[Pair, list[float]]  # of the epochs of a training
+    matchings: dict[Pair, Matching]  # empty after a training run
+    losses: dict[Pair, list[float]]  # of the epochs of a training run
 
 
 # ---- The gate: options, images and networks
@@ -211,10 +214,12 @@ def _chosen(
     return chosen
 
 
-def _check_options(n_matched: int | None, limits: Limits, names: Sequence[str]) -> None:
+def _check_options(n_fitting_samples: int | None, limits: Limits, names: Sequence[str]) -> None:
     """Raise a UserError if an option is none."""
-    if n_matched is not None and n_matched < 1:
-        raise UserError(f"n_matched is {n_matched}; give 1 or more, or None for all")
+    if n_fitting_samples is not None and n_fitting_samples < 1:
+        raise UserError(
+            f"n_fitting_samples is {n_fitting_samples}; give 1 or more, or None for all"
+        )
     if not isinstance(limits, Limits):
         raise UserError(f"limits is {limits!r}; give Limits(tolerance=0.05, skill=0.33)")
     judge_stitches([], limits=limits)  # limits out of range raise before the work
@@ -298,10 +303,10 @@ def _images(
     like: Tensor,
     forms: Mapping[str, _Form],
     *,
-    n_matched: int | None,
+    n_fitting_samples: int | None,
 ) -> _Images:
     """Return training and test images as image sets; a UserError if a form cannot use the images."""
-    at_most = max(n_matched or MOST_MATCHED, N_IMAGES)
+    at_most = max(n_fitting_samples or MOST_FITTING_SAMPLES, N_IMAGES)
     train_set = _image_set(train, "train", like, at_most=at_most, most_kept=MOST_KEPT)
     test_set = _image_set(test, "test", like, in_one_order=True)
     if train_set.image_shape != test_set.image_shape:
@@ -317,12 +322,12 @@ def _images(
     trained = [name for name, form in forms.items() if form.method.n_epochs]
     if trained and (train_set.labels == UNLABELLED).all():
         raise UserError(
-            f"{', '.join(trained)}: a training needs labels; let train give (inputs, labels)"
+            f"{', '.join(trained)}: a training run needs labels; let train give (inputs, labels)"
         )
     epochs: BaseImageSet | IteratedEpochs = train_set
     if not isinstance(train, BaseImageSet):
         epochs = IteratedEpochs(train, name="train", like=like)
-    return _Images(train_set, epochs, test_set, n_matched)
+    return _Images(train_set, epochs, test_set, n_fitting_samples)
 
 
 def _image_set(
@@ -352,7 +357,7 @@ def _networks(
     _check_front(front, end.n_classes)
     spec = test.spec._replace(n_classes=end.n_classes)
     for network, side in {front: "front", end: "end"}.items():
-        network.unsteadiness = unsteadiness_of(network, spec)
+        network.nondeterminism = nondeterminism_of(network, spec)
         warn_of_probabilities(network, spec, title=f"the {side} network")
     front_layers = front.layers(layers[0])
     end_layers = end.layers(layers[1], of_end=True)
@@ -431,7 +436,7 @@ def _stitching_layers(
 
 
 def _reference(end: Network, layers: Mapping[Pair, StitchingLayer], images: _Images) -> Reference:
-    """Return the end network without stitches, and its floors of skill."""
+    """Return the end network without stitches, and its baselines of skill."""
     options = EvaluationOptions(
         layers=tuple(dict.fromkeys(pair.end_layer for pair in layers)),
         scores=(),
@@ -465,7 +470,7 @@ def _made(
         copies,
         images.train,
         _batch_size(images.train),
-        n_samples=images.n_matched,
+        n_samples=images.n_fitting_samples,
         seed=form.settings.seed,
         form=form.closed,
         cutoff="exact",
@@ -526,23 +531,23 @@ def _judged(
 def _row(form: str, pair: Pair, stitch: MeasuredStitch, verdict: Verdict) -> JudgedStitch:
     """Return the row of a stitch."""
     metrics = stitch.metrics
-    r2_matched = metrics.r2_matched
-    if r2_matched is None:  # of a trained stitch
-        r2_matched = math.nan
+    r2_fit = metrics.r2_fit
+    if r2_fit is None:  # of a trained stitch
+        r2_fit = math.nan
     return JudgedStitch(
         form,
         *pair,
-        verdict.word,
+        verdict.verdict,
         verdict.reason,
         *verdict.accuracy,
-        *verdict.penalty,
+        *verdict.accuracy_drop,
         *verdict.skill,
         *stitch.skill.output[:2],
         *verdict.skill_at_end,
         *stitch.skill.end_layer[:2],
         front_accuracy=metrics.front_accuracy,
         end_accuracy=metrics.end_accuracy,
-        r2_matched=r2_matched,
+        r2_fit=r2_fit,
         r2_test=metrics.r2_test,
         front_depth=metrics.front_depth,
         end_depth=metrics.end_depth,
@@ -567,7 +572,7 @@ def _record(
         "test_images_sha256": images.test.fingerprint,
         "gpu": gpu,
         "stitching_type": AUTO,
-        "n_pinv_init_samples": images.n_matched or AUTO,
+        "n_pinv_init_samples": images.n_fitting_samples or AUTO,
         "pinv_cutoff": "exact",
         "mod_only_stitch": True,
         "no_save": True,

@@ -13,12 +13,12 @@ import numpy as np
 
 from src.choices import WITH_POSITIONS, Options, on_lost_positions
 from src.choices.stitching import Method
-from src.ground.console import aligned, listed, note, points
-from src.ground.errors import UserError, unknown_name
-from src.ground.files import write_csv
-from src.ground.grouping import grouped
+from src.core.console import aligned, listed, note, points
+from src.core.errors import UserError, unknown_name
+from src.core.files import write_csv
+from src.core.grouping import grouped
 from src.values import IntervalEstimate, MeasuredStitch, Pair
-from src.verdict import UNDECIDED, Limits
+from src.verdict import INCONCLUSIVE, Limits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +28,7 @@ class JudgedStitch(NamedTuple):
     """A stitched pair of layers with its verdict; NaN: not measured, or not defined.
 
     The names are those of the columns of the scripts' tables, which `misc/docs/files.md` describes.
-    `_low` and `_high` are the ends of intervals of 95 %. Accuracies, penalties, shares and R² are
+    `_low` and `_high` are the ends of intervals of 95 %. Accuracies, accuracy drops, shares and R² are
     no percentages: 0.05 is five points.
     """
 
@@ -40,22 +40,22 @@ class JudgedStitch(NamedTuple):
     accuracy: float  # of the stitched network
     accuracy_low: float
     accuracy_high: float
-    penalty: float  # end accuracy − accuracy
-    penalty_low: float
-    penalty_high: float
-    skill: float  # at the output; 0 at the floor, 1 for the end network itself
+    accuracy_drop: float  # end accuracy − accuracy
+    accuracy_drop_low: float
+    accuracy_drop_high: float
+    skill: float  # at the output; 0 at the baseline, 1 for the end network itself
     skill_low: float
     skill_high: float
     correlation: float  # within classes, at the output
-    floor: float
+    baseline: float
     skill_at_end: float  # at the end layer
     skill_at_end_low: float
     skill_at_end_high: float
     correlation_at_end: float
-    floor_at_end: float
+    baseline_at_end: float
     front_accuracy: float  # NaN of an encoder
     end_accuracy: float
-    r2_matched: float  # centred R² of the map on the matched images; NaN after a training
+    r2_fit: float  # centred R² of the map on the fitting samples; NaN after a training run
     r2_test: float
     front_depth: int | None  # the places of the layers in their networks
     end_depth: int | None
@@ -69,7 +69,7 @@ class JudgedStitch(NamedTuple):
     def __repr__(self) -> str:
         return (
             f"<{self.form}, {self.pair}: {self.verdict}; accuracy {self.accuracy:.4f}, "
-            f"points lost {points(self.penalty)}, skill {self.skill:.4f}>"
+            f"accuracy drop {points(self.accuracy_drop)}, skill {self.skill:.4f}>"
         )
 
 
@@ -128,34 +128,33 @@ class Judgement(tuple[JudgedStitch, ...]):
 
     def __repr__(self) -> str:
         counts = Counter(row.verdict for row in self)
-        words = ", ".join(f"{n} {word}" for word, n in counts.items())
+        words = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
         return f"<{len(self)} judged stitches: {words}; print() shows the table>"
 
     def __str__(self) -> str:
         header = ["form"]
         for name, prefix in zip(self.names, self._prefixes(), strict=True):
             header.append(f"{name} ({prefix})".removesuffix(" ()"))
-        header += ["accuracy", f"of {self.names[1]}", "points lost", "skill", "at end layer"]
+        header += ["accuracy", f"of {self.names[1]}", "accuracy drop", "skill", "at end layer"]
         lines = [[*header, "verdict"]]
         for row in self._with_short_layers():
-            penalty = (
-                f"{points(row.penalty)} [{points(row.penalty_low)}, {points(row.penalty_high)}]"
-            )
+            ends = (points(row.accuracy_drop_low), points(row.accuracy_drop_high))
+            accuracy_drop = f"{points(row.accuracy_drop)} [{ends[0]}, {ends[1]}]"
             skill = IntervalEstimate(row.skill, row.skill_low, row.skill_high)
             at_end = IntervalEstimate(row.skill_at_end, row.skill_at_end_low, row.skill_at_end_high)
             accuracies = (f"{row.accuracy:.4f}", f"{row.end_accuracy:.4f}")
-            numbers = (*accuracies, penalty, str(skill), str(at_end))
+            numbers = (*accuracies, accuracy_drop, str(skill), str(at_end))
             lines.append([row.form, row.front_layer, row.end_layer, *numbers, row.verdict])
         return "\n".join([aligned(lines), *self._remarks()])
 
     def _remarks(self) -> list[str]:
-        """Return the sentences below the table: why pairs are undecided, and on lost positions."""
-        undecided = [row for row in self._with_short_layers() if row.verdict == UNDECIDED]
-        by_reason = grouped(undecided, lambda row: re.sub(r" \(.*?\)", "", row.reason))
+        """Return the sentences below the table: why pairs are inconclusive, and on lost positions."""
+        inconclusive = [row for row in self._with_short_layers() if row.verdict == INCONCLUSIVE]
+        by_reason = grouped(inconclusive, lambda row: re.sub(r" \(.*?\)", "", row.reason))
         remarks = []
         for reason, rows in by_reason.items():
             pairs = listed(f"{row.form} {row.pair}" for row in rows)
-            remarks.append(f"{UNDECIDED}: {reason} ({pairs})")
+            remarks.append(f"{INCONCLUSIVE}: {reason} ({pairs})")
         positions = on_lost_positions(row.stitching_type for row in self)
         if positions:
             remarks.append(f"{positions} {WITH_POSITIONS}")
@@ -261,7 +260,7 @@ class Judgement(tuple[JudgedStitch, ...]):
             write_judged_run(Path(folder), options, stitches)
 
     def figure(self, *, forms: Sequence[str] = ()) -> "Figure":
-        """Return the figure of points lost against skill, and of a map of each form.
+        """Return the figure of accuracy drop against skill, and of a map of each form.
 
         `rows.figure().savefig("maps.pdf")` writes a file. The attribute `caption` of the figure is
         the text for below it.

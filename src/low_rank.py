@@ -6,7 +6,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from src.ground.activations import form_of, map_positions
+from src.core.activations import form_of, map_positions
 from src.statistics.moments import Rows
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.ground.console import decimals
+from src.core.console import decimals
 
 Rank = int | None  # None: the full rank
 
@@ -22,9 +22,9 @@ BY_POSITION = ("positions", "tokens")
 STILL_FELL = 0.1
 STILL_FELL_OF_ALL = 0.03
 
-# How a network is unsteady when it is evaluated, see `src.models.steadiness`
-RANDOM = "random"
-OF_BATCH = "batch"
+# How a network is stochastic or batch-dependent when it is evaluated, see `src.models.determinism`
+STOCHASTIC = "random"
+BATCH_DEPENDENT = "batch"
 
 # Permutations of images
 ALL_IMAGES = "all images"
@@ -56,7 +56,7 @@ class IntervalEstimate(NamedTuple):
 def learning_rates(
     n_epochs: int, *, scheduler: str = "none", reduce_lr_epochs: Sequence[int] = ()
 ) -> list[float]:
-    """Return the learning rate of each epoch of a training, as a share of the first one.
+    """Return the learning rate of each epoch of a training run, as a share of the first one.
 
     The arguments are the options of `exec_stitch.py`.
     """
@@ -127,9 +127,9 @@ class Metrics:
     agreement: float = math.nan
     kappa: float = math.nan
     n_images: int | None = None
-    n_matched: int | None = None
+    n_fitting_samples: int | None = None
     matching_rank: int | None = None
-    r2_matched: float | None = None
+    r2_fit: float | None = None
     r2_test: float = math.nan
     # Whether the cutoff of singular values truncated the fit, see `Matching`. None: not known
     truncated: bool | None = None
@@ -141,25 +141,25 @@ class Metrics:
     end_relative_depth: float | None = None
     # Whether all paths to the output lead through the end layer; False inside a residual block
     end_is_cut: bool | None = None
-    # `RANDOM` or `OF_BATCH` for an unsteady network
-    front_unsteadiness: str | None = None
-    end_unsteadiness: str | None = None
+    # `STOCHASTIC` or `BATCH_DEPENDENT` for a stochastic or batch-dependent network
+    front_nondeterminism: str | None = None
+    end_nondeterminism: str | None = None
 
     @property
     def is_truncated(self) -> bool:
         """Whether the cutoff truncated the fit."""
         return bool(self.truncated)
 
-    def is_matched_on_few(self, *, keeps_variance: bool) -> bool:
-        """Return whether too few images were matched: R² is much lower on the test images.
+    def has_few_fitting_samples(self, *, keeps_variance: bool) -> bool:
+        """Return whether the map was fitted to too few samples: R² is much lower on the test images.
 
         Args:
             keeps_variance: the map gives the variance of its target, as by `covariance`. Then R² is
                 2ρ − 1 for a correlation ρ with the target, and by least squares ρ²: ρ² is compared.
         """
-        if self.r2_matched is None:
+        if self.r2_fit is None:
             return False
-        matched = self.r2_matched
+        matched = self.r2_fit
         test = self.r2_test
         if keeps_variance:
             matched = (max(0, 1 + matched) / 2) ** 2
@@ -171,8 +171,8 @@ class Skill(NamedTuple):
     """How a stitch follows the end network within a class at one place, see `src.skill`."""
 
     correlation: float  # within classes, in [-1, 1]; NaN: activations are not finite
-    floor: float  # the correlation that class, architecture and an affine map give together
-    skill: float  # (correlation − floor) / (1 − floor)
+    baseline: float  # the correlation that class, architecture and an affine map give together
+    skill: float  # (correlation − baseline) / (1 − baseline)
     low: float  # the ends of its interval of 95 %, over images
     high: float
 
@@ -183,7 +183,7 @@ class StitchSkill(NamedTuple):
     end_layer: Skill
     output: Skill
     n_images: int
-    n_twins: int  # untrained twins side by side in the floor
+    n_copies: int  # untrained copies side by side in the baseline
 
 
 class MeasuredStitch(NamedTuple):
@@ -192,7 +192,7 @@ class MeasuredStitch(NamedTuple):
     metrics: Metrics
     predictions: Predictions
     skill: StitchSkill
-    losses: list[float]  # of the epochs of a training
+    losses: list[float]  # of the epochs of a training run
     chosen: Mapping[str, str | None]  # the options that `auto` chose
 
 

@@ -234,7 +234,7 @@ def names_in(folder: Path) -> set[str]:
 
 def digit_network(path: Path | str):
     """Load a `MODEL` for the digits."""
-    from src.ground.images import ImageSpec
+    from src.core.images import ImageSpec
     from src.results.checkpoints import load_model
     from src.results.network_names import NetworkName
 
@@ -249,7 +249,7 @@ def digit_images(*, train: bool):
 
 
 def save_network(path: Path, name: str, **options: Any) -> Path:
-    """Save a fresh network, of which the seed is 0."""
+    """Save an untrained network, of seed 0."""
     import torch
 
     from src.models import build_model

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.ground import console
+from src.core import console
 from tests import commands
 
 # A shell lets its background jobs ignore SIGINT, and what these start would ignore it as well.
@@ -57,11 +57,11 @@ def no_flushes():
 
 @pytest.fixture(scope="session", autouse=True)
 def few_draws():
-    """Floors take one draw of twins in this process: five are half of the time of an evaluation."""
-    from src.ood import floors  # not before a pretended GPU is installed, for processes of tests
+    """Baselines take one draw of untrained copies in this process: five are half of the time of an evaluation."""
+    from src.ood import baselines  # not before a pretended GPU is installed, for processes of tests
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(floors, "N_DRAWS", 1)
+        patch.setattr(baselines, "N_DRAWS", 1)
         yield
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from src.ground.runtime import device_of
+from src.core.runtime import device_of
 from tests import pretended_gpu
 from tests.commands import read_csv, read_json, run
 from tests.conftest import few_images
@@ -141,9 +141,9 @@ def main(path: str, gpu: str) -> None:
     sys.modules["matplotlib"] = None  # figures take longer than all else
     # Adam in one kernel, as on a GPU, rounds otherwise than the one that torch takes on a CPU.
     torch.optim.Adam = lambda *args, **kwargs: adam(*args, **kwargs | {"fused": True})
-    from src.ood import floors  # which reads torch's Adam
+    from src.ood import baselines  # which reads torch's Adam
 
-    floors.N_DRAWS = 1  # draws of twins, which take half of an evaluation
+    baselines.N_DRAWS = 1  # draws of untrained copies, which take half of an evaluation
     waits: dict[str, list[int]] = {}
     count_batches(waits)
     write_images(start / "own")

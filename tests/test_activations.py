@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from src.ground.activations import (
+from src.core.activations import (
     Form,
     TokenLayout,
     as_rows,
@@ -16,8 +16,8 @@ from src.ground.activations import (
     pool,
     positions_of,
 )
-from src.ground.errors import UserError
-from src.ground.kinds import GRID, MAP, SEQUENCE, VECTOR
+from src.core.errors import UserError
+from src.core.kinds import GRID, MAP, SEQUENCE, VECTOR
 from tests.goldens import random
 
 FORMS = {

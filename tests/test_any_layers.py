@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from src.choices import STITCHING_TYPES
-from src.ground.activations import Form, TokenLayout, pool
-from src.ground.errors import UserError
-from src.ground.kinds import GRID, MAP, SEQUENCE, VECTOR
+from src.core.activations import Form, TokenLayout, pool
+from src.core.errors import UserError
+from src.core.kinds import GRID, MAP, SEQUENCE, VECTOR
 from src.models import Network, build_model
 from src.stitching import build_layers, build_stitching_layer, match_layers
 from src.stitching.layers import type_for

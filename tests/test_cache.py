@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from src.ground.cache import Cache
-from src.ground.images import ImageSpec
+from src.core.cache import Cache
+from src.core.images import ImageSpec
 from src.models import Network, build_model
 from src.results.checkpoints import save_state
 from src.results.network_names import NetworkName

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from src import __version__
+from src.core import console, user_code
+from src.core.runtime import seeded
 from src.datasets import load_dataset
 from src.figures import pages
-from src.ground import console, user_code
-from src.ground.runtime import seeded
 from src.models import build_model
 from src.results import session
 from src.results import stitch_runs as runs
@@ -422,7 +422,7 @@ def test_all_pairs_refuses_what_was_made_with_others():
 # ---- Weights that are drawn and weights that are given
 
 
-def test_given_weights_are_one_network_whatever_the_seed_and_fresh_ones_are_not():
+def test_given_weights_are_one_network_whatever_the_seed_and_untrained_ones_are_not():
     own = ["nets.py:net", "nets.py:pretrained"]
     layers = ["pool3,pool4", "pool3", *LAYERS[2:], *MATCH]
     for seed in (0, 1):
@@ -434,11 +434,13 @@ def test_given_weights_are_one_network_whatever_the_seed_and_fresh_ones_are_not(
     run("exec_stitch.py", "DEFAULT", "DEFAULT", own[1], own[1], *layers[:-1], "given", "-s", 2)
     run("misc/verdict.py", "results/r", "results/given")
     rows = read_csv("verdict.csv")
-    assert [row["control"] for row in rows] == ["fresh"] * 4 + ["self", ""]
+    assert [row["control"] for row in rows] == ["untrained"] * 4 + ["self", ""]
     assert not any("never trained" in row["reason"] for row in rows)
 
 
-def test_a_function_that_only_builds_is_fresh_and_one_that_gives_its_weights_is_warned_of(networks):
+def test_a_function_that_only_builds_is_untrained_and_one_that_gives_its_weights_is_warned_of(
+    networks,
+):
     layers = ["pool3", "pool3", *LAYERS[2:], *MATCH]
     said = run("exec_stitch.py", "-", "-", "nets.py:net", "nets.py:pretrained", *layers).err
     assert said.count("whatever the seed") == 1
@@ -446,14 +448,14 @@ def test_a_function_that_only_builds_is_fresh_and_one_that_gives_its_weights_is_
     run("misc/verdict.py", "results/r")
     assert "never trained" in read_csv("verdict.csv")[0]["reason"]
     line = error_line("exec_stitch.py", "DEFAULT", "-", *SMALL[2:], *layers)
-    assert says(line, "DEFAULT", "small_cnn", "- for fresh weights")
+    assert says(line, "DEFAULT", "small_cnn", "- for randomly initialised weights")
 
 
-def test_fresh_networks_of_a_list_are_loaded_once_and_known_by_their_seed(loads):
+def test_untrained_networks_of_a_list_are_loaded_once_and_known_by_their_seed(loads):
     lines = [f"n{i},{name}.pt,small_cnn" for i, name in enumerate("fghi")]
     for i, name in enumerate("hi"):
         train(name, i + 2)
-    write_list(*lines, "fresh,-,small_cnn")
+    write_list(*lines, "untrained,-,small_cnn")
     run(*ALL, "--methods", "none", "-s", 3)
     assert [name.seed for name in loads] == [None] * 4 + [3]
 

@@ -6,9 +6,9 @@ import json
 import pytest
 import torch
 
+from src.core.errors import UserError
+from src.core.images import ImageSpec, Normalisation
 from src.datasets import dataset_info
-from src.ground.errors import UserError
-from src.ground.images import ImageSpec, Normalisation
 from src.models import build_model
 from src.results.checkpoints import load_model, load_state, save_state
 from src.results.network_names import NetworkName

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from src.ground.runtime import seeded
+from src.core.runtime import seeded
 from src.models import build_model
 from src.results.checkpoints import save_state
 from src.results.run import Run
@@ -35,7 +35,7 @@ SCRIPTS = {  # by the table that it writes: a command, and an option that change
     "verdict.csv": (["misc/verdict.py", "results/r"], ["--tolerance", 0]),
 }
 CLAIM = (  # without torch, whose import would take most of the time
-    "import sys; from src.ground.files import locked\n"
+    "import sys; from src.core.files import locked\n"
     "lock = locked(sys.argv[1], wait=False)\n"
     "print('claimed', flush=True); input()\n"
 )

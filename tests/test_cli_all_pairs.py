@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from misc import all_pairs, pairs
+from src.core.errors import Busy
 from src.figures import pages
-from src.ground.errors import Busy
 from src.models import Network, build_model
-from src.ood import floors
+from src.ood import baselines
 from src.results.checkpoints import save_state
 from src.results.network_list import ListedNetwork, read_networks
 from src.results.run import Run
@@ -125,7 +125,7 @@ def test_without_stitches_the_commands_that_follow_are_named(networks, few):
 
 def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatch):
     """Matched images and test images pass once through each network, and test images once through
-    each stitch. As an end network, it also sees the images of its floors once."""
+    each stitch. As an end network, it also sees the images of its baselines once."""
     seen, activations = Counter(), Network.activations
 
     def count(network, x, names, *, after=None, images=None):
@@ -144,11 +144,13 @@ def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatc
         run(SCRIPT, *OPTIONS, "--no-similarity", *methods, "-pinv-samples", "100", cwd=folder)
         n_layers, n_test = 2, 80
         n_of_stitches = n * (n - 1) * len(methods[1:]) * n_layers**2
-        n_of_floors = n * floors.N_DRAWS * 3  # of two layers, and of twins for a wider front
-        assert seen.pop("stitches") == (n_of_stitches + n_of_floors) * n_test
+        n_of_baselines = (
+            n * baselines.N_DRAWS * 3
+        )  # of two layers, and of untrained copies for a wider front
+        assert seen.pop("stitches") == (n_of_stitches + n_of_baselines) * n_test
         n_training = 200
-        twins = n * (n_training + n_test)  # networks of one type have the same twins
-        expected = {100 + 2 * n_test + n_training: n, twins: 4 * floors.N_DRAWS}
+        copies = n * (n_training + n_test)  # networks of one type have the same untrained copies
+        expected = {100 + 2 * n_test + n_training: n, copies: 4 * baselines.N_DRAWS}
         assert Counter(seen.values()) == expected
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.ground.cache import Cache
+from src.core.cache import Cache
 from src.models import build_model
 from src.results.checkpoints import save_state
 from src.results.session import Session

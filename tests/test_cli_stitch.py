@@ -98,8 +98,8 @@ def test_numbers_are_those_of_the_saved_layer(stitch, digit_networks):
         r2 = 1 - residual / (target - target.mean((0, 2, 3), True)).square().sum()
     assert found["representation_difference"] == pytest.approx(difference.item(), rel=1e-5)
     assert found["matching_error"] == pytest.approx(error.item(), rel=1e-4)
-    assert found["r2_matched"] == pytest.approx(r2.item(), abs=1e-5)
-    assert found["n_matched"] == 64 and 0 < found["matching_rank"] <= 65
+    assert found["r2_fit"] == pytest.approx(r2.item(), abs=1e-5)
+    assert found["n_fitting_samples"] == 64 and 0 < found["matching_rank"] <= 65
     with np.load(folder / "predictions.npz") as kept:
         for key, name in (("stitched", ""), ("front", "front_"), ("end", "end_")):
             assert np.array_equal(kept[key], classes[key].argmax(1))

@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
+from src.core.console import decimals, points, table
 from src.figures.grids import write_grid
-from src.ground.console import decimals, points, table
 from src.results.folders import read_stitches, row_of
 from src.results.network_names import short_names
 from src.results.stitch_rows import StitchRow

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torchvision import datasets as tv
 
+from src.core.errors import UserError
+from src.core.images import ImageSpec, Normalisation
 from src.datasets import dataset_info, load_dataset
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import ImageSet
 from src.datasets.mapped import MappedImages
-from src.ground.errors import UserError
-from src.ground.images import ImageSpec, Normalisation
 from tests.commands import says, start_code
 from tests.tiny_datasets import (
     collect,
@@ -116,7 +116,7 @@ def test_missing_and_damaged_parts_are_named_and_leave_nothing_behind(tmp_path):
     for content, reason in (
         (
             {"X": images, "Y": labels[:-1]},
-            r"Y is int64 \(26,\), expected 27 whole numbers from 0",
+            r"Y is int64 \(26,\), expected 27 integers from 0",
         ),
         ({"X": images, "Y": [300, *labels[1:]]}, "labels up to 300, expected at most 9"),
     ):
@@ -244,9 +244,7 @@ def test_what_is_missing_is_downloaded_once_for_both_splits_and_all_processes(
     tmp_path, monkeypatch, unofficial_files, capfd
 ):
     root = tmp_path / "new" / "data"
-    lock = (
-        f"from src.ground.files import locked; locked({str(root / '.cifar10.lock')!r}, wait=False)"
-    )
+    lock = f"from src.core.files import locked; locked({str(root / '.cifar10.lock')!r}, wait=False)"
 
     def download(self):
         assert start_code(lock).wait(60) == 1  # no other process downloads meanwhile

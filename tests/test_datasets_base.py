@@ -11,11 +11,11 @@ import torchvision.transforms.functional as TF
 from PIL import Image
 from scipy import stats
 
+from src.core.images import Normalisation
 from src.datasets import augmentation as module
 from src.datasets import dataset_info, load_dataset
 from src.datasets.augmentation import Affine, CropFlip
 from src.datasets.base import ImageSet, subset
-from src.ground.images import Normalisation
 from tests.commands import says
 from tests.tiny_datasets import collect, random_images, write_folder, write_imagenet
 

@@ -10,11 +10,11 @@ from PIL import Image
 from torchvision import transforms as T
 
 from src.choices.datasets import dataset_label, dataset_name
+from src.core.errors import UserError
 from src.datasets import dataset_info, folders, load_dataset
 from src.datasets.base import ImageSet
 from src.datasets.decoded import DecodedImageSet
 from src.datasets.folders import IMAGENET_VALUES
-from src.ground.errors import UserError
 from tests.commands import names_in, run_module, says
 from tests.tiny_datasets import collect, write_folder
 

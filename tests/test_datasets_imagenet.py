@@ -8,16 +8,16 @@ import torch
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from src.core.errors import UserError
+from src.core.runtime import seed_of
 from src.datasets import Loading, load_dataset
 from src.datasets.folders import IMAGENET_VALUES
 from src.datasets.registry import DATASETS
-from src.ground.errors import UserError
-from src.ground.runtime import seed_of
 from tests.commands import says
 from tests.tiny_datasets import collect, write_imagenet
 
 TO_VALUES = [transforms.ToTensor(), transforms.Normalize(*IMAGENET_VALUES)]
-RANDOM = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()]
+STOCHASTIC = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()]
 CENTRE = [transforms.Resize(256), transforms.CenterCrop(224)]
 
 
@@ -49,7 +49,7 @@ def test_training_images_are_torchvisions_with_seeds_of_their_own(root):
     expected = []
     for i in order:
         torch.manual_seed(seed_of(3, 2, i, 0))
-        expected.append(transforms.Compose(RANDOM + TO_VALUES)(plain[i][0]))
+        expected.append(transforms.Compose(STOCHASTIC + TO_VALUES)(plain[i][0]))
     assert torch.equal(images, torch.stack(expected))
     assert labels.tolist() == [plain.targets[i] for i in order]
     assert torch.equal(

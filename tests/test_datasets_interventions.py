@@ -6,12 +6,12 @@ import pytest
 import torch
 from scipy import stats
 
+from src.core.cache import Cache
+from src.core.errors import UserError
 from src.datasets import Loading, load_dataset
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import ImageSet
 from src.datasets.interventions import INTERVENTION_FUNCTIONS, circle, hues
-from src.ground.cache import Cache
-from src.ground.errors import UserError
 from tests.tiny_datasets import collect, few_grey_images, write_imagenet
 
 N, N_CLASSES = 10_000, 10

@@ -31,7 +31,7 @@ def test_all_options_of_the_steps_are_allowed():
 
 @pytest.mark.slow
 def test_demo_ends_with_its_answer(tmp_path):
-    """After it was killed when a training had ended."""
+    """After it was killed when a training run had ended."""
     log = tmp_path / "demo" / demo.LOG
     with start("misc/demo.py", log.parent, cwd=tmp_path, stdout=None, stderr=None) as killed:
         while not (log.exists() and log.read_text()):

@@ -26,10 +26,10 @@ from tests.tables import SIMILARITY, write_table
 from tests.written_runs import SKILL, write_evaluation, write_list, write_pairs, write_run
 
 
-def values(trainings: dict[str, str], layers: str = "xy") -> list[Measurement]:
+def values(training_runs: dict[str, str], layers: str = "xy") -> list[Measurement]:
     """A value of each pair of layers of each pair of networks, by training of the network."""
     rng = np.random.default_rng(0)
-    networks = [NamedNetwork(name, "g", training) for name, training in trainings.items()]
+    networks = [NamedNetwork(name, "g", training) for name, training in training_runs.items()]
     return [
         Measurement("dm", "skill", NetworkLayer(front, one), NetworkLayer(end, two), rng.random())
         for front, end in itertools.permutations(networks, 2)
@@ -134,7 +134,7 @@ def test_curves_are_means_over_pairs_with_intervals_over_networks(folder, drawn_
             (quantity, "direct matching", layer)
             for quantity in (
                 "accuracy",
-                "penalty",
+                "accuracy_drop",
                 "skill",
             )
             for layer in layers
@@ -167,9 +167,9 @@ def test_curves_are_means_over_pairs_with_intervals_over_networks(folder, drawn_
     assert [float(cka[end]) for end in ("low", "high")] == pytest.approx(
         [float(cka["value"]) - half, float(cka["value"]) + half]
     )
-    penalties = drawn_figures["curves.png"].axes[0]
-    assert penalties.get_ylabel() == "points lost"
-    curve, limit = penalties.lines
+    accuracy_drops = drawn_figures["curves.png"].axes[0]
+    assert accuracy_drops.get_ylabel() == "accuracy drop"
+    curve, limit = accuracy_drops.lines
     assert curve.get_ydata()[0] == pytest.approx(95 - 100 * float(accuracy["value"]))
     assert list(limit.get_ydata()) == [5, 5]
 
@@ -305,7 +305,7 @@ def test_one_table_has_all_measurements_with_names_and_groups(folder):
     accuracy, similarity = np.mean(pairs) * 2 / 1000, np.mean([one * other for one, other in pairs])
     expected = {
         "accuracy": accuracy,
-        "penalty": 0.95 - accuracy,
+        "accuracy_drop": 0.95 - accuracy,
         "skill_at_end": SKILL.end_layer.skill,
         "auroc_energy": 0.5,
     }

@@ -7,8 +7,8 @@ import torch
 from scipy.linalg import orthogonal_procrustes
 
 from src.choices.stitching import FORMS
-from src.ground.activations import as_rows
-from src.ground.errors import UserError
+from src.core.activations import as_rows
+from src.core.errors import UserError
 from src.low_rank import low_rank_approx
 from src.statistics.moments import Rows
 from src.stitching import direct_matching

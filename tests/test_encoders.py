@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.ground.errors import UserError
-from src.ground.images import ImageSpec
+from src.core.errors import UserError
+from src.core.images import ImageSpec
 from src.models import build_model
 from src.results.checkpoints import load_model, save_state
 from src.results.network_names import NetworkName

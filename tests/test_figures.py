@@ -18,11 +18,13 @@ from src.figures.shown import ABOVE_CHANCE, SHARE, Shown, of_matrix, of_ranks
 from src.results.matrices import Matrix
 from src.results.pair_kinds import PAIRS
 from src.results.verdict_rows import VerdictRow
-from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED, Limits
+from src.verdict import ACCURATE_ONLY, INCONCLUSIVE, NOT_MATCHED, SIMILAR, Limits
 from tests.commands import caption_of, panels_of, says
 
 
-def verdict(front=0, end=0, word=SIMILAR, penalty=0.01, skill=0.6, method="dm", networks="ab"):
+def verdict(
+    front=0, end=0, verdict=SIMILAR, accuracy_drop=0.01, skill=0.6, method="dm", networks="ab"
+):
     """A verdict on two layers of two networks."""
     low = high = None
     if skill is not None:
@@ -33,15 +35,15 @@ def verdict(front=0, end=0, word=SIMILAR, penalty=0.01, skill=0.6, method="dm", 
         networks=" → ".join(networks),
         front_layer=f"blocks.{front}",
         end_layer=f"blocks.{end}",
-        verdict=word,
+        verdict=verdict,
         reason="",
         control=None,
         n_runs=1,
         n_networks=1,
         folders="",
-        penalty=penalty,
-        penalty_low=penalty - 0.01,
-        penalty_high=penalty + 0.01,
+        accuracy_drop=accuracy_drop,
+        accuracy_drop_low=accuracy_drop - 0.01,
+        accuracy_drop_high=accuracy_drop + 0.01,
         skill=skill,
         skill_low=low,
         skill_high=high,
@@ -66,7 +68,7 @@ def texts_in(axes) -> list[str]:
 
 
 def points_in(axes) -> list[tuple]:
-    """Place, marker and filling of each point; the first line is the floor."""
+    """Place, marker and filling of each point; the first line is the baseline."""
     return [
         (*line.get_xydata()[0], line.get_marker(), line.get_markerfacecolor())
         for line in axes.lines[1:]
@@ -74,19 +76,19 @@ def points_in(axes) -> list[tuple]:
 
 
 def test_evidence_has_a_point_and_a_cell_a_stitch(tmp_path, drawn_figures):
-    """Hollow if undecided, crossed without skill at the end layer. A third method stands in a
+    """Hollow if inconclusive, crossed without skill at the end layer. A third method stands in a
     further figure."""
     rows = [
         verdict(0, 0),
-        verdict(0, 1, UNDECIDED, penalty=0.04),
-        verdict(1, 0, NOT_MATCHED, penalty=0.7, skill=-16.0),
+        verdict(0, 1, INCONCLUSIVE, accuracy_drop=0.04),
+        verdict(1, 0, NOT_MATCHED, accuracy_drop=0.7, skill=-16.0),
         verdict(1, 1, ACCURATE_ONLY, skill=0.5),
     ]
     draw_evidence(tmp_path / "v.png", rows, Limits(), source="1 pair of networks.")
     plane, cells = drawn_figures["v.png"].axes
-    similar, undecided, lost, accurate, cross = points_in(plane)
+    similar, inconclusive, lost, accurate, cross = points_in(plane)
     assert similar[:3] == (1, 0.6, "o") and similar[3] != "white"
-    assert undecided[3] == "white" and lost[:3] == (70, -16, "o")
+    assert inconclusive[3] == "white" and lost[:3] == (70, -16, "o")
     assert accurate[:2] == cross[:2] and cross[2] == "x"
     assert texts_in(cells) == ["1.0\n0.60", "4.0\n0.60", "70\n−16", "1.0\n0.50"]
     assert says((tmp_path / "v.txt").read_text(), "1 of 4 by dm", "1 pair of networks.")
@@ -95,7 +97,7 @@ def test_evidence_has_a_point_and_a_cell_a_stitch(tmp_path, drawn_figures):
 
 
 def test_cells_of_several_networks_have_strips_and_means(tmp_path, drawn_figures):
-    rows = [verdict(), verdict(word=NOT_MATCHED, penalty=0.09, skill=0.2, networks="ca")]
+    rows = [verdict(), verdict(verdict=NOT_MATCHED, accuracy_drop=0.09, skill=0.2, networks="ca")]
     draw_evidence(tmp_path / "v.png", rows, Limits())
     plane, cells = drawn_figures["v.png"].axes
     assert len(points_in(plane)) == 2 and texts_in(cells) == ["5.0\n0.40"]
@@ -145,7 +147,7 @@ def means(n: int = 2) -> list[Shown]:
         for end, end_group in networks:
             if front != end:
                 of_pair = {"networks": (front, end), "groups": (front_group, end_group)}
-                for quantity, value in ((SHARE, 0.5), ("penalty", 7.0), ("skill", -16.0)):
+                for quantity, value in ((SHARE, 0.5), ("accuracy_drop", 7.0), ("skill", -16.0)):
                     rows.append(Shown(quantity, value, method="dm", **of_pair))
     return rows
 
@@ -181,7 +183,8 @@ CASES = {
         path, list(of_ranks({"cka": {1: 0.5, 4: math.nan}})), y_title="similarity"
     ),
     "scores": lambda path: draw_check(
-        path, [Shown("layers", 0.5, word=word, method=word) for word in (ABOVE_CHANCE, "")]
+        path,
+        [Shown("layers", 0.5, verdict=verdict, method=verdict) for verdict in (ABOVE_CHANCE, "")],
     ),
 }
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from src.ground.errors import UserError
-from src.ground.files import durable_together, new_file, write_bytes, write_json
+from src.core.errors import UserError
+from src.core.files import durable_together, new_file, write_bytes, write_json
 from tests.commands import MODEL, ON_DIGITS, PAIR, module_of, names_in, run, start_code
 from tests.conftest import few_images
 from tests.run_content import content
@@ -123,7 +123,7 @@ def test_a_script_that_was_killed_often_leaves_what_it_leaves_undisturbed(
 
 def test_a_kill_between_write_and_rename_leaves_the_old_file(tmp_path):
     code = (
-        "import os, pathlib, signal; from src.ground.files import write_bytes\n"
+        "import os, pathlib, signal; from src.core.files import write_bytes\n"
         "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"write_bytes(pathlib.Path({str(tmp_path)!r}) / 'meta.json', b'new')\n"
     )
@@ -170,7 +170,7 @@ def test_folders_are_created_and_files_get_ordinary_rights_and_the_layout_of_the
 
 def test_a_lock_keeps_processes_apart(tmp_path):
     code = (
-        "import sys, pathlib; from src.ground.files import locked\n"
+        "import sys, pathlib; from src.core.files import locked\n"
         "path = pathlib.Path(sys.argv[1])\n"
         "for _ in range(50):\n"
         "    with locked(path.with_name('.lock')): path.write_text(str(int(path.read_text()) + 1))\n"

@@ -1,7 +1,7 @@
 """The memory that caches may share."""
 
-from src.ground import runtime
-from src.ground.runtime import free_memory
+from src.core import runtime
+from src.core.runtime import free_memory
 
 GIB = 2**30
 MEMORY = (

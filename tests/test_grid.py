@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from src.ground.activations import as_rows
-from src.ground.errors import UserError
+from src.core.activations import as_rows
+from src.core.errors import UserError
 from src.low_rank import low_rank_approx
 from src.stitching import Grid, Pair, StitchedModel, build_layers
 from src.stitching.grid import Fitting
@@ -191,8 +191,8 @@ def test_losses_are_those_of_plain_passes(networks, data, objective):
                 "fula": lambda h=h, g=g: functional_loss(h, g),
                 "feature": lambda h=h, g=g: (h[-1] - g[-1]).square().mean(),
             }[objective]().item()
-            penalty = training * 1e-3 * layer.l1_norm().item()
-            assert loss == pytest.approx(expected + penalty, rel=1e-8)
+            accuracy_drop = training * 1e-3 * layer.l1_norm().item()
+            assert loss == pytest.approx(expected + accuracy_drop, rel=1e-8)
 
 
 def test_statistics_move_only_when_asked_for_and_targets_stay(data):

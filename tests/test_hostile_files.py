@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from src.core.errors import UserError
+from src.core.files import read_yaml
+from src.core.images import ImageSpec
 from src.datasets import load_dataset
-from src.ground.errors import UserError
-from src.ground.files import read_yaml
-from src.ground.images import ImageSpec
 from src.results.checkpoints import load_model
 from src.results.detector_store import DetectorStore
 from src.results.network_names import NetworkName

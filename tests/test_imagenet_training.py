@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import torch
 
-from src.ground.runtime import seeded
+from src.core.runtime import seeded
 from src.models import build_model
 from src.results import network_training
 from src.results.checkpoints import load_state, save_state

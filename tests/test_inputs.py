@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from src.core.activations import TokenLayout
+from src.core.errors import UserError
+from src.core.images import ImageSpec
+from src.core.user_code import load
 from src.datasets import dataset_info, load_dataset
 from src.datasets.base import CastImages
 from src.datasets.inputs import InputSet
-from src.ground.activations import TokenLayout
-from src.ground.errors import UserError
-from src.ground.images import ImageSpec
-from src.ground.user_code import load
 from src.judge import judge
 from src.models import Network, build_model, inputs_of
-from src.models.steadiness import unsteadiness_of
+from src.models.determinism import nondeterminism_of
 from tests.commands import read_csv, run, says, stitch_rows
 from tests.tiny_datasets import collect
 
@@ -125,7 +125,7 @@ def in_folder(folder, monkeypatch):
     [("uint8", torch.int64), ("int16", torch.int64), ("int64", torch.int64)]
     + [("float16", torch.float32), ("float64", torch.float32)],
 )
-def test_whole_numbers_are_tokens_and_other_numbers_are_vectors(dtype, given, tmp_path):
+def test_integer_froms_are_tokens_and_other_numbers_are_vectors(dtype, given, tmp_path):
     x = np.random.default_rng(0).integers(0, 100, (20, 7)).astype(dtype)
     y = np.arange(20) % 4
     np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x[:9], y_test=y[:9])
@@ -242,9 +242,9 @@ def test_layers_of_tokens_are_found(in_folder):
 @pytest.mark.parametrize(
     ("kind", "found"), [("Reader", ""), ("Drawn", "random"), ("OfBatch", "batch")]
 )
-def test_unsteady_networks_of_tokens_are_found(kind, found, in_folder):
+def test_nondeterministic_networks_of_tokens_are_found(kind, found, in_folder):
     data = ImageSpec(3, (6,), inputs=tuple(map(tuple, tokens(3).tolist())))
-    assert unsteadiness_of(view_of(kind, inputs_of(data)), data) == found
+    assert nondeterminism_of(view_of(kind, inputs_of(data)), data) == found
 
 
 @pytest.mark.parametrize("name", ["small_cnn", "tv_resnet18"])

@@ -13,10 +13,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from src.choices.stitching import FORMS, Method
+from src.core.errors import UserError
 from src.datasets import load_dataset
 from src.datasets.iterated import IteratedImages
 from src.figures import pages
-from src.ground.errors import UserError
 from src.judge import JudgedStitch, judge
 from src.models import Network, build_model
 from src.verdict import Limits
@@ -77,7 +77,7 @@ def assert_same(row: JudgedStitch, line: dict[str, str], names, tolerance: float
 
 
 def test_judge_all_pairs_and_compare_give_the_same_numbers(networks, in_tmp_path):
-    """By their defaults, over all forms and a training. Accuracies up to one image, whose logits may be
+    """By their defaults, over all forms and a training run. Accuracies up to one image, whose logits may be
     nearly equal."""
     checkpoints, modules = networks
     lines = [f"{name},{path},small_cnn" for name, path in zip("ab", checkpoints, strict=True)]
@@ -98,10 +98,12 @@ def test_judge_all_pairs_and_compare_give_the_same_numbers(networks, in_tmp_path
         for line in stitch_rows(f"results/all/a to b/{Method.of(form).title}"):
             stitched[form, line["front_layer"], line["end_layer"]] = line
     assert len(verdicts) == len(stitched) == len(rows)
-    shares = [f"{name}{end}" for name in ("accuracy", "penalty") for end in ("", "_low", "_high")]
-    skills = ("correlation", "floor", "skill", "skill_low", "skill_high")
+    shares = [
+        f"{name}{end}" for name in ("accuracy", "accuracy_drop") for end in ("", "_low", "_high")
+    ]
+    skills = ("correlation", "baseline", "skill", "skill_low", "skill_high")
     skills += tuple(name.replace("skill", "skill_at_end") for name in skills[2:])
-    measured = ("r2_matched", "r2_test", "front_accuracy", "end_accuracy")
+    measured = ("r2_fit", "r2_test", "front_accuracy", "end_accuracy")
     for row in rows:
         line = verdicts[(Method.of(row.form).words, *row.pair)]
         assert (row.verdict, row.reason) == (line["verdict"], line["reason"])
@@ -112,7 +114,7 @@ def test_judge_all_pairs_and_compare_give_the_same_numbers(networks, in_tmp_path
     both = [line for line in read_csv("both.csv") if line["front_network"] == "0"]
     assert len(both) == 2 * 4  # forms, pairs of layers
     for line in both:
-        for name in ("accuracy", "skill", "floor", "correlation_at_end"):
+        for name in ("accuracy", "skill", "baseline", "correlation_at_end"):
             assert line[name] == verdicts[key_of(line)][name]
 
 
@@ -148,7 +150,7 @@ def test_training_equals_the_scripts(networks, in_tmp_path):
         # Logits may be nearly equal
         assert_same(row, line, ("accuracy", "skill", "skill_at_end"), 3.5 / N_TEST)
         assert (row.verdict, row.reason) == (line["verdict"], line["reason"])
-        assert np.isnan(row.r2_matched) and np.isfinite(row.r2_test)
+        assert np.isnan(row.r2_fit) and np.isfinite(row.r2_test)
     assert all(row.verdict != "similar" and row.reason for row in unfinished)
 
 
@@ -172,18 +174,22 @@ def arrays_of(batches):
 def test_a_loader_arrays_and_an_image_set_are_the_same_images(networks, digits):
     """In batches of any size; the training images, if all are matched, in any order and without labels.
 
-    A floor is measured on some of them, which hang on the order."""
+    A baseline is measured on some of them, which hang on the order."""
     sources = [
         (shuffled(digits[0]), arrays_of(digits[1])),
         ([(images, None) for images, _ in digits[0]], [*digits[1]]),
         [load_dataset("digits", "", train=is_train) for is_train in (True, False)],
     ]
-    (expected,) = judge(*networks[1], *digits, layers="pool3", forms="pinv", n_matched=N_TRAIN)
+    (expected,) = judge(
+        *networks[1], *digits, layers="pool3", forms="pinv", n_fitting_samples=N_TRAIN
+    )
     for images in sources:
-        (row,) = judge(*networks[1], *images, layers="pool3", forms="pinv", n_matched=N_TRAIN)
+        (row,) = judge(
+            *networks[1], *images, layers="pool3", forms="pinv", n_fitting_samples=N_TRAIN
+        )
         assert row.accuracy == pytest.approx(expected.accuracy, abs=1.5 / N_TEST)
         assert row.correlation == pytest.approx(expected.correlation, abs=1e-5)
-        assert row.floor == pytest.approx(expected.floor, abs=0.03)
+        assert row.baseline == pytest.approx(expected.baseline, abs=0.03)
 
 
 def test_probabilities_and_images_that_are_given_twice_are_warned_of(networks, digits, capsys):
@@ -270,7 +276,7 @@ def test_rows_are_written_as_a_table(judged, in_tmp_path):
     *records, last = read_csv("rows.csv")
     for row, record, as_dict in zip(judged, records, judged.records(), strict=True):
         assert [*record] == [*as_dict] == [*JudgedStitch._fields]
-        for name in ("accuracy", "skill_low", "floor_at_end", "r2_test"):
+        for name in ("accuracy", "skill_low", "baseline_at_end", "r2_test"):
             assert float(record[name]) == as_dict[name] == getattr(row, name)
     assert last["front_accuracy"] == ""
     copied = pickle.loads(pickle.dumps(judged))
@@ -278,7 +284,7 @@ def test_rows_are_written_as_a_table(judged, in_tmp_path):
 
 
 def test_saved_rows_are_runs_that_the_scripts_read(networks, digits, in_tmp_path):
-    """With their verdicts; also of a training."""
+    """With their verdicts; also of a training run."""
     forms = ["covariance", "task:2"]
     rows = judge(*networks[1], *digits, layers=LAYERS, forms=forms, names=("seed 0", "seed 1"))
     rows.save("results/mine", dataset="digits")
@@ -291,7 +297,7 @@ def test_saved_rows_are_runs_that_the_scripts_read(networks, digits, in_tmp_path
     for row in rows:
         line = lines[(Method.of(row.form).words, *row.pair)]
         assert (row.verdict, row.reason) == (line["verdict"], line["reason"])
-        names = ("accuracy", "penalty_low", "skill", "skill_at_end_high", "floor")
+        names = ("accuracy", "accuracy_drop_low", "skill", "skill_at_end_high", "baseline")
         assert_same(row, line, names, 1e-12)
         assert (line["front_network"], line["end_network"]) == rows.names
 
@@ -309,9 +315,9 @@ def test_a_closed_form_of_ones_own(networks, digits, in_tmp_path):
     assert rows.forms == ("pinv", "mine.py:squares", "half_way")
     by_form = {form: [row for row in rows if row.form == form] for form in rows.forms}
     for ours, own, half in zip(*by_form.values(), strict=True):
-        assert own.r2_matched == pytest.approx(ours.r2_matched, abs=1e-3)
+        assert own.r2_fit == pytest.approx(ours.r2_fit, abs=1e-3)
         assert own.accuracy == pytest.approx(ours.accuracy, abs=3.5 / N_TEST)
-        assert half.r2_matched < ours.r2_matched
+        assert half.r2_fit < ours.r2_fit
     rows.save("results/own")
     with pages.left_out(True):
         run("misc/verdict.py", "results/own", "-o", "own.csv")
@@ -412,7 +418,7 @@ MISTAKES = {  # what is wrong, and what is given in the place of what is right
     "nothing follows": lambda given: {"layers": "output"},
     "tuple of 3": lambda given: {"layers": ("a", "b", "c")},
     "limits is 5": lambda given: {"limits": 5},
-    "n_matched is 0": lambda given: {"n_matched": 0},
+    "n_fitting_samples is 0": lambda given: {"n_fitting_samples": 0},
     "names is 'AB'": lambda given: {"names": "AB"},
     "names has '-'": lambda given: {"names": ("a", "-")},
 }  # fmt: skip
@@ -430,5 +436,7 @@ def test_the_first_training_images_may_lack_one_class_of_ten(networks, digits):
     images, labels = (torch.cat(part) for part in zip(*digits[0], strict=True))
     some = torch.nonzero(labels != 9)[:400, 0].repeat(5)
     train = [(images[some], labels[some])]
-    rows = judge(*networks[1], train, digits[1], layers="pool4", forms="pinv", n_matched=len(some))
+    rows = judge(
+        *networks[1], train, digits[1], layers="pool4", forms="pinv", n_fitting_samples=len(some)
+    )
     assert rows[0].accuracy > 0.3

@@ -1,4 +1,4 @@
-"""The rules of the verdict on plain values: words by hand, tests of penalties and of skill, many
+"""The rules of the verdict on plain values: words by hand, tests of accuracy drops and of skill, many
 pairs, runs and networks."""
 
 import math
@@ -10,9 +10,9 @@ from scipy import stats
 from src.values import Skill, StitchSkill, has_converged, learning_rates
 from src.verdict import (
     ACCURATE_ONLY,
+    INCONCLUSIVE,
     NOT_MATCHED,
     SIMILAR,
-    UNDECIDED,
     Limits,
     Predictions,
     Stitches,
@@ -30,10 +30,10 @@ def predicted(n_right: int, n_end_right: int = 950) -> Predictions:
     return Predictions(right_about(n_right), LABELS, right_about(n_end_right), LABELS)
 
 
-def place(skill: float, *, half_width: float = 0.04, floor: float = 0.5) -> Skill:
+def place(skill: float, *, half_width: float = 0.04, baseline: float = 0.5) -> Skill:
     """The skill at a place, with an interval of 95 % of ± the half-width."""
-    correlation = floor + skill * (1 - floor)
-    return Skill(correlation, floor, skill, skill - half_width, min(1, skill + half_width))
+    correlation = baseline + skill * (1 - baseline)
+    return Skill(correlation, baseline, skill, skill - half_width, min(1, skill + half_width))
 
 
 def skill_of(
@@ -49,46 +49,46 @@ def stitches(n_right: int, n_end_right: int = 950, skill=skill_of(), **further) 
 
 def word_on(of_pair: Stitches, **limits) -> tuple[str, str]:
     (verdict,) = judge([of_pair], limits=Limits(**limits))
-    return verdict.word, verdict.reason
+    return verdict.verdict, verdict.reason
 
 
 @pytest.mark.parametrize(
     ("right", "skill", "limits", "expected", "words"),
     [
         ((945, 950), skill_of(), {}, SIMILAR, ["within a class"]),
-        ((945, 950), skill_of(0.36), {}, UNDECIDED, ["more test inputs"]),
+        ((945, 950), skill_of(0.36), {}, INCONCLUSIVE, ["more test inputs"]),
         ((945, 950), skill_of(0.36), {"skill": 0.3}, SIMILAR, []),
         ((945, 950), skill_of(0.25), {}, ACCURATE_ONLY, ["at the output", "follow the class", "0.25"]),
         ((945, 950), skill_of(0.6, 0.05), {}, ACCURATE_ONLY, ["at the end layer", "do not follow", "0.05"]),
-        ((945, 950), skill_of(0.6, 0.17), {}, UNDECIDED, ["more test inputs"]),
-        ((945, 950), None, {}, UNDECIDED, ["not measured"]),
-        ((945, 950), skill_of(math.nan), {}, UNDECIDED, ["the output", "not finite"]),
-        ((945, 950), skill_of(n_images=199), {}, UNDECIDED, ["200", "199"]),
-        ((945, 950), skill_of(floor=0.91), {}, UNDECIDED, ["untrained network", "0.91"]),
+        ((945, 950), skill_of(0.6, 0.17), {}, INCONCLUSIVE, ["more test inputs"]),
+        ((945, 950), None, {}, INCONCLUSIVE, ["not measured"]),
+        ((945, 950), skill_of(math.nan), {}, INCONCLUSIVE, ["the output", "not finite"]),
+        ((945, 950), skill_of(n_images=199), {}, INCONCLUSIVE, ["200", "199"]),
+        ((945, 950), skill_of(baseline=0.91), {}, INCONCLUSIVE, ["untrained network", "0.91"]),
         # r = 0.92, and 0.01: what random features reach may not be missed by far
-        ((945, 950), skill_of(0.1, floor=0.91), {}, UNDECIDED, ["untrained network", "0.91"]),
-        ((945, 950), skill_of(-10, floor=0.91), {}, ACCURATE_ONLY, ["at the output", "0.01", "0.91"]),
+        ((945, 950), skill_of(0.1, baseline=0.91), {}, INCONCLUSIVE, ["untrained network", "0.91"]),
+        ((945, 950), skill_of(-10, baseline=0.91), {}, ACCURATE_ONLY, ["at the output", "0.01", "0.91"]),
         ((700, 950), skill_of(), {}, NOT_MATCHED, ["above the tolerance"]),
         ((700, 950), skill_of(), {"tolerance": 0.4}, SIMILAR, []),
-        ((905, 950), skill_of(), {}, UNDECIDED, ["either side of the tolerance", "more test inputs"]),
-        ((949, 950), skill_of(), {"tolerance": 0.003}, UNDECIDED, ["too few", "1277"]),
+        ((905, 950), skill_of(), {}, INCONCLUSIVE, ["either side of the tolerance", "more test inputs"]),
+        ((949, 950), skill_of(), {"tolerance": 0.003}, INCONCLUSIVE, ["too few", "1277"]),
     ],
 )  # fmt: skip
 def test_the_rule(right, skill, limits, expected, words):
-    word, reason = word_on(stitches(*right, skill), **limits)
-    assert word == expected and says(reason, *words)
+    verdict, reason = word_on(stitches(*right, skill), **limits)
+    assert verdict == expected and says(reason, *words)
 
 
 def test_similar_needs_both_intervals_above_their_limits_and_less_needs_half_the_level():
     half_width_of_half = 0.04 * stats.norm.ppf(1 - 0.0125) / 1.96
     for at_output in np.linspace(0.251, 0.451, 21):
-        expected = UNDECIDED
+        expected = INCONCLUSIVE
         if at_output - 0.04 > 0.33:
             expected = SIMILAR
         if at_output + half_width_of_half < 0.33:
             expected = ACCURATE_ONLY
         (verdict,) = judge([stitches(945, skill=skill_of(at_output))])
-        assert verdict.word == expected
+        assert verdict.verdict == expected
         assert verdict.skill == pytest.approx(
             (at_output, at_output - 0.04, at_output + 0.04), abs=1e-6
         )
@@ -98,24 +98,26 @@ def test_similar_needs_both_intervals_above_their_limits_and_less_needs_half_the
 @pytest.mark.parametrize(
     ("n_right", "n_end_right", "tolerance", "word"),
     [
-        *((n, n_end, 0.05, UNDECIDED) for n in (90, 100, 146) for n_end in (100, 146, 200, 223)),
+        *((n, n_end, 0.05, INCONCLUSIVE) for n in (90, 100, 146) for n_end in (100, 146, 200, 223)),
         (228, 230, 0.05, SIMILAR),
         (178, 180, 0.02, SIMILAR),
     ],
 )
-def test_nothing_is_said_of_an_end_network_close_to_chance(n_right, n_end_right, tolerance, word):
+def test_nothing_is_said_of_an_end_network_close_to_chance(
+    n_right, n_end_right, tolerance, verdict
+):
     """No stitch can lose the tolerance there: chance is 10 %, and twice the tolerance 10 points."""
     found, reason = word_on(stitches(n_right, n_end_right), tolerance=tolerance)
-    assert found == word and ("close to chance" in reason) == (word == UNDECIDED)
+    assert found == verdict and ("close to chance" in reason) == (verdict == INCONCLUSIVE)
 
 
 def test_estimates_are_of_the_predictions():
     (verdict,) = judge([stitches(945)])
-    assert (verdict.accuracy.value, verdict.penalty.value) == pytest.approx((0.945, 0.005))
+    assert (verdict.accuracy.value, verdict.accuracy_drop.value) == pytest.approx((0.945, 0.005))
     binomial = stats.binomtest(945, N)
     assert verdict.accuracy[1:] == pytest.approx(binomial.proportion_ci(method="wilson"), abs=1e-8)
     # Paired: five images differ
-    assert 0 <= verdict.penalty.low < 0.005 < verdict.penalty.high < 0.02
+    assert 0 <= verdict.accuracy_drop.low < 0.005 < verdict.accuracy_drop.high < 0.02
     assert verdict.p_below < 1e-6 and verdict.p_above > 0.999
 
 
@@ -123,27 +125,27 @@ def test_estimates_are_of_the_predictions():
 def test_what_leaves_nothing_to_say(n_right):
     """An untrained end network, an obstacle, an end network at chance; in this order."""
     obstacle = "the cutoff truncated the fit"
-    assert word_on(stitches(n_right, obstacle=obstacle)) == (UNDECIDED, obstacle)
-    word, reason = word_on(stitches(n_right, 100, obstacle=obstacle))
-    assert word == UNDECIDED and "chance" in reason
+    assert word_on(stitches(n_right, obstacle=obstacle)) == (INCONCLUSIVE, obstacle)
+    verdict, reason = word_on(stitches(n_right, 100, obstacle=obstacle))
+    assert verdict == INCONCLUSIVE and "chance" in reason
     untrained = stitches(n_right, 100, obstacle=obstacle, is_end_trained=False)
-    word, reason = word_on(untrained)
-    assert word == UNDECIDED and says(reason, "end network", "never trained")
+    verdict, reason = word_on(untrained)
+    assert verdict == INCONCLUSIVE and says(reason, "end network", "never trained")
 
 
-def test_more_training_could_lower_a_penalty_only():
+def test_more_training_could_lower_a_accuracy_drop_only():
     assert word_on(stitches(945, has_converged=False))[0] == SIMILAR
     for n_right in (905, 700):
-        word, reason = word_on(stitches(n_right, has_converged=False))
-        assert word == UNDECIDED and says(reason, "training had not converged: train longer")
+        verdict, reason = word_on(stitches(n_right, has_converged=False))
+        assert verdict == INCONCLUSIVE and says(reason, "training had not converged: train longer")
 
 
 def test_runs_on_other_test_images_are_not_judged_together():
     others = Predictions(LABELS, LABELS, LABELS, LABELS[::-1])
     for predictions in ([], [[predicted(945), others]]):
         (verdict,) = judge([Stitches(predictions)])
-        assert (verdict.word, verdict.reason[:14]) == (UNDECIDED, "no predictions")
-        assert all(map(math.isnan, (verdict.p_below, *verdict.penalty, *verdict.skill)))
+        assert (verdict.verdict, verdict.reason[:14]) == (INCONCLUSIVE, "no predictions")
+        assert all(map(math.isnan, (verdict.p_below, *verdict.accuracy_drop, *verdict.skill)))
 
 
 def test_pairs_of_one_call_are_tested_together():
@@ -158,18 +160,18 @@ def test_pairs_of_one_call_are_tested_together():
         assert adjusted[:5] == pytest.approx(stats.false_discovery_control(p_values))
         assert math.isnan(adjusted[5])
     assert alone[0].p_below > 0.02 and together[3].p_below > alone[3].p_below
-    assert [verdict.penalty for verdict in together[:5]] == [
-        verdict.penalty for verdict in alone[:5]
+    assert [verdict.accuracy_drop for verdict in together[:5]] == [
+        verdict.accuracy_drop for verdict in alone[:5]
     ]
     assert judge([]) == []
 
 
 def test_an_interval_beside_the_tolerance_is_not_certain_among_many_pairs():
-    """By itself the pair is not matched; beside nine that may be either it is undecided."""
+    """By itself the pair is not matched; beside nine that may be either it is inconclusive."""
     pair, unsure = stitches(884), stitches(905)
-    assert judge([pair])[0].word == NOT_MATCHED
+    assert judge([pair])[0].verdict == NOT_MATCHED
     verdict = judge([pair, *[unsure] * 9])[0]
-    assert verdict.word == UNDECIDED and verdict.penalty.low > 0.05
+    assert verdict.verdict == INCONCLUSIVE and verdict.accuracy_drop.low > 0.05
     assert "one side of the tolerance" in verdict.reason and "several pairs" in verdict.reason
 
 
@@ -187,8 +189,8 @@ def test_half_widths_over_images_and_over_networks_add_up():
 def test_a_front_that_is_much_worse_is_named():
     for accuracy, is_worse in ((0.86, True), (0.91, False)):
         pair = stitches(850, front_accuracy=accuracy, end_accuracy=0.95)
-        word, reason = word_on(pair)
-        assert word == NOT_MATCHED and ("front network alone" in reason) == is_worse
+        verdict, reason = word_on(pair)
+        assert verdict == NOT_MATCHED and ("front network alone" in reason) == is_worse
 
 
 # Losses of stitches between two networks of the demo: the schedule, whether they had converged, and
@@ -238,14 +240,14 @@ def test_a_training_has_converged_where_its_loss_hardly_falls_for_the_rate_it_ha
     assert has_converged(losses, learning_rates(len(losses), **schedule)) is is_done
 
 
-FEW = {"r2_matched": 0.9, "r2_test": 0.5}
+FEW = {"r2_fit": 0.9, "r2_test": 0.5}
 
 
 @pytest.mark.parametrize(
     ("measured", "said"),
     [
-        ({"front_unsteadiness": "random"}, "the front network is random"),
-        ({"end_unsteadiness": "batch"}, "the end network depends on the batch"),
+        ({"front_nondeterminism": "random"}, "the front network is random"),
+        ({"end_nondeterminism": "batch"}, "the end network depends on the batch"),
         ({"end_is_cut": False}, "inside a block"),
         ({"truncated": True}, "truncated the fit"),
         ({"truncated": True, "n_epochs": 1}, ""),  # training mends a truncated start

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.cli import descending
-from src.ground.activations import as_rows
+from src.core.activations import as_rows
 from src.low_rank import low_rank_approx, principal_components
 from tests.goldens import numbers, tensor
 

@@ -25,7 +25,7 @@ from src.results.network_names import NetworkName
 from src.results.stitch_rows import StitchRow
 from src.results.tables import read_table, write_table
 from src.results.trained_with import training_of
-from src.verdict import UNDECIDED
+from src.verdict import INCONCLUSIVE
 from tests.commands import (
     caption_of,
     parse_matrix,
@@ -75,7 +75,7 @@ def test_one_matrix_a_quantity_whatever_the_number_of_networks(folder, drawn_fig
     named = {key: rows[2][key] for key in ("front_network", "front_group", "same_run")}
     assert named == {"front_network": "c0", "front_group": "clean", "same_run": "False"}
     points, cells = drawn_figures["v.png"].axes
-    assert len(points.lines) == 1 + 120  # the floor, and a point a stitch
+    assert len(points.lines) == 1 + 120  # the baseline, and a point a stitch
     assert cells.texts[0].get_text().endswith("\n0.60")
     assert says(caption_of(drawn_figures["v.png"]), "30 pairs")
 
@@ -104,31 +104,31 @@ def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
     assert (clean["n_networks"], clean["n_pairs"]) == ("3", "6")
     assert len({networks for networks, _ in groups}) == 4
     assert float(groups["clean → noisy", "skill"]["value"]) == pytest.approx(0.6)
-    assert float(groups["noisy → clean", "penalty"]["value"]) == pytest.approx(0.045)
+    assert float(groups["noisy → clean", "accuracy_drop"]["value"]) == pytest.approx(0.045)
 
     tests = {
         (row["quantity"], row["within"], row["across"]): row
         for row in read_csv(folder / "v_group_tests.csv")
     }
-    test = tests["penalty", "clean → clean", "noisy → clean"]
+    test = tests["accuracy_drop", "clean → clean", "noisy → clean"]
     assert float(test["difference"]) == pytest.approx(-0.04)
     assert (test["n_labelings"], test["lowest_p"], test["is_exact"]) == ("20", "0.05", "True")
     assert float(test["p_value"]) == 2 / 20  # the labels turned round are as far apart
-    other = tests["penalty", "clean → clean", "clean → noisy"]
+    other = tests["accuracy_drop", "clean → clean", "clean → noisy"]
     assert float(other["difference"]) == pytest.approx(-0.004)
     assert says(out, "(clean → clean) − (noisy → clean)", "+1.00 (0.1)", "-4.0 (0.1)")
 
-    shares, penalties, _ = drawn_figures["v_groups.png"].axes
+    shares, accuracy_drops, _ = drawn_figures["v_groups.png"].axes
     rows = [label.get_text() for label in shares.get_yticklabels()]
     names = ["clean → clean (6)", "clean → noisy (9)", "noisy → clean (9)", "noisy → noisy (6)"]
     assert rows == names
     means = {
         round(line.get_ydata()[0]): line.get_xdata()[0]
-        for line in penalties.lines
+        for line in accuracy_drops.lines
         if line.get_marker() == "D"
     }
     assert means[2] == pytest.approx(4.5) and means[1] == pytest.approx(0.9)
-    assert "p 0.1" in [text.get_text() for text in penalties.texts]
+    assert "p 0.1" in [text.get_text() for text in accuracy_drops.texts]
     compared = drawn_figures["v_groups.png"].get_supxlabel().replace("\n", " ")
     assert says(compared, "at least 0.05", "noisy → clean with clean → clean")
     (cells,) = drawn_figures["v_networks.png"].axes
@@ -191,7 +191,7 @@ def test_networks_that_the_list_lacks_are_in_no_group(folder, drawn_figures):
 
 
 def trained(folder, name: str, **options) -> None:
-    """Two epochs of a training, with its options beside them."""
+    """Two epochs of a training run, with its options beside them."""
     (folder / name).mkdir()
     for epoch in (1, 2):
         (folder / name / f"model_{epoch}.pt").write_text(f"{name} {epoch}")
@@ -222,11 +222,11 @@ def test_the_training_of_a_network_is_that_of_its_config(tmp_path):
     assert training("a/model_1.pt") != training("a/model_2.pt")
 
 
-def test_one_line_of_a_list_stands_for_fresh_weights_of_every_seed():
-    line = ListedNetwork("fresh", "-", "resnet18", "none")
+def test_one_line_of_a_list_stands_for_untrained_weights_of_every_seed():
+    line = ListedNetwork("untrained", "-", "resnet18", "none")
     networks = [NetworkName("-", "resnet18", seed) for seed in (0, 1)]
     named = named_networks(networks, as_listed([line]))
-    assert [network.name for network in named.values()] == ["fresh", "fresh (seed 1)"]
+    assert [network.name for network in named.values()] == ["untrained", "untrained (seed 1)"]
     assert {network.group for network in named.values()} == {"none"}
     (network,) = named_networks(networks[:1], {}).values()
     assert network[:2] == ("- (resnet18, seed 0)", "resnet18")
@@ -242,9 +242,9 @@ def value_of(
     return Measurement("dm", quantity, *sides, value)
 
 
-def values_of(trainings: dict[str, str], groups: dict[str, str]) -> list[Measurement]:
-    """Values of all pairs of networks of different trainings: 1 within a group, else 0."""
-    networks = [NamedNetwork(name, groups[name], trainings[name]) for name in trainings]
+def values_of(training_runs: dict[str, str], groups: dict[str, str]) -> list[Measurement]:
+    """Values of all pairs of networks of different training runs: 1 within a group, else 0."""
+    networks = [NamedNetwork(name, groups[name], training_runs[name]) for name in training_runs]
     return [
         value_of(one, two, float(one.group == two.group))
         for one, two in itertools.permutations(networks, 2)
@@ -254,21 +254,21 @@ def values_of(trainings: dict[str, str], groups: dict[str, str]) -> list[Measure
 
 def test_epochs_of_a_network_count_once_in_a_test():
     names = ("a1", "a2", "b1", "b2", "c1", "d1")
-    trainings = {name: name[0] for name in names}
+    training_runs = {name: name[0] for name in names}
     groups = {name: "early" if name[0] in "ab" else "late" for name in names}
-    _, tests, *_ = compare_groups(values_of(trainings, groups))
+    _, tests, *_ = compare_groups(values_of(training_runs, groups))
     assert {(test.n_networks, test.n_second, test.result.n_labelings) for test in tests} == {
         (2, 2, 6)
     }
     assert {test.result.difference for test in tests} == {1.0} and len(tests) == 4
     groups = {name: "early" if name[1] == "1" else "late" for name in names}
-    rows, tests, untested, _ = compare_groups(values_of(trainings, groups))
+    rows, tests, untested, _ = compare_groups(values_of(training_runs, groups))
     assert rows and not tests  # networks a and b are in both groups
     assert says("\n".join(untested), "− (early → late), dm: ", "in both groups")
 
 
 def test_checkpoints_of_one_training_are_one_network(tmp_path):
-    """As the list says. Two trainings have no interval, and two pairs of networks."""
+    """As the list says. Two training runs have no interval, and two pairs of networks."""
     types = dict.fromkeys(("a1", "a2", "b1", "b2"), "resnet18")
 
     def accurate(front, end, front_layer, end_layer):
@@ -277,8 +277,10 @@ def test_checkpoints_of_one_training_are_one_network(tmp_path):
         return 900 if front[0] == end[0] else 500
 
     write_pairs(tmp_path / "all", types, {"resnet18": LAYERS}, accurate)
-    trainings = {name: name[0] for name in types}
-    write_list(tmp_path / "list.csv", types, group=dict.fromkeys(types, "g"), training=trainings)
+    training_runs = {name: name[0] for name in types}
+    write_list(
+        tmp_path / "list.csv", types, group=dict.fromkeys(types, "g"), training=training_runs
+    )
     options = ["all", "--networks", "list.csv", "-o"]
     run("misc/compare_layers.py", *options, "curves.csv", cwd=tmp_path)
     run("misc/compare_layers.py", *options, "best.csv", "--best-matches", cwd=tmp_path)
@@ -304,7 +306,7 @@ def test_an_interval_of_shares_has_possible_limits():
     """Of four networks, one of which has no share with any other."""
     groups = {name: "alone" if name == "a" else "rest" for name in "abcd"}
     rows = [
-        row._replace(value=float("a" not in row.trainings))
+        row._replace(value=float("a" not in row.training_runs))
         for row in values_of({name: name for name in "abcd"}, groups)
     ]
     mean = mean_over_networks(rows, possible=(-math.inf, math.inf))
@@ -354,8 +356,8 @@ def test_a_distance_is_called_so_in_a_table_of_groups():
 
 
 def test_what_cannot_be_tested_is_left_out():
-    trainings = {name: name for name in "abc"}
-    values = values_of(trainings, {"a": "k", "b": "k", "c": "l"})
+    training_runs = {name: name for name in "abc"}
+    values = values_of(training_runs, {"a": "k", "b": "k", "c": "l"})
     rows, tests, untested, _ = compare_groups(values)
     assert {test.question.within for test in tests} == {"k → k"}
     assert len(rows) == 3 and len(tests) == 2
@@ -412,17 +414,17 @@ def test_groups_of_other_architectures_are_compared_at_corresponding_layers():
 
 
 def test_means_say_of_how_many_layers_they_are(tmp_path, drawn_figures):
-    """A pair of layers in two has no skill, as its floor is 1; points lost are known of both."""
+    """A pair of layers in two has no skill, as its baseline is 1; accuracy drop are known of both."""
     networks = [NamedNetwork(name, "k", name) for name in "ab"]
     values = []
     for front, end in itertools.permutations(networks, 2):
         for layer, skill in (("x", 0.4), ("y", math.nan)):
             places = [NetworkLayer(network, layer, relative_depth=0.5) for network in (front, end)]
-            values.append(Measurement("dm", "penalty", *places, 0.1))
+            values.append(Measurement("dm", "accuracy_drop", *places, 0.1))
             values.append(Measurement("dm", "skill", *places, skill))
     rows, _, _, means = compare_groups(values)
     found = {row.quantity: (row.n_layers, row.pairs_of_layers) for row in rows}
-    assert found["penalty"] == (2, "x (0.50) → x (0.50); y (0.50) → y (0.50)")
+    assert found["accuracy_drop"] == (2, "x (0.50) → x (0.50); y (0.50) → y (0.50)")
     assert found["skill"] == (1, "x (0.50) → x (0.50)")
     (table,) = tables_of_groups(rows, [])
     assert table.lines == [["k → k (2)", "", "10.0", "0.40 (1 of 2 layers)", ""]]
@@ -430,30 +432,30 @@ def test_means_say_of_how_many_layers_they_are(tmp_path, drawn_figures):
     assert says(caption_of(drawn_figures["g.png"]), "k → k 1 of 2")
 
 
-def test_the_share_of_similar_pairs_stands_beside_the_share_that_is_undecided(
+def test_the_share_of_similar_pairs_stands_beside_the_share_that_is_inconclusive(
     tmp_path, drawn_figures
 ):
-    """Of four networks: a third of the stitches within k is undecided, and none across."""
+    """Of four networks: a third of the stitches within k is inconclusive, and none across."""
     networks = [NamedNetwork(name, group, name) for name, group in zip("abcd", "kkll", strict=True)]
     values = []
     for front, end in itertools.permutations(networks, 2):
-        for layer, is_undecided in (
+        for layer, is_inconclusive in (
             ("x", front.group == end.group == "k"),
             ("y", False),
             ("z", False),
         ):
             layers = (layer, layer)
-            values.append(value_of(front, end, float(not is_undecided), layers, SHARE))
-            values.append(value_of(front, end, float(is_undecided), layers, UNDECIDED))
+            values.append(value_of(front, end, float(not is_inconclusive), layers, SHARE))
+            values.append(value_of(front, end, float(is_inconclusive), layers, INCONCLUSIVE))
     rows, _, _, means = compare_groups(values)
     (table,) = tables_of_groups(rows, [])
     shares = [line[1] for line in table.lines]
-    assert shares == ["0.67 (0.33 undecided)", "1.00", "1.00", "1.00"]
+    assert shares == ["0.67 (0.33 inconclusive)", "1.00", "1.00", "1.00"]
     draw_groups(tmp_path / "g.png", of_networks(means), list(of_means(rows)))
     figure = drawn_figures["g.png"]
     bars = [(bar.get_x(), bar.get_width()) for bar in figure.axes[0].patches]
     assert bars == [(pytest.approx(2 / 3), pytest.approx(1 / 3))]
-    assert says(caption_of(figure), "0.67 (k → k; 0.33 undecided)")
+    assert says(caption_of(figure), "0.67 (k → k; 0.33 inconclusive)")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from src.ground.errors import UserError
+from src.core.errors import UserError
 from src.models import Network, build_model
 from src.models.resnet import ResNet
 from tests.commands import says

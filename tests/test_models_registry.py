@@ -1,4 +1,4 @@
-"""The table of networks: states, fresh weights, logits and activations of the public code; what
+"""The table of networks: states, randomly initialised weights, logits and activations of the public code; what
 they take."""
 
 import hashlib
@@ -9,14 +9,14 @@ import pytest
 import torch
 import torchvision
 
-from src.ground.errors import Misfit, UserError
+from src.core.errors import Misfit, UserError
 from src.models import MODEL_NAMES, build_model, vit
 from tests.golden_weights import golden_input, load_golden_weights
 from tests.goldens import block_names
 
 DATA = Path(__file__).parent / "data" / "models"
 STATES = json.loads((DATA / "state_dicts.json").read_text())
-FRESH = json.loads((DATA / "init_seed0.json").read_text())
+UNTRAINED = json.loads((DATA / "init_seed0.json").read_text())
 BLOCKS = block_names()
 GOLDENS = json.loads((DATA / "forward.json").read_text())
 
@@ -76,15 +76,15 @@ def test_networks_without_a_golden_have_the_entries_of_torchvisions(name):
     assert list(networks[1].block_names) == BLOCKS[name]
 
 
-@pytest.mark.parametrize("label", FRESH)
-def test_fresh_weights_equal_the_public_code_in_the_seed(label):
+@pytest.mark.parametrize("label", UNTRAINED)
+def test_untrained_weights_equal_the_public_code_in_the_seed(label):
     name, _, representation = label.partition("|")
     torch.manual_seed(0)
     state = build_model(
         name, representation_shape=shape(representation) if representation else None
     ).state_dict()
-    assert torch.rand(1).item() == pytest.approx(FRESH[label]["next_rand"])
-    for key, total, deviation in FRESH[label]["state"]:
+    assert torch.rand(1).item() == pytest.approx(UNTRAINED[label]["next_rand"])
+    for key, total, deviation in UNTRAINED[label]["state"]:
         assert state[key].double().sum().item() == pytest.approx(total, rel=1e-6, abs=1e-3), key
         assert state[key].double().std(correction=0).item() == pytest.approx(
             deviation, rel=1e-6, abs=1e-12

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from src.ground.errors import UserError
-from src.ground.images import ImageSpec
+from src.core.errors import UserError
+from src.core.images import ImageSpec
 from src.models import build_model
 from src.ood import energy
 from src.results.checkpoints import save_state

@@ -4,15 +4,15 @@ learning rate."""
 import pytest
 import torch
 
+from src.core.errors import UserError
+from src.core.images import ImageSpec
 from src.datasets.base import ImageSet
-from src.ground.errors import UserError
-from src.ground.images import ImageSpec
 from src.models import build_model
 from src.ood.finetuning import (
     HalfAndHalf,
     RepresentationClassification,
     finetuning_settings,
-    fresh_classifier,
+    untrained_classifier,
 )
 from src.results.checkpoints import freeze
 from src.training import Settings
@@ -35,7 +35,7 @@ def source():
 
 def test_only_the_front_part_of_the_source_runs_and_nothing_of_it_learns(source, monkeypatch):
     """The penalty belongs to the loss of training only."""
-    classifier, shape = fresh_classifier("repr_cls_resnet18", source, "pool2", IMAGES, seed=0)
+    classifier, shape = untrained_classifier("repr_cls_resnet18", source, "pool2", IMAGES, seed=0)
     task = RepresentationClassification(source, "pool2", classifier)
     resized = classifier(torch.rand(2, *shape), until="resize")
     assert shape == (32, 2, 2) and resized.shape == (2, 32, 8, 8)

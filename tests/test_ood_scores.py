@@ -130,11 +130,11 @@ def test_losses_and_gradients_equal_the_public_code(case, score):
     labels = F.pad(labels, (0, len(logits) - len(labels)), value=-1)
     cross_entropy = F.cross_entropy(logits, labels, ignore_index=-1)
     m_in, m_out = golden("m_in_m_out").tolist()
-    penalties = {
+    accuracy_drops = {
         "energy": energy_penalty(logits, labels, m_in=m_in, m_out=m_out),
         "OE": outlier_exposure_penalty(logits, labels),
     }
-    loss = cross_entropy + penalties[score]
+    loss = cross_entropy + accuracy_drops[score]
     assert cross_entropy.item() == pytest.approx(golden(f"{score}/ce").item(), rel=1e-6)
     assert loss.item() == pytest.approx(golden(f"{score}/loss").item(), rel=1e-6)
     (gradient,) = torch.autograd.grad(loss, logits)

@@ -11,9 +11,9 @@ import torch
 from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
+from src.core.images import ImageSpec
 from src.datasets import load_dataset
 from src.figures import pages
-from src.ground.images import ImageSpec
 from src.models import build_model
 from src.results.checkpoints import load_model, save_state
 from src.results.network_names import NetworkName
@@ -227,7 +227,7 @@ def test_a_closed_form_is_a_map(folder):
     for row, other in zip(rows, of_list, strict=True):
         assert row["init"] == other["init"] == f"{folder}/mine.py:shrunk"
         assert row["further_options"] == other["further_options"]
-        for name in ("accuracy", "r2_matched", "r2_test"):
+        for name in ("accuracy", "r2_fit", "r2_test"):
             assert float(row[name]) == pytest.approx(float(other[name]), abs=1e-6)
     assert {row["method"] for row in read_csv("all_verdict.csv")} == {"shrunk matching"}
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from src.ground.errors import UserError
-from src.ground.images import ImageSpec
+from src.core.errors import UserError
+from src.core.images import ImageSpec
 from src.models import Network, build_model
 from src.results.checkpoints import load_model
 from src.results.network_names import NetworkName

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from src.core.activations import pool
+from src.core.images import ImageSpec
+from src.core.runtime import seeded
 from src.datasets import load_dataset
 from src.datasets.base import ImageSet
-from src.ground.activations import pool
-from src.ground.images import ImageSpec
-from src.ground.runtime import seeded
 from src.low_rank import low_rank_approx
 from src.models import Network
 from src.probing import Probes, decay_epochs

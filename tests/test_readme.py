@@ -113,7 +113,7 @@ def python_of(page: str, title: str) -> list[str]:
 
 
 def test_the_example_of_the_readme_runs(in_tmp_path, capsys):
-    """On fresh weights in the place of those of the demo, and on few images."""
+    """On randomly initialised weights in the place of those of the demo, and on few images."""
     save_weights("demo/models/0", "demo/models/1")
     (code,) = python_of("README.md", "In Python")
     variables = {}
@@ -126,14 +126,14 @@ def test_the_example_of_the_readme_runs(in_tmp_path, capsys):
 
 
 def save_weights(*folders: str) -> None:
-    """Write the checkpoints of the digits' networks, with fresh weights."""
+    """Write the checkpoints of the digits' networks, with randomly initialised weights."""
     for folder in map(Path, folders):
         folder.mkdir(parents=True)
         save_network(folder / "model_15.pt", "small_cnn", n_classes=10, n_channels=1)
 
 
 def test_the_tour_of_the_guide_runs(in_tmp_path, capsys):
-    """On fresh weights in the place of those that the README trains, and on few images."""
+    """On randomly initialised weights in the place of those that the README trains, and on few images."""
     save_weights("models/digits0", "models/digits1")
     variables = {}
     with few_images(128, n_test=60):

@@ -128,8 +128,8 @@ def test_the_page_has_the_numbers_of_the_verdict(tmp_path):
     for row, expected in zip(shown, verdicts, strict=True):
         assert row["front -> end layer"] == f"{expected['front_layer']} -> {expected['end_layer']}"
         assert row["verdict"] == expected["verdict"]
-        ends = [100 * float(expected[f"penalty{end}"]) for end in ("", "_low", "_high")]
-        assert row["points lost"] == "{:.1f} [{:.1f}, {:.1f}]".format(*ends)
+        ends = [100 * float(expected[f"accuracy_drop{end}"]) for end in ("", "_low", "_high")]
+        assert row["accuracy drop"] == "{:.1f} [{:.1f}, {:.1f}]".format(*ends)
         assert row["skill at the output"].startswith(f"{float(expected['skill']):.2f} [")
         assert row["AUROC energy"] == f"{float(expected['auroc_energy']):.2f}"
 
@@ -198,17 +198,17 @@ def test_groups_of_many_networks(tmp_path, rendered):
     assert str(page.images[0]["alt"]).startswith("Shares of similar pairs")  # groups come first
     (title,) = [title for title in page.tables if title.startswith("Groups, direct matching")]
     groups = read_csv(tmp_path / "page_groups.csv")
-    expected = [group for group in groups if group["quantity"] == "penalty"]
+    expected = [group for group in groups if group["quantity"] == "accuracy_drop"]
     assert len(expected) == 4
     for row, group in zip(page.rows(title), expected, strict=True):
         assert row["front → end (pairs of networks)"].startswith(f"{group['networks']} (")
-        assert row["points lost"] == f"{100 * float(group['value']):.1f}"
+        assert row["accuracy drop"] == f"{100 * float(group['value']):.1f}"
     (tests,) = [title for title in page.tables if title.startswith("Differences between groups")]
     test = read_csv(tmp_path / "page_group_tests.csv")[0]
     assert page.rows(tests)[0]["question"] == f"({test['within']}) − ({test['across']})"
     (means,) = page.rows("direct matching, early → early, both directions of 2 networks: means")
     mean_place = np.mean([pairs.index(pair) for pair in (("a", "b"), ("b", "a"))])
-    assert means["points lost"] == f"{5 - 0.4 * mean_place:.1f}"
+    assert means["accuracy drop"] == f"{5 - 0.4 * mean_place:.1f}"
     assert [row["name"] for row in page.rows("Networks")] == list("abcd")
 
 

@@ -18,7 +18,7 @@ from src.results.experiments import (
 from src.results.folders import RunFiles, Stitch, newest_by_experiment, newest_stitches
 from src.results.identity import NETWORKS, WEIGHTS, differences
 from src.results.image_records import SPLITS
-from src.results.network_names import FRESH, NetworkName, titles_of
+from src.results.network_names import UNTRAINED, NetworkName, titles_of
 from src.results.options import read_options
 from src.results.run import Run
 from src.results.stitch_rows import StitchRow
@@ -67,19 +67,19 @@ def test_a_copy_of_a_checkpoint_under_another_name_is_the_same_network(checkpoin
     assert identity("no.pt") not in (identity("m/no.pt"), identity("f.pt"))
 
 
-def test_fresh_weights_are_the_same_by_seed_and_type():
-    names = [(FRESH, "resnet18", 0), (FRESH, "resnet18", 1), (FRESH, "resnet34", 0)]
+def test_untrained_weights_are_the_same_by_seed_and_type():
+    names = [(UNTRAINED, "resnet18", 0), (UNTRAINED, "resnet18", 1), (UNTRAINED, "resnet34", 0)]
     assert len({identity(*name) for name in names}) == 3 and identity(*names[0]) == identity(
         *names[0]
     )
-    fresh = {"front_model_path": FRESH, "end_model_path": FRESH}
-    one, other = experiment(**fresh, seed=1), experiment(**fresh, seed=2)
-    assert one.networks[0].seed == 1 and one.networks[0].is_fresh
+    untrained = {"front_model_path": UNTRAINED, "end_model_path": UNTRAINED}
+    one, other = experiment(**untrained, seed=1), experiment(**untrained, seed=2)
+    assert one.networks[0].seed == 1 and one.networks[0].is_untrained
     assert (
         one.networks[0] == one.networks[1]
         and one.networks[0].identity != other.networks[0].identity
     )
-    assert experiment(**fresh, seed=1, init="eye").network_keys == one.network_keys
+    assert experiment(**untrained, seed=1, init="eye").network_keys == one.network_keys
     assert (
         experiment(seed=1).network_keys == experiment(seed=2).network_keys
     )  # of checkpoints, it seeds the stitch
@@ -318,11 +318,14 @@ def test_options_that_change_no_result_do_not_differ():
         differences(begun, {"seed": 0, "gpu": -1, "n_workers": 0, "verbose": True, "new": 1}) == ""
     )
     assert differences(begun, {"seed": 1, "gpu": -1}) == "seed was 0, now 1"
-    for n_epochs, is_free in ((0, True), (1, False)):  # without a training, its options are free
+    for n_epochs, is_free in (
+        (0, True),
+        (1, False),
+    ):  # without a training run, its options are free
         begun, given = ({"n_epochs": n_epochs, "learning_rate": rate} for rate in (0.1, 0.2))
         assert (differences(begun, given) == "") == is_free
-    fresh = {"model_path": "-", "model_type": "x"}
+    untrained = {"model_path": "-", "model_type": "x"}
     begun, given = (
-        fresh | {"model_path_sha256": digest, "seed": seed} for seed, digest in enumerate("ab")
+        untrained | {"model_path_sha256": digest, "seed": seed} for seed, digest in enumerate("ab")
     )
     assert differences(begun, given) == "seed was 0, now 1"

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 import pytest
 
+from src.core.errors import UserError
 from src.figures.maps import draw_layers
 from src.figures.shown import of_matrix
-from src.ground.errors import UserError
 from src.results.evaluation_rows import EvaluationRow, SkillRow
 from src.results.experiments import FurtherOptions
 from src.results.matrices import Matrix
@@ -26,7 +26,7 @@ from src.values import Metrics
 from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_row
 
 MEANS = (
-    "accuracy,accuracy_low,accuracy_high,penalty,penalty_low,penalty_high,"
+    "accuracy,accuracy_low,accuracy_high,accuracy_drop,accuracy_drop_low,accuracy_drop_high,"
     "seed_spread,front_accuracy,end_accuracy"
 )
 STITCH = (
@@ -37,8 +37,8 @@ STITCH = (
 COLUMNS = {  # that all tables of a type have
     StitchRow: (
         f"{STITCH},accuracy,front_accuracy,end_accuracy,matching_error,representation_difference,agreement,kappa,"
-        "n_images,n_matched,matching_rank,r2_matched,r2_test,truncated,front_depth,end_depth,"
-        "front_relative_depth,end_relative_depth,end_is_cut,front_unsteadiness,end_unsteadiness"
+        "n_images,n_fitting_samples,matching_rank,r2_fit,r2_test,truncated,front_depth,end_depth,"
+        "front_relative_depth,end_relative_depth,end_is_cut,front_nondeterminism,end_nondeterminism"
     ),
     EvaluationRow: (
         f"{STITCH},detector,detector_id_data,detector_ood_data,id_dataset,sanity_dataset,sanity_auroc,accuracy,auroc,"
@@ -56,13 +56,13 @@ COLUMNS = {  # that all tables of a type have
     VerdictRow: (
         f"method,networks,front_layer,end_layer,verdict,reason,control,n_runs,n_networks,folders,{MEANS},p_below,p_above,"
         "skill,skill_low,skill_high,skill_at_end,skill_at_end_low,skill_at_end_high,"
-        "correlation,floor,correlation_at_end,floor_at_end,front_depth,end_depth,front_weights,end_weights,"
+        "correlation,baseline,correlation_at_end,baseline_at_end,front_depth,end_depth,front_weights,end_weights,"
         "front_network,front_group,end_network,end_group,both_ways,same_run,"
         "front_model_type,end_model_type,front_relative_depth,end_relative_depth,stitching_type"
     ),
     SkillRow: (
-        "folder,front_layer,end_layer,correlation,floor,skill,skill_low,skill_high,correlation_at_end,floor_at_end,"
-        "skill_at_end,skill_at_end_low,skill_at_end_high,n_images,n_twins,test_images"
+        "folder,front_layer,end_layer,correlation,baseline,skill,skill_low,skill_high,correlation_at_end,baseline_at_end,"
+        "skill_at_end,skill_at_end_low,skill_at_end_high,n_images,n_copies,test_images"
     ),
     MeanRow: (
         "method,dataset,quantity,networks,layers,relative_depth,value,low,high,lowest,highest,n_networks,n_pairs,"
@@ -109,7 +109,7 @@ class House(NamedTuple):
     street: str
     height: float | None
     name: str = "none"
-    n_floors: int = 1
+    n_baselines: int = 1
     others: dict[str, float] = {}
 
 
@@ -121,7 +121,7 @@ def test_a_table_has_the_further_columns_of_all_its_rows(tmp_path):
     ]
     write_table(tmp_path / "t.csv", House, rows)
     assert (tmp_path / "t.csv").read_text().splitlines() == [
-        "street,height,name,n_floors,hall,attic",
+        "street,height,name,n_baselines,hall,attic",
         "A,2.0,none,1,,",
         "B,,none,1,1.0,",
         "C,1.0,none,1,,inf",
@@ -130,7 +130,7 @@ def test_a_table_has_the_further_columns_of_all_its_rows(tmp_path):
 
 
 def test_what_is_missing_or_empty_is_the_default_or_none():
-    for empty in ({}, {"name": "", "n_floors": ""}, {"name": None, "n_floors": None}):
+    for empty in ({}, {"name": "", "n_baselines": ""}, {"name": None, "n_baselines": None}):
         assert from_record(House, {"street": "A"} | empty) == House("A", None, "none", 1, {})
     metrics = from_record(Metrics, {"accuracy": 0.5, "front_accuracy": None})
     assert (
@@ -183,7 +183,7 @@ def test_a_table_is_read_as_what_it_is_and_no_other(tmp_path):
 
 EXAMPLES = [  # (quantity, value of a similar stitch, value of a different one)
     ("accuracy", 0.9, 0.1),
-    ("penalty", 0.0, 0.4),
+    ("accuracy_drop", 0.0, 0.4),
     ("representation_difference", 0.1, 0.9),
     ("skill", 0.9, 0.2),
     ("skill_at_end", 0.9, -0.2),
@@ -200,7 +200,7 @@ EXAMPLES = [  # (quantity, value of a similar stitch, value of a different one)
 
 @pytest.mark.parametrize(("name", "similar", "different"), EXAMPLES)
 def test_dark_is_similar(name, similar, different, tmp_path, drawn_figures):
-    unit = 100 if name == "penalty" else 1  # points of accuracy
+    unit = 100 if name == "accuracy_drop" else 1  # points of accuracy
     matrix = Matrix(["x"], ["a", "b"], [[unit * similar, unit * different]])
     draw_layers(tmp_path / "f.png", list(of_matrix(matrix, name)))
     image = drawn_figures["f.png"].axes[0].images[0]

@@ -1,4 +1,4 @@
-"""Runs: finished ones, claims, states; a training that is interrupted ends as one that never was, and
+"""Runs: finished ones, claims, states; a training run that is interrupted ends as one that never was, and
 a script that gets back the options that it wrote down leaves the same bytes."""
 
 import json
@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from src.core.errors import UserError
 from src.figures import pages
-from src.ground.errors import UserError
 from src.results.options import read_options
 from src.results.run import Run
 from src.training import Classification, Settings, train

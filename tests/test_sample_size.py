@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.choices.stitching import FORMS
-from src.ground.activations import positions_of
+from src.core.activations import positions_of
 from src.judge import judge
 from src.models import Network
 from src.stitching import build_layers, build_stitching_layer, match, matching
@@ -96,8 +96,8 @@ def on_some(inputs: slice) -> Computed:
     ).eval()
 
 
-@pytest.mark.parametrize(("n_matched", "is_few"), [(60, True), (2500, False)])
-def test_layers_that_share_nothing_are_not_matched_by_any_form(n_matched, is_few):
+@pytest.mark.parametrize(("n_fitting_samples", "is_few"), [(60, True), (2500, False)])
+def test_layers_that_share_nothing_are_not_matched_by_any_form(n_fitting_samples, is_few):
     """However many images there are, R² of a map that keeps the variance falls from the matched
     images to the test images: it is 2ρ − 1 for a chance correlation ρ, and not ρ²."""
     torch.manual_seed(0)
@@ -112,9 +112,9 @@ def test_layers_that_share_nothing_are_not_matched_by_any_form(n_matched, is_few
         test,
         layers="hidden",
         forms=["pinv", "covariance"],
-        n_matched=n_matched,
+        n_fitting_samples=n_fitting_samples,
     )
     for row in rows:
-        assert row.r2_test < row.r2_matched
+        assert row.r2_test < row.r2_fit
         assert ("few inputs" in row.reason) == is_few
-        assert row.verdict == ("undecided" if is_few else "not matched")
+        assert row.verdict == ("inconclusive" if is_few else "not matched")

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from src.ground.activations import TokenLayout, cells
-from src.ground.errors import UserError
-from src.ground.images import ImageSpec
+from src.core.activations import TokenLayout, cells
+from src.core.errors import UserError
+from src.core.images import ImageSpec
 from src.models import Network
 from src.probing.probes import Probes
 from src.stitching import build_layers

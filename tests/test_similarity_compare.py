@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from src.choices.similarity import MEASURES
-from src.ground.activations import as_rows
-from src.ground.cache import Cache
+from src.core.activations import as_rows
+from src.core.cache import Cache
 from src.low_rank import low_rank_approx
 from src.similarity import (
     Undefined,
@@ -237,7 +237,7 @@ def test_networks_without_a_key_are_not_taken_for_each_other():
     assert cache.n_bytes == 0
 
 
-def test_large_means_arrays_single_precision_and_whole_numbers():
+def test_large_means_arrays_single_precision_and_integer_froms():
     x, y = random(30, 5, 6), random(30, 5, 6, seed=1)
     expected = compare(x, y)
     assert list(expected) == ["cka", "pwcca", "procrustes"]

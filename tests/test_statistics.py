@@ -1,4 +1,4 @@
-"""The room of statistics: scipy, likelihoods by search, sums of half-widths and simulations as oracles. κ,
+"""The subpackage of statistics: scipy, likelihoods by search, sums of half-widths and simulations as oracles. κ,
 permutations of networks and AUROC have files of their own."""
 
 import math
@@ -14,9 +14,9 @@ from src.statistics.intervals import (
     Evidence,
     Repetitions,
     images_needed,
+    of_accuracy_drop,
     of_difference,
     of_estimates,
-    of_penalty,
     of_share,
     student_half_width,
     wilson_intervals,
@@ -90,7 +90,7 @@ def test_pooled_moments_are_those_of_all_rows(offset):
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7)
 
 
-def penalty(lost: int, won: int, n: int) -> Evidence:
+def accuracy_drop(lost: int, won: int, n: int) -> Evidence:
     """The evidence of one stitch that loses and wins so many images against the end network."""
     end = (np.arange(n) < lost) | (np.arange(n) >= lost + won)
     return of_difference([end[None]], [(np.arange(n) >= lost)[None]])
@@ -105,9 +105,9 @@ def negative_log(counts, shares) -> float:
 @pytest.mark.parametrize(
     "counts", [(10, 3, 100), (0, 0, 50), (5, 0, 40), (0, 4, 30), (30, 25, 360)]
 )
-def test_a_penalty_is_tested_by_tangos_score(counts):
+def test_a_accuracy_drop_is_tested_by_tangos_score(counts):
     """Its variance is that of the most likely shares under the limit, found by search."""
-    evidence, (lost, won, n) = penalty(*counts), counts
+    evidence, (lost, won, n) = accuracy_drop(*counts), counts
     assert evidence.value == pytest.approx((lost - won) / n)
     for limit in (-0.2, -0.05, 0.05, 0.1, 0.3):
 
@@ -184,7 +184,9 @@ def test_how_many_images_a_tolerance_needs():
     for tolerance in (0.05, 0.01):
         n = images_needed(tolerance)
         assert (
-            penalty(0, 0, n).p_below(tolerance) < ALPHA <= penalty(0, 0, n - 1).p_below(tolerance)
+            accuracy_drop(0, 0, n).p_below(tolerance)
+            < ALPHA
+            <= accuracy_drop(0, 0, n - 1).p_below(tolerance)
         )
     assert math.isinf(images_needed(0))
 
@@ -195,8 +197,8 @@ def false_rates(
     """How often each layer is called below the tolerance, which is its true mean over networks.
 
     Args:
-        deviations: of the penalties of networks, one a layer.
-        correlation: of the errors of networks and of images, which both move the penalty.
+        deviations: of the accuracy drops of networks, one a layer.
+        correlation: of the errors of networks and of images, which both move the accuracy drop.
     """
     rng = np.random.default_rng(n_repetitions)
     tolerance, won = 0.05, 0.04
@@ -210,7 +212,7 @@ def false_rates(
                 deviation / math.sqrt(n_repetitions) * shift - networks.mean()
             )
             lost = (tolerance + won + networks + error_of_images * shift).clip(0, 1 - won)
-            evidence = of_penalty(
+            evidence = of_accuracy_drop(
                 list(lost[:, None]), [np.array([won])] * n_repetitions, n_images=n
             )
             n_false[layer] += evidence.p_below(tolerance) < ALPHA

@@ -4,7 +4,7 @@ test_any_layers.py and test_token_layout.py."""
 import pytest
 import torch
 
-from src.ground.errors import UserError
+from src.core.errors import UserError
 from src.stitching.layers import THRESHOLDS, build_stitching_layer, resize
 from tests.golden_weights import load_golden_weights
 from tests.goldens import notes, numbers, tensor

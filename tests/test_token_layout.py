@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer as TorchvisionTransformer
 
-from src.ground.activations import TokenLayout, cells, grid_of, guessed_layout, pool
-from src.ground.errors import UserError
-from src.ground.images import ImageSpec
+from src.core.activations import TokenLayout, cells, grid_of, guessed_layout, pool
+from src.core.errors import UserError
+from src.core.images import ImageSpec
 from src.models import Network
 from src.models.tokens import n_leading_equal
 from src.models.vit import VisionTransformer

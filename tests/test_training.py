@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from src.core.errors import UserError
+from src.core.runtime import full_precision, precision, seeded
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import ImageSet, Shard
-from src.ground.errors import UserError
-from src.ground.runtime import full_precision, precision, seeded
 from src.ood import energy
 from src.training import (
     NO_CLASS,

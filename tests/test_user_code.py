@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from src.ground.errors import UserError
-from src.ground.user_code import absolute, is_user_code, load, title_of
+from src.core.errors import UserError
+from src.core.user_code import absolute, is_user_code, load, title_of
 
 NAMES = ["loss.py:cosine", "/a:b/loss.py:cosine"]
 NO_NAMES = ["cka", "loss.py", "loss.py:", "task:10", "/tmp/loss:cosine", "a.b:f", "loss.py:f:10"]

@@ -20,7 +20,7 @@ from src.results.verdicts import judge_stitches
 from src.results.writing import write_logs
 from src.statistics.intervals import of_share
 from src.values import Null
-from src.verdict import NOT_MATCHED, SIMILAR, UNDECIDED, VERDICTS, Limits
+from src.verdict import INCONCLUSIVE, NOT_MATCHED, SIMILAR, VERDICTS, Limits
 from tests.commands import caption_of, error_line, names_in, parse_matrix, read_csv, run, says
 from tests.goldens import DATA
 from tests.result_rows import similarity_row
@@ -37,7 +37,7 @@ from tests.written_runs import (
 )
 
 SCRIPT = "misc/verdict.py"
-FRESH = "- (resnet18, seed 0)"  # the name of a network that was never trained
+UNTRAINED = "- (resnet18, seed 0)"  # the name of a network that was never trained
 
 
 def verdict_on(folder: Path, similarities=(), *, pool: bool = False, **limits) -> VerdictRow:
@@ -85,7 +85,7 @@ def test_similar_both_ways(tmp_path):
 
 def test_a_flaw_and_a_training_that_had_not_converged_are_read(tmp_path):
     """Their rules are tested on values, in test_judging.py."""
-    fewer = {"r2_matched": 0.9, "r2_test": 0.5}
+    fewer = {"r2_fit": 0.9, "r2_test": 0.5}
     write_run(tmp_path, "flawed", n_right=945, metrics=fewer, front_layer="a")
     options = {"init": "rand", "n_epochs": 2, "scheduler": "cosine"}
     for name, losses in (("b", (2.4, 2.39)), ("c", (2.4, 2.4))):
@@ -94,8 +94,8 @@ def test_a_flaw_and_a_training_that_had_not_converged_are_read(tmp_path):
         write_logs(folder, [EpochRow(train_loss=loss, **measured) for loss in losses])
     rows = judge_stitches(runs_of(tmp_path))
     reasons = {row.front_layer: (row.verdict, row.reason) for row in rows}
-    assert reasons["a"][0] == UNDECIDED and "too few inputs" in reasons["a"][1]
-    assert reasons["b"][0] == UNDECIDED and "not converged" in reasons["b"][1]
+    assert reasons["a"][0] == INCONCLUSIVE and "too few inputs" in reasons["a"][1]
+    assert reasons["b"][0] == INCONCLUSIVE and "not converged" in reasons["b"][1]
     assert reasons["c"][0] == NOT_MATCHED
 
 
@@ -115,15 +115,15 @@ def test_what_is_measured_of_a_pair(tmp_path):
     assert (verdict.method, *verdict.pair) == ("direct matching", "x", "y")
     assert verdict.stitching_type == "v2c" and verdict.seed_spread is None
     at_output, at_end = SKILL.output, SKILL.end_layer
-    assert (verdict.correlation, verdict.floor) == at_output[:2]
-    assert (verdict.correlation_at_end, verdict.floor_at_end) == at_end[:2]
+    assert (verdict.correlation, verdict.baseline) == at_output[:2]
+    assert (verdict.correlation_at_end, verdict.baseline_at_end) == at_end[:2]
     assert (verdict.skill, verdict.skill_low, verdict.skill_high) == pytest.approx(
         at_output[2:], abs=1e-4
     )
     found = (verdict.skill_at_end, verdict.skill_at_end_low, verdict.skill_at_end_high)
     assert found == pytest.approx(at_end[2:], abs=1e-4)
-    assert verdict.accuracy == 0.945 and verdict.penalty == pytest.approx(0.005)
-    assert verdict.penalty_low < 0.005 < verdict.penalty_high
+    assert verdict.accuracy == 0.945 and verdict.accuracy_drop == pytest.approx(0.005)
+    assert verdict.accuracy_drop_low < 0.005 < verdict.accuracy_drop_high
     further = {
         "auroc_energy": 0.6,
         "auroc_mahalanobis": 0.9,
@@ -154,15 +154,15 @@ def test_similarity_counts_both_ways(tmp_path):
     assert (forth.further["cka"], back.further["cka"]) == (0.9, 0.8)  # as measured that way
 
 
-def test_penalties_of_one_method_and_of_networks_of_one_kind_are_tested_together(tmp_path):
-    """Whatever the layers and the networks. Those of other data, types and untrained networks, whose penalties
+def test_accuracy_drops_of_one_method_and_of_networks_of_one_kind_are_tested_together(tmp_path):
+    """Whatever the layers and the networks. Those of other data, types and untrained networks, whose accuracy drops
     are small as chance costs nothing, would change the p-values."""
     apart = {
         "data": {"dataset": "mnist"},
         "type": {"front_model_type": "resnet34"},
-        "fresh": {"front_model_path": "-"},
-        "fresh end": {"end_model_path": "-"},
-        "fresh both": {"front_model_path": "-", "end_model_path": "-"},
+        "untrained": {"front_model_path": "-"},
+        "untrained end": {"end_model_path": "-"},
+        "untrained both": {"front_model_path": "-", "end_model_path": "-"},
         "own": {"front_model_path": "g.pt"},
     }
     for number in range(8):
@@ -174,31 +174,37 @@ def test_penalties_of_one_method_and_of_networks_of_one_kind_are_tested_together
     runs = runs_of(tmp_path)
     together = {row.front_layer: row for row in judge_stitches(runs)}
     alone = {row.front_layer: row for row in judge_stitches(runs, limits=Limits(pairwise=True))}
-    assert alone["good"].verdict == SIMILAR and together["good"].verdict == UNDECIDED
+    assert alone["good"].verdict == SIMILAR and together["good"].verdict == INCONCLUSIVE
     family = [name for name in alone if name not in apart]
     adjusted = stats.false_discovery_control([alone[name].p_below for name in family])
     assert [together[name].p_below for name in family] == pytest.approx(adjusted)
     assert together["good"].p_below == pytest.approx(9 * alone["good"].p_below)
-    assert together["good"].penalty_high == alone["good"].penalty_high  # intervals are of one pair
+    assert (
+        together["good"].accuracy_drop_high == alone["good"].accuracy_drop_high
+    )  # intervals are of one pair
     for name in apart:
         assert together[name].p_below == alone[name].p_below
     controls = {name: row.control for name, row in together.items() if row.control}
-    assert controls == {"fresh": "fresh", "fresh end": "fresh_end", "fresh both": "fresh_end"}
+    assert controls == {
+        "untrained": "untrained",
+        "untrained end": "untrained_end",
+        "untrained both": "untrained_end",
+    }
     assert not list(values_of_verdicts([together[name] for name in controls], []))
 
 
 def test_an_end_network_that_was_never_trained_is_like_nothing(tmp_path, monkeypatch):
     """Of a low accuracy the output says so."""
     monkeypatch.chdir(tmp_path)
-    write_run(tmp_path / "fresh", "1", n_right=945, end_model_path="-")
+    write_run(tmp_path / "untrained", "1", n_right=945, end_model_path="-")
     write_run(tmp_path / "weak", "1", n_right=278, n_end_right=280)
-    for name in ("fresh", "weak"):
+    for name in ("untrained", "weak"):
         write_evaluation(tmp_path / name, {"1": 0.5})
     assert verdict_on(tmp_path / "weak").verdict == SIMILAR
     (remark,) = remarks([verdict_on(tmp_path / "weak")])
     assert says(remark, "alone", "28 %")
-    word, reason = word_on(tmp_path / "fresh")
-    assert word == UNDECIDED and says(reason, "end network", "never trained")
+    verdict, reason = word_on(tmp_path / "untrained")
+    assert verdict == INCONCLUSIVE and says(reason, "end network", "never trained")
 
 
 def test_independent_networks_are_taken_together_on_demand(tmp_path, capsys):
@@ -212,17 +218,17 @@ def test_independent_networks_are_taken_together_on_demand(tmp_path, capsys):
     assert says(capsys.readouterr().err, "direct matching", "3 pairs", "no network", "--pool")
     verdict = verdict_on(tmp_path / "apart", pool=True)
     assert (verdict.n_runs, verdict.n_networks, verdict.networks) == (3, 3, "3 pairs of networks")
-    assert (verdict.verdict, verdict.seed_spread) == (UNDECIDED, None)
-    assert verdict.penalty == pytest.approx(0.05)
+    assert (verdict.verdict, verdict.seed_spread) == (INCONCLUSIVE, None)
+    assert verdict.accuracy_drop == pytest.approx(0.05)
     of_networks = stats.t.ppf(0.975, 2) * 0.05 / math.sqrt(3)
     of_images = 1.96 * math.sqrt(0.05 * 0.95 / N)
-    assert verdict.penalty_high - 0.05 == pytest.approx(of_networks + of_images, rel=0.1)
+    assert verdict.accuracy_drop_high - 0.05 == pytest.approx(of_networks + of_images, rel=0.1)
 
     networks = {
         ("f.pt", "g.pt", 0): "f.pt → g.pt",
         ("g.pt", "f.pt", 0): "g.pt → f.pt",
-        ("-", "g.pt", 0): f"{FRESH} → g.pt",
-        ("-", "g.pt", 1): f"{FRESH.replace('0', '1')} → g.pt",
+        ("-", "g.pt", 0): f"{UNTRAINED} → g.pt",
+        ("-", "g.pt", 1): f"{UNTRAINED.replace('0', '1')} → g.pt",
         ("g.pt", "g.pt", 0): "g.pt → g.pt",
     }
     for number, (front, end, seed) in enumerate(networks):
@@ -236,10 +242,10 @@ def test_independent_networks_are_taken_together_on_demand(tmp_path, capsys):
     write_evaluation(tmp_path / "shared", {"4": 0.5})
     verdicts = judge_stitches(runs_of(tmp_path / "shared"), pool=True)
     assert {row.networks for row in verdicts} == {*networks.values()}
-    assert [row.control for row in verdicts] == [None, None, "fresh", "fresh", "self"]
-    own, fresh = remarks(verdicts)
+    assert [row.control for row in verdicts] == [None, None, "untrained", "untrained", "self"]
+    own, untrained = remarks(verdicts)
     assert says(own, "of 1 layers", "to themselves", " 1 are similar")
-    assert says(fresh, "of 2 stitches", "never trained", " 0 are similar", "2 undecided")
+    assert says(untrained, "of 2 stitches", "never trained", " 0 are similar", "2 inconclusive")
     titles = [section.title for section in sections.sections_of(verdicts)]
     assert says(titles[0], "direct matching", "both directions of 2 networks")
     assert says(titles[1], "direct matching", "2 pairs", "untrained front network")
@@ -289,13 +295,13 @@ def test_a_run_counts_once_in_folders_that_overlap(tmp_path, few_figures):
 
 
 def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch):
-    """Of runs and of similarities; another checkpoint is another network, and so are fresh weights
+    """Of runs and of similarities; another checkpoint is another network, and so are randomly initialised weights
     of other seeds."""
     monkeypatch.chdir(tmp_path)
     for name in ("f.pt", "copy.pt", "g.pt", "other.pt"):
         (tmp_path / name).write_text("f" if name == "copy.pt" else name[0])
-    fresh = {"front_model_path": "-", "end_model_path": "-", "seed": 1}
-    write_run(tmp_path, "fresh", n_right=900, **fresh)
+    untrained = {"front_model_path": "-", "end_model_path": "-", "seed": 1}
+    write_run(tmp_path, "untrained", n_right=900, **untrained)
     for seed, front in enumerate(("./f.pt", "copy.pt", "other.pt")):
         write_run(tmp_path, str(seed), n_right=900, seed=seed, front_model_path=front)
     tables = [of_networks("-", "-", values={"cka": seed}, seed=seed) for seed in (1, 7)]
@@ -320,15 +326,15 @@ def test_what_is_missing_or_of_other_data_is_left_out(tmp_path, capsys):
     assert says(capsys.readouterr().err, "predictions.npz", "damaged")
     path.unlink()
     verdict = verdict_on(tmp_path)
-    assert verdict.verdict == UNDECIDED and "no predictions" in verdict.reason
+    assert verdict.verdict == INCONCLUSIVE and "no predictions" in verdict.reason
     assert (verdict.accuracy, verdict.accuracy_low) == (0.94, None)
-    assert verdict.penalty == pytest.approx(0.01)
+    assert verdict.accuracy_drop == pytest.approx(0.01)
 
 
 def test_folders_of_the_public_code_are_read():
     verdicts = judge_stitches(runs_of(DATA / "public_runs" / "det"))
-    assert {verdict.verdict for verdict in verdicts} == {UNDECIDED}
-    assert {verdict.penalty for verdict in verdicts} == {None}  # it keeps no end accuracy
+    assert {verdict.verdict for verdict in verdicts} == {INCONCLUSIVE}
+    assert {verdict.accuracy_drop for verdict in verdicts} == {None}  # it keeps no end accuracy
 
 
 def test_words_are_counted_and_equal_reasons_have_one_line(tmp_path):
@@ -341,7 +347,7 @@ def test_words_are_counted_and_equal_reasons_have_one_line(tmp_path):
     rows = judge_stitches(runs_of(tmp_path))
     counted = words.counts(sections.sections_of(rows))
     line = dict(zip(counted.header, counted.lines[0], strict=True))
-    assert [line[word] for word in VERDICTS] == ["1", "2", "1", "2"]
+    assert [line[verdict] for verdict in VERDICTS] == ["1", "2", "1", "2"]
     assert (line["all"], line["similar at the same layer"]) == ("6", "1 of 1")
     assert len(words.reasons(rows)) == 3  # two have one reason, whatever the numbers
     cells = str(words.word_map(sections.sections_of(rows)[0])).split()[-12:]
@@ -367,7 +373,7 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures, laid
     _, text, _ = (two_methods / "out" / "v.md").read_text().split("```")
     assert out.startswith(text.removeprefix("text\n"))
     rows = read_csv(two_methods / "out" / "v.csv")
-    assert [row["verdict"] for row in rows] == [SIMILAR, UNDECIDED, NOT_MATCHED, NOT_MATCHED]
+    assert [row["verdict"] for row in rows] == [SIMILAR, INCONCLUSIVE, NOT_MATCHED, NOT_MATCHED]
     assert [row["cka"] for row in rows[:2]] == ["0.5", ""]
     caption = caption_of(drawn_figures["v.png"])
     assert says(caption, "1 of 2 by direct matching", "0 of 2 by task loss matching")
@@ -379,7 +385,10 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures, laid
     assert says(err, "-sim: no row", "these stitches") and "x -> y" not in out
     _, cells = drawn_figures["w.png"].axes
     assert [text.get_text() for text in cells.texts] == ["0.5\n0.60", "0.5"]
-    assert [row["verdict"] for row in read_csv(two_methods / "w.csv")] == [UNDECIDED, UNDECIDED]
+    assert [row["verdict"] for row in read_csv(two_methods / "w.csv")] == [
+        INCONCLUSIVE,
+        INCONCLUSIVE,
+    ]
     (two_methods / "empty").mkdir()
     assert says(error_line(SCRIPT, "empty", cwd=two_methods), "empty: no finished", "run")
 

@@ -45,7 +45,7 @@ def run_without(refused, commands, *, cwd, status: int = 0):
 
 
 def test_scripts_on_tables_do_not_need_torch(tmp_path):
-    """Nor where they read the options of trainings, their logs, evaluations and lists of networks."""
+    """Nor where they read the options of training runs, their logs, evaluations and lists of networks."""
     for name in "fg":
         (tmp_path / name).mkdir()
         (tmp_path / name / "model_1.pt").write_text(name)

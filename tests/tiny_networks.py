@@ -54,10 +54,10 @@ PLAIN = Path(__file__).parent / "data" / "models" / "plain.pt"  # see README_mod
 
 
 def plain_network() -> Network:
-    """Return a network for grey images of 8×8 with fresh weights; PLAIN has those of one that reads
+    """Return a network for grey images of 8×8 with randomly initialised weights; PLAIN has those of one that reads
     the digits.
 
-    A test of words or ranks loads them, so that nothing hangs on the rounding of a training. Layer
+    A test of words or ranks loads them, so that nothing hangs on the rounding of a training run. Layer
     4 has 16 maps of 4×4, layer 7 has 24 of 2×2."""
     module = nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1),

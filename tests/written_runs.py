@@ -139,7 +139,7 @@ def layers_in(folder: Path, name: str) -> Pair:
 
 
 def skill(output: float, at_end: float = 0.5) -> StitchSkill:
-    """A skill with floors of 0.5 and intervals of ± 0.05."""
+    """A skill with baselines of 0.5 and intervals of ± 0.05."""
     places = [
         Skill((1 + value) / 2, 0.5, value, value - 0.05, min(1, value + 0.05))
         for value in (at_end, output)

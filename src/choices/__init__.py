@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from src.ground.kinds import GRID, MAP, SEQUENCE, VECTOR
+from src.core.kinds import GRID, MAP, SEQUENCE, VECTOR
 
 Options = Mapping[str, Any]  # of a script or a run, by name: values of JSON, as in a `config.txt`
 

@@ -4,7 +4,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from src.ground.errors import UserError, unknown_name
+from src.core.errors import UserError, unknown_name
 
 DATASET_NAMES = (
     "cifar10", "cifar100", "svhn", "mnist", "fashion", "cifar10_large", "cifar100_large", "imagenet",

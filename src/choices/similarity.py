@@ -8,8 +8,8 @@ checks what it declares: invariances, symmetry and the metric.
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from src.ground.errors import unknown_name
-from src.ground.user_code import CODE, is_user_code, title_of
+from src.core.errors import unknown_name
+from src.core.user_code import CODE, is_user_code, title_of
 
 GRAMS = "grams"  # the inputs of a measure
 SAMPLES = "samples"

@@ -5,8 +5,8 @@ import difflib
 from typing import NamedTuple
 
 from src.choices import STARTS
-from src.ground.errors import UserError
-from src.ground.user_code import CODE, absolute, is_user_code, title_of
+from src.core.errors import UserError
+from src.core.user_code import CODE, absolute, is_user_code, title_of
 
 
 class Form(NamedTuple):

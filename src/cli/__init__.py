@@ -41,6 +41,9 @@ from src.cli.types import (
     described,
     features_file,
     html_file,
+    integer_from,
+    integer_from_0,
+    integer_from_1,
     name_or_code,
     names_of,
     names_or_code,
@@ -49,7 +52,4 @@ from src.cli.types import (
     real_above_0,
     real_from_0,
     real_number,
-    whole_from_0,
-    whole_from_1,
-    whole_number,
 )

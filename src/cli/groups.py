@@ -12,6 +12,9 @@ from src.cli.parser import Parser
 from src.cli.types import (
     cutoff,
     described,
+    integer_from,
+    integer_from_0,
+    integer_from_1,
     names_or_code,
     network,
     number_of_samples,
@@ -19,13 +22,10 @@ from src.cli.types import (
     real_from_0,
     real_number,
     scheduler,
-    whole_from_0,
-    whole_from_1,
-    whole_number,
 )
-from src.ground.errors import UserError
-from src.ground.images import ImageSpec
-from src.ground.user_code import CODE
+from src.core.errors import UserError
+from src.core.images import ImageSpec
+from src.core.user_code import CODE
 from src.results.image_records import (
     RECORDS,
     SPLITS,
@@ -47,9 +47,9 @@ N_COMPARED = 1000  # validation images that measures of similarity take by defau
 MOST_WORKERS = 16  # that decode images by default
 
 # Types of single options
-_gpu = whole_number(-1)
-_at_least_two = whole_number(2)
-_permutations = whole_number(19)
+_gpu = integer_from(-1)
+_at_least_two = integer_from(2)
+_permutations = integer_from(19)
 _probability = real_number(at_least=0, at_most=1)
 
 # Help texts
@@ -61,7 +61,7 @@ NETWORKS = (
     f"own: {CODE}"
 )
 CHECKPOINT = (
-    "file of a state dict; -: fresh weights, drawn by the seed; DEFAULT: the weights that come with "
+    "file of a state dict; -: randomly initialised weights, drawn by the seed; DEFAULT: the weights that come with "
     "the type (from torchvision for tv_NAME, from your function for a network of your own); or the "
     "name of other weights of torchvision"
 )
@@ -152,7 +152,7 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
     add(
         "-b",
         "--batch-size",
-        type=whole_from_1,
+        type=integer_from_1,
         default=batch_size,
         help=about_batch_size,
     )
@@ -160,7 +160,7 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
         "-workers",
         "--loader-workers",
         dest="n_workers",
-        type=whole_from_0,
+        type=integer_from_0,
         default=None,
         help="processes that decode images from disk; data sets in memory need none; default: the "
         f"number of cores, at most {MOST_WORKERS}",
@@ -168,7 +168,7 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
     add(
         "-prefetch",
         "--prefetch-factor",
-        type=whole_from_1,
+        type=integer_from_1,
         default=1,
         help="batches that each process of -workers prepares ahead",
     )
@@ -209,7 +209,7 @@ def load_split(
 
 def _warn_of_equal_splits(args: Namespace) -> None:
     """Warn if the training and the test images of `-d` are the same."""
-    from src.ground.console import warn_once
+    from src.core.console import warn_once
 
     train, test = (getattr(args, RECORDS[split], None) for split in (TRAIN, TEST))
     if train and train == test:
@@ -221,7 +221,7 @@ def _warn_of_equal_splits(args: Namespace) -> None:
 
 def _note_training_on_others(args: Namespace) -> None:
     """Note which networks of `args` were trained on different training images of the same name."""
-    from src.ground.console import note_once
+    from src.core.console import note_once
     from src.results.trained_with import options_beside
 
     options = vars(args)
@@ -255,7 +255,7 @@ def add_training(parser: Parser, *, n_epochs: int | None) -> None:
             "-e",
             "--epochs",
             dest="n_epochs",
-            type=whole_from_0,
+            type=integer_from_0,
             default=n_epochs,
             help="number of epochs",
         )
@@ -274,11 +274,11 @@ def add_training(parser: Parser, *, n_epochs: int | None) -> None:
         default=1e-5,
         help="weight decay",
     )
-    add("-s", "--seed", type=whole_from_0, default=0, help="random seed")
+    add("-s", "--seed", type=integer_from_0, default=0, help="random seed")
     add(
         "-rlre",
         "--reduce-lr-epochs",
-        type=whole_from_1,
+        type=integer_from_1,
         nargs="*",
         default=[],
         help="multiply the learning rate by 0.1 after these epochs",

@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from src.ground.console import note
-from src.ground.errors import Misfit, UserError, as_user_error, unknown_name
-from src.ground.files import read_yaml
-from src.ground.user_code import code_in, source_of
+from src.core.console import note
+from src.core.errors import Misfit, UserError, as_user_error, unknown_name
+from src.core.files import read_yaml
+from src.core.user_code import code_in, source_of
 from src.results.identity import NOT_RECORDED
 from src.results.network_names import content_of
 
@@ -256,7 +256,7 @@ def run(
             for text in HARMLESS:
                 warnings.filterwarnings("ignore", text)
             if "amp" in args:
-                from src.ground.runtime import precision
+                from src.core.runtime import precision
 
                 contexts.enter_context(precision(gpu=args.gpu, amp=args.amp))
             experiment(args)

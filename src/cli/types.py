@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from src.choices.models import MODEL_NAMES
-from src.ground.errors import unknown_name
-from src.ground.user_code import CODE, absolute, is_user_code
-from src.results.network_names import DEFAULT, FRESH
+from src.core.errors import unknown_name
+from src.core.user_code import CODE, absolute, is_user_code
+from src.results.network_names import DEFAULT, UNTRAINED
 
 # Endings of checkpoints and of files of features
 CHECKPOINT_ENDINGS = (".pt", ".pth", ".tar", ".ckpt", ".npz")
@@ -23,7 +23,7 @@ def checked(
 
     Args:
         read: raises a ValueError for a text that is no value.
-        title: what the option takes, for the error, such as "a whole number".
+        title: what the option takes, for the error, such as "an integer".
     """
 
     def parse(text: str) -> Value:
@@ -39,14 +39,14 @@ def checked(
     return parse
 
 
-def whole_number(minimum: int) -> Callable[[str], int]:
-    """Return the type of an option that takes a whole number from `minimum` on."""
-    return checked(int, lambda number: number >= minimum, f"a whole number from {minimum} on")
+def integer_from(minimum: int) -> Callable[[str], int]:
+    """Return the type of an option that takes an integer from `minimum` on."""
+    return checked(int, lambda number: number >= minimum, f"an integer from {minimum} on")
 
 
 def rank(text: str) -> int | None:
     """Read a rank; 0 is the full rank, as in the public code, and becomes None."""
-    number = whole_from_0(text)
+    number = integer_from_0(text)
     return None if number == 0 else number
 
 
@@ -54,7 +54,7 @@ def number_of_samples(text: str) -> int | str:
     """Read a number of images, or auto."""
     if text == "auto":
         return text
-    return whole_from_1(text)
+    return integer_from_1(text)
 
 
 def descending(ranks: Sequence[int] | None) -> list[int | None]:
@@ -101,7 +101,7 @@ def network(text: str) -> str:
     """Read the type of a network; the path of a user's file becomes absolute."""
     if text in MODEL_NAMES:
         return text
-    if text in (FRESH, DEFAULT) or text.endswith(CHECKPOINT_ENDINGS):
+    if text in (UNTRAINED, DEFAULT) or text.endswith(CHECKPOINT_ENDINGS):
         raise argparse.ArgumentTypeError(
             f"{text!r} is a checkpoint, not a type such as small_cnn; where there are two networks, "
             "both checkpoints stand in front of both types"
@@ -162,8 +162,8 @@ def output_file(*endings: str) -> Callable[[str], str]:
 
 
 # Types of many options
-whole_from_0 = whole_number(0)
-whole_from_1 = whole_number(1)
+integer_from_0 = integer_from(0)
+integer_from_1 = integer_from(1)
 real_from_0 = real_number(at_least=0)
 real_above_0 = real_number(above=0)
 csv_file = output_file(".csv")

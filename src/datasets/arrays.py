@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.core import files
+from src.core.console import listed, note_once, warn_once
+from src.core.errors import UserError
+from src.core.files import readable
+from src.core.images import ImageSpec, Normalisation, make_normalisation
 from src.datasets.inputs import examples
 from src.datasets.mapped import MappedImages, map_file, map_member
-from src.ground import files
-from src.ground.console import listed, note_once, warn_once
-from src.ground.errors import UserError
-from src.ground.files import readable
-from src.ground.images import ImageSpec, Normalisation, make_normalisation
 
 EMBEDDED = Path(__file__).parent / "embedded"  # sources and licences: README.md there
 RANDOM_IMAGES = "300K_random_images.npy"
@@ -33,7 +33,7 @@ N_LOOKED_AT = 1000  # images
 SHAPE = (32, 32, 3)  # (H, W, C) of CIFAR-5M and the 300K Random Images
 REMEDY = (
     "save it with numpy.savez: x_train and x_test images uint8 (N, H, W, C) or (N, H, W), tokens (N, T) or vectors "
-    "(N, D); y_train and y_test whole numbers from 0 or names; of images maybe mean and std, and classes"
+    "(N, D); y_train and y_test integers from 0 or names; of images maybe mean and std, and classes"
 )
 Arrays = tuple[Tensor | MappedImages, Tensor | None]
 
@@ -138,11 +138,11 @@ def read_file(source: str, root: Path, train: bool) -> Arrays:
 
 
 def _as_tensor(array: np.ndarray, path: Path) -> Tensor:
-    """Return an array (N, D) of whole numbers as int64, and one of fractions as float32."""
+    """Return an array (N, D) of integers as int64, and one of fractions as float32."""
     if array.dtype.kind in "iu":
         if array.size and array.min() < 0:
             raise UserError(
-                f"{path} has negative tokens; give whole numbers from 0, or vectors as floats"
+                f"{path} has negative tokens; give integers from 0, or vectors as floats"
             )
         return torch.from_numpy(array.astype(np.int64))
     vectors = torch.from_numpy(array.astype(np.float32))
@@ -192,7 +192,7 @@ def _check_numbers(path: Path, train_inputs: np.ndarray, test_inputs: np.ndarray
     are_tokens = train_inputs.dtype.kind in "iu"
     if are_tokens != (test_inputs.dtype.kind in "iu"):
         raise UserError(
-            f"{path}: x_train is {train_inputs.dtype}, and x_test {test_inputs.dtype}; save both as whole numbers "
+            f"{path}: x_train is {train_inputs.dtype}, and x_test {test_inputs.dtype}; save both as integers "
             "(tokens), or both as floats (vectors)"
         )
     with np.load(path, allow_pickle=False) as arrays:
@@ -290,14 +290,14 @@ def _check_images(images: np.ndarray, *, shape: tuple[int, int, int] | None = No
 def _read_labels(
     archive: Path, name: str, *, n_images: int, classes: Sequence[str] = ()
 ) -> np.ndarray:
-    """Read labels int64 (N,), whole numbers from 0 or names of classes; else raise a ValueError."""
+    """Read labels int64 (N,), integers from 0 or names of classes; else raise a ValueError."""
     with np.load(archive, allow_pickle=False) as arrays:
         labels = arrays[name]
     if labels.dtype.kind in "US" and labels.shape == (n_images,):
         labels = _places(labels.astype(str), classes, name)
     if labels.dtype.kind not in "iu" or labels.shape != (n_images,) or labels.min() < 0:
         raise ValueError(
-            f"{name} is {labels.dtype} {labels.shape}, expected {n_images} whole numbers from 0, or names"
+            f"{name} is {labels.dtype} {labels.shape}, expected {n_images} integers from 0, or names"
         )
     if classes and labels.max() >= len(classes):
         raise ValueError(f"{name} has label {labels.max()}, and there are {len(classes)} classes")

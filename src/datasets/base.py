@@ -14,13 +14,13 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from src.core import runtime
+from src.core.cache import Cache
+from src.core.console import warn
+from src.core.errors import UserError
+from src.core.images import ImageSpec, Normalisation, describe_values, shape_text
 from src.datasets.augmentation import Augmentation, resize
 from src.datasets.mapped import MappedImages
-from src.ground import runtime
-from src.ground.cache import Cache
-from src.ground.console import warn
-from src.ground.errors import UserError
-from src.ground.images import ImageSpec, Normalisation, describe_values, shape_text
 
 UNLABELLED = -1
 N_OF_FINGERPRINT = 64  # images whose pixels count
@@ -85,7 +85,7 @@ class BaseImageSet:
     """Images with labels, in batches; a subclass holds the images.
 
     Args:
-        labels: whole numbers (N,) in 0..n_classes-1, kept in their dtype; -1 means no label.
+        labels: integers (N,) in 0..n_classes-1, kept in their dtype; -1 means no label.
         n_classes: 0 for an unlabelled set.
         image_shape: (C, H, W) of an image in a batch; of inputs that are no images, (T,) or (D,).
         augmentation: applied by `epoch`; None: `epoch` does the same to images as `batches`.

@@ -9,10 +9,10 @@ from PIL import Image  # torchvision's own dependency
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from src.core.errors import UserError
+from src.core.files import readable
+from src.core.runtime import seed_of
 from src.datasets.base import BaseImageSet, Change, Loading, Pass
-from src.ground.errors import UserError
-from src.ground.files import readable
-from src.ground.runtime import seed_of
 
 Transform = Callable[[Image.Image], Tensor]  # to uint8 (C, H, W), of one shape for all images
 
@@ -22,7 +22,7 @@ class DecodedImageSet(BaseImageSet):
 
     Args:
         paths: files of one image each.
-        labels: whole numbers (N,).
+        labels: integers (N,).
         transform: applied to each image.
         crop: takes the place of `transform` in an epoch, with random numbers from torch, which
             depend on (seed, epoch, index) alone; None: there is no such crop.

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.core.console import listed, note_once, progress, warn_once
+from src.core.errors import UserError, unknown_name
+from src.core.files import read_yaml, readable
+from src.core.images import ImageSpec, Normalisation, make_normalisation
 from src.datasets.arrays import warn_of_binary_levels
 from src.datasets.augmentation import Augmentation, CropFlip
 from src.datasets.base import UNLABELLED, BaseImageSet, Device, ImageSet, Loading, Pass
 from src.datasets.decoded import DecodedImageSet, read_image
-from src.ground.console import listed, note_once, progress, warn_once
-from src.ground.errors import UserError, unknown_name
-from src.ground.files import read_yaml, readable
-from src.ground.images import ImageSpec, Normalisation, make_normalisation
 
 SPLITS = {True: ("train", "training_data"), False: ("val", "validation", "test", "validation_data")}
 KEYS = ("size", "channels", "mean", "std", "augment", "classes")

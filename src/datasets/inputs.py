@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from src.core.images import ImageSpec
+from src.core.runtime import generator
 from src.datasets.base import UNLABELLED, BaseImageSet, Device, Pass
-from src.ground.images import ImageSpec
-from src.ground.runtime import generator
 
 N_EXAMPLES = 3
 N_RANDOM = 256  # different images

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from src.core.runtime import generator
 from src.datasets.base import BaseImageSet
-from src.ground.runtime import generator
 
 # The second part of the key of a generator: draws of different things are independent
 LABELS, TRAINING_DOTS, TEST_DOTS = range(3)

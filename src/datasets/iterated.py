@@ -11,11 +11,11 @@ from operator import length_hint
 import torch
 from torch import Tensor
 
+from src.core.errors import UserError
+from src.core.runtime import as_inputs
+from src.core.tensors import content_of_state
 from src.datasets.base import UNLABELLED, BaseImageSet, Pass
 from src.datasets.inputs import N_LOOKED_AT, examples
-from src.ground.errors import UserError
-from src.ground.runtime import as_inputs
-from src.ground.tensors import content_of_state
 
 N_OF_FINGERPRINT = 16  # images, the first ones
 EXPECTED = "batches of (inputs, labels) that can be passed over again: a DataLoader, or a list"
@@ -172,7 +172,7 @@ def _batches(batches: Iterable, name: str) -> Iterator[tuple[Tensor, Tensor]]:
             raise UserError(
                 f"{name} gives inputs of shape {tuple(images.shape)} and type {images.dtype}; give batches "
                 "(B, C, H, W) of floating-point numbers, as the networks take them, vectors (B, D), or tokens (B, T), "
-                "which are whole numbers"
+                "which are integers"
             )
         yield images, _labels(batch[1], len(images), name)
 

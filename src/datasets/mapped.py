@@ -15,7 +15,7 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from src.ground import console, files
+from src.core import console, files
 
 
 class MappedImages:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from src.choices.datasets import INTERVENTIONS, dataset_name
+from src.core.errors import UserError
+from src.core.images import ImageSpec, are_images
 from src.datasets import arrays, folders
 from src.datasets.arrays import read_embedded, read_torchvision
 from src.datasets.augmentation import Affine, Augmentation, CropFlip
@@ -15,8 +17,6 @@ from src.datasets.base import BaseImageSet, Device, ImageSet, Loading
 from src.datasets.inputs import InputSet
 from src.datasets.interventions import INTERVENTION_FUNCTIONS
 from src.datasets.mapped import MappedImages
-from src.ground.errors import UserError
-from src.ground.images import ImageSpec, are_images
 
 OBJECTS = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",

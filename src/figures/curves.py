@@ -7,11 +7,11 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src.core.console import listed
+from src.core.grouping import grouped
 from src.figures.maps import number
 from src.figures.pages import CM, Look, draw_pages, panels_in, span
 from src.figures.shown import Shown, scale_of
-from src.ground.console import listed
-from src.ground.grouping import grouped
 from src.results.quantities import QUANTITIES
 from src.verdict import Limits
 
@@ -97,7 +97,7 @@ def _title(quantity: str) -> str:
 
 def _set_axes(axes: "Axes", quantity: str, lines: Lines, limits: Limits) -> None:
     """Set the axes of a panel: names of layers if all networks share few, the limit of similar
-    pairs, points lost linear to the tolerance and logarithmic beyond."""
+    pairs, accuracy drop linear to the tolerance and logarithmic beyond."""
     layers = {row.layers[0]: row.place for row in _rows(lines) if row.layers[0]}
     axes.set_xlabel("relative depth")
     if 0 < len(layers) <= NAMED:
@@ -106,7 +106,7 @@ def _set_axes(axes: "Axes", quantity: str, lines: Lines, limits: Limits) -> None
         axes.set_xlabel("layer")
     axes.set_ylabel(_title(quantity))
     low, high = ends_of(_rows(lines))
-    if quantity == "penalty":
+    if quantity == "accuracy_drop":
         tolerance = 100 * limits.tolerance
         scale_points(axes, "y", low, 1.1 * max(2 * tolerance, high), tolerance)
         axes.axhline(tolerance, **LIMIT)

@@ -8,30 +8,30 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src.core.console import listed
+from src.core.grouping import grouped
+from src.core.user_code import titles_in
 from src.figures.curves import ends_of, on_scale, scale_skill
 from src.figures.maps import mean_number, number
 from src.figures.pages import CM, Look, draw_pages, panels_in
 from src.figures.shown import ABOVE_CHANCE, SHARE, Shown, scale_of
-from src.ground.console import listed
-from src.ground.grouping import grouped
-from src.ground.user_code import titles_in
 from src.results.between_groups import GroupTest
 from src.results.matrices import by_depth
 from src.statistics.permutations import FRONT
-from src.verdict import UNDECIDED
+from src.verdict import INCONCLUSIVE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS = (SHARE, "penalty", "skill")  # of groups
+COLUMNS = (SHARE, "accuracy_drop", "skill")  # of groups
 NARROW = 12  # cm: panels of groups stand below each other
 NAMES = 3.0  # cm of width, for the names of measures
 ROOM = 3.5  # cm of width, for a panel of scores
 HEAD = 1.7  # cm above and below a panel
 MOST = 12  # panels of scores on a page
 COLOUR = "#08407f"
-UNDECIDED_BAR: Look = {"height": 0.3, "facecolor": "white", "edgecolor": "0.6", "linewidth": 0.6}
+INCONCLUSIVE_BAR: Look = {"height": 0.3, "facecolor": "white", "edgecolor": "0.6", "linewidth": 0.6}
 DOT: Look = {"color": "0.6", "linestyle": "", "markersize": 2.5, "clip_on": False}
 MEAN: Look = {"color": COLOUR, "markersize": 4, "linestyle": "", "clip_on": False}
 
@@ -58,7 +58,7 @@ def draw_groups(
     """
     methods = list(dict.fromkeys(row.method for row in rows))
     draw = partial(_draw_groups, rows=rows, means=means, tests=tests)
-    notes = [_on_p(tests), _on_undecided(means), texts.pop("remark", "")]
+    notes = [_on_p(tests), _on_inconclusive(means), texts.pop("remark", "")]
     return draw_pages(path, methods, draw, on_page=2, remark=" ".join(filter(None, notes)), **texts)
 
 
@@ -87,7 +87,7 @@ def _draw_groups(
         of_key = [mean for mean in means if (mean.method, mean.quantity) == key]
         _draw_means(axes, of_key, groups)
         if key[1] == SHARE:
-            _draw_undecided(axes, of_key, means, groups)
+            _draw_inconclusive(axes, of_key, means, groups)
         answers = [test for test in tests if (titles_in(test.method), test.quantity) == key]
         for y, pair in enumerate(groups):
             test = _test_of(pair, answers)
@@ -106,21 +106,21 @@ def _draw_groups(
 
 
 def _shares(means: Sequence[Shown], method: str, groups: Sequence[Groups]) -> list[str]:
-    """Return the share of similar pairs of each pair of groups, and what is undecided, as texts."""
+    """Return the share of similar pairs of each pair of groups, and what is inconclusive, as texts."""
     value_of = {(mean.quantity, mean.groups): mean.value for mean in means if mean.method == method}
     texts = []
     for pair in groups:
         if (SHARE, pair) in value_of:
-            undecided = value_of.get((UNDECIDED, pair), 0)
-            note = f"; {number(undecided)} undecided" if undecided else ""
+            inconclusive = value_of.get((INCONCLUSIVE, pair), 0)
+            note = f"; {number(inconclusive)} inconclusive" if inconclusive else ""
             texts.append(f"{number(value_of[SHARE, pair])} ({' → '.join(pair)}{note})")
     return texts
 
 
-def _on_undecided(means: Sequence[Shown]) -> str:
-    """Return the sentence on bars of undecided stitches; "" without any."""
-    has_any = any(mean.quantity == UNDECIDED and mean.value for mean in means)
-    return "Hollow bars: the share undecided, which counts as not similar." if has_any else ""
+def _on_inconclusive(means: Sequence[Shown]) -> str:
+    """Return the sentence on bars of inconclusive stitches; "" without any."""
+    has_any = any(mean.quantity == INCONCLUSIVE and mean.value for mean in means)
+    return "Hollow bars: the share inconclusive, which counts as not similar." if has_any else ""
 
 
 def _on_layers(means: Sequence[Shown]) -> str:
@@ -168,16 +168,16 @@ def _draw_means(axes: "Axes", means: Sequence[Shown], groups: Sequence[Groups]) 
         axes.plot(mean.value, y, marker="D", markerfacecolor=face, **MEAN)
 
 
-def _draw_undecided(
+def _draw_inconclusive(
     axes: "Axes", shares: Sequence[Shown], means: Sequence[Shown], groups: Sequence[Groups]
 ) -> None:
-    """Draw a bar from each share of similar pairs on, as long as the share that is undecided."""
+    """Draw a bar from each share of similar pairs on, as long as the share that is inconclusive."""
     shares_of = {mean.groups: mean.value for mean in shares}
-    undecided = [mean for mean in means if mean.quantity == UNDECIDED and mean.value]
-    for mean in undecided:
+    inconclusive = [mean for mean in means if mean.quantity == INCONCLUSIVE and mean.value]
+    for mean in inconclusive:
         if mean.method == shares[0].method:
             y = groups.index(mean.groups) - 0.12
-            axes.barh(y, mean.value, left=shares_of[mean.groups], zorder=0, **UNDECIDED_BAR)
+            axes.barh(y, mean.value, left=shares_of[mean.groups], zorder=0, **INCONCLUSIVE_BAR)
 
 
 def _test_of(groups: Groups, tests: Sequence[GroupTest]) -> GroupTest | None:
@@ -235,6 +235,6 @@ def _draw_test(axes: "Axes", rows: Sequence[Shown], measures: Sequence[str]) -> 
     axes.axvline(0, color="0.8", linewidth=0.6, zorder=0)
     for row in rows:
         y = measures.index(row.method)
-        face = COLOUR if row.word == ABOVE_CHANCE else "white"
+        face = COLOUR if row.verdict == ABOVE_CHANCE else "white"
         axes.hlines(y, row.low, row.high, color=COLOUR, linewidth=0.8)
         axes.plot(row.value, y, marker="o", markerfacecolor=face, **MEAN)

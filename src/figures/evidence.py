@@ -8,22 +8,27 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src.core.console import layer_in_words
+from src.core.grouping import grouped
 from src.figures.curves import on_scale, scale_points, scale_skill
 from src.figures.maps import frame_cells, mean_number, name_cells, write_in_cell
 from src.figures.pages import CM, Look, draw_figure, draw_pages, write_letters
 from src.figures.shown import Shown, of_stitches, of_verdicts
-from src.ground.console import layer_in_words
-from src.ground.grouping import grouped
 from src.results.verdict_rows import VerdictRow
-from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED, VERDICTS, Limits
+from src.verdict import ACCURATE_ONLY, INCONCLUSIVE, NOT_MATCHED, SIMILAR, VERDICTS, Limits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NETWORKS = ("the front network", "the end network")  # on axes, unless their names are known
-TINTS = {SIMILAR: "#8fbfe8", ACCURATE_ONLY: "#fbd3a2", NOT_MATCHED: "#ededed", UNDECIDED: "white"}
-CORNERS = {  # of the points, where a word stands, and its colour
+TINTS = {
+    SIMILAR: "#8fbfe8",
+    ACCURATE_ONLY: "#fbd3a2",
+    NOT_MATCHED: "#ededed",
+    INCONCLUSIVE: "white",
+}
+CORNERS = {  # of the points, where a verdict stands, and its colour
     SIMILAR: (0, 1, "#0b3d6e"),
     ACCURATE_ONLY: (0, 0, "#7a4300"),
     NOT_MATCHED: (1, 1, "#555555"),
@@ -50,7 +55,7 @@ def draw_evidence(
     networks: tuple[str, str] = NETWORKS,
     **texts: Any,
 ) -> list[Path]:
-    """Draw verdicts: points lost against skill, and a map a method. Return the written paths.
+    """Draw verdicts: accuracy drop against skill, and a map a method. Return the written paths.
 
     A figure has two methods (or pairs of architectures); further ones go into NAME_2.png and so on.
 
@@ -126,16 +131,16 @@ def _draw(
 
 
 def _draw_plane(axes: "Axes", stitches: Series, limits: Limits) -> None:
-    """Draw the regions of the words, and set the axes: points lost, and skill at the output."""
+    """Draw the regions of the words, and set the axes: accuracy drop, and skill at the output."""
     tolerance = 100 * limits.tolerance
-    lost = [x for stitch in stitches if math.isfinite(x := stitch["penalty"].value)]
+    lost = [x for stitch in stitches if math.isfinite(x := stitch["accuracy_drop"].value)]
     skills = [y for stitch in stitches if math.isfinite(y := stitch["skill"].low)]
     left = min([-1.0, *lost]) * 1.2
     right = max([2 * tolerance, 10, *lost]) * 1.2
     scale_points(axes, "x", left, right, tolerance)
     scale_skill(axes, "y", min([0.0, *skills]))
     bottom, top = axes.get_ylim()
-    axes.set(xlabel="accuracy lost by the stitch (points)", ylabel="skill at the output")
+    axes.set(xlabel="accuracy drop by the stitch (points)", ylabel="skill at the output")
     axes.spines[["top", "right"]].set_visible(False)
     axes.axhline(0, color="0.4", linewidth=0.6, linestyle=":", zorder=1)
     if not skills:
@@ -145,11 +150,11 @@ def _draw_plane(axes: "Axes", stitches: Series, limits: Limits) -> None:
     axes.fill_between(accurate, limits.skill, top, color=TINTS[SIMILAR], **look)
     axes.fill_between(accurate, bottom, limits.skill, color=TINTS[ACCURATE_ONLY], **look)
     axes.fill_between((tolerance, right), bottom, top, color=TINTS[NOT_MATCHED], **look)
-    for word, (x, y, colour) in CORNERS.items():
+    for verdict, (x, y, colour) in CORNERS.items():
         axes.text(
             0.02 + 0.96 * x,
             0.02 + 0.96 * y,
-            word,
+            verdict,
             transform=axes.transAxes,
             ha=("left", "right")[x],
             va=("bottom", "top")[y],
@@ -160,27 +165,27 @@ def _draw_plane(axes: "Axes", stitches: Series, limits: Limits) -> None:
 
 
 def _draw_points(axes: "Axes", series: Series, look: Look, line: str, limits: Limits) -> None:
-    """Draw a point a stitch with its intervals: hollow if undecided, crossed if it has skill at the
+    """Draw a point a stitch with its intervals: hollow if inconclusive, crossed if it has skill at the
     output but not at the end layer."""
     size = 4.5 if len(series) < MANY else 2.5
     for stitch in series:
-        lost, skill = stitch["penalty"], stitch["skill"]
+        lost, skill = stitch["accuracy_drop"], stitch["skill"]
         options = {**look, "linestyle": "", "markersize": size, "markeredgewidth": size / 8}
-        if skill.word == UNDECIDED:
+        if skill.verdict == INCONCLUSIVE:
             options |= {"color": "white", "markeredgecolor": line, "markeredgewidth": size / 5}
         if len(series) < MANY:
             bars: Look = {"color": line, "linewidth": 0.7, "alpha": 0.6, "zorder": 2}
             axes.hlines(skill.value, lost.low, lost.high, **bars)
             axes.vlines(lost.value, skill.low, skill.high, **bars)
         axes.plot(lost.value, skill.value, zorder=3, **options)
-        if skill.word == ACCURATE_ONLY and skill.value > limits.skill:
+        if skill.verdict == ACCURATE_ONLY and skill.value > limits.skill:
             options = {"markersize": size, "markeredgewidth": size / 5}
             axes.plot(lost.value, skill.value, "kx", zorder=4, **options)
 
 
 def _draw_map(axes: "Axes", series: Series) -> None:
     """Draw a cell a pair of layers: strips for the words, as wide as their shares of the networks,
-    and the means of points lost and of skill."""
+    and the means of accuracy drop and of skill."""
     from matplotlib.patches import Rectangle
 
     fronts, ends = _layers(series)
@@ -189,14 +194,14 @@ def _draw_map(axes: "Axes", series: Series) -> None:
     for (front, end), stitches in grouped(series, lambda stitch: stitch["skill"].layers).items():
         x, y = ends.index(end), fronts.index(front)
         start = x - 0.5
-        words = Counter(stitch["skill"].word for stitch in stitches)
-        for word in VERDICTS:
-            share = words[word] / len(stitches)
-            axes.add_patch(Rectangle((start, y - 0.5), share, 1, fc=TINTS[word], lw=0))
+        words = Counter(stitch["skill"].verdict for stitch in stitches)
+        for verdict in VERDICTS:
+            share = words[verdict] / len(stitches)
+            axes.add_patch(Rectangle((start, y - 0.5), share, 1, fc=TINTS[verdict], lw=0))
             start += share
         border: Look = {"fill": False, "ec": "0.8", "lw": 0.6 * thickness}
         axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, **border))
-        lost = mean_number([stitch["penalty"].value for stitch in stitches], 1)
+        lost = mean_number([stitch["accuracy_drop"].value for stitch in stitches], 1)
         skill = mean_number([stitch["skill"].value for stitch in stitches])
         write_in_cell(axes, x, y, f"{lost}\n{skill}".strip())
         if stitches[0]["skill"].is_framed:
@@ -225,14 +230,14 @@ def _caption(methods: Sequence[tuple[str, Series]]) -> str:
     counts = []
     cells = ""
     for method, series in methods:
-        n_similar = sum(stitch["skill"].word == SIMILAR for stitch in series)
+        n_similar = sum(stitch["skill"].verdict == SIMILAR for stitch in series)
         counts.append(f"{n_similar} of {len(series)} by {method}")
         if len({stitch["skill"].networks for stitch in series}) > 1:
             cells = "; numbers: means; strips: shares of pairs of networks"
     text = (
-        f"Similar stitches: {'; '.join(counts)}. Points: stitches, with 95 % intervals (hollow: undecided; crossed: "
+        f"Similar stitches: {'; '.join(counts)}. Points: stitches, with 95 % intervals (hollow: inconclusive; crossed: "
         "low skill at the end layer). Skill is 1 for the end network itself, 0 for an untrained network that is "
-        "told the class. Cells: points lost above skill, coloured by verdict (white: undecided; framed: "
+        "given the class. Cells: accuracy drop above skill, coloured by verdict (white: inconclusive; framed: "
         f"corresponding layers{cells})."
     )
     skills = [stitch["skill"] for _, series in methods for stitch in series]

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
 
+from src.core.console import listed, note
 from src.figures.maps import draw_layers
 from src.figures.matrices import source_of
 from src.figures.shown import Shown, of_matrix
-from src.ground.console import listed, note
 from src.results.architectures import corresponding_layers
 from src.results.grid_matrices import shown_experiments
 from src.results.groups import Names

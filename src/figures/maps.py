@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from src.core.console import layer_in_words
+from src.core.grouping import grouped
+from src.core.user_code import titles_in
 from src.figures.pages import CELLS, CM, COLUMN, NUMBERS, PAGE, draw_pages, panels_in
 from src.figures.shown import Scale, Shown, scale_of
-from src.ground.console import layer_in_words
-from src.ground.grouping import grouped
-from src.ground.user_code import titles_in
 from src.results.matrices import by_depth
 from src.results.network_names import short_names
 

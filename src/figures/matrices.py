@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from src.choices.datasets import dataset_label
+from src.core.console import listed, note, note_once, result, table
+from src.core.files import write_json
+from src.core.grouping import grouped
 from src.figures.maps import draw_layers
 from src.figures.pages import on_data, remove_figure
 from src.figures.shown import Shown, of_matrix
-from src.ground.console import listed, note, note_once, result, table
-from src.ground.files import write_json
-from src.ground.grouping import grouped
 from src.results.architectures import corresponding_layers
 from src.results.evaluation_rows import TYPICAL_AUROC, EvaluationFiles, EvaluationRow, SkillRow
 from src.results.experiments import Experiment

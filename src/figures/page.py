@@ -13,10 +13,10 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from src.core.grouping import grouped
 from src.figures import words
 from src.figures.sections import Section, by_groups, parts_of, sections_of
 from src.figures.words import Table
-from src.ground.grouping import grouped
 from src.results.image_records import RECORDS, SPLITS
 from src.results.matrices import mean_of
 from src.results.network_names import SHORT
@@ -24,7 +24,7 @@ from src.results.similarity_rows import column_of
 from src.results.verdict_rows import AUROC, VerdictRow
 from src.verdict import SIMILAR, Limits
 
-ESTIMATES = ("penalty", "skill_at_end", "skill")
+ESTIMATES = ("accuracy_drop", "skill_at_end", "skill")
 
 # Figures are as wide as on paper, times 1.35 on screens: their text of 7 points has 12 pixels
 PAGE = Template("""<!DOCTYPE html>
@@ -88,10 +88,10 @@ def paragraphs(texts: Iterable[str], *, kind: str = "") -> str:
 
 
 def terms(limits: Limits) -> str:
-    """Return the meaning of each word, and its rule."""
+    """Return the meaning of each verdict, and its rule."""
     lines = [
-        f"<p><b>{escape(word)}</b>: {escape(meaning)}.</p>"
-        for word, meaning in words.meanings(limits).items()
+        f"<p><b>{escape(verdict)}</b>: {escape(meaning)}.</p>"
+        for verdict, meaning in words.meanings(limits).items()
     ]
     return "\n".join([*lines, paragraphs([words.SKILL, words.certainty(limits), words.CAUTION])])
 

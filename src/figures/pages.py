@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from src.choices.datasets import dataset_label
-from src.ground.console import warn, warn_once
-from src.ground.files import write_bytes, write_text
+from src.core.console import warn, warn_once
+from src.core.files import write_bytes, write_text
 from src.results.outputs import outputs
 
 if TYPE_CHECKING:

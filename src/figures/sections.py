@@ -4,8 +4,8 @@ section."""
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from src.ground.grouping import grouped
-from src.ground.user_code import titles_in
+from src.core.grouping import grouped
+from src.core.user_code import titles_in
 from src.results.architectures import architecture_pairs
 from src.results.pair_kinds import counted
 from src.results.verdict_rows import VerdictRow

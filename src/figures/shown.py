@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from src.choices.similarity import ACTIVATIONS, measure_of
+from src.core.user_code import titles_in
 from src.figures.sections import parts_of, sections_of
-from src.ground.user_code import titles_in
 from src.results.architectures import corresponding_layers
 from src.results.between_groups import SHARE
 from src.results.matrices import Matrix, by_depth, depths_of, known
@@ -21,9 +21,9 @@ from src.results.pair_kinds import IN_SHORT
 from src.results.quantities import QUANTITIES
 from src.results.verdict_rows import VerdictRow
 
-ABOVE_CHANCE = "above chance"  # the word of a score
+ABOVE_CHANCE = "above chance"  # the verdict on a score
 POINTS = 100  # of accuracy
-OF_STITCHES = ("penalty", "skill", "skill_at_end")
+OF_STITCHES = ("accuracy_drop", "skill", "skill_at_end")
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Shown:
     method: str = ""  # of stitching, a measure, or another title of its panel or its line
     networks: tuple[str, str] = ("", "")  # front and end; "": several
     groups: tuple[str, str] = ("", "")
-    trainings: tuple[str, str] = ("", "")  # of the networks; equal at several epochs of one
+    training_runs: tuple[str, str] = ("", "")  # of the networks; equal at several epochs of one
     layers: tuple[str, str] = ("", "")
     place: float = math.nan  # relative depth, or rank
-    word: str = ""  # the verdict on the stitch
+    verdict: str = ""  # the verdict on the stitch
     is_framed: bool = False  # the layers correspond
 
 
@@ -69,8 +69,8 @@ def scale_of(quantity: str) -> Scale:
     """
     if quantity == SHARE:
         return Scale("share of similar pairs", 0, 1)
-    if quantity == "penalty":
-        return Scale("points lost", POINTS, 0)
+    if quantity == "accuracy_drop":
+        return Scale("accuracy drop", POINTS, 0)
     if quantity not in QUANTITIES:
         measure = measure_of(quantity)
         is_open = measure.of == ACTIVATIONS
@@ -84,7 +84,7 @@ def scale_of(quantity: str) -> Scale:
 
 def unit_of(quantity: str) -> int:
     """Return the factor from a value in tables to a value in figures: losses of accuracy are points."""
-    return POINTS if quantity == "penalty" else 1
+    return POINTS if quantity == "accuracy_drop" else 1
 
 
 def of_matrix(
@@ -113,7 +113,7 @@ def of_verdicts(rows: Sequence[VerdictRow]) -> Iterator[Shown]:
 def of_stitches(
     stitches: Sequence[Any], title: str, framed: Iterable[tuple[str, str]] = ()
 ) -> Iterator[Shown]:
-    """Yield points lost and both skills of judged stitches of one method, ordered by depth.
+    """Yield accuracy drop and both skills of judged stitches of one method, ordered by depth.
 
     Args:
         stitches: rows of a table of verdicts, or of a call from Python.
@@ -138,7 +138,7 @@ def of_stitches(
                 method=title,
                 networks=(networks[0], networks[1]),
                 layers=layers,
-                word=row.verdict,
+                verdict=row.verdict,
                 is_framed=layers in framed,
             )
 
@@ -152,14 +152,14 @@ def of_networks(rows: Iterable[Measurement]) -> list[Shown]:
             method=titles_in(row.method),
             networks=(row.front.network.name, row.end.network.name),
             groups=(titles_in(row.groups[0]), titles_in(row.groups[1])),
-            trainings=row.trainings,
+            training_runs=row.training_runs,
         )
         for row in rows
     ]
 
 
 def of_means(rows: Iterable[MeanRow]) -> Iterator[Shown]:
-    """Yield means over pairs of networks. Penalties are in points, measures of similarity on the
+    """Yield means over pairs of networks. Accuracy drops are in points, measures of similarity on the
     scale from unrelated (0) to equal (1) layers."""
     for row in rows:
         method = titles_in(row.method)

@@ -7,12 +7,12 @@ from itertools import product
 from pathlib import Path
 
 from src.choices.similarity import measure_of
+from src.core.console import decimals, result, table
+from src.core.grouping import grouped
 from src.figures.curves import draw_ranks
 from src.figures.maps import draw_layers
 from src.figures.pages import on_data
 from src.figures.shown import Shown, of_matrix, of_ranks
-from src.ground.console import decimals, result, table
-from src.ground.grouping import grouped
 from src.results.matrices import Matrix
 from src.results.pair_kinds import counted
 from src.results.similarity_rows import SimilarityRow, same_layers

@@ -1,6 +1,6 @@
 """Verdicts in words: maps of their signs, counts, reasons with their remedies, and groups of networks.
 
-Penalties are in points of accuracy, other quantities in their own unit.
+Accuracy drops are in points of accuracy, other quantities in their own unit.
 """
 
 import math
@@ -12,29 +12,29 @@ from typing import NamedTuple
 
 from src.choices import WITH_POSITIONS, on_lost_positions
 from src.choices.similarity import measure_of
+from src.core.console import aligned, listed, points
+from src.core.grouping import grouped
+from src.core.user_code import titles_in
 from src.figures.sections import Section, parts_of, sections_of
 from src.figures.shown import SHARE
-from src.ground.console import aligned, listed, points
-from src.ground.grouping import grouped
-from src.ground.user_code import titles_in
 from src.results.between_groups import GroupTest, on_unlike_types
 from src.results.matrices import pivot
 from src.results.network_means import MeanRow
 from src.results.quantities import QUANTITIES
 from src.results.verdict_rows import VerdictRow
 from src.statistics.intervals import ALPHA
-from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED, VERDICTS, Limits
+from src.verdict import ACCURATE_ONLY, INCONCLUSIVE, NOT_MATCHED, SIMILAR, VERDICTS, Limits
 
-SIGNS = {SIMILAR: "S", ACCURATE_ONLY: "A", NOT_MATCHED: "–", UNDECIDED: "?"}
-OF_GROUPS = (SHARE, "penalty", "skill", "skill_at_end")
+SIGNS = {SIMILAR: "S", ACCURATE_ONLY: "A", NOT_MATCHED: "–", INCONCLUSIVE: "?"}
+OF_GROUPS = (SHARE, "accuracy_drop", "skill", "skill_at_end")
 HEADINGS = {  # others have the quantity's title
     SHARE: "share similar",
-    "penalty": "points lost",
+    "accuracy_drop": "accuracy drop",
     "skill": "skill at the output",
 }
 CONTROLS = {  # by `VerdictRow.control`; and how many of them must be similar
     "self": ("layers stitched to themselves", "all must be"),
-    "fresh": ("stitches from networks that were never trained", "none may be"),
+    "untrained": ("stitches from networks that were never trained", "none may be"),
 }
 LOW = 0.5  # an end network with a lower accuracy is named
 N_NAMED = 3  # networks, or pairs of networks, that a line names
@@ -43,8 +43,8 @@ MAX_TESTS = 12  # lines of tests between groups, a method
 
 SKILL = (
     "Skill says how closely a stitched network follows the end network from input to input of a class: 1 is the end "
-    "network itself, 0 the floor, which an untrained network reaches that is told the class. It is (r − floor) / "
-    "(1 − floor), where r is the correlation of stitched and own values, both less the means of their classes "
+    "network itself, 0 the baseline, which untrained features reach when given the class. It is (r − baseline) / (1 − "
+    "baseline), where r is the correlation of stitched and end network's values, both less the means of their classes "
     "(misc/docs/methods.md)."
 )
 CAUTION = (
@@ -76,7 +76,7 @@ def number(name: str, value: float | None, *, sign: str = "") -> str:
     """Return a value of a quantity as a text; "" of None and NaN."""
     if value is None or math.isnan(value):
         return ""
-    if name == "penalty":
+    if name == "accuracy_drop":
         return points(value, sign=sign)
     return f"{round(value, 2) + 0.0:{sign}.2f}"  # −0.0 becomes 0.0
 
@@ -104,7 +104,9 @@ def report(
     """
     sections = sections_of(rows)
     mapped = parts_of(sections) if has_maps else []
-    signs = [f"{SIGNS[word]}  {word}: {meaning}" for word, meaning in meanings(limits).items()]
+    signs = [
+        f"{SIGNS[verdict]}  {verdict}: {meaning}" for verdict, meaning in meanings(limits).items()
+    ]
     if any(section.is_summary for section in mapped):
         signs.append("n/m  pairs of networks: similar, of all")
     if mapped:
@@ -127,7 +129,7 @@ def _wrapped(sentences: Iterable[str]) -> str:
 
 
 def word_map(section: Section) -> Table:
-    """Return the sign of the word of each pair of layers, · if it was not stitched; of several pairs of
+    """Return the sign of the verdict on each pair of layers, · if it was not stitched; of several pairs of
     networks, how many are similar of how many."""
     words = grouped(section.rows, lambda row: row.pair)
 
@@ -145,11 +147,11 @@ def word_map(section: Section) -> Table:
 def meanings(limits: Limits) -> dict[str, str]:
     """Return the meaning of each word."""
     return {
-        SIMILAR: f"less than {100 * limits.tolerance:g} points of accuracy lost, with a skill above "
+        SIMILAR: f"less than {100 * limits.tolerance:g} points of accuracy drop, with a skill above "
         f"{limits.skill_at_end:g} at the end layer and {limits.skill:g} at the output",
-        ACCURATE_ONLY: "no more points lost, but a skill below its limit at one of the two places",
-        NOT_MATCHED: "more points lost by this method; another may do better",
-        UNDECIDED: "none of these is certain, for a reason that is given",
+        ACCURATE_ONLY: "no more accuracy drop, but a skill below its limit at one of the two places",
+        NOT_MATCHED: "more accuracy drop by this method; another may do better",
+        INCONCLUSIVE: "none of these is certain, for a reason that is given",
     }
 
 
@@ -158,13 +160,13 @@ def certainty(limits: Limits) -> str:
     if limits.pairwise:
         return "Tests are at the level of 5 %, of each pair of layers by itself."
     return (
-        "Tests are at the level of 5 %: of the points lost with a correction for all pairs of layers of a method in "
+        "Tests are at the level of 5 %: of the accuracy drop with a correction for all pairs of layers of a method in "
         "networks of the same types (false discovery rate), of skill in each pair by itself."
     )
 
 
 def counts(sections: Sequence[Section]) -> Table:
-    """Return how many pairs of layers have each word, and how many of the same layer or stitched both
+    """Return how many pairs of layers have each verdict, and how many of the same layer or stitched both
     ways are similar; columns without a number are left out."""
     lines = []
     for section in sections:
@@ -181,7 +183,7 @@ def counts(sections: Sequence[Section]) -> Table:
             for row in section.rows
             if row.both_ways is not None
         }
-        numbers = [str(words[word]) for word in VERDICTS]
+        numbers = [str(words[verdict]) for verdict in VERDICTS]
         shares = [_share(same_layers), _share(both_ways.values())]
         lines.append([titles_in(section.title), *numbers, str(len(section.rows)), *shares])
     header = ["method", *VERDICTS, "all", "similar at the same layer", "similar both ways"]
@@ -210,17 +212,17 @@ def conclusion(rows: Sequence[VerdictRow]) -> str:
 
 
 def reasons(rows: Iterable[VerdictRow]) -> list[str]:
-    """Return a line for each reason of *accurate only* and *undecided*: how often, by which methods, and
+    """Return a line for each reason of *accurate only* and *inconclusive*: how often, by which methods, and
     the remedy, without the numbers of pairs."""
     found: dict[tuple[str, str], Counter[str]] = {}
     for row in rows:
-        if row.verdict in (ACCURATE_ONLY, UNDECIDED):
+        if row.verdict in (ACCURATE_ONLY, INCONCLUSIVE):
             reason = re.sub(r" \(.*?\)", "", row.reason).removeprefix("accurate, but ")
             found.setdefault((row.verdict, reason), Counter()).update([titles_in(row.method)])
     lines = []
-    for (word, reason), methods in found.items():
+    for (verdict, reason), methods in found.items():
         counted = ", ".join(f"{n} by {method}" for method, n in methods.items())
-        lines.append(f"{word.capitalize()}, {counted}: {reason}.")
+        lines.append(f"{verdict.capitalize()}, {counted}: {reason}.")
     return sorted(lines)
 
 
@@ -253,7 +255,7 @@ def remarks(rows: Sequence[VerdictRow], limits: Limits) -> Iterator[str]:
         if words:
             yield (
                 f"Control: of {len(words)} {title} {words.count(SIMILAR)} are similar ({must}), "
-                f"{words.count(UNDECIDED)} undecided."
+                f"{words.count(INCONCLUSIVE)} inconclusive."
             )
 
 
@@ -293,7 +295,7 @@ def tables_of_groups(
 
 def _mean(row_of: Mapping[str, MeanRow], name: str, n_layers: float) -> str:
     """Return the mean of a quantity as a text, with the number of its layers if it has fewer than
-    `n_layers`, and of similar pairs with the share that is undecided.
+    `n_layers`, and of similar pairs with the share that is inconclusive.
 
     Args:
         row_of: the means of a pair of groups, by quantity.
@@ -305,8 +307,8 @@ def _mean(row_of: Mapping[str, MeanRow], name: str, n_layers: float) -> str:
     n_known = row.n_layers or 0
     if n_known < n_layers:
         text += f" ({round(n_known, 1):g} of {round(n_layers, 1):g} layers)"
-    if name == SHARE and UNDECIDED in row_of and row_of[UNDECIDED].value > 0:
-        text += f" ({number(UNDECIDED, row_of[UNDECIDED].value)} undecided)"
+    if name == SHARE and INCONCLUSIVE in row_of and row_of[INCONCLUSIVE].value > 0:
+        text += f" ({number(INCONCLUSIVE, row_of[INCONCLUSIVE].value)} inconclusive)"
     return text
 
 
@@ -320,8 +322,8 @@ def lines_on_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTest]) -> It
         pairs = ", ".join(dict.fromkeys(titles_in(row.networks) for row in of_layers))
         subject = f" of {pairs}" if len(sets) > 1 else ""
         yield f"Layers (relative depths){subject}: {listed(layers.split('; '))}"
-    if any(row.quantity == UNDECIDED and row.value > 0 for row in groups):
-        yield "Undecided stitches count as not similar; once decided, they raise the share by at most their own."
+    if any(row.quantity == INCONCLUSIVE and row.value > 0 for row in groups):
+        yield "Inconclusive stitches count as not similar; once decided, they raise the share by at most their own."
     if len(sets) > 1:
         yield "The groups are compared over different layers, from which their difference may come as well."
     if not tests:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from src.choices.models import MODEL_NAMES
-from src.ground.console import listed
-from src.ground.errors import Misfit, UserError, unknown_name
-from src.ground.images import are_images, shape_text
-from src.ground.user_code import CODE, failing_as_user_error, is_user_code, load
+from src.core.console import listed
+from src.core.errors import Misfit, UserError, unknown_name
+from src.core.images import are_images, shape_text
+from src.core.user_code import CODE, failing_as_user_error, is_user_code, load
 from src.models.network import Network
 from src.models.zoo import MODELS
 
@@ -25,7 +25,7 @@ def build_model(
     encoder: bool = False,
     inputs: Tensor | None = None,
 ) -> Network:
-    """Build a network with fresh weights, drawn from torch's global generator.
+    """Build a network with randomly initialised weights, drawn from torch's global generator.
 
     Args:
         name: one of `MODEL_NAMES`; `tv_NAME` for any classification network of torchvision; or

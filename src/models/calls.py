@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from src.models.outputs import logits_of, map_tensors, tensors_of
-from src.models.unchanged import steady
+from src.models.unchanged import repeatable
 
 OUTPUT = "output"  # names the output of the network; all further layers have names of modules
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
@@ -244,13 +244,13 @@ def _observed(module: nn.Module, images: Tensor, *, with_gradients: bool) -> Obs
             snapshots[part] = snapshot
         return output
 
-    # Whole numbers have no gradients. Those of a zero tell what is computed from them: it is added to
-    # the output of each module without parts, such as an embedding, that takes whole numbers
+    # Integers have no gradients. Those of a zero tell what is computed from them: it is added to
+    # the output of each module without parts, such as an embedding, that takes integers
     are_numbers = not images.is_floating_point()
     source = images
     if are_numbers:
         source = torch.zeros((), device=images.device)
-    with steady(module, images), contextlib.ExitStack() as hooks:
+    with repeatable(module, images), contextlib.ExitStack() as hooks:
         for part in list(module.modules())[1:]:
             hooks.callback(part.register_forward_hook(leave).remove)
         hooks.enter_context(torch.set_grad_enabled(with_gradients))
@@ -264,7 +264,7 @@ def _observed(module: nn.Module, images: Tensor, *, with_gradients: bool) -> Obs
 
 
 def _with_source(output: object, inputs: tuple, zero: Tensor) -> object:
-    """Add a zero to the tensors that a module makes of whole numbers, one row an input."""
+    """Add a zero to the tensors that a module makes of integers, one row an input."""
     numbers = [tensor for tensor in tensors_of(inputs) if not tensor.is_floating_point()]
     if not any(is_activation(tensor, 2) for tensor in numbers):
         return output

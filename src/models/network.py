@@ -21,18 +21,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.ground.activations import TokenLayout, guessed_layout, layout_of
-from src.ground.cache import Cache
-from src.ground.console import note, note_once, warn, warn_once
-from src.ground.errors import UserError, unknown_name
-from src.ground.images import ImageSpec, shape_text
-from src.ground.runtime import as_inputs
-from src.ground.tensors import bytes_of
+from src.core.activations import TokenLayout, guessed_layout, layout_of
+from src.core.cache import Cache
+from src.core.console import note, note_once, warn, warn_once
+from src.core.errors import UserError, unknown_name
+from src.core.images import ImageSpec, shape_text
+from src.core.runtime import as_inputs
+from src.core.tensors import bytes_of
 from src.models.calls import OUTPUT
 from src.models.outputs import logits_of
 from src.models.passes import TIME_FIRST, Passes
 from src.models.tokens import image_size_of
-from src.values import RANDOM
+from src.values import STOCHASTIC
 
 ASSUMED_SIZES = (32, 224)
 
@@ -53,7 +53,7 @@ class Network:
         image_shape: (C, H, W) of the images (default: the shape of the first images). Questions
             before the first images assume 32×32, or 224×224 where the module refuses these.
         inputs: three inputs (3, …) of any type and shape, for modules that take no images, such as
-            whole numbers (3, T). Floats are cast to the type of the module, whole numbers are not.
+            integers (3, T). Floats are cast to the type of the module, integers are not.
         n_classes: a module with an output of another shape than (B, n_classes) is an encoder. With
             None it is no encoder, whatever the shape.
 
@@ -64,8 +64,8 @@ class Network:
     Attributes:
         module: the module itself. The view has the methods of the module that switch, move, save
             and load it.
-        unsteadiness: "random" or "batch" for a network that `src.models.steadiness` found to be
-            unsteady; "" if it is steady, or was not looked at.
+        nondeterminism: "random" or "batch" for a network that `src.models.determinism` found to be
+            stochastic or batch-dependent; "" if it is deterministic, or was not looked at.
         cache: keeps the activations of images that pass again; None: nothing is kept.
         identity: of the module and its weights, in the keys of the cache.
     """
@@ -80,7 +80,7 @@ class Network:
     ):
         self.module = module
         self.n_classes = n_classes
-        self.unsteadiness = ""
+        self.nondeterminism = ""
         self.cache: Cache | None = None
         self.identity: Hashable = None
         self.inputs: Tensor | None = None
@@ -527,7 +527,7 @@ class Network:
         Nothing may change the activations in place. Those of a network that draws random numbers differ
         from pass to pass, and are not kept.
         """
-        if self.cache is None or self.unsteadiness == RANDOM:
+        if self.cache is None or self.nondeterminism == STOCHASTIC:
             return self.activations(images, names)
         precision = (
             torch.is_autocast_enabled(images.device.type),

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from src.ground.errors import UserError
+from src.core.errors import UserError
 
 
 def tensors_of(output: object) -> Iterator[Tensor]:

@@ -24,14 +24,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src.ground.console import note
-from src.ground.errors import UserError
-from src.ground.images import shape_text
+from src.core.console import note
+from src.core.errors import UserError
+from src.core.images import shape_text
 from src.models.blocks import find_blocks
 from src.models.calls import OUTPUT, calls_in
 from src.models.outputs import first_tensor, logits_of, map_tensors, with_first
 from src.models.tokens import count_prefix_tokens, image_size_of
-from src.models.unchanged import attributes_kept, buffers_kept, steady
+from src.models.unchanged import attributes_kept, buffers_kept, repeatable
 
 Values = dict[str, Tensor]  # by layer
 TIME_FIRST = (
@@ -80,7 +80,7 @@ class Passes:
     def n_prefix_tokens(self) -> int:
         """The number of tokens in front of the patches, counted in a pass over two images.
 
-        0 for whole numbers: the first of them may be equal by chance.
+        0 for integers: the first of them may be equal by chance.
         """
         if not self.inputs.is_floating_point():
             return 0
@@ -244,7 +244,7 @@ class Passes:
                 if is_in_front and not contains_layer and name in calls.shapes:
                     names.append(name)
             once = [name for name in names if calls.n_calls[calls.module_of[name]] == 1]
-            with steady(self.module, self.inputs):
+            with repeatable(self.module, self.inputs):
                 outputs = self._outputs(self.inputs[:2], once)
             tensors = {
                 calls.module_of[name]: output
@@ -285,17 +285,17 @@ class Passes:
     ) -> tuple[Replacement, Values]:
         """Return a new value of `after` for three inputs, and the later values it gives."""
         # Values without a hook
-        with steady(self.module, inputs), torch.no_grad():
+        with repeatable(self.module, inputs), torch.no_grad():
             unhooked = self._values(self._outputs(inputs, [after, *names]), len(inputs))
         x = unhooked[after].roll(1, 0)  # each input gets the value of another
 
         # Values with the hook
         try:
-            with steady(self.module, inputs), torch.enable_grad():
+            with repeatable(self.module, inputs), torch.enable_grad():
                 x.requires_grad_(x.is_floating_point())
                 values = self._whole_pass(inputs, names, Replacement(after, x))
         except RuntimeError:  # as in Calls, torch refuses gradients
-            with steady(self.module, inputs), torch.no_grad():
+            with repeatable(self.module, inputs), torch.no_grad():
                 values = self._whole_pass(inputs, names, Replacement(after, x))
 
         # Layers that the hook does not change
@@ -320,7 +320,7 @@ class Passes:
             self._skippable(replacement.layer)  # by a pass of its own, before
             with attributes_kept(self.module):
                 self._change_attributes()
-                with steady(self.module, self.inputs):
+                with repeatable(self.module, self.inputs):
                     values = self._short_pass([*expected], replacement)
         except torch.OutOfMemoryError:
             raise
@@ -339,7 +339,7 @@ class Passes:
             smaller = functional.interpolate(images, scale_factor=0.5)
             larger = functional.interpolate(images, scale_factor=2)
         for resized in (smaller, larger, images):  # the module may refuse a size
-            with contextlib.suppress(Exception), steady(self.module, self.inputs):
+            with contextlib.suppress(Exception), repeatable(self.module, self.inputs):
                 self.module(resized)
                 return
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from src.ground.activations import positions_of
-from src.ground.errors import UserError
-from src.ground.images import are_images
+from src.core.activations import positions_of
+from src.core.errors import UserError
+from src.core.images import are_images
 from src.models.resnet import ResNet
 from src.models.vit import Transformer, init_linear
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.ground.errors import Misfit
-from src.ground.images import shape_text
+from src.core.errors import Misfit
+from src.core.images import shape_text
 from src.models.resnet import init_convolution
 
 WIDTHS = (16, 32, 64, 128)  # channels of the blocks

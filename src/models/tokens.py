@@ -5,11 +5,11 @@ import contextlib
 import torch
 from torch import Tensor, nn
 
-from src.ground.activations import MapSize, grid_of
-from src.ground.images import are_images
+from src.core.activations import MapSize, grid_of
+from src.core.images import are_images
 from src.models.calls import is_activation
 from src.models.outputs import first_tensor
-from src.models.unchanged import steady
+from src.models.unchanged import repeatable
 
 # Up to rounding: the difference of a token between two images, relative to that of the other tokens
 EQUAL = 0.01
@@ -65,7 +65,7 @@ def count_prefix_tokens(module: nn.Module, images: Tensor) -> int:
             return
         counts[tokens.shape[1]] = n_leading_equal(tokens, image_size_of(images))
 
-    with steady(module, images), contextlib.ExitStack() as hooks:
+    with repeatable(module, images), contextlib.ExitStack() as hooks:
         for part in list(module.modules())[1:]:
             before = part.register_forward_pre_hook(lambda _, inputs: look(inputs))
             behind = part.register_forward_hook(lambda _, inputs, output: look(output))

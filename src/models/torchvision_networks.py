@@ -6,7 +6,7 @@ from typing import Any
 import torchvision
 from torch import Tensor, hub, nn
 
-from src.ground.errors import UserError, unknown_name
+from src.core.errors import UserError, unknown_name
 
 PREFIX = "tv_"
 
@@ -14,7 +14,7 @@ PREFIX = "tv_"
 def torchvision_network(
     name: str, *, n_classes: int, n_channels: int, image_shape: tuple[int, ...] | None
 ) -> nn.Module:
-    """Build `tv_NAME` with fresh weights: images (B, C, H, W) -> logits (B, n_classes).
+    """Build `tv_NAME` with randomly initialised weights: images (B, C, H, W) -> logits (B, n_classes).
 
     Where C is not 3, the first convolution is replaced.
 
@@ -87,7 +87,7 @@ def torchvision_weights(
     if not name.startswith(PREFIX) or torchvision_name not in classifiers():
         raise UserError(
             f"{entry}: {name} comes with no such weights, as tv_NAME of torchvision does, and "
-            "FILE.py:FUNCTION with DEFAULT; give a checkpoint, or - for fresh weights"
+            "FILE.py:FUNCTION with DEFAULT; give a checkpoint, or - for randomly initialised weights"
         )
     entries = torchvision.models.get_model_weights(torchvision_name)
     if entry not in entries.__members__:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 @contextlib.contextmanager
-def steady(module: nn.Module, images: Tensor, *, seed: int = 0) -> Iterator[None]:
+def repeatable(module: nn.Module, images: Tensor, *, seed: int = 0) -> Iterator[None]:
     """Run the block with a fixed seed; afterwards restore random generators and buffers.
 
     Args:

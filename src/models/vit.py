@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.ground.errors import UserError
+from src.core.errors import UserError
 
 
 class Attention(nn.Module):

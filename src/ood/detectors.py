@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from src.choices.scores import SCORES
-from src.ground.activations import at_least_single, mean_over_positions
-from src.ground.errors import UserError, unknown_name
+from src.core.activations import at_least_single, mean_over_positions
+from src.core.errors import UserError, unknown_name
 from src.models import Network
 from src.statistics.moments import ROUNDING, CrossMoments, Moments, Rows
 

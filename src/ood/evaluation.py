@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.ood.baselines import BaselineKey, n_copies_for
 from src.ood.detectors import Detector
-from src.ood.floors import FloorKey, n_twins_for
 from src.ood.reference import Reference, TestBatch
 from src.skill.running import Following
 from src.skill.skills import skill_of
@@ -29,7 +29,7 @@ class StitchScores(NamedTuple):
 
     @property
     def is_finite(self) -> bool:
-        """Whether the activations are finite; after a training that diverged, they are not."""
+        """Whether the activations are finite; after a training run that diverged, they are not."""
         if math.isnan(self.accuracy):
             return False
         return all(np.isfinite(scores).all() for scores in self.scores.values())
@@ -158,9 +158,9 @@ class GridScoring:
         """Return the scores of each pair; the scores of its batches are dropped."""
         keys = {}
         for pair in self._kept:
-            n_twins = n_twins_for(*self.grid.layers[pair].widths)
-            keys[pair] = FloorKey(pair.end_layer, n_twins)
-        floors = self.reference.floors.measured(keys.values())
+            n_copies = n_copies_for(*self.grid.layers[pair].widths)
+            keys[pair] = BaselineKey(pair.end_layer, n_copies)
+        baselines = self.reference.baselines.measured(keys.values())
         scores = {}
         for pair, key in keys.items():
             kept = self._kept.pop(pair)
@@ -170,7 +170,7 @@ class GridScoring:
                 scores={
                     name: torch.cat(parts).cpu().numpy() for name, parts in kept.scores.items()
                 },
-                skill=skill_of(self._following.products(pair), floors[key], key.n_twins),
+                skill=skill_of(self._following.products(pair), baselines[key], key.n_copies),
             )
         return scores
 

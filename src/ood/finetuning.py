@@ -10,11 +10,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from src.core.activations import at_least_single
+from src.core.errors import UserError
+from src.core.images import ImageSpec
+from src.core.runtime import seeded
 from src.datasets.base import BaseImageSet
-from src.ground.activations import at_least_single
-from src.ground.errors import UserError
-from src.ground.images import ImageSpec
-from src.ground.runtime import seeded
 from src.models import Network, build_model
 from src.ood.detectors import energy
 from src.training import Classification, HeadLosses, Settings, classification_losses
@@ -95,10 +95,10 @@ class RepresentationClassification(Classification):
         yield head_losses
 
 
-def fresh_classifier(
+def untrained_classifier(
     name: str, source: Network, layer: str, images: ImageSpec, *, seed: int
 ) -> tuple[Network, tuple[int, ...]]:
-    """Build a classifier, with fresh weights, for the activations of a network at a layer.
+    """Build a classifier, with randomly initialised weights, for the activations of a network at a layer.
 
     Args:
         name: the type of the classifier.

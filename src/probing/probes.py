@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from src.ground.activations import Form, TokenLayout, pool
-from src.ground.errors import UserError
-from src.ground.images import ImageSpec
-from src.ground.runtime import seeded
+from src.core.activations import Form, TokenLayout, pool
+from src.core.errors import UserError
+from src.core.images import ImageSpec
+from src.core.runtime import seeded
 from src.low_rank import principal_components
 from src.models import Network
 from src.training import HeadLosses, Task, classification_losses

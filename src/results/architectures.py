@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from src.ground.grouping import grouped
+from src.core.grouping import grouped
 from src.results.network_names import short
 from src.values import Pair
 

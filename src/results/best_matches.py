@@ -7,7 +7,7 @@ from itertools import chain
 from statistics import fmean
 from typing import NamedTuple
 
-from src.ground.grouping import grouped
+from src.core.grouping import grouped
 from src.results.corresponding import Correspondence, architecture_of
 from src.results.matrices import Matrix
 from src.results.measurements import (
@@ -151,7 +151,7 @@ def _share(matches: Sequence[BestMatch]) -> MeanRow:
         return [match.best._replace(value=float(value(match))) for match in matches]
 
     def mean(value: Callable[[BestMatch], float]) -> float:
-        return fmean(means_by(rows(value), lambda row: row.trainings).values())
+        return fmean(means_by(rows(value), lambda row: row.training_runs).values())
 
     return mean_over_networks(
         rows(lambda match: match.place == 1),

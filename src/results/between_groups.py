@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.ground.console import listed, note
-from src.ground.grouping import grouped
-from src.ground.user_code import titles_in
+from src.core.console import listed, note
+from src.core.grouping import grouped
+from src.core.user_code import titles_in
 from src.results.corresponding import Correspondence, correspondence_of
 from src.results.matrices import array_of, known
 from src.results.measurements import Measurement, NetworkLayer, NetworkPair
@@ -160,7 +160,7 @@ def values_of_verdicts(
             )
             for side in (FRONT, END)
         )
-        values = {word: float(row.verdict == word) for word in VERDICTS}
+        values = {verdict: float(row.verdict == verdict) for verdict in VERDICTS}
         for name in ("accuracy", *shown_in(IN_VERDICT)):
             values[name] = known(row, name=name)
         for quantity, value in values.items():
@@ -223,7 +223,7 @@ def _group_rows(
                 of_quantity,
                 networks=" → ".join(groups),
                 layers=layers,
-                n_layers=mean(map(len, titles)),  # a whole number where all pairs have as many
+                n_layers=mean(map(len, titles)),  # an integer where all pairs have as many
                 pairs_of_layers="; ".join(dict.fromkeys(itertools.chain(*titles))),
             )
 
@@ -370,13 +370,15 @@ def answer_to(question: Question, means: Sequence[Measurement]) -> GroupTest:
         raise Untestable(f"{question.group} has fewer than two networks")
     if set(of_group) & set(of_second):
         raise Untestable("a network is in both groups")
-    trainings = [*of_group, *of_second]
-    of_both = [row for row in means if set(row.trainings) <= set(trainings)]
-    values = array_of(means_by(of_both, lambda row: row.trainings), trainings, trainings)
-    is_measured = ~np.isnan(values) | np.eye(len(trainings), dtype=bool)
+    training_runs = [*of_group, *of_second]
+    of_both = [row for row in means if set(row.training_runs) <= set(training_runs)]
+    values = array_of(
+        means_by(of_both, lambda row: row.training_runs), training_runs, training_runs
+    )
+    is_measured = ~np.isnan(values) | np.eye(len(training_runs), dtype=bool)
     if not of_second or not is_measured.all():
         raise Untestable("a pair of networks has no value")
-    in_group = np.arange(len(trainings)) < len(of_group)
+    in_group = np.arange(len(training_runs)) < len(of_group)
     result = permutation_test(values, in_group, side=question.side)
     sizes = (len(of_group), len(of_second))
     return GroupTest(question, means[0].method, means[0].quantity, result, *sizes)

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from src.choices import Options
-from src.ground.console import warn_once
-from src.ground.errors import UserError
-from src.ground.files import read_json
-from src.ground.user_code import source_of
+from src.core.console import warn_once
+from src.core.errors import UserError
+from src.core.files import read_json
+from src.core.user_code import source_of
 from src.results.identity import DIGEST, differences
 from src.results.image_records import RECORDS, changed_images
 from src.results.network_names import RECORD, NetworkName, content_of, networks_named_by

@@ -11,8 +11,8 @@ from torch import nn
 
 from src.choices import AUTO, STITCHING_TYPES, Options
 from src.choices.stitching import INITS
-from src.ground.console import listed, note, note_once, warn, warn_once
-from src.ground.errors import UserError
+from src.core.console import listed, note, note_once, warn, warn_once
+from src.core.errors import UserError
 from src.models import Network
 from src.results.identity import OPTIONS, is_idle
 from src.stitching.layers import StitchingLayer

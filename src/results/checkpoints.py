@@ -8,27 +8,27 @@ import torch
 from torch import Tensor, nn
 
 from src.choices.models import MODEL_NAMES
-from src.ground.console import warn, warn_once
-from src.ground.errors import Misfit, UserError
-from src.ground.images import ImageSpec
-from src.ground.runtime import seeded
-from src.ground.tensors import content_of_state, load_tensors, save_tensors
-from src.ground.user_code import is_user_code
+from src.core.console import warn, warn_once
+from src.core.errors import Misfit, UserError
+from src.core.images import ImageSpec
+from src.core.runtime import seeded
+from src.core.tensors import content_of_state, load_tensors, save_tensors
+from src.core.user_code import is_user_code
 from src.models import Network, build_model, inputs_of
-from src.models.steadiness import unsteadiness_of, warn_of_probabilities
-from src.results.network_names import DEFAULT, FEATURES, NetworkName, fresh_seed
+from src.models.determinism import nondeterminism_of, warn_of_probabilities
+from src.results.network_names import DEFAULT, FEATURES, NetworkName, seed_of_untrained
 from src.results.trained_with import explained, options_beside, warn_of_other_images
-from src.values import OF_BATCH, RANDOM, Pair
+from src.values import BATCH_DEPENDENT, STOCHASTIC, Pair
 
 StateDict = dict[str, Tensor]
 STITCHES = "stitches.pt"  # the stitches of a run with several
 # The ends of warnings
-UNSTEADY = {
-    RANDOM: "is random when it is evaluated, as with dropout that does not look at `training`: "
-    "accuracies and similarities are of one draw, and the verdict is undecided",
-    OF_BATCH: "gives an input other logits beside other inputs, as with BatchNorm that has no "
+NONDETERMINISTIC = {
+    STOCHASTIC: "is random when it is evaluated, as with dropout that does not look at `training`: "
+    "accuracies and similarities are of one draw, and the verdict is inconclusive",
+    BATCH_DEPENDENT: "gives an input other logits beside other inputs, as with BatchNorm that has no "
     "running statistics: accuracies and similarities depend on the batches, and the verdict is "
-    "undecided",
+    "inconclusive",
 }
 # The two shapes in torch's message about a state dict that does not fit
 SHAPES = re.compile(
@@ -107,7 +107,7 @@ def load_model(
     """Build the network of a name with its weights, frozen and in evaluation mode.
 
     Warns of a network that is random, depends on the batch or gives probabilities, see
-    `src.models.steadiness`.
+    `src.models.determinism`.
 
     Args:
         images: the images that the network takes.
@@ -118,10 +118,10 @@ def load_model(
         Misfit: the checkpoint does not fit the network. The message names one key.
     """
     network = freeze(_loaded(name, images, encoder=encoder), device)
-    network.unsteadiness = unsteadiness_of(network, images)
+    network.nondeterminism = nondeterminism_of(network, images)
     warn_of_probabilities(network, images, title=name.title)
-    if network.unsteadiness:
-        warn_once(f"{name.title} {UNSTEADY[network.unsteadiness]}")
+    if network.nondeterminism:
+        warn_once(f"{name.title} {NONDETERMINISTIC[network.nondeterminism]}")
     return network
 
 
@@ -131,10 +131,12 @@ def _loaded(name: NetworkName, images: ImageSpec, *, encoder: bool) -> Network:
         raise UserError(
             f"{name.path} holds features, and this needs a network; give a checkpoint and its type"
         )
-    if name.is_fresh:
-        return _fresh_network(name.type, images, encoder=encoder, seed=fresh_seed(name.seed))
+    if name.is_untrained:
+        return _untrained_network(
+            name.type, images, encoder=encoder, seed=seed_of_untrained(name.seed)
+        )
     if name.is_given and name.path == DEFAULT and is_user_code(name.type):
-        seed = fresh_seed(None)
+        seed = seed_of_untrained(None)
         return _build(name.type, images, n_classes=images.n_classes, encoder=encoder, seed=seed)
 
     if name.is_file:
@@ -160,7 +162,7 @@ def _loaded(name: NetworkName, images: ImageSpec, *, encoder: bool) -> Network:
     return network
 
 
-def _fresh_network(kind: str, images: ImageSpec, *, encoder: bool, seed: int) -> Network:
+def _untrained_network(kind: str, images: ImageSpec, *, encoder: bool, seed: int) -> Network:
     """Build a network with the weights that its initialisation draws from a seed.
 
     Warns of a user's function whose weights do not depend on the seed.
@@ -180,7 +182,7 @@ def _build(
     encoder: bool,
     seed: int = 0,
 ) -> Network:
-    """Build a network with fresh weights.
+    """Build a network with randomly initialised weights.
 
     Args:
         n_classes: number of logits of the module.
@@ -214,7 +216,7 @@ def _warn_if_equal(kind: str, first: Network, second: Network) -> None:
     """Warn if networks of two seeds have equal weights: a user's function gives trained ones."""
     if content_of_state(first.state_dict()) == content_of_state(second.state_dict()):
         warn_once(
-            f"{kind} gives the same weights whatever the seed, and - says that they are fresh and "
+            f"{kind} gives the same weights whatever the seed, and - says that they are randomly initialised and "
             f"untrained; give {DEFAULT} in the place of the checkpoint if they are trained"
         )
 

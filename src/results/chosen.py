@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from src.ground.errors import UserError
+from src.core.errors import UserError
 
 Row = TypeVar("Row")
 

@@ -4,9 +4,9 @@ depth."""
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
-from src.ground.console import listed, note_once
-from src.ground.errors import UserError
-from src.ground.grouping import grouped
+from src.core.console import listed, note_once
+from src.core.errors import UserError
+from src.core.grouping import grouped
 from src.results.architectures import TIE, nearest_layers, nearest_pairs
 from src.results.matrices import by_depth
 from src.results.measurements import SIMILARITY, Measurement, NetworkLayer, NetworkPair

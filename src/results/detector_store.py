@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from src.choices.scores import SCORES
-from src.ground.console import warn
-from src.ground.errors import UserError, unknown_name
-from src.ground.files import locked, read_json, readable, write_json
-from src.ground.images import ImageSpec, shape_text
+from src.core.console import warn
+from src.core.errors import UserError, unknown_name
+from src.core.files import locked, read_json, readable, write_json
+from src.core.images import ImageSpec, shape_text
 from src.models import MODEL_NAMES, Network, build_model
 from src.ood.detectors import EnergyDetector
 from src.ood.reference import DetectorKey, EvaluationOptions

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from src.ground.console import warn
+from src.core.console import warn
 from src.results.evaluation_rows import (
     EvaluationRow,
     SkillRow,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from src.choices import AUTO, Options
-from src.ground.files import durable_together, read_json, write_json
+from src.core.files import durable_together, read_json, write_json
 from src.results.checkpoints import StateDict, load_stitch
 from src.results.folders import Stitch
 from src.results.run import new_folder

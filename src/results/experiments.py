@@ -14,8 +14,8 @@ from typing import ClassVar, NamedTuple, TypeVar
 
 from src.choices import STARTS, Options
 from src.choices.stitching import Method
-from src.ground.console import warn
-from src.ground.grouping import grouped
+from src.core.console import warn
+from src.core.grouping import grouped
 from src.results.identity import (
     CHECKPOINTS,
     NETWORKS,

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from src.core.console import listed, note_once
+from src.core.errors import UserError, unknown_name
+from src.core.files import readable, write_arrays
+from src.core.grouping import grouped
+from src.core.images import ImageSpec, are_images, describe_values, shape_text
 from src.datasets.base import BaseImageSet
 from src.datasets.mapped import map_member
-from src.ground.console import listed, note_once
-from src.ground.errors import UserError, unknown_name
-from src.ground.files import readable, write_arrays
-from src.ground.grouping import grouped
-from src.ground.images import ImageSpec, are_images, describe_values, shape_text
 from src.models.network import matching_names
 from src.results.image_records import are_same
 from src.results.network_names import FEATURES, SHORT, NetworkName

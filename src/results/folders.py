@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from src.choices import AUTO, STARTS, Options
-from src.ground.console import warn
-from src.ground.errors import UserError
-from src.ground.files import readable
-from src.ground.grouping import grouped
+from src.core.console import warn
+from src.core.errors import UserError
+from src.core.files import readable
+from src.core.grouping import grouped
 from src.results.changes import warn_of_earlier
 from src.results.evaluation_rows import EvaluationRow, SkillRow
 from src.results.experiments import by_experiment, newest, with_columns

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from src.ground.console import note_once
-from src.ground.grouping import grouped
+from src.core.console import note_once
+from src.core.grouping import grouped
 from src.results.experiments import by_experiment, method_names
 from src.results.groups import Names
 from src.results.identity import NETWORKS

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from src.ground.console import note
-from src.ground.grouping import grouped
+from src.core.console import note
+from src.core.grouping import grouped
 from src.results.experiments import method_names
 from src.results.folders import Stitch, newest_stitches
 from src.results.identity import CHECKPOINTS, NETWORKS, WEIGHTS
@@ -16,10 +16,12 @@ from src.values import Pair
 
 # Controls
 SELF = "self"  # a layer stitched to itself
-FRESH_END = "fresh_end"  # the end network was never trained, so nothing can be said of the stitch
+UNTRAINED_END_CONTROL = (
+    "untrained_end"  # the end network was never trained, so nothing can be said of the stitch
+)
 CONTROLS = {
-    UNTRAINED_FRONT: "fresh",
-    UNTRAINED_END: FRESH_END,
+    UNTRAINED_FRONT: "untrained",
+    UNTRAINED_END: UNTRAINED_END_CONTROL,
 }  # by the kind of the pair of networks
 
 Names = Mapping[NetworkKey, NamedNetwork]
@@ -42,7 +44,7 @@ class Group(NamedTuple):
 def families_of(
     stitches: Iterable[Stitch], names: Names, *, pool: bool = False
 ) -> list[list[Group]]:
-    """Return the groups of stitches to judge, in families; penalties of a family are tested together.
+    """Return the groups of stitches to judge, in families; accuracy drops of a family are tested together.
 
     A group has one pair of layers, of one pair of networks (with `pool`, of several). A family has
     all groups of one method with one type of networks on either side, whatever the networks: the
@@ -131,10 +133,10 @@ def _titled(
 
 def _share_no_network(pairs: Iterable[tuple[NetworkKey, NetworkKey]], names: Names) -> bool:
     """Return whether no network is in two of the pairs, at whatever epoch."""
-    trainings = list(chain.from_iterable(_trainings(pair, names) for pair in pairs))
-    return len(trainings) == len(set(trainings))
+    training_runs = list(chain.from_iterable(_training_runs(pair, names) for pair in pairs))
+    return len(training_runs) == len(set(training_runs))
 
 
-def _trainings(pair: tuple[NetworkKey, NetworkKey], names: Names) -> set[str]:
-    """Return the trainings of a pair: one for a network stitched to itself, else two."""
+def _training_runs(pair: tuple[NetworkKey, NetworkKey], names: Names) -> set[str]:
+    """Return the training runs of a pair: one for a network stitched to itself, else two."""
     return {names[key].training for key in pair}

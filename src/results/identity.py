@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from src.choices import STARTS, Options
 from src.choices.stitching import FORMS
-from src.results.network_names import FRESH, networks_named_by
+from src.results.network_names import UNTRAINED, networks_named_by
 
 # Options that `config.txt` leaves out: with them it would not repeat the run
 NOT_RECORDED = ("config", "resume", "overwrite")
@@ -53,7 +53,7 @@ class AllBut(frozenset):
 
 # The option, and its values where another option has no effect
 Idle = Mapping[str, Container[Hashable]]
-UNTRAINED: Idle = {"n_epochs": [0]}
+WITHOUT_TRAINING: Idle = {"n_epochs": [0]}
 UNMATCHED: Idle = {"init": list(STARTS)}
 WITHOUT_CUTOFF: Idle = {"init": AllBut(name for name, form in FORMS.items() if form.cuts_off)}
 
@@ -71,15 +71,15 @@ OPTIONS = {
     "dataset": Option(""),
     "init": Option("-i", "rand"),
     "n_epochs": Option("-e", 30),
-    "objective": Option("--objective", "task", UNTRAINED),
-    "learning_rate": Option("-lr", 1e-3, UNTRAINED),
-    "optimizer": Option("-o", "adam", UNTRAINED),
-    "weight_decay": Option("-wd", 1e-5, UNTRAINED),
-    "scheduler": Option("-sched", "none", UNTRAINED),
-    "reduce_lr_epochs": Option("-rlre", (), UNTRAINED),
-    "grad_clip": Option("--grad-clip", None, UNTRAINED),
-    "l1_coef": Option("-l1", 0.0, UNTRAINED),
-    "mod_only_stitch": Option("--mod-only-stitch", False, UNTRAINED),
+    "objective": Option("--objective", "task", WITHOUT_TRAINING),
+    "learning_rate": Option("-lr", 1e-3, WITHOUT_TRAINING),
+    "optimizer": Option("-o", "adam", WITHOUT_TRAINING),
+    "weight_decay": Option("-wd", 1e-5, WITHOUT_TRAINING),
+    "scheduler": Option("-sched", "none", WITHOUT_TRAINING),
+    "reduce_lr_epochs": Option("-rlre", (), WITHOUT_TRAINING),
+    "grad_clip": Option("--grad-clip", None, WITHOUT_TRAINING),
+    "l1_coef": Option("-l1", 0.0, WITHOUT_TRAINING),
+    "mod_only_stitch": Option("--mod-only-stitch", False, WITHOUT_TRAINING),
     "n_pinv_init_samples": Option("-pinv-samples", 100, UNMATCHED),
     "pinv_cutoff": Option("--pinv-cutoff", "paper", WITHOUT_CUTOFF),
     "front_stitch_rank": Option("--front-stitch-rank"),
@@ -188,8 +188,10 @@ def _with_networks(options: Options) -> Options:
     values = dict(identity_of(options))
     for name, network in networks_named_by(options).items():
         values[f"{name}_path"] = network.identity
-        if network.is_fresh:  # its weights depend on type and seed, which are options themselves
-            values[f"{name}_path"] = FRESH
+        if (
+            network.is_untrained
+        ):  # its weights depend on type and seed, which are options themselves
+            values[f"{name}_path"] = UNTRAINED
     return values
 
 

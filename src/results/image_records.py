@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from src.choices import Options
 from src.choices.datasets import INTERVENTIONS
-from src.ground.console import listed, warn_once
-from src.ground.errors import UserError
-from src.ground.grouping import grouped
+from src.core.console import listed, warn_once
+from src.core.errors import UserError
+from src.core.grouping import grouped
 from src.results.network_names import SHORT
 
 TRAIN = "train_images"

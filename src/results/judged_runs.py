@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from src.choices import Options
-from src.ground.files import durable_together
+from src.core.files import durable_together
 from src.results.evaluation_rows import EvaluationFiles, SkillRow
 from src.results.experiments import Experiment
 from src.results.run import Run, new_folder

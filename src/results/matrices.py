@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from src.ground.grouping import grouped
+from src.core.grouping import grouped
 
 Keys = TypeVar("Keys", bound=tuple[Hashable, ...])
 

@@ -47,7 +47,7 @@ COLUMNS = (
 IN_COLUMNS = (*NETWORKS, *RANKS, "dataset", "seed")
 
 NetworkPair = tuple[NamedNetwork, NamedNetwork]
-Trainings = tuple[str, str]
+TrainingRuns = tuple[str, str]
 
 
 class NetworkLayer(NamedTuple):
@@ -93,8 +93,8 @@ class Measurement(NamedTuple):
         return self.front.network, self.end.network
 
     @property
-    def trainings(self) -> Trainings:
-        """The trainings of the networks; of a network at two epochs they are equal."""
+    def training_runs(self) -> TrainingRuns:
+        """The training runs of the networks; of a network at two epochs they are equal."""
         return self.front.network.training, self.end.network.training
 
     @property
@@ -267,7 +267,7 @@ def between_networks(rows: Iterable[Measurement]) -> list[Measurement]:
     kept = []
     for row in at_full_rank(rows):
         has_untrained = any(network.is_untrained for network in row.networks)
-        is_of_pair = not has_untrained and row.trainings[0] != row.trainings[1]
+        is_of_pair = not has_untrained and row.training_runs[0] != row.training_runs[1]
         is_reported = row.method == SIMILARITY or row.quantity in REPORTED
         if is_of_pair and is_reported and not row.part:
             kept.append(row)

@@ -1,9 +1,9 @@
-"""The networks of stitches: names, groups and trainings. Two epochs of a training are one network."""
+"""The networks of stitches: names, groups and training runs. Two epochs of a training run are one network."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from src.ground.console import warn
+from src.core.console import warn
 from src.results.network_list import ListedNetwork, as_listed, read_networks, tell_groups
 from src.results.network_names import NetworkKey, NetworkName, titles_of
 from src.results.pair_kinds import PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
@@ -88,11 +88,11 @@ def named_networks(
             training = line.training or training
             depths = tuple(line.relative_depths.items())
             names = [earlier.name for earlier in named.values()]
-            # One line of the list stands for fresh weights of every seed.
+            # One line of the list stands for randomly initialised weights of every seed.
             name = line.name
             if name in names:
                 name += f" (seed {network.seed})"
         named[network.key] = NamedNetwork(
-            name, group, training, network.is_fresh, network.type, depths
+            name, group, training, network.is_untrained, network.type, depths
         )
     return named

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-from src.ground.console import listed, note_once, warn_once
-from src.ground.errors import UserError, unknown_name
-from src.ground.grouping import grouped
-from src.ground.user_code import absolute, title_of
+from src.core.console import listed, note_once, warn_once
+from src.core.errors import UserError, unknown_name
+from src.core.grouping import grouped
+from src.core.user_code import absolute, title_of
 from src.results.network_names import FEATURES, NetworkKey, NetworkName
 from src.results.tables import FIRST_LINE, columns, read_table
 from src.results.trained_with import options_beside
@@ -86,7 +86,7 @@ class ListedNetwork:
         """Return checkpoint and type as the name of a network.
 
         Args:
-            seed: of the run, for fresh weights.
+            seed: of the run, for randomly initialised weights.
         """
         return NetworkName.of(self.path, self.type, seed=seed)
 

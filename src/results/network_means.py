@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from src.ground.grouping import grouped
-from src.results.measurements import Measurement, Trainings
+from src.core.grouping import grouped
+from src.results.measurements import Measurement, TrainingRuns
 from src.results.quantities import QUANTITIES
 from src.statistics.resampling import Estimate
 from src.verdict import VERDICTS
@@ -81,7 +81,7 @@ def mean_over_networks(
     rows: Sequence[Measurement],
     *,
     possible: tuple[float, float] | None = None,
-    trainings_of: Callable[[Measurement], Trainings] = lambda row: row.trainings,
+    training_runs_of: Callable[[Measurement], TrainingRuns] = lambda row: row.training_runs,
     **columns: Any,
 ) -> MeanRow:
     """Return the mean over pairs of networks of rows of one method and quantity.
@@ -92,11 +92,11 @@ def mean_over_networks(
         rows: at least one has a value.
         possible: the lowest and the highest value, which the interval does not go beyond; default:
             those of the quantity.
-        trainings_of: returns the trainings of both networks.
+        training_runs_of: returns the training runs of both networks.
         columns: the further columns of the row.
     """
     first = rows[0]
-    of_pair = means_by(rows, trainings_of)
+    of_pair = means_by(rows, training_runs_of)
     values = np.array(list(of_pair.values()))
     networks = dict.fromkeys(chain.from_iterable(of_pair))
     is_in_pair = np.array([[network in pair for pair in of_pair] for network in networks])

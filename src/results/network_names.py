@@ -1,4 +1,4 @@
-"""Names of networks: the checkpoint, the type, the seed of fresh weights, the recorded weights."""
+"""Names of networks: the checkpoint, the type, the seed of randomly initialised weights, the recorded weights."""
 
 import functools
 import hashlib
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from src.choices import Options
-from src.ground.errors import UserError
+from src.core.errors import UserError
 
-FRESH = "-"  # in place of a checkpoint: freshly drawn weights
+UNTRAINED = "-"  # in place of a checkpoint: randomly initialised weights
 DEFAULT = "DEFAULT"  # in place of a checkpoint: the weights that come with the type
 FEATURES = "features"  # in place of a type: the checkpoint is an .npz file of activations
-TITLES = {FRESH: "untrained"}  # in captions, of networks without a checkpoint
+TITLES = {UNTRAINED: "untrained"}  # in captions, of networks without a checkpoint
 SHORT = 12  # digits of a SHA-256 in the row of a table
 
 # Ending of the option in `config.txt` that holds the SHA-256 of a network's weights
@@ -27,10 +27,10 @@ NetworkKey = tuple[str, str]  # identity and type; equal for names of the same n
 class NetworkName(NamedTuple):
     """The name of a network in a command, a list, a run or a row."""
 
-    # The checkpoint; FRESH; DEFAULT; or, for `tv_NAME`, another entry of torchvision's weights
+    # The checkpoint; UNTRAINED; DEFAULT; or, for `tv_NAME`, another entry of torchvision's weights
     path: str
     type: str  # as `build_model` takes it
-    seed: int | None = None  # of the run; None unless the weights are fresh
+    seed: int | None = None  # of the run; None unless the weights are randomly initialised
     # The SHA-256 of the weights, or its first `SHORT` digits, as a run recorded it; "" without
     weights: str = ""
 
@@ -42,28 +42,28 @@ class NetworkName(NamedTuple):
 
         Args:
             kind: the type.
-            seed: of the run; counts for fresh weights only.
+            seed: of the run; counts for randomly initialised weights only.
         """
-        fresh_weights_seed = None
-        if path == FRESH:
-            fresh_weights_seed = seed or 0
-        return cls(path or "", kind or "", fresh_weights_seed, weights or "")
+        initialisation_seed = None
+        if path == UNTRAINED:
+            initialisation_seed = seed or 0
+        return cls(path or "", kind or "", initialisation_seed, weights or "")
 
     @property
-    def is_fresh(self) -> bool:
-        """Whether the weights are freshly drawn."""
-        return self.path == FRESH
+    def is_untrained(self) -> bool:
+        """Whether the weights are randomly initialised."""
+        return self.path == UNTRAINED
 
     @property
     def is_file(self) -> bool:
         """Whether the weights are in a file."""
         is_entry = self.path.isidentifier() and self.path.isupper() and not Path(self.path).exists()
-        return not (self.is_fresh or is_entry)
+        return not (self.is_untrained or is_entry)
 
     @property
     def is_given(self) -> bool:
         """Whether the weights come with the type: DEFAULT, or another entry of torchvision's."""
-        return not (self.is_fresh or self.is_file)
+        return not (self.is_untrained or self.is_file)
 
     @property
     def place(self) -> str:
@@ -86,8 +86,8 @@ class NetworkName(NamedTuple):
         if self.is_file:
             return content_of(self.path)
         seed = None
-        if self.is_fresh:
-            seed = fresh_seed(self.seed)
+        if self.is_untrained:
+            seed = seed_of_untrained(self.seed)
         return hashlib.sha256(f"{self.path} {self.type} {seed}".encode()).hexdigest()
 
     @property
@@ -131,7 +131,7 @@ class NetworkName(NamedTuple):
             return "unknown"
         if self.is_file:
             return os.path.normpath(self.path)
-        if self.is_fresh:
+        if self.is_untrained:
             return f"{self.path} ({self.type}, seed {self.seed or 0})"
         return f"{self.path} ({self.type})"
 
@@ -160,7 +160,7 @@ def networks_named_by(options: Options) -> dict[str, NetworkName]:
 
 
 class OfTwoNetworks:
-    """A row of two networks; fresh weights of both are of one seed."""
+    """A row of two networks; randomly initialised weights of both are of one seed."""
 
     # Of each network, the columns of path, type and weights
     network_columns: ClassVar[tuple[tuple[str, str, str], tuple[str, str, str]]]
@@ -222,12 +222,12 @@ def architecture(name: str, kind: str) -> str:
     return name if kind == FEATURES else kind
 
 
-def fresh_seed(seed: int | None) -> int:
-    """Derive the seed of fresh weights from the seed of a run (None: 0).
+def seed_of_untrained(seed: int | None) -> int:
+    """Derive the seed of randomly initialised weights from the seed of a run (None: 0).
 
-    It differs from the seed of the run, so fresh weights are not the start of a training.
+    It differs from the seed of the run, so randomly initialised weights are not the start of a training run.
     """
-    digest = hashlib.sha256(f"{seed or 0} fresh weights".encode()).digest()
+    digest = hashlib.sha256(f"{seed or 0} randomly initialised weights".encode()).digest()
     return int.from_bytes(digest[:6], "big")
 
 

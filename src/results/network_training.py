@@ -2,9 +2,9 @@
 
 import math
 
+from src.core.console import result
+from src.core.files import write_csv
 from src.datasets.base import BaseImageSet
-from src.ground.console import result
-from src.ground.files import write_csv
 from src.results.checkpoints import save_state
 from src.results.run import Run
 from src.results.training_rows import EpochRow
@@ -78,7 +78,7 @@ def _logs_of_network(history: History[str]) -> list[EpochLog]:
 
 def _finetuning_row(log: EpochLog) -> dict[str, float]:
     """Return the row of an epoch in `ft_logs.csv`: cross-entropies, and the loss, cross-entropy
-    plus penalty."""
+    plus accuracy drop."""
     return {
         "ft_loss": log.train.loss,
         "ce_loss": log.train.cross_entropy,

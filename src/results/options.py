@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 from src.choices import Options
-from src.ground.errors import UserError
-from src.ground.files import read_json
+from src.core.errors import UserError
+from src.core.files import read_json
 from src.results.identity import NOT_RECORDED
 
 # Values of this suite for the options that the public code writes as "" or 0

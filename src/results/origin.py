@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from src.ground.files import read_json
-from src.ground.grouping import grouped
+from src.core.files import read_json
+from src.core.grouping import grouped
 from src.results.folders import Stitch
 from src.results.groups import Names
 from src.results.image_records import RECORDS, TEST
@@ -138,7 +138,7 @@ def commands_of(files: Iterable[Path]) -> list[Command]:
 def files_of(
     stitches: Iterable[Stitch], tables: Iterable[Path], networks: Iterable[MeasuredNetwork]
 ) -> Iterator[Path]:
-    """Yield the files `run.json` of trainings, stitches, evaluations and tables, whether or not
+    """Yield the files `run.json` of training runs, stitches, evaluations and tables, whether or not
     they exist."""
     for network in networks:
         if NetworkName(network.checkpoint, network.type).is_file:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from src.ground.console import listed
-from src.ground.errors import UserError
-from src.ground.files import durable_together, read_json, write_json
-from src.ground.provenance import provenance
+from src.core.console import listed
+from src.core.errors import UserError
+from src.core.files import durable_together, read_json, write_json
+from src.core.provenance import provenance
 
 BESIDE_TABLES = (".png", ".pdf", ".txt")  # endings of the figure of a table, and of its caption
 

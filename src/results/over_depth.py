@@ -6,13 +6,13 @@ from dataclasses import replace
 from itertools import chain
 from typing import NamedTuple
 
-from src.ground.grouping import grouped
-from src.ground.user_code import title_of
+from src.core.grouping import grouped
+from src.core.user_code import title_of
 from src.results.corresponding import TIE, Correspondence, Depths, mean_depth
 from src.results.measurements import (
     SIMILARITY,
     Measurement,
-    Trainings,
+    TrainingRuns,
     at_full_rank,
 )
 from src.results.network_means import MeanRow, mean_over_networks
@@ -54,7 +54,7 @@ def depth_rows(rows: Iterable[Measurement], correspondence: Correspondence) -> l
         for place, of_place in _by_place(of_line, correspondence).items():
             mean = mean_over_networks(
                 of_place,
-                trainings_of=_trainings_of,
+                training_runs_of=_trainings_of,
                 networks=groups,
                 layers=place.layer,
                 relative_depth=place.relative_depth,
@@ -94,7 +94,7 @@ def on_architectures(rows: Iterable[Measurement]) -> str:
 
 def groups_of(row: Measurement) -> str:
     """Return the groups of both networks as a text; similarity has no direction."""
-    if row.trainings[0] == row.trainings[1]:
+    if row.training_runs[0] == row.training_runs[1]:
         return ONE_NETWORK
     networks: Sequence = row.networks
     if row.method == SIMILARITY:
@@ -157,9 +157,9 @@ def steps_of_depth(rows: Iterable[Measurement], depths: Depths) -> list[float]:
     return [step / n_steps for step in range(1, n_steps + 1)]
 
 
-def _trainings_of(row: Measurement) -> Trainings:
-    """Return the trainings of both networks; similarity has no direction."""
+def _trainings_of(row: Measurement) -> TrainingRuns:
+    """Return the training runs of both networks; similarity has no direction."""
     if row.method == SIMILARITY:
-        first, second = sorted(row.trainings)
+        first, second = sorted(row.training_runs)
         return first, second
-    return row.trainings
+    return row.training_runs

@@ -85,8 +85,8 @@ QUANTITIES = {
     ),
     "front_accuracy": Quantity("front accuracy", STITCHING, "accuracy of the front network alone"),
     "end_accuracy": Quantity("end accuracy", STITCHING, "accuracy of the end network alone"),
-    "penalty": Quantity(
-        "penalty",
+    "accuracy_drop": Quantity(
+        "accuracy_drop",
         STITCHING,
         "accuracy of the end network minus that of the stitched network; negative where the stitch is "
         "more accurate",
@@ -97,7 +97,7 @@ QUANTITIES = {
     "matching_error": Quantity(
         "matching error",
         STITCHING,
-        "‖XW+b−Y‖²/‖Y‖² on the matched images (training images that the map was fitted to); "
+        "‖XW+b−Y‖²/‖Y‖² on the fitting samples (training images that the map was fitted to); "
         "empty without a fit",
         scale=(1, 0),
     ),
@@ -125,20 +125,20 @@ QUANTITIES = {
         scale=(0, 1),
     ),
     "n_images": Quantity("test images", STITCHING, "number of test images"),
-    "n_matched": Quantity(
-        "matched images",
+    "n_fitting_samples": Quantity(
+        "fitting samples",
         STITCHING,
-        "number of matched images",
+        "number of fitting samples",
     ),
     "matching_rank": Quantity(
         "matching rank",
         STITCHING,
         "number of directions of the source that the fit uses",
     ),
-    "r2_matched": Quantity(
-        "R² on matched images",
+    "r2_fit": Quantity(
+        "R² on fitting samples",
         STITCHING,
-        "1 − ‖XW+b−Y‖²/‖Y−mean‖² on the matched images",
+        "1 − ‖XW+b−Y‖²/‖Y−mean‖² on the fitting samples",
         scale=(0, 1),
     ),
     "r2_test": Quantity(
@@ -158,13 +158,13 @@ QUANTITIES = {
     "p_below": Quantity(
         "p below",
         VERDICT,
-        "p-value of the test that the penalty is below the tolerance, adjusted for the number "
+        "p-value of the test that the accuracy drop is below the tolerance, adjusted for the number "
         "of tests",
     ),
     "p_above": Quantity(
         "p above",
         VERDICT,
-        "p-value of the test that the penalty is above the tolerance, adjusted likewise",
+        "p-value of the test that the accuracy drop is above the tolerance, adjusted likewise",
     ),
     # OOD evaluation, by detector
     "auroc": Quantity(
@@ -208,8 +208,8 @@ QUANTITIES = {
     "skill": Quantity(
         "skill",
         SKILL,
-        "(correlation − floor) / (1 − floor) at the output: 0 for a stitch that follows the end network "
-        "within a class no better than its floor, 1 for the end network itself",
+        "(correlation − baseline) / (1 − baseline) at the output: 0 for a stitch that follows the end network "
+        "within a class no better than its baseline, 1 for the end network itself",
         scale=(0, 1),
         possible=(-math.inf, 1),
         shown_in=(IN_VERDICT, IN_CURVES),
@@ -223,11 +223,11 @@ QUANTITIES = {
         possible=(-1, 1),
         shown_in=(IN_TABLE,),
     ),
-    "floor": Quantity(
-        "floor",
+    "baseline": Quantity(
+        "baseline",
         SKILL,
         "the same correlation of a stitch by `covariance` whose front is the end network's predicted class "
-        "beside untrained twins of the end network",
+        "beside untrained copies of the end network",
         possible=(-1, 1),
     ),
     "skill_at_end": Quantity(
@@ -247,10 +247,10 @@ QUANTITIES = {
         possible=(-1, 1),
         shown_in=(IN_TABLE,),
     ),
-    "floor_at_end": Quantity(
-        "floor at the end layer",
+    "baseline_at_end": Quantity(
+        "baseline at the end layer",
         SKILL,
-        "the floor of the correlation at the end layer",
+        "the baseline of the correlation at the end layer",
         possible=(-1, 1),
     ),
 }

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.choices import STARTS
-from src.ground.console import warn
-from src.ground.grouping import grouped
+from src.core.console import warn
+from src.core.grouping import grouped
 from src.results.changes import options_beside_tables, warn_of_earlier
 from src.results.experiments import method_names, newest, typed
 from src.results.folders import read_stitches

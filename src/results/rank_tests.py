@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import scipy  # loads a part of it at its first use
 
 from src.choices.similarity import measure_of
-from src.ground.console import decimals
-from src.ground.grouping import grouped
+from src.core.console import decimals
+from src.core.grouping import grouped
 from src.results.measurements import SIMILARITY, Measurement
 from src.results.rank_measurements import (
     FULL,

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 
 from src.choices import Options
-from src.ground.console import listed, warn
-from src.ground.errors import UserError
-from src.ground.images import ImageSpec
-from src.ground.user_code import file_and_function, is_user_code, source_of
+from src.core.console import listed, warn
+from src.core.errors import UserError
+from src.core.images import ImageSpec
+from src.core.user_code import file_and_function, is_user_code, source_of
 from src.models import Network
 from src.results.checkpoints import fill, load_stitch
 from src.results.folders import Stitch, one_of_each
@@ -133,7 +133,7 @@ def load_networks(
         name = name_of(options, side, moved[side])
         network = session.network(name, images, device=device, encoder=side == "front")
         recorded = stitches[0].row.networks[i]
-        if name.is_fresh:
+        if name.is_untrained:
             # The weights hash the type. A user's file may have moved, and so its type has changed.
             weights = options.get(f"{side}_model_path_sha256") or recorded.content
         else:

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from src.choices import Options
-from src.ground.console import note
-from src.ground.errors import UserError
-from src.ground.files import locked, write_json
-from src.ground.provenance import provenance
-from src.ground.tensors import load_tensors, save_tensors
+from src.core.console import note
+from src.core.errors import UserError
+from src.core.files import locked, write_json
+from src.core.provenance import provenance
+from src.core.tensors import load_tensors, save_tensors
 from src.results.changes import refuse_other_options
 from src.results.options import as_written, read_options
 from src.results.outputs import BESIDE_TABLES, files_of, refuse_others, replacing

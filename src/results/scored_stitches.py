@@ -10,8 +10,8 @@ import numpy as np
 
 from src.choices import Options
 from src.choices.datasets import dataset_label
-from src.ground.console import warn
-from src.ground.files import write_arrays, write_bytes
+from src.core.console import warn
+from src.core.files import write_arrays, write_bytes
 from src.ood.evaluation import StitchScores, detection_of, score_grid
 from src.ood.reference import DetectorKey, Reference
 from src.results.evaluation_rows import EvaluationFiles, EvaluationRow, SkillRow

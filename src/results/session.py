@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from src.core.cache import Cache
+from src.core.errors import UserError
+from src.core.images import ImageSpec
 from src.datasets import load_dataset
 from src.datasets.base import BaseImageSet
-from src.ground.cache import Cache
-from src.ground.errors import UserError
-from src.ground.images import ImageSpec
 from src.models import Network
 from src.results.checkpoints import load_model, weights_of
 from src.results.network_names import NetworkName

@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 from src.choices.similarity import MEASURES
-from src.ground.errors import UserError
-from src.ground.user_code import is_user_code, title_of
+from src.core.errors import UserError
+from src.core.user_code import is_user_code, title_of
 from src.results.identity import FurtherOptions
 from src.results.network_names import OfTwoNetworks, architecture
 from src.results.tables import columns
@@ -113,7 +113,7 @@ class SimilarityRow(OfTwoNetworks):
     dataset: str
     alignment_option: str  # the option: auto or pool
     n_permutations: int | None
-    seed: int | None  # of fresh weights
+    seed: int | None  # of randomly initialised weights
     values: dict[str, float]  # by column, see `ValueColumn`; NaN where a value is not defined
     shortcut: float | None = None  # images had dots
     model1_weights: str | None = None  # the first digits of their SHA-256

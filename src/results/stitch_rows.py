@@ -22,7 +22,7 @@ class StitchRow(Metrics, StitchResult):
     further: dict[str, float] = field(default_factory=dict, hash=False)
 
     @property
-    def penalty(self) -> float:
+    def accuracy_drop(self) -> float:
         """The accuracy of the end network less the accuracy of the stitch."""
         return self.end_accuracy - self.accuracy
 
@@ -31,8 +31,8 @@ class StitchRow(Metrics, StitchResult):
         """Whether the cutoff truncated the fit, and no training has changed it since."""
         return bool(self.truncated) and self.n_epochs == 0
 
-    def is_matched_on_few(self, *, keeps_variance: bool) -> bool:
-        """Return whether too few images were matched: R² is much lower on the test images.
+    def has_few_fitting_samples(self, *, keeps_variance: bool) -> bool:
+        """Return whether the map was fitted to too few samples: R² is much lower on the test images.
 
         It is False if something else may have lowered R²: training after the matching, or a
         stitching rank below the rank that was matched.
@@ -41,4 +41,4 @@ class StitchRow(Metrics, StitchResult):
         stitched_rank = math.inf if self.front_stitch_rank is None else self.front_stitch_rank
         if self.n_epochs != 0 or matched_rank > stitched_rank:
             return False
-        return super().is_matched_on_few(keeps_variance=keeps_variance)
+        return super().has_few_fitting_samples(keeps_variance=keeps_variance)

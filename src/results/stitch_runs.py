@@ -14,10 +14,10 @@ from torch import Tensor
 
 from src.choices import Options
 from src.choices.stitching import KEEP_VARIANCE
-from src.ground.console import listed, note, result, warn
-from src.ground.errors import UserError
-from src.ground.files import durable_together, write_json
-from src.ground.tensors import load_tensors
+from src.core.console import listed, note, result, warn
+from src.core.errors import UserError
+from src.core.files import durable_together, write_json
+from src.core.tensors import load_tensors
 from src.models import Network
 from src.results.changes import changed_since
 from src.results.experiments import Experiment, pair_of
@@ -37,7 +37,7 @@ from src.training import EpochLog, HeadResult, State
 from src.values import Metrics, Pair, Predictions
 
 # Measurements that are undefined for some stitches
-MAY_BE_UNDEFINED = ("kappa", "front_accuracy", "r2_matched", "r2_test")
+MAY_BE_UNDEFINED = ("kappa", "front_accuracy", "r2_fit", "r2_test")
 
 
 class RunOnDisk(NamedTuple):
@@ -372,7 +372,7 @@ def _warn_of_fits(
         f"{more_images}": [
             pair
             for pair, row in rows.items()
-            if row.is_matched_on_few(keeps_variance=row.init in KEEP_VARIANCE)
+            if row.has_few_fitting_samples(keeps_variance=row.init in KEEP_VARIANCE)
         ],
     }
     for text, pairs in doubtful.items():

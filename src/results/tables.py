@@ -19,9 +19,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
-from src.ground.console import listed
-from src.ground.errors import UserError
-from src.ground.files import readable, write_csv
+from src.core.console import listed
+from src.core.errors import UserError
+from src.core.files import readable, write_csv
 
 Row = TypeVar("Row")
 

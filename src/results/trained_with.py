@@ -11,9 +11,9 @@ from pathlib import Path
 
 from src.choices import Options
 from src.choices.datasets import dataset_label
-from src.ground.console import listed, warn_once
-from src.ground.errors import Misfit, UserError
-from src.ground.images import ImageSpec, describe_values
+from src.core.console import listed, warn_once
+from src.core.errors import Misfit, UserError
+from src.core.images import ImageSpec, describe_values
 from src.results.network_names import SHORT, NetworkName
 
 IMAGES = "image_spec"  # the entry of a `config.txt` with the `ImageSpec.record` of the training
@@ -35,7 +35,7 @@ def training_of(network: NetworkName) -> str:
     """Return a text that two names share if they name one network, at whatever epochs.
 
     It is a digest of the options of the training, if they have its folder, as those of exec_train.py
-    do: a `config.txt` of the user's may be the same for many trainings. Otherwise it is made of
+    do: a `config.txt` of the user's may be the same for many training runs. Otherwise it is made of
     weights and type.
     """
     options = options_beside(network.path) if network.is_file else {}

@@ -1,4 +1,4 @@
-"""The row of the logs of trainings."""
+"""The row of the logs of training runs."""
 
 from dataclasses import dataclass
 from typing import ClassVar

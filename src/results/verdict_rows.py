@@ -24,7 +24,7 @@ class VerdictRow:
     end_layer: str
     verdict: str
     reason: str
-    # self: a layer stitched to itself; fresh: the front network was never trained; fresh_end: the
+    # self: a layer stitched to itself; untrained: the front network was never trained; untrained_end: the
     # end network was never trained
     control: str | None
     n_runs: int
@@ -33,9 +33,9 @@ class VerdictRow:
     accuracy: float | None = None
     accuracy_low: float | None = None
     accuracy_high: float | None = None
-    penalty: float | None = None
-    penalty_low: float | None = None
-    penalty_high: float | None = None
+    accuracy_drop: float | None = None
+    accuracy_drop_low: float | None = None
+    accuracy_drop_high: float | None = None
     seed_spread: float | None = None  # None of single runs
     front_accuracy: float | None = None
     end_accuracy: float | None = None
@@ -49,9 +49,9 @@ class VerdictRow:
     skill_at_end_low: float | None = None
     skill_at_end_high: float | None = None
     correlation: float | None = None
-    floor: float | None = None
+    baseline: float | None = None
     correlation_at_end: float | None = None
-    floor_at_end: float | None = None
+    baseline_at_end: float | None = None
     front_depth: int | None  # of the layers in their networks
     end_depth: int | None
     front_weights: str | None  # the first digits of their SHA-256; None of several networks

@@ -8,10 +8,10 @@ from itertools import chain
 from typing import Any
 
 from src.choices.similarity import ACTIVATIONS, measure_of
-from src.ground.console import warn_once
-from src.ground.grouping import grouped
+from src.core.console import warn_once
+from src.core.grouping import grouped
 from src.results.folders import Stitch
-from src.results.groups import FRESH_END, Group, Names, families_of
+from src.results.groups import UNTRAINED_END_CONTROL, Group, Names, families_of
 from src.results.image_records import are_same
 from src.results.measurements import NetworkPair, named_pair, quantities_of
 from src.results.named_networks import named_networks
@@ -23,8 +23,8 @@ from src.verdict import SIMILAR, Limits, Stitches, Verdict, judge, obstacle_of
 SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
 # Means of stitches that a row has, where all stitches have a value; estimates take the place of the first two
 MEANS = (
-    *("accuracy", "penalty", "front_accuracy", "end_accuracy"),
-    *("correlation", "floor", "correlation_at_end", "floor_at_end"),
+    *("accuracy", "accuracy_drop", "front_accuracy", "end_accuracy"),
+    *("correlation", "baseline", "correlation_at_end", "baseline_at_end"),
 )
 SEPARATOR = ";"  # between the names of folders
 
@@ -83,7 +83,7 @@ def stitches_of(group: Group) -> Stitches:
         skills=_skills(group),
         front_accuracy=_average([row.front_accuracy for row in rows]),
         end_accuracy=_average([row.end_accuracy for row in rows]),
-        is_end_trained=group.control != FRESH_END,
+        is_end_trained=group.control != UNTRAINED_END_CONTROL,
         has_converged=all(stitch.has_converged for stitch in group.stitches if stitch.row.n_epochs),
         obstacle=obstacle_of(rows, rows[0].init),
     )
@@ -138,7 +138,7 @@ def _row(
         networks=group.networks,
         front_layer=group.pair.front_layer,
         end_layer=group.pair.end_layer,
-        verdict=verdict.word,
+        verdict=verdict.verdict,
         reason=verdict.reason,
         control=group.control,
         n_runs=len(rows),
@@ -189,7 +189,7 @@ def _estimates(verdict: Verdict) -> dict[str, float]:
     values = {"p_below": verdict.p_below, "p_above": verdict.p_above}
     intervals = {
         "accuracy": verdict.accuracy,
-        "penalty": verdict.penalty,
+        "accuracy_drop": verdict.accuracy_drop,
         "skill": verdict.skill,
         "skill_at_end": verdict.skill_at_end,
     }

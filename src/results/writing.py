@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from src.ground.files import write_arrays, write_csv, write_text
+from src.core.files import write_arrays, write_csv, write_text
 from src.results.checkpoints import save_state, save_stitches
 from src.results.stitch_rows import SPARSITY, StitchRow
 from src.results.tables import columns, write_table

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from src.choices.similarity import ACTIVATIONS, SAMPLES
-from src.ground.console import progress
+from src.core.console import progress
 from src.similarity.features import LayerFeatures
 from src.similarity.passes import LayerPair, Statistics
 from src.similarity.permutations import (

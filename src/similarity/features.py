@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from src.choices.similarity import GRAMS, SAMPLES, Measure
-from src.ground.activations import Form, form_of
+from src.core.activations import Form, form_of
 from src.similarity.grams import Grams, gram_matrices
 from src.similarity.measures import FUNCTIONS, unit
 from src.similarity.samples import Samples

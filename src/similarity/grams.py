@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.ground.activations import positions_of
-from src.ground.runtime import full_precision
+from src.core.activations import positions_of
+from src.core.runtime import full_precision
 
 BLOCK_VALUES = 2**24  # numbers that are multiplied at once, 64 MiB of float32
 

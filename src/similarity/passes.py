@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from src.choices.similarity import ACTIVATIONS, PAPER, SAMPLES, Measure, measures_of
-from src.ground.activations import Form, at_least_single
-from src.ground.cache import Cache
+from src.core.activations import Form, at_least_single
+from src.core.cache import Cache
 from src.models import Network
 from src.similarity.features import LayerFeatures, alignments_of, cross_moments
 from src.similarity.measures import FUNCTIONS
 from src.similarity.user_measures import load_measures
 from src.statistics.moments import CrossMoments
-from src.values import BY_POSITION, RANDOM, Rank
+from src.values import BY_POSITION, STOCHASTIC, Rank
 
 Features = dict[str, LayerFeatures]  # the layers of one network, by name
 LayerPair = tuple[str, str]  # a layer of each network
@@ -54,7 +54,7 @@ class Side(NamedTuple):
     @property
     def is_kept(self) -> bool:
         """Whether its features are kept; a network that draws random numbers has others in each pass."""
-        is_random = getattr(self.network, "unsteadiness", "") == RANDOM
+        is_random = getattr(self.network, "nondeterminism", "") == STOCHASTIC
         return self.key is not None and not is_random
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from src.choices.similarity import MEASURES, N_NEIGHBOURS, PAPER
-from src.ground.console import warn
-from src.ground.errors import UserError
+from src.core.console import warn
+from src.core.errors import UserError
 from src.similarity import measures
 from src.similarity.comparison import Advice, Comparison
 from src.similarity.grams import Grams, gram_matrices
@@ -137,7 +137,7 @@ def compare(
 
 
 def _as_floats(activations) -> Tensor:
-    """Return an array or tensor as a tensor of floats; whole numbers in double precision."""
+    """Return an array or tensor as a tensor of floats; integers in double precision."""
     tensor = torch.as_tensor(activations).detach()
     if tensor.is_floating_point():
         return tensor

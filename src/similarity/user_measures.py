@@ -6,9 +6,9 @@ from typing import NamedTuple, SupportsFloat
 from torch import Tensor
 
 from src.choices.similarity import MEASURES
-from src.ground.console import warn
-from src.ground.errors import UserError
-from src.ground.user_code import by_title, failing_as_user_error, is_user_code, load
+from src.core.console import warn
+from src.core.errors import UserError
+from src.core.user_code import by_title, failing_as_user_error, is_user_code, load
 
 
 class UserMeasure(NamedTuple):

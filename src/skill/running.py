@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.ground.activations import Form, TokenLayout, at_least_single, cells
-from src.ground.console import note_once
-from src.ground.errors import not_finite
+from src.core.activations import Form, TokenLayout, at_least_single, cells
+from src.core.console import note_once
+from src.core.errors import not_finite
 from src.models import Network
 from src.skill.within_class import WithinClass
 

@@ -155,7 +155,7 @@ def may_be_below(right: Runs, share: float) -> bool:
 
 
 def of_difference(end: Runs, stitched: Runs) -> Evidence:
-    """Return the evidence on the penalty of stitches; see `of_penalty`.
+    """Return the evidence on the accuracy drop of stitches; see `of_accuracy_drop`.
 
     Args:
         end, stitched: whether the end network and the stitch are right about each image.
@@ -163,11 +163,13 @@ def of_difference(end: Runs, stitched: Runs) -> Evidence:
     pairs = list(zip(end, stitched, strict=True))
     lost = [is_end_right & ~is_stitch_right for is_end_right, is_stitch_right in pairs]
     won = [~is_end_right & is_stitch_right for is_end_right, is_stitch_right in pairs]
-    return of_penalty(_shares(lost), _shares(won), n_images=end[0].shape[1])
+    return of_accuracy_drop(_shares(lost), _shares(won), n_images=end[0].shape[1])
 
 
-def of_penalty(lost: Sequence[np.ndarray], won: Sequence[np.ndarray], *, n_images: int) -> Evidence:
-    """Return the evidence on a penalty: the share of lost images less that of won ones; Tango's
+def of_accuracy_drop(
+    lost: Sequence[np.ndarray], won: Sequence[np.ndarray], *, n_images: int
+) -> Evidence:
+    """Return the evidence on an accuracy drop: the share of lost images less that of won ones; Tango's
     test (1998) of one run.
 
     Several runs enter by their means, with the variance of a single run: their mean varies no more.
@@ -223,7 +225,7 @@ def mean_of(values: Sequence[np.ndarray]) -> float:
 
 
 def images_needed(tolerance: float) -> float:
-    """Return the number of test images that show a penalty below the tolerance if no image is
+    """Return the number of test images that show an accuracy drop below the tolerance if no image is
     lost."""
     if not 0 < tolerance < 1:
         return math.inf

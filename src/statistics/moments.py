@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.ground.activations import as_rows
+from src.core.activations import as_rows
 
 # A share of a sum of squares: less variation is the rounding of a constant in float64
 ROUNDING = 1e-24

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from src.choices import STARTS
 from src.choices.stitching import OBJECTIVES
-from src.ground.errors import UserError, unknown_name
-from src.ground.user_code import failing_as_user_error, is_user_code, load, title_of
+from src.core.errors import UserError, unknown_name
+from src.core.user_code import failing_as_user_error, is_user_code, load, title_of
 from src.statistics.moments import ROUNDING, Moments
 from src.stitching.moments import SourceMoments
 

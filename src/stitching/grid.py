@@ -18,9 +18,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from src.core.activations import at_least_single
+from src.core.errors import not_finite
 from src.datasets.base import Batches, batches_in
-from src.ground.activations import at_least_single
-from src.ground.errors import not_finite
 from src.low_rank import low_rank_approx
 from src.models import Network, activations_of_both
 from src.statistics.moments import Moments, Rows
@@ -443,8 +443,8 @@ class GridEvaluation:
                 front_relative_depth=front_relative_depths[pair.front_layer],
                 end_relative_depth=end_relative_depths[pair.end_layer],
                 end_is_cut=pair.end_layer in cuts,
-                front_unsteadiness=grid.originals["front"].unsteadiness or None,
-                end_unsteadiness=grid.originals["end"].unsteadiness or None,
+                front_nondeterminism=grid.originals["front"].nondeterminism or None,
+                end_nondeterminism=grid.originals["end"].nondeterminism or None,
             )
         return metrics
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from src.choices import AUTO, GRID, LETTERS, MAP, OF_MAPS, SEQUENCE, STITCHING_TYPES, VECTOR
 from src.choices.stitching import INITS
-from src.ground.activations import Form, MapSize, TokenLayout, channels_first, pool, positions_of
-from src.ground.console import warn
-from src.ground.errors import UserError, unknown_name
-from src.ground.user_code import is_user_code
+from src.core.activations import Form, MapSize, TokenLayout, channels_first, pool, positions_of
+from src.core.console import warn
+from src.core.errors import UserError, unknown_name
+from src.core.user_code import is_user_code
 
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")  # of sparsity
 

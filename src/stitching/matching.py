@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from src.choices.stitching import FORMS
+from src.core.activations import form_of
+from src.core.console import progress, warn_once
+from src.core.errors import UserError
+from src.core.grouping import grouped
+from src.core.user_code import is_user_code
 from src.datasets.base import BaseImageSet, Batches, batches_in
-from src.ground.activations import form_of
-from src.ground.console import progress, warn_once
-from src.ground.errors import UserError
-from src.ground.grouping import grouped
-from src.ground.user_code import is_user_code
 from src.models import Network, activations_of_both
 from src.statistics.moments import Moments, Rows
 from src.stitching.closed_forms import (
@@ -33,7 +33,7 @@ from src.values import Metrics, Pair
 
 ROWS_PER_CHANNEL = 50  # of the source, for the number of images that `auto` takes
 FEWEST_MATCHED = 500  # images
-MOST_MATCHED = 10_000
+MOST_FITTING_SAMPLES = 10_000
 AT_ONCE = 2**25  # float64 numbers of activations
 
 StitchingLayers = Mapping[Pair, StitchingLayer]
@@ -373,7 +373,7 @@ def n_samples_for(plan: Plan) -> int:
     if plan.map_sizes is not None:
         n_positions = plan.n_kept + min(math.prod(size) for size in plan.map_sizes)
     n_images = math.ceil(ROWS_PER_CHANNEL * plan.source.n_channels / n_positions)
-    return min(max(n_images, FEWEST_MATCHED), MOST_MATCHED)
+    return min(max(n_images, FEWEST_MATCHED), MOST_FITTING_SAMPLES)
 
 
 def with_matching(metrics: Metrics, matching: Matching) -> Metrics:
@@ -381,8 +381,8 @@ def with_matching(metrics: Metrics, matching: Matching) -> Metrics:
     return replace(
         metrics,
         matching_error=matching.error,
-        r2_matched=matching.r2,
-        n_matched=matching.n_samples,
+        r2_fit=matching.r2,
+        n_fitting_samples=matching.n_samples,
         matching_rank=matching.rank,
         truncated=matching.truncated,
     )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.ground.activations import as_rows
+from src.core.activations import as_rows
 from src.low_rank import Components, principal_axes
 from src.statistics.moments import CrossMoments, Moments, Rows
 from src.stitching.layers import resize

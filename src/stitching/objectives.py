@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from src.ground.activations import at_least_single
-from src.ground.errors import UserError
-from src.ground.user_code import by_title, failing_as_user_error, is_user_code, load
+from src.core.activations import at_least_single
+from src.core.errors import UserError
+from src.core.user_code import by_title, failing_as_user_error, is_user_code, load
 
 
 def soft_label_loss(stitched_logits: Tensor, end_logits: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from src.choices import OPTIMIZERS, SCHEDULERS
+from src.core.errors import unknown_name
 from src.datasets.base import BaseImageSet
-from src.ground.errors import unknown_name
 from src.models import Network
 from src.stitching.grid import Grid
 from src.training import Settings, train
@@ -19,7 +19,7 @@ BATCH_SIZE = 256  # the default of exec_stitch.py
 
 
 def training_settings(n_epochs: int, options: Mapping[str, Any]) -> Settings:
-    """Return the settings of a training, with the defaults of `exec_stitch.py`.
+    """Return the settings of a training run, with the defaults of `exec_stitch.py`.
 
     Args:
         options: further fields of `Settings`.

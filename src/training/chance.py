@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from src.core.console import warn_once
 from src.datasets.base import BaseImageSet
-from src.ground.console import warn_once
 from src.models import Network
 from src.statistics.intervals import wilson_intervals
 from src.training.task import predicted_classes

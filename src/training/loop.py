@@ -1,6 +1,6 @@
-"""The epochs of a training, and the measurement of its results.
+"""The epochs of a training run, and the measurement of its results.
 
-This module writes no files: a training yields its state after each epoch and can start from a
+This module writes no files: a training run yields its state after each epoch and can start from a
 state. The caller saves it.
 """
 
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
+from src.core.console import progress
+from src.core.errors import UserError, not_finite
+from src.core.runtime import seed_of, seeded
 from src.datasets.base import BaseImageSet, Batches
-from src.ground.console import progress
-from src.ground.errors import UserError, not_finite
-from src.ground.runtime import seed_of, seeded
 from src.training.distributed import add_up
 from src.training.task import EpochLog, HeadKey, HeadResult, Task
 
@@ -28,14 +28,14 @@ History = list[dict[HeadKey, EpochLog]]  # for each epoch, the log of each head 
 
 
 class State(TypedDict):
-    """The state from which a training resumes."""
+    """The state from which a training run resumes."""
 
     parts: list[Mapping[str, object]]  # the state of each module, of optimiser and scheduler
     history: Tensor  # (epochs, heads, train and val, numbers)
 
 
 class Settings(NamedTuple):
-    """The settings of a training; names are the names of the options."""
+    """The settings of a training run; names are the names of the options."""
 
     n_epochs: int
     batch_size: int  # images
@@ -70,7 +70,7 @@ def train(
     """Train, and yield after each epoch the logs of all epochs so far and the state of training.
 
     The order of images, augmentation and random numbers of networks depend on (seed, epoch) alone.
-    A training that starts from a state therefore ends like one that was never interrupted.
+    A training run that starts from a state therefore ends like one that was never interrupted.
 
     Args:
         task: what is trained, such as a `Classification` or a `src.stitching.Grid`.
@@ -113,7 +113,7 @@ def train(
 
 
 def _state_of(parts: Sequence[Any], history: History[HeadKey]) -> State:
-    """Return the state of a training."""
+    """Return the state of a training run."""
     numbers = [list(logs.values()) for logs in history]
     return {
         "parts": [part.state_dict() for part in parts],

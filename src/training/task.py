@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.ground.activations import at_least_single
+from src.core.activations import at_least_single
 from src.models import Network
 
 NO_CLASS = -2  # predicted where logits are not finite; a label of -1 means unlabelled

@@ -4,9 +4,9 @@ from src.skill.within_class import skill, within_class_correlation
 from src.values import Predictions
 from src.verdict.judging import (
     ACCURATE_ONLY,
+    INCONCLUSIVE,
     NOT_MATCHED,
     SIMILAR,
-    UNDECIDED,
     VERDICTS,
     Limits,
     Stitches,
@@ -19,7 +19,7 @@ __all__ = [
     "ACCURATE_ONLY",
     "NOT_MATCHED",
     "SIMILAR",
-    "UNDECIDED",
+    "INCONCLUSIVE",
     "VERDICTS",
     "Limits",
     "Predictions",

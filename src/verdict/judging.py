@@ -1,11 +1,11 @@
 """Judges stitches: is a pair of layers functionally similar, and how sure is that?
 
-A stitch costs accuracy (the *penalty*: end accuracy − stitched accuracy), and it follows the end
+A stitch costs accuracy (the *accuracy drop*: end accuracy − stitched accuracy), and it follows the end
 network within a class or not (its *skill*, at the end layer and at the output). Both decide.
 
     predictions = Predictions(stitched, front, end, labels)  # classes (N,) of the test images
     (verdict,) = judge([Stitches.single(predictions, skill)])  # a `StitchSkill`
-    verdict.word, verdict.penalty.value, verdict.skill.low
+    verdict.verdict, verdict.accuracy_drop.value, verdict.skill.low
 """
 
 import math
@@ -31,18 +31,18 @@ from src.values import IntervalEstimate, Predictions, Skill, StitchSkill
 SIMILAR = "similar"
 ACCURATE_ONLY = "accurate only"
 NOT_MATCHED = "not matched"
-UNDECIDED = "undecided"
-VERDICTS = (SIMILAR, ACCURATE_ONLY, NOT_MATCHED, UNDECIDED)
+INCONCLUSIVE = "inconclusive"
+VERDICTS = (SIMILAR, ACCURATE_ONLY, NOT_MATCHED, INCONCLUSIVE)
 UNDEFINED = IntervalEstimate(math.nan, math.nan, math.nan)
 MORE_IMAGES = "give more test inputs"  # the remedy where intervals are too wide
-HIGHEST = 0.9  # correlation: with a floor above it, nothing need be learned to reach it
+HIGHEST = 0.9  # correlation: with a baseline above it, nothing need be learned to reach it
 FEWEST_IMAGES = 200  # with fewer, intervals of skill are too narrow
 
 
 class Limits(NamedTuple):
     """The limits of a verdict."""
 
-    tolerance: float = 0.05  # the penalty, in [0, 1], that a similar pair may have
+    tolerance: float = 0.05  # the accuracy drop, in [0, 1], that a similar pair may have
     skill: float = 0.33  # at the output; a similar pair has more
     skill_at_end: float = 0.15  # at the end layer
     pairwise: bool = False  # p-values are not adjusted for the number of pairs
@@ -62,7 +62,7 @@ class Stitches(NamedTuple):
     front_accuracy: float = math.nan
     end_accuracy: float = math.nan
     is_end_trained: bool = True
-    has_converged: bool = True  # all trainings; stitches by a closed form count as converged
+    has_converged: bool = True  # all training runs; stitches by a closed form count as converged
     # An obstacle to a verdict, in words, such as "the cutoff truncated the fit"; "": there is none
     obstacle: str = ""
 
@@ -77,13 +77,13 @@ class Stitches(NamedTuple):
 class Verdict(NamedTuple):
     """The verdict on stitches. Estimates are NaN where they are not defined."""
 
-    word: str  # one of `VERDICTS`
+    verdict: str  # one of `VERDICTS`
     reason: str  # and behind a colon its remedy; numbers of the stitches stand in brackets
     accuracy: IntervalEstimate  # of the stitches, in [0, 1]
-    penalty: IntervalEstimate  # end accuracy − stitched accuracy
-    # Tests of the penalty against the tolerance; NaN if nothing can be said
-    p_below: float  # small: the penalty is below the tolerance
-    p_above: float  # small: the penalty is above the tolerance
+    accuracy_drop: IntervalEstimate  # end accuracy − stitched accuracy
+    # Tests of the accuracy drop against the tolerance; NaN if nothing can be said
+    p_below: float  # small: the accuracy drop is below the tolerance
+    p_above: float  # small: the accuracy drop is above the tolerance
     skill: IntervalEstimate = UNDEFINED  # at the output
     skill_at_end: IntervalEstimate = UNDEFINED  # at the end layer
 
@@ -96,23 +96,23 @@ class Place(NamedTuple):
     meaning: str
     skill: Evidence
     correlation: float  # the mean over the runs
-    floor: float  # the highest of the runs
+    baseline: float  # the highest of the runs
 
     @property
     def is_low(self) -> bool:
         """Whether skill is below its limit, at half the level.
 
-        Where class and twins reach `HIGHEST` already, the correlation has to be below that as well.
+        Where class and untrained copies reach `HIGHEST` already, the correlation has to be below that as well.
         """
         is_below_limit = 2 * self.skill.p_below(self.limit) < ALPHA
-        return is_below_limit and (self.floor <= HIGHEST or self.correlation < HIGHEST)
+        return is_below_limit and (self.baseline <= HIGHEST or self.correlation < HIGHEST)
 
     @property
     def numbers(self) -> str:
         """The skill and its parts, as a text in brackets."""
         return (
             f"(skill {self.skill.value:.2f}, below {self.limit:g}; correlation {self.correlation:.2f}, "
-            f"floor {self.floor:.2f})"
+            f"baseline {self.baseline:.2f})"
         )
 
 
@@ -124,19 +124,19 @@ class Measured(NamedTuple):
     """
 
     accuracy: Evidence  # of the stitches, in [0, 1]
-    penalty: Evidence  # end accuracy − stitched accuracy
+    accuracy_drop: Evidence  # end accuracy − stitched accuracy
     places: Sequence[Place]  # the end layer and the output; empty: skill was not measured
     is_end_at_chance: bool  # at least one end network is
 
 
 class PValues(NamedTuple):
-    """Tests of a penalty against the tolerance, adjusted for all stitches that are judged together.
+    """Tests of an accuracy drop against the tolerance, adjusted for all stitches that are judged together.
 
     NaN: not tested.
     """
 
-    below: float = math.nan  # small: the penalty is below the tolerance
-    above: float = math.nan  # small: the penalty is above the tolerance
+    below: float = math.nan  # small: the accuracy drop is below the tolerance
+    above: float = math.nan  # small: the accuracy drop is above the tolerance
 
 
 def judge(
@@ -146,17 +146,17 @@ def judge(
 ) -> list[Verdict]:
     """Judge pairs of layers; return the verdict on each.
 
-    The verdict is the first word of this list that fits:
+    The verdict is the first of this list that fits:
 
-    * *undecided* if nothing can be said: the end network was never trained or may be close to chance,
+    * *inconclusive* if nothing can be said: the end network was never trained or may be close to chance,
       there are no predictions of the same images, or there is another obstacle;
-    * if the penalty is below the tolerance, *similar*, *accurate only* or *undecided* by skill, see
+    * if the accuracy drop is below the tolerance, *similar*, *accurate only* or *inconclusive* by skill, see
       `_decide_accurate`;
-    * *not matched* if the penalty is above the tolerance, and all trainings had converged: more
-      training could still lower the penalty;
-    * *undecided* otherwise.
+    * *not matched* if the accuracy drop is above the tolerance, and all training runs had converged: more
+      training could still lower the accuracy drop;
+    * *inconclusive* otherwise.
 
-    Penalties are tested by Tango's score test (1998), at 2.5 % in either direction. Their p-values
+    Accuracy drops are tested by Tango's score test (1998), at 2.5 % in either direction. Their p-values
     are adjusted for the false discovery rate over the pairs of the call of which something can be
     said, unless `limits.pairwise`: judge the pairs together that one question is asked about.
 
@@ -174,11 +174,11 @@ def judge(
     for of_pair, measured_of_pair, obstacle, p_values in zip(
         stitches, measured, obstacles, tests, strict=True
     ):
-        word = UNDECIDED
+        verdict = INCONCLUSIVE
         reason = obstacle
         if measured_of_pair is not None and not obstacle:
-            word, reason = decide(of_pair, measured_of_pair, limits, p_values)
-        verdicts.append(_verdict(word, reason, measured_of_pair, p_values))
+            verdict, reason = decide(of_pair, measured_of_pair, limits, p_values)
+        verdicts.append(_verdict(verdict, reason, measured_of_pair, p_values))
     return verdicts
 
 
@@ -196,19 +196,19 @@ def _obstacle(stitches: Stitches, measured: Measured | None) -> str:
     return stitches.obstacle
 
 
-def _verdict(word: str, reason: str, measured: Measured | None, p_values: PValues) -> Verdict:
+def _verdict(verdict: str, reason: str, measured: Measured | None, p_values: PValues) -> Verdict:
     """Return a verdict with its estimates."""
     if measured is None:
-        return Verdict(word, reason, UNDEFINED, UNDEFINED, *p_values)
+        return Verdict(verdict, reason, UNDEFINED, UNDEFINED, *p_values)
     skills = [UNDEFINED, UNDEFINED]
     if measured.places:
         skills = [place.skill.interval() for place in measured.places]
     skill_at_end, skill = skills
     return Verdict(
-        word,
+        verdict,
         reason,
         accuracy=measured.accuracy.interval(),
-        penalty=measured.penalty.interval(),
+        accuracy_drop=measured.accuracy_drop.interval(),
         p_below=p_values.below,
         p_above=p_values.above,
         skill=skill,
@@ -219,13 +219,13 @@ def _verdict(word: str, reason: str, measured: Measured | None, p_values: PValue
 def _tests(
     measured: Sequence[Measured | None], obstacles: Sequence[str], limits: Limits
 ) -> list[PValues]:
-    """Test the penalties together; stitches with an obstacle are not tested."""
+    """Test the accuracy drops together; stitches with an obstacle are not tested."""
     tested = {}
     for number, (of_pair, obstacle) in enumerate(zip(measured, obstacles, strict=True)):
         if of_pair is not None and not obstacle:
-            tested[number] = of_pair.penalty
-    below = [penalty.p_below(limits.tolerance) for penalty in tested.values()]
-    above = [penalty.p_above(limits.tolerance) for penalty in tested.values()]
+            tested[number] = of_pair.accuracy_drop
+    below = [accuracy_drop.p_below(limits.tolerance) for accuracy_drop in tested.values()]
+    above = [accuracy_drop.p_above(limits.tolerance) for accuracy_drop in tested.values()]
     if not limits.pairwise:
         below = false_discovery_rate(below).tolist()
         above = false_discovery_rate(above).tolist()
@@ -258,7 +258,7 @@ def measure(stitches: Stitches, limits: Limits) -> Measured | None:
     chance = np.bincount(labels).max() / len(labels)
     return Measured(
         accuracy=of_share(right_stitched),
-        penalty=of_difference(right_end, right_stitched),
+        accuracy_drop=of_difference(right_end, right_stitched),
         places=_places(stitches.skills, limits),
         is_end_at_chance=may_be_below(right_end, chance + 2 * limits.tolerance),
     )
@@ -287,9 +287,9 @@ def _place(
         [IntervalEstimate(run.skill, run.low, run.high) for run in runs] for runs in skills
     ]
     correlations = [np.array([run.correlation for run in runs]) for runs in skills]
-    floor = max(run.floor for run in chain.from_iterable(skills))
+    baseline = max(run.baseline for run in chain.from_iterable(skills))
     evidence = of_estimates(estimates, n_images=n_images)
-    return Place(name, limit, meaning, evidence, mean_of(correlations), floor)
+    return Place(name, limit, meaning, evidence, mean_of(correlations), baseline)
 
 
 def decide(
@@ -300,29 +300,27 @@ def decide(
         return _decide_accurate(measured)
     if not stitches.has_converged:
         return (
-            UNDECIDED,
+            INCONCLUSIVE,
             "the training had not converged: train longer, or at a higher learning rate",
         )
     if p_values.above < ALPHA:
         return NOT_MATCHED, _reason_of_loss(stitches, limits)
-    n_images = measured.penalty.n_images
+    n_images = measured.accuracy_drop.n_images
     n_needed = images_needed(limits.tolerance)
     if n_images < n_needed:
         reason = f"{n_images} test inputs are too few for this tolerance"
         if math.isfinite(n_needed):
             reason += f": at least {n_needed} are needed"
-        return UNDECIDED, reason
-    low, high = measured.penalty.interval()[1:]
-    side = "the penalty may lie on either side of the tolerance"
+        return INCONCLUSIVE, reason
+    low, high = measured.accuracy_drop.interval()[1:]
+    side = "the accuracy drop may lie on either side of the tolerance"
     if low > limits.tolerance or high < limits.tolerance:
-        side = (
-            "the penalty is on one side of the tolerance, but not certainly as one of several pairs"
-        )
-    return UNDECIDED, f"{side}: {MORE_IMAGES}"
+        side = "the accuracy drop is on one side of the tolerance, but not certainly as one of several pairs"
+    return INCONCLUSIVE, f"{side}: {MORE_IMAGES}"
 
 
 def _decide_accurate(measured: Measured) -> tuple[str, str]:
-    """Return the verdict on stitches with a penalty below the tolerance, and the reason.
+    """Return the verdict on stitches with an accuracy drop below the tolerance, and the reason.
 
     A pair is similar if its skill is above the limit at both places. Both tests have to agree, so that
     each has the whole level (an intersection–union test, Berger 1982). It is accurate only if its
@@ -330,7 +328,7 @@ def _decide_accurate(measured: Measured) -> tuple[str, str]:
     """
     obstacle = _obstacle_of_skill(measured.places)
     if obstacle:
-        return UNDECIDED, f"accurate, but {obstacle}"
+        return INCONCLUSIVE, f"accurate, but {obstacle}"
     for place in measured.places:
         if place.is_low:
             return (
@@ -338,15 +336,15 @@ def _decide_accurate(measured: Measured) -> tuple[str, str]:
                 f"accurate, but at {place.name} {place.meaning} {place.numbers}: another method may do better",
             )
     for place in measured.places:
-        if place.floor > HIGHEST:
+        if place.baseline > HIGHEST:
             return (
-                UNDECIDED,
-                f"accurate, but at {place.name} an untrained network that is told the class does almost as well "
-                f"(floor {place.floor:.2f}): take a deeper end layer",
+                INCONCLUSIVE,
+                f"accurate, but at {place.name} an untrained network that is given the class does almost as well "
+                f"(baseline {place.baseline:.2f}): take a deeper end layer",
             )
     if all(place.skill.p_above(place.limit) < ALPHA for place in measured.places):
         return SIMILAR, "accurate, and it follows the end network within a class"
-    return UNDECIDED, f"accurate, but skill may be on either side of its limit: {MORE_IMAGES}"
+    return INCONCLUSIVE, f"accurate, but skill may be on either side of its limit: {MORE_IMAGES}"
 
 
 def _obstacle_of_skill(places: Sequence[Place]) -> str:
@@ -356,9 +354,9 @@ def _obstacle_of_skill(places: Sequence[Place]) -> str:
     for place in places:
         n_images = place.skill.n_images
         is_defined = not math.isnan(place.skill.value)
-        if not is_defined and place.floor > HIGHEST:
+        if not is_defined and place.baseline > HIGHEST:
             return (
-                f"at {place.name} an untrained network that is told the class reaches 1 already: choose a later "
+                f"at {place.name} an untrained network that is given the class reaches 1 already: choose a later "
                 "layer"
             )
         if not is_defined:
@@ -369,8 +367,8 @@ def _obstacle_of_skill(places: Sequence[Place]) -> str:
 
 
 def _reason_of_loss(stitches: Stitches, limits: Limits) -> str:
-    """Return the reason of a penalty above the tolerance; name a much worse front network."""
-    reason = "the penalty is above the tolerance"
+    """Return the reason of an accuracy drop above the tolerance; name a much worse front network."""
+    reason = "the accuracy drop is above the tolerance"
     worse = stitches.end_accuracy - stitches.front_accuracy
     if worse > limits.tolerance:
         reason += f", and the front network alone is {100 * worse:.1f} points worse"

@@ -3,26 +3,26 @@
 from collections.abc import Sequence
 
 from src.choices.stitching import KEEP_VARIANCE
-from src.values import OF_BATCH, RANDOM, Metrics
+from src.values import BATCH_DEPENDENT, STOCHASTIC, Metrics
 
 
 def obstacle_of(stitches: Sequence[Metrics], form: str) -> str:
     """Return the obstacle to a verdict on stitches that are judged together, in words; "" without one.
 
-    It is an unsteady network, an end layer that a branch goes around, a fit that the cutoff of
+    It is a stochastic or batch-dependent network, an end layer that a branch goes around, a fit that the cutoff of
     singular values truncated, or a fit to too few images.
 
     Args:
         form: how the stitches were matched, of `FORMS`; or an objective.
     """
-    unsteadiness = {
-        "front": {stitch.front_unsteadiness for stitch in stitches},
-        "end": {stitch.end_unsteadiness for stitch in stitches},
+    nondeterminism = {
+        "front": {stitch.front_nondeterminism for stitch in stitches},
+        "end": {stitch.end_nondeterminism for stitch in stitches},
     }
-    for side, kinds in unsteadiness.items():
-        if RANDOM in kinds:
+    for side, kinds in nondeterminism.items():
+        if STOCHASTIC in kinds:
             return f"the {side} network is random when it is evaluated"
-        if OF_BATCH in kinds:
+        if BATCH_DEPENDENT in kinds:
             return f"the {side} network depends on the batch when it is evaluated"
     if any(stitch.end_is_cut is False for stitch in stitches):
         return (
@@ -32,9 +32,9 @@ def obstacle_of(stitches: Sequence[Metrics], form: str) -> str:
     if any(stitch.is_truncated for stitch in stitches):
         return "the cutoff truncated the fit: use the cutoff exact"
     keeps_variance = form in KEEP_VARIANCE
-    if any(stitch.is_matched_on_few(keeps_variance=keeps_variance) for stitch in stitches):
+    if any(stitch.has_few_fitting_samples(keeps_variance=keeps_variance) for stitch in stitches):
         return (
-            "matched on too few inputs: R² is much lower on the test inputs; match on more, unless test inputs are "
+            "fitted to too few samples: R² is much lower on the test inputs; match on more, unless test inputs are "
             "unlike the training inputs"
         )
     return ""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.ground.errors import UserError
+from src.core.errors import UserError
 
 MEMINFO = Path("/proc/meminfo")  # where Linux shows its memory
 
@@ -70,7 +70,7 @@ def device_of(gpu: int) -> torch.device:
 
 
 def as_inputs(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Move values to the device of a tensor, and cast floats to its type; whole numbers keep theirs."""
+    """Move values to the device of a tensor, and cast floats to its type; integers keep theirs."""
     if values.is_floating_point():
         return values.to(like)
     return values.to(like.device)

@@ -1,13 +1,13 @@
-"""Detects unsteady networks: outputs for an image depend on chance, or on the batch. Also detects
+"""Detects stochastic or batch-dependent networks: outputs for an image depend on chance, or on the batch. Also detects
 outputs that are no logits.
 
-A network is *unsteady* if it is random in evaluation mode, as with dropout that does not look at
+A network is *stochastic or batch-dependent* if it is random in evaluation mode, as with dropout that does not look at
 `training`, or if the logits of an image depend on the batch that the image is in, as with BatchNorm
 that has no running statistics. Then accuracies, agreement and skill of stitches are those
 of one draw, or of one batch size.
 
 Two images, or two `inputs` of the network, take a few passes: beside another image, with another
-seed, beside one of large values, and alone. A steady network gives the same numbers, up to rounding:
+seed, beside one of large values, and alone. A deterministic network gives the same numbers, up to rounding:
 over all networks of the suite, and published ones, differences were at most 1e-6. That a network
 takes another way in batches of more images is not seen.
 """
@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.ground.console import warn_once
-from src.ground.images import ImageSpec
-from src.ground.runtime import as_inputs, full_precision, generator
+from src.core.console import warn_once
+from src.core.images import ImageSpec
+from src.core.runtime import as_inputs, full_precision, generator
 from src.models.network import Network
 from src.models.outputs import logits_of
-from src.models.unchanged import steady
-from src.values import OF_BATCH, RANDOM
+from src.models.unchanged import repeatable
+from src.values import BATCH_DEPENDENT, STOCHASTIC
 
 # Differences of logits that count, relative to their standard deviation over the images. Those of
 # natural images vary about four times as much: 0.05 changes fewer than one prediction in a hundred.
@@ -35,9 +35,8 @@ N_KEPT = 2  # images that are in both batches, behind a companion
 
 
 @torch.no_grad()
-def unsteadiness_of(network: Network, images: ImageSpec) -> str:
-    """Return `RANDOM` or `OF_BATCH` for an unsteady network in evaluation mode, "" for a steady
-    one.
+def nondeterminism_of(network: Network, images: ImageSpec) -> str:
+    """Return `STOCHASTIC` or `BATCH_DEPENDENT`, or "" for a network that is neither in evaluation mode.
 
     Random generators and buffers are left as they were.
 
@@ -48,7 +47,7 @@ def unsteadiness_of(network: Network, images: ImageSpec) -> str:
     black = batch.clone()
     black[0] = batch.amin()
     bright = batch.clone()
-    if batch.is_floating_point():  # larger whole numbers may stand for nothing
+    if batch.is_floating_point():  # larger integers may stand for nothing
         bright[0] = 3 * batch.amax()
     without = batch[1:]
     first, with_black, with_bright, alone = _logits(
@@ -57,10 +56,10 @@ def unsteadiness_of(network: Network, images: ImageSpec) -> str:
     if _differ(first, with_black):
         (with_other_seed,) = _logits(network, [batch], seeds=[1])
         if _differ(first, with_other_seed):
-            return RANDOM
-        return OF_BATCH
+            return STOCHASTIC
+        return BATCH_DEPENDENT
     if _differ(first, with_bright) or _differ(first, torch.cat([first[:1], alone])):
-        return OF_BATCH
+        return BATCH_DEPENDENT
     return ""
 
 
@@ -105,7 +104,7 @@ def _logits(network: Network, batches: Sequence[Tensor], *, seeds: Sequence[int]
     with full_precision(like.device):
         for batch, seed in zip(batches, seeds, strict=True):
             images = as_inputs(batch, like).clone()  # a network may change them in place
-            with steady(network.module, images, seed=seed):
+            with repeatable(network.module, images, seed=seed):
                 output = network.module(images)
             logits.append(logits_of(output).flatten(1).double())
     return logits

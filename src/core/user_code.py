@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from src.ground.errors import UserError, unknown_name
+from src.core.errors import UserError, unknown_name
 
 CODE = "FILE.py:FUNCTION"
 NAMED = re.compile(r"[^\s()]+[./][^\s()]*:([^\W\d]\w*)")  # the name of user code in a text

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from src.ground.console import note_once
-from src.ground.runtime import free_memory
+from src.core.console import note_once
+from src.core.runtime import free_memory
 
 
 class _Kept(NamedTuple):

@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from src.ground.console import warn
-from src.ground.errors import Busy, UserError
+from src.core.console import warn
+from src.core.errors import Busy, UserError
 
 if TYPE_CHECKING:
     import numpy as np

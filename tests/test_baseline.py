@@ -1,22 +1,22 @@
-"""Floors of skill, the twins of an end network, and the evaluation of a stitch that changes nothing, from
+"""Baselines of skill, the untrained copies of an end network, and the evaluation of a stitch that changes nothing, from
 networks and images alone."""
 
 import numpy as np
 import pytest
 import torch
+from src.ood.baselines import BaselineKey, Baselines, beside_class, n_copies_for, untrained_copy_of
 from torch import nn
 
 from src.models import Network, build_model
 from src.ood.evaluation import detection_of, score_grid
-from src.ood.floors import FloorKey, Floors, beside_class, n_twins_for, twin_of
 from src.ood.reference import EvaluationOptions, make_reference
-from src.skill.skills import Floor
+from src.skill.skills import Baseline
 from src.stitching import Grid, Pair, build_layers
 from tests.tiny_datasets import few_grey_images
 from tests.tiny_networks import Computed
 
 IMAGES = few_grey_images(120, 8, n_classes=3)
-KEYS = [FloorKey("pool2", 1), FloorKey("pool2", 2), FloorKey("pool3", 1)]
+KEYS = [BaselineKey("pool2", 1), BaselineKey("pool2", 2), BaselineKey("pool3", 1)]
 
 
 @pytest.fixture(scope="module")
@@ -25,39 +25,39 @@ def network():
     return build_model("small_cnn", n_classes=3, n_channels=1).eval().requires_grad_(False)
 
 
-def floors_of(network, keys, *, batch_size: int = 50) -> dict[FloorKey, Floor]:
-    floors = Floors(network, IMAGES, IMAGES, torch.arange(120), batch_size=batch_size)
-    return dict(floors.measured(keys))
+def baselines_of(network, keys, *, batch_size: int = 50) -> dict[BaselineKey, Baseline]:
+    baselines = Baselines(network, IMAGES, IMAGES, torch.arange(120), batch_size=batch_size)
+    return dict(baselines.measured(keys))
 
 
-def correlations(floor: Floor) -> list[float]:
-    return [place.correlation for place in floor.products]
+def correlations(baseline: Baseline) -> list[float]:
+    return [place.correlation for place in baseline.products]
 
 
-def test_a_floor_is_the_same_whatever_is_measured_beside_it(network):
-    together = floors_of(network, KEYS)
+def test_a_baseline_is_the_same_whatever_is_measured_beside_it(network):
+    together = baselines_of(network, KEYS)
     for key in KEYS:
-        assert correlations(floors_of(network, [key])[key]) == correlations(together[key])
-    floors = Floors(network, IMAGES, IMAGES, torch.arange(120), batch_size=50)
-    floors.measured(KEYS[:1])
-    assert correlations(floors.measured(KEYS[1:])[KEYS[2]]) == correlations(together[KEYS[2]])
+        assert correlations(baselines_of(network, [key])[key]) == correlations(together[key])
+    baselines = Baselines(network, IMAGES, IMAGES, torch.arange(120), batch_size=50)
+    baselines.measured(KEYS[:1])
+    assert correlations(baselines.measured(KEYS[1:])[KEYS[2]]) == correlations(together[KEYS[2]])
 
 
-def test_a_floor_leaves_the_network_and_the_random_numbers_as_they_were(network):
+def test_a_baseline_leaves_the_network_and_the_random_numbers_as_they_were(network):
     before = {name: values.clone() for name, values in network.state_dict().items()}
     state = torch.get_rng_state()
-    floors_of(network, KEYS)
+    baselines_of(network, KEYS)
     assert torch.equal(torch.get_rng_state(), state)
     for name, values in network.state_dict().items():
         assert torch.equal(values, before[name])
     assert not any(module.training for module in network.modules())
 
 
-def test_twins_are_as_many_as_have_the_channels_of_the_front():
-    assert [n_twins_for(front, 64) for front in (3, 64, 65, 128, 129)] == [1, 1, 2, 2, 3]
+def test_copies_are_as_many_as_have_the_channels_of_the_front():
+    assert [n_copies_for(front, 64) for front in (3, 64, 65, 128, 129)] == [1, 1, 2, 2, 3]
 
 
-def test_twins_have_other_weights_of_the_same_spread_and_statistics_of_the_images():
+def test_copies_have_other_weights_of_the_same_spread_and_statistics_of_the_images():
     """Of a module with BatchNorm, and with a bare parameter that does not reset itself."""
     torch.manual_seed(5)
     module = Computed(
@@ -70,23 +70,25 @@ def test_twins_have_other_weights_of_the_same_spread_and_statistics_of_the_image
     )
     network = Network(module.eval(), image_shape=(1, 8, 8), n_classes=3)
     ((images, _),) = IMAGES.batches(120)
-    twin, again, other = (twin_of(network, images, seed=seed).module for seed in (0, 0, 1))
-    modules = (network.module, twin, again, other)
+    copy, again, other = (
+        untrained_copy_of(network, images, seed=seed).module for seed in (0, 0, 1)
+    )
+    modules = (network.module, copy, again, other)
     for name in ("conv.weight", "scale", "fc.bias"):
         own, first, second, third = (module.get_parameter(name) for module in modules)
         assert torch.equal(first, second)
         assert not torch.equal(first, third) and not torch.equal(first, own)
-    assert twin.scale.mean().item() == pytest.approx(network.module.scale.mean().item(), abs=0.3)
-    assert torch.equal(twin.index, network.module.index)
+    assert copy.scale.mean().item() == pytest.approx(network.module.scale.mean().item(), abs=0.3)
+    assert torch.equal(copy.index, network.module.index)
     with torch.no_grad():
-        means = twin.conv(images).mean((0, 2, 3))
-    torch.testing.assert_close(twin.norm.running_mean, means)
-    assert not any(module.training for module in twin.modules())
+        means = copy.conv(images).mean((0, 2, 3))
+    torch.testing.assert_close(copy.norm.running_mean, means)
+    assert not any(module.training for module in copy.modules())
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm")
 @pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
-def test_twins_have_other_weights_where_a_module_resets_none_of_its_parameters(norm):
+def test_copies_have_other_weights_where_a_module_resets_none_of_its_parameters(norm):
     """A reset of the weight leaves the parameters that it is computed from."""
     torch.manual_seed(5)
     module = nn.Sequential(nn.Flatten(), norm(nn.Linear(64, 3))).eval()
@@ -94,9 +96,9 @@ def test_twins_have_other_weights_where_a_module_resets_none_of_its_parameters(n
     ((images, _),) = IMAGES.batches(120)
     with torch.no_grad():
         network(images)  # the old norm cannot be copied before
-    twin = twin_of(network, images, seed=0).module
+    copy = untrained_copy_of(network, images, seed=0).module
     for name, own in module.named_parameters():
-        assert not torch.equal(twin.get_parameter(name), own), name
+        assert not torch.equal(copy.get_parameter(name), own), name
 
 
 @pytest.mark.parametrize("shape", [(5, 4, 2, 2), (5, 7, 4), (5, 4)])
@@ -144,7 +146,7 @@ def test_a_stitch_that_changes_nothing_is_the_network_itself(network, reference)
         np.testing.assert_allclose(scores.scores[SCORE], own, rtol=1e-4)
         for place in scores.skill[:2]:
             assert (place.correlation, place.skill) == pytest.approx((1, 1), abs=1e-5)
-            assert place.floor < 1
+            assert place.baseline < 1
         assert scores.skill.n_images == len(IMAGES)
         detection = detection_of(own, own, is_paired=True)
         assert detection.metrics.auroc == 0.5 and detection.mean_stitched == detection.mean_own

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.ground.errors import UserError
-from src.ground.files import new_file, readable
+from src.core.errors import UserError
+from src.core.files import new_file, readable
 
 if TYPE_CHECKING:
     from torch import Tensor

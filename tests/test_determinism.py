@@ -1,5 +1,5 @@
 """Networks that are random, or depend on the batch, when they are evaluated: found where they are
-loaded, recorded by stitches, and undecided in the verdict."""
+loaded, recorded by stitches, and inconclusive in the verdict."""
 
 import numpy as np
 import pytest
@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from src.ground import console
-from src.ground.images import ImageSpec, Normalisation
+from src.core import console
+from src.core.images import ImageSpec, Normalisation
 from src.models import Network, build_model
-from src.models.steadiness import unsteadiness_of
-from src.values import OF_BATCH, RANDOM
+from src.models.determinism import nondeterminism_of
+from src.values import BATCH_DEPENDENT, STOCHASTIC
 from tests import traps
 from tests.commands import ON_DIGITS, read_metrics, run, stitch_rows
 from tests.conftest import few_images
@@ -40,12 +40,12 @@ def drop_path(x):
 DRAWS = np.random.default_rng(0)  # a generator of a user's own
 STEPS, NO_STATISTICS = nn.GRU(16, 16), nn.BatchNorm2d(8, track_running_stats=False)
 CHANGES = {
-    RANDOM: {
+    STOCHASTIC: {
         "dropout": lambda x: F.dropout(x, 0.3),
         "drop path": drop_path,
         "own generator": lambda x: x * torch.from_numpy(DRAWS.uniform(0.5, 2, x.shape)).to(x),
     },
-    OF_BATCH: {
+    BATCH_DEPENDENT: {
         "less the mean": lambda x: x - x.mean(0),
         "over the largest": lambda x: x / x.abs().amax(),
         "no running statistics": NO_STATISTICS,
@@ -76,21 +76,21 @@ def network(module: nn.Module, images: ImageSpec = GREY) -> Network:
 )
 @torch.no_grad()
 def test_networks_that_are_random_or_depend_on_the_batch(found, name):
-    assert unsteadiness_of(network(small(CHANGES[found][name])), GREY) == found
+    assert nondeterminism_of(network(small(CHANGES[found][name])), GREY) == found
 
 
 def test_what_rounding_does_does_not_count():
     module = small(lambda x: x)
     module = Computed(lambda net, x: rounded(net.net(x)), net=module)
-    assert unsteadiness_of(network(module), GREY) == ""
+    assert nondeterminism_of(network(module), GREY) == ""
 
 
 @pytest.mark.parametrize("kind", [*traps.TRAPS, traps.Patches])
 def test_steady_networks_of_all_kinds(kind):
     """Those that draw no numbers in evaluation mode; `RandomBranch` does."""
     torch.manual_seed(0)
-    found = unsteadiness_of(Network(kind().eval(), image_shape=COLOURED.shape), COLOURED)
-    assert found == (RANDOM if kind is traps.RandomBranch else "")
+    found = nondeterminism_of(Network(kind().eval(), image_shape=COLOURED.shape), COLOURED)
+    assert found == (STOCHASTIC if kind is traps.RandomBranch else "")
 
 
 @pytest.mark.parametrize("name", ["small_cnn", "vit_tiny_patch4_32"])
@@ -99,8 +99,8 @@ def test_steady_networks_of_the_suite(name):
     normalised = ImageSpec(10, shape, Normalisation((0.5,) * 3, (0.2,) * 3))
     torch.manual_seed(0)
     module = build_model(name, image_shape=shape).eval()
-    assert unsteadiness_of(module, normalised) == ""
-    assert unsteadiness_of(module.double(), normalised) == ""
+    assert nondeterminism_of(module, normalised) == ""
+    assert nondeterminism_of(module.double(), normalised) == ""
 
 
 def test_generators_statistics_and_modes_stay():
@@ -109,7 +109,7 @@ def test_generators_statistics_and_modes_stay():
     before = torch.get_rng_state()
     buffers = [buffer.clone() for buffer in module.buffers()]
     module.train()  # a network that moves its statistics
-    unsteadiness_of(Network(module, image_shape=GREY.shape), GREY)
+    nondeterminism_of(Network(module, image_shape=GREY.shape), GREY)
     assert torch.equal(before, torch.get_rng_state()) and module.training
     assert all(map(torch.equal, buffers, module.buffers()))
 
@@ -145,7 +145,7 @@ class LessTheMean(CNN):
 def test_scripts_warn_where_a_network_is_loaded_and_runs_record_it(in_tmp_path):
     (in_tmp_path / "nets.py").write_text(NETS)
     kinds = [f"{in_tmp_path}/nets.py:{name}" for name in ("CNN", "Dropout", "LessTheMean")]
-    steady, dropout, less = kinds
+    repeatable, dropout, less = kinds
     said_of = {
         dropout: f"warning: - ({dropout}, seed 0) is random when it is evaluated",
         less: f"warning: - ({less}, seed 0) gives an input other logits beside other inputs",
@@ -163,18 +163,18 @@ def test_scripts_warn_where_a_network_is_loaded_and_runs_record_it(in_tmp_path):
         "grid",
     ]
     with few_images(60, n_test=40):
-        for front, end in ((steady, dropout), (less, steady), (steady, steady)):
+        for front, end in ((repeatable, dropout), (less, repeatable), (repeatable, repeatable)):
             said = run("exec_stitch.py", "-", "-", front, end, *options, *ON_DIGITS).err
             console._said.clear()
             for kind, line in said_of.items():
                 assert said.count(line) == (kind in (front, end)), said
         run("misc/collect_results.py", "results/grid")
     rows = stitch_rows("results/grid")
-    found = [(row["front_unsteadiness"], row["end_unsteadiness"]) for row in rows]
+    found = [(row["front_nondeterminism"], row["end_nondeterminism"]) for row in rows]
     assert found == [("", "random"), ("batch", ""), ("", "")]
     folder = in_tmp_path / "results" / "grid" / rows[1]["folder"]
     metrics = read_metrics(folder)
-    assert (metrics["front_unsteadiness"], metrics["end_unsteadiness"]) == ("batch", None)
+    assert (metrics["front_nondeterminism"], metrics["end_nondeterminism"]) == ("batch", None)
 
 
 # ---- Probabilities in the place of logits

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tqdm import tqdm
 
-from src.ground.errors import UserError
+from src.core.errors import UserError
 
 # Kinds of output that are switched off: "results", and "notes" (with warnings and progress bars)
 _silent: frozenset[str] = frozenset()

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from src.ground.console import note_once
-from src.ground.errors import UserError
-from src.ground.images import shape_text
-from src.ground.kinds import GRID, MAP, SEQUENCE, VECTOR
+from src.core.console import note_once
+from src.core.errors import UserError
+from src.core.images import shape_text
+from src.core.kinds import GRID, MAP, SEQUENCE, VECTOR
 
 MapSize = tuple[int, int]  # height and width of a map
 

@@ -1,13 +1,13 @@
-"""Planted stitches of a trained network, whose image is known: the word of the verdict on each."""
+"""Negative controls: stitches of a trained network, whose image is known: the word of the verdict on each."""
 
 from pathlib import Path
 
 import pytest
 import torch
+from src.ood.baselines import BaselineKey, Baselines
 
 from src.models import Network
 from src.ood import make_detector, ood_metrics
-from src.ood.floors import FloorKey, Floors
 from src.results.evaluation_rows import SkillRow
 from src.results.folders import RunFiles, Stitch
 from src.results.verdicts import judge_stitches
@@ -27,13 +27,13 @@ WORDS = {
     "noise": "similar",
     "constant maps": "not matched",
     "shuffled positions": "not matched",
-    "fresh front": "not matched",
+    "untrained front": "not matched",
 }
 
 
 @pytest.fixture(scope="module")
 def end() -> Network:
-    """The network as it was trained once: no word hangs on the rounding of a training."""
+    """The network as it was trained once: no word hangs on the rounding of a training run."""
     trained = plain_network()
     trained.module.load_state_dict(torch.load(PLAIN, weights_only=True))
     return trained.eval().requires_grad_(False)
@@ -45,20 +45,20 @@ def digits(*, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def floors(end) -> Floors:
+def baselines(end) -> Baselines:
     train, test = (digit_images(train=is_train) for is_train in (True, False))
-    return Floors(end, train, test, torch.arange(len(test)), batch_size=360)
+    return Baselines(end, train, test, torch.arange(len(test)), batch_size=360)
 
 
-def run_of(floors: Floors, made: torch.Tensor, name: str, layer: str = LAYER) -> Stitch:
+def run_of(baselines: Baselines, made: torch.Tensor, name: str, layer: str = LAYER) -> Stitch:
     """A run whose stitch gives the end network these activations of the test images."""
     images, labels = digits(train=False)
-    end, key = floors.end, FloorKey(layer, 1)
+    end, key = baselines.end, BaselineKey(layer, 1)
     logits = end(made, after=layer)
     following = Following(end, [layer], image_shape=images.shape[1:])
     following.add_own(end.activations(images, [layer, end.output_name]))
     following.add_stitch(name, layer, made, logits)
-    skill = skill_of(following.products(name), floors.measured([key])[key], key.n_twins)
+    skill = skill_of(following.products(name), baselines.measured([key])[key], key.n_copies)
     row = stitch_row(front_layer=name, end_layer=layer, n_epochs=0)
     skill_row = SkillRow.of(name, Pair(name, layer), skill, None)
     own = end(images).argmax(1)
@@ -69,15 +69,15 @@ def run_of(floors: Floors, made: torch.Tensor, name: str, layer: str = LAYER) ->
     return Stitch(Path(name), OPTIONS, row, files, skill=skill_row)
 
 
-def planted(end: Network) -> dict[str, torch.Tensor]:
-    """The activations that each planted stitch makes of the test images."""
+def controls_of(end: Network) -> dict[str, torch.Tensor]:
+    """The activations that each negative control makes of the test images."""
     (images, labels), (test_images, _) = (digits(train=train) for train in (True, False))
     acts, own = end(images, until=LAYER), end(test_images, until=LAYER)
     mean, std = acts.mean((0, 2, 3), keepdim=True), acts.std((0, 2, 3))[:, None, None]
     class_means = torch.stack([acts[labels == label].mean(0) for label in range(10)])
     torch.manual_seed(0)
-    noise, fresh = torch.randn_like(own), plain_network().eval()
-    weight, bias, *_ = direct_matching(fresh(images, until=LAYER), acts, cutoff="exact")
+    noise, untrained = torch.randn_like(own), plain_network().eval()
+    weight, bias, *_ = direct_matching(untrained(images, until=LAYER), acts, cutoff="exact")
     return {
         "itself": own,
         "class means": class_means[end(own, after=LAYER).argmax(1)],
@@ -85,7 +85,7 @@ def planted(end: Network) -> dict[str, torch.Tensor]:
         "noise": own + 0.7 * std * noise,
         "constant maps": own.mean((2, 3), keepdim=True).expand_as(own),
         "shuffled positions": own.flatten(2)[:, :, torch.randperm(own[0, 0].numel())].view_as(own),
-        "fresh front": stitched(fresh(test_images, until=LAYER), weight, bias),
+        "untrained front": stitched(untrained(test_images, until=LAYER), weight, bias),
     }
 
 
@@ -94,13 +94,13 @@ def stitched(source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> 
 
 
 @torch.no_grad()
-def test_the_word_on_each(end, floors):
+def test_the_word_on_each(end, baselines):
     """Constant and shuffled maps leave every score of pooled features as it is."""
-    (images, labels), made = digits(train=True), planted(end)
+    (images, labels), made = digits(train=True), controls_of(end)
     detector = make_detector("mahalanobis")
     detector.add(end(images, until=LAYER), labels)
     detector.fit()
-    runs = [run_of(floors, acts, name) for name, acts in made.items()]
+    runs = [run_of(baselines, acts, name) for name, acts in made.items()]
     verdicts = {row.front_layer: row for row in judge_stitches(runs)}
     assert {name: row.verdict for name, row in verdicts.items()} == WORDS
     skills = {name: row.skill for name, row in verdicts.items()}
@@ -121,20 +121,20 @@ def other_images(end: Network) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def test_another_image_is_never_similar(end, floors):
+def test_another_image_is_never_similar(end, baselines):
     """It is accurate, by real activations of the end network, two blocks before its end."""
     images, _ = digits(train=True)
     acts = end(images, until="2")
-    runs = [run_of(floors, acts[shown], name, "2") for name, shown in other_images(end).items()]
+    runs = [run_of(baselines, acts[shown], name, "2") for name, shown in other_images(end).items()]
     nearest, drawn = judge_stitches(runs)
     for row in (nearest, drawn):
-        assert row.penalty < 0.05 and row.verdict == "accurate only"
+        assert row.accuracy_drop < 0.05 and row.verdict == "accurate only"
     assert drawn.skill < 0 and nearest.skill_at_end < 0
 
 
 @pytest.mark.parametrize("form", ["pinv", "covariance"])
 @torch.no_grad()
-def test_features_clustered_by_class_are_never_similar(end, floors, form):
+def test_features_clustered_by_class_are_never_similar(end, baselines, form):
     """A front of the class and noise (Smith et al. 2025): its stitches are accurate, and make class
     means."""
     draw, source = torch.Generator().manual_seed(0), {}
@@ -146,5 +146,5 @@ def test_features_clustered_by_class_are_never_similar(end, floors, form):
         source[train] = centres[labels] + 0.03 * torch.randn(len(labels), 160, 4, 4, generator=draw)
     target = end(digits(train=True)[0], until=LAYER)
     weight, bias, *_ = direct_matching(source[True], target, form=form, cutoff="exact")
-    (verdict,) = judge_stitches([run_of(floors, stitched(source[False], weight, bias), form)])
+    (verdict,) = judge_stitches([run_of(baselines, stitched(source[False], weight, bias), form)])
     assert verdict.verdict == "accurate only" and verdict.skill < 0
