@@ -23,8 +23,13 @@ def dataset_name(text: str) -> str:
     path = Path(text).expanduser()
     if path.is_dir() or (path.suffix == ".npz" and path.is_file()):
         return str(path.resolve())
-    if "/" in text:
-        raise UserError(f"dataset {text!r} is no folder of images and no .npz file; check the path")
+    if "/" in text or path.suffix:
+        fault = (
+            "is neither a folder of images nor an .npz file" if path.exists() else "does not exist"
+        )
+        raise UserError(
+            f"dataset {text!r} {fault}; give a folder of images or an .npz file, and check the path"
+        )
     raise unknown_name(
         "dataset",
         text,

@@ -179,7 +179,9 @@ def describe(path: Path) -> ImageSpec:
         return ImageSpec(n_classes, train_inputs.shape[1:], classes=classes, inputs=examples(first))
     image_shape = _image_shape(path, train_inputs.shape[1:])
     normalisation = _read_normalisation(path, n_channels=image_shape[0])
-    if n_classes and normalisation is None:
+    with np.load(path, allow_pickle=False) as arrays:
+        has_constants = "mean" in arrays
+    if n_classes and not has_constants:
         note_once(
             f"{path} has no mean and std: images are values in [0, 1], not normalised; for networks that were "
             "trained on normalised images save mean and std, a number a channel"
@@ -209,7 +211,13 @@ def _read_classes(path: Path) -> tuple[str, ...]:
     """Return the names of the classes in the order of the labels; () if labels are numbers."""
     with readable(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
         if "classes" in arrays:
-            return tuple(arrays["classes"].astype(str).tolist())
+            classes = tuple(arrays["classes"].astype(str).tolist())
+            if len(set(classes)) < len(classes):
+                name = next(name for name in classes if classes.count(name) > 1)
+                raise ValueError(
+                    f"the array classes has {name!r} twice; give each class its own name"
+                )
+            return classes
         labels = [arrays[name] for name in ("y_train", "y_test") if name in arrays]
         names = [array.astype(str) for array in labels if array.dtype.kind in "US"]
     if not names:
@@ -283,7 +291,7 @@ def _check_images(images: np.ndarray, *, shape: tuple[int, int, int] | None = No
     if images.dtype != np.uint8 or not fits or len(images) == 0:
         remedy = ""
         if fits and images.dtype.kind == "f":
-            remedy = ', which levels x from 0 become by (x * 255 / x.max()).astype("uint8")'
+            remedy = '; from floats x ≥ 0 make them by (x * 255 / x.max()).round().astype("uint8")'
         raise ValueError(f"{images.dtype} {images.shape}, expected uint8 {expected}{remedy}")
 
 
@@ -295,10 +303,12 @@ def _read_labels(
         labels = arrays[name]
     if labels.dtype.kind in "US" and labels.shape == (n_images,):
         labels = _places(labels.astype(str), classes, name)
-    if labels.dtype.kind not in "iu" or labels.shape != (n_images,) or labels.min() < 0:
+    if labels.dtype.kind not in "iu" or labels.shape != (n_images,):
         raise ValueError(
             f"{name} is {labels.dtype} {labels.shape}, expected {n_images} integers from 0, or names"
         )
+    if labels.min() < 0:
+        raise ValueError(f"{name} has label {labels.min()}, expected integers from 0, or names")
     if classes and labels.max() >= len(classes):
         raise ValueError(f"{name} has label {labels.max()}, and there are {len(classes)} classes")
     return labels.astype(np.int64)

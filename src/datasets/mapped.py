@@ -4,6 +4,7 @@ A file is an `.npy`, or an array in an `.npz` archive. An uncompressed array is 
 archive. A compressed array is unpacked once, beside the archive.
 """
 
+import glob
 import shutil
 import zipfile
 from collections.abc import Sequence
@@ -87,4 +88,18 @@ def _unpacked(content: zipfile.ZipFile, info: zipfile.ZipInfo, *, beside: Path) 
         console.note(f"unpacking {info.file_size / 2**20:.1f} MiB of {beside} to {target}, once")
         with content.open(info) as member, files.new_file(target) as file:
             shutil.copyfileobj(member, file)
+        _remove_earlier(target, f"{beside.stem}_{array_name}")
     return target
+
+
+def _remove_earlier(target: Path, name: str) -> None:
+    """Remove the arrays that were unpacked from earlier contents of an archive.
+
+    Args:
+        target: the array that was unpacked last.
+        name: of the archive and the array.
+    """
+    pattern = f"{glob.escape(name)}.{'[0-9a-f]' * 8}.npy"
+    for path in target.parent.glob(pattern):
+        if path != target:
+            path.unlink(missing_ok=True)
