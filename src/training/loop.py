@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
-from src.core.console import progress
+from src.core.console import listed, progress, warn
 from src.core.errors import UserError, not_finite
 from src.core.runtime import seed_of, seeded
 from src.datasets.base import BaseImageSet, Batches
@@ -22,6 +22,7 @@ from src.training.task import EpochLog, HeadKey, HeadResult, Task
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 MOMENTUM = 0.9  # of sgd
+DIVERGED = 10  # times the cross-entropy of chance
 CHECK_EVERY = 16  # steps between two checks that losses are finite: a check waits for the GPU
 
 History = list[dict[HeadKey, EpochLog]]  # for each epoch, the log of each head by its key
@@ -110,6 +111,28 @@ def train(
         logs = {key: EpochLog(trained[key], validated[key]) for key in task.heads}
         history = [*history, logs]
         yield history, _state_of(parts, history)
+    if history and val_set.n_classes > 1:
+        _warn_of_divergence(task, history[-1], loss_of_chance=math.log(val_set.n_classes))
+
+
+def _warn_of_divergence(
+    task: Task[HeadKey], logs: Mapping[HeadKey, EpochLog], *, loss_of_chance: float
+) -> None:
+    """Warn of heads whose last cross-entropy is above `DIVERGED` times that of equal probabilities.
+
+    Args:
+        loss_of_chance: the cross-entropy of equal probabilities.
+    """
+    losses = {}
+    for key, log in logs.items():
+        loss = max(log.train.cross_entropy, log.val.cross_entropy)
+        if loss > DIVERGED * loss_of_chance:
+            losses[task.title(key)] = loss
+    if losses:
+        warn(
+            f"the training of {listed(losses, n=3)} diverged: the cross-entropy is {max(losses.values()):.3g} at the "
+            f"end, and {loss_of_chance:.2f} by chance; lower the learning rate (-lr; in Python learning_rate)"
+        )
 
 
 def _state_of(parts: Sequence[Any], history: History[HeadKey]) -> State:

@@ -187,11 +187,11 @@ def _obstacle(stitches: Stitches, measured: Measured | None) -> str:
     if not stitches.is_end_trained:
         return "the end network was never trained"
     if measured is None:
-        return "no predictions, or those of different test inputs"
+        return "no predictions were kept (the paper's code keeps none), or those of different test inputs: stitch again"
     if measured.is_end_at_chance:
         return (
-            "the end network is close to chance or below, where a stitch has no accuracy to lose: normalise inputs "
-            "and order classes as in its training"
+            "the end network is close to chance or below, where a stitch has no accuracy to lose: train it longer, or, "
+            "if it is more accurate on its own test inputs, normalise inputs and order classes as in its training"
         )
     return stitches.obstacle
 
