@@ -66,7 +66,13 @@ def parser() -> cli.Parser:
 def add_files(options: cli.Parser) -> None:
     """Add the options of the files to write."""
     add = options.add_argument
-    add("-dir", "--save-dir", default="", help="folder below results/ to write to")
+    add(
+        "-dir",
+        "--save-dir",
+        type=cli.results_folder,
+        default="",
+        help="folder below results/ to write to",
+    )
     add("--no-save", action="store_true", help="do not save the stitched network")
     add(
         "--mod-only-stitch",

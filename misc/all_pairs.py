@@ -48,7 +48,13 @@ def parser() -> cli.Parser:
     )
     add = options.add_argument
     add_networks(options)
-    add("-dir", "--save-dir", required=True, help="folder below results/ to write to")
+    add(
+        "-dir",
+        "--save-dir",
+        type=cli.results_folder,
+        required=True,
+        help="folder below results/ to write to",
+    )
     add(
         "--methods",
         type=method,

@@ -2,6 +2,7 @@
 """Compare two networks: stitch both into each other, judge all pairs of layers, and write one page."""
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from misc import all_pairs
 from misc.pairs import options_of
 from src import cli
 from src.core.user_code import is_user_code
-from src.results.network_names import FEATURES, NetworkName
+from src.results.network_names import FEATURES, NetworkName, without_ending
 
 
 def parser() -> cli.Parser:
@@ -71,6 +72,7 @@ def compare(args) -> None:
     types = [args.type, args.second_type or args.type]
     networks = [NetworkName(args.first, types[0]), NetworkName(args.second, types[1])]
     check_networks(*networks)
+    check_accuracies(args, *networks)
     table = Path("results", args.output, "networks.csv")
     write_list(networks, table)
     pairs = options_of(
@@ -97,8 +99,39 @@ def check_networks(first: NetworkName, second: NetworkName) -> None:
             raise all_pairs.unknown_type(network.type)
         if network.is_file and network.type != FEATURES:
             load_state(network.path)
-    if first.is_file and (first.place, first.type) == (second.place, second.type):
-        raise UserError(f"both networks are {first.path}; give the checkpoint of another network")
+    if (first.place, first.type) == (second.place, second.type):
+        raise UserError(
+            f"both networks are {first.path} of type {first.type}; give another checkpoint or another type for one"
+        )
+
+
+def check_accuracies(args, *networks: NetworkName) -> None:
+    """Raise a UserError if both networks are trained and close to chance on the test images: then nothing can be
+    said of any pair of layers."""
+    from src.core.errors import UserError
+    from src.core.runtime import device_of
+    from src.datasets import dataset_info
+    from src.results.session import Session
+    from src.training.chance import doubt_about
+
+    if any(network.is_untrained or network.type == FEATURES for network in networks):
+        return
+    session = Session()
+    device = device_of(args.gpu)
+    spec = dataset_info(args.dataset, labelled=True).spec
+    options = Namespace(**vars(args))
+    images = cli.load_split(options, session, device, train=False)
+    doubts = {}
+    for network in networks:
+        loaded = session.network(network, spec, device=device, encoder=True)
+        if loaded.is_encoder:
+            return
+        doubts[network.title] = doubt_about(loaded, images, network.title)
+    if all(doubts.values()):
+        texts = "; ".join(f"{title} is {doubt}" for title, doubt in doubts.items())
+        raise UserError(
+            f"no pair of layers could be judged, as both networks are close to chance: {texts}"
+        )
 
 
 def write_list(networks: Sequence[NetworkName], table: Path) -> None:
@@ -130,8 +163,8 @@ def write_list(networks: Sequence[NetworkName], table: Path) -> None:
 def names_of(first: NetworkName, second: NetworkName) -> list[str]:
     """Return the names of two checkpoints: of the files, of their folders where these differ, or else
     numbers."""
-    paths = [Path(first.path), Path(second.path)]
-    for names in ([path.stem for path in paths], [path.parent.name for path in paths]):
+    paths = [without_ending(network.path) for network in (first, second)]
+    for names in ([path.name for path in paths], [path.parent.name for path in paths]):
         if names[0] != names[1] and all(map(is_name, names)):
             return names
     return ["first", "second"]

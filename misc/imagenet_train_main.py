@@ -43,7 +43,12 @@ def parser() -> cli.Parser:
         help="random seed: weights, order, augmentation",
     )
     add_device(options)
-    add("-dir", "--save-dir", help="folder to write to; else models/imagenet/<arch>_<seed>")
+    add(
+        "-dir",
+        "--save-dir",
+        help="folder to write to; default: models/imagenet/<arch>_<seed> in the working folder, or in the repository "
+        "if the working folder is misc/",
+    )
     add(
         "-sf",
         "--save-frequency",
@@ -162,6 +167,16 @@ def check(args, processes) -> None:
         )
 
 
+def default_folder(args) -> Path:
+    """Return the folder to write to without -dir: in `models/` of the working folder, or of the repository if the
+    working folder is its `misc/`."""
+    folder = Path("models", "imagenet", f"{args.arch.rpartition('/')[2]}_{args.seed}")
+    here = Path(__file__).resolve().parent
+    if Path.cwd() == here:
+        return here.parent / folder
+    return folder
+
+
 def load_images(args, spec, device, processes, *, train: bool):
     """Load a split, or make random images; a process takes its share of every batch."""
     from src.datasets import Loading, load_dataset
@@ -197,7 +212,7 @@ def train(args) -> None:
     if args.gpu is None:
         args.gpu = processes.local_rank
     if not args.save_dir:
-        args.save_dir = f"models/imagenet/{args.arch.rpartition('/')[2]}_{args.seed}"
+        args.save_dir = str(default_folder(args))
     run = Run(args.save_dir, vars(args))
     if not args.evaluate and run.skip_if_finished(resume=args.resume, overwrite=args.overwrite):
         return

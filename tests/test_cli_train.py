@@ -4,6 +4,7 @@ import itertools
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -125,3 +126,16 @@ def test_a_run_of_other_options_is_written_over_on_demand(tmp_path):
     assert says(refused, "seed was 1, now 7", "--overwrite")
     train("-e", "1", "-s", "7", *few, "--overwrite")
     assert read_json("m/config.txt")["seed"] == 7
+
+
+def test_a_training_that_diverges_says_so():
+    assert "diverged" not in train("-e", "1", "-epoch-size", "128", "-dir", "a").err
+    err = train("-e", "1", "-epoch-size", "128", "-dir", "b", "-lr", "1e9").err
+    assert says(
+        err, "the training of the network diverged", "2.30 by chance", "lower the learning rate"
+    )
+
+
+def test_an_error_in_the_training_leaves_no_lock():
+    train("-e", "1", "-epoch-size", "128", "-dir", "a", "-o", "sgd", "-lr", "1e30", status=2)
+    assert not [name for name in names_in(Path("a")) if name.endswith(".lock")]

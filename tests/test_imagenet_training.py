@@ -11,7 +11,7 @@ from src.models import build_model
 from src.results import network_training
 from src.results.checkpoints import load_state, save_state
 from src.training import Settings
-from tests.commands import error_line, names_in, read_csv, read_json, run, words
+from tests.commands import error_line, module_of, names_in, read_csv, read_json, run, words
 from tests.tiny_datasets import write_imagenet
 
 SCRIPT = "misc/imagenet_train_main.py"
@@ -107,3 +107,12 @@ def test_errors(arguments, environment, line, in_tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     assert line in error_line(SCRIPT, "--gpu", "-1", *arguments)
     assert not os.listdir(in_tmp_path)
+
+
+def test_the_models_of_a_training_from_misc_are_those_of_the_repository(tmp_path, monkeypatch):
+    misc = tmp_path / "misc"
+    misc.mkdir()
+    monkeypatch.setattr(module_of(SCRIPT), "__file__", str(misc / "imagenet_train_main.py"))
+    run(SCRIPT, *DUMMY, "--epochs", "0", cwd=misc)
+    folder = tmp_path / "models" / "imagenet" / "small_cnn_0"
+    assert (folder / "model_0.pt").exists() and not (misc / "models").exists()

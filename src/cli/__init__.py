@@ -52,4 +52,5 @@ from src.cli.types import (
     real_above_0,
     real_from_0,
     real_number,
+    results_folder,
 )

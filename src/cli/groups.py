@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from src.training import Settings
 
 N_COMPARED = 1000  # validation images that measures of similarity take by default
+MOST_SHARED = 0.01  # of test inputs that are among the training inputs without a warning
 MOST_WORKERS = 16  # that decode images by default
 
 # Types of single options
@@ -203,12 +204,13 @@ def load_split(
     setattr(args, RECORDS[split], images.fingerprint)
     if train:
         _note_training_on_others(args)
-    _warn_of_equal_splits(args)
+    _warn_of_equal_splits(args, session)
     return images
 
 
-def _warn_of_equal_splits(args: Namespace) -> None:
-    """Warn if the training and the test images of `-d` are the same."""
+def _warn_of_equal_splits(args: Namespace, session: "Session") -> None:
+    """Warn if the training and the test inputs of `-d` are the same, or more than 1 % of the test inputs are among
+    the training inputs."""
     from src.core.console import warn_once
 
     train, test = (getattr(args, RECORDS[split], None) for split in (TRAIN, TEST))
@@ -216,6 +218,13 @@ def _warn_of_equal_splits(args: Namespace) -> None:
         warn_once(
             f"{args.dataset}: training and test inputs are the same, and accuracies are those of training; "
             "give other test inputs"
+        )
+        return
+    share = session.shared_inputs(args.dataset, args.dataset_root)
+    if share > MOST_SHARED:
+        warn_once(
+            f"{args.dataset}: {share:.0%} of the test inputs are among the training inputs, and accuracies are partly "
+            "those of training; give other test inputs"
         )
 
 

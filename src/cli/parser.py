@@ -2,7 +2,9 @@
 
 import argparse
 import contextlib
+import difflib
 import functools
+import re
 import signal
 import sys
 import traceback
@@ -158,7 +160,24 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the mistake in one line, and exit."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {message}{self._advice_on(message)}\n")
+
+    def _advice_on(self, message: str) -> str:
+        """Return the remedy for a message of argparse about missing arguments or unknown options; "" for others."""
+        if message.startswith("the following arguments are required"):
+            names = [action.dest for action in self._actions if not action.option_strings]
+            order = " ".join([self.prog, *names, "[options]"])
+            advice = f"; write {order}"
+            if names:
+                advice += ", as an option with several values takes all words behind it"
+            return advice
+        unknown = re.match(r"unrecognized arguments: (--?[a-z][^ =]*)", message)
+        if unknown:
+            options = [name for action in self._actions for name in action.option_strings]
+            close = difflib.get_close_matches(unknown[1], options)
+            hint = f"did you mean {' or '.join(close)}? " if close else ""
+            return f"; {hint}--help lists all options"
+        return ""
 
 
 def _section_of(action: argparse.Action) -> str:

@@ -2,7 +2,9 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from src.choices.models import MODEL_NAMES
@@ -159,6 +161,15 @@ def output_file(*endings: str) -> Callable[[str], str]:
     return checked(
         str, lambda text: text.endswith(endings), f"a name that ends in {' or '.join(endings)}"
     )
+
+
+def results_folder(text: str) -> str:
+    """Read the name of a folder below `results/`."""
+    if os.path.isabs(text) or ".." in Path(text).parts:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not below results/; give a name such as dm, and make results a link to write elsewhere"
+        )
+    return text
 
 
 # Types of many options

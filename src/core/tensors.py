@@ -53,6 +53,13 @@ def load_tensors(path: str | Path, *, mmap: bool = False) -> Any:
             raise UserError(
                 f"checkpoint {path} holds more than tensors, or is damaged; {remedy}"
             ) from error
+        except (
+            IndexError,
+            KeyError,
+            ValueError,
+            EOFError,
+        ) as error:  # of torch's reader of old files
+            raise UserError(f"{path} is no checkpoint of torch; {remedy}") from error
 
 
 def bytes_of(values: "Tensor") -> memoryview:

@@ -1,7 +1,8 @@
 """Images that are decoded batch by batch, by the worker processes of a `DataLoader`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -71,6 +72,14 @@ class DecodedImageSet(BaseImageSet):
     def levels_of(self, indices: Tensor) -> Tensor:
         decoder = self._decoder(epoch=0)
         return torch.stack([decoder.decode(self.paths[i], i) for i in indices.tolist()])
+
+    def digests(self, indices: Tensor) -> list[Hashable]:
+        """Return the hash of the file of each image at indices (n,)."""
+        return [hash(Path(self.paths[i]).read_bytes()) for i in indices.tolist()]
+
+    def rough_digests(self, indices: Tensor) -> list[Hashable]:
+        """Return the size of the file of each image at indices (n,)."""
+        return [Path(self.paths[i]).stat().st_size for i in indices.tolist()]
 
     def _newly_decoded(self, plan: Pass, batches: Sequence[list[int]]) -> Iterator[Tensor]:
         """Yield the images at the positions of each batch, uint8 (B, C, H, W), on the CPU."""

@@ -1,14 +1,14 @@
 """State dicts on disk, and networks that are built from state dicts."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from src.choices.models import MODEL_NAMES
-from src.core.console import warn, warn_once
+from src.core.console import note_once, warn, warn_once
 from src.core.errors import Misfit, UserError
 from src.core.images import ImageSpec
 from src.core.runtime import seeded
@@ -82,11 +82,9 @@ def load_state(path: str | Path) -> StateDict:
     content = load_tensors(path)
     for wrapper in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            _note_other_states(path, content, taken=wrapper)
             content = content[wrapper]
-    is_state = isinstance(content, Mapping) and all(
-        isinstance(value, Tensor) for value in content.values()
-    )
-    if not is_state:
+    if not _is_state(content):
         raise UserError(
             f"checkpoint {path} is no state dict; "
             "save one with torch.save(model.state_dict(), path)"
@@ -95,6 +93,34 @@ def load_state(path: str | Path) -> StateDict:
     for prefix in ("module.", "_orig_mod.", "module."):  # the two stand in either order
         nn.modules.utils.consume_prefix_in_state_dict_if_present(state, prefix)
     return state
+
+
+def _is_state(content: object) -> bool:
+    """Return whether the content of a file is a state dict: tensors by name."""
+    return isinstance(content, Mapping) and all(
+        isinstance(value, Tensor) for value in content.values()
+    )
+
+
+def _note_other_states(path: str | Path, content: Mapping, *, taken: str) -> None:
+    """Note that a checkpoint has more state dicts of a network than the one that is taken.
+
+    Args:
+        taken: the entry of the state dict that is taken.
+    """
+    names = content[taken].keys()
+    for entry, state in content.items():
+        is_alike = _is_state(state) and len(state) > 0 and _bare(state) & _bare(names)
+        if entry != taken and is_alike:
+            note_once(
+                f"checkpoint {path} has the weights {taken} and {entry}, and {taken} is taken; to take the others, "
+                f"save torch.load(path)[{entry!r}] as a checkpoint of its own"
+            )
+
+
+def _bare(keys: Iterable[str]) -> set[str]:
+    """Return the last two parts of the names of tensors, without the prefixes of wrappers."""
+    return {".".join(str(key).split(".")[-2:]) for key in keys}
 
 
 def load_model(

@@ -71,7 +71,9 @@ def with_evaluations(stitches: Sequence[Stitch]) -> list[Stitch]:
                     n_skipped[folder, name] += 1
         evaluated.append(replace(stitch, skill=measured.pop(SKILL, None), evaluations=measured))
     for (folder, name), n in n_skipped.items():
-        warn(f"{folder}: {name or 'skill'} of {n} stitches is skipped: runs used other data")
+        warn(
+            f"{folder}: {name or 'skill'} of {n} stitches is skipped: it was measured on other data (--other-data)"
+        )
     return evaluated
 
 

@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple, TypeVar
 
 from src.choices import STARTS, Options
 from src.choices.stitching import Method
-from src.core.console import warn
+from src.core.console import listed, warn
 from src.core.grouping import grouped
 from src.results.identity import (
     CHECKPOINTS,
@@ -234,11 +234,16 @@ def by_experiment(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return dict(zip(_numbered(titles), rows_of_groups, strict=True))
 
 
-def newest(items: Iterable[Result], key: Callable[[Result], Hashable]) -> list[Result]:
+def newest(
+    items: Iterable[Result],
+    key: Callable[[Result], Hashable],
+    title: Callable[[Result], str],
+) -> list[Result]:
     """Keep the last result of each key; warn if results were dropped.
 
     Args:
         items: results, the oldest first.
+        title: names the networks of a result, for the warning.
     """
     groups = grouped(items, key)
     n_repeated = sum(len(group) - 1 for group in groups.values())
@@ -246,7 +251,10 @@ def newest(items: Iterable[Result], key: Callable[[Result], Hashable]) -> list[R
         results = "1 result repeats another"
         if n_repeated > 1:
             results = f"{n_repeated} results repeat others"
-        warn(f"{results} of the same experiment; the newest of each counts")
+        repeated = dict.fromkeys(title(group[0]) for group in groups.values() if len(group) > 1)
+        warn(
+            f"{results} of the same experiment ({listed(repeated, n=3)}); the newest of each counts"
+        )
     return [group[-1] for group in groups.values()]
 
 

@@ -28,6 +28,7 @@ from src.results.evaluation_rows import EvaluationRow, SkillRow
 from src.results.experiments import by_experiment, newest, with_columns
 from src.results.identity import CHECKPOINTS
 from src.results.image_records import told_apart
+from src.results.network_names import networks_in_words
 from src.results.options import read_options
 from src.results.run import STALE
 from src.results.stitch_rows import StitchRow
@@ -206,7 +207,11 @@ def newest_stitches(stitches: Iterable[Stitch]) -> list[Stitch]:
     stitches = list(stitches)
     oldest_first = sorted(stitches, key=lambda stitch: stitch.folder.name)
     rows = told_apart([stitch.row for stitch in oldest_first])
-    kept = newest(zip(oldest_first, rows, strict=True), lambda item: (item[1].pair, item[1].key))
+    kept = newest(
+        zip(oldest_first, rows, strict=True),
+        lambda item: (item[1].pair, item[1].key),
+        lambda item: networks_in_words(item[1].networks),
+    )
     kept_ids = {id(stitch) for stitch, _ in kept}
     return [stitch for stitch in stitches if id(stitch) in kept_ids]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-from src.core.console import listed, note_once, warn_once
+from src.core.console import listed, warn_once
 from src.core.errors import UserError, unknown_name
 from src.core.grouping import grouped
 from src.core.user_code import absolute, title_of
@@ -148,12 +148,21 @@ def _check_names(table: str | Path, lines: Mapping[str, ListedNetwork]) -> None:
 
 
 def tell_groups(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
-    """Note which networks have no group where some have one; warn of groups with networks of several
-    types."""
+    """Warn of networks without a group where some have one, of groups with almost the same name, and of groups with
+    networks of several types."""
     in_groups = [network for network in networks if network.group]
     without = [network.name for network in networks if not network.group]
     if in_groups and without:
-        note_once(f"{table}: no group of {listed(without)} is given, so that the type is the group")
+        warn_once(
+            f"{table}: {listed(without)} have no group, so that the type is their group; give every network a group, "
+            "or none"
+        )
+    for groups in grouped(dict.fromkeys(network.group for network in in_groups), _plain).values():
+        if len(groups) > 1:
+            warn_once(
+                f"{table}: the groups {' and '.join(map(repr, groups))} count as different groups; write them alike if "
+                "they are one"
+            )
     for group, members in grouped(in_groups, lambda network: network.group).items():
         types = dict.fromkeys(network.type for network in members)
         if len(types) > 1:
@@ -162,6 +171,11 @@ def tell_groups(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
                 "differences from other groups may be those of types"
             )
     _warn_of_shared_seeds(table, in_groups)
+
+
+def _plain(group: str | None) -> str:
+    """Return the letters and digits of the name of a group, in lower case."""
+    return re.sub(r"[\W_]", "", group or "").lower()
 
 
 def _warn_of_shared_seeds(table: str | Path, networks: Sequence[ListedNetwork]) -> None:

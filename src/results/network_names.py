@@ -198,6 +198,11 @@ def titles_of(networks: Iterable[NetworkName]) -> dict[NetworkKey, str]:
     return titles
 
 
+def networks_in_words(networks: Iterable[NetworkName]) -> str:
+    """Return the titles of networks as a text, such as "a.pt and b.pt"."""
+    return " and ".join(dict.fromkeys(network.title for network in networks))
+
+
 def content_of(path: str | Path) -> str:
     """Return the SHA-256 of a file.
 
@@ -239,12 +244,20 @@ def short(name: str) -> str:
     return name
 
 
+def without_ending(path: str) -> Path:
+    """Return the path of a checkpoint without its ending, such as .pt or .pth.tar."""
+    checkpoint = Path(path)
+    if checkpoint.suffix == ".tar":
+        checkpoint = checkpoint.with_suffix("")
+    return checkpoint.with_suffix("")
+
+
 def short_names(paths: Sequence[str]) -> list[str]:
     """Return names of networks without the ending, and for `FOLDER/model_15.pt` the folder.
 
     If these are equal for different checkpoints, names have more of the path.
     """
-    plain = [TITLES.get(path, Path(path).stem) for path in paths]
+    plain = [TITLES.get(path, without_ending(path).name) for path in paths]
     by_folder = []
     for path, name in zip(paths, plain, strict=True):
         folder = Path(path).parent.name
@@ -256,8 +269,7 @@ def short_names(paths: Sequence[str]) -> list[str]:
         by_folder.append(name)
     whole = []
     for path in paths:
-        without_suffix = str(Path(path).with_suffix(""))
-        whole.append(TITLES.get(path, short(without_suffix)))
+        whole.append(TITLES.get(path, short(str(without_ending(path)))))
     n_networks = len(set(paths))
     for names in (by_folder, plain):
         if len(set(names)) == n_networks:

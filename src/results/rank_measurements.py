@@ -25,7 +25,7 @@ from src.results.measurements import (
     stitched_layers,
 )
 from src.results.named_networks import named_by_list
-from src.results.network_names import short
+from src.results.network_names import networks_in_words, short
 from src.results.probe_rows import ProbeRow
 from src.results.similarity_rows import SimilarityRow
 from src.results.stitch_rows import StitchRow
@@ -86,7 +86,11 @@ def read_measurements(paths: Sequence[str | Path]) -> Measurements:
     names = named_by_list(networks, None)
     values = [*_similarities(similarities, names), *_accuracies(stitches, names)]
     return Measurements(
-        newest(values, lambda value: (value.quantity, value.setting, value.pair, ranks_of(value))),
+        newest(
+            values,
+            lambda value: (value.quantity, value.setting, value.pair, ranks_of(value)),
+            lambda value: " and ".join(dict.fromkeys(network.name for network in value.networks)),
+        ),
         _newest_probes(probes, names),
     )
 
@@ -137,7 +141,11 @@ def _newest_probes(rows: Sequence[ProbeRow], names: Names) -> dict[ProbeKey, Pro
     latest = {key_of(row): row for row in rows}
     probes: dict[ProbeKey, ProbesByRank] = {}
     n_other = 0
-    distinct = newest(rows, lambda row: (key_of(row), _method_of(row), row.rank))
+    distinct = newest(
+        rows,
+        lambda row: (key_of(row), _method_of(row), row.rank),
+        lambda row: networks_in_words(row.networks),
+    )
     for key, of_layer in grouped(distinct, key_of).items():
         kept = [row for row in of_layer if _method_of(row) == _method_of(latest[key])]
         n_other += len(of_layer) - len(kept)

@@ -86,6 +86,15 @@ def check_images(stitches: Sequence[Stitch], options: Options) -> None:
         raise UserError(
             f"--other-data: no run says that it was stitched on other data than {dataset}; leave it out"
         )
+    if (
+        others
+        and not options["other_data"]
+        and all(_is_same_name(stitch, options) for stitch in others)
+    ):
+        raise UserError(
+            f"-d {dataset} has changed since {len(others)} of {len(of_runs)} runs were stitched on it; restore it, or "
+            f"remove the folders and stitch again; or {OTHER_DATA}"
+        )
     if others and not options["other_data"]:
         names = sorted({_images_of(stitch) for stitch in others})
         raise UserError(
@@ -93,6 +102,12 @@ def check_images(stitches: Sequence[Stitch], options: Options) -> None:
             "give these (-d, -data, --shortcut); if they have changed since, remove the folders "
             f"and stitch again; or {OTHER_DATA}"
         )
+
+
+def _is_same_name(stitch: Stitch, options: Options) -> bool:
+    """Return whether the options of an evaluation name the images that a stitch was made on."""
+    before = (stitch.row.dataset, stitch.options.get("dataset_root"), stitch.row.shortcut)
+    return before == (options["dataset"], options["dataset_root"], options["shortcut"])
 
 
 def _images_of(stitch: Stitch) -> str:

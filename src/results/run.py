@@ -11,7 +11,9 @@ again after them. A table and what stands beside it appear in one step (`Run.rep
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import os
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -65,7 +67,7 @@ class Run:
             self.logs = [self.folder / "training_logs.csv", self.folder / "ft_logs.csv"]
         self.state: RunState = {}
         self.start = datetime.now()
-        self._lock: IO | None = None
+        self._release: Callable[[], None] | None = None  # set while this process has the lock
 
     @classmethod
     def beside(cls, table: str | Path, options: Options, *, script: str = "") -> "Run":
@@ -135,7 +137,7 @@ class Run:
                 and another script or the user wrote the files.
         """
         self.check_output()
-        self._lock = locked(self._lock_file, wait=False)
+        self._keep(locked(self._lock_file, wait=False))
 
     def check_output(self) -> None:
         """Raise a UserError if the table, its figure or its options exist and are not of the
@@ -149,16 +151,18 @@ class Run:
 
     def wait(self) -> None:
         """Wait for the lock."""
-        self._lock = locked(self._lock_file)
+        self._keep(locked(self._lock_file))
         self.unlock()
+
+    def _keep(self, lock: IO) -> None:
+        """Keep a lock until `unlock`, or until an error or a signal ends the experiment."""
+        self._release = weakref.finalize(self, _release, self._lock_file, lock, os.getpid())
 
     def unlock(self) -> None:
         """Release the lock of the folder."""
-        if self._lock:
-            # Remove the file while it is locked. Later it may be another process's.
-            self._lock_file.unlink(missing_ok=True)
-            self._lock.close()
-            self._lock = None
+        if self._release:
+            self._release()
+            self._release = None
 
     def options_on_disk(self) -> Options:
         """Return the options in the files of a finished or interrupted run; {} without such
@@ -227,6 +231,14 @@ class Run:
     @property
     def _lock_file(self) -> Path:
         return self.folder / f".{self.state_file.name}.lock"
+
+
+def _release(path: Path, lock: IO, process: int) -> None:
+    """Remove a lock file and release the lock, in the process that has it."""
+    if os.getpid() == process:
+        # Remove the file while it is locked. Later it may be another process's.
+        path.unlink(missing_ok=True)
+        lock.close()
 
 
 @contextlib.contextmanager

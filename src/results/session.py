@@ -12,6 +12,7 @@ from src.core.errors import UserError
 from src.core.images import ImageSpec
 from src.datasets import load_dataset
 from src.datasets.base import BaseImageSet
+from src.datasets.overlap import share_among
 from src.models import Network
 from src.results.checkpoints import load_model, weights_of
 from src.results.network_names import NetworkName
@@ -38,6 +39,8 @@ class Session:
         self._networks: dict[Hashable, Network] = {}
         self._weights: dict[NetworkName, str] = {}  # SHA-256 of the loaded weights
         self._datasets: dict[Hashable, BaseImageSet] = {}
+        self._splits: dict[tuple[str, str], dict[bool, BaseImageSet]] = {}  # the last ones loaded
+        self._shares: dict[tuple[str, str], float] = {}
         self.warnings: Counter[str] = Counter()
         self._reference: tuple[tuple, Reference] | None = None  # behind what it was made of
 
@@ -106,7 +109,19 @@ class Session:
             images = load_dataset(name, root, **options)
             images.cache = self.cache
             self._datasets[key] = images
+        self._splits.setdefault((name, str(root)), {})[options["train"]] = self._datasets[key]
         return self._datasets[key]
+
+    def shared_inputs(self, name: str, root: str | Path) -> float:
+        """Return the share of test inputs of a data set that are among the training inputs; 0 unless both were
+        loaded. The inputs are compared once."""
+        splits = self._splits.get((name, str(root)), {})
+        if len(splits) < 2 or splits[True].image_shape != splits[False].image_shape:
+            return 0.0
+        key = (name, str(root))
+        if key not in self._shares:
+            self._shares[key] = share_among(splits[False], splits[True])
+        return self._shares[key]
 
     def reference(
         self,

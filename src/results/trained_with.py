@@ -13,7 +13,7 @@ from src.choices import Options
 from src.choices.datasets import dataset_label
 from src.core.console import listed, warn_once
 from src.core.errors import Misfit, UserError
-from src.core.images import ImageSpec, describe_values
+from src.core.images import ImageSpec, are_images, describe_values, shape_text
 from src.results.network_names import SHORT, NetworkName
 
 IMAGES = "image_spec"  # the entry of a `config.txt` with the `ImageSpec.record` of the training
@@ -125,7 +125,8 @@ def _differences(trained: ImageSpec, images: ImageSpec) -> list[tuple[str, str]]
 
 
 def _size(images: ImageSpec) -> str:
-    return f"images of {'×'.join(map(str, images.shape))}"
+    noun = "images" if are_images(images.shape) else "inputs"
+    return f"{noun} of {shape_text(images.shape)}"
 
 
 def _first_difference(classes: Sequence[str], others: Sequence[str]) -> int:
