@@ -181,6 +181,41 @@ def test_the_commands_of_the_papers_readme_run_word_by_word(in_tmp_path):
     assert (row["front_layer"], row["end_layer"]) == ("layer4.1", "layer1.0")
 
 
+def test_files_md_has_columns_of_the_tables(in_tmp_path):
+    for name in "ab":
+        save_network(f"{name}.pt", "small_cnn", n_classes=10, n_channels=1)
+    networks = ["a.pt", "b.pt", "small_cnn", "small_cnn", "pool4", "pool4"]
+    stitch = ["rc2c_pre", "-e", 0, "-i", "pinv", "--mod-only-stitch", "-dir", "r"]
+    with few_images(64, n_test=32):
+        run("exec_stitch.py", *networks, *stitch, *ON_DIGITS)
+        run("exec_eval_stitcher_ood.py", "results/r", "--detector", "mahalanobis", *ON_DIGITS)
+        run("exec_compute_low_rank_sim_metrics.py", *networks, "-o", "c.csv", *ON_DIGITS)
+        run("exec_probe.py", "a.pt", "small_cnn", "-l", "pool4", "-e", 1, "-o", "p.csv", *ON_DIGITS)
+    run("misc/verdict.py", "results/r", "-sim", "c.csv", "-o", "v.csv")
+    (grid,) = Path("results/r").glob("*/grid.csv")
+    tables = {
+        "G": grid,
+        "S": "results/r/skill.csv",
+        "O": "results/r/ood_evaluation_mahalanobis.csv",
+    }
+    tables |= {"V": "v.csv", "C": "c.csv", "P": "p.csv"}
+    columns = {letter: read_csv(path)[0].keys() for letter, path in tables.items()}
+    page = (ROOT / "misc/docs/files.md").read_text()
+    lines = [line.split(" | ") for line in page.split("| columns | in |")[1].splitlines()]
+    named = {
+        (name, letter)
+        for names, letters, *_ in lines[2:]
+        for name in re.findall(r"`(\w+)`", names)
+        for letter in letters.partition(", also")[0].split()
+        if letter in tables
+    }
+    assert len(named) >= 60
+    missing = [
+        f"{name} in {letter}" for name, letter in sorted(named) if name not in columns[letter]
+    ]
+    assert ", ".join(missing) == ""
+
+
 def test_the_pages_stay_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
     words = {page: len((ROOT / page).read_text().split()) for page in PAGES[1:]}
