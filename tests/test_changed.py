@@ -274,13 +274,13 @@ def test_an_evaluation_takes_the_weights_and_images_that_the_stitches_were_made_
     shutil.rmtree("results/r")
     run(*STITCH)
     write_images(test=7)
-    assert says(error_line(*EVALUATE), "1 of 1 runs", "other inputs", "changed")
+    assert says(error_line(*EVALUATE), "has changed since 1 of 1 runs", "--other-data")
     assert not table.exists()
     run(*EVALUATE, "--other-data")
     (row, _) = read_csv(table.with_stem(f"{table.stem}_on_dd"))
     assert row["test_images"] == digest(train=False)[:SHORT]
     write_images(train=7)
-    assert says(error_line(*EVALUATE), "1 of 1 runs", "other inputs")
+    assert says(error_line(*EVALUATE), "has changed since 1 of 1 runs")
 
 
 def test_images_without_a_record_are_accepted():
@@ -296,7 +296,10 @@ def test_images_without_a_record_are_accepted():
     assert read_json("verdict.config.txt")["test_images_sha256"] == {dataset: []}
     run(*STITCH)  # beside them, with a record
     said = run_anew("misc/verdict.py", "results/r").err
-    assert "2 results repeat" in said and len(read_csv("verdict.csv")) == 2
+    assert (
+        says(said, "2 results repeat others of the same experiment (", ".pt)")
+        and len(read_csv("verdict.csv")) == 2
+    )
 
 
 WARNINGS = {

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.models import build_model
 from src.results import stitch_runs
+from src.results.checkpoints import save_state
 from tests.commands import ROOT, error_line, read_json, run, says, start
 from tests.tiny_datasets import write_imagenet
 
@@ -127,6 +129,19 @@ def test_an_end_network_at_chance_is_warned_of_before_the_work(
     assert says(said.err, "of 200 test images", f"{words} chance (10%)") == bool(words)
 
 
+def test_few_test_images_and_networks_that_are_not_finite_are_named(in_tmp_path):
+    digits = dict(np.load("own.npz"))
+    one = digits | {"x_test": digits["x_test"][:1], "y_test": digits["y_test"][:1]}
+    np.savez("one.npz", **one)
+    said = run("exec_eval.py", "-", "small_cnn", "-d", "one.npz", "-gpu", "-1").err
+    assert says(said, "not certainly above chance (100%)", "so few")
+    state = build_model("small_cnn", n_channels=1).state_dict()
+    save_state(Path("nan.pt"), {name: value * np.nan for name, value in state.items()})
+    on = ["pool1", "pool2", "rc2c_pre", "-d", "own.npz", "-gpu", "-1", "-e", "0", "-i", "pinv"]
+    line = error_line("exec_stitch.py", "-", "nan.pt", "small_cnn", "small_cnn", *on)
+    assert says(line, "the logits of nan.pt are not finite")
+
+
 def test_test_inputs_among_the_training_inputs_are_warned_of(in_tmp_path):
     digits = dict(np.load("own.npz"))
     assert "of the test inputs" not in train_on("own.npz", "clean").err
@@ -142,7 +157,7 @@ def test_test_inputs_among_the_training_inputs_are_warned_of(in_tmp_path):
 def test_test_images_of_a_folder_among_the_training_images_are_warned_of(in_tmp_path):
     digits = np.load("own.npz")
     for split in ("train", "test"):
-        for place, label in enumerate(digits[f"y_{split}"][:20]):
+        for place, label in enumerate(digits[f"y_{split}"][:20] % 2):
             path = Path("folder", split, str(label), f"{place}.png")
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(digits[f"x_{split}"][place]).save(path)

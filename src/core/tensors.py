@@ -50,6 +50,8 @@ def load_tensors(path: str | Path, *, mmap: bool = False) -> Any:
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         except pickle.UnpicklingError as error:  # torch's message advises to run the code
+            if not _is_of_torch(path):
+                raise UserError(f"{path} is no checkpoint of torch; {remedy}") from error
             raise UserError(
                 f"checkpoint {path} holds more than tensors, or is damaged; {remedy}"
             ) from error
@@ -60,6 +62,12 @@ def load_tensors(path: str | Path, *, mmap: bool = False) -> Any:
             EOFError,
         ) as error:  # of torch's reader of old files
             raise UserError(f"{path} is no checkpoint of torch; {remedy}") from error
+
+
+def _is_of_torch(path: str | Path) -> bool:
+    """Return whether a file begins like a file of torch, a zip archive or a pickle."""
+    with open(path, "rb") as file:
+        return file.read(2).startswith((b"PK", b"\x80"))
 
 
 def bytes_of(values: "Tensor") -> memoryview:
