@@ -1,6 +1,6 @@
-"""The command line of all scripts: a parser, types and groups of options, one way to run and fail.
+"""The command line of all scripts: the parser, types and groups of options, and exit codes.
 
-This package does not import torch: `--help` and a mistyped option are answered at once.
+This package does not import torch, so that `--help` and mistyped options take no second.
 """
 
 # ruff: noqa: F401 - the names that scripts use

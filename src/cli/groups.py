@@ -91,7 +91,7 @@ def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
             choice.
     """
     add = parser.add_mutually_exclusive_group().add_argument
-    add("--resume", action="store_true", help="go on with an interrupted run of the same options")
+    add("--resume", action="store_true", help="resume an interrupted run of the same options")
     if overwrite:
         add(
             "--overwrite",
@@ -101,13 +101,13 @@ def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
 
 
 def add_memory(parser: Parser) -> None:
-    """Add `--memory`, for a script that keeps what further pairs of networks need."""
+    """Add `--memory`, for a script that keeps activations for further pairs of networks."""
     parser.add_argument(
         "--memory",
         type=real_above_0,
         metavar="GB",
-        help="memory in which each process keeps activations and sums for further pairs; what does not fit is "
-        "computed again. Default: a quarter of what is free at the start",
+        help="memory of each process for activations and sums that further pairs need; what does not fit is "
+        "computed again. Default: a quarter of the memory that is free at the start",
     )
 
 
@@ -119,8 +119,8 @@ def add_own_types(parser: Parser) -> None:
         nargs="+",
         default=[],
         metavar="TYPE",
-        help="types of networks that are your own code, which runs only if you name it here; FILE.py counts from the "
-        "working folder",
+        help="types of networks that are your own code, which runs only if it is given here; FILE.py is relative to "
+        "the working folder",
     )
 
 
@@ -137,9 +137,9 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
         type=dataset_name,
         default="cifar10",
         help=f"data set: one of {', '.join(DATASET_NAMES)}; or your own: a folder of images, or an .npz file of "
-        "images, tokens (N, T) or vectors (N, D). For networks that were trained elsewhere, dataset.yaml in the "
-        "folder, or arrays of the file, give mean, std and classes (names in the order of the outputs; default: "
-        "sorted) as in their training; misc/docs/guide.md has a recipe",
+        "images, tokens (N, T) or vectors (N, D). For networks that were trained elsewhere, write mean, std and "
+        "classes (names in the order of the outputs; default: sorted) as in their training to dataset.yaml in "
+        "the folder, or to arrays of the file; misc/docs/guide.md has a recipe",
     )
     add(
         "-data",
@@ -336,7 +336,7 @@ def add_matching(parser: Parser, *, n_samples: int | str, default_cutoff: str) -
         type=number_of_samples,
         default=n_samples,
         help="number of training images for direct matching; auto: 50 rows a channel of the front layer, "
-        "at least 500 and at most 10,000 images, as many as there are",
+        "at least 500 and at most 10,000 images, but not more than there are",
     )
     add(
         "--pinv-cutoff",
@@ -357,7 +357,7 @@ def add_similarity(parser: Parser) -> None:
         "--n-samples",
         type=_at_least_two,
         default=N_COMPARED,
-        help="compare on so many validation images, the first ones; by default on all if there are fewer",
+        help="number of validation images to compare on, the first ones; all of them if there are fewer",
     )
     add(
         "--metrics",
@@ -365,7 +365,7 @@ def add_similarity(parser: Parser) -> None:
         type=names_or_code("measure", MEASURES),
         default=list(PAPER),
         metavar="MEASURE",
-        help=f"measures, with blanks or commas between them. {described(MEASURES)}; or {CODE}, a "
+        help=f"measures, separated by blanks or commas. {described(MEASURES)}; or {CODE}, a "
         "function of your own",
     )
     add(
@@ -386,7 +386,7 @@ def add_similarity(parser: Parser) -> None:
 
 
 def add_interventions(parser: Parser, *, of_tests: bool = False) -> None:
-    """Add an option for each intervention.
+    """Add the options of interventions on data sets.
 
     Args:
         of_tests: only interventions that change test images.
@@ -440,7 +440,7 @@ def named_network(args: Namespace, model: str) -> NetworkName:
 
 
 class NetworkOptions(NamedTuple):
-    """The options that name a network and some of its layers."""
+    """The names of the options of a network and its layers."""
 
     model: str  # beginning of the options of path and type
     layers: str  # the option that names the layers
@@ -459,7 +459,7 @@ SOURCE = NetworkOptions("source_model", "source_layer_name")
 
 
 class LoadedNetwork(NamedTuple):
-    """A network that options name, and the layers that they name."""
+    """A loaded network, and its layers chosen on the command line."""
 
     network: "Network"  # returns maps (B, C, H, W) for activations with channels last
     layers: list[str]
@@ -473,7 +473,7 @@ def load_networks(
     session: "Session",
     device: "torch.device",
 ) -> list[LoadedNetwork]:
-    """Return the networks and the layers that options name, one object for a network named twice.
+    """Load the networks and layers of the options; a network given twice is loaded once.
 
     Adds the SHA-256 of the weights to `args`.
 

@@ -1,4 +1,4 @@
-"""A parser that reports a mistake in one line, and one way for every script to run and to fail."""
+"""The argument parser of all scripts, and the function that runs a script and returns its exit code."""
 
 import argparse
 import contextlib
@@ -214,8 +214,8 @@ def _refuse_unnamed(option: str, codes: Sequence[str], words: Sequence[str]) -> 
     for code in codes:
         if code not in named:
             raise UserError(
-                f"{option} {code} stands in the file of --config alone, and a file of options does "
-                "not run code; name it on the command line as well"
+                f"{option} {code} is given by the file of --config only, and a file of options does not run code; "
+                "give it on the command line as well"
             )
 
 
@@ -261,7 +261,7 @@ def run(
     experiment: Callable[[argparse.Namespace], None],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Parse the command line, run the experiment, and print an error of the user as one line.
+    """Parse the command line, run the experiment, and print a UserError as one line.
 
     Returns:
         The exit code: 0; 2 for an error of the user; 130 after SIGINT, 143 after SIGTERM; 1 for any
@@ -281,7 +281,7 @@ def run(
             experiment(args)
     except KeyboardInterrupt as stop:
         number = stop.args[0] if stop.args else signal.SIGINT
-        note(f"{parser.prog}: interrupted by {number.name}{_how_to_go_on(args)}")
+        note(f"{parser.prog}: interrupted by {number.name}{_how_to_resume(args)}")
         return 128 + number
     except Exception as error:
         user_error = as_user_error(error)
@@ -296,11 +296,11 @@ def run(
     return 0
 
 
-def _how_to_go_on(args: argparse.Namespace) -> str:
-    """Return the end of the message about an interrupted experiment."""
+def _how_to_resume(args: argparse.Namespace) -> str:
+    """Return the advice on resuming an interrupted experiment."""
     if "shard" in args:
-        return "; to go on, give the same command again"
+        return "; to resume, give the same command again"
     keeps_state = vars(args).get("output", "") is not None  # a table's lies beside it
     if "resume" in args and keeps_state:
-        return "; to go on, give the same command with --resume"
+        return "; to resume, give the same command with --resume"
     return ""

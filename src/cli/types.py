@@ -1,4 +1,4 @@
-"""Types of options: functions that read the text of an option, or refuse it in one line."""
+"""Types of options: functions that convert the text of an option, or raise an error of one line."""
 
 import argparse
 import math
@@ -105,8 +105,8 @@ def network(text: str) -> str:
         return text
     if text in (UNTRAINED, DEFAULT) or text.endswith(CHECKPOINT_ENDINGS):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is a checkpoint, not a type such as small_cnn; where there are two networks, "
-            "both checkpoints stand in front of both types"
+            f"{text!r} is a checkpoint, not a type such as small_cnn; where there are two networks, both "
+            "checkpoints come before both types"
         )
     return absolute(text)
 
