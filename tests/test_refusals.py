@@ -171,7 +171,7 @@ REFUSALS = [
     ),
     (
         "misc/rank_statistics.py latin.csv",
-        ("latin.csv: it is no text in UTF-8", "CSV in UTF-8"),
+        ("latin.csv: it is not UTF-8 text", "CSV in UTF-8"),
     ),
     (f"{COLLECT} empty -r", ("no finished", "run")),
     ("misc/report.py empty", ("no finished", "run")),

@@ -46,7 +46,7 @@ def dataset_label(name: str) -> str:
 
 
 class Intervention(NamedTuple):
-    """A row of the table of interventions: changes that make networks differ by construction.
+    """An intervention: a change of a data set that makes networks differ by construction.
 
     The strength is a probability. The protocol follows ReSi (Klabunde et al., ICLR 2025, arXiv
     2408.00531).
@@ -59,12 +59,12 @@ class Intervention(NamedTuple):
 # In the order of application: dots tell the classes before labels are drawn anew
 INTERVENTIONS = {
     "shortcut": Intervention(
-        "paint a dot on each image. Its hue (on grey images: its place) shows the label with "
-        "probability P, and otherwise a random class. On test images it always shows a random class",
+        "paint a dot on each image. The hue of the dot (on grey images: the position) encodes the label with "
+        "probability P, and a random class otherwise; on test images, always a random class",
         changes_images=True,
     ),
     "label_noise": Intervention(
-        "with probability P give a training image a label drawn from all classes",
+        "replace the label of a training image by a random class with probability P",
         changes_images=False,
     ),
 }

@@ -1,4 +1,4 @@
-"""Prints: results to stdout, progress and warnings to stderr. Only this module prints."""
+"""Printing: results to stdout, progress and warnings to stderr. Only this module prints."""
 
 import contextlib
 import os

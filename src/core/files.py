@@ -120,7 +120,7 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free or choose another place"
+            f"cannot write {path}: {error.strerror or error}; free space, or choose another folder"
         ) from error
 
 
@@ -185,7 +185,7 @@ def readable(path: Path | str, remedy: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.strerror:
             reason = error.strerror
         if isinstance(error, UnicodeDecodeError):
-            reason = "it is no text in UTF-8"
+            reason = "it is not UTF-8 text"
         if not reason:
             reason = type(error).__name__
         raise UserError(f"cannot read {path}: {reason}; {remedy}") from error
@@ -193,7 +193,7 @@ def readable(path: Path | str, remedy: str) -> Iterator[None]:
 
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file; a UserError if it cannot be read or is not JSON."""
-    with readable(path, "it is to be JSON: restore or remove it"):
+    with readable(path, "restore the file, which has to be JSON, or remove it"):
         return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
@@ -205,12 +205,12 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     """
     import yaml
 
-    with readable(path, "it is to be YAML or JSON: lines such as `size: 32`"):
+    with readable(path, "write YAML or JSON, with lines such as `size: 32`"):
         content = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
         if content is None:
             return {}
         if not isinstance(content, dict):
-            raise ValueError(f"it holds no options but {content!r}")
+            raise ValueError(f"it holds {content!r} instead of options")
         return content
 
 
@@ -232,7 +232,9 @@ def locked(path: Path, *, wait: bool = True) -> IO:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a")  # noqa: SIM115 - the caller closes it
     except OSError as error:
-        raise UserError(f"cannot create {path}: {error.strerror or error}") from error
+        raise UserError(
+            f"cannot create {path}: {error.strerror or error}; choose another folder"
+        ) from error
     operation = fcntl.LOCK_EX
     if not wait:
         operation |= fcntl.LOCK_NB

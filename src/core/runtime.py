@@ -43,7 +43,7 @@ def free_memory(device: torch.device | str = "cpu") -> int:
 
 
 def device_of(gpu: int) -> torch.device:
-    """Return the device of a `-gpu` number (-1: the CPU), and prepare this process for it.
+    """Return the device of a `-gpu` number (-1: the CPU), after setting it up for this process.
 
     A GPU becomes the default of all threads; threads that pin memory would otherwise open a context
     on GPU 0. For the CPU, `keep_freed_memory` is called.

@@ -1,4 +1,4 @@
-"""Files of torch that hold tensors and plain values, written whole and read without running code.
+"""Reading and writing files of torch that hold tensors and plain values, atomically and without running code.
 
 Torch is loaded where such a file is written or read: records of runs do without it.
 """

@@ -1,4 +1,4 @@
-"""Functions and classes of a user's code, named FILE.py:FUNCTION.
+"""Functions and classes in a user's code, given as FILE.py:FUNCTION.
 
 The code runs only if the command line names it. Names in files that are merely read (`config.txt`,
 tables) never reach `load`."""
@@ -88,7 +88,9 @@ def by_title(names: Iterable[str], *, taken: Collection[str], noun: str) -> dict
                 f"{name}: {title} is the name of a {noun} of the suite; rename the function"
             )
         if title in titles:
-            raise UserError(f"{titles[title]} and {name} have one name; rename one function")
+            raise UserError(
+                f"{titles[title]} and {name} have the same name; rename one of the functions"
+            )
         titles[title] = name
     return titles
 
