@@ -178,7 +178,7 @@ def test_grey_unlabelled_images_and_how_to_normalise(tmp_path, capsys):
             {"x_train": random_images(9, 12, 10, 3) / 255},
             r"float64 .*expected uint8.*\(x \* 255 / x.max\(\)\).round\(\).astype",
         ),
-        ({"x_train": random_images(9, 10, 12, 3)}, "x_train and x_test are of unequal shapes"),
+        ({"x_train": random_images(9, 10, 12, 3)}, "x_train and x_test have unequal shapes"),
         (
             {"x_train": random_images(9, 3, 32, 32), "x_test": random_images(4, 3, 32, 32)},
             "channels come last",

@@ -173,11 +173,11 @@ def test_names_are_labels_in_the_order_of_words_or_of_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"x_test": np.ones((N_TEST, 5), int)}, "of unequal shapes"),
+        ({"x_test": np.ones((N_TEST, 5), int)}, "unequal shapes"),
         ({"x_test": np.ones((N_TEST, 6))}, "x_train is int64, and x_test float64"),
         ({"x_train": np.full((400, 6), np.nan), "x_test": np.ones((N_TEST, 6))}, "not finite"),
         ({"x_train": np.ones((400, 6), bool)}, "expected uint8"),
-        ({"mean": 0.5, "std": 0.5}, "mean and std are of images"),
+        ({"mean": 0.5, "std": 0.5}, "mean and std apply to images"),
         ({"classes": np.array(["a", "b"])}, "label 2, and there are 2 classes"),
     ],
     ids=str,

@@ -387,7 +387,7 @@ MISTAKES = {  # what is wrong, and what is given in the place of what is right
     "front.eval": lambda given: {"front": copy.deepcopy(given["front"]).train()},
     "front is a str": lambda given: {"front": "front.pt"},
     "test .*only once": lambda given: {"test": iter(given["test"])},
-    "train gives no inputs": lambda given: {"train": []},
+    "train is empty": lambda given: {"train": []},
     "torch.float32.*torch.float64": lambda given: {"end": copy.deepcopy(given["end"]).double()},
     "train.*labels.*integers": lambda given: {
         "train": changed(given["train"], lambda x, y: (x, [*map(str, y.tolist())]))

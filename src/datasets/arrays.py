@@ -33,7 +33,7 @@ N_LOOKED_AT = 1000  # images
 SHAPE = (32, 32, 3)  # (H, W, C) of CIFAR-5M and the 300K Random Images
 REMEDY = (
     "save it with numpy.savez: x_train and x_test images uint8 (N, H, W, C) or (N, H, W), tokens (N, T) or vectors "
-    "(N, D); y_train and y_test integers from 0 or names; of images maybe mean and std, and classes"
+    "(N, D); y_train and y_test integers from 0 or names; for images optionally mean and std; optionally classes"
 )
 Arrays = tuple[Tensor | MappedImages, Tensor | None]
 
@@ -147,7 +147,7 @@ def _as_tensor(array: np.ndarray, path: Path) -> Tensor:
         return torch.from_numpy(array.astype(np.int64))
     vectors = torch.from_numpy(array.astype(np.float32))
     if not vectors.isfinite().all():
-        raise UserError(f"{path} has vectors with values that are not finite; leave them out")
+        raise UserError(f"{path} has vectors with values that are not finite; remove these vectors")
     return vectors
 
 
@@ -162,7 +162,7 @@ def describe(path: Path) -> ImageSpec:
     train_inputs, train_labels = _read_split(path, "train", classes)
     test_inputs, test_labels = _read_split(path, "test", classes)
     if train_inputs.shape[1:] != test_inputs.shape[1:]:
-        raise UserError(f"{path}: x_train and x_test are of unequal shapes; save them in one shape")
+        raise UserError(f"{path}: x_train and x_test have unequal shapes; save inputs of one shape")
     if (train_labels is None) != (test_labels is None):
         raise UserError(
             f"{path} has labels for one split only; save both y_train and y_test, or none for OOD "
@@ -183,8 +183,8 @@ def describe(path: Path) -> ImageSpec:
         has_constants = "mean" in arrays
     if n_classes and not has_constants:
         note_once(
-            f"{path} has no mean and std: images are values in [0, 1], not normalised; for networks that were "
-            "trained on normalised images save mean and std, a number a channel"
+            f"{path} has no mean and std: pixels are scaled to [0, 1] and not normalised; for networks that were "
+            "trained on normalised images save mean and std, a number for each channel"
         )
     return ImageSpec(n_classes, image_shape, normalisation, classes)
 
@@ -200,11 +200,13 @@ def _check_numbers(path: Path, train_inputs: np.ndarray, test_inputs: np.ndarray
     with np.load(path, allow_pickle=False) as arrays:
         if "mean" in arrays or "std" in arrays:
             raise UserError(
-                f"{path}: mean and std are of images, and networks get tokens and vectors as they are; leave "
-                "them out"
+                f"{path}: mean and std apply to images, and tokens and vectors are not normalised; leave mean and "
+                "std out"
             )
     noun = "tokens" if are_tokens else "vectors"
-    note_once(f"{path}: inputs are {noun} of {train_inputs.shape[1]} numbers, given as they are")
+    note_once(
+        f"{path}: inputs are {noun} of {train_inputs.shape[1]} numbers, which are not normalised"
+    )
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:
@@ -224,8 +226,8 @@ def _read_classes(path: Path) -> tuple[str, ...]:
         return ()
     classes = tuple(np.unique(np.concatenate(names)).tolist())
     note_once(
-        f"{path}: the labels are names, and count as torchvision sorts folders: {listed(classes, n=10)}; for a network "
-        "with outputs in another order save an array classes"
+        f"{path}: the labels are names, and are numbered in alphabetical order: {listed(classes, n=10)}; if the "
+        "outputs of the network are in another order, save an array classes"
     )
     return classes
 
@@ -261,8 +263,7 @@ def _read_normalisation(path: Path, *, n_channels: int) -> Normalisation | None:
 def warn_of_binary_levels(source: str) -> None:
     """Warn that all levels of the images in a folder or a file are 0 or 1."""
     warn_once(
-        f"{source}: all levels of its images are 0 or 1, and 255 is white, so that networks see "
-        "black; multiply them by 255"
+        f"{source}: all pixels are 0 or 1, and 255 is white, so that the images are black; multiply pixels by 255"
     )
 
 

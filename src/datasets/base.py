@@ -1,4 +1,4 @@
-"""Image sets: the order of images, their batches, and the share of a process.
+"""Data sets of images: order, batches, and the share of a process in distributed training.
 
 `BaseImageSet` is the base of all sets. `ImageSet` holds small images, indexed and augmented batch by
 batch: a tensor in memory, or arrays on disk.
@@ -61,7 +61,7 @@ class Shard(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """The images of a pass over a set, in their order and in batches."""
+    """The indices of the images of a pass over a data set, in order and in batches."""
 
     indices: Tensor  # (N,) of the images in the set, on the CPU
     batches: Sequence[slice]  # positions in `indices`
@@ -214,9 +214,8 @@ class BaseImageSet:
             )
         if self.normalisation != images.normalisation:
             warn(
-                f"images of {option} have {describe_values(self.normalisation)}, "
-                f"images of -d have {describe_values(images.normalisation)}: "
-                "this difference alone tells them apart"
+                f"inputs of {option} have {describe_values(self.normalisation)}, inputs of -d have "
+                f"{describe_values(images.normalisation)}: a detector can separate them by this difference alone"
             )
 
     def n_batches(self, batch_size: int) -> int:

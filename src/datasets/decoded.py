@@ -109,8 +109,8 @@ class DecodedImageSet(BaseImageSet):
             if "DataLoader worker" not in str(error):
                 raise
             raise UserError(
-                f"a process that decodes images was killed ({error}); there may be too little "
-                "memory: give fewer workers, or a container more /dev/shm"
+                f"a process that decodes images was killed ({error}); it may have run out of memory: give fewer "
+                "-workers, or more /dev/shm to a container"
             ) from error
 
     def _decoder(self, *, epoch: int) -> "_Decoder":

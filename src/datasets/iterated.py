@@ -1,4 +1,4 @@
-"""Images of an iterable of batches that can be passed over again, such as a `DataLoader`.
+"""Data sets made of an iterable of batches, such as a `DataLoader`, that can be iterated several times.
 
 Labels are kept, and the images as well if they are few. Otherwise each pass goes over the iterable
 anew, and ends at the last image that it needs.
@@ -18,11 +18,11 @@ from src.datasets.base import UNLABELLED, BaseImageSet, Pass
 from src.datasets.inputs import N_LOOKED_AT, examples
 
 N_OF_FINGERPRINT = 16  # images, the first ones
-EXPECTED = "batches of (inputs, labels) that can be passed over again: a DataLoader, or a list"
+EXPECTED = "batches of (inputs, labels) that can be iterated several times: a DataLoader, or a list"
 
 
 class IteratedImages(BaseImageSet):
-    """Images and labels of an iterable of batches, which is passed over once to read the labels.
+    """A data set made of an iterable of batches, which is iterated once to read the labels.
 
     Its batches have as many images as the first batch of the iterable. Images that are asked for
     out of their order are collected in memory first.
@@ -56,7 +56,7 @@ class IteratedImages(BaseImageSet):
         most_kept: int = 0,
     ):
         if iter(batches) is batches:
-            raise UserError(f"{name} can be passed over only once; give {EXPECTED}")
+            raise UserError(f"{name} can be iterated only once; give {EXPECTED}")
         labels: list[Tensor] = []
         prints: list[Tensor] = []
         kept: list[tuple[Tensor, Tensor]] = []
@@ -72,7 +72,7 @@ class IteratedImages(BaseImageSet):
             if n_bytes <= most_kept:
                 kept.append((images, labels_of_batch))
         if not sum(map(len, labels)):
-            raise UserError(f"{name} gives no inputs; give {EXPECTED}")
+            raise UserError(f"{name} is empty; give {EXPECTED}")
         all_labels = torch.cat(labels)[:at_most]
         n_classes = int(all_labels.max()) + 1
         image_shape = tuple(images.shape[1:])
@@ -202,7 +202,7 @@ def _check_finite(images: Tensor, name: str, *, first: int) -> None:
     if not is_finite.all():
         place = first + int(is_finite.long().argmin())
         raise UserError(
-            f"{name}: image {place} (from 0 on) has pixels that are not finite; leave it out, or mend it"
+            f"{name}: image {place} (from 0 on) has pixels that are not finite; remove or correct the image"
         )
 
 

@@ -1,4 +1,4 @@
-"""Arrays of images on disk: they stay in their files, and a batch is read when it is needed.
+"""Memory-mapped arrays of images, of which batches are read when they are needed.
 
 A file is an `.npy`, or an array in an `.npz` archive. An uncompressed array is memory-mapped in the
 archive. A compressed array is unpacked once, beside the archive.
