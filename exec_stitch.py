@@ -71,7 +71,7 @@ def add_files(options: cli.Parser) -> None:
         "--save-dir",
         type=cli.results_folder,
         default="",
-        help="folder below results/ to write to",
+        help="folder below results/ to write to, or an absolute path",
     )
     add("--no-save", action="store_true", help="do not save the stitched network")
     add(

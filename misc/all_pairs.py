@@ -53,7 +53,7 @@ def parser() -> cli.Parser:
         "--save-dir",
         type=cli.results_folder,
         required=True,
-        help="folder below results/ to write to",
+        help="folder below results/ to write to, or an absolute path",
     )
     add(
         "--methods",

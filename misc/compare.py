@@ -2,7 +2,7 @@
 """Compare two networks: stitch both into each other, judge all pairs of layers, and write one page."""
 
 import sys
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,6 +65,8 @@ def output_name(text: str) -> str:
     """Read the value of -o: the name that all files begin with, or the name of a file."""
     for ending in (".csv", ".png", ".html"):
         text = text.removesuffix(ending)
+    if ".." in Path(text).parts:
+        raise ArgumentTypeError(f"{text!r} has .. in it; give a name, or an absolute path")
     return text
 
 
@@ -114,7 +116,10 @@ def check_accuracies(args, *networks: NetworkName) -> None:
     from src.results.session import Session
     from src.training.chance import doubt_about
 
-    if any(network.is_untrained or network.type == FEATURES for network in networks):
+    is_stitched = args.methods != [all_pairs.NONE]
+    if not is_stitched or any(
+        network.is_untrained or network.type == FEATURES for network in networks
+    ):
         return
     session = Session()
     device = device_of(args.gpu)

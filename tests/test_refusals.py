@@ -96,8 +96,8 @@ REFUSALS = [
     ),
     # Stitching
     (
-        f"{STITCH} layer1.0 layer2.0 rc2c_pre {ON} -dir /tmp/absolute",
-        ("'/tmp/absolute' is not below results/", "a link"),
+        f"misc/compare.py f.pt - {MODEL} {ON} -o ../new",
+        ("-o/--output: '../new' has ..", "absolute path"),
     ),
     (f"misc/all_pairs.py list.csv layer2.0 {ON} -dir ../all", "'../all' is not below results/"),
     (

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -164,10 +163,10 @@ def output_file(*endings: str) -> Callable[[str], str]:
 
 
 def results_folder(text: str) -> str:
-    """Read the name of a folder below `results/`."""
-    if os.path.isabs(text) or ".." in Path(text).parts:
+    """Read the name of a folder below `results/`, or an absolute path."""
+    if ".." in Path(text).parts:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not below results/; give a name such as dm, and make results a link to write elsewhere"
+            f"{text!r} is not below results/; give a name such as dm, or an absolute path"
         )
     return text
 
