@@ -1,5 +1,4 @@
-"""The rows that a call of `judge` returns: a table, matrices, a figure, and runs as of the
-scripts."""
+"""The result of `judge`: rows, with methods for tables, matrices, a figure and files."""
 
 import math
 import os

@@ -126,7 +126,7 @@ def test_what_a_network_is_asked_before_it_has_seen_images(images):
     _, network = built(Attention)
     with pytest.raises(
         UserError,
-        match=r"what images does it take\? Say so: Network\(module, image_shape=\(C, H, W\)",
+        match=r"the shape of the inputs is unknown; give it, as in Network\(module, image_shape=\(C, H, W\)",
     ):
         _ = network.layer_names
 

@@ -1,4 +1,4 @@
-"""The calls of modules in a pass of a network over two inputs: their order and dependencies."""
+"""Calls of the modules of a network in a forward pass over two inputs, with their order and dependencies."""
 
 from __future__ import annotations
 

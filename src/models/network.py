@@ -1,4 +1,4 @@
-"""`Network` cuts any module at its layers: a pass ends at a layer, or goes on behind one.
+"""`Network` cuts any module at its layers: a forward pass ends at a layer, or continues behind one.
 
 h      = front(images, until="layer2.0")      # nothing behind layer2.0 is computed
 logits = end(transform(h), after="layer3.1")  # modules in front are skipped where that is possible
@@ -38,7 +38,7 @@ ASSUMED_SIZES = (32, 224)
 
 
 class Network:
-    """A view on a module that maps images to logits or features, which can be cut at its layers.
+    """A wrapper of a module that maps images to logits or features, which can be cut at its layers.
 
     A layer has the name of a submodule. Its activation is the output of the submodule's last call
     in a pass: a tensor whose first axis is the batch. Of a tuple, list, dict or dataclass it is the
@@ -410,7 +410,8 @@ class Network:
             shape = shape_text(shapes[unclear[0]])
             warn_once(
                 f"{', '.join(unclear)}: {shape} is taken for channels×height×width; "
-                "otherwise give --channels-last; in Python, the module an attribute channels_last = True"
+                "if it is height×width×channels, give --channels-last or, in Python, set channels_last = True on "
+                "the module"
             )
 
         # The view
@@ -557,8 +558,8 @@ class Network:
             )
         if not positions:
             raise UserError(
-                f"layer {name!r}: this network calls no submodules, so that it has no layer but "
-                f"{OUTPUT!r}; let the module hold its parts as attributes"
+                f"layer {name!r}: this network calls no submodules, so that its only layer is "
+                f"{OUTPUT!r}; make its parts submodules"
             )
         where = "for all layers: python misc/list_layers.py MODEL, or Network(module).layer_names"
         if self.block_names:
@@ -592,7 +593,9 @@ class Network:
         for size in ASSUMED_SIZES:
             with contextlib.suppress(Exception):  # raised by the module's forward
                 return self._passes_of((n_channels, size, size))
-        raise UserError("what images does it take? Say so: Network(module, image_shape=(C, H, W))")
+        raise UserError(
+            "the shape of the inputs is unknown; give it, as in Network(module, image_shape=(C, H, W))"
+        )
 
     def _passes_of(self, shape: tuple[int, ...]) -> Passes:
         """Return the `Passes` for a shape (C, H, W), one for each type, device and mode."""

@@ -1,6 +1,6 @@
-"""Passes of a module that end at a layer, or go on behind a layer with another value of that layer.
+"""Forward passes of a module that end at a layer, or continue behind a layer with another value of that layer.
 
-A pass that goes on behind a layer is defined by a hook: the module runs on the images, and the hook
+A pass that continues behind a layer is defined by a hook: the module runs on the images, and the hook
 replaces the output of the layer. This is the whole pass. It works for every module, and needs the
 images. What is said of images goes for inputs of any shape and type.
 
@@ -275,8 +275,8 @@ class Passes:
             if differs and not self._is_training and not self._has_noted:
                 self._has_noted = True
                 note(
-                    f"{type(self.module).__name__} takes whole passes behind {after}, because skipping "
-                    "the modules in front of it would change the result: slower, and still right"
+                    f"{type(self.module).__name__} takes whole passes behind {after}, because skipping the modules "
+                    "in front of it would change the result; this is slower"
                 )
         return self._exact_short[key]
 

@@ -127,7 +127,7 @@ class Baselines:
 
 
 class _Copies:
-    """Untrained copies of an end network: the numbers that some baselines need, at most."""
+    """Untrained copies of an end network, as many as the largest of several baselines needs."""
 
     def __init__(self, baselines: Baselines, draw: int, keys: Sequence[BaselineKey]):
         self.baselines = baselines
@@ -220,7 +220,7 @@ def _moments(source: Tensor, target: Tensor) -> SourceMoments:
 def untrained_copy_of(
     network: Network, images: Tensor, *, seed: int, until: str | None = None
 ) -> Network:
-    """Return a copy of a network with weights drawn anew, and BatchNorm statistics of the images.
+    """Return a copy of a network with randomly initialised weights, and BatchNorm statistics of the images.
 
     A module with a method `reset_parameters` resets itself. Parameters that none resets are drawn from
     a normal distribution with their own mean and standard deviation. It is done on the CPU: untrained copies do

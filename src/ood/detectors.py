@@ -1,4 +1,4 @@
-"""Detectors: how far out of distribution are the activations of a layer?
+"""Detectors, which score how far activations of a layer are out of distribution.
 
 A detector of the energy is a trained network from a store. The Mahalanobis distance needs no
 training: it summarises the activations of training images. `SCORES` has a row for each score."""

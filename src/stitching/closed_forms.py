@@ -70,7 +70,7 @@ def closed_form(
     cutoff: Cutoff = "paper",
     roots: Roots | None = None,
 ) -> Matchings:
-    """Return the map of a form for each target.
+    """Return the affine map of a closed form for each target.
 
     Args:
         moments: of the matched rows.
@@ -328,8 +328,8 @@ def solver_of(form: ClosedForm) -> Solver:
         inspect.signature(function).bind("source", "target", "cross")
     except TypeError:
         raise UserError(
-            f"{name} is no closed form: let it take the moments of source and target and their cross moments, "
-            f"as in def {title_of(name)}(source, target, cross); an objective has its epochs behind it"
+            f"{name} is no closed form, which takes the moments of source and target and their cross moments, as in "
+            f"def {title_of(name)}(source, target, cross); for an objective give epochs, such as {name}:10"
         ) from None
     return Solver(functools.partial(_by_user, name, function), target_scatter=True)
 

@@ -154,7 +154,7 @@ def direct_matching(
             'let src.stitching.build_layers(…, "auto") do so'
         )
     if isinstance(form, str) and form not in FORMS and not is_user_code(form):
-        raise ValueError(f"there is no form {form}; choose one of {', '.join(FORMS)}")
+        raise ValueError(f"unknown closed form {form!r}; choose one of {', '.join(FORMS)}")
     moments = moments_of(Rows.of(source), Rows.of(target), len(source), form=form)
     matching = closed_form(form, moments, cutoff=cutoff)["target"]
     if matching.truncated:
@@ -180,7 +180,7 @@ def matching_batches(train_set: BaseImageSet, n: int, batch_size: int, *, seed: 
     """
     samples = train_set.permutation(seed)[:n]
     if len(samples) < n:
-        warn_once(f"there are only {len(samples)} training inputs to match on, not {n}")
+        warn_once(f"there are only {len(samples)} training inputs for direct matching, not {n}")
     return train_set.batches(batch_size, indices=train_set.in_cheapest_order(samples))
 
 
@@ -363,7 +363,7 @@ def match(
 
 
 def n_samples_for(plan: Plan) -> int:
-    """Return the number of images to match on: 50 rows a channel of the source, at least 500 and at
+    """Return the number of images for direct matching: 50 rows a channel of the source, at least 500 and at
     most 10,000 images.
 
     Each image has a row for each position of the source, or of the target if those are fewer: a

@@ -16,8 +16,7 @@ from src.values import Pair
 
 
 class StitchedModel(nn.Module):
-    """A network that starts as `front` and goes on as `end` (equation 1 of the paper); for use from
-    Python.
+    """The front part of `front`, a stitching layer, and the end part of `end` (equation 1 of the paper), as a module.
 
     The scripts stitch through `Grid`, which does the same for many pairs at once. The state dict is
     the public code's: the entries of a stitched layer stand in it twice, within their network and

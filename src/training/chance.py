@@ -1,4 +1,4 @@
-"""Networks that are hardly better than chance: a stitch into one can lose little accuracy."""
+"""Detection of networks that are hardly better than chance; stitches into such networks can lose little accuracy."""
 
 import torch
 from torch import Tensor

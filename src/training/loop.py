@@ -1,4 +1,4 @@
-"""The epochs of a training run, and the measurement of its results.
+"""Training loop, and evaluation of what is trained.
 
 This module writes no files: a training run yields its state after each epoch and can start from a
 state. The caller saves it.
@@ -51,7 +51,7 @@ class Settings(NamedTuple):
 
 
 class Epochs(Protocol):
-    """Yields training images with labels in epochs: a data set, or a mixture of data sets."""
+    """Training images with labels, by epoch: a data set, or a mixture of data sets."""
 
     def n_batches(self, batch_size: int) -> int: ...
 
@@ -68,7 +68,7 @@ def train(
     *,
     state: State | None = None,
 ) -> Iterator[tuple[History[HeadKey], State]]:
-    """Train, and yield after each epoch the logs of all epochs so far and the state of training.
+    """Train; after each epoch, yield the logs of all epochs so far and the state of training.
 
     The order of images, augmentation and random numbers of networks depend on (seed, epoch) alone.
     A training run that starts from a state therefore ends like one that was never interrupted.
@@ -130,8 +130,9 @@ def _warn_of_divergence(
             losses[task.title(key)] = loss
     if losses:
         warn(
-            f"the training of {listed(losses, n=3)} diverged: the cross-entropy is {max(losses.values()):.3g} at the "
-            f"end, and {loss_of_chance:.2f} by chance; lower the learning rate (-lr; in Python learning_rate)"
+            f"the training of {listed(losses, n=3)} diverged: the cross-entropy is {max(losses.values()):.3g} at "
+            f"the end, and {loss_of_chance:.2f} for equal probabilities; lower the learning rate (-lr; in Python "
+            "learning_rate)"
         )
 
 

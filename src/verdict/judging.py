@@ -1,4 +1,4 @@
-"""Judges stitches: is a pair of layers functionally similar, and how sure is that?
+"""Statistical tests of whether stitched pairs of layers are functionally similar.
 
 A stitch costs accuracy (the *accuracy drop*: end accuracy − stitched accuracy), and it follows the end
 network within a class or not (its *skill*, at the end layer and at the output). Both decide.
@@ -89,7 +89,7 @@ class Verdict(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The skill of stitches at a place, and the meaning of a low one."""
+    """The skill of stitches at the end layer or at the output, and the meaning of a low skill."""
 
     name: str
     limit: float
