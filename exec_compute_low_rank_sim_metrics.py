@@ -11,7 +11,8 @@ from src.results.network_names import FEATURES
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Compare layers of two networks by CKA, PWCCA and orthogonal Procrustes, at any ranks."
+        "Measure the similarity of layers of two networks by CKA, PWCCA and orthogonal Procrustes, at full rank or "
+        "truncated to principal components."
     )
     add_layers(options)
     cli.add_channels_last(options, "1", "2")
@@ -36,7 +37,7 @@ def parser() -> cli.Parser:
     add(
         "--verbose",
         action="store_true",
-        help="print how layers are aligned, and with several pairs of layers a table for each pair",
+        help="print how layers are aligned and, for several pairs of layers, a table for each pair",
     )
     return options
 
@@ -59,11 +60,11 @@ def add_layers(options) -> None:
     add("model2_type", type=cli.network, help="type, as for model1_type")
     add(
         "model1_layer",
-        help="layer of the first network; several with commas between them; or all",
+        help="layer of the first network; several layers, separated by commas; or all",
     )
     add(
         "model2_layer",
-        help="layer of the second network; several with commas between them; or all",
+        help="layer of the second network; several layers, separated by commas; or all",
     )
     add(
         "-m1r",
@@ -170,7 +171,7 @@ def load_features(args, options):
     if args.channels_last in (options.side, "both"):
         raise UserError(
             f"--channels-last {args.channels_last} is of a network, and {path} holds features; "
-            "store them as (N, C, H, W)"
+            "store the features as (N, C, H, W)"
         )
     features = read_features(path, vars(args)[options.layers])
     setattr(args, f"{options.model}_path_sha256", features.name.weights)

@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Evaluate stitching runs: does a stitched network follow the end network within a class, and are
-stitched activations out of distribution for the end network?"""
+"""Evaluate stitching runs: skill, and OOD scores of stitched activations."""
 
 import sys
 from typing import Any, NamedTuple
@@ -14,9 +13,9 @@ STORE = "models/repr_cls_ood_detectors"
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Evaluate a folder of stitching runs: by skill (does the stitched network follow the end network within a "
-        "class, better than the class and untrained networks do?), which verdicts rest on, and by OOD detectors of "
-        "the end layers, if there are any."
+        "Evaluate a folder of stitching runs. Measures skill, on which verdicts rest: how much better the stitched "
+        "network follows the end network within a class than untrained networks that are given the class. If there "
+        "are OOD detectors of the end layers, also measures how far stitched activations are out of distribution."
     )
     add = options.add_argument
     add("source_dir", help="folder of stitching runs, all of the same two networks")
@@ -59,7 +58,7 @@ def add_image_sets(options: cli.Parser) -> None:
     add(
         "--other-data",
         action="store_true",
-        help="evaluate on other data than the runs were stitched on; writes separate tables",
+        help="evaluate on other data than those that the runs were stitched on; the tables are kept apart",
     )
 
 
@@ -74,7 +73,7 @@ def add_detectors(options: cli.Parser) -> None:
     add(
         "--detector",
         type=cli.names_of("score", (*SCORES, NONE)),
-        help=f"OOD detectors, with commas between them. {cli.described(SCORES)}; or {NONE}. Default: energy, if the "
+        help=f"OOD detectors, separated by commas. {cli.described(SCORES)}; or {NONE}. Default: energy, if the "
         "folder of trained detectors is there",
     )
 
@@ -82,13 +81,13 @@ def add_detectors(options: cli.Parser) -> None:
 def add_networks(options: cli.Parser) -> None:
     """Add the options of moved checkpoints, and of networks in files of the user."""
     add = options.add_argument
-    add("--front-model", help="where the front network's checkpoint is now, if it was moved")
-    add("--end-model", help="where the end network's checkpoint is now, if it was moved")
+    add("--front-model", help="new path of the front network's checkpoint, if it was moved")
+    add("--end-model", help="new path of the end network's checkpoint, if it was moved")
     cli.add_own_types(options)
 
 
 class Setup(NamedTuple):
-    """The stitches, networks and images of an evaluation, and its tables."""
+    """The stitches, networks, images and tables of an evaluation."""
 
     experiments: dict[str, Any]  # the newest stitches of each experiment, by its title
     stitches: list[Any]  # of all experiments
@@ -250,7 +249,7 @@ def check_usable(args, stitches, reference, reasons) -> None:
         for reason in reference.missing:
             warn(f"skipped: {reason}")
     elif reference.missing:
-        note(f"{listed(reference.missing)}: skill alone is measured there")
+        note(f"{listed(reference.missing)}: only skill is measured there")
     if not stitches:
         raise UserError("nothing could be evaluated: no stitch can be read")
     if are_named and reference.options.scores and not reference.detectors:

@@ -19,7 +19,7 @@ def parser() -> cli.Parser:
         dest="layer_names",
         nargs="+",
         required=True,
-        help="layers to probe, with blanks or commas between them; or all",
+        help="layers to probe, separated by blanks or commas; or all",
     )
     add(
         "-ranks",
@@ -27,8 +27,8 @@ def parser() -> cli.Parser:
         type=cli.integer_from_0,
         nargs="*",
         default=[],
-        help="numbers of principal components of a batch to keep, a probe for each; "
-        "0, and the default: all components",
+        help="numbers of principal components of a batch to keep; a probe is trained for each number. 0, and the "
+        "default: all components",
     )
     cli.add_gpu(options)
     cli.add_data(options, batch_size=64)
@@ -99,7 +99,7 @@ def probe(args, session=None) -> None:
     from src.results.session import Session
 
     if args.resume and not args.output:
-        raise UserError("--resume goes on from files beside the table of -o; give -o as well")
+        raise UserError("--resume continues from files beside the table of -o; give -o as well")
 
     # The network, and a probe for each layer and rank
     session = session or Session()
@@ -139,8 +139,8 @@ def print_start() -> None:
     from src.core.console import note, result
 
     note(
-        "Printed as by the paper's code: the command; for each layer the test accuracies of its "
-        "probes by rank (None: full); then the accuracies without text"
+        "The output has the form of the paper's code: the command; for each layer the test accuracies of its probes "
+        "by rank (None: full rank); then the same accuracies as bare numbers"
     )
     result(str(sys.argv))
 

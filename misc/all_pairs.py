@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Stitch and compare all pairs of many networks: the work of the single scripts, with everything
-loaded once.
+"""Stitch and compare all pairs of many networks, as the single scripts do, with everything loaded once.
 
 Any number of processes may work on one folder. A process claims a pair before it works on it, and
 finished pairs are skipped."""
@@ -44,7 +43,7 @@ NONE = "none"  # as a method: stitch nothing; as a detector: use none
 def parser() -> cli.Parser:
     options = cli.Parser(
         "Stitch all ordered pairs of a list of networks, evaluate whether the stitched activations are out of "
-        "distribution, and measure the similarity of all pairs. The results are those of the single scripts."
+        "distribution, and measure the similarity of all pairs. The results equal those of the single scripts."
     )
     add = options.add_argument
     add_networks(options)
@@ -91,15 +90,15 @@ def add_networks(options: cli.Parser) -> None:
     add(
         "networks",
         help="CSV with the columns name, path, type, and optionally group, layers, depths and training; paths, also "
-        "those of FILE.py:FUNCTION, count from its folder. "
+        "of FILE.py:FUNCTION, are relative to the folder of the CSV. "
         f"The type {FEATURES} stands for an .npz file of features, which is compared and not stitched",
     )
     add(
         "layers",
         nargs="?",
         default="all",
-        help="layers of the networks without an entry in the column layers: names or patterns with commas between "
-        "them, or all",
+        help="layers of the networks without an entry in the column layers: names or patterns, separated by commas, "
+        "or all",
     )
     add(
         "stitching_type",
@@ -143,8 +142,8 @@ def add_work(options: cli.Parser) -> None:
         "--figures",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="also draw figures of each pair, which with small networks takes as long as the rest; default: tables "
-        "only",
+        help="also draw figures of each pair, which takes as long as everything else where networks are small; "
+        "default: tables only",
     )
     cli.add_own_types(options)
 
@@ -332,8 +331,8 @@ def unfinished_units(units) -> list[Unit]:
     if changed:
         everything = ", and ".join(dict.fromkeys(itertools.chain(*changes_of.values())))
         raise UserError(
-            f"{len(changed)} of {len(units)} units of work are of earlier {everything}; give another -dir (of "
-            f"misc/compare.py: -o), or remove {listed(changed, n=3)}"
+            f"{len(changed)} of {len(units)} units of work were made with earlier {everything}; give another -dir "
+            f"(misc/compare.py: another -o), or remove {listed(changed, n=3)}"
         )
     return [unit for unit in units if not unit.is_finished(written_of[unit.place])]
 
@@ -402,7 +401,7 @@ def check_layers(args, units, names, session, spec, device) -> None:
         ]
         raise UserError(
             f"the layers do not fit {len(misfits)} of {len(networks)} networks ({'; '.join(texts)}); name layers that "
-            "they have, or give misc/all_pairs.py a list with each network's own in the column layers"
+            "they have, or give misc/all_pairs.py a list with a column layers, which has the layers of each network"
         )
 
 
@@ -438,7 +437,8 @@ def check_types(table, networks, own_types) -> None:
         unnamed[kind] = None
     if unnamed:
         raise UserError(
-            f"{table} names code of a user, and a list does not run code; give --own-types "
+            f"{table} lists types that are a user's own code, which runs only if the command line gives it; add "
+            "--own-types "
             f"{' '.join(unnamed)} as well"
         )
 

@@ -18,8 +18,8 @@ from src.results.network_names import FEATURES, NetworkName, without_ending
 def parser() -> cli.Parser:
     options = cli.Parser(
         "Compare two networks: stitch all layers of each to all layers of the other, evaluate the stitches, measure "
-        "similarity, judge which layers are functionally similar, and write a table, a figure and one page. The same "
-        "command goes on after an interruption."
+        "similarity, judge which layers are functionally similar, and write a table, a figure and one page. After "
+        "an interruption, the same command resumes."
     )
     add = options.add_argument
     add("first", help=f"checkpoint of a network: {cli.CHECKPOINT}")
@@ -36,13 +36,14 @@ def parser() -> cli.Parser:
         "--output",
         required=True,
         type=output_name,
-        help="NAME of what is written: NAME.csv with the verdicts, NAME.png, the page NAME.html, and results/NAME",
+        help="NAME of all outputs: NAME.csv with the verdicts, NAME.png, the page NAME.html, and the folder "
+        "results/NAME; an absolute NAME is the folder itself",
     )
     add(
         "-l",
         "--layers",
         default="all",
-        help="layers of both networks: names or patterns with commas between them, or all",
+        help="layers of both networks: names or patterns, separated by commas, or all",
     )
     add(
         "--methods",

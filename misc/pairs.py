@@ -1,5 +1,4 @@
-"""The units of work of all_pairs.py: calls of the single scripts on a pair of networks, in this
-process."""
+"""Units of work of all_pairs.py: calls of the functions of single scripts on a pair of networks."""
 
 import functools
 import itertools
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
 # options of all_pairs.py that mean something else to a single script
 NOT_PASSED = {"config", "save_dir"}
 FINISHED, BUSY, FAILED = "finished", "busy", "failed"  # outcomes of a unit
-REMEDY = "give the same ones, or choose another -dir (of misc/compare.py: -o)"
+REMEDY = "give the same ones, or choose another -dir (misc/compare.py: another -o)"
 
 
 def options_of_method(method: Method) -> dict[str, Any]:
@@ -333,10 +332,10 @@ def run_units(units: Sequence[Unit], session: "Session") -> None:
     busy = [unit.title for unit in units if outcomes[unit.place] == BUSY]
     failed = [unit.title for unit in units if outcomes[unit.place] == FAILED]
     if busy:
-        note(f"{len(busy)} are left to other processes, which are at them: {listed(busy)}")
+        note(f"{len(busy)} are left to other processes, which work on them: {listed(busy)}")
     if failed:
         raise UserError(
-            f"{len(failed)} of {len(units)} failed ({listed(failed)}); see the warnings, which say how to mend it"
+            f"{len(failed)} of {len(units)} failed ({listed(failed)}); the warnings above give causes and remedies"
         )
 
 
@@ -357,7 +356,7 @@ def run_in_turn(units: Mapping[str, Unit], session: "Session") -> dict[Path, str
     for title, unit in reversed(units.items()):
         if outcomes.get(unit.place, BUSY) == BUSY:
             if unit.kind == SIMILARITY:  # whose other process may measure something else
-                note(f"{title}: waits for a process that is at it")
+                note(f"{title}: waits for another process, which works on it")
                 unit.run.wait()
             outcomes[unit.place] = run_unit(title, unit, session)
     return outcomes

@@ -133,7 +133,10 @@ def test_a_training_that_diverges_says_so():
     assert "diverged" not in train("-e", "1", "-epoch-size", "128", "-dir", "a").err
     err = train("-e", "1", "-epoch-size", "128", "-dir", "b", "-lr", "100").err
     assert says(
-        err, "the training of the network diverged", "2.30 for equal probabilities", "lower the learning rate"
+        err,
+        "the training of the network diverged",
+        "2.30 for equal probabilities",
+        "lower the learning rate",
     )
 
 

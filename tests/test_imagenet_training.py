@@ -97,7 +97,7 @@ def test_the_recipe(tmp_path, monkeypatch):
     [
         (["--dummy", "-e"], {}, "-e measures the accuracy of a checkpoint; give it as --weights FILE"),
         (["--dist-url", "x"], {}, "unrecognized arguments: --dist-url"),
-        (["--dummy", "-b", "1"], {"WORLD_SIZE": "2"}, "-b 1 are the images of all 2 processes; give more"),
+        (["--dummy", "-b", "1"], {"WORLD_SIZE": "2"}, "-b 1 is the batch of all 2 processes together; give at least 2"),
         (["--dummy", "--gpu", "0"], {"LOCAL_WORLD_SIZE": "2"}, "--gpu 0: 2 processes cannot share one GPU"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
