@@ -282,7 +282,7 @@ LISTS = [
      "networks.csv, line 3: there is no checkpoint models/x.pt"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt\n", "networks.csv, line 3: type is missing or damaged"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,nets.py:cnn\n",
-     "a list does not run code; give --own-types "),
+     "which runs only if the command line gives it; add --own-types "),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,smal_cnn\n",
      "networks.csv, line 3, column type: unknown type 'smal_cnn'; did you mean small_cnn"),
     ("name,path,type,depths\na,models/a.pt,small_cnn,\nb,models/b.pt,small_cnn,pool2=x\n",
