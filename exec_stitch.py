@@ -11,7 +11,6 @@ from src import cli
 from src.choices import (
     AUTO,
     C2T_CLS_TOKENS,
-    KINDS,
     STARTS,
     STITCHING_TYPES,
     T2C_CLS_TOKENS,

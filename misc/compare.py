@@ -106,6 +106,14 @@ def check_networks(first: NetworkName, second: NetworkName) -> None:
         raise UserError(
             f"both networks are {first.path} of type {first.type}; give another checkpoint or another type for one"
         )
+    if (
+        first.is_file
+        and second.is_file
+        and (first.content, first.type) == (second.content, second.type)
+    ):
+        raise UserError(
+            f"{first.path} and {second.path} have the same weights; give the checkpoint of another network"
+        )
 
 
 def check_accuracies(args, *networks: NetworkName) -> None:

@@ -85,7 +85,20 @@ REFUSALS = [
         )
     ),
     (f"exec_eval.py {MODEL} f.pt {ON}", "argument model_type: 'f.pt' is"),
+    # Mistyped options and words in the wrong place
+    (f"{TRAIN} -dri m", ("unknown option -dri", "did you mean -dir?")),
+    (
+        f"misc/all_pairs.py list.csv {ON} -dir all layer2.0",
+        ("layer2.0; write all_pairs.py networks layers",),
+    ),
+    (f"exec_eval.py zip.pt {MODEL} {ON}", "zip.pt is damaged"),
+    (f"{TRAIN} -d text.npz", "text.npz: it is no .npz archive"),
+    (f"{TRAIN} -d mean.npz", "it has mean, but no std"),
     # Two networks
+    (
+        f"misc/compare.py f.pt own/f.pt {MODEL} {ON} -o new",
+        "f.pt and own/f.pt have the same weights",
+    ),
     (
         f"misc/compare.py - - {MODEL} {ON} -o new",
         (f"both networks are - of type {MODEL}", "another type"),
@@ -207,6 +220,9 @@ def place(folder) -> None:
     (folder / "word.pt").write_text("in words")
     images = np.zeros((2, 8, 8), "uint8")
     arrays = {"x_train": images, "x_test": images, "y_train": [0, 1], "y_test": [0, 1]}
+    (folder / "zip.pt").write_bytes(b"PK\x03\x04 and no more")
+    (folder / "text.npz").write_text("in words")
+    np.savez(folder / "mean.npz", **arrays, mean=[0.5])
     np.savez(folder / "twice.npz", **arrays, classes=["3", "4", "3"])
     np.savez(folder / "minus.npz", **arrays | {"y_train": [-1, 0]})
     np.savez(folder / "float.npz", **arrays | {"x_train": images / 1.0})

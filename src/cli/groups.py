@@ -407,12 +407,18 @@ def training_settings(args: Namespace) -> "Settings":
     Raises:
         UserError: two options contradict each other.
     """
+    from src.core.console import warn_once
     from src.training import Settings
 
     options = vars(args)
     if options.get("scheduler", "none") != "none" and args.reduce_lr_epochs:
         raise UserError(
             f"-sched {args.scheduler} and -rlre both set the learning rate; give one of them"
+        )
+    late = [epoch for epoch in args.reduce_lr_epochs if epoch >= options.get("n_epochs", epoch + 1)]
+    if late and options["n_epochs"] > 0:
+        warn_once(
+            f"-rlre {' '.join(map(str, late))} has no effect: there are {options['n_epochs']} epochs (-e)"
         )
     return Settings(**{name: options[name] for name in Settings._fields if name in options})
 

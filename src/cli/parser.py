@@ -85,6 +85,7 @@ class Parser(argparse.ArgumentParser):
             from_file = []
             if path is not None:
                 from_file = self._set_defaults(Path(path))
+            self._refuse_mistyped(words)
             parsed = super().parse_args(words, namespace)
             for name, value in vars(parsed).items():
                 setattr(parsed, name, _flat(value))
@@ -163,21 +164,36 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}{self._advice_on(message)}\n")
 
     def _advice_on(self, message: str) -> str:
-        """Return the remedy for a message of argparse about missing arguments or unknown options; "" for others."""
-        if message.startswith("the following arguments are required"):
-            names = [action.dest for action in self._actions if not action.option_strings]
-            order = " ".join([self.prog, *names, "[options]"])
-            advice = f"; write {order}"
-            if names:
-                advice += ", as an option with several values takes all words behind it"
-            return advice
-        unknown = re.match(r"unrecognized arguments: (--?[a-z][^ =]*)", message)
+        """Return the remedy for a message of argparse about missing or unknown arguments; "" for others."""
+        names = [action.dest for action in self._actions if not action.option_strings]
+        order = " ".join([self.prog, *names, "[options]"])
+        missing = re.match("the following arguments are required: (.*)", message)
+        if missing and any(name in names for name in missing[1].split(", ")):
+            return f"; write {order}, as an option with several values takes all words behind it"
+        unknown = re.match("unrecognized arguments: (.*)", message)
+        if unknown and unknown[1].startswith("-"):
+            return f"; {self._similar(unknown[1].split()[0])}--help lists all options"
         if unknown:
-            options = [name for action in self._actions for name in action.option_strings]
-            close = difflib.get_close_matches(unknown[1], options)
-            hint = f"did you mean {' or '.join(close)}? " if close else ""
-            return f"; {hint}--help lists all options"
+            return f"; write {order}"
         return ""
+
+    def _similar(self, word: str) -> str:
+        """Return a question that suggests options similar to a word; "" if there are none."""
+        options = [name for action in self._actions for name in action.option_strings]
+        close = difflib.get_close_matches(word, options, cutoff=0.7)
+        return f"did you mean {' or '.join(close)}? " if close else ""
+
+    def _refuse_mistyped(self, words: Iterable[str]) -> None:
+        """Raise a UserError for a word such as -dri, which argparse takes for -d with the value ri."""
+        options = {name for action in self._actions for name in action.option_strings}
+        for word in words:
+            is_split = (
+                re.fullmatch("-[a-z][a-z-]+", word) and word not in options and word[:2] in options
+            )
+            if is_split and self._similar(word):
+                raise UserError(
+                    f"unknown option {word}; {self._similar(word)}--help lists all options"
+                )
 
 
 def _section_of(action: argparse.Action) -> str:

@@ -55,6 +55,10 @@ def load_tensors(path: str | Path, *, mmap: bool = False) -> Any:
             raise UserError(
                 f"checkpoint {path} holds more than tensors, or is damaged; {remedy}"
             ) from error
+        except RuntimeError as error:  # of the reader of zip archives
+            raise UserError(
+                f"checkpoint {path} is damaged, or of another kind; copy or save it again"
+            ) from error
         except (
             IndexError,
             KeyError,

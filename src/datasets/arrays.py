@@ -8,6 +8,7 @@ inputs that are no images: tokens, int64 (N, T), or vectors, float32 (N, D).
 
 import contextlib
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -209,9 +210,16 @@ def _check_numbers(path: Path, train_inputs: np.ndarray, test_inputs: np.ndarray
     )
 
 
+def _archive(path: Path) -> np.lib.npyio.NpzFile:
+    """Open an `.npz` file; a ValueError if it is none."""
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise ValueError("it is no .npz archive")
+    return np.load(path, allow_pickle=False)
+
+
 def _read_classes(path: Path) -> tuple[str, ...]:
     """Return the names of the classes in the order of the labels; () if labels are numbers."""
-    with readable(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
+    with readable(path, REMEDY), _archive(path) as arrays:
         if "classes" in arrays:
             classes = tuple(arrays["classes"].astype(str).tolist())
             if len(set(classes)) < len(classes):
@@ -255,6 +263,9 @@ def _read_normalisation(path: Path, *, n_channels: int) -> Normalisation | None:
     with readable(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
         if "mean" not in arrays and "std" not in arrays:
             return None
+        for given, missing in (("mean", "std"), ("std", "mean")):
+            if missing not in arrays:
+                raise ValueError(f"it has {given}, but no {missing}; give both or none")
         mean = np.atleast_1d(arrays["mean"]).astype(float)
         std = np.atleast_1d(arrays["std"]).astype(float)
         return make_normalisation(mean.tolist(), std.tolist(), n_channels=n_channels)

@@ -54,6 +54,8 @@ def map_member(archive: Path, name: str, *, unpack: bool = True) -> np.ndarray:
     Raises:
         ValueError: the array holds Python objects; zipfile's and numpy's errors of damaged files.
     """
+    if archive.is_file() and not zipfile.is_zipfile(archive):
+        raise ValueError("it is no .npz archive")
     with open(archive, "rb") as file, zipfile.ZipFile(file) as content:
         if f"{name}.npy" not in content.namelist():
             held = [member.removesuffix(".npy") for member in content.namelist()]

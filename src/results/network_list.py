@@ -228,6 +228,7 @@ def _with_path_from(folder: Path, network: ListedNetwork, place: str) -> ListedN
     path = os.path.normpath(folder / Path(network.path).expanduser())
     if not os.path.isfile(path):
         raise UserError(
-            f"{place}: there is no checkpoint {path}; correct the path, which counts from {folder}"
+            f"{place}: there is no checkpoint {path}; correct the path, which is relative to {folder}, the folder of "
+            "the list"
         )
     return replace(network, path=path, type=kind)
