@@ -149,7 +149,7 @@ def test_a_file_of_a_users_own(save, tmp_path, capsys):
         assert isinstance(dataset.images.parts[0], np.memmap)
     assert says(capsys.readouterr().err, "no training image has label 3", "4 classes")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match=r"own\.npz: File is not a zip file"):
+    with pytest.raises(UserError, match=r"own\.npz: it is no .npz archive"):
         dataset_info(str(path))
 
 

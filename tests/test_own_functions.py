@@ -314,7 +314,7 @@ def test_a_file_of_options_does_not_run_code(command, option, value, folder):
     (folder / "networks.csv").write_text(TWO)
     (folder / "options.yaml").write_text(f"{option}: {value}\n")
     line = error_line(*command, *ON_DIGITS, "--config", "options.yaml")
-    assert says(line, option, "name it", "command line")
+    assert says(line, option, "does not run code; give it on the command line")
 
 
 def test_all_pairs_does_not_run_the_code_that_a_table_was_made_with(folder):
