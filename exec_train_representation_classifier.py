@@ -266,7 +266,7 @@ def train_detector(args, run, source, layer, spec, settings, store, images: Imag
             save_frequency=args.save_frequency,
         )
 
-    # Fine-tuning, to tell ID from OOD
+    # Fine-tuning, to separate ID from OOD
     task.penalty = finetuning.make_penalty(args.score, m_in=args.m_in, m_out=args.m_out)
     tuning = finetuning.finetuning_settings(settings, n_epochs=args.n_finetune_epochs)
     scores = finetune_network(run, task, images.mixed, images.test_set, tuning)

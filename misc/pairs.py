@@ -231,7 +231,7 @@ def stitching_unit(
         batch_size=stitching.batch_size,  # test images pass once for both
         own_types=list(filter(is_user_code, dict.fromkeys([front.type, end.type]))),
     )
-    # Its record tells whether a unit with other options of stitching is another one
+    # Its record shows whether a unit with other options of stitching is another one
     evaluation = Namespace(**{**vars(evaluation), **vars(stitching)})
     calls = [
         Call(exec_stitch.stitch, stitching),
@@ -395,7 +395,7 @@ def run_claimed(unit: Unit, session: "Session") -> bool:
     if unit.is_finished(run.options_on_disk()):  # in the meantime
         run.discard()
         return True
-    run.save()  # the options, with which the unit has to go on after an interruption
+    run.save()  # the options, with which the unit has to resume after an interruption
     try:
         run_calls(unit, session)
     except Exception:  # an interruption is none, and keeps the options
@@ -445,4 +445,4 @@ def stitch_and_evaluate(unit: Unit, session: "Session") -> None:
     remove_remains(unit.place)  # of a killed process
     exec_eval_stitcher_ood.evaluate(evaluation, session, measured)
     if measured:
-        unit.run.made_with.unlink()  # the run.json of the stitches says the same
+        unit.run.made_with.unlink()  # the run.json of the stitches has the same content

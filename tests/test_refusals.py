@@ -159,7 +159,7 @@ REFUSALS = [
     # Results
     (
         f"{COLLECT} dm -o a.jpg",
-        ("-o/--output: 'a.jpg'", "ends in .csv"),
+        ("-o/--output: 'a.jpg'", "ending in .csv"),
     ),
     (
         f"misc/all_pairs.py list.csv layer2.0 {ON} -dir all --ends a c d",

@@ -56,7 +56,7 @@ class Intervention(NamedTuple):
     changes_images: bool  # of tests too; otherwise it changes the labels of training images alone
 
 
-# In the order of application: dots tell the classes before labels are drawn anew
+# In the order of application: dots encode the classes before labels are replaced
 INTERVENTIONS = {
     "shortcut": Intervention(
         "paint a dot on each image. The hue of the dot (on grey images: the position) encodes the label with "

@@ -67,7 +67,7 @@ CHECKPOINT = (
     "name of other weights of torchvision"
 )
 CHANNELS_LAST = (
-    "activations are (height, width, channels); needed only where their shape does not tell"
+    "activations are (height, width, channels); needed only where the shape is ambiguous"
 )
 
 
@@ -452,7 +452,7 @@ class NetworkOptions(NamedTuple):
     layers: str  # the option that names the layers
     side: str = "both"  # the choice of `--channels-last` that means this network
     is_encoder_allowed: bool = False  # whether it may return features instead of logits
-    is_end: bool = False  # whether it goes on behind the layers
+    is_end: bool = False  # whether it continues behind the layers
 
 
 FRONT = NetworkOptions("front_model", "front_layer", "front", is_encoder_allowed=True)

@@ -158,7 +158,7 @@ def _separated_by_commas(parse: Callable[[str], str]) -> Callable[[str], list[st
 def output_file(*endings: str) -> Callable[[str], str]:
     """Return the type of an option that names a file to write, with one of the endings."""
     return checked(
-        str, lambda text: text.endswith(endings), f"a name that ends in {' or '.join(endings)}"
+        str, lambda text: text.endswith(endings), f"a name ending in {' or '.join(endings)}"
     )
 
 

@@ -29,7 +29,7 @@ def keep_freed_memory() -> None:
 def free_memory(device: torch.device | str = "cpu") -> int:
     """Return the free memory of a GPU, or of the machine, in bytes.
 
-    Pages of files that the system can drop count as free. macOS does not tell how much is free; half
+    Pages of files that the system can drop count as free. macOS does not report free memory; half
     of all memory is assumed.
     """
     if torch.device(device).type == "cuda":

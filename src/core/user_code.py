@@ -101,7 +101,7 @@ def source_of(name: str) -> Path:
     return Path(file).expanduser().absolute()
 
 
-def load(name: str, *, remedy: str = f"mend it, or give the right {CODE}") -> Callable[..., Any]:
+def load(name: str, *, remedy: str = f"correct it, or give the right {CODE}") -> Callable[..., Any]:
     """Run the file of user code, and return its function or class.
 
     Args:

@@ -27,9 +27,9 @@ def label_noise(images: BaseImageSet, share: float, *, train: bool, seed: int) -
 def shortcut(images: BaseImageSet, share: float, *, train: bool, seed: int) -> BaseImageSet:
     """Return the images with a dot on each, which encodes the class with probability `share`.
 
-    Otherwise the dot tells a class that is drawn from all classes. On test images the class is
-    always drawn. On images of three channels the hue of a dot tells the class, and its place is
-    drawn. On other images the dot is white and its place tells the class: networks do not learn a
+    Otherwise the dot encodes a random class. On test images the class is always random. On images of three
+    channels the hue of a dot encodes the class, and its position is random. On other images the dot is white
+    and its position encodes the class: networks do not learn a
     grey level.
     """
     keep = 0.0

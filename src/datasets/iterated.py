@@ -1,7 +1,7 @@
 """Data sets made of an iterable of batches, such as a `DataLoader`, that can be iterated several times.
 
-Labels are kept, and the images as well if they are few. Otherwise each pass goes over the iterable
-anew, and ends at the last image that it needs.
+Labels are kept, and the images as well if they are few. Otherwise each pass iterates over the batches again,
+up to the last image that it needs.
 """
 
 import functools
@@ -150,7 +150,7 @@ class IteratedEpochs:
         self._like = like
 
     def n_batches(self, batch_size: int) -> int:
-        """Return the number of batches of a pass, or 0 if the iterable does not tell."""
+        """Return the number of batches of a pass, or 0 if it is not known."""
         return length_hint(self._source)
 
     def epoch(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -122,7 +122,7 @@ def _check(network: Network, name: str, image_shape: tuple[int, ...], *, encoder
 def _user_network(name: str, **options: object) -> nn.Module:
     """Call a user's function with the options that it takes by name; return its module."""
     remedy = (
-        f"mend it, or give the right {CODE} (of n_classes, n_channels and image_shape it "
+        f"correct it, or give the right {CODE} (of n_classes, n_channels and image_shape it "
         "gets those that it takes by name)"
     )
     make = load(name, remedy=remedy)

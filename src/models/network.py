@@ -250,7 +250,7 @@ class Network:
         Steps of a recurrent layer, and tokens computed from them, are a sequence. Other tokens are
         patches, with prefix tokens in front. The number of prefix tokens is the attribute
         `n_prefix_tokens` of the module or of a module in it, or `num_prefix_tokens`, as in timm.
-        Without these attributes a pass on two random images tells: a CLS token is equal for both
+        Without these attributes a pass over two random images decides: a CLS token is equal for both
         where it enters. Layers in front of that place have none; their tokens are fewer by that
         number. The first prefix token is a CLS token, unless an attribute `has_class_token` is
         False. If no token is equal for both images, `guessed_layout` decides; where it guesses a
@@ -342,7 +342,7 @@ class Network:
         is compared part by part between the dots: `layer*.1` does not match `layer1.0.conv1`.
 
         Args:
-            of_end: the network goes on behind the layers.
+            of_end: the network continues behind the layers.
         Raises:
             UserError: a layer does not exist, `all` stands for no blocks, or nothing follows an end
                 layer.
@@ -382,7 +382,7 @@ class Network:
         Args:
             names: the layers to look at.
             image_shape: (C, H, W) of the images.
-            channels_last: take (B, H, W, C) where neither attribute nor shape tells. If false,
+            channels_last: take (B, H, W, C) where neither attribute nor shape decides. If false,
                 (B, C, H, W) is assumed there, with a warning.
         Raises:
             UserError: a layer does not exist, or its activation has not the batch as first axis.
@@ -439,7 +439,7 @@ class Network:
         return view
 
     def _is_channels_last(self, shape: tuple[int, ...]) -> bool | None:
-        """Return whether a shape of three axes is (H, W, C); None if nothing tells."""
+        """Return whether a shape of three axes is (H, W, C); None if it is not known."""
         is_last = getattr(self.module, "channels_last", None)
         if is_last is not None:
             return is_last
@@ -464,7 +464,7 @@ class Network:
         Args:
             x: images (B, C, H, W), or with `after` the activation of that layer.
             until: the layer at which the pass ends.
-            after: the layer behind which the pass goes on.
+            after: the layer behind which the pass continues.
             images: as in `activations`.
         Raises:
             UserError: as in `activations`.
@@ -491,7 +491,7 @@ class Network:
         Args:
             x: images (B, C, H, W), or with `after` the activation of that layer.
             names: the layers, in any order. `output_name` gives the logits.
-            after: the layer behind which the pass goes on. The named layers lie behind it, or are
+            after: the layer behind which the pass continues. The named layers lie behind it, or are
                 this layer.
             images: the images of x. Needed only if the modules in front of `after` cannot be skipped,
                 as where they reach later layers by another path, such as a residual branch around

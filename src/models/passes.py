@@ -98,7 +98,7 @@ class Passes:
         Args:
             x: images (B, C, H, W), or with `after` the value of that layer.
             names: the layers; behind `after`, or `after` itself. `Network` checks that they exist.
-            after: the pass goes on behind this layer, whose value is x.
+            after: the pass continues behind this layer, whose value is x.
             images: the images of x, which a whole pass needs. x may hold k values for each image:
                 x is then k batches long, one batch behind the other.
         Raises:
@@ -375,7 +375,7 @@ def _is_close(value: Tensor, expected: Tensor) -> bool:
 
 @torch.enable_grad()
 def _has_gradient(value: Tensor, source: Tensor) -> bool:
-    """Return whether a value is computed from a source, as far as gradients tell."""
+    """Return whether a value is computed from a source, as far as gradients show."""
     if not (value.requires_grad and source.requires_grad):
         return False
     (gradient,) = torch.autograd.grad(value.sum(), source, allow_unused=True, retain_graph=True)

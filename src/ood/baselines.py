@@ -2,9 +2,10 @@
 together.
 
 It is the correlation of a stitch by `covariance` whose front is the class that the end network
-predicts, beside *untrained copies* of the end network at the same layer: the same modules, with weights drawn
-anew. As many untrained copies stand side by side as the front of the stitch needs to have no more channels than
-they. So a baseline belongs to an end network, a layer, a number of untrained copies and the images; stitches share it.
+predicts, beside *untrained copies* of the end network at the same layer: the same modules with randomly
+initialised weights. Several untrained copies are concatenated, so that they have no fewer channels than the
+front of the stitch. So a baseline belongs to an end network, a layer, a number of untrained copies and the
+images; stitches share it.
 """
 
 import contextlib

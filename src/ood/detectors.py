@@ -30,7 +30,7 @@ class Detector:
     Attributes:
         id_data: the data that the detector was made with.
         ood_data: the OOD data that the detector was trained with; empty if it needs none.
-        n_classes: of the training images; None: the largest label tells.
+        n_classes: of the training images; None: the largest label + 1.
     """
 
     id_data = ""

@@ -25,7 +25,7 @@ class StitchedModel(nn.Module):
     Args:
         front: the network whose activation at the front layer is taken; nothing behind that layer
             is computed.
-        end: the network that goes on behind the end layer; modules in front of that layer are
+        end: the network that continues behind the end layer; modules in front of that layer are
             skipped where that is possible.
         layer: maps the activation of the front layer to the shape of the end layer's.
         pair: the names of the two layers.

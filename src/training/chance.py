@@ -17,7 +17,7 @@ FAR_BELOW = 0.5  # of chance
 QUESTION = (
     "was it trained long enough, and are inputs normalised and classes ordered as in training?"
 )
-FEWEST = 20  # images that can tell an accuracy from chance
+FEWEST = 20  # images that show whether an accuracy is above chance
 
 
 def chance_of(labels: Tensor) -> float:
@@ -46,7 +46,7 @@ def beside_chance(accuracy: float, n_images: int, chance: float) -> str:
 def doubt_about(network: Network, images: BaseImageSet, title: str) -> str:
     """Return a text that a network may be close to chance on test images; "" if it is better.
 
-    A random sample of them tells. It ends with the first batch that shows that the network is better.
+    Looks at a random sample, up to the first batch that shows that the network is better.
 
     Args:
         title: of the network, for the error.
