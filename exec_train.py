@@ -18,7 +18,7 @@ def parser() -> cli.Parser:
     cli.add_optimizer(options)
     cli.add_clipping(options)
     cli.add_interventions(options)
-    add("-dir", "--save-dir", required=True, help="folder to write to")
+    add("-dir", "--save-dir", type=cli.folder, required=True, help="folder to write to")
     add(
         "-sf",
         "--save-frequency",

@@ -30,6 +30,7 @@ def parser() -> cli.Parser:
     add(
         "-dir",
         "--save-dir",
+        type=cli.folder,
         required=True,
         help="folder to write to; for several layers, a folder for each layer is made in it",
     )

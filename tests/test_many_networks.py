@@ -478,7 +478,7 @@ def test_groups_that_share_a_seed_are_warned_of(tmp_path, capsys, seeds, groups,
     [
         (("A", "a"), ("'A' and 'a' count as different groups",)),
         (("label noise", "label_noise"), ("'label noise' and 'label_noise'",)),
-        (("clean", None), ("b have no group", "a group, or none")),
+        (("clean", None), ("no group is given for b,", "a group, or none")),
         (("clean", "noisy"), ()),
         ((None, None), ()),
     ],

@@ -86,6 +86,8 @@ REFUSALS = [
     ),
     (f"exec_eval.py {MODEL} f.pt {ON}", "argument model_type: 'f.pt' is"),
     # Mistyped options and words in the wrong place
+    (f"{TRAIN} -dir ''", "the name of a folder is missing"),
+    (TRAIN.replace("small_cnn", "Small_CNN"), "did you mean small_cnn?"),
     (f"{TRAIN} -dri m", ("unknown option -dri", "did you mean -dir?")),
     (
         f"misc/all_pairs.py list.csv {ON} -dir all layer2.0",

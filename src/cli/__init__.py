@@ -40,6 +40,7 @@ from src.cli.types import (
     descending,
     described,
     features_file,
+    folder,
     html_file,
     integer_from,
     integer_from_0,

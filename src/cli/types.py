@@ -162,6 +162,13 @@ def output_file(*endings: str) -> Callable[[str], str]:
     )
 
 
+def folder(text: str) -> str:
+    """Read the name of a folder, which is not empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name of a folder is missing; . is the working folder")
+    return text
+
+
 def results_folder(text: str) -> str:
     """Read the name of a folder below `results/`, or an absolute path."""
     if ".." in Path(text).parts:

@@ -108,6 +108,8 @@ def unknown_name(
     close = [allowed_name for allowed_name in names if name and allowed_name.startswith(name)]
     if not close:
         close = difflib.get_close_matches(name, names)
+    if not close:
+        close = [allowed_name for allowed_name in names if allowed_name.lower() == name.lower()]
     hint = ""
     if close:
         hint = f"did you mean {' or '.join(close[:3])}? "

@@ -154,8 +154,8 @@ def tell_groups(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
     without = [network.name for network in networks if not network.group]
     if in_groups and without:
         warn_once(
-            f"{table}: {listed(without)} have no group, so that the type is their group; give every network a group, "
-            "or none"
+            f"{table}: no group is given for {listed(without)}, so that the type is the group there; give all networks "
+            "a group, or none"
         )
     for groups in grouped(dict.fromkeys(network.group for network in in_groups), _plain).values():
         if len(groups) > 1:
