@@ -130,7 +130,7 @@ def evaluate(args, session=None, measured=None) -> None:
         if measured and measured.are_all_of(setup.stitches):
             check_usable(args, measured.scores, measured.reference, unusable)
         else:
-            # The reference: detectors at the end layers, the end network's own scores, and floors
+            # The reference: detectors at the end layers, the end network's own scores, and baselines
             layers = end_layers_of(setup.stitches)
             reference = refer_to(
                 setup.end,
@@ -189,7 +189,7 @@ def set_up(args, session) -> Setup:
     # The images and the two networks
     loading = cli.load_options(args, device)
     test_set = cli.load_split(args, session, device, train=False)
-    cli.load_split(args, session, device, train=True)  # for floors and detectors
+    cli.load_split(args, session, device, train=True)  # for baselines and detectors
     check_images(stitches, vars(args))
     networks = load_networks(
         stitches, moved_networks(args), test_set.spec, device=device, session=session

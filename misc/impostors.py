@@ -34,9 +34,9 @@ from src.datasets.base import BaseImageSet
 from src.ground.activations import as_rows, form_of, pool
 from src.ground.runtime import generator
 from src.models import Network
-from src.ood.floors import beside_class, twin_of
 from src.results.checkpoints import load_model
 from src.results.network_names import NetworkName
+from src.skill.untrained import beside_class, untrained_copy
 
 COPIES = ("permuted", "rotated")
 LABEL_ALONE = ("class_means", "one_hot", "clustered_noise")
@@ -96,7 +96,7 @@ def planted(
         outputs = _outputs(checkpoint, network, dataset, root)
     if kind == CONTROL:
         ((batch, _),) = _loaded(dataset, root).batches(BATCH, indices=torch.arange(BATCH))
-        untrained = twin_of(donor, batch, seed=SEED).module
+        untrained = untrained_copy(donor, batch, seed=SEED).module
     return Impostor(
         kind,
         donor,

@@ -75,8 +75,8 @@ def add_judging(options: cli.Parser) -> None:
         "--skill",
         type=cli.real_number(at_least=0, at_most=1),
         default=0.33,
-        help="skill at the output that a similar pair has at least: 0 is that of an untrained network that is told "
-        "the class, 1 that of the end network itself",
+        help="skill at the output that a similar pair has at least: 0 is that of untrained features that are "
+        "given the class, 1 that of the end network itself",
     )
     add(
         "--pairwise",

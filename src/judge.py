@@ -79,7 +79,7 @@ def judge(
 
     The stitching layer of a pair is fitted to activations of training images, without any cutoff
     but rounding; or it is drawn, and trained on an objective. Test images tell accuracy and skill, whose
-    floors take training images as well. The verdicts on all pairs of a form are corrected together.
+    baselines take training images as well. The verdicts on all pairs of a form are corrected together.
     Images go to the device of the networks, which stay as they are.
 
     Args:
@@ -136,7 +136,7 @@ def judge(
         for name, making in chosen.items():
             note(f"judge: stitches {len(drawn)} pairs of layers by {name}")
             made[name] = _made(networks, drawn, images, making)
-        note(f"judge: measures accuracy, skill and its floors on {len(images.test)} test inputs")
+        note(f"judge: measures accuracy, skill and its baselines on {len(images.test)} test inputs")
         measured = measure_grids({name: made[name].grid for name in made}, reference)
         stitches = {name: _with_scores(made[name], *measured[name], list(drawn)) for name in made}
     metrics = next(iter(stitches[next(iter(chosen))].values())).metrics
@@ -439,7 +439,7 @@ def _stitching_layers(
 
 
 def _reference(end: Network, layers: Mapping[Pair, StitchingLayer], images: _Images) -> Reference:
-    """Return the end network without stitches, and its floors of skill."""
+    """Return the end network without stitches, and its baselines of skill."""
     options = EvaluationOptions(
         layers=tuple(dict.fromkeys(pair.end_layer for pair in layers)),
         scores={},

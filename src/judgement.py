@@ -43,16 +43,16 @@ class JudgedStitch(NamedTuple):
     penalty: float  # end accuracy − accuracy
     penalty_low: float
     penalty_high: float
-    skill: float  # at the output; 0 at the floor, 1 for the end network itself
+    skill: float  # at the output; 0 at the baseline, 1 for the end network itself
     skill_low: float
     skill_high: float
     correlation: float  # within classes, at the output
-    floor: float
+    baseline: float
     skill_at_end: float  # at the end layer
     skill_at_end_low: float
     skill_at_end_high: float
     correlation_at_end: float
-    floor_at_end: float
+    baseline_at_end: float
     front_accuracy: float  # NaN of an encoder
     end_accuracy: float
     r2_matched: float  # centred R² of the map on the matched images; NaN after a training

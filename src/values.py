@@ -172,8 +172,8 @@ class Skill(NamedTuple):
     """How a stitch follows the end network within a class at one place, see `src.skill`."""
 
     correlation: float  # within classes, in [-1, 1]; NaN: activations are not finite
-    floor: float  # the correlation that class, architecture and an affine map give together
-    skill: float  # (correlation − floor) / (1 − floor)
+    baseline: float  # the correlation that untrained features reach when given the class
+    skill: float  # (correlation − baseline) / (1 − baseline)
     low: float  # the ends of its interval of 95 %, over images
     high: float
 
@@ -184,7 +184,10 @@ class StitchSkill(NamedTuple):
     end_layer: Skill
     output: Skill
     n_images: int
-    n_twins: int  # untrained twins side by side in the floor
+    n_classes: int  # of the end network
+    width: int  # of the front: the rank of its covariance
+    n_copies: int  # untrained copies side by side in the baseline, at most
+    rows_per_channel: float  # that the widest features of the baseline were fitted to
 
 
 class MeasuredStitch(NamedTuple):

@@ -43,8 +43,8 @@ MAX_TESTS = 12  # lines of tests between groups, a method
 
 SKILL = (
     "Skill says how closely a stitched network follows the end network from input to input of a class: 1 is the end "
-    "network itself, 0 the floor, which an untrained network reaches that is told the class. It is (r − floor) / "
-    "(1 − floor), where r is the correlation of stitched and own values, both less the means of their classes "
+    "network itself, 0 the baseline, which untrained features reach when given the class. It is (r − baseline) / "
+    "(1 − baseline), where r is the correlation of stitched and own values, both less the means of their classes "
     "(misc/docs/methods.md)."
 )
 CAUTION = (

@@ -1,7 +1,7 @@
 """The reference of an evaluation: measurements of the end network without any stitch.
 
 A reference holds the detectors at the end layers, their scores of the end network's own activations,
-and the floors of skill. All folders of stitches into the network share it.
+and the baselines of skill. All folders of stitches into the network share it.
 """
 
 import math
@@ -17,7 +17,7 @@ from src.datasets.base import BaseImageSet, Batches
 from src.ground.console import progress
 from src.models import Network
 from src.ood.detectors import Detector, make_detector
-from src.ood.floors import Floors
+from src.skill.baseline import Baselines
 from src.statistics.detection import OODMetrics, ood_metrics
 
 N_IMAGES = 2_000  # test images that skill is measured on, at most
@@ -47,7 +47,7 @@ class EvaluationOptions(NamedTuple):
 
     layers: tuple[str, ...]  # end layers of the stitches
     scores: Mapping[str, ChosenScore]  # by their titles in tables
-    train: BaseImageSet  # which detectors are fitted to, and floors are matched on
+    train: BaseImageSet  # which detectors are fitted to, and baselines are fitted to
     batch_size: int
     dataset: str  # name of `test`
     test: BaseImageSet
@@ -70,13 +70,13 @@ class EvaluationOptions(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """Detectors, their scores of the end network's own activations, and the floors of skill."""
+    """Detectors, their scores of the end network's own activations, and the baselines of skill."""
 
     options: EvaluationOptions
     end: Network
     detectors: dict[DetectorKey, Detector]
     sampled: Tensor  # (n,): indices of the test images that skill is measured on, rising
-    floors: Floors
+    baselines: Baselines
     # By score and layer; without sanity-check data, the last two are empty
     id_scores: ByScore[np.ndarray]  # (N,): of the network's own activations of the ID data
     sanity_scores: ByScore[np.ndarray]  # (M,): of the sanity-check data
@@ -126,7 +126,9 @@ def make_reference(
         end=network,
         detectors=detectors,
         sampled=sampled,
-        floors=Floors(network, options.train, options.test, sampled, batch_size=options.batch_size),
+        baselines=Baselines(
+            network, options.train, options.test, sampled, batch_size=options.batch_size
+        ),
         id_scores=_by_score(id_scores),
         sanity_scores=_by_score(sanity_scores),
         checks=_by_score(checks),

@@ -23,17 +23,20 @@ class SkillRow:
     front_layer: str
     end_layer: str
     correlation: float
-    floor: float
+    baseline: float
     skill: float
     skill_low: float
     skill_high: float
     correlation_at_end: float
-    floor_at_end: float
+    baseline_at_end: float
     skill_at_end: float
     skill_at_end_low: float
     skill_at_end_high: float
     n_images: int
-    n_twins: int  # untrained twins side by side in the floor
+    n_classes: int  # of the end network
+    width: int  # of the front: the rank of the covariance of its activations
+    n_copies: int  # untrained copies side by side in the baseline, at most
+    rows_per_channel: float  # that the widest features of the baseline were fitted to
     test_images: str | None = None  # the first digits of their fingerprint
 
     contents: ClassVar[str] = "skill of stitches"
@@ -47,21 +50,28 @@ class SkillRow:
     @classmethod
     def of(cls, folder: str, pair: Pair, skill: StitchSkill, test_images: str | None) -> "SkillRow":
         """Return the row of a stitch."""
-        numbers = (skill.n_images, skill.n_twins)
-        return cls(folder, *pair, *skill.output, *skill.end_layer, *numbers, test_images)
+        return cls(folder, *pair, *skill.output, *skill.end_layer, *skill[2:], test_images)
 
     @property
     def value(self) -> StitchSkill:
         """The skill of the stitch."""
         at_end = Skill(
             self.correlation_at_end,
-            self.floor_at_end,
+            self.baseline_at_end,
             self.skill_at_end,
             self.skill_at_end_low,
             self.skill_at_end_high,
         )
-        output = Skill(self.correlation, self.floor, self.skill, self.skill_low, self.skill_high)
-        return StitchSkill(at_end, output, self.n_images, self.n_twins)
+        output = Skill(self.correlation, self.baseline, self.skill, self.skill_low, self.skill_high)
+        return StitchSkill(
+            at_end,
+            output,
+            self.n_images,
+            self.n_classes,
+            self.width,
+            self.n_copies,
+            self.rows_per_channel,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

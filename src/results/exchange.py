@@ -76,7 +76,7 @@ def earlier_calls(source: Path) -> list[list[Path]]:
 
 
 def _is_control(folder: Path) -> bool:
-    """Return whether a folder has a stitch from labels without images: skill has a floor of its
+    """Return whether a folder has a stitch from labels without images: skill has a baseline of its
     own."""
     return bool(read_options(folder / "config.txt").get("class_control"))
 

@@ -213,9 +213,9 @@ QUANTITIES = {
     "skill": Quantity(
         "skill",
         SKILL,
-        "(correlation − floor) / (1 − floor) at the output: 0 for a stitch that follows the end network "
-        "within a class no better than its floor, 1 for the end network itself",
-        note="floor: 0",
+        "(correlation − baseline) / (1 − baseline) at the output: 0 for a stitch that follows the end network "
+        "within a class no better than its baseline, 1 for the end network itself",
+        note="baseline: 0",
         scale=(0, 1),
         possible=(-math.inf, 1),
         shown_in=(IN_VERDICT, IN_CURVES, IN_TRUTH),
@@ -230,18 +230,19 @@ QUANTITIES = {
         possible=(-1, 1),
         shown_in=(IN_TRUTH,),
     ),
-    "floor": Quantity(
-        "floor",
+    "baseline": Quantity(
+        "baseline",
         SKILL,
-        "the same correlation of a stitch by `covariance` whose front is the end network's predicted class "
-        "beside untrained twins of the end network",
+        "the largest such correlation of stitches by `covariance` whose front is the end network's predicted class "
+        "beside untrained features that are no wider than the front: untrained copies of the end network, or random "
+        "features of the input",
         possible=(-1, 1),
     ),
     "skill_at_end": Quantity(
         "skill at the end layer",
         SKILL,
         "the same as skill, of the activations at the end layer in place of the logits",
-        note="floor: 0",
+        note="baseline: 0",
         scale=(0, 1),
         possible=(-math.inf, 1),
         shown_in=(IN_VERDICT, IN_TRUTH),
@@ -256,10 +257,10 @@ QUANTITIES = {
         possible=(-1, 1),
         shown_in=(IN_TRUTH,),
     ),
-    "floor_at_end": Quantity(
-        "floor at the end layer",
+    "baseline_at_end": Quantity(
+        "baseline at the end layer",
         SKILL,
-        "the floor of the correlation at the end layer",
+        "the baseline of the correlation at the end layer",
         possible=(-1, 1),
     ),
 }

@@ -51,9 +51,9 @@ class VerdictRow:
     skill_at_end_low: float | None = None
     skill_at_end_high: float | None = None
     correlation: float | None = None
-    floor: float | None = None
+    baseline: float | None = None
     correlation_at_end: float | None = None
-    floor_at_end: float | None = None
+    baseline_at_end: float | None = None
     front_depth: int | None  # of the layers in their networks
     end_depth: int | None
     front_weights: str | None  # the first digits of their SHA-256; None of several networks

@@ -24,7 +24,7 @@ SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table sho
 # Means of stitches that a row has, where all stitches have a value; estimates take the place of the first two
 MEANS = (
     *("accuracy", "penalty", "front_accuracy", "end_accuracy"),
-    *("correlation", "floor", "correlation_at_end", "floor_at_end"),
+    *("correlation", "baseline", "correlation_at_end", "baseline_at_end"),
 )
 SEPARATOR = ";"  # between the names of folders
 

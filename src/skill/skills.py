@@ -1,4 +1,4 @@
-"""The skill of a stitch at both places, from the products of the stitch and of its floor."""
+"""The skill of a stitch at both places, from the products of the stitch and of its baseline."""
 
 import math
 from typing import NamedTuple
@@ -12,40 +12,31 @@ from src.statistics.jackknife import jackknife_variance
 from src.values import Skill, StitchSkill
 
 
-class Floor(NamedTuple):
-    """The floors of a stitch at both places."""
+class Baseline(NamedTuple):
+    """The baseline of a stitch at both places."""
 
-    products: AtPlaces  # of the draw with the largest correlation, at either place
-    places: np.ndarray  # (n,): of the images of the products among those of a stitch
-
-
-def skill_of(products: AtPlaces, floor: Floor, n_twins: int) -> StitchSkill:
-    """Return the skill of a stitch, with the jackknife over images of it and of its floor together.
-
-    Args:
-        n_twins: of the floor.
-    """
-    of_floor = floor.products
-    return StitchSkill(
-        _at_place(products.end_layer, of_floor.end_layer, floor.places),
-        _at_place(products.output, of_floor.output, floor.places),
-        n_images=len(products.output.products),
-        n_twins=n_twins,
-    )
+    products: AtPlaces  # of the draw with the largest correlation, at either place; NaN: no draw is finite
+    n_classes: int
+    width: int  # of the front
+    n_copies: int  # that have as many channels as the front is wide
+    rows_per_channel: float  # that the widest features were fitted to
 
 
-def _at_place(stitch: WithinClass, floor: WithinClass, places: np.ndarray) -> Skill:
-    """Return the skill at one place.
+def skill_of(products: AtPlaces, baseline: Baseline) -> StitchSkill:
+    """Return the skill of a stitch, with the jackknife over images of it and of its baseline
+    together."""
+    places = [
+        _at_place(*of_place) for of_place in zip(products, baseline.products, strict=True)
+    ]
+    return StitchSkill(*places, len(products.output.products), *baseline[1:])
 
-    Args:
-        places: of the floor's images among those of the stitch, (n,).
-    """
-    value = float(skill(stitch.correlation, floor.correlation))
-    floor_without_each = np.full(len(stitch.products), floor.correlation)
-    floor_without_each[places] = floor.without_each
-    without_each = skill(stitch.without_each, floor_without_each)
-    if not np.isfinite(without_each).all():  # a floor of 1 without an image
+
+def _at_place(stitch: WithinClass, baseline: WithinClass) -> Skill:
+    """Return the skill at one place; both have the products of the same images."""
+    value = float(skill(stitch.correlation, baseline.correlation))
+    without_each = skill(stitch.without_each, baseline.without_each)
+    if not np.isfinite(without_each).all():  # a baseline of 1 without an image
         value = math.nan
     half_width = DEVIATIONS * math.sqrt(jackknife_variance(without_each))
     high = float(np.minimum(1, value + half_width))  # keeps NaN
-    return Skill(stitch.correlation, floor.correlation, value, value - half_width, high)
+    return Skill(stitch.correlation, baseline.correlation, value, value - half_width, high)

@@ -1,12 +1,12 @@
-"""The within-class correlation of a stitch, its floor and its skill, with a jackknife over images.
+"""The within-class correlation of a stitch, and its skill, with a jackknife over images.
 
 Does a stitched network follow the end network within a class? From the activations of both, the
 mean over the images of the same class is subtracted; the correlation of the rest, over all images and
 coordinates, is 1 for the end network itself and 0 for a network that knows the class alone. A front
 that shows its own image for a share q of the images, and a random one of the class otherwise, has q.
 
-The floor is the correlation that class, architecture and an affine map give together
-(`src.ood.floors`). The skill (Murphy 1988) is 0 at the floor and 1 for the end network itself.
+The baseline is the correlation that untrained features reach when given the class
+(`src.skill.baseline`). The skill (Murphy 1988) is 0 at the baseline and 1 for the end network itself.
 
 This module imports neither torch nor scipy.
 """
@@ -122,13 +122,13 @@ def within_class_correlation(
     return IntervalEstimate(value, low, high)
 
 
-def skill(correlation: Values, floor: Values) -> Values:
-    """Return (correlation − floor) / (1 − floor): 0 at the floor, 1 for a correlation of 1.
+def skill(correlation: Values, baseline: Values) -> Values:
+    """Return (correlation − baseline) / (1 − baseline): 0 at the baseline, 1 for a correlation of 1.
 
-    It is NaN for a floor of 1, up to rounding.
+    It is NaN for a baseline of 1, up to rounding.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         skills: Any = np.where(
-            np.less(floor, 1 - ROUNDING), (correlation - floor) / np.subtract(1, floor), math.nan
+            np.less(baseline, 1 - ROUNDING), (correlation - baseline) / np.subtract(1, baseline), math.nan
         )
     return skills[()]  # a number for numbers

@@ -1,0 +1,58 @@
+"""The width of a front: the rank of the covariance of what its stitching layer maps."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from src.ground.activations import positions_of
+from src.ground.runtime import generator
+from src.statistics.moments import Moments, Rows
+
+EPS = torch.finfo(torch.float32).eps
+N_ROWS = 20_000  # in all; of large maps only some positions are taken
+ROWS_PER_CHANNEL = 20
+
+
+class RunningWidth:
+    """The rank of the covariance of activations, which come batch by batch.
+
+    It is the numerical rank, since an affine map can use any direction that is not rounding. So
+    channels that are constant, repeated or mixed do not count. An effective rank would hang on the
+    scale of directions, which an affine map changes.
+
+    Args:
+        n_inputs: of all batches together.
+    """
+
+    def __init__(self, n_inputs: int):
+        self.n_inputs = n_inputs
+        self._moments = Moments()
+        self._places: Tensor | None = None
+
+    def add(self, activations: Tensor) -> None:
+        """Add activations (B, C, H, W), (B, T, C) or (B, C) of a batch."""
+        positions = positions_of(activations)
+        if self._places is None:
+            n_positions, n_channels = positions.shape[1:]
+            n_rows = max(N_ROWS, ROWS_PER_CHANNEL * n_channels)
+            order = torch.randperm(n_positions, generator=generator(0))
+            self._places = order[: math.ceil(n_rows / self.n_inputs)].to(positions.device)
+        self._moments = self._moments.pooled(Rows.of(positions[:, self._places]).moments())
+
+    @property
+    def rank(self) -> int:
+        """The number of directions that vary, at least 1.
+
+        It is the number of channels where rows are too few to tell, or are not finite.
+        """
+        covariance = self._moments.covariance
+        n_channels = len(covariance)
+        if not covariance.isfinite().all():
+            return n_channels
+        variances = torch.linalg.eigvalsh(covariance)
+        rounding = (n_channels * EPS) ** 2 * variances[-1]
+        rank = int((variances > rounding).sum())
+        if rank >= self._moments.n_rows - 1:
+            return n_channels
+        return max(1, rank)
