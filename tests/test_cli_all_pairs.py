@@ -17,7 +17,6 @@ from misc import all_pairs, pairs
 from src.figures import pages
 from src.ground.errors import Busy
 from src.models import Network, build_model
-from src.ood import floors
 from src.results.checkpoints import save_state
 from src.results.network_list import ListedNetwork, read_networks
 from src.results.run import Run
@@ -161,7 +160,7 @@ def test_without_stitches_the_commands_that_follow_are_named(networks, few):
 
 def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatch):
     """Matched images and test images pass once through each network, and test images once through
-    each stitch. As an end network, it also sees the images of its floors once."""
+    each stitch. As an end network, it also sees the images of its baselines once."""
     seen, activations = Counter(), Network.activations
 
     def count(network, x, names, *, after=None, images=None):

@@ -320,8 +320,11 @@ def test_skill_needs_no_detector(workplace, copied, networks):
     for row in rows:
         assert row["n_images"] == str(N_TEST) and row["test_images"]
         for place in ("", "_at_end"):
-            correlation, floor = float(row[f"correlation{place}"]), float(row[f"floor{place}"])
-            assert float(row[f"skill{place}"]) == pytest.approx(skill(correlation, floor))
+            correlation, baseline = (
+                float(row[f"correlation{place}"]),
+                float(row[f"baseline{place}"]),
+            )
+            assert float(row[f"skill{place}"]) == pytest.approx(skill(correlation, baseline))
     (row,) = (row for row in rows if pair_of(row) == ("pool4", "pool1"))
     front, end = map(network, networks)
     ((images, _),) = digit_images(train=False).batches(1000)
@@ -422,7 +425,7 @@ def test_a_stitch_that_diverged_has_nan_and_the_rest_is_evaluated(workplace, cop
         )
         row = rows.pop(diverged)
         assert {row[column] for column in columns} == {"nan"}
-        assert row.get("floor") == expected.pop(diverged).get("floor") and rows == expected
+        assert row.get("baseline") == expected.pop(diverged).get("baseline") and rows == expected
     scores = np.load(folder / "energies_mahalanobis.npz")
     assert np.isnan(scores["pool1/pool2"]).all() and np.isfinite(scores["pool1/pool4"]).all()
 

@@ -20,7 +20,7 @@ from misc.impostors import (
 )
 from src.datasets.base import ImageSet
 from src.models import Network, build_model
-from src.ood.floors import beside_class
+from src.skill.untrained import beside_class
 from tests.commands import ON_DIGITS, names_in, run, save_network, stitch_rows
 from tests.conftest import few_images
 
@@ -128,7 +128,7 @@ def test_labels_and_noise_tell_the_class_and_nothing_else(images):
 
 
 @torch.no_grad()
-def test_the_class_beside_an_untrained_network_is_that_of_floors(images):
+def test_the_class_beside_an_untrained_network_is_that_of_baselines(images):
     found, _, _ = activations(CONTROL, images)
     logits = make_donor()(images)
     for layer, untrained in make_untrained().activations(images, LAYERS).items():

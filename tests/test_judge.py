@@ -99,7 +99,7 @@ def test_judge_all_pairs_and_compare_give_the_same_numbers(networks, in_tmp_path
             stitched[form, line["front_layer"], line["end_layer"]] = line
     assert len(verdicts) == len(stitched) == len(rows)
     shares = [f"{name}{end}" for name in ("accuracy", "penalty") for end in ("", "_low", "_high")]
-    skills = ("correlation", "floor", "skill", "skill_low", "skill_high")
+    skills = ("correlation", "baseline", "skill", "skill_low", "skill_high")
     skills += tuple(name.replace("skill", "skill_at_end") for name in skills[2:])
     measured = ("r2_matched", "r2_test", "front_accuracy", "end_accuracy")
     for row in rows:
@@ -112,7 +112,7 @@ def test_judge_all_pairs_and_compare_give_the_same_numbers(networks, in_tmp_path
     both = [line for line in read_csv("both.csv") if line["front_network"] == "0"]
     assert len(both) == 2 * 4  # forms, pairs of layers
     for line in both:
-        for name in ("accuracy", "skill", "floor", "correlation_at_end"):
+        for name in ("accuracy", "skill", "baseline", "correlation_at_end"):
             assert line[name] == verdicts[key_of(line)][name]
 
 
@@ -172,7 +172,7 @@ def arrays_of(batches):
 def test_a_loader_arrays_and_an_image_set_are_the_same_images(networks, digits):
     """In batches of any size; the training images, if all are matched, in any order and without labels.
 
-    A floor is measured on some of them, which hang on the order."""
+    A baseline is measured on some of them, which hang on the order."""
     sources = [
         (shuffled(digits[0]), arrays_of(digits[1])),
         ([(images, None) for images, _ in digits[0]], [*digits[1]]),
@@ -183,7 +183,7 @@ def test_a_loader_arrays_and_an_image_set_are_the_same_images(networks, digits):
         (row,) = judge(*networks[1], *images, layers="pool3", form="pinv", n_matched=N_TRAIN)
         assert row.accuracy == pytest.approx(expected.accuracy, abs=1.5 / N_TEST)
         assert row.correlation == pytest.approx(expected.correlation, abs=1e-5)
-        assert row.floor == pytest.approx(expected.floor, abs=0.03)
+        assert row.baseline == pytest.approx(expected.baseline, abs=0.03)
 
 
 def test_probabilities_and_images_that_are_given_twice_are_warned_of(networks, digits, capsys):
@@ -270,7 +270,7 @@ def test_rows_are_written_as_a_table(judged, in_tmp_path):
     *records, last = read_csv("rows.csv")
     for row, record, as_dict in zip(judged, records, judged.records(), strict=True):
         assert [*record] == [*as_dict] == [*JudgedStitch._fields]
-        for name in ("accuracy", "skill_low", "floor_at_end", "r2_test"):
+        for name in ("accuracy", "skill_low", "baseline_at_end", "r2_test"):
             assert float(record[name]) == as_dict[name] == getattr(row, name)
     assert last["front_accuracy"] == ""
     copied = pickle.loads(pickle.dumps(judged))
@@ -292,7 +292,7 @@ def test_saved_rows_are_runs_that_the_scripts_read(networks, digits, in_tmp_path
     for row in rows:
         line = lines[(Method.of(row.form).words, *row.pair)]
         assert (row.verdict, row.reason) == (line["verdict"], line["reason"])
-        names = ("accuracy", "penalty_low", "skill", "skill_at_end_high", "floor")
+        names = ("accuracy", "penalty_low", "skill", "skill_at_end_high", "baseline")
         assert_same(row, line, names, 1e-12)
         assert (line["front_network"], line["end_network"]) == rows.names
     rows.save("results/mine")

@@ -7,10 +7,10 @@ import torch
 
 from src.models import Network
 from src.ood import make_detector, ood_metrics
-from src.ood.floors import FloorKey, Floors
 from src.results.evaluation_rows import SkillRow
 from src.results.folders import RunFiles, Stitch
 from src.results.verdicts import judge_stitches
+from src.skill.baseline import BaselineKey, Baselines
 from src.skill.running import Following
 from src.skill.skills import skill_of
 from src.stitching import direct_matching
@@ -45,20 +45,20 @@ def digits(*, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def floors(end) -> Floors:
+def baselines(end) -> Baselines:
     train, test = (digit_images(train=is_train) for is_train in (True, False))
-    return Floors(end, train, test, torch.arange(len(test)), batch_size=360)
+    return Baselines(end, train, test, torch.arange(len(test)), batch_size=360)
 
 
-def run_of(floors: Floors, made: torch.Tensor, name: str, layer: str = LAYER) -> Stitch:
+def run_of(baselines: Baselines, made: torch.Tensor, name: str, layer: str = LAYER) -> Stitch:
     """A run whose stitch gives the end network these activations of the test images."""
     images, labels = digits(train=False)
-    end, key = floors.end, FloorKey(layer, 1)
+    end, key = baselines.end, BaselineKey(layer, made.shape[1])
     logits = end(made, after=layer)
     following = Following(end, [layer], image_shape=images.shape[1:])
     following.add_own(end.activations(images, [layer, end.output_name]))
     following.add_stitch(name, layer, made, logits)
-    skill = skill_of(following.products(name), floors.measured([key])[key], key.n_twins)
+    skill = skill_of(following.products(name), baselines.measured([key])[key])
     row = stitch_row(front_layer=name, end_layer=layer, n_epochs=0)
     skill_row = SkillRow.of(name, Pair(name, layer), skill, None)
     own = end(images).argmax(1)
@@ -94,13 +94,13 @@ def stitched(source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> 
 
 
 @torch.no_grad()
-def test_the_word_on_each(end, floors):
+def test_the_word_on_each(end, baselines):
     """Constant and shuffled maps leave every score of pooled features as it is."""
     (images, labels), made = digits(train=True), planted(end)
     detector = make_detector("mahalanobis")
     detector.add(end(images, until=LAYER), labels)
     detector.fit()
-    runs = [run_of(floors, acts, name) for name, acts in made.items()]
+    runs = [run_of(baselines, acts, name) for name, acts in made.items()]
     verdicts = {row.front_layer: row for row in judge_stitches(runs)}
     assert {name: row.verdict for name, row in verdicts.items()} == WORDS
     skills = {name: row.skill for name, row in verdicts.items()}
@@ -121,11 +121,11 @@ def other_images(end: Network) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def test_another_image_is_never_similar(end, floors):
+def test_another_image_is_never_similar(end, baselines):
     """It is accurate, by real activations of the end network, two blocks before its end."""
     images, _ = digits(train=True)
     acts = end(images, until="2")
-    runs = [run_of(floors, acts[shown], name, "2") for name, shown in other_images(end).items()]
+    runs = [run_of(baselines, acts[shown], name, "2") for name, shown in other_images(end).items()]
     nearest, drawn = judge_stitches(runs)
     for row in (nearest, drawn):
         assert row.penalty < 0.05 and row.verdict == "accurate only"
@@ -134,7 +134,7 @@ def test_another_image_is_never_similar(end, floors):
 
 @pytest.mark.parametrize("form", ["pinv", "repair", "covariance"])
 @torch.no_grad()
-def test_features_clustered_by_class_are_never_similar(end, floors, form):
+def test_features_clustered_by_class_are_never_similar(end, baselines, form):
     """A front of the class and noise (Smith et al. 2025): its stitches are accurate, and make class
     means."""
     draw, source = torch.Generator().manual_seed(0), {}
@@ -146,5 +146,5 @@ def test_features_clustered_by_class_are_never_similar(end, floors, form):
         source[train] = centres[labels] + 0.03 * torch.randn(len(labels), 160, 4, 4, generator=draw)
     target = end(digits(train=True)[0], until=LAYER)
     weight, bias, *_ = direct_matching(source[True], target, form=form, cutoff="exact")
-    (verdict,) = judge_stitches([run_of(floors, stitched(source[False], weight, bias), form)])
+    (verdict,) = judge_stitches([run_of(baselines, stitched(source[False], weight, bias), form)])
     assert verdict.verdict == "accurate only" and verdict.skill < 0

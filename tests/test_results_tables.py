@@ -60,13 +60,13 @@ COLUMNS = {  # that all tables of a type have
     VerdictRow: (
         f"method,networks,front_layer,end_layer,verdict,reason,control,n_runs,n_networks,folders,{MEANS},p_below,p_above,"
         "skill,skill_low,skill_high,skill_at_end,skill_at_end_low,skill_at_end_high,"
-        "correlation,floor,correlation_at_end,floor_at_end,front_depth,end_depth,front_weights,end_weights,"
+        "correlation,baseline,correlation_at_end,baseline_at_end,front_depth,end_depth,front_weights,end_weights,"
         "front_network,front_group,end_network,end_group,both_ways,same_run,"
         "front_model_type,end_model_type,front_relative_depth,end_relative_depth,stitching_type"
     ),
     SkillRow: (
-        "folder,front_layer,end_layer,correlation,floor,skill,skill_low,skill_high,correlation_at_end,floor_at_end,"
-        "skill_at_end,skill_at_end_low,skill_at_end_high,n_images,n_twins,test_images"
+        "folder,front_layer,end_layer,correlation,baseline,skill,skill_low,skill_high,correlation_at_end,baseline_at_end,"
+        "skill_at_end,skill_at_end_low,skill_at_end_high,n_images,n_classes,width,n_copies,rows_per_channel,test_images"
     ),
     TruthRow: (
         "test,score,measure,layer,value,low,high,chance,p,is_above_chance,is_above_baselines,is_baseline,n_networks,"

@@ -116,8 +116,8 @@ def test_what_is_measured_of_a_pair(tmp_path):
     assert (verdict.method, *verdict.pair) == ("direct matching", "x", "y")
     assert verdict.stitching_type == "v2c" and verdict.seed_spread is None
     at_output, at_end = SKILL.output, SKILL.end_layer
-    assert (verdict.correlation, verdict.floor) == at_output[:2]
-    assert (verdict.correlation_at_end, verdict.floor_at_end) == at_end[:2]
+    assert (verdict.correlation, verdict.baseline) == at_output[:2]
+    assert (verdict.correlation_at_end, verdict.baseline_at_end) == at_end[:2]
     assert (verdict.skill, verdict.skill_low, verdict.skill_high) == pytest.approx(
         at_output[2:], abs=1e-4
     )

@@ -94,7 +94,7 @@ def test_intervals_have_the_true_value_in_about_95_of_100_samples():
     assert 0.91 <= n_inside / 300 <= 0.99
 
 
-def test_skill_is_0_at_the_floor_and_1_at_1():
+def test_skill_is_0_at_the_baseline_and_1_at_1():
     assert skill(0.4, 0.4) == 0
     assert skill(1, 0.4) == 1
     assert skill(0.1, 0.4) < 0

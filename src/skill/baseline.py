@@ -34,7 +34,7 @@ from src.skill.untrained import (
     RandomFeatures,
     Wanted,
     beside_class,
-    cells_of,
+    splits_of,
     untrained_copy,
 )
 from src.skill.within_class import WithinClass
@@ -69,7 +69,7 @@ class _Kind(NamedTuple):
     """Untrained features of a size, of which some are drawn."""
 
     layer: str
-    kind: str | tuple[int, ...] | None  # COPIES, or the cells of random features; see `Wanted`
+    kind: str | tuple[int, ...]  # COPIES, or the splits of random features; see `splits_of`
     size: int  # the number of copies, or the width of random features
 
 
@@ -136,6 +136,9 @@ class Baselines:
         places = torch.randperm(len(images), generator=generator(0))[:n_choosing]
         self.choosing = images[places.sort().values]
         self.order = train.permutation(0)
+        first, _ = next(iter(train.batches(N_STATISTICS, indices=self.order[:N_STATISTICS])))
+        self.first = first  # of which BatchNorms and random features take statistics
+        self.are_tokens = not first.is_floating_point()
         self._baselines: dict[BaselineKey, Baseline] = {}
         self._forms: dict[str, Form] = {}
 
@@ -163,7 +166,11 @@ class Baselines:
             if best[key]:
                 products = AtPlaces(*(final[draw][place] for place, draw in enumerate(best[key])))
             self._baselines[key] = Baseline(
-                products, self.n_classes, key.width, self._n_copies(key), self._rows_per_channel(key)
+                products,
+                self.n_classes,
+                key.width,
+                self._n_copies(key),
+                self._rows_per_channel(key),
             )
 
     def _kinds(self, key: BaselineKey) -> list[_Kind]:
@@ -172,12 +179,9 @@ class Baselines:
         n_copies = self._n_copies(key)
         kinds = [_Kind(key.layer, COPIES, number) for number in numbers_up_to(n_copies)]
         width = min(key.width, n_copies * form.n_channels)
-        cells: Sequence[tuple[int, ...] | None] = [None]
-        if not form.sizes:
-            like = self.train.batches(1, indices=self.order[:1])
-            are_tokens = not next(iter(like))[0].is_floating_point()
-            cells = cells_of(self.test.image_shape, are_tokens=are_tokens)
-        return [*kinds, *(_Kind(key.layer, of_kind, width) for of_kind in cells)]
+        shape = self.test.image_shape
+        splits = splits_of(form, shape, are_tokens=self.are_tokens)
+        return [*kinds, *(_Kind(key.layer, of_kind, width) for of_kind in splits)]
 
     def form(self, layer: str) -> Form:
         """Return the form of the activations of a layer."""
@@ -248,8 +252,7 @@ class _Features:
         self.baselines = baselines
         self.end = baselines.end
         self.draws = draws
-        first = baselines.order[:N_STATISTICS]
-        images, _ = next(iter(baselines.train.batches(len(first), indices=first)))
+        images = baselines.first
         of_copies = [draw for draw in draws if draw.of.kind == COPIES]
         self.copies = []
         for number in range(1 + max(draw.copies[-1] for draw in of_copies)):
@@ -262,9 +265,9 @@ class _Features:
     def _wanted(self, draw: _Draw) -> Wanted:
         """Return what is wanted of random features."""
         form = self.baselines.form(draw.of.layer)
-        cells = draw.of.kind
-        assert not isinstance(cells, str)
-        return Wanted(form, cells, draw.of.size)
+        splits = draw.of.kind
+        assert not isinstance(splits, str)
+        return Wanted(form, splits, draw.of.size)
 
     def of(self, images: Tensor, draws: Sequence[_Draw]) -> dict[_Draw, list[Tensor]]:
         """Return the activations of some draws, (B, C, H, W), (B, T, D) or (B, D) each."""
@@ -323,7 +326,11 @@ class _Features:
         return maps
 
     def _rows(
-        self, images: Tensor, draws: Sequence[_Draw], samples: Mapping[_Draw, _Sample], n_before: int
+        self,
+        images: Tensor,
+        draws: Sequence[_Draw],
+        samples: Mapping[_Draw, _Sample],
+        n_before: int,
     ) -> Iterator[tuple[_Draw, Tensor, Tensor]]:
         """Yield the positions (B, P, C) of features beside the class, and of their targets.
 
@@ -340,9 +347,7 @@ class _Features:
             target = positions_of(end_acts[draw.of.layer][first])[:, places]
             yield draw, beside_class(parts, end_acts[self.end.output_name][first]), target
 
-    def products(
-        self, maps: Mapping[_Draw, Matching], indices: Tensor
-    ) -> dict[_Draw, AtPlaces]:
+    def products(self, maps: Mapping[_Draw, Matching], indices: Tensor) -> dict[_Draw, AtPlaces]:
         """Return the within-class products of the stitches of some draws on test images."""
         layers = list(dict.fromkeys(draw.of.layer for draw in maps))
         test = self.baselines.test

@@ -25,9 +25,7 @@ class Baseline(NamedTuple):
 def skill_of(products: AtPlaces, baseline: Baseline) -> StitchSkill:
     """Return the skill of a stitch, with the jackknife over images of it and of its baseline
     together."""
-    places = [
-        _at_place(*of_place) for of_place in zip(products, baseline.products, strict=True)
-    ]
+    places = [_at_place(*of_place) for of_place in zip(products, baseline.products, strict=True)]
     return StitchSkill(*places, len(products.output.products), *baseline[1:])
 
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.ground.activations import Form
+from src.ground.kinds import SEQUENCE
 from src.ground.runtime import generator
 from src.models import Network
 from src.models.calls import OUTPUT
@@ -24,7 +25,7 @@ from src.models.calls import OUTPUT
 # Networks are initialised by small seeds, and an untrained copy must be no such network
 FIRST_SEED = 2**31
 KERNEL = 5  # positions along an axis that a filter sees
-N_CELLS = 4  # along an axis, whose means a vector has
+N_CELLS = 4  # along an axis, at least, to which random features are averaged
 BIAS = 0.3  # standard deviation, beside inputs of standard deviation 1
 N_EMBEDDING = 64  # numbers of a token
 BLOCK = 16  # filters that are drawn together: the first of many are those of few
@@ -104,16 +105,16 @@ def _stop(*call: object) -> None:
 
 
 class Wanted(NamedTuple):
-    """The random features that are wanted for a layer: how many numbers, on which cells."""
+    """The random features that are wanted for a layer: how many numbers, and how they are averaged."""
 
     form: Form  # of the layer's activation
-    cells: tuple[int, ...] | None  # whose means a vector has; None: at the positions of the layer
+    splits: tuple[int, ...]  # of a position along each axis of the input, see `splits_of`
     width: int  # numbers at a position
 
     @property
     def n_filters(self) -> int:
-        """The number of filters, each of which gives a number a cell; at least one."""
-        return max(1, self.width // math.prod(self.cells or ()))
+        """The number of filters, each of which gives a number for each split; at least one."""
+        return max(1, self.width // math.prod(self.splits))
 
 
 class RandomFeatures:
@@ -155,7 +156,7 @@ class RandomFeatures:
             for name, item in wanted.items():
                 if first < item.n_filters:
                     of_item = features[:, : item.n_filters - first]
-                    parts[name].append(_averaged(of_item, item.form, item.cells))
+                    parts[name].append(_averaged(of_item, item.form, item.splits))
         return {
             name: torch.cat(parts[name], item.form.channel_axis) for name, item in wanted.items()
         }
@@ -200,41 +201,57 @@ def _convolved(channels: Tensor, filters: Tensor, biases: Tensor) -> Tensor:
     return F.conv2d(channels, filters, biases, padding=KERNEL // 2)
 
 
-def cells_of(image_shape: Sequence[int], *, are_tokens: bool) -> list[tuple[int, ...]]:
-    """Return the cells that random features are averaged over for a vector: all as one, and four
-    along each axis of positions."""
+def splits_of(form: Form, input_shape: Sequence[int], *, are_tokens: bool) -> list[tuple[int, ...]]:
+    """Return how random features are averaged for a layer: to its positions, and, if there are fewer
+    than `N_CELLS` along an axis, to as many cells, which are channels of the position that they lie in.
+
+    So a vector has the mean over an image, and the means over 4×4 cells.
+
+    Args:
+        input_shape: (C, H, W), (T, D) or (D,) of an input, or (T,) of tokens.
+    """
     if are_tokens:
-        sizes: Sequence[int] = (math.prod(image_shape),)
-    elif len(image_shape) == 2:  # a sequence of vectors
-        sizes = image_shape[:1]
-    elif len(image_shape) == 3:
-        sizes = image_shape[1:]
+        sizes: Sequence[int] = (math.prod(input_shape),)
+    elif len(input_shape) == 2:  # a sequence of vectors
+        sizes = input_shape[:1]
+    elif len(input_shape) == 3:
+        sizes = input_shape[1:]
     else:
         sizes = ()
-    single = (1,) * len(sizes)
-    several = tuple(min(N_CELLS, size) for size in sizes)
-    return list(dict.fromkeys([single, several]))
+    grid = _grid_of(form, len(sizes))
+    if len(grid) < len(sizes):
+        sizes = (math.prod(sizes),)
+    several = [max(1, min(N_CELLS, size) // n) for n, size in zip(grid, sizes, strict=True)]
+    return list(dict.fromkeys([(1,) * len(grid), tuple(several)]))
 
 
-def _averaged(features: Tensor, form: Form, cells: tuple[int, ...] | None) -> Tensor:
-    """Average features (B, n, *sizes) to the positions of a layer, or over cells for a vector.
+def _grid_of(form: Form, n_axes: int) -> tuple[int, ...]:
+    """Return the numbers of positions of a layer along axes of the input; () without such axes."""
+    if n_axes == 0:
+        return ()
+    if n_axes == 2 and form.kind != SEQUENCE:
+        return form.map_size
+    return (form.n_patches,)
+
+
+def _averaged(features: Tensor, form: Form, splits: Sequence[int]) -> Tensor:
+    """Average features (B, n, *sizes) to the positions of a layer, or to cells in these.
 
     Prefix tokens get the mean over all positions, and vectors are given to all positions.
     """
-    if cells is not None:
-        if features.ndim == 4:
-            features = F.adaptive_avg_pool2d(features, cells)
-        elif features.ndim == 3:
-            features = F.adaptive_avg_pool1d(features, cells[0])
-        return features.flatten(1)
-    if features.ndim == 2:
+    grid = _grid_of(form, features.ndim - 2)
+    if not grid:
         return form.everywhere(features)
-    layout = form.layout
-    if features.ndim == 4 and layout.grid is not None:
-        pooled = F.adaptive_avg_pool2d(features, layout.grid).flatten(2)
+    cells = [n * split for n, split in zip(grid, splits, strict=True)]
+    if len(grid) == 2:
+        pooled = F.adaptive_avg_pool2d(features, cells)
+        pooled = pooled.unflatten(3, (grid[1], splits[1])).unflatten(2, (grid[0], splits[0]))
+        pooled = pooled.permute(0, 1, 3, 5, 2, 4).flatten(4).flatten(1, 3)  # (B, n·cells, P)
     else:
-        pooled = F.adaptive_avg_pool1d(features.flatten(2), form.n_patches)
-    mean = features.flatten(2).mean(2, keepdim=True).expand(-1, -1, layout.n_prefix)
+        pooled = F.adaptive_avg_pool1d(features.flatten(2), cells[0])
+        pooled = pooled.unflatten(2, (grid[0], splits[0])).transpose(2, 3).flatten(1, 2)
+    n_prefix = form.n_positions - math.prod(grid)
+    mean = pooled.mean(2, keepdim=True).expand(-1, -1, n_prefix)
     return form.native(torch.cat([mean, pooled], 2).mT)
 
 

@@ -129,6 +129,8 @@ def skill(correlation: Values, baseline: Values) -> Values:
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         skills: Any = np.where(
-            np.less(baseline, 1 - ROUNDING), (correlation - baseline) / np.subtract(1, baseline), math.nan
+            np.less(baseline, 1 - ROUNDING),
+            (correlation - baseline) / np.subtract(1, baseline),
+            math.nan,
         )
     return skills[()]  # a number for numbers

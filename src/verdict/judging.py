@@ -38,7 +38,9 @@ MORE_IMAGES = "give more test inputs"  # the remedy where intervals are too wide
 HIGHEST = 0.9  # correlation: above it, untrained features do almost as well as the end network
 FEWEST_IMAGES = 200  # with fewer, intervals of skill are too narrow
 FEWEST_ROWS = 10  # that a baseline is fitted to, a channel: with fewer it is too low
-FEW_CLASSES = 3  # whose logits have one or two dimensions: the output has hardly more than confidence
+FEW_CLASSES = (
+    3  # whose logits have one or two dimensions: the output has hardly more than confidence
+)
 
 
 class Limits(NamedTuple):
@@ -46,7 +48,9 @@ class Limits(NamedTuple):
 
     tolerance: float = 0.05  # the penalty, in [0, 1], that a similar pair may have
     skill: float = 0.33  # at the output; a similar pair has more
-    skill_at_end: float = 0.15  # at the end layer; with up to `FEW_CLASSES` classes, that at the output
+    skill_at_end: float = (
+        0.15  # at the end layer; with up to `FEW_CLASSES` classes, that at the output
+    )
     pairwise: bool = False  # p-values are not adjusted for the number of pairs
 
 
