@@ -20,6 +20,7 @@ from src.models import Network, build_model
 from src.results.checkpoints import save_state
 from src.results.network_list import ListedNetwork, read_networks
 from src.results.run import Run
+from src.skill.baseline import Baselines
 from tests.commands import (
     ON_DIGITS,
     ROOT,
@@ -160,8 +161,9 @@ def test_without_stitches_the_commands_that_follow_are_named(networks, few):
 
 def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatch):
     """Matched images and test images pass once through each network, and test images once through
-    each stitch. As an end network, it also sees the images of its baselines once."""
-    seen, activations = Counter(), Network.activations
+    each stitch. The baselines of an end network are measured once."""
+    seen, measured = Counter(), Baselines._measure
+    activations = Network.activations
 
     def count(network, x, names, *, after=None, images=None):
         if after:
@@ -171,7 +173,15 @@ def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatc
             seen[sum(float(weight.sum()) for weight in weights)] += len(x)
         return activations(network, x, names, after=after, images=images)
 
+    def measure(baselines, keys):
+        before = Counter(seen)
+        measured(baselines, keys)
+        seen.clear()
+        seen.update(before)
+        seen["baselines"] += 1
+
     monkeypatch.setattr(Network, "activations", count)
+    monkeypatch.setattr(Baselines, "_measure", measure)
     for n in (2, 3):
         folder = networks(f"of{n}", n)
         methods = ["--methods", "pinv", "covariance"]
@@ -179,12 +189,9 @@ def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatc
         run(SCRIPT, *OPTIONS, "--no-similarity", *methods, "-pinv-samples", "100", cwd=folder)
         n_layers, n_test = 2, 80
         n_of_stitches = n * (n - 1) * len(methods[1:]) * n_layers**2
-        n_of_floors = n * floors.N_DRAWS * 3  # of two layers, and of twins for a wider front
-        assert seen.pop("stitches") == (n_of_stitches + n_of_floors) * n_test
-        n_training = 200
-        twins = n * (n_training + n_test)  # networks of one type have the same twins
-        expected = {100 + 2 * n_test + n_training: n, twins: 4 * floors.N_DRAWS}
-        assert Counter(seen.values()) == expected
+        assert seen.pop("stitches") == n_of_stitches * n_test
+        assert seen.pop("baselines") == n
+        assert Counter(seen.values()) == {100 + n_test: n}
 
 
 # ---- Layers of each network

@@ -50,7 +50,18 @@ class SkillRow:
     @classmethod
     def of(cls, folder: str, pair: Pair, skill: StitchSkill, test_images: str | None) -> "SkillRow":
         """Return the row of a stitch."""
-        return cls(folder, *pair, *skill.output, *skill.end_layer, *skill[2:], test_images)
+        return cls(
+            folder,
+            *pair,
+            *skill.output,
+            *skill.end_layer,
+            skill.n_images,
+            skill.n_classes,
+            skill.width,
+            skill.n_copies,
+            skill.rows_per_channel,
+            test_images,
+        )
 
     @property
     def value(self) -> StitchSkill:

@@ -222,7 +222,8 @@ class Baselines:
 
     def _undefined(self) -> WithinClass:
         """Return products that are not defined."""
-        return WithinClass(*[np.full(len(self.images), math.nan)] * 3, np.ones(len(self.images)))
+        nothing = np.full(len(self.images), math.nan)
+        return WithinClass(nothing, nothing, nothing, np.ones(len(self.images)))
 
 
 def _best_of(products: Mapping[_Draw, AtPlaces], kinds: Sequence[_Kind]) -> list[_Draw]:

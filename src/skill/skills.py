@@ -25,8 +25,13 @@ class Baseline(NamedTuple):
 def skill_of(products: AtPlaces, baseline: Baseline) -> StitchSkill:
     """Return the skill of a stitch, with the jackknife over images of it and of its baseline
     together."""
-    places = [_at_place(*of_place) for of_place in zip(products, baseline.products, strict=True)]
-    return StitchSkill(*places, len(products.output.products), *baseline[1:])
+    of_baseline = baseline.products
+    return StitchSkill(
+        _at_place(products.end_layer, of_baseline.end_layer),
+        _at_place(products.output, of_baseline.output),
+        len(products.output.products),
+        *baseline[1:],
+    )
 
 
 def _at_place(stitch: WithinClass, baseline: WithinClass) -> Skill:

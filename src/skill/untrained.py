@@ -242,13 +242,13 @@ def _averaged(features: Tensor, form: Form, splits: Sequence[int]) -> Tensor:
     grid = _grid_of(form, features.ndim - 2)
     if not grid:
         return form.everywhere(features)
-    cells = [n * split for n, split in zip(grid, splits, strict=True)]
     if len(grid) == 2:
+        cells = grid[0] * splits[0], grid[1] * splits[1]
         pooled = F.adaptive_avg_pool2d(features, cells)
         pooled = pooled.unflatten(3, (grid[1], splits[1])).unflatten(2, (grid[0], splits[0]))
         pooled = pooled.permute(0, 1, 3, 5, 2, 4).flatten(4).flatten(1, 3)  # (B, n·cells, P)
     else:
-        pooled = F.adaptive_avg_pool1d(features.flatten(2), cells[0])
+        pooled = F.adaptive_avg_pool1d(features.flatten(2), grid[0] * splits[0])
         pooled = pooled.unflatten(2, (grid[0], splits[0])).transpose(2, 3).flatten(1, 2)
     n_prefix = form.n_positions - math.prod(grid)
     mean = pooled.mean(2, keepdim=True).expand(-1, -1, n_prefix)
