@@ -1,15 +1,16 @@
 """The baseline of skill: the within-class correlation that untrained features reach when given the
 class.
 
-It is the largest correlation of stitches by `covariance` whose front is the class that the end network
-predicts, beside features that learned nothing and are no wider than the front: *untrained copies* of
+It is the largest correlation of stitches by a closed form whose front is the class that the end
+network predicts, beside features that learned nothing and are no wider than the front: *untrained copies* of
 the end network at the same layer, in any number up to the one whose channels are as many as the front
 is wide, and as many *random features* of the input. The width of a front is the rank of its
 covariance (`src.skill.widths`). So a baseline belongs to an end network, a layer, a width and the
 images; stitches share it.
 
-Each number of copies and each kind of random features is drawn five times. The best draw is chosen
-on some of the test images, and measured on all that stitches are measured on.
+Each number of copies and each kind of random features is drawn five times, and fitted by both forms.
+The best stitch is chosen on some of the test images, and measured on all that stitches are measured
+on.
 """
 
 import contextlib
@@ -42,6 +43,7 @@ from src.statistics.moments import Rows
 from src.stitching.closed_forms import Matching, Roots, closed_form
 from src.stitching.moments import SourceMoments
 
+FORMS = ("covariance", "pinv")  # least squares keeps less variance, and often follows more closely
 N_DRAWS = 5  # of untrained weights; the largest correlation counts
 FEW = 5_000  # training images: all are fitted to
 N_FITTED = 2_000  # of more training images, at least
@@ -83,6 +85,13 @@ class _Draw(NamedTuple):
     def copies(self) -> range:
         """The numbers of the copies that stand side by side: draws share copies."""
         return range(self.number, self.number + self.of.size)
+
+
+class _Stitch(NamedTuple):
+    """A stitch from untrained features."""
+
+    draw: _Draw
+    form: str  # of `FORMS`
 
 
 class _Sample(NamedTuple):
@@ -159,12 +168,14 @@ class Baselines:
         maps = features.fitted()
         first = features.products(maps, self.choosing)
         best = {key: _best_of(first, of_key) for key, of_key in kinds.items()}
-        chosen = list(dict.fromkeys(draw for of_key in best.values() for draw in of_key))
-        final = features.products({draw: maps[draw] for draw in chosen}, self.images)
+        chosen = list(dict.fromkeys(stitch for of_key in best.values() for stitch in of_key))
+        final = features.products({stitch: maps[stitch] for stitch in chosen}, self.images)
         for key in keys:
             products = AtPlaces(*[self._undefined()] * 2)
             if best[key]:
-                products = AtPlaces(*(final[draw][place] for place, draw in enumerate(best[key])))
+                products = AtPlaces(
+                    *(final[stitch][place] for place, stitch in enumerate(best[key]))
+                )
             self._baselines[key] = Baseline(
                 products,
                 self.n_classes,
@@ -226,23 +237,23 @@ class Baselines:
         return WithinClass(nothing, nothing, nothing, np.ones(len(self.images)))
 
 
-def _best_of(products: Mapping[_Draw, AtPlaces], kinds: Sequence[_Kind]) -> list[_Draw]:
-    """Return the draw with the largest correlation at the end layer, and that at the output.
+def _best_of(products: Mapping[_Stitch, AtPlaces], kinds: Sequence[_Kind]) -> list[_Stitch]:
+    """Return the stitch with the largest correlation at the end layer, and that at the output.
 
-    Draws whose activations are not finite do not count. [] if no copies, or no random features, are
+    Stitches whose activations are not finite do not count. [] if no copies, or no random features, are
     finite: then nothing can be said.
     """
     best = []
     for place in range(len(AtPlaces._fields)):
         values = {
-            draw: products_of_draw[place].correlation
-            for draw, products_of_draw in products.items()
-            if draw.of in kinds
+            stitch: products_of_stitch[place].correlation
+            for stitch, products_of_stitch in products.items()
+            if stitch.draw.of in kinds
         }
-        finite = {draw: value for draw, value in values.items() if math.isfinite(value)}
-        if len({draw.of.kind == COPIES for draw in finite}) < 2:
+        finite = {stitch: value for stitch, value in values.items() if math.isfinite(value)}
+        if len({stitch.draw.of.kind == COPIES for stitch in finite}) < 2:
             return []
-        best.append(max(finite, key=lambda draw: finite[draw]))
+        best.append(max(finite, key=lambda stitch: finite[stitch]))
     return best
 
 
@@ -293,8 +304,8 @@ class _Features:
                 features |= {draw: [made[draw].to(self.end.example)] for draw in wanted}
         return features
 
-    def fitted(self) -> dict[_Draw, Matching]:
-        """Fit class and features to the end network's own activations, by `covariance`.
+    def fitted(self) -> dict[_Stitch, Matching]:
+        """Fit class and features to the end network's own activations.
 
         Left out are features that are not finite.
         """
@@ -316,14 +327,16 @@ class _Features:
             n_before += len(images)
         return self._solved(moments)
 
-    def _solved(self, moments: Mapping[_Draw, SourceMoments]) -> dict[_Draw, Matching]:
-        """Return the map of each draw whose moments are finite."""
+    def _solved(self, moments: Mapping[_Draw, SourceMoments]) -> dict[_Stitch, Matching]:
+        """Return the maps of each draw whose moments are finite."""
         maps = {}
         roots: dict[tuple, Roots] = {}  # the draws of a kind have the same targets
         for draw, of_draw in moments.items():
-            with contextlib.suppress(ValueError):  # not finite
-                solved = closed_form("covariance", [of_draw], roots=roots.setdefault(draw.of, {}))
-                maps[draw] = solved[TARGET]
+            shared = roots.setdefault(draw.of, {})
+            for form in FORMS:
+                with contextlib.suppress(ValueError):  # not finite
+                    solved = closed_form(form, [of_draw], cutoff="exact", roots=shared)
+                    maps[_Stitch(draw, form)] = solved[TARGET]
         return maps
 
     def _rows(
@@ -348,46 +361,39 @@ class _Features:
             target = positions_of(end_acts[draw.of.layer][first])[:, places]
             yield draw, beside_class(parts, end_acts[self.end.output_name][first]), target
 
-    def products(self, maps: Mapping[_Draw, Matching], indices: Tensor) -> dict[_Draw, AtPlaces]:
-        """Return the within-class products of the stitches of some draws on test images."""
-        layers = list(dict.fromkeys(draw.of.layer for draw in maps))
+    def products(
+        self, maps: Mapping[_Stitch, Matching], indices: Tensor
+    ) -> dict[_Stitch, AtPlaces]:
+        """Return the within-class products of stitches on test images."""
+        draws = list(dict.fromkeys(stitch.draw for stitch in maps))
+        layers = list(dict.fromkeys(draw.of.layer for draw in draws))
         test = self.baselines.test
         following = Following(self.end, layers, image_shape=test.image_shape)
         for images, _ in self._batches(test, indices, "baseline: measures"):
             end_acts = self.end.kept_activations(images, [*layers, self.end.output_name])
             following.add_own(end_acts)
-            features = self.of(images, list(maps))
-            stitched = {
-                draw: self._stitched(draw, of_draw, maps[draw], end_acts)
-                for draw, of_draw in features.items()
+            logits = end_acts[self.end.output_name]
+            sources = {
+                draw: beside_class(features, logits)
+                for draw, features in self.of(images, draws).items()
             }
-            for draw, logits in self._logits(stitched, images):
-                following.add_stitch(draw, draw.of.layer, stitched[draw], logits)
-        return {draw: following.products(draw) for draw in maps}
+            for stitch, stitched, made in self._stitched(maps, sources, images):
+                following.add_stitch(stitch, stitch.draw.of.layer, stitched, made)
+        return {stitch: following.products(stitch) for stitch in maps}
 
     def _stitched(
-        self,
-        draw: _Draw,
-        features: Sequence[Tensor],
-        fitted: Matching,
-        end_acts: Mapping[str, Tensor],
-    ) -> Tensor:
-        """Return the activations of the stitch of a draw at the end layer."""
-        source = beside_class(features, end_acts[self.end.output_name])
-        return map_positions(source, fitted.weight.to(source), fitted.bias.to(source))
-
-    def _logits(
-        self, stitched: Mapping[_Draw, Tensor], images: Tensor
-    ) -> Iterator[tuple[_Draw, Tensor]]:
-        """Yield the logits of stitches, several of a layer in one pass."""
+        self, maps: Mapping[_Stitch, Matching], sources: Mapping[_Draw, Tensor], images: Tensor
+    ) -> Iterator[tuple[_Stitch, Tensor, Tensor]]:
+        """Yield stitches with their activations at the end layer and their logits; several of a layer
+        take one pass."""
         n_together = max(1, ROWS_TOGETHER // len(images))
-        for layer in dict.fromkeys(draw.of.layer for draw in stitched):
-            draws = [draw for draw in stitched if draw.of.layer == layer]
-            for first in range(0, len(draws), n_together):
-                group = draws[first : first + n_together]
-                joint = torch.cat([stitched[draw] for draw in group])
-                logits = self.end(joint, after=layer, images=images)
-                yield from zip(group, logits.split(len(images)), strict=True)
+        for layer in dict.fromkeys(stitch.draw.of.layer for stitch in maps):
+            stitches = [stitch for stitch in maps if stitch.draw.of.layer == layer]
+            for first in range(0, len(stitches), n_together):
+                group = stitches[first : first + n_together]
+                stitched = [_mapped(sources[stitch.draw], maps[stitch]) for stitch in group]
+                logits = self.end(torch.cat(stitched), after=layer, images=images)
+                yield from zip(group, stitched, logits.split(len(images)), strict=True)
 
     def _batches(
         self, data: BaseImageSet, indices: Tensor, title: str
@@ -395,6 +401,11 @@ class _Features:
         """Yield batches of images at indices, with a progress bar."""
         size = self.baselines.batch_size
         return progress(data.batches(size, indices=indices), title, math.ceil(len(indices) / size))
+
+
+def _mapped(source: Tensor, fitted: Matching) -> Tensor:
+    """Map features beside the class to the activations of the end layer."""
+    return map_positions(source, fitted.weight.to(source), fitted.bias.to(source))
 
 
 def _moments(source: Tensor, target: Tensor) -> SourceMoments:
