@@ -13,9 +13,11 @@ from src.ood.evaluation import detection_of, score_grid
 from src.ood.reference import EvaluationOptions, make_reference
 from src.skill import baseline
 from src.skill.baseline import BaselineKey, Baselines, n_copies_for, numbers_up_to
-from src.skill.skills import Baseline
+from src.skill.running import AtPlaces, Following
+from src.skill.skills import Baseline, skill_of
 from src.skill.untrained import RandomFeatures, Wanted, beside_class, splits_of, untrained_copy
 from src.skill.widths import RunningWidth
+from src.skill.within_class import within_class
 from src.stitching import Grid, Pair, build_layers
 from tests.tiny_datasets import few_grey_images
 from tests.tiny_networks import Computed
@@ -344,8 +346,6 @@ def test_cells_are_channels_of_the_position_that_they_lie_in():
 
 def test_sums_of_skill_do_not_hang_on_the_precision_of_networks():
     """Class means that are a hundred times the deviations cost bfloat16 all digits."""
-    from src.skill.running import Following
-
     torch.manual_seed(0)
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
     end = Network(module, image_shape=(1, 8, 8), n_classes=3)
@@ -360,3 +360,31 @@ def test_sums_of_skill_do_not_hang_on_the_precision_of_networks():
             following.add_stitch("stitch", "2", stitched, logits + torch.randn_like(logits) * 0)
             found.append([place.correlation for place in following.products("stitch")])
     assert found[0] == found[1]
+
+
+# ---- The interval of skill
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [[1.5] * 5, [1.2, 1.5, 2, 3, 5]])
+def test_intervals_of_skill_have_the_true_value_in_about_95_of_100_samples(noise):
+    """The best of five baselines is chosen on some of the images, and measured on all."""
+    draw = np.random.default_rng(0)
+    n, n_choosing, n_samples = 800, 300, 400
+    true = [1 / np.sqrt(1 + width**2) for width in (0.5, *noise)]
+    expected = (true[0] - max(true[1:])) / (1 - max(true[1:]))
+    n_inside = 0
+    for _ in range(n_samples):
+        classes = draw.integers(0, 10, n)
+        own = draw.normal(size=(n, 4))
+        stitched, *others = (own + width * draw.normal(size=own.shape) for width in (0.5, *noise))
+        first = slice(n_choosing)
+        values = [
+            within_class(other[first], own[first], classes[first]).correlation for other in others
+        ]
+        chosen = within_class(others[int(np.argmax(values))], own, classes)
+        found = Baseline(AtPlaces(chosen, chosen), 10, 64, 1, 50.0)
+        products = within_class(stitched, own, classes)
+        skill = skill_of(AtPlaces(products, products), found).output
+        n_inside += skill.low < expected < skill.high
+    assert 0.93 <= n_inside / n_samples <= 0.98
