@@ -1,21 +1,21 @@
 """The baseline of skill: the within-class correlation that untrained features reach when given the
 class.
 
-It is the largest correlation of stitches by a closed form whose front is the class that the end
+It is the largest correlation of stitches by least squares whose front is the class that the end
 network predicts, beside features that learned nothing and are no wider than the front: *untrained copies* of
 the end network at the same layer, in any number up to the one whose channels are as many as the front
 is wide, and as many *random features* of the input. The width of a front is the rank of its
 covariance (`src.skill.widths`). So a baseline belongs to an end network, a layer, a width and the
 images; stitches share it.
 
-Each number of copies and each kind of random features is drawn five times, and fitted by both forms.
-The best stitch is chosen on some of the test images, and measured on all that stitches are measured
-on.
+Each number of copies and each kind of random features is drawn five times. The best draw is chosen
+on some of the test images, and measured on all that stitches are measured on. Least squares is the
+form that features follow most closely by: `covariance` adds the variance that they do not explain.
 """
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,18 +40,17 @@ from src.skill.untrained import (
 )
 from src.skill.within_class import WithinClass
 from src.statistics.moments import Rows
-from src.stitching.closed_forms import Matching, Roots, closed_form
+from src.stitching.closed_forms import Matching, closed_form
 from src.stitching.moments import SourceMoments
 
-FORMS = ("covariance", "pinv")  # least squares keeps less variance, and often follows more closely
 N_DRAWS = 5  # of untrained weights; the largest correlation counts
 FEW = 5_000  # training images: all are fitted to
-N_FITTED = 2_000  # of more training images, at least
+N_FITTED = 500  # of more training images, at least
 MOST_OF_CLASS = 10  # of them for each class, if that is more, up to `FEW`
 FITTED_ROWS = 20  # a channel, of more training images: more images are taken for fewer positions
 MOST_ROWS = 50  # fitted a channel: of large maps only some positions are taken
 N_ROWS = 20_000  # fitted in any case, where there are so many
-N_CHOOSING = 300  # test images that the best draw is chosen on, or an eighth if that is more
+N_CHOOSING = 200  # test images that the best draw is chosen on, or an eighth if that is more
 N_STATISTICS = 200  # training images that BatchNorms, and random features, take statistics of
 BATCH_SIZE = 50  # at most: of a batch, many activations are held at once
 ROWS_TOGETHER = 250  # of stitched activations in one pass
@@ -85,13 +84,6 @@ class _Draw(NamedTuple):
     def copies(self) -> range:
         """The numbers of the copies that stand side by side: draws share copies."""
         return range(self.number, self.number + self.of.size)
-
-
-class _Stitch(NamedTuple):
-    """A stitch from untrained features."""
-
-    draw: _Draw
-    form: str  # of `FORMS`
 
 
 class _Sample(NamedTuple):
@@ -168,8 +160,11 @@ class Baselines:
         maps = features.fitted()
         first = features.products(maps, self.choosing)
         best = {key: _best_of(first, of_key) for key, of_key in kinds.items()}
-        chosen = list(dict.fromkeys(stitch for of_key in best.values() for stitch in of_key))
-        final = features.products({stitch: maps[stitch] for stitch in chosen}, self.images)
+        chosen = list(dict.fromkeys(draw for of_key in best.values() for draw in of_key))
+        at_output = {of_key[-1] for of_key in best.values() if of_key}
+        final = features.products(
+            {draw: maps[draw] for draw in chosen}, self.images, at_output=at_output
+        )
         for key in keys:
             products = AtPlaces(*[self._undefined()] * 2)
             if best[key]:
@@ -237,23 +232,23 @@ class Baselines:
         return WithinClass(nothing, nothing, nothing, np.ones(len(self.images)))
 
 
-def _best_of(products: Mapping[_Stitch, AtPlaces], kinds: Sequence[_Kind]) -> list[_Stitch]:
-    """Return the stitch with the largest correlation at the end layer, and that at the output.
+def _best_of(products: Mapping[_Draw, AtPlaces], kinds: Sequence[_Kind]) -> list[_Draw]:
+    """Return the draw with the largest correlation at the end layer, and that at the output.
 
-    Stitches whose activations are not finite do not count. [] if no copies, or no random features, are
+    Draws whose activations are not finite do not count. [] if no copies, or no random features, are
     finite: then nothing can be said.
     """
     best = []
     for place in range(len(AtPlaces._fields)):
         values = {
-            stitch: products_of_stitch[place].correlation
-            for stitch, products_of_stitch in products.items()
-            if stitch.draw.of in kinds
+            draw: products_of_draw[place].correlation
+            for draw, products_of_draw in products.items()
+            if draw.of in kinds
         }
-        finite = {stitch: value for stitch, value in values.items() if math.isfinite(value)}
-        if len({stitch.draw.of.kind == COPIES for stitch in finite}) < 2:
+        finite = {draw: value for draw, value in values.items() if math.isfinite(value)}
+        if len({draw.of.kind == COPIES for draw in finite}) < 2:
             return []
-        best.append(max(finite, key=lambda stitch: finite[stitch]))
+        best.append(max(finite, key=lambda draw: finite[draw]))
     return best
 
 
@@ -304,7 +299,7 @@ class _Features:
                 features |= {draw: [made[draw].to(self.end.example)] for draw in wanted}
         return features
 
-    def fitted(self) -> dict[_Stitch, Matching]:
+    def fitted(self) -> dict[_Draw, Matching]:
         """Fit class and features to the end network's own activations.
 
         Left out are features that are not finite.
@@ -327,16 +322,12 @@ class _Features:
             n_before += len(images)
         return self._solved(moments)
 
-    def _solved(self, moments: Mapping[_Draw, SourceMoments]) -> dict[_Stitch, Matching]:
-        """Return the maps of each draw whose moments are finite."""
+    def _solved(self, moments: Mapping[_Draw, SourceMoments]) -> dict[_Draw, Matching]:
+        """Return the map of each draw whose moments are finite."""
         maps = {}
-        roots: dict[tuple, Roots] = {}  # the draws of a kind have the same targets
         for draw, of_draw in moments.items():
-            shared = roots.setdefault(draw.of, {})
-            for form in FORMS:
-                with contextlib.suppress(ValueError):  # not finite
-                    solved = closed_form(form, [of_draw], cutoff="exact", roots=shared)
-                    maps[_Stitch(draw, form)] = solved[TARGET]
+            with contextlib.suppress(ValueError):  # not finite
+                maps[draw] = closed_form("pinv", [of_draw], cutoff="exact")[TARGET]
         return maps
 
     def _rows(
@@ -362,38 +353,53 @@ class _Features:
             yield draw, beside_class(parts, end_acts[self.end.output_name][first]), target
 
     def products(
-        self, maps: Mapping[_Stitch, Matching], indices: Tensor
-    ) -> dict[_Stitch, AtPlaces]:
-        """Return the within-class products of stitches on test images."""
-        draws = list(dict.fromkeys(stitch.draw for stitch in maps))
-        layers = list(dict.fromkeys(draw.of.layer for draw in draws))
+        self,
+        maps: Mapping[_Draw, Matching],
+        indices: Tensor,
+        *,
+        at_output: Container[_Draw] | None = None,
+    ) -> dict[_Draw, AtPlaces]:
+        """Return the within-class products of the stitches of some draws on test images.
+
+        Args:
+            at_output: the draws that are measured at the output as well; None: all are.
+        """
+        layers = list(dict.fromkeys(draw.of.layer for draw in maps))
         test = self.baselines.test
         following = Following(self.end, layers, image_shape=test.image_shape)
         for images, _ in self._batches(test, indices, "baseline: measures"):
             end_acts = self.end.kept_activations(images, [*layers, self.end.output_name])
             following.add_own(end_acts)
             logits = end_acts[self.end.output_name]
-            sources = {
-                draw: beside_class(features, logits)
-                for draw, features in self.of(images, draws).items()
+            stitched = {
+                draw: _mapped(beside_class(features, logits), maps[draw])
+                for draw, features in self.of(images, list(maps)).items()
             }
-            for stitch, stitched, made in self._stitched(maps, sources, images):
-                following.add_stitch(stitch, stitch.draw.of.layer, stitched, made)
-        return {stitch: following.products(stitch) for stitch in maps}
+            made = self._logits(
+                {
+                    draw: of
+                    for draw, of in stitched.items()
+                    if at_output is None or draw in at_output
+                },
+                images,
+            )
+            for draw, at_layer in stitched.items():
+                of_draw = made.get(draw, logits)  # own logits where they are not asked for
+                following.add_stitch(draw, draw.of.layer, at_layer, of_draw)
+        return {draw: following.products(draw) for draw in maps}
 
-    def _stitched(
-        self, maps: Mapping[_Stitch, Matching], sources: Mapping[_Draw, Tensor], images: Tensor
-    ) -> Iterator[tuple[_Stitch, Tensor, Tensor]]:
-        """Yield stitches with their activations at the end layer and their logits; several of a layer
-        take one pass."""
+    def _logits(self, stitched: Mapping[_Draw, Tensor], images: Tensor) -> dict[_Draw, Tensor]:
+        """Return the logits of stitches, of several stitches into a layer from one pass."""
         n_together = max(1, ROWS_TOGETHER // len(images))
-        for layer in dict.fromkeys(stitch.draw.of.layer for stitch in maps):
-            stitches = [stitch for stitch in maps if stitch.draw.of.layer == layer]
-            for first in range(0, len(stitches), n_together):
-                group = stitches[first : first + n_together]
-                stitched = [_mapped(sources[stitch.draw], maps[stitch]) for stitch in group]
-                logits = self.end(torch.cat(stitched), after=layer, images=images)
-                yield from zip(group, stitched, logits.split(len(images)), strict=True)
+        logits: dict[_Draw, Tensor] = {}
+        for layer in dict.fromkeys(draw.of.layer for draw in stitched):
+            draws = [draw for draw in stitched if draw.of.layer == layer]
+            for first in range(0, len(draws), n_together):
+                group = draws[first : first + n_together]
+                joint = torch.cat([stitched[draw] for draw in group])
+                made = self.end(joint, after=layer, images=images).split(len(images))
+                logits |= dict(zip(group, made, strict=True))
+        return logits
 
     def _batches(
         self, data: BaseImageSet, indices: Tensor, title: str
