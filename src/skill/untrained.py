@@ -129,6 +129,7 @@ class RandomFeatures:
     def __init__(self, inputs: Tensor, *, seed: int):
         self.seed = seed
         self.are_tokens = not inputs.is_floating_point()
+        self._filters: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}  # by their places
         if self.are_tokens:
             n_tokens = 1 + int(inputs.max())
             self._embeddings = torch.randn(
@@ -178,18 +179,19 @@ class RandomFeatures:
 
         They are drawn block by block, so that the filter at a place is the same in any number.
         """
-        n_axes = channels.ndim - 2
-        shape = (channels.shape[1], *[KERNEL] * n_axes)
-        scale = math.sqrt(2 / math.prod(shape))
-        filters = []
-        biases = []
-        for block in range(first // BLOCK, math.ceil(last / BLOCK)):
-            draws = generator(self.seed, block)
-            filters.append(scale * torch.randn(BLOCK, *shape, generator=draws))
-            biases.append(BIAS * torch.randn(BLOCK, generator=draws))
-        n = last - first
-        device = channels.device
-        return torch.cat(filters)[:n].to(device), torch.cat(biases)[:n].to(device)
+        if (first, last) not in self._filters:
+            n_axes = channels.ndim - 2
+            shape = (channels.shape[1], *[KERNEL] * n_axes)
+            scale = math.sqrt(2 / math.prod(shape))
+            filters = []
+            biases = []
+            for block in range(first // BLOCK, math.ceil(last / BLOCK)):
+                draws = generator(self.seed, block)
+                filters.append(scale * torch.randn(BLOCK, *shape, generator=draws))
+                biases.append(BIAS * torch.randn(BLOCK, generator=draws))
+            drawn = [torch.cat(blocks)[: last - first] for blocks in (filters, biases)]
+            self._filters[first, last] = drawn[0].to(channels), drawn[1].to(channels)
+        return self._filters[first, last]
 
 
 def _convolved(channels: Tensor, filters: Tensor, biases: Tensor) -> Tensor:

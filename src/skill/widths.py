@@ -1,12 +1,9 @@
 """The width of a front: the rank of the covariance of what its stitching layer maps."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from src.ground.activations import positions_of
-from src.ground.runtime import generator
 from src.statistics.moments import Moments, Rows
 
 EPS = torch.finfo(torch.float32).eps
@@ -28,17 +25,14 @@ class RunningWidth:
     def __init__(self, n_inputs: int):
         self.n_inputs = n_inputs
         self._moments = Moments()
-        self._places: Tensor | None = None
 
     def add(self, activations: Tensor) -> None:
         """Add activations (B, C, H, W), (B, T, C) or (B, C) of a batch."""
         positions = positions_of(activations)
-        if self._places is None:
-            n_positions, n_channels = positions.shape[1:]
-            n_rows = max(N_ROWS, ROWS_PER_CHANNEL * n_channels)
-            order = torch.randperm(n_positions, generator=generator(0))
-            self._places = order[: math.ceil(n_rows / self.n_inputs)].to(positions.device)
-        self._moments = self._moments.pooled(Rows.of(positions[:, self._places]).moments())
+        n_positions, n_channels = positions.shape[1:]
+        n_rows = max(N_ROWS, ROWS_PER_CHANNEL * n_channels)
+        step = max(1, n_positions * self.n_inputs // n_rows)
+        self._moments = self._moments.pooled(Rows.of(positions[:, ::step]).moments())
 
     @property
     def rank(self) -> int:
