@@ -45,7 +45,7 @@ from src.stitching.moments import SourceMoments
 
 N_DRAWS = 5  # of untrained weights; the largest correlation counts
 FEW = 5_000  # training images: all are fitted to
-N_FITTED = 500  # of more training images, at least
+N_FITTED = 300  # of more training images, at least
 MOST_OF_CLASS = 10  # of them for each class, if that is more, up to `FEW`
 FITTED_ROWS = 20  # a channel, of more training images: more images are taken for fewer positions
 MOST_ROWS = 50  # fitted a channel: of large maps only some positions are taken

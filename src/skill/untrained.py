@@ -29,6 +29,8 @@ N_CELLS = 4  # along an axis, at least, to which random features are averaged
 BIAS = 0.3  # standard deviation, beside inputs of standard deviation 1
 N_EMBEDDING = 64  # numbers of a token
 BLOCK = 16  # filters that are drawn together: the first of many are those of few
+IN_CELL = 4  # places of a filter along an axis of a cell, at least
+IN_IMAGE = 16  # and along an axis of an image
 MOST_VALUES = 2**25  # float32 numbers of features before they are averaged
 Key = TypeVar("Key", bound=Hashable)
 
@@ -147,13 +149,26 @@ class RandomFeatures:
             (B, width, H, W), (B, T, width) or (B, width).
         """
         channels = self._normalised(inputs)  # (B, C, *sizes)
+        by_stride: dict[int, dict[Key, Wanted]] = {}
+        for name, item in wanted.items():
+            stride = _stride_of(item, channels.shape[2:])
+            by_stride.setdefault(stride, {})[name] = item
+        made: dict[Key, Tensor] = {}
+        for stride, items in by_stride.items():
+            made |= self._made(channels, items, stride)
+        return made
+
+    def _made(
+        self, channels: Tensor, wanted: Mapping[Key, Wanted], stride: int
+    ) -> dict[Key, Tensor]:
+        """Return features of normalised inputs from filters of a stride, some filters at a time."""
         n_filters = max(item.n_filters for item in wanted.values())
         n_cells = len(channels) * math.prod(channels.shape[2:])
         n_together = BLOCK * max(1, MOST_VALUES // (BLOCK * n_cells))
         parts: dict[Key, list[Tensor]] = {name: [] for name in wanted}
         for first in range(0, n_filters, n_together):
             filters, biases = self._filters_of(first, min(first + n_together, n_filters), channels)
-            features = _convolved(channels, filters, biases).relu_()
+            features = _convolved(channels, filters, biases, stride).relu_()
             for name, item in wanted.items():
                 if first < item.n_filters:
                     of_item = features[:, : item.n_filters - first]
@@ -194,13 +209,26 @@ class RandomFeatures:
         return self._filters[first, last]
 
 
-def _convolved(channels: Tensor, filters: Tensor, biases: Tensor) -> Tensor:
+def _stride_of(wanted: Wanted, sizes: Sequence[int]) -> int:
+    """Return the stride of filters over images: neighbours say nearly the same, and a mean over a large
+    cell needs few of them."""
+    grid = _grid_of(wanted.form, len(sizes))
+    if len(grid) < 2:
+        return 1
+    strides = [
+        min(size // (n * split * IN_CELL), size // IN_IMAGE)
+        for size, n, split in zip(sizes, grid, wanted.splits, strict=True)
+    ]
+    return max(1, min(strides))
+
+
+def _convolved(channels: Tensor, filters: Tensor, biases: Tensor, stride: int) -> Tensor:
     """Convolve (B, C, H, W) or (B, C, T), or map vectors (B, C) linearly."""
     if channels.ndim == 2:
         return F.linear(channels, filters, biases)
     if channels.ndim == 3:
         return F.conv1d(channels, filters, biases, padding=KERNEL // 2)
-    return F.conv2d(channels, filters, biases, padding=KERNEL // 2)
+    return F.conv2d(channels, filters, biases, stride=stride, padding=KERNEL // 2)
 
 
 def splits_of(form: Form, input_shape: Sequence[int], *, are_tokens: bool) -> list[tuple[int, ...]]:
