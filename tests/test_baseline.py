@@ -8,6 +8,7 @@ from torch import nn
 
 from src.choices.scores import scores_by_title
 from src.ground.activations import Form, TokenLayout
+from src.judge import judge
 from src.models import Network, build_model
 from src.ood.evaluation import detection_of, score_grid
 from src.ood.reference import EvaluationOptions, make_reference
@@ -19,6 +20,7 @@ from src.skill.untrained import RandomFeatures, Wanted, beside_class, splits_of,
 from src.skill.widths import RunningWidth
 from src.skill.within_class import within_class
 from src.stitching import Grid, Pair, build_layers
+from src.verdict import UNDECIDED
 from tests.tiny_datasets import few_grey_images
 from tests.tiny_networks import Computed
 
@@ -111,6 +113,23 @@ def test_draws_that_are_not_finite_are_left_out(is_finite, monkeypatch):
     (found,) = measured(network, [BaselineKey("2", 8)]).values()
     assert np.isfinite(correlations(found)).all() == any(is_finite)
     assert _Sometimes.is_finite == []
+
+
+def test_a_network_whose_copies_are_not_finite_is_inconclusive():
+    """The one draw of a test is not finite; all else is measured."""
+    _Sometimes.is_finite = []
+    inputs = torch.rand(300, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), _Sometimes(64, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    with torch.no_grad():
+        module[3].bias -= module(inputs).mean(0)  # it predicts all three classes
+    labels = module(inputs).argmax(1)  # all are right
+    batches = [(inputs, labels)]
+    _Sometimes.is_finite = [False]
+    (row,) = judge(module, module, batches, batches, layers="2", forms="covariance")
+    assert row.verdict == UNDECIDED and "there is no baseline" in row.reason
+    assert row.accuracy == 1 and row.correlation == pytest.approx(1)
+    assert np.isnan([row.baseline, row.skill, row.skill_at_end]).all()
 
 
 def test_a_reset_with_arguments_is_no_reset():

@@ -50,7 +50,8 @@ MOST_OF_CLASS = 10  # of them for each class, if that is more, up to `FEW`
 FITTED_ROWS = 20  # a channel, of more training images: more images are taken for fewer positions
 MOST_ROWS = 50  # fitted a channel: of large maps only some positions are taken
 N_ROWS = 20_000  # fitted in any case, where there are so many
-N_CHOOSING = 200  # test images that the best draw is chosen on, or an eighth if that is more
+N_CHOOSING = 200  # test images that the best draw is chosen on, at least
+CHOOSING_OF_CLASS = 2  # of them for each class, if that is more
 N_STATISTICS = 200  # training images that BatchNorms, and random features, take statistics of
 BATCH_SIZE = 50  # at most: of a batch, many activations are held at once
 ROWS_TOGETHER = 250  # of stitched activations in one pass
@@ -133,7 +134,7 @@ class Baselines:
         self.images = images
         self.batch_size = min(batch_size, BATCH_SIZE)
         (self.n_classes,) = end.output_shape
-        n_choosing = max(N_CHOOSING, len(images) // 8)
+        n_choosing = max(N_CHOOSING, CHOOSING_OF_CLASS * self.n_classes)
         places = torch.randperm(len(images), generator=generator(0))[:n_choosing]
         self.choosing = images[places.sort().values]
         self.order = train.permutation(0)
