@@ -281,6 +281,7 @@ def test_the_width_is_that_of_what_an_affine_map_can_use(shape):
         tripled,
         turned,
         1e-6 * values,
+        values.movedim(axis, -1).mul(torch.logspace(-5, 0, 12)).movedim(-1, axis),  # faint channels
     ):
         assert width_of(front) == 12
     assert width_of(empty) == 1

@@ -6,7 +6,7 @@ from torch import Tensor
 from src.ground.activations import positions_of
 from src.statistics.moments import Moments, Rows
 
-EPS = torch.finfo(torch.float32).eps
+ROUNDING = 100 * torch.finfo(torch.float32).eps ** 2  # of the variance of activations
 N_ROWS = 20_000  # in all; of large maps only some positions are taken
 ROWS_PER_CHANNEL = 20
 
@@ -15,8 +15,8 @@ class RunningWidth:
     """The rank of the covariance of activations, which come batch by batch.
 
     It is the numerical rank, since an affine map can use any direction that is not rounding. So
-    channels that are constant, repeated or mixed do not count. An effective rank would hang on the
-    scale of directions, which an affine map changes.
+    channels that are constant, repeated or mixed do not count, and faint ones do. An effective rank
+    would hang on the scale of directions, which an affine map changes.
 
     Args:
         n_inputs: of all batches together.
@@ -40,13 +40,16 @@ class RunningWidth:
 
         It is the number of channels where rows are too few to tell, or are not finite.
         """
-        covariance = self._moments.covariance
-        n_channels = len(covariance)
-        if not covariance.isfinite().all():
+        variances = self._moments.covariance.diagonal()
+        n_channels = len(variances)
+        squares = variances + self._moments.mean.square()
+        if not squares.isfinite().all():
             return n_channels
-        variances = torch.linalg.eigvalsh(covariance)
-        rounding = (n_channels * EPS) ** 2 * variances[-1]
-        rank = int((variances > rounding).sum())
+        # A channel has a mean square of 1, so that the rounding of all is alike, whatever their units
+        scales = squares.clamp(min=torch.finfo(torch.float64).tiny).rsqrt()
+        scaled = torch.linalg.eigvalsh(self._moments.covariance * scales * scales[:, None])
+        rounding = ROUNDING + n_channels * torch.finfo(torch.float64).eps * scaled[-1]
+        rank = int((scaled > rounding).sum())
         if rank >= self._moments.n_rows - 1:
             return n_channels
         return max(1, rank)
