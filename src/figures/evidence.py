@@ -231,8 +231,8 @@ def _caption(methods: Sequence[tuple[str, Series]]) -> str:
             cells = "; numbers: means; strips: shares of pairs of networks"
     text = (
         f"Similar stitches: {'; '.join(counts)}. Points: stitches, with 95 % intervals (hollow: undecided; crossed: "
-        "low skill at the end layer). Skill is 1 for the end network itself, 0 for an untrained network that is "
-        "told the class. Cells: points lost above skill, coloured by verdict (white: undecided; framed: "
+        "low skill at the end layer). Skill is 1 for the end network itself, 0 for untrained features that are "
+        "given the class. Cells: points lost above skill, coloured by verdict (white: undecided; framed: "
         f"corresponding layers{cells})."
     )
     skills = [stitch["skill"] for _, series in methods for stitch in series]
