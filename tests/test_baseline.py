@@ -13,7 +13,7 @@ from src.models import Network, build_model
 from src.ood.evaluation import detection_of, score_grid
 from src.ood.reference import EvaluationOptions, make_reference
 from src.skill import baseline
-from src.skill.baseline import BaselineKey, Baselines, n_copies_for, numbers_up_to
+from src.skill.baseline import BaselineKey, Baselines, form_for, n_copies_for, numbers_up_to
 from src.skill.running import AtPlaces, Following
 from src.skill.skills import Baseline, skill_of
 from src.skill.untrained import RandomFeatures, Wanted, beside_class, splits_of, untrained_copy
@@ -64,6 +64,14 @@ def test_a_wider_front_has_a_higher_baseline(network):
     values = [correlations(found[BaselineKey("pool2", width)]) for width in widths]
     assert np.diff(values, axis=0).min() > -0.01
     assert [of_width.n_copies for of_width in found.values()] == [1, 1, 2]
+
+
+def test_each_form_has_its_baseline(network):
+    forms = [form_for(name) for name in ("covariance", "repair", "pinv", "ortho", "")]
+    assert forms == ["covariance", "covariance", "pinv", "pinv", "pinv"]
+    found = measured(network, [BaselineKey("pool2", 32, form) for form in forms[1:3]])
+    kept, least = (correlations(of_form) for of_form in found.values())
+    assert kept != least
 
 
 def test_a_baseline_says_how_many_rows_a_channel_it_was_fitted_to(network):
@@ -414,7 +422,7 @@ def test_intervals_of_skill_have_the_true_value_in_about_95_of_100_samples(noise
             within_class(other[first], own[first], classes[first]).correlation for other in others
         ]
         chosen = within_class(others[int(np.argmax(values))], own, classes)
-        found = Baseline(AtPlaces(chosen, chosen), 10, 64, 1, 50.0)
+        found = Baseline(AtPlaces(chosen, chosen), np.arange(n), 10, 64, 1, 50.0)
         products = within_class(stitched, own, classes)
         skill = skill_of(AtPlaces(products, products), found).output
         n_inside += skill.low < expected < skill.high

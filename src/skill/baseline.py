@@ -1,16 +1,19 @@
 """The baseline of skill: the within-class correlation that untrained features reach when given the
 class.
 
-It is the largest correlation of stitches by least squares whose front is the class that the end
-network predicts, beside features that learned nothing and are no wider than the front: *untrained copies* of
+It is the largest correlation of stitches whose front is the class that the end network predicts,
+beside features that learned nothing and are no wider than the front: *untrained copies* of
 the end network at the same layer, in any number up to the one whose channels are as many as the front
 is wide, and as many *random features* of the input. The width of a front is the rank of its
-covariance (`src.skill.widths`). So a baseline belongs to an end network, a layer, a width and the
-images; stitches share it.
+covariance (`src.skill.widths`). So a baseline belongs to an end network, a layer, a width, a closed
+form and the images; stitches share it.
 
 Each number of copies and each kind of random features is drawn five times. The best draw is chosen
-on some of the test images, and measured on all that stitches are measured on. Least squares is the
-form that features follow most closely by: `covariance` adds the variance that they do not explain.
+on some of the test images, and measured on up to a thousand that stitches are measured on.
+
+Stitches by a form that keeps the variance of the target are compared with a baseline by `covariance`,
+and all others with one by least squares (`pinv`). The latter is higher: `covariance` adds the variance
+that features do not explain.
 """
 
 import contextlib
@@ -22,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.choices.stitching import KEEP_VARIANCE
 from src.datasets.base import BaseImageSet
 from src.ground.activations import Form, map_positions, positions_of
 from src.ground.cache import Cache
@@ -40,7 +44,7 @@ from src.skill.untrained import (
 )
 from src.skill.within_class import WithinClass
 from src.statistics.moments import Rows
-from src.stitching.closed_forms import Matching, closed_form
+from src.stitching.closed_forms import Matching, Roots, closed_form
 from src.stitching.moments import SourceMoments
 
 N_DRAWS = 5  # of untrained weights; the largest correlation counts
@@ -52,11 +56,15 @@ MOST_ROWS = 50  # fitted a channel: of large maps only some positions are taken
 N_ROWS = 20_000  # fitted in any case, where there are so many
 N_CHOOSING = 200  # test images that the best draw is chosen on, at least
 CHOOSING_OF_CLASS = 2  # of them for each class, if that is more
+N_MEASURED = 1_000  # test images that it is measured on, at most
+MEASURED_OF_CLASS = 5  # of them for each class, if that is more
 N_STATISTICS = 200  # training images that BatchNorms, and random features, take statistics of
 BATCH_SIZE = 50  # at most: of a batch, many activations are held at once
 ROWS_TOGETHER = 250  # of stitched activations in one pass
 MOST_COPIES = 16  # side by side: more hardly raise a baseline, see methods.md
 COPIES = "copies"
+PINV = "pinv"
+COVARIANCE = "covariance"
 TARGET = 0  # the only target of the moments
 
 
@@ -65,6 +73,7 @@ class BaselineKey(NamedTuple):
 
     layer: str
     width: int  # of the front
+    form: str = PINV  # by which the baseline is fitted
 
 
 class _Kind(NamedTuple):
@@ -87,6 +96,13 @@ class _Draw(NamedTuple):
         return range(self.number, self.number + self.of.size)
 
 
+class _Stitch(NamedTuple):
+    """A stitch from untrained features."""
+
+    draw: _Draw
+    form: str
+
+
 class _Sample(NamedTuple):
     """The images that features are fitted on, and their positions in any order."""
 
@@ -97,6 +113,11 @@ class _Sample(NamedTuple):
 def n_copies_for(width: int, end_width: int) -> int:
     """Return how many copies have no fewer channels than the front; at most `MOST_COPIES`."""
     return min(MOST_COPIES, math.ceil(width / end_width))
+
+
+def form_for(form: str) -> str:
+    """Return the form of the baseline for stitches of a form of `FORMS`; "": they were trained."""
+    return COVARIANCE if form in KEEP_VARIANCE else PINV
 
 
 def numbers_up_to(most: int) -> list[int]:
@@ -131,12 +152,14 @@ class Baselines:
         self.end = end
         self.train = train
         self.test = test
-        self.images = images
         self.batch_size = min(batch_size, BATCH_SIZE)
         (self.n_classes,) = end.output_shape
+        drawn = torch.randperm(len(images), generator=generator(0))
         n_choosing = max(N_CHOOSING, CHOOSING_OF_CLASS * self.n_classes)
-        places = torch.randperm(len(images), generator=generator(0))[:n_choosing]
-        self.choosing = images[places.sort().values]
+        self.choosing = images[drawn[:n_choosing].sort().values]
+        n_measured = max(N_MEASURED, MEASURED_OF_CLASS * self.n_classes)
+        self.places = drawn[:n_measured].sort().values
+        self.images = images[self.places]
         self.order = train.permutation(0)
         first, _ = next(iter(train.batches(N_STATISTICS, indices=self.order[:N_STATISTICS])))
         self.first = first  # of which BatchNorms and random features take statistics
@@ -157,14 +180,20 @@ class Baselines:
         kinds = {key: self._kinds(key) for key in keys}
         drawn = dict.fromkeys(kind for of_key in kinds.values() for kind in of_key)
         draws = [_Draw(kind, number) for kind in drawn for number in range(N_DRAWS)]
+        stitches = {
+            _Stitch(draw, key.form): None
+            for key, of_key in kinds.items()
+            for draw in draws
+            if draw.of in of_key
+        }
         features = _Features(self, draws)
-        maps = features.fitted()
+        maps = features.fitted(stitches)
         first = features.products(maps, self.choosing)
-        best = {key: _best_of(first, of_key) for key, of_key in kinds.items()}
-        chosen = list(dict.fromkeys(draw for of_key in best.values() for draw in of_key))
+        best = {key: _best_of(first, of_key, key.form) for key, of_key in kinds.items()}
+        chosen = list(dict.fromkeys(stitch for of_key in best.values() for stitch in of_key))
         at_output = {of_key[-1] for of_key in best.values() if of_key}
         final = features.products(
-            {draw: maps[draw] for draw in chosen}, self.images, at_output=at_output
+            {stitch: maps[stitch] for stitch in chosen}, self.images, at_output=at_output
         )
         for key in keys:
             products = AtPlaces(*[self._undefined()] * 2)
@@ -174,6 +203,7 @@ class Baselines:
                 )
             self._baselines[key] = Baseline(
                 products,
+                self.places.numpy(),
                 self.n_classes,
                 key.width,
                 self._n_copies(key),
@@ -233,23 +263,25 @@ class Baselines:
         return WithinClass(nothing, nothing, nothing, np.ones(len(self.images)))
 
 
-def _best_of(products: Mapping[_Draw, AtPlaces], kinds: Sequence[_Kind]) -> list[_Draw]:
-    """Return the draw with the largest correlation at the end layer, and that at the output.
+def _best_of(
+    products: Mapping[_Stitch, AtPlaces], kinds: Sequence[_Kind], form: str
+) -> list[_Stitch]:
+    """Return the stitch with the largest correlation at the end layer, and that at the output.
 
-    Draws whose activations are not finite do not count. [] if no copies, or no random features, are
+    Stitches whose activations are not finite do not count. [] if no copies, or no random features, are
     finite: then nothing can be said.
     """
     best = []
     for place in range(len(AtPlaces._fields)):
         values = {
-            draw: products_of_draw[place].correlation
-            for draw, products_of_draw in products.items()
-            if draw.of in kinds
+            stitch: products_of_stitch[place].correlation
+            for stitch, products_of_stitch in products.items()
+            if stitch.draw.of in kinds and stitch.form == form
         }
-        finite = {draw: value for draw, value in values.items() if math.isfinite(value)}
-        if len({draw.of.kind == COPIES for draw in finite}) < 2:
+        finite = {stitch: value for stitch, value in values.items() if math.isfinite(value)}
+        if len({stitch.draw.of.kind == COPIES for stitch in finite}) < 2:
             return []
-        best.append(max(finite, key=lambda draw: finite[draw]))
+        best.append(max(finite, key=lambda stitch: finite[stitch]))
     return best
 
 
@@ -300,7 +332,7 @@ class _Features:
                 features |= {draw: [made[draw].to(self.end.example)] for draw in wanted}
         return features
 
-    def fitted(self) -> dict[_Draw, Matching]:
+    def fitted(self, stitches: Iterable[_Stitch]) -> dict[_Stitch, Matching]:
         """Fit class and features to the end network's own activations.
 
         Left out are features that are not finite.
@@ -321,14 +353,14 @@ class _Features:
                 of_batch = _moments(source, target)
                 moments[draw] = moments[draw].pooled(of_batch) if draw in moments else of_batch
             n_before += len(images)
-        return self._solved(moments)
-
-    def _solved(self, moments: Mapping[_Draw, SourceMoments]) -> dict[_Draw, Matching]:
-        """Return the map of each draw whose moments are finite."""
         maps = {}
-        for draw, of_draw in moments.items():
+        roots: dict[tuple, Roots] = {}  # the draws of a kind have the same targets
+        for stitch in stitches:
+            of_draw = moments[stitch.draw]
+            shared = roots.setdefault(stitch.draw.of, {})
             with contextlib.suppress(ValueError):  # not finite
-                maps[draw] = closed_form("pinv", [of_draw], cutoff="exact")[TARGET]
+                solved = closed_form(stitch.form, [of_draw], cutoff="exact", roots=shared)
+                maps[stitch] = solved[TARGET]
         return maps
 
     def _rows(
@@ -355,49 +387,47 @@ class _Features:
 
     def products(
         self,
-        maps: Mapping[_Draw, Matching],
+        maps: Mapping[_Stitch, Matching],
         indices: Tensor,
         *,
-        at_output: Container[_Draw] | None = None,
-    ) -> dict[_Draw, AtPlaces]:
-        """Return the within-class products of the stitches of some draws on test images.
+        at_output: Container[_Stitch] | None = None,
+    ) -> dict[_Stitch, AtPlaces]:
+        """Return the within-class products of stitches on test images.
 
         Args:
-            at_output: the draws that are measured at the output as well; None: all are.
+            at_output: the stitches that are measured at the output as well; None: all are.
         """
-        layers = list(dict.fromkeys(draw.of.layer for draw in maps))
+        draws = list(dict.fromkeys(stitch.draw for stitch in maps))
+        layers = list(dict.fromkeys(draw.of.layer for draw in draws))
         test = self.baselines.test
         following = Following(self.end, layers, image_shape=test.image_shape)
         for images, _ in self._batches(test, indices, "baseline: measures"):
             end_acts = self.end.kept_activations(images, [*layers, self.end.output_name])
             following.add_own(end_acts)
             logits = end_acts[self.end.output_name]
-            stitched = {
-                draw: _mapped(beside_class(features, logits), maps[draw])
-                for draw, features in self.of(images, list(maps)).items()
+            sources = {
+                draw: beside_class(features, logits)
+                for draw, features in self.of(images, draws).items()
             }
+            stitched = {stitch: _mapped(sources[stitch.draw], maps[stitch]) for stitch in maps}
             made = self._logits(
-                {
-                    draw: of
-                    for draw, of in stitched.items()
-                    if at_output is None or draw in at_output
-                },
+                {key: of for key, of in stitched.items() if at_output is None or key in at_output},
                 images,
             )
-            for draw, at_layer in stitched.items():
-                of_draw = made.get(draw, logits)  # own logits where they are not asked for
-                following.add_stitch(draw, draw.of.layer, at_layer, of_draw)
-        return {draw: following.products(draw) for draw in maps}
+            for stitch, at_layer in stitched.items():
+                of_stitch = made.get(stitch, logits)  # own logits where they are not asked for
+                following.add_stitch(stitch, stitch.draw.of.layer, at_layer, of_stitch)
+        return {stitch: following.products(stitch) for stitch in maps}
 
-    def _logits(self, stitched: Mapping[_Draw, Tensor], images: Tensor) -> dict[_Draw, Tensor]:
+    def _logits(self, stitched: Mapping[_Stitch, Tensor], images: Tensor) -> dict[_Stitch, Tensor]:
         """Return the logits of stitches, of several stitches into a layer from one pass."""
         n_together = max(1, ROWS_TOGETHER // len(images))
-        logits: dict[_Draw, Tensor] = {}
-        for layer in dict.fromkeys(draw.of.layer for draw in stitched):
-            draws = [draw for draw in stitched if draw.of.layer == layer]
-            for first in range(0, len(draws), n_together):
-                group = draws[first : first + n_together]
-                joint = torch.cat([stitched[draw] for draw in group])
+        logits: dict[_Stitch, Tensor] = {}
+        for layer in dict.fromkeys(stitch.draw.of.layer for stitch in stitched):
+            stitches = [stitch for stitch in stitched if stitch.draw.of.layer == layer]
+            for first in range(0, len(stitches), n_together):
+                group = stitches[first : first + n_together]
+                joint = torch.cat([stitched[stitch] for stitch in group])
                 made = self.end(joint, after=layer, images=images).split(len(images))
                 logits |= dict(zip(group, made, strict=True))
         return logits

@@ -16,6 +16,7 @@ class Baseline(NamedTuple):
     """The baseline of a stitch at both places."""
 
     products: AtPlaces  # of the draw with the largest correlation, at either place; NaN: no draw is finite
+    places: np.ndarray  # (n,): of the images of the products among those of a stitch
     n_classes: int
     width: int  # of the front
     n_copies: int  # that have as many channels as the front is wide
@@ -27,17 +28,23 @@ def skill_of(products: AtPlaces, baseline: Baseline) -> StitchSkill:
     together."""
     of_baseline = baseline.products
     return StitchSkill(
-        _at_place(products.end_layer, of_baseline.end_layer),
-        _at_place(products.output, of_baseline.output),
+        _at_place(products.end_layer, of_baseline.end_layer, baseline.places),
+        _at_place(products.output, of_baseline.output, baseline.places),
         len(products.output.products),
-        *baseline[1:],
+        *baseline[2:],
     )
 
 
-def _at_place(stitch: WithinClass, baseline: WithinClass) -> Skill:
-    """Return the skill at one place; both have the products of the same images."""
+def _at_place(stitch: WithinClass, baseline: WithinClass, places: np.ndarray) -> Skill:
+    """Return the skill at one place.
+
+    Args:
+        places: of the baseline's images among those of the stitch, (n,).
+    """
     value = float(skill(stitch.correlation, baseline.correlation))
-    without_each = skill(stitch.without_each, baseline.without_each)
+    baseline_without_each = np.full(len(stitch.products), baseline.correlation)
+    baseline_without_each[places] = baseline.without_each
+    without_each = skill(stitch.without_each, baseline_without_each)
     if not np.isfinite(without_each).all():  # a baseline of 1 without an image
         value = math.nan
     half_width = DEVIATIONS * math.sqrt(jackknife_variance(without_each))
