@@ -185,7 +185,7 @@ class StitchSkill(NamedTuple):
     output: Skill
     n_images: int
     n_classes: int  # of the end network
-    width: int  # of the front: the rank of its covariance
+    width: int  # of the random features in the baseline: the rank of the front, rounded
     n_copies: int  # untrained copies side by side in the baseline, at most
     rows_per_channel: float  # that the widest features of the baseline were fitted to
 

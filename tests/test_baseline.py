@@ -13,7 +13,14 @@ from src.models import Network, build_model
 from src.ood.evaluation import detection_of, score_grid
 from src.ood.reference import EvaluationOptions, make_reference
 from src.skill import baseline
-from src.skill.baseline import BaselineKey, Baselines, form_for, n_copies_for, numbers_up_to
+from src.skill.baseline import (
+    BaselineKey,
+    Baselines,
+    form_for,
+    n_copies_for,
+    numbers_up_to,
+    rounded_width,
+)
 from src.skill.running import AtPlaces, Following
 from src.skill.skills import Baseline, skill_of
 from src.skill.untrained import RandomFeatures, Wanted, beside_class, splits_of, untrained_copy
@@ -25,7 +32,11 @@ from tests.tiny_datasets import few_grey_images
 from tests.tiny_networks import Computed
 
 IMAGES = few_grey_images(120, 8, n_classes=3)
-KEYS = [BaselineKey("pool2", 16), BaselineKey("pool2", 40), BaselineKey("pool3", 16)]
+KEYS = [
+    BaselineKey("pool2", 1, 16, "pinv"),
+    BaselineKey("pool2", 2, 38, "pinv"),
+    BaselineKey("pool3", 1, 16, "covariance"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -59,17 +70,18 @@ def test_a_baseline_is_the_same_whatever_is_measured_beside_it(network):
 
 def test_a_wider_front_has_a_higher_baseline(network):
     """Up to what fewer images overfit: it is the largest over all numbers of copies."""
-    widths = [1, 16, 64]
-    found = measured(network, [BaselineKey("pool2", width) for width in widths])
-    values = [correlations(found[BaselineKey("pool2", width)]) for width in widths]
+    baselines = baselines_of(network)
+    keys = [baselines.key("pool2", width) for width in (1, 16, 64)]
+    found = baselines.measured(keys)
+    values = [correlations(found[key]) for key in keys]
     assert np.diff(values, axis=0).min() > -0.01
-    assert [of_width.n_copies for of_width in found.values()] == [1, 1, 2]
+    assert [found[key].n_copies for key in keys] == [1, 1, 2]
 
 
 def test_each_form_has_its_baseline(network):
     forms = [form_for(name) for name in ("covariance", "repair", "pinv", "ortho", "")]
     assert forms == ["covariance", "covariance", "pinv", "pinv", "pinv"]
-    found = measured(network, [BaselineKey("pool2", 32, form) for form in forms[1:3]])
+    found = measured(network, [BaselineKey("pool2", 1, 32, form) for form in forms[1:3]])
     kept, least = (correlations(of_form) for of_form in found.values())
     assert kept != least
 
@@ -77,10 +89,10 @@ def test_each_form_has_its_baseline(network):
 def test_a_baseline_says_how_many_rows_a_channel_it_was_fitted_to(network):
     """pool2 has 2×2 positions and 32 channels, and there are three classes."""
     for width, n_channels in ((16, 32), (32, 32), (33, 64)):
-        key = BaselineKey("pool2", width)
-        (found,) = measured(network, [key]).values()
+        baselines = baselines_of(network)
+        (found,) = baselines.measured([baselines.key("pool2", width)]).values()
         assert found.rows_per_channel == pytest.approx(120 * 4 / (n_channels + 3))
-        assert (found.width, found.n_classes) == (width, 3)
+        assert (found.width, found.n_classes) == (rounded_width(width), 3)
 
 
 def test_a_baseline_leaves_the_network_and_the_random_numbers_as_they_were(network):
@@ -97,6 +109,12 @@ def test_copies_are_as_many_as_have_the_channels_of_the_front():
     assert [n_copies_for(front, 64) for front in (3, 64, 65, 128, 129)] == [1, 1, 2, 2, 3]
     assert numbers_up_to(1) == [1] and numbers_up_to(6) == [1, 2, 4, 6]
     assert numbers_up_to(16) == [1, 2, 4, 8, 16]
+
+
+def test_fronts_of_nearly_equal_width_share_a_baseline():
+    for width in range(1, 3000):
+        assert 0.89 * width <= rounded_width(width) <= 1.12 * width
+    assert len({rounded_width(width) for width in range(64, 129)}) == 5
 
 
 class _Sometimes(nn.Linear):
@@ -118,7 +136,7 @@ def test_draws_that_are_not_finite_are_left_out(is_finite, monkeypatch):
     module = nn.Sequential(nn.Flatten(), _Sometimes(64, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
     network = Network(module, image_shape=(1, 8, 8), n_classes=3)
     _Sometimes.is_finite = list(is_finite)
-    (found,) = measured(network, [BaselineKey("2", 8)]).values()
+    (found,) = measured(network, [BaselineKey("2", 1, 8, "pinv")]).values()
     assert np.isfinite(correlations(found)).all() == any(is_finite)
     assert _Sometimes.is_finite == []
 

@@ -10,7 +10,7 @@ from src.ood import make_detector, ood_metrics
 from src.results.evaluation_rows import SkillRow
 from src.results.folders import RunFiles, Stitch
 from src.results.verdicts import judge_stitches
-from src.skill.baseline import BaselineKey, Baselines
+from src.skill.baseline import Baselines
 from src.skill.running import Following
 from src.skill.skills import skill_of
 from src.stitching import direct_matching
@@ -53,7 +53,7 @@ def baselines(end) -> Baselines:
 def run_of(baselines: Baselines, made: torch.Tensor, name: str, layer: str = LAYER) -> Stitch:
     """A run whose stitch gives the end network these activations of the test images."""
     images, labels = digits(train=False)
-    end, key = baselines.end, BaselineKey(layer, made.shape[1])
+    end, key = baselines.end, baselines.key(layer, made.shape[1])
     logits = end(made, after=layer)
     following = Following(end, [layer], image_shape=images.shape[1:])
     following.add_own(end.activations(images, [layer, end.output_name]))

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from src.ood.detectors import Detector
 from src.ood.reference import Reference, TestBatch
-from src.skill.baseline import BaselineKey, form_for
 from src.skill.running import Following
 from src.skill.skills import skill_of
 from src.skill.widths import RunningWidth
@@ -181,7 +180,7 @@ class GridScoring:
         for pair in self._kept:
             width = widths[_source_of(pair, self.grid.layers[pair])]
             width = min(width, self.grid.front_rank or width)
-            keys[pair] = BaselineKey(pair.end_layer, width, form_for(self.grid.form))
+            keys[pair] = self.reference.baselines.key(pair.end_layer, width, self.grid.form)
         baselines = self.reference.baselines.measured(keys.values())
         scores = {}
         for pair, key in keys.items():

@@ -34,7 +34,9 @@ class SkillRow:
     skill_at_end_high: float
     n_images: int
     n_classes: int  # of the end network
-    width: int  # of the front: the rank of the covariance of its activations
+    width: (
+        int  # of the random features in the baseline: the rank of the front's covariance, rounded
+    )
     n_copies: int  # untrained copies side by side in the baseline, at most
     rows_per_channel: float  # that the widest features of the baseline were fitted to
     test_images: str | None = None  # the first digits of their fingerprint

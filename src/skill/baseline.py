@@ -72,8 +72,9 @@ class BaselineKey(NamedTuple):
     """Identifies a baseline of an end network and its images."""
 
     layer: str
-    width: int  # of the front
-    form: str = PINV  # by which the baseline is fitted
+    n_copies: int  # at most
+    width: int  # of random features
+    form: str  # by which the baseline is fitted
 
 
 class _Kind(NamedTuple):
@@ -113,6 +114,11 @@ class _Sample(NamedTuple):
 def n_copies_for(width: int, end_width: int) -> int:
     """Return how many copies have no fewer channels than the front; at most `MOST_COPIES`."""
     return min(MOST_COPIES, math.ceil(width / end_width))
+
+
+def rounded_width(width: int) -> int:
+    """Return a width up to a tenth away, which fronts of nearly equal width share."""
+    return round(2 ** (round(4 * math.log2(width)) / 4))
 
 
 def form_for(form: str) -> str:
@@ -167,6 +173,18 @@ class Baselines:
         self._baselines: dict[BaselineKey, Baseline] = {}
         self._forms: dict[str, Form] = {}
 
+    def key(self, layer: str, width: int, form: str = PINV) -> BaselineKey:
+        """Return the key of the baseline of stitches into a layer.
+
+        Args:
+            width: of the front.
+            form: of the stitches, of `FORMS`; "": they were trained.
+        """
+        end_width = self.form(layer).n_channels
+        n_copies = n_copies_for(width, end_width)
+        width = rounded_width(min(width, n_copies * end_width))
+        return BaselineKey(layer, n_copies, width, form_for(form))
+
     @torch.no_grad()
     def measured(self, keys: Iterable[BaselineKey]) -> Mapping[BaselineKey, Baseline]:
         """Return the baselines of these keys, and of all that were asked for before."""
@@ -206,19 +224,16 @@ class Baselines:
                 self.places.numpy(),
                 self.n_classes,
                 key.width,
-                self._n_copies(key),
+                key.n_copies,
                 self._rows_per_channel(key),
             )
 
     def _kinds(self, key: BaselineKey) -> list[_Kind]:
         """Return the untrained features that a baseline is the largest of."""
+        kinds = [_Kind(key.layer, COPIES, number) for number in numbers_up_to(key.n_copies)]
         form = self.form(key.layer)
-        n_copies = self._n_copies(key)
-        kinds = [_Kind(key.layer, COPIES, number) for number in numbers_up_to(n_copies)]
-        width = min(key.width, n_copies * form.n_channels)
-        shape = self.test.image_shape
-        splits = splits_of(form, shape, are_tokens=self.are_tokens)
-        return [*kinds, *(_Kind(key.layer, of_kind, width) for of_kind in splits)]
+        splits = splits_of(form, self.test.image_shape, are_tokens=self.are_tokens)
+        return [*kinds, *(_Kind(key.layer, of_kind, key.width) for of_kind in splits)]
 
     def form(self, layer: str) -> Form:
         """Return the form of the activations of a layer."""
@@ -226,9 +241,6 @@ class Baselines:
             shapes = self.end.activation_shapes([layer], self.test.image_shape)
             self._forms[layer] = Form.of(shapes[layer], self.end.token_layout(layer))
         return self._forms[layer]
-
-    def _n_copies(self, key: BaselineKey) -> int:
-        return n_copies_for(key.width, self.form(key.layer).n_channels)
 
     def sample(self, layer: str, n_channels: int) -> _Sample:
         """Return the images and positions to fit so many channels to."""

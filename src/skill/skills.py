@@ -18,7 +18,7 @@ class Baseline(NamedTuple):
     products: AtPlaces  # of the draw with the largest correlation, at either place; NaN: no draw is finite
     places: np.ndarray  # (n,): of the images of the products among those of a stitch
     n_classes: int
-    width: int  # of the front
+    width: int  # of the random features
     n_copies: int  # that have as many channels as the front is wide
     rows_per_channel: float  # that the widest features were fitted to
 
