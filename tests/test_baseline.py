@@ -315,7 +315,8 @@ def test_the_width_is_that_of_what_an_affine_map_can_use(shape):
 
 
 def test_too_few_rows_do_not_narrow_a_front():
-    assert width_of(torch.randn(30, 40, generator=torch.Generator().manual_seed(0))) == 40
+    values = torch.randn(30, 40, generator=torch.Generator().manual_seed(0))
+    assert width_of(values) == width_of(nn.functional.pad(values, (0, 60))) == 40
 
 
 # ---- Random features of the input

@@ -38,7 +38,8 @@ class RunningWidth:
     def rank(self) -> int:
         """The number of directions that vary, at least 1.
 
-        It is the number of channels where rows are too few to tell, or are not finite.
+        It is the number of channels that vary where rows are too few to tell, and that of all
+        channels where these are not finite.
         """
         variances = self._moments.covariance.diagonal()
         n_channels = len(variances)
@@ -51,5 +52,5 @@ class RunningWidth:
         rounding = ROUNDING + n_channels * torch.finfo(torch.float64).eps * scaled[-1]
         rank = int((scaled > rounding).sum())
         if rank >= self._moments.n_rows - 1:
-            return n_channels
+            return int((variances > ROUNDING * squares).sum())
         return max(1, rank)
