@@ -1,6 +1,7 @@
 """Scores and skill of stitched activations: how far out of distribution are they for the end network,
 and does the stitched network follow the end network within a class?"""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from src.ood.detectors import Detector
 from src.ood.reference import Reference, TestBatch
+from src.skill.baseline import BaselineKey
 from src.skill.running import Following
 from src.skill.skills import skill_of
 from src.skill.widths import RunningWidth
@@ -104,6 +106,9 @@ def measure_grids(grids: Mapping[str, Grid], reference: Reference) -> dict[str, 
             for pairs, stitched in grid.stitched(front_acts, batch.images):
                 evaluations[name].add_stitches(pairs, stitched, end_acts)
                 scorings[name].add_stitches(pairs, stitched, batch)
+    # Baselines of all grids, from the same passes
+    keys = [key for scoring in scorings.values() for key in scoring.keys.values()]
+    reference.baselines.measured(keys)
     return {
         name: MeasuredGrid(evaluations[name].score(), scorings[name].scores()) for name in grids
     }
@@ -173,14 +178,20 @@ class GridScoring:
                 sampled = (at_end[place, batch.sampled], logits[place, batch.sampled])
                 self._following.add_stitch(pair, layer, *sampled)
 
-    def scores(self) -> dict[Pair, StitchScores]:
-        """Return the scores of each pair; the scores of its batches are dropped."""
+    @functools.cached_property
+    def keys(self) -> dict[Pair, BaselineKey]:
+        """The key of the baseline of each pair, once all batches are added."""
         widths = {source: running.rank for source, running in self._widths.items()}
         keys = {}
         for pair in self._kept:
             width = widths[_source_of(pair, self.grid.layers[pair])]
             width = min(width, self.grid.front_rank or width)
             keys[pair] = self.reference.baselines.key(pair.end_layer, width, self.grid.form)
+        return keys
+
+    def scores(self) -> dict[Pair, StitchScores]:
+        """Return the scores of each pair; the scores of its batches are dropped."""
+        keys = self.keys
         baselines = self.reference.baselines.measured(keys.values())
         scores = {}
         for pair, key in keys.items():
