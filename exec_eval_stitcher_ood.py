@@ -14,7 +14,7 @@ STORE = "models/repr_cls_ood_detectors"
 def parser() -> cli.Parser:
     options = cli.Parser(
         "Evaluate a folder of stitching runs. Measures skill, on which verdicts rest: how much better the stitched "
-        "network follows the end network within a class than untrained networks that are given the class. If there "
+        "network follows the end network within a class than untrained features that are given the class. If there "
         "are OOD detectors of the end layers, also measures how far stitched activations are out of distribution."
     )
     add = options.add_argument
