@@ -144,3 +144,12 @@ def test_an_error_in_the_training_leaves_no_lock():
     train("-e", "1", "-epoch-size", "128", "-dir", "a", "-o", "sgd", "-lr", "1e30", status=2)
     gc.collect()  # as at the end of a process
     assert not [name for name in names_in(Path("a")) if name.endswith(".lock")]
+
+
+def test_a_step_of_the_learning_rate_after_the_last_epoch_has_no_effect():
+    short = ["-epoch-size", "64", "-e", "2"]
+    assert "no effect" not in train(*short, "-rlre", "1", "-dir", "a").err
+    assert says(
+        train(*short, "-rlre", "1", "2", "-dir", "b").err,
+        "-rlre 2 has no effect: there are 2 epochs",
+    )

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from misc import compare, demo
+from src.results.network_names import NetworkName, short_names
 from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR
 from tests.commands import (
     MODEL,
@@ -102,6 +103,12 @@ def test_a_call_that_failed_leaves_its_name_to_the_corrected_one(in_tmp_path, di
 @pytest.mark.parametrize("text", ["a", "a.csv", "a.html", "a.png"])
 def test_the_name_of_what_is_written_may_be_that_of_one_of_its_files(text):
     assert compare.output_name(text) == "a"
+
+
+def test_networks_are_called_by_their_files_without_any_ending():
+    networks = [NetworkName(path, "small_cnn") for path in ("x/net.pth.tar", "x/ema.pth.tar")]
+    assert compare.names_of(*networks) == ["net", "ema"]
+    assert short_names([network.path for network in networks]) == ["net", "ema"]
 
 
 TINY = ["-m", "small_cnn", "-n", "20"]
