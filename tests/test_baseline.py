@@ -237,9 +237,7 @@ SCORE = "mahalanobis"
 
 @pytest.fixture(scope="module")
 def reference(network):
-    options = EvaluationOptions(
-        tuple(LAYERS), (SCORE,), IMAGES, 50, "images", IMAGES
-    )
+    options = EvaluationOptions(tuple(LAYERS), (SCORE,), IMAGES, 50, "images", IMAGES)
     return make_reference(network, options, trained={})
 
 
