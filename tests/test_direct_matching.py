@@ -219,7 +219,7 @@ REFUSED = {
     "target activations are not finite": lambda x, y: direct_matching(x, y / 0, form="covariance"),
     "9 positions, the target 4": lambda x, y: direct_matching(random(1, 4, 3, 3), random(1, 4, 2, 2)),
     "the same samples": lambda x, y: direct_matching(x[:5], y),
-    "no form pca; choose one of pinv": lambda x, y: direct_matching(x, y, form="pca"),
+    "unknown closed form .pca.; choose one of pinv": lambda x, y: direct_matching(x, y, form="pca"),
     "cutoff papr is not paper, exact": lambda x, y: direct_matching(x, y, cutoff="papr"),
 }  # fmt: skip
 

@@ -164,8 +164,8 @@ def test_where_the_shape_does_not_tell_an_option_or_the_module_decides(images, c
             None,
             {},
             False,
-            "warning: mix: 2×2×2 is taken for channels×height×width; otherwise give --channels-last; "
-            "in Python, the module an attribute channels_last = True",
+            "warning: mix: 2×2×2 is taken for channels×height×width; if it is "
+            "height×width×channels, give --channels-last or, in Python, set channels_last = True on the module",
         ),
         (None, {"channels_last": True}, True, "channels first at mix"),
         (True, {}, True, "channels first at mix"),
