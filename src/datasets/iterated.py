@@ -1,7 +1,7 @@
 """Images of an iterable of batches that can be passed over again, such as a `DataLoader`.
 
-Labels are kept, and the images as well if they are few. Otherwise each pass goes over the iterable
-anew, and ends at the last image that it needs.
+Labels are kept, and the images as well if they are few; both are copies, as a loader may reuse its
+memory. Otherwise each pass goes over the iterable anew, and ends at the last image that it needs.
 """
 
 import functools
@@ -65,12 +65,12 @@ class IteratedImages(BaseImageSet):
         for images, labels_of_batch in _first_batches(batches, name, at_most):
             labels.append(labels_of_batch)
             if images.ndim == 2 and sum(map(len, numbers)) < N_LOOKED_AT:
-                numbers.append(images)
+                numbers.append(images.clone())
             if in_one_order:
                 prints.append(_prints(images))
             n_bytes += images.nbytes
             if n_bytes <= most_kept:
-                kept.append((images, labels_of_batch))
+                kept.append((images.clone(), labels_of_batch))
         if not sum(map(len, labels)):
             raise UserError(f"{name} gives no inputs; give {EXPECTED}")
         all_labels = torch.cat(labels)[:at_most]
@@ -211,7 +211,7 @@ def _labels(labels: object, n_images: int, name: str) -> Tensor:
     if labels is None:
         return torch.full((n_images,), UNLABELLED)
     try:
-        labels = torch.as_tensor(labels).cpu()
+        labels = torch.as_tensor(labels).cpu().clone()  # a loader may reuse its memory
     except (TypeError, ValueError) as error:  # names of classes
         raise UserError(
             f"{name} gives labels that are no integers ({error}); give the place of each class"

@@ -26,6 +26,7 @@ from src.core.cache import Cache
 from src.core.console import note, note_once, warn, warn_once
 from src.core.errors import UserError, unknown_name
 from src.core.images import ImageSpec, shape_text
+from src.core.ownership import in_own_memory
 from src.core.runtime import as_inputs
 from src.core.tensors import bytes_of
 from src.models.calls import OUTPUT
@@ -524,8 +525,7 @@ class Network:
     def kept_activations(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """Return the activations of images that pass again, from the cache if there is one.
 
-        Nothing may change the activations in place. Those of a network that draws random numbers differ
-        from pass to pass, and are not kept.
+        Those of a network that draws random numbers differ from pass to pass, and are not kept.
         """
         if self.cache is None or self.nondeterminism == STOCHASTIC:
             return self.activations(images, names)
@@ -541,8 +541,8 @@ class Network:
         if missing:
             computed = self.activations(images, missing)
             for name, values in computed.items():
-                self.cache.keep(keys[name], values, values.nbytes)
-            activations |= computed
+                activations[name] = in_own_memory(values)
+                self.cache.keep(keys[name], activations[name], values.nbytes)
         return activations
 
     def _existing(self, name: str, passes: Passes) -> str:

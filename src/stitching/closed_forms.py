@@ -24,6 +24,7 @@ from torch import Tensor
 from src.choices import STARTS
 from src.choices.stitching import OBJECTIVES
 from src.core.errors import UserError, unknown_name
+from src.core.ownership import call_on_copies
 from src.core.user_code import failing_as_user_error, is_user_code, load, title_of
 from src.statistics.moments import ROUNDING, Moments
 from src.stitching.moments import SourceMoments
@@ -355,7 +356,7 @@ def _by_user(name: str, function: UserForm, moments: SourceMoments) -> Matchings
         target = moments.targets[target_name]
         needed = (tuple(cross.T.shape), tuple(target.mean.shape))
         with errors():
-            returned = function(moments.source, target, cross)
+            returned = call_on_copies(function, moments.source, target, cross)
         if not isinstance(returned, tuple | list) or len(returned) != 2:
             what = type(returned).__name__
             if isinstance(returned, tuple | list):
