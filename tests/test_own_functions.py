@@ -182,7 +182,9 @@ def test_permutations_ranks_and_both_ways(folder):
 
 
 def test_a_measure_without_values_leaves_the_others(folder):
-    said = compare("pool1,pool3", "pool2,pool3", "--metrics", "cka", "mine.py:nothing", "-o", "m.csv")
+    said = compare(
+        "pool1,pool3", "pool2,pool3", "--metrics", "cka", "mine.py:nothing", "-o", "m.csv"
+    )
     assert says(said.err, "nothing nan: it is what the function gives")
     rows = read_csv("m.csv")
     assert [row["nothing"] for row in rows] == 4 * ["nan"]

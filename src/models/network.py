@@ -29,6 +29,7 @@ from src.core.images import ImageSpec, shape_text
 from src.core.ownership import in_own_memory
 from src.core.runtime import as_inputs
 from src.core.tensors import bytes_of
+from src.models.axis_order import is_channels_last
 from src.models.calls import OUTPUT
 from src.models.outputs import logits_of
 from src.models.passes import TIME_FIRST, Passes
@@ -376,19 +377,20 @@ class Network:
         """Return a view on this module with activations (B, C, H, W) in place of (B, H, W, C).
 
         Layers with activations (B, H, W, C) are found by the attribute `channels_last` of the
-        module, or by their shape: H and W are equal as a rule. Their axes are moved in activations
+        module, or by `is_channels_last`. Their axes are moved in activations
         that the view returns, and moved back in activations that it takes. A plain call
         `view(images)` returns the output as the module does.
 
         Args:
             names: the layers to look at.
             image_shape: (C, H, W) of the images.
-            channels_last: take (B, H, W, C) where neither attribute nor shape tells. If false,
+            channels_last: take (B, H, W, C) where nothing tells. If false,
                 (B, C, H, W) is assumed there, with a warning.
         Raises:
             UserError: a layer does not exist, or its activation has not the batch as first axis.
         """
         shapes = self._shapes_of_values(names, image_shape)
+        passes = self._passes_of(tuple(image_shape))
 
         # Layers whose axes are to be moved
         moved = []
@@ -396,7 +398,7 @@ class Network:
         for name in names:
             if len(shapes[name]) != 3:
                 continue
-            is_last = self._is_channels_last(shapes[name])
+            is_last = self._is_channels_last(name, passes)
             if is_last or (is_last is None and channels_last):
                 moved.append(name)
             elif is_last is None:
@@ -438,16 +440,12 @@ class Network:
         vars(view).update(vars(self))  # copy.copy leaves some out: see __getstate__
         return view
 
-    def _is_channels_last(self, shape: tuple[int, ...]) -> bool | None:
-        """Return whether a shape of three axes is (H, W, C); None if nothing tells."""
-        is_last = getattr(self.module, "channels_last", None)
-        if is_last is not None:
-            return is_last
-        first_two_are_equal = shape[0] == shape[1]
-        last_two_are_equal = shape[1] == shape[2]
-        if first_two_are_equal == last_two_are_equal:
-            return None
-        return first_two_are_equal
+    def _is_channels_last(self, layer: str, passes: Passes) -> bool | None:
+        """Return whether a layer has activations (H, W, C); None if nothing tells."""
+        declared = getattr(self.module, "channels_last", None)
+        if declared is not None:
+            return declared
+        return is_channels_last(layer, passes.calls, image_size_of(passes.inputs))
 
     def __call__(
         self,
