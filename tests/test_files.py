@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from src.core.errors import Busy, UserError
-from src.core.files import durable_together, locked, new_file, write_bytes, write_json
+from src.core.files import (
+    durable_together,
+    locked,
+    locks_released,
+    new_file,
+    write_bytes,
+    write_json,
+)
 from tests.commands import MODEL, ON_DIGITS, PAIR, module_of, names_in, run, start_code
 from tests.conftest import few_images
 from tests.run_content import content
@@ -180,6 +187,17 @@ def test_a_lock_is_held_once_in_a_process(tmp_path):
         assert other.wait() == 1
     with locked(path, wait=False):
         pass
+
+
+def test_locks_of_a_failed_block_are_released(tmp_path):
+    with locked(tmp_path / "outer"):
+        with pytest.raises(ValueError, match="mistake"), locks_released():
+            left = locked(tmp_path / "inner")
+            raise ValueError("mistake")
+        assert left.closed and [path.name for path in tmp_path.iterdir()] == ["outer"]
+        locked(tmp_path / "inner", wait=False).close()
+        with pytest.raises(Busy):
+            locked(tmp_path / "outer")
 
 
 def test_a_lock_keeps_processes_apart(tmp_path):

@@ -421,6 +421,28 @@ MISTAKES = {  # what is wrong, and what is given in the place of what is right
     "n_fitting_samples is 0": lambda given: {"n_fitting_samples": 0},
     "names is 'AB'": lambda given: {"names": "AB"},
     "names has '-'": lambda given: {"names": ("a", "-")},
+    "names is .*different": lambda given: {"names": ("a", "a")},
+    "train has labels from 5 to 14": lambda given: {
+        "train": changed(given["train"], lambda x, y: (x, y + 5)), "forms": "task:1"
+    },
+    "train has labels from -2 ": lambda given: {
+        "train": changed(given["train"], lambda x, y: (x, y - 2)), "forms": "task:1"
+    },
+    "learning_rate is -1": lambda given: {"learning_rate": -1},
+    "learning_rate is '0.01'": lambda given: {"learning_rate": "0.01"},
+    "learning_rate is nan": lambda given: {"learning_rate": float("nan")},
+    "weight_decay is -0.1": lambda given: {"weight_decay": -0.1},
+    "grad_clip is 0": lambda given: {"grad_clip": 0},
+    "batch_size is 0": lambda given: {"batch_size": 0},
+    "batch_size is 1.5": lambda given: {"batch_size": 1.5},
+    "n_fitting_samples is 100.0": lambda given: {"n_fitting_samples": 1e2},
+    "seed is -1": lambda given: {"seed": -1},
+    "reduce_lr_epochs is 3": lambda given: {"reduce_lr_epochs": 3},
+    "both set the learning rate": lambda given: {"scheduler": "cosine", "reduce_lr_epochs": [1]},
+    "inputs that are no numbers": lambda given: {"train": [("images", "labels")]},
+    "test gives no inputs": lambda given: {"test": [(x[:0], y[:0]) for x, y in given["test"]]},
+    "standard deviation .*both": lambda given: {"test": changed(given["test"], lambda x, y: (255 * x, y))},
+    r"layers has \[3\]": lambda given: {"layers": [3]},
 }  # fmt: skip
 
 
@@ -430,6 +452,26 @@ def test_mistakes_are_named(said, networks, digits):
     with pytest.raises(UserError) as caught:
         judge(**given | {"layers": "pool3"} | MISTAKES[said](given))
     assert re.search(said, str(caught.value))
+
+
+def test_empty_batches_and_labels_of_further_epochs(networks, digits):
+    """Empty batches count for nothing; a label that is no class shows also behind the images that are kept."""
+    pixels, labels = digits[1][0]
+    empty = (pixels[:0], labels[:0])
+    (expected,) = judge(*networks[1], *digits, layers="pool3", forms="pinv")
+    given = [[empty, batches[0], empty, *batches[1:], empty] for batches in digits]
+    assert judge(*networks[1], *given, layers="pool3", forms="pinv")[0] == expected
+
+    passes = itertools.count()
+
+    class Later(list):
+        def __iter__(self):
+            n_before = next(passes)
+            for images, of_batch in list.__iter__(self):
+                yield images, of_batch + 5 * min(n_before, 1)
+
+    with pytest.raises(UserError, match="train has labels from . to 1.*10 classes"):
+        judge(*networks[1], Later(digits[0]), digits[1], layers="pool3", forms="task:1")
 
 
 def test_the_first_training_images_may_lack_one_class_of_ten(networks, digits):

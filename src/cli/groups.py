@@ -23,7 +23,6 @@ from src.cli.types import (
     real_number,
     scheduler,
 )
-from src.core.errors import UserError
 from src.core.images import ImageSpec
 from src.core.user_code import CODE
 from src.results.image_records import (
@@ -399,13 +398,11 @@ def training_settings(args: Namespace) -> "Settings":
         UserError: two options contradict each other.
     """
     from src.training import Settings
+    from src.training.settings import checked_settings
 
     options = vars(args)
-    if options.get("scheduler", "none") != "none" and args.reduce_lr_epochs:
-        raise UserError(
-            f"-sched {args.scheduler} and -rlre both set the learning rate; give one of them"
-        )
-    return Settings(**{name: options[name] for name in Settings._fields if name in options})
+    given = {name: options[name] for name in Settings._fields if name in options}
+    return checked_settings(Settings(**given))
 
 
 def add_channels_last(parser: Parser, *sides: str) -> None:

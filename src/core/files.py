@@ -233,7 +233,7 @@ def locked(path: Path, *, wait: bool = True) -> IO:
         Busy: this process holds the lock; or another one does, and `wait` is false.
         UserError: the file cannot be created.
     """
-    path = Path(path)
+    path = Path(path).absolute()
     busy = Busy(f"another run is writing to {path.parent}; wait for it, or choose another folder")
     if any(pid == os.getpid() and _is_at(path, held) for held, pid in _HELD.items()):
         raise busy
@@ -262,6 +262,19 @@ def locked(path: Path, *, wait: bool = True) -> IO:
         return locked(path, wait=wait)
     _HELD[file] = os.getpid()
     return file
+
+
+@contextlib.contextmanager
+def locks_released() -> Iterator[None]:
+    """Release the locks that the block takes, at its end, and remove their files: an error leaves locks behind."""
+    before = set(_HELD)
+    try:
+        yield
+    finally:
+        for file in set(_HELD) - before:
+            if _HELD[file] == os.getpid() and _is_at(Path(file.name), file):
+                os.unlink(file.name)
+            file.close()
 
 
 def _is_at(path: Path, file: IO) -> bool:
