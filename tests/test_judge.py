@@ -325,6 +325,20 @@ def test_a_closed_form_of_ones_own(networks, digits, in_tmp_path):
     assert methods == {"direct matching", "squares matching", "half_way matching"}
 
 
+def transposed(source, target, cross):
+    weight = torch.linalg.lstsq(source.scatter, cross, driver="gelsd").solution
+    return weight, target.mean - weight @ source.mean
+
+
+def test_a_map_that_is_worse_than_the_mean_is_warned_of(networks, digits, capsys):
+    """Such as a transposed weight between equal widths."""
+    front, _ = networks[1]
+    (row,) = judge(front, front, *digits, layers="pool3", forms=transposed)
+    assert "R²" not in capsys.readouterr().err and row.r2_fit == pytest.approx(1)
+    (row,) = judge(*networks[1], *digits, layers="pool3", forms=transposed)
+    assert row.r2_fit < 0 and "transposed: R² is below 0" in capsys.readouterr().err
+
+
 def test_an_iterable_gives_any_images_in_any_order():
     """Each image shows its own number."""
     images = torch.arange(23.0)[:, None, None, None].expand(-1, 1, 2, 2)

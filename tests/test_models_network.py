@@ -227,6 +227,15 @@ def test_a_module_that_holds_a_view_is_told_to_hold_its_module():
     assert outer.layers("net.pool2") == ["net.pool2"]
 
 
+def test_an_attribute_of_the_module_is_found_there():
+    network = build_model("small_cnn", n_classes=10, n_channels=1)
+    with pytest.raises(AttributeError, match=r"no attribute 'half'.*\.module\.half"):
+        network.half()
+    with pytest.raises(AttributeError, match="no attribute 'halve'$"):
+        _ = network.halve
+    assert not hasattr(network, "half") and copy.deepcopy(network).layer_names
+
+
 def test_a_network_without_layers_says_so():
     """Of layers that it holds where torch does not see them."""
     opaque = Computed(

@@ -50,7 +50,8 @@ class Network:
     `inputs`.
 
     Args:
-        module: takes images (B, C, H, W). Its attribute `block_names` names the layers that `all`
+        module: takes images (B, C, H, W). A further module, such as nn.Sequential, takes this
+            module in place of the view: `.module`. Its attribute `block_names` names the layers that `all`
             stands for. Without that attribute `find_blocks` infers the layers.
         image_shape: (C, H, W) of the images (default: the shape of the first images). Questions
             before the first images assume 32×32, or 224×224 where the module refuses these.
@@ -106,6 +107,13 @@ class Network:
     def __getstate__(self) -> dict[str, object]:
         """Leave passes and the cache out of copies and pickles: they belong to this module."""
         return vars(self) | {"_passes_by_mode": {}, "cache": None, "identity": None}
+
+    def __getattr__(self, name: str) -> Any:
+        """Raise the AttributeError, which says where the module has the attribute."""
+        hint = ""
+        if "module" in vars(self) and hasattr(self.module, name):
+            hint = f"; the module has: .module.{name}"
+        raise AttributeError(f"a Network has no attribute {name!r}{hint}", name=name, obj=self)
 
     def train(self, mode: bool = True) -> "Network":
         """Switch the module to training mode, or to evaluation mode; return this view."""
