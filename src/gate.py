@@ -84,7 +84,8 @@ def methods_of(forms: Forms, training: Mapping[str, Any]) -> dict[str, ChosenMet
     Raises:
         UserError: a form or an option of training is none.
     """
-    if isinstance(forms, str) or callable(forms):
+    is_one = isinstance(forms, str) or callable(forms) or not isinstance(forms, Iterable)
+    if is_one and forms is not None:
         forms = [forms]
     if not forms:
         raise UserError('forms names nothing; give a form such as "covariance", or several')
@@ -123,7 +124,12 @@ def check_options(n_fitting_samples: int | None, limits: Limits, names: Sequence
         )
     if not isinstance(limits, Limits):
         raise UserError(f"limits is {limits!r}; give Limits(tolerance=0.05, skill=0.33)")
-    judge_stitches([], limits=limits)  # limits out of range raise before the work
+    try:
+        judge_stitches([], limits=limits)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{limits} is out of range; give shares from 0 to 1, such as Limits(tolerance=0.05, skill=0.33)"
+        ) from error
     are_two = isinstance(names, tuple | list) and len(set(names)) == len(names) == 2
     if not are_two or not all(isinstance(name, str) and name.strip() for name in names):
         raise UserError(
@@ -190,7 +196,8 @@ def _in_one_text(names: LayerNames) -> str:
     """Return names of layers as one text with commas."""
     if isinstance(names, str):
         return names
-    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+    is_listed = isinstance(names, Iterable) and not isinstance(names, Mapping)
+    if not is_listed or not all(isinstance(name, str) for name in names):
         raise UserError(
             f'layers has {names!r}; give names or patterns, such as "layer*", or a list of them'
         )
@@ -247,7 +254,7 @@ def _n_classes(end: Network) -> int:
     """Return the number of classes of the end network; a UserError if it gives no logits."""
     output_shape = _output_shape(end, "end")
     if len(output_shape) != 1:
-        shape = shape_text(output_shape)
+        shape = shape_text(output_shape) or "a single number"
         raise UserError(
             f"the end network gives {shape} an input; {advice_on_positions(output_shape)}it has to give logits "
             "(n_classes,)"

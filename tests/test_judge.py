@@ -23,6 +23,7 @@ from src.verdict import Limits
 from tests.commands import read_csv, run, stitch_rows
 from tests.conftest import few_images
 from tests.tiny_datasets import collect
+from tests.tiny_networks import Computed
 
 ON_DIGITS = ["-d", "digits", "-gpu", "-1"]
 LAYERS = "pool2,pool3"
@@ -371,6 +372,14 @@ def covariance(source, target, cross):
     return half_way(source, target, cross)
 
 
+def words(source, target, cross):
+    return "weight", "bias"
+
+
+def turned(source, target, cross):
+    return 1j * cross.T, target.mean
+
+
 def on_pixels(n: int) -> nn.Module:
     """A network of images with so many pixels."""
     return nn.Sequential(nn.Flatten(), nn.Linear(n, 10)).eval()
@@ -383,6 +392,14 @@ def changed(batches, change) -> list:
 def without_a_number(images, labels):
     images[3, 0, 0, 0] = torch.nan
     return images, labels
+
+
+def computed(net: nn.Module, change) -> nn.Module:
+    return Computed(lambda self, images: change(self.net(images)), net=net).eval()
+
+
+def without_gradients(net: nn.Module) -> nn.Module:
+    return Computed(torch.no_grad()(lambda self, images: self.net(images)), net=net).eval()
 
 
 def shuffled(batches) -> DataLoader:
@@ -455,7 +472,20 @@ MISTAKES = {  # what is wrong, and what is given in the place of what is right
     "both set the learning rate": lambda given: {"scheduler": "cosine", "reduce_lr_epochs": [1]},
     "inputs that are no numbers": lambda given: {"train": [("images", "labels")]},
     "test gives no inputs": lambda given: {"test": [(x[:0], y[:0]) for x, y in given["test"]]},
+    "train is a NoneType": lambda given: {"train": None},
+    "test gives sparse tensors": lambda given: {"test": changed(given["test"], lambda x, y: (x.to_sparse(), y))},
     "standard deviation .*both": lambda given: {"test": changed(given["test"], lambda x, y: (255 * x, y))},
+    "layers has {'pool3'": lambda given: {"layers": {"pool3": "pool4"}},
+    "no gradient reaches .*no_grad": lambda given: {"end": without_gradients(given["end"]), "forms": "task:1",
+                                                    "layers": ("pool3", "net.pool3")},
+    "int is no closed form ": lambda given: {"forms": 3},
+    "dict is no closed form": lambda given: {"forms": dict},
+    "words returns no numbers": lambda given: {"forms": words},
+    "turned returns .*real": lambda given: {"forms": turned},
+    "out of range": lambda given: {"limits": Limits(tolerance=5)},
+    "is out of range": lambda given: {"limits": Limits(skill="0.3")},
+    r"seed is 2\d+": lambda given: {"seed": 2 * 10**30},
+    "a single number an input": lambda given: {"end": computed(given["end"], lambda x: x.argmax(1))},
     r"layers has \[3\]": lambda given: {"layers": [3]},
 }  # fmt: skip
 

@@ -55,6 +55,8 @@ class IteratedImages(BaseImageSet):
         in_one_order: bool = False,
         most_kept: int = 0,
     ):
+        if not isinstance(batches, Iterable):
+            raise UserError(f"{name} is a {type(batches).__name__}; give {EXPECTED}")
         if iter(batches) is batches:
             raise UserError(f"{name} can be passed over only once; give {EXPECTED}")
         labels: list[Tensor] = []
@@ -190,6 +192,10 @@ def _batches(batches: Iterable, name: str) -> Iterator[tuple[Tensor, Tensor]]:
             raise UserError(
                 f"{name} gives inputs that are no numbers ({error}); give {EXPECTED}"
             ) from error
+        if images.layout != torch.strided or images.is_meta:
+            raise UserError(
+                f"{name} gives sparse tensors, or tensors without values; give dense ones"
+            )
         if images.ndim and not len(images):
             continue
         are_numbers = images.ndim == 2 and images.dtype != torch.bool

@@ -123,7 +123,9 @@ def read_networks(table: str | Path) -> list[ListedNetwork]:
 
 def _warn_of_depths(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
     """Warn of depths that fall from layer to layer, and of layers that have several in networks of one type."""
-    first: dict[tuple[str, str], tuple[str, float]] = {}  # a network and its depth, by type and layer
+    first: dict[
+        tuple[str, str], tuple[str, float]
+    ] = {}  # a network and its depth, by type and layer
     for network in networks:
         depths = network.relative_depths
         for (layer, depth), (behind, depth_behind) in itertools.pairwise(depths.items()):

@@ -327,7 +327,7 @@ def solver_of(form: ClosedForm) -> Solver:
     function = load(form) if isinstance(form, str) else form
     try:
         inspect.signature(function).bind("source", "target", "cross")
-    except TypeError:
+    except (TypeError, ValueError):  # other arguments, or none that can be known, as of a type
         raise UserError(
             f"{name} is no closed form: let it take the moments of source and target and their cross moments, "
             f"as in def {title_of(name)}(source, target, cross); an objective has its epochs behind it"
@@ -364,13 +364,23 @@ def _by_user(name: str, function: UserForm, moments: SourceMoments) -> Matchings
             raise UserError(
                 f"{name} returns a {what}; let it return two tensors, a weight {needed[0]} and a bias {needed[1]}"
             )
-        with errors():
+        try:
             weight, bias = map(torch.as_tensor, returned)
-        shapes = (tuple(weight.shape), tuple(bias.shape))
-        if shapes != needed or not (weight.isfinite().all() and bias.isfinite().all()):
+        except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(
-                f"{name} returns a weight {shapes[0]} and a bias {shapes[1]}; let it return finite numbers, a weight "
-                f"{needed[0]} and a bias {needed[1]}"
+                f"{name} returns no numbers ({error}); let it return two tensors, a weight {needed[0]} and a bias "
+                f"{needed[1]}"
+            ) from error
+        shapes = (tuple(weight.shape), tuple(bias.shape))
+        are_real = not (weight.is_complex() or bias.is_complex())
+        if (
+            shapes != needed
+            or not are_real
+            or not (weight.isfinite().all() and bias.isfinite().all())
+        ):
+            raise UserError(
+                f"{name} returns a weight {shapes[0]} and a bias {shapes[1]}; let it return "
+                f"finite numbers that are real, a weight {needed[0]} and a bias {needed[1]}"
             )
         weight = weight.to(cross)
         rank = int(torch.linalg.matrix_rank(weight))

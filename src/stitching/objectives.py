@@ -136,7 +136,7 @@ def objective_of(name: str) -> Objective:
         return OBJECTIVES[name]
     by_title([name], taken=OBJECTIVES, noun="objective")
     at = getattr(load(name), "at", "end")
-    if at not in PLACES:
+    if not isinstance(at, str) or at not in PLACES:
         raise UserError(f"{name}: at is {at!r}; give one of {', '.join(PLACES)}")
     place = PLACES[at]
     return Objective(name, place, place != AT_END)
