@@ -84,13 +84,10 @@ def methods_of(forms: Forms, training: Mapping[str, Any]) -> dict[str, ChosenMet
     Raises:
         UserError: a form or an option of training is none.
     """
-    is_one = isinstance(forms, str) or callable(forms) or not isinstance(forms, Iterable)
-    if is_one and forms is not None:
-        forms = [forms]
     if not forms:
         raise UserError('forms names nothing; give a form such as "covariance", or several')
     chosen: dict[str, ChosenMethod] = {}
-    for form in forms:
+    for form in _in_a_list(forms):
         name = name_of(form)
         method = Method(name)
         if isinstance(form, str):
@@ -105,6 +102,15 @@ def methods_of(forms: Forms, training: Mapping[str, Any]) -> dict[str, ChosenMet
             )
         chosen[name] = ChosenMethod(method, form, _settings(method.n_epochs, training))
     return chosen
+
+
+def _in_a_list(forms: Forms) -> Iterable[str | UserForm]:
+    """Return one form, or several, in a list; what is no form is found out later."""
+    if isinstance(forms, str) or callable(forms):
+        return [forms]
+    if isinstance(forms, Iterable):
+        return forms
+    return [forms]
 
 
 def _settings(n_epochs: int, options: Mapping[str, Any]) -> Settings:

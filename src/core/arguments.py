@@ -25,5 +25,7 @@ def check_integer(name: str, value: object, *, at_least: int, otherwise: str = "
         otherwise: what else may be given, for the message.
     """
     is_integer = isinstance(value, Integral) and not isinstance(value, bool)
-    if not is_integer or not at_least <= value <= MOST:  # type: ignore[operator]
+    if not is_integer or value < at_least:  # type: ignore[operator]
         raise UserError(f"{name} is {value!r}; give an integer from {at_least} on{otherwise}")
+    if value > MOST:  # type: ignore[operator]
+        raise UserError(f"{name} is {value!r}; give an integer up to 2^63 - 1{otherwise}")
