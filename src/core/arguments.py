@@ -1,7 +1,11 @@
-"""Checks of numbers that a caller gives."""
+"""Checks of numbers, and of arrays of numbers, that a caller gives."""
 
 import math
 from numbers import Integral, Real
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from src.core.errors import UserError
 
@@ -29,3 +33,20 @@ def check_integer(name: str, value: object, *, at_least: int, otherwise: str = "
         raise UserError(f"{name} is {value!r}; give an integer from {at_least} on{otherwise}")
     if value > MOST:  # type: ignore[operator]
         raise UserError(f"{name} is {value!r}; give an integer up to 2^63 - 1{otherwise}")
+
+
+def real_tensor(values: ArrayLike | Tensor, name: str) -> Tensor:
+    """Return an array or tensor as a tensor; a ValueError if it has no real numbers, or none at all.
+
+    Args:
+        name: of the values, for the message.
+    """
+    try:
+        tensor = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} is no array of numbers ({error})") from error
+    if tensor.is_complex() or not tensor.numel():
+        raise ValueError(
+            f"{name} has shape {tuple(tensor.shape)} and type {tensor.dtype}; give real numbers of one sample or more"
+        )
+    return tensor

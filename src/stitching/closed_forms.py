@@ -132,7 +132,7 @@ def relative_cutoff(cutoff: Cutoff, n_rows: int, n_columns: int) -> float:
         return n_columns * EPS32
     try:
         share = float(cutoff)
-    except ValueError:  # a misspelt name
+    except (TypeError, ValueError):  # None, or a misspelt name
         share = math.nan
     if not 0 <= share < 1:
         raise ValueError(f"cutoff {cutoff} is not paper, exact or a number from 0 up to 1")

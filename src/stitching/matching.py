@@ -12,6 +12,7 @@ from torch import Tensor
 
 from src.choices.stitching import FORMS
 from src.core.activations import form_of
+from src.core.arguments import real_tensor
 from src.core.console import listed, progress, warn, warn_once
 from src.core.errors import UserError
 from src.core.grouping import grouped
@@ -138,11 +139,11 @@ def direct_matching(
             see `relative_cutoff`.
     Raises:
         UserError: an activation has other axes.
-        ValueError: the samples or positions differ, an activation is not finite, or there is no such
-            form or cutoff.
+        ValueError: the samples or positions differ, an activation has no finite real numbers, or there is
+            no such form or cutoff.
     """
-    source = torch.as_tensor(source)
-    target = torch.as_tensor(target)
+    source = real_tensor(source, "the source")
+    target = real_tensor(target, "the target")
     n_source = form_of(source).n_positions
     n_target = form_of(target).n_positions
     if len(source) != len(target):
