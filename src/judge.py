@@ -206,7 +206,7 @@ def _made(
         form=form.form,
         cutoff="exact",
     )
-    return _MadeStitches(Grid(*views, copies), matchings, {})
+    return _MadeStitches(Grid(*views, copies, form=form.method.name), matchings, {})
 
 
 def _with_scores(

@@ -62,7 +62,7 @@ COLUMNS = {  # that all tables of a type have
     ),
     SkillRow: (
         "folder,front_layer,end_layer,correlation,baseline,skill,skill_low,skill_high,correlation_at_end,baseline_at_end,"
-        "skill_at_end,skill_at_end_low,skill_at_end_high,n_images,n_copies,test_images"
+        "skill_at_end,skill_at_end_low,skill_at_end_high,n_images,n_classes,width,n_copies,rows_per_channel,test_images"
     ),
     MeanRow: (
         "method,dataset,quantity,networks,layers,relative_depth,value,low,high,lowest,highest,n_networks,n_pairs,"
