@@ -10,7 +10,6 @@ from src.choices.scores import scores_by_title
 from src.core.activations import Form, TokenLayout
 from src.judge import judge
 from src.models import Network, build_model
-from src.ood.baselines import BaselineKey, Baselines, beside_class, n_copies_for, untrained_copy_of
 from src.ood.evaluation import detection_of, score_grid
 from src.ood.reference import EvaluationOptions, make_reference
 from src.skill import baseline

@@ -233,13 +233,13 @@ def locked(path: Path, *, wait: bool = True) -> IO:
         Busy: this process holds the lock; or another one does, and `wait` is false.
         UserError: the file cannot be created.
     """
-    path = Path(path).absolute()
+    path = Path(path)
     busy = Busy(f"another run is writing to {path.parent}; wait for it, or choose another folder")
     if any(pid == os.getpid() and _is_at(path, held) for held, pid in _HELD.items()):
         raise busy
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a")  # noqa: SIM115 - the caller closes it
+        file = open(path.absolute(), "a")  # noqa: SIM115 - the caller closes it
     except OSError as error:
         raise UserError(f"cannot create {path}: {error.strerror or error}") from error
     operation = fcntl.LOCK_EX
