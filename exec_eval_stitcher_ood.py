@@ -105,12 +105,13 @@ class Setup(NamedTuple):
     names: dict[str, Any]  # of the networks, by side
 
 
-def evaluate(args, session=None, measured=None) -> None:
+def evaluate(args, session=None, measured=None, *, is_claimed=False) -> None:
     """Run the experiment.
 
     Args:
         session: shares its networks, images and reference with further experiments.
         measured: `MeasuredStitches`; if they are all stitches of the folder, none runs again.
+        is_claimed: the caller has claimed the table of skill.
     """
     from src.core.console import note
     from src.results.reloading import rebuild_grids
@@ -119,7 +120,10 @@ def evaluate(args, session=None, measured=None) -> None:
 
     setup = set_up(args, session)
     test_set = setup.test_set
-    with claimed([*setup.tables.values(), setup.skill]):
+    runs = [*setup.tables.values()]
+    if not is_claimed:
+        runs.append(setup.skill)
+    with claimed(runs):
         unusable = []
         if measured and measured.are_all_of(setup.stitches):
             check_usable(args, measured.scores, measured.reference, unusable)

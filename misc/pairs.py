@@ -443,6 +443,6 @@ def stitch_and_evaluate(unit: Unit, session: "Session") -> None:
         measured = MeasuredStitches(reference, places)
     exec_stitch.conclude(stitching, setup, rows)
     remove_remains(unit.place)  # of a killed process
-    exec_eval_stitcher_ood.evaluate(evaluation, session, measured)
+    exec_eval_stitcher_ood.evaluate(evaluation, session, measured, is_claimed=True)
     if measured:
         unit.run.made_with.unlink()  # the run.json of the stitches has the same content

@@ -271,6 +271,8 @@ class Judgement(tuple[JudgedStitch, ...]):
         """
         from src.figures.evidence import evidence_figure
 
+        if isinstance(forms, str):
+            forms = [forms]
         chosen = [self._form(form) for form in forms or self.forms]
         shown = chosen[:2]
         if len(chosen) > 2:

@@ -51,6 +51,9 @@ def pwcca(x, y):
 def text(x, y):
     return "high"
 
+def nothing(x, y):
+    return float("nan")
+
 def complex_number(x, y):
     return torch.tensor(1j)
 
@@ -176,6 +179,16 @@ def test_permutations_ranks_and_both_ways(folder):
     # A norm knows no order of the images, and the order of RSA counts
     assert float(full["norm_distance_p_value"]) == 1 and float(full["rsa_p_value_within"]) < 0.2
     assert 0 < float(full["rsa_calibrated"]) < float(full["rsa"])
+
+
+def test_a_measure_without_values_leaves_the_others(folder):
+    said = compare(
+        "pool1,pool3", "pool2,pool3", "--metrics", "cka", "mine.py:nothing", "-o", "m.csv"
+    )
+    assert says(said.err, "nothing nan: it is what the function gives")
+    rows = read_csv("m.csv")
+    assert [row["nothing"] for row in rows] == 4 * ["nan"]
+    assert all(0 < float(row["cka"]) < 1 for row in rows)
 
 
 STITCH = ["exec_stitch.py", *NETWORKS, "pool2", "pool2,pool3", "rc2c_pre", *ON_DIGITS, "-b", "64",

@@ -37,7 +37,7 @@ REFUSALS = [
     (f"{TRAIN} -d photo_patches", "'photo_patches' has no labels"),
     (f"{TRAIN} -d imagenet -data empty", ("training_data", "validation_data", "image-net.org")),
     (f"{TRAIN} -e -1", ("-e/--epochs: '-1'", "integer from 0")),
-    (f"{TRAIN} -sched cosine -rlre 3", ("-sched cosine and -rlre", "one of them")),
+    (f"{TRAIN} -sched cosine -rlre 3", ("(-sched)", "(-rlre)", "one of them")),
     (f"{TRAIN} -gpu 99", "-gpu 99: this machine has"),
     (f"{TRAIN} --resume --overwrite", ("--overwrite", "--resume")),
     (TRAIN.replace("-dir m", "-dir file/m"), ("file/m", "Not a directory")),

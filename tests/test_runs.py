@@ -58,6 +58,7 @@ def test_a_training_that_goes_on_from_a_state_ends_as_one_that_was_not_interrupt
     for _ in range(at):
         _, state = next(epochs)
     run.save(loop=state)
+    run.unlock()
     again, run = task(), claimed(tmp_path, resume=True)
     torch.rand(7)  # the global generator is somewhere else
     yielded = []

@@ -23,7 +23,6 @@ from src.cli.types import (
     real_number,
     scheduler,
 )
-from src.core.errors import UserError
 from src.core.images import ImageSpec
 from src.core.user_code import CODE
 from src.results.image_records import (
@@ -409,18 +408,17 @@ def training_settings(args: Namespace) -> "Settings":
     """
     from src.core.console import warn_once
     from src.training import Settings
+    from src.training.settings import checked_settings
 
     options = vars(args)
-    if options.get("scheduler", "none") != "none" and args.reduce_lr_epochs:
-        raise UserError(
-            f"-sched {args.scheduler} and -rlre both set the learning rate; give one of them"
-        )
+    given = {name: options[name] for name in Settings._fields if name in options}
+    settings = checked_settings(Settings(**given))
     late = [epoch for epoch in args.reduce_lr_epochs if epoch >= options.get("n_epochs", epoch + 1)]
     if late and options["n_epochs"] > 0:
         warn_once(
             f"-rlre {' '.join(map(str, late))} has no effect: there are {options['n_epochs']} epochs (-e)"
         )
-    return Settings(**{name: options[name] for name in Settings._fields if name in options})
+    return settings
 
 
 def add_channels_last(parser: Parser, *sides: str) -> None:

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from src.core.console import note
 from src.core.errors import Misfit, UserError, as_user_error, unknown_name
-from src.core.files import read_yaml
+from src.core.files import locks_released, read_yaml
 from src.core.user_code import code_in, source_of
 from src.results.identity import NOT_RECORDED
 from src.results.network_names import content_of
@@ -287,6 +287,7 @@ def run(
     try:
         with contextlib.ExitStack() as contexts:
             contexts.enter_context(_signals())
+            contexts.enter_context(locks_released())
             contexts.enter_context(warnings.catch_warnings())
             for text in HARMLESS:
                 warnings.filterwarnings("ignore", text)

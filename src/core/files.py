@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from src.core.console import warn
 from src.core.errors import Busy, UserError
@@ -214,6 +215,11 @@ def read_yaml(path: Path) -> dict[Any, Any]:
         return content
 
 
+# The locked files of this process, with its number, which a fork does not share. The system asks no
+# process about its own locks, and closing any file of that path opens them.
+_HELD: "WeakKeyDictionary[IO, int]" = WeakKeyDictionary()
+
+
 def locked(path: Path, *, wait: bool = True) -> IO:
     """Lock a file for this process, and return it open.
 
@@ -224,13 +230,16 @@ def locked(path: Path, *, wait: bool = True) -> IO:
         path: the lock file, which is created if it is missing.
         wait: wait while another process holds the lock.
     Raises:
-        Busy: another process holds the lock, and `wait` is false.
+        Busy: this process holds the lock; or another one does, and `wait` is false.
         UserError: the file cannot be created.
     """
     path = Path(path)
+    busy = Busy(f"another run is writing to {path.parent}; wait for it, or choose another folder")
+    if any(pid == os.getpid() and _is_at(path, held) for held, pid in _HELD.items()):
+        raise busy
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a")  # noqa: SIM115 - the caller closes it
+        file = open(path.absolute(), "a")  # noqa: SIM115 - the caller closes it
     except OSError as error:
         raise UserError(
             f"cannot create {path}: {error.strerror or error}; choose another folder"
@@ -243,9 +252,7 @@ def locked(path: Path, *, wait: bool = True) -> IO:
         fcntl.lockf(file, operation)
     except BlockingIOError as error:
         file.close()
-        raise Busy(
-            f"another run is writing to {path.parent}; wait for it, or choose another folder"
-        ) from error
+        raise busy from error
     except OSError as error:  # some network file systems have no locks
         warn(
             f"{path} cannot be locked ({error.strerror}); "
@@ -255,11 +262,25 @@ def locked(path: Path, *, wait: bool = True) -> IO:
     if not _is_at(path, file):  # the process that held the lock has removed the file
         file.close()
         return locked(path, wait=wait)
+    _HELD[file] = os.getpid()
     return file
+
+
+@contextlib.contextmanager
+def locks_released() -> Iterator[None]:
+    """Release the locks that the block takes, at its end, and remove their files: an error leaves locks behind."""
+    before = set(_HELD)
+    try:
+        yield
+    finally:
+        for file in set(_HELD) - before:
+            if _HELD[file] == os.getpid() and _is_at(Path(file.name), file):
+                os.unlink(file.name)
+            file.close()
 
 
 def _is_at(path: Path, file: IO) -> bool:
     """Return whether an open file still stands under its path."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # the path does not exist, or the file is closed
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     return False

@@ -26,8 +26,10 @@ from src.core.cache import Cache
 from src.core.console import note, note_once, warn, warn_once
 from src.core.errors import UserError, unknown_name
 from src.core.images import ImageSpec, shape_text
+from src.core.ownership import in_own_memory
 from src.core.runtime import as_inputs
 from src.core.tensors import bytes_of
+from src.models.axis_order import is_channels_last
 from src.models.calls import OUTPUT
 from src.models.outputs import logits_of
 from src.models.passes import TIME_FIRST, Passes
@@ -48,7 +50,8 @@ class Network:
     `inputs`.
 
     Args:
-        module: takes images (B, C, H, W). Its attribute `block_names` names the layers that `all`
+        module: takes images (B, C, H, W). A further module, such as nn.Sequential, takes this
+            module in place of the view: `.module`. Its attribute `block_names` names the layers that `all`
             stands for. Without that attribute `find_blocks` infers the layers.
         image_shape: (C, H, W) of the images (default: the shape of the first images). Questions
             before the first images assume 32×32, or 224×224 where the module refuses these.
@@ -104,6 +107,13 @@ class Network:
     def __getstate__(self) -> dict[str, object]:
         """Leave passes and the cache out of copies and pickles: they belong to this module."""
         return vars(self) | {"_passes_by_mode": {}, "cache": None, "identity": None}
+
+    def __getattr__(self, name: str) -> Any:
+        """Raise the AttributeError, which says where the module has the attribute."""
+        hint = ""
+        if "module" in vars(self) and hasattr(self.module, name):
+            hint = f"; the module has: .module.{name}"
+        raise AttributeError(f"a Network has no attribute {name!r}{hint}", name=name, obj=self)
 
     def train(self, mode: bool = True) -> "Network":
         """Switch the module to training mode, or to evaluation mode; return this view."""
@@ -375,19 +385,20 @@ class Network:
         """Return a view on this module with activations (B, C, H, W) in place of (B, H, W, C).
 
         Layers with activations (B, H, W, C) are found by the attribute `channels_last` of the
-        module, or by their shape: H and W are equal as a rule. Their axes are moved in activations
+        module, or by `is_channels_last`. Their axes are moved in activations
         that the view returns, and moved back in activations that it takes. A plain call
         `view(images)` returns the output as the module does.
 
         Args:
             names: the layers to look at.
             image_shape: (C, H, W) of the images.
-            channels_last: take (B, H, W, C) where neither attribute nor shape decides. If false,
+            channels_last: take (B, H, W, C) where nothing tells. If false,
                 (B, C, H, W) is assumed there, with a warning.
         Raises:
             UserError: a layer does not exist, or its activation has not the batch as first axis.
         """
         shapes = self._shapes_of_values(names, image_shape)
+        passes = self._passes_of(tuple(image_shape))
 
         # Layers whose axes are to be moved
         moved = []
@@ -395,7 +406,7 @@ class Network:
         for name in names:
             if len(shapes[name]) != 3:
                 continue
-            is_last = self._is_channels_last(shapes[name])
+            is_last = self._is_channels_last(name, passes)
             if is_last or (is_last is None and channels_last):
                 moved.append(name)
             elif is_last is None:
@@ -438,16 +449,12 @@ class Network:
         vars(view).update(vars(self))  # copy.copy leaves some out: see __getstate__
         return view
 
-    def _is_channels_last(self, shape: tuple[int, ...]) -> bool | None:
-        """Return whether a shape of three axes is (H, W, C); None if it is not known."""
-        is_last = getattr(self.module, "channels_last", None)
-        if is_last is not None:
-            return is_last
-        first_two_are_equal = shape[0] == shape[1]
-        last_two_are_equal = shape[1] == shape[2]
-        if first_two_are_equal == last_two_are_equal:
-            return None
-        return first_two_are_equal
+    def _is_channels_last(self, layer: str, passes: Passes) -> bool | None:
+        """Return whether a layer has activations (H, W, C); None if nothing tells."""
+        declared = getattr(self.module, "channels_last", None)
+        if declared is not None:
+            return declared
+        return is_channels_last(layer, passes.calls, image_size_of(passes.inputs))
 
     def __call__(
         self,
@@ -525,8 +532,7 @@ class Network:
     def kept_activations(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """Return the activations of images that pass again, from the cache if there is one.
 
-        Nothing may change the activations in place. Those of a network that draws random numbers differ
-        from pass to pass, and are not kept.
+        Those of a network that draws random numbers differ from pass to pass, and are not kept.
         """
         if self.cache is None or self.nondeterminism == STOCHASTIC:
             return self.activations(images, names)
@@ -542,8 +548,8 @@ class Network:
         if missing:
             computed = self.activations(images, missing)
             for name, values in computed.items():
-                self.cache.keep(keys[name], values, values.nbytes)
-            activations |= computed
+                activations[name] = in_own_memory(values)
+                self.cache.keep(keys[name], activations[name], values.nbytes)
         return activations
 
     def _existing(self, name: str, passes: Passes) -> str:

@@ -117,7 +117,30 @@ def read_networks(table: str | Path) -> list[ListedNetwork]:
             raise UserError(
                 f"{table}: {first} and {network.name} are one checkpoint, {network.path}; list it once"
             )
+    _warn_of_depths(table, networks)
     return networks
+
+
+def _warn_of_depths(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
+    """Warn of depths that fall from layer to layer, and of layers that have several in networks of one type."""
+    first: dict[
+        tuple[str, str], tuple[str, float]
+    ] = {}  # a network and its depth, by type and layer
+    for network in networks:
+        depths = network.relative_depths
+        for (layer, depth), (behind, depth_behind) in itertools.pairwise(depths.items()):
+            if depth > depth_behind:
+                warn_once(
+                    f"{table}: the depths of {network.name} fall from {layer}={depth:g} to {behind}={depth_behind:g}; "
+                    "list layers in the order in which they are computed, and deeper ones with larger depths"
+                )
+        for layer, depth in depths.items():
+            other, depth_of_other = first.setdefault((network.type, layer), (network.name, depth))
+            if depth != depth_of_other and not network.is_features:
+                warn_once(
+                    f"{table}: {layer} has the depth {depth_of_other:g} in {other} and {depth:g} in {network.name}, "
+                    f"which are both {network.type}; give networks of one type equal depths"
+                )
 
 
 def _check_names(table: str | Path, lines: Mapping[str, ListedNetwork]) -> None:

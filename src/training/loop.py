@@ -176,6 +176,11 @@ def _train_epoch(
         optimizer.zero_grad(set_to_none=True)
         sums_of_batch = []
         for head_losses in task.losses(images, labels, training=True):
+            if not head_losses.losses.requires_grad:
+                raise UserError(
+                    f"no gradient reaches {task.title(next(iter(task.heads)))}: the loss comes from a pass without "
+                    "gradients; leave no_grad(), detach() and the like out of the network"
+                )
             head_losses.losses.sum().backward()
             sums_of_batch.append(head_losses.sums())
         sums = sums + torch.cat(sums_of_batch, dim=1)
