@@ -235,7 +235,7 @@ class Run:
 
 def _release(path: Path, lock: IO, process: int) -> None:
     """Remove a lock file and release the lock, in the process that has it."""
-    if os.getpid() == process:
+    if os.getpid() == process and not lock.closed:
         # Remove the file while it is locked. Later it may be another process's.
         path.unlink(missing_ok=True)
         lock.close()
