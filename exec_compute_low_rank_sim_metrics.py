@@ -278,8 +278,8 @@ def batches_of(args, test_set, n_images):
 
 def source_of(args, first, second, *, n_images: int) -> dict:
     """Return the columns of all rows: the two networks, the images, and how they are compared."""
-    from src.results.identity import ABSENT_IN_TABLES, further_options
     from src.results.similarity_rows import IN_COLUMNS
+    from src.results.spec import ABSENT_IN_TABLES, further_options
 
     seed = None
     if first.name.is_untrained or second.name.is_untrained:
@@ -302,13 +302,14 @@ def source_of(args, first, second, *, n_images: int) -> dict:
 
 def images_columns(args, first, second) -> dict:
     """Return the columns of the images, from the records of two files of features or from the options."""
+    from src.choices.datasets import dataset_label
     from src.results.feature_files import common_images
-    from src.results.image_records import short_images
+    from src.results.spec import short_images
 
     if has_features(args, cli.MODEL1) and has_features(args, cli.MODEL2):
         return common_images(first.file, second.file)
     return {
-        "dataset": args.dataset,
+        "dataset": dataset_label(args.dataset),
         "shortcut": args.shortcut,
         "test_images": short_images(vars(args))["test_images"],
     }

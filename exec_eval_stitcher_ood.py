@@ -354,9 +354,9 @@ def write_results(args, setup, scored, reference) -> None:
     from src.core.files import durable_together
     from src.core.grouping import grouped
     from src.figures.matrices import report, report_skill
-    from src.results.image_records import recorded_images
     from src.results.reloading import records_of
     from src.results.scored_stitches import evaluation_rows, save_scores, skill_rows
+    from src.results.spec import recorded_images
 
     # The metrics
     record = records_of(setup.names, vars(args))

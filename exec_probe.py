@@ -209,14 +209,14 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
     """Write the table and its figure, and finish the run."""
     from pathlib import Path
 
+    from src.choices.datasets import dataset_label
     from src.core.console import note
     from src.figures.curves import draw_ranks
     from src.figures.pages import on_data
     from src.figures.shown import of_ranks
     from src.results import tables
-    from src.results.identity import ABSENT_IN_TABLES, further_options
-    from src.results.image_records import short_images
     from src.results.probe_rows import IN_COLUMNS, ProbeRow
+    from src.results.spec import ABSENT_IN_TABLES, further_options, short_images
 
     path = Path(args.output)
     further = further_options(vars(args), IN_COLUMNS, ABSENT_IN_TABLES)
@@ -238,7 +238,7 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
             seed=args.seed,
             epochs=args.n_epochs,
             model_type=args.model_type,
-            dataset=args.dataset,
+            dataset=dataset_label(args.dataset),
             n_images=n_images,
             shortcut=args.shortcut,
             model_weights=weights,

@@ -5,7 +5,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.choices import ALIGNMENTS, OPTIMIZERS, PRECISIONS, SCHEDULERS
-from src.choices.datasets import DATASET_NAMES, INTERVENTIONS, dataset_name
+from src.choices.datasets import DATASET_NAMES, INTERVENTIONS, dataset_label, dataset_name
 from src.choices.models import MODEL_NAMES, VIT_INPUTS, VITS
 from src.choices.similarity import MEASURES, PAPER
 from src.cli.parser import Parser
@@ -26,14 +26,14 @@ from src.cli.types import (
 from src.core.errors import UserError
 from src.core.images import ImageSpec
 from src.core.user_code import CODE
-from src.results.image_records import (
+from src.results.network_names import NetworkName, networks_named_by
+from src.results.spec import (
     RECORDS,
     SPLITS,
     TEST,
     TRAIN,
-    changed_images,
+    are_same,
 )
-from src.results.network_names import NetworkName, networks_named_by
 
 if TYPE_CHECKING:
     import torch
@@ -225,15 +225,16 @@ def _note_training_on_others(args: Namespace) -> None:
     from src.results.trained_with import options_beside
 
     options = vars(args)
-    training_images = SPLITS[TRAIN]
+    record = RECORDS[TRAIN]
     for name in networks_named_by(options).values():
         trained_with = options_beside(name.path)
         # Interventions draw by the seed of the training
         has_drawn = any(trained_with.get(key) is not None for key in INTERVENTIONS)
         if has_drawn or not trained_with:
             continue
-        if training_images in changed_images(trained_with, options):
-            note_once(f"{name.title} was trained on other {training_images} of {args.dataset}")
+        is_of_name = dataset_label(trained_with.get("dataset", "")) == dataset_label(args.dataset)
+        if is_of_name and not are_same(trained_with.get(record), options[record]):
+            note_once(f"{name.title} was trained on other {SPLITS[TRAIN]} of {args.dataset}")
 
 
 def n_cores() -> int:

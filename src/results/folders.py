@@ -23,13 +23,11 @@ from src.core.console import warn
 from src.core.errors import UserError
 from src.core.files import readable
 from src.core.grouping import grouped
-from src.results.changes import warn_of_earlier
 from src.results.evaluation_rows import EvaluationRow, SkillRow
-from src.results.experiments import by_experiment, newest, with_columns
-from src.results.identity import CHECKPOINTS
-from src.results.image_records import told_apart
+from src.results.experiments import by_experiment, keys_of, newest, with_columns
 from src.results.options import read_options
 from src.results.run import STALE
+from src.results.spec import CHECKPOINTS, RunOptions, warn_of_earlier
 from src.results.stitch_rows import StitchRow
 from src.results.tables import columns, from_record, read_table
 from src.results.training_rows import EpochRow
@@ -205,8 +203,8 @@ def newest_stitches(stitches: Iterable[Stitch]) -> list[Stitch]:
     """
     stitches = list(stitches)
     oldest_first = sorted(stitches, key=lambda stitch: stitch.folder.name)
-    rows = told_apart([stitch.row for stitch in oldest_first])
-    kept = newest(zip(oldest_first, rows, strict=True), lambda item: (item[1].pair, item[1].key))
+    keys = keys_of([stitch.row for stitch in oldest_first])
+    kept = newest(zip(oldest_first, keys, strict=True), lambda item: (item[0].row.pair, item[1]))
     kept_ids = {id(stitch) for stitch, _ in kept}
     return [stitch for stitch in stitches if id(stitch) in kept_ids]
 
@@ -268,16 +266,16 @@ def _read_part(folder: Path, *, run: Path) -> list[Stitch]:
     """
     if not (folder / "config.txt").is_file():
         raise UserError(f"{folder} has no config.txt: the run in it did not finish")
-    options = dict(read_options(folder / "config.txt"))
+    options = read_options(folder / "config.txt")
+    typed = RunOptions(_as_typed(options))
     if (folder / "grid.csv").is_file():
         rows = [
-            replace(row, folder=run.name, **_normal_paths(vars(row)))
+            replace(row, folder=run.name, options=typed, **_normal_paths(vars(row)))
             for row in read_table(folder / "grid.csv", StitchRow)
         ]
     else:
-        rows = [_row_of_summary(folder, options)]
+        rows = [replace(_row_of_summary(folder, options), options=typed)]
     files = RunFiles(folder, [row.pair for row in rows])
-    typed = _as_typed(options)
     return [Stitch(run, {**typed, **row.pair._asdict()}, row, files) for row in rows]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from src.choices import Options
 from src.core.errors import UserError
 from src.core.files import read_json
-from src.results.identity import NOT_RECORDED
+from src.results.spec import NOT_RECORDED
 
 # Values of this suite for the options that the public code writes as "" or 0
 EMPTY: Options = {

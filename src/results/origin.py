@@ -9,10 +9,10 @@ from src.core.files import read_json
 from src.core.grouping import grouped
 from src.results.folders import Stitch
 from src.results.groups import Names
-from src.results.image_records import RECORDS, TEST
 from src.results.named_networks import NamedNetwork
 from src.results.network_names import SHORT, NetworkName, networks_named_by
 from src.results.similarity_rows import SimilarityRow
+from src.results.spec import RECORDS, TEST
 
 NOT_RECORDED = "images without a fingerprint"
 PACKAGES = ("python", "torch", "torchvision", "numpy", "scipy", "cuda")

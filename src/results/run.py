@@ -1,9 +1,9 @@
 """A run: the files that hold its options, its progress and its provenance.
 
 `config.txt` holds the options, with the SHA-256 of the networks' weights and the fingerprints of the
-images. It is written last: a run with this file is finished. `run.json` says with what the run was
-made. `resume.pt` holds the state of an unfinished run. A run with one table writes these files
-beside that table, as `table.config.txt`, `table.run.json` and `table.resume.pt`.
+images. It is written last: a run with this file is finished. `run.json` holds the spec of the run and
+its key, see `spec`, and says with what the run was made. `resume.pt` holds the state of an unfinished
+run. A run with one table writes these files beside that table, as `table.config.txt`, `table.run.json` and `table.resume.pt`.
 
 Every script that makes a run goes by one rule. It claims the run before it writes, so that two
 processes never write the same files. It removes `config.txt` before it writes results over earlier ones, and writes it
@@ -22,9 +22,9 @@ from src.core.errors import UserError
 from src.core.files import locked, write_json
 from src.core.provenance import provenance
 from src.core.tensors import load_tensors, save_tensors
-from src.results.changes import refuse_other_options
 from src.results.options import as_written, read_options
 from src.results.outputs import BESIDE_TABLES, files_of, refuse_others, replacing
+from src.results.spec import key_of, refuse_difference, spec_of
 
 RunState = dict[str, Any]  # tensors and plain values by name, see `Run.save`
 STALE = "stale-"  # begins the name of a folder with results that were moved aside
@@ -98,7 +98,7 @@ class Run:
         remedy = "choose another folder, or give --overwrite"
         if resume:
             remedy = "give the same ones, or choose another folder"
-        refuse_other_options(written, as_written(self.options), where=self.config, remedy=remedy)
+        refuse_difference(written, self.options, where=self.config, remedy=remedy)
         if resume:
             note(f"{self.config} is of a finished run of these options: nothing is left to do")
             self.discard()
@@ -179,7 +179,7 @@ class Run:
             return {}
         state = load_tensors(self.state_file)
         written = state.pop("options")
-        refuse_other_options(written, as_written(self.options), where=self.state_file)
+        refuse_difference(written, self.options, where=self.state_file)
         return state
 
     def save(self, **changes: object) -> None:
@@ -216,8 +216,13 @@ class Run:
             path.unlink(missing_ok=True)
 
     def provenance(self) -> dict[str, object]:
-        """Return the content of `run.json`; a script without the option `-gpu` runs on the CPU."""
-        return provenance(gpu=self.options.get("gpu", -1), start=self.start)
+        """Return the content of `run.json`: spec, key, and with what the run was made.
+
+        A script without the option `-gpu` runs on the CPU.
+        """
+        spec = spec_of(self.options)
+        made_with = provenance(gpu=self.options.get("gpu", -1), start=self.start)
+        return {"key": key_of(spec), "spec": spec, **made_with}
 
     def discard(self) -> None:
         """Remove the saved state, and release the folder."""

@@ -128,7 +128,7 @@ def _evaluation_row(
     )
 
     # The data: those of the stitch, as its row names them, unless other data were given
-    dataset = options.dataset
+    dataset = dataset_label(options.dataset)
     if not other_data and row.dataset is not None:
         dataset = row.dataset
     settings = {**row.settings, **record, "dataset": dataset, "folder": scored.stitch.folder.name}
@@ -139,6 +139,7 @@ def _evaluation_row(
 
     return EvaluationRow(
         **settings,
+        options=row.options,
         **row.pair._asdict(),
         front_depth=row.front_depth,
         end_depth=row.end_depth,
