@@ -1,0 +1,156 @@
+"""A project that was copied elsewhere goes on, skips what is finished and judges: no path is a part of what
+results are compared by."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.core import console, user_code
+from src.core.runtime import seeded
+from src.figures import pages
+from src.models import build_model
+from src.results.checkpoints import save_state
+from src.results.spec import key_of
+from tests.commands import error_line, read_csv, read_json, run, says
+from tests.tiny_datasets import random_images
+
+NETS = """from neighbour import build
+
+
+def net(n_classes, n_channels):
+    return build(n_classes, n_channels)
+"""
+NEIGHBOUR = """from src.models import build_model
+
+
+def build(n_classes, n_channels):
+    return build_model("small_cnn", n_classes=n_classes, n_channels=n_channels).module
+"""
+DATA = ["-d", "dd.npz", "-gpu", -1, "-b", 64]
+STITCH = ["exec_stitch.py", "f.pt", "g.pt", "nets.py:net", "nets.py:net", "pool2,pool4", "pool4", "rc2c_pre", *DATA,
+          "-e", 0, "-i", "pinv", "--mod-only-stitch", "-dir", "r", "--resume"]  # fmt: skip
+EVALUATE = ["exec_eval_stitcher_ood.py", "results/r", *DATA, "--own-types", "nets.py:net"]
+PROBE = [
+    "exec_probe.py",
+    "f.pt",
+    "nets.py:net",
+    "-l",
+    "pool4",
+    *DATA,
+    "-e",
+    1,
+    "-o",
+    "p.csv",
+    "--resume",
+]
+MEASURE = ["exec_compute_low_rank_sim_metrics.py", "f.pt", "g.pt", "nets.py:net", "nets.py:net", "pool4", "pool4",
+           *DATA, "-n", 40, "-o", "s.csv"]  # fmt: skip
+PAIRS = ["misc/all_pairs.py", "networks.csv", "pool4", "rc2c_pre", *DATA, "-dir", "all", "-n", 40, "--methods",
+         "pinv", "--probes", 1, "--own-types", "nets.py:net"]  # fmt: skip
+COMPARE = ["misc/compare.py", "f.pt", "g.pt", "nets.py:net", "-l", "pool4", *DATA, "-n", 40, "--methods", "pinv",
+           "-o", "two"]  # fmt: skip
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A folder with two networks of a user's code, and images; it is the working folder."""
+    folder = tmp_path / "before"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for seed, name in enumerate("fg"):
+        with seeded(seed):
+            network = build_model("small_cnn", n_classes=3, n_channels=1, image_shape=(1, 8, 8))
+        save_state(Path(f"{name}.pt"), network.state_dict())
+    Path("nets.py").write_text(NETS)
+    Path("neighbour.py").write_text(NEIGHBOUR)
+    Path("networks.csv").write_text("name,path,type\na,f.pt,nets.py:net\nb,g.pt,nets.py:net\n")
+    labels = {"y_train": np.arange(96) % 3, "y_test": np.arange(60) % 3}
+    images = {"x_train": random_images(96, 8, 8, seed=0), "x_test": random_images(60, 8, 8, seed=1)}
+    np.savez("dd.npz", **images, **labels)
+    with pages.left_out():
+        yield folder
+
+
+@pytest.fixture
+def moved(project, monkeypatch):
+    """Moves the project, and makes its new place the working folder."""
+
+    def move() -> None:
+        place = project.parent / "after"
+        monkeypatch.chdir(project.parent)
+        shutil.move(project, place)
+        monkeypatch.chdir(place)
+        user_code._run.cache_clear()
+        console._said.clear()
+
+    return move
+
+
+def test_the_single_scripts(moved):
+    for command in (STITCH, EVALUATE, PROBE, MEASURE):
+        run(*command)
+    before = read_csv("s.csv")
+    moved()
+    Path("f.pt").rename("renamed.pt")
+    shutil.copy("dd.npz", "copied.npz")
+    now = {"f.pt": "renamed.pt", "dd.npz": "copied.npz"}
+
+    def again(command):
+        return run(*(now.get(word, word) for word in command))
+
+    assert "2 of 2 stitches are finished" in again(STITCH).err
+    assert says(again([*EVALUATE, "--front-model", "renamed.pt"]).err, "evaluated 2 stitches")
+    assert "nothing is left to do" in again(PROBE).err
+    again(MEASURE)
+    assert [row["cka"] for row in read_csv("s.csv")] == [row["cka"] for row in before]
+    said = run("misc/verdict.py", "results/r", "-sim", "s.csv").err
+    assert not says(said, "repeat")
+    assert {row["cka"] for row in read_csv("verdict.csv")} != {""}
+
+
+def test_results_of_both_places_are_one_result(moved):
+    run(*STITCH)
+    moved()
+    run(*STITCH[:-1])
+    assert "2 results repeat others" in run("misc/verdict.py", "results/r").err
+    assert len(read_csv("verdict.csv")) == 2
+    keys = {read_json(path)["key"] for path in Path("results/r").glob("*/run.json")}
+    assert len(keys) == 1
+
+
+def test_all_pairs_and_its_verdict(moved):
+    run(*PAIRS)
+    before = Path("all_verdict.csv").read_bytes()
+    moved()
+    said = run(*PAIRS).err
+    assert says(said, "0 of 5 units") and "does not list" not in said
+    assert Path("all_verdict.csv").read_bytes() == before
+    said = run("misc/verdict.py", "results/all", "--networks", "networks.csv", "-o", "v.csv").err
+    assert "does not list" not in said
+    assert {row["front_network"] for row in read_csv("v.csv")} == {"a", "b"}
+
+
+def test_compare(moved):
+    run(*COMPARE)
+    moved()
+    Path("f.pt").rename("renamed.pt")
+    command = ["renamed.pt" if word == "f.pt" else word for word in COMPARE]
+    assert says(run(*command).err, "0 of 3 units")
+    Path("g.pt").write_bytes(Path("renamed.pt").read_bytes())
+    assert says(error_line(*COMPARE[:1], "g.pt", "networks.csv", *COMPARE[3:]), "state dict")
+
+
+def test_a_spec_has_no_path_and_the_code_beside_the_function_counts(project):
+    run(*STITCH)
+    (record,) = (read_json(path) for path in Path("results/r").glob("*/run.json"))
+    spec = record["spec"]
+    assert record["key"] == key_of(spec)
+    text = json.dumps(spec)
+    assert not any(word in text for word in (str(project), ".pt", ".npz", ".py", '"r"'))
+    assert spec["front_model_type"] == "net" and len(spec["front_model_weights"]) == 64
+    Path("neighbour.py").write_text(f"{NEIGHBOUR}# changed\n")
+    assert says(error_line(*STITCH), "front_model_type_code was")
+    assert says(error_line(*EVALUATE), "nets.py is not the code", "stitch again")
