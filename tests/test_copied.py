@@ -95,8 +95,9 @@ def test_the_single_scripts(moved):
     before = read_csv("s.csv")
     moved()
     Path("f.pt").rename("renamed.pt")
-    shutil.copy("dd.npz", "copied.npz")
-    now = {"f.pt": "renamed.pt", "dd.npz": "copied.npz"}
+    Path("other name").mkdir()
+    shutil.copy("dd.npz", "other name")
+    now = {"f.pt": "renamed.pt", "dd.npz": "other name/dd.npz"}
 
     def again(command):
         return run(*(now.get(word, word) for word in command))
@@ -140,7 +141,8 @@ def test_compare(moved):
     command = ["renamed.pt" if word == "f.pt" else word for word in COMPARE]
     assert says(run(*command).err, "0 of 3 units")
     Path("g.pt").write_bytes(Path("renamed.pt").read_bytes())
-    assert says(error_line(*COMPARE[:1], "g.pt", "networks.csv", *COMPARE[3:]), "state dict")
+    swapped = [{"f.pt": "g.pt", "g.pt": "renamed.pt"}.get(word, word) for word in COMPARE]
+    assert says(error_line(*swapped), "results of other networks", "another -o")
 
 
 def test_a_spec_has_no_path_and_the_code_beside_the_function_counts(project):

@@ -3,7 +3,8 @@
 `config.txt` holds the options, with the SHA-256 of the networks' weights and the fingerprints of the
 images. It is written last: a run with this file is finished. `run.json` holds the spec of the run and
 its key, see `spec`, and says with what the run was made. `resume.pt` holds the state of an unfinished
-run. A run with one table writes these files beside that table, as `table.config.txt`, `table.run.json` and `table.resume.pt`.
+run. A run with one table writes these files beside that table, as `table.config.txt`,
+`table.run.json` and `table.resume.pt`.
 
 Every script that makes a run goes by one rule. It claims the run before it writes, so that two
 processes never write the same files. It removes `config.txt` before it writes results over earlier ones, and writes it
