@@ -355,7 +355,27 @@ def print_rows(comparison, columns, source, depths, *, is_verbose: bool) -> list
     if are_matrix:
         print_matrices(all_rows)
         print_largest(all_rows)
-    return all_rows
+    return with_used_ranks(all_rows, comparison.statistics)
+
+
+def with_used_ranks(rows, statistics) -> list:
+    """Return rows with the ranks that were used, of equal ones the first: no layer has more components than
+    channels."""
+    from dataclasses import replace
+
+    from src.core.console import warn_once
+
+    used = {}
+    for row in rows:
+        rank1 = row.rank1 and statistics.layers1[row.layer1].width(row.rank1)
+        rank2 = row.rank2 and statistics.layers2[row.layer2].width(row.rank2)
+        if (rank1, rank2) != (row.rank1, row.rank2):
+            warn_once(
+                "some ranks are above the number of channels, and the table has the rank that was used"
+            )
+        key = (row.layer1, row.layer2, rank1, rank2)
+        used.setdefault(key, replace(row, rank1=rank1, rank2=rank2))
+    return list(used.values())
 
 
 def write_rows(args, run, rows) -> None:

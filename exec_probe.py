@@ -91,6 +91,7 @@ def probe(args, session=None) -> None:
     Args:
         session: shares networks and images between experiments.
     """
+    from src.core.console import warn
     from src.core.errors import UserError
     from src.core.runtime import device_of
     from src.datasets import dataset_info
@@ -98,6 +99,11 @@ def probe(args, session=None) -> None:
     from src.results.run import Run
     from src.results.session import Session
 
+    if args.output and args.n_epochs == 0:
+        raise UserError(
+            "-e 0 trains no probe, and a table would have accuracies of randomly initialised probes; leave out -o, or "
+            "give -e 1 or more"
+        )
     if args.resume and not args.output:
         raise UserError("--resume goes on from files beside the table of -o; give -o as well")
 
@@ -122,6 +128,9 @@ def probe(args, session=None) -> None:
             return
     print_start()
     if args.n_epochs == 0:
+        warn(
+            "-e 0: these are the accuracies of randomly initialised probes, which were not trained"
+        )
         trained = {}
         tested = evaluate_probes(args, task, test_set)
     else:
@@ -210,10 +219,11 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
     from pathlib import Path
 
     from src.choices.datasets import dataset_label
-    from src.core.console import note
+    from src.core.console import note, warn_once
     from src.figures.curves import draw_ranks
     from src.figures.pages import on_data
     from src.figures.shown import of_ranks
+    from src.low_rank import used_rank
     from src.results import tables
     from src.results.probe_rows import IN_COLUMNS, ProbeRow
     from src.results.spec import ABSENT_IN_TABLES, further_options, short_images
@@ -224,14 +234,22 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
     accuracies = {}  # by layer and rank; ranks end at the width of the layer
     for (layer, rank), on_test in tested.items():
         width = task.widths[layer]
-        accuracies.setdefault(layer, {})[min(rank or width, width)] = on_test.accuracy
+        n_samples = min(args.batch_size, n_images) * task.n_positions[layer]
+        used = used_rank(rank, width, n_samples)
+        if used != rank:
+            warn_once(
+                f"-ranks {rank}: activations of {layer} have {used} components; the table has rank {used}"
+            )
+        if (used or width) in accuracies.setdefault(layer, {}):
+            continue
+        accuracies[layer][used or width] = on_test.accuracy
         train_accuracy = None
         if (layer, rank) in trained:
             train_accuracy = trained[layer, rank].accuracy
         row = ProbeRow(
             args.model_path,
             layer,
-            rank,
+            used,
             accuracy=on_test.accuracy,
             train_accuracy=train_accuracy,
             loss=on_test.loss,

@@ -423,9 +423,9 @@ def test_all_pairs_refuses_what_was_made_with_others():
         assert {(row[f"{side}_weights"], row["test_images"]) for row in rows} == {(weights, images)}
     assert "0 of 12 units" in run(*command).err
     write_code(NETS.replace(".roll(i)", ".roll(2 * i)"))
-    assert says(error_line(*command), "earlier weights", "DEFAULT (")
+    assert says(error_line(*command), "model_type_code was")
     write_code(f"{NETS}# changed\n")
-    assert says(error_line(*command), "7 of 12 units", "earlier code of")
+    assert says(error_line(*command), "7 of 12 units", "model_type_code was")
 
 
 # ---- Weights that are drawn and weights that are given

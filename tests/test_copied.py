@@ -156,3 +156,15 @@ def test_a_spec_has_no_path_and_the_code_beside_the_function_counts(project):
     Path("neighbour.py").write_text(f"{NEIGHBOUR}# changed\n")
     assert says(error_line(*STITCH), "front_model_type_code was")
     assert says(error_line(*EVALUATE), "nets.py is not the code", "stitch again")
+
+
+@pytest.mark.parametrize("second", ["copy.pt", "-", "DEFAULT"])
+def test_equal_weights_under_two_names_are_refused(project, second):
+    first = second
+    if second == "copy.pt":
+        shutil.copy("f.pt", second)
+        first = "f.pt"
+    lines = ["name,path,type", f"a,{first},nets.py:net", f"b,{second},nets.py:net", "c,g.pt,nets.py:net"]
+    Path("networks.csv").write_text("\n".join(lines) + "\n")
+    line = error_line(*PAIRS)
+    assert says(line, "networks.csv: a and b have equal weights", "list it once")

@@ -79,8 +79,10 @@ def check_images(stitches: Sequence[Stitch], options: Options) -> None:
     Args:
         options: of the evaluation, with the fingerprints of its images.
     """
-    dataset = dataset_label(options["dataset"])
-    now = SimpleNamespace(dataset=dataset, shortcut=options["shortcut"], **short_images(options))
+    dataset = options["dataset"]
+    now = SimpleNamespace(
+        dataset=dataset_label(dataset), shortcut=options["shortcut"], **short_images(options)
+    )
     of_runs = one_of_each(stitches)
     others = [stitch for stitch in of_runs if not on_same_images(stitch.row, now)]
     if options["other_data"] and not others:

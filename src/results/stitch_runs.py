@@ -23,7 +23,7 @@ from src.results.folders import RUN_NAME, Stitch, one_of_each, read_stitches, re
 from src.results.network_training import epoch_row, report_epoch
 from src.results.options import as_written
 from src.results.run import Run, new_folder
-from src.results.spec import changed_since, described, difference
+from src.results.spec import RANKS, changed_since, described, difference
 from src.results.stitch_rows import SPARSITY, StitchRow
 from src.results.tables import columns
 from src.results.writing import write_logs_of_pairs, write_stitches
@@ -263,8 +263,13 @@ class GridRun:
         if pair in matched:
             metrics = with_matching(metrics, matched[pair])
         shares = self.layers[pair].sparsity()
+        settings = dict(self.experiment.settings_of(pair))
+        width = self.layers[pair].transform.weight.shape[1]
+        for option in RANKS:  # a rank above the width keeps all components
+            if settings[option]:
+                settings[option] = min(settings[option], width)
         return StitchRow(
-            **self.experiment.settings_of(pair),
+            **settings,
             options=self.experiment.options,
             **vars(metrics),
             folder=folder.name,
