@@ -158,13 +158,46 @@ def test_a_spec_has_no_path_and_the_code_beside_the_function_counts(project):
     assert says(error_line(*EVALUATE), "nets.py is not the code", "stitch again")
 
 
+def test_a_checkpoint_under_another_type_or_changed_code_is_told_and_the_verdict_repeats_it(
+    project,
+):
+    run("exec_train.py", "nets.py:net", *DATA, "-e", 0, "-dir", "m")
+    stitch = [{"f.pt": "m/model_0.pt", "g.pt": "m/model_0.pt"}.get(word, word) for word in STITCH]
+    assert "trained" not in run(*stitch).err
+    again = [*stitch[:-3], "-dir", "other"]
+    again[3:5] = ["small_cnn", "small_cnn"]
+    said = run(*again).err
+    assert says(said, "m/model_0.pt was trained as net, and is loaded as small_cnn")
+    console._said.clear()
+    said = run("misc/verdict.py", "results/other").err
+    assert says(said, "when stitches were made: checkpoint m/model_0.pt was trained as net")
+    Path("neighbour.py").write_text(f"{NEIGHBOUR}# changed\n")
+    said = run(*stitch[:-3], "-dir", "changed").err
+    assert says(said, "m/model_0.pt was trained by other code of net")
+
+
+def test_training_inputs_that_are_test_inputs_are_repeated_by_the_verdict(project):
+    with np.load("dd.npz") as arrays:
+        x, y = arrays["x_test"], arrays["y_test"]
+    np.savez("dd.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    assert "training and test inputs are the same" in run(*STITCH).err
+    console._said.clear()
+    said = run("misc/verdict.py", "results/r").err
+    assert says(said, "when stitches were made: ", "training and test inputs are the same")
+
+
 @pytest.mark.parametrize("second", ["copy.pt", "-", "DEFAULT"])
 def test_equal_weights_under_two_names_are_refused(project, second):
     first = second
     if second == "copy.pt":
         shutil.copy("f.pt", second)
         first = "f.pt"
-    lines = ["name,path,type", f"a,{first},nets.py:net", f"b,{second},nets.py:net", "c,g.pt,nets.py:net"]
+    lines = [
+        "name,path,type",
+        f"a,{first},nets.py:net",
+        f"b,{second},nets.py:net",
+        "c,g.pt,nets.py:net",
+    ]
     Path("networks.csv").write_text("\n".join(lines) + "\n")
     line = error_line(*PAIRS)
     assert says(line, "networks.csv: a and b have equal weights", "list it once")

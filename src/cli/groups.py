@@ -2,6 +2,7 @@
 
 import os
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.choices import ALIGNMENTS, OPTIMIZERS, PRECISIONS, SCHEDULERS
@@ -203,8 +204,17 @@ def load_split(
     setattr(args, RECORDS[split], images.fingerprint)
     if train:
         _note_training_on_others(args)
-    _warn_of_equal_splits(args)
+    from src.core.console import recorded_warnings
+
+    with recorded_warnings() as texts:
+        _warn_of_equal_splits(args)
+    _record_warnings(args, texts)
     return images
+
+
+def _record_warnings(args: Namespace, texts: Sequence[str]) -> None:
+    """Add warnings to `args`, for the `run.json` of results."""
+    args.warnings = list(dict.fromkeys([*getattr(args, "warnings", ()), *texts]))
 
 
 def _warn_of_equal_splits(args: Namespace) -> None:
@@ -477,6 +487,7 @@ def load_networks(
     for options in named:
         name = named_network(args, options.model)
         network = session.network(name, images, device=device, encoder=options.is_encoder_allowed)
+        _record_warnings(args, session.warnings_of.get(name, ()))
         name = name._replace(weights=session.weights(name, images, device=device))
         setattr(args, f"{options.model}_path_sha256", name.weights)
         networks[name] = network

@@ -17,7 +17,12 @@ from src.core.user_code import is_user_code
 from src.models import Network, build_model, inputs_of
 from src.models.determinism import nondeterminism_of, warn_of_probabilities
 from src.results.network_names import DEFAULT, FEATURES, NetworkName, seed_of_untrained
-from src.results.trained_with import explained, options_beside, warn_of_other_images
+from src.results.trained_with import (
+    explained,
+    options_beside,
+    warn_of_other_images,
+    warn_of_other_type,
+)
 from src.values import BATCH_DEPENDENT, STOCHASTIC, Pair
 
 StateDict = dict[str, Tensor]
@@ -155,6 +160,7 @@ def _loaded(name: NetworkName, images: ImageSpec, *, encoder: bool) -> Network:
         raise explained(misfit, name, images) from misfit
 
     if name.is_file:
+        warn_of_other_type(name)
         warn_of_other_images(name.path, images)
     elif hasattr(network.module, "transform_input"):
         # Published weights of GoogLeNet and Inception expect images that the module normalises

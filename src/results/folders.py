@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from src.choices import AUTO, STARTS, Options
-from src.core.console import warn
+from src.core.console import warn, warn_once
 from src.core.errors import UserError
-from src.core.files import readable
+from src.core.files import read_json, readable
 from src.core.grouping import grouped
 from src.results.evaluation_rows import EvaluationRow, SkillRow
 from src.results.experiments import by_experiment, keys_of, newest, with_columns
@@ -225,8 +225,13 @@ def newest_by_experiment(stitches: Iterable[Stitch]) -> dict[str, list[Stitch]]:
 
 def warn_of_weights(stitches: Sequence[Stitch]) -> None:
     """Warn of stitches with weights that their checkpoints no longer hold, and with code that
-    has changed."""
+    has changed; and repeat what their runs were warned of."""
     of_runs = one_of_each(stitches)
+    for stitch in of_runs:
+        record = stitch.files.folder / "run.json"
+        made_with = read_json(record) if record.exists() else {}
+        for text in made_with.get("warnings", ()):
+            warn_once(f"when stitches were made: {text}")
     networks = chain.from_iterable(stitch.row.networks for stitch in of_runs)
     warn_of_earlier(networks, [stitch.options for stitch in of_runs])
 

@@ -217,13 +217,14 @@ class Run:
             path.unlink(missing_ok=True)
 
     def provenance(self) -> dict[str, object]:
-        """Return the content of `run.json`: spec, key, and with what the run was made.
+        """Return the content of `run.json`: spec, key, warnings, and with what the run was made.
 
         A script without the option `-gpu` runs on the CPU.
         """
         spec = spec_of(self.options)
         made_with = provenance(gpu=self.options.get("gpu", -1), start=self.start)
-        return {"key": key_of(spec), "spec": spec, **made_with}
+        warnings = self.options.get("warnings", [])  # about networks and inputs
+        return {"key": key_of(spec), "spec": spec, "warnings": warnings, **made_with}
 
     def discard(self) -> None:
         """Remove the saved state, and release the folder."""

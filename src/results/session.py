@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from src.core.cache import Cache
+from src.core.console import recorded_warnings
 from src.core.errors import UserError
 from src.core.images import ImageSpec
 from src.datasets import load_dataset
@@ -31,6 +32,7 @@ class Session:
 
     Attributes:
         warnings: of the experiments that leave them to the session, with their numbers.
+        warnings_of: the warnings about a loaded network.
     """
 
     def __init__(self, cache: Cache | None = None):
@@ -39,6 +41,7 @@ class Session:
         self._weights: dict[NetworkName, str] = {}  # SHA-256 of the loaded weights
         self._datasets: dict[Hashable, BaseImageSet] = {}
         self.warnings: Counter[str] = Counter()
+        self.warnings_of: dict[NetworkName, list[str]] = {}  # when the network was loaded
         self._reference: tuple[tuple, Reference] | None = None  # behind what it was made of
 
     def network(
@@ -74,7 +77,9 @@ class Session:
         content_before = None
         if Path(name.path).is_file():
             content_before = name.content
-        network = load_model(name, images, device=device, encoder=encoder)
+        with recorded_warnings() as texts:
+            network = load_model(name, images, device=device, encoder=encoder)
+        self.warnings_of[name] = texts
         content = weights_of(name, network)
         if self.cache is not None:
             network = network.keeping(self.cache, (content, name.type, images, str(device)))

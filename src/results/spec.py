@@ -30,7 +30,7 @@ Difference = dict[str, tuple[Any, Any]]  # of two specs: both values by name
 Row = TypeVar("Row")
 
 # Options that `config.txt` leaves out: with them it would not repeat the run
-NOT_RECORDED = ("config", "resume", "overwrite")
+NOT_RECORDED = ("config", "resume", "overwrite", "warnings")
 # Options that cannot change a number: places, devices, workers, words, and the files that a run keeps
 FREE = (
     *("save_dir", "source_dir", "source_dirs", "output", "energy_dir", "ood_detector_dir"),
