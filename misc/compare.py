@@ -131,7 +131,7 @@ def write_list(networks: Sequence[NetworkName], table: Path) -> None:
 def are_of_results(networks: Sequence[NetworkName], names: Sequence[str], folder: Path) -> bool:
     """Return whether results in a folder are of networks with these names: by the contents that they
     recorded."""
-    from src.results.options import read_options
+    from src.results.public import read_options
 
     first, second = names
     tables = [folder / "similarity" / f"{first}-{second}.config.txt"]

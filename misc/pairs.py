@@ -31,7 +31,7 @@ from src.results.network_list import (
     stitches_name,
 )
 from src.results.network_names import RECORD, networks_named_by
-from src.results.options import read_options
+from src.results.public import read_options
 from src.results.spec import (
     CONTENTS,
     MEASURING,

@@ -12,8 +12,9 @@ from src.core.images import ImageSpec
 from src.core.tensors import load_tensors, save_tensors
 from src.models import Network, build_model
 from src.ood import energy, make_detector, ood_metrics
-from src.results.checkpoints import STITCHES, load_model, load_state, load_stitch
+from src.results.checkpoints import load_model, load_state
 from src.results.network_names import NetworkName
+from src.results.writing import STITCHES, load_stitch
 from src.skill.within_class import skill_score, within_class_correlation
 from src.stitching import build_stitching_layer
 from src.values import Pair

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from src.figures import pages
-from src.results.checkpoints import load_stitch
 from src.results.folders import Stitch, read_stitches
 from src.results.stitch_rows import StitchRow
 from src.results.tables import columns
+from src.results.writing import load_stitch
 from tests.commands import (
     ON_DIGITS,
     error_line,

@@ -18,7 +18,7 @@ from src.results.experiments import (
 )
 from src.results.folders import RunFiles, Stitch, newest_by_experiment, newest_stitches
 from src.results.network_names import UNTRAINED, NetworkName, titles_of
-from src.results.options import read_options
+from src.results.public import read_options
 from src.results.run import Run
 from src.results.spec import NETWORKS, SPLITS, described, difference, spec_of
 from src.results.stitch_rows import StitchRow

@@ -17,6 +17,7 @@ from src.choices.stitching import Method
 from src.core.console import warn
 from src.core.grouping import grouped
 from src.results.network_names import SHORT, OfTwoNetworks
+from src.results.public import chosen_options
 from src.results.spec import (
     CHECKPOINTS,
     OPTIONS,
@@ -97,10 +98,7 @@ class Experiment(OfTwoNetworks):
 
     def config(self, pair: Pair) -> Options:
         """Return the content of `config.txt` for a pair of layers: all options of its run."""
-        config = {**self.options, **pair._asdict()}
-        if pair in self.chosen:
-            config |= {**self.chosen[pair], "c2t_cls_option": config.get("c2t_cls_token")}
-        return config
+        return chosen_options({**self.options, **pair._asdict()}, self.chosen.get(pair, {}))
 
     def settings_of(self, pair: Pair) -> Options:
         """Return the settings of a pair of layers, and the names of the layers."""

@@ -8,7 +8,6 @@ files of a run of one stitch: those that have a `config.txt` are finished.
 
 import math
 import os
-import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,29 +17,20 @@ from pathlib import Path
 
 import numpy as np
 
-from src.choices import AUTO, STARTS, Options
+from src.choices import Options
 from src.core.console import warn, warn_once
 from src.core.errors import UserError
-from src.core.files import read_json, readable
+from src.core.files import read_json
 from src.core.grouping import grouped
 from src.results.evaluation_rows import EvaluationRow, SkillRow
 from src.results.experiments import by_experiment, keys_of, newest, with_columns
-from src.results.options import read_options
+from src.results.public import RUN_NAME, read_options, read_summary, typed_options
 from src.results.run import STALE
 from src.results.spec import CHECKPOINTS, RunOptions, warn_of_earlier
 from src.results.stitch_rows import StitchRow
 from src.results.tables import columns, from_record, read_table
 from src.results.training_rows import EpochRow
 from src.values import Pair, Predictions, has_converged, learning_rates
-
-RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
-# Lines of `summary.txt`, and the metrics that they hold
-SUMMARY = {
-    "Clean accuracy": "accuracy",
-    "Normalized PINV difference": "matching_error",
-    "Normalized representation difference": "representation_difference",
-}
-N_SUMMARY_LINES = 7  # lines with values at the start of `summary.txt`
 
 
 class RunFiles:
@@ -272,7 +262,7 @@ def _read_part(folder: Path, *, run: Path) -> list[Stitch]:
     if not (folder / "config.txt").is_file():
         raise UserError(f"{folder} has no config.txt: the run in it did not finish")
     options = read_options(folder / "config.txt")
-    typed = RunOptions(_as_typed(options))
+    typed = RunOptions(typed_options(options))
     if (folder / "grid.csv").is_file():
         rows = [
             replace(row, folder=run.name, options=typed, **_normal_paths(vars(row)))
@@ -282,15 +272,6 @@ def _read_part(folder: Path, *, run: Path) -> list[Stitch]:
         rows = [replace(_row_of_summary(folder, options), options=typed)]
     files = RunFiles(folder, [row.pair for row in rows])
     return [Stitch(run, {**typed, **row.pair._asdict()}, row, files) for row in rows]
-
-
-def _as_typed(options: Options) -> Options:
-    """Return the options of a run as they were typed; rows have the type that `auto` chose."""
-    typed = dict(options)
-    token = typed.pop("c2t_cls_option", None)
-    if typed.pop("stitching_option", None) == AUTO:
-        typed |= {"stitching_type": AUTO, "c2t_cls_token": token}
-    return typed
 
 
 def _normal_paths(options: Options) -> dict[str, str]:
@@ -309,16 +290,7 @@ def _row_of_summary(folder: Path, options: Options) -> StitchRow:
     Raises:
         UserError: the file or an option is missing or damaged.
     """
-    summary = folder / "summary.txt"
-    with readable(summary, "remove the folder, and stitch this pair again"):
-        lines = summary.read_text(encoding="utf-8").splitlines()
-    record: dict[str, object] = {"end_accuracy": math.nan}
-    for line in lines[:N_SUMMARY_LINES]:
-        title, _, value = line.partition(": ")
-        if title in SUMMARY:
-            record[SUMMARY[title]] = value.strip()
-    if options.get("init") in STARTS:
-        record["matching_error"] = None  # the public code writes 0
+    record = {"end_accuracy": math.nan, **read_summary(folder, options)}
     return row_of(folder, options, record)
 
 

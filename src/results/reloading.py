@@ -15,11 +15,12 @@ from src.core.errors import UserError
 from src.core.images import ImageSpec
 from src.core.user_code import digest_of, file_and_function, is_user_code, source_of
 from src.models import Network
-from src.results.checkpoints import fill, load_stitch
+from src.results.checkpoints import fill
 from src.results.folders import Stitch, one_of_each
 from src.results.network_names import SHORT, NetworkName, titles_of
 from src.results.session import Session
 from src.results.spec import on_same_images, short_images
+from src.results.writing import load_stitch
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers

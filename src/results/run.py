@@ -23,8 +23,9 @@ from src.core.errors import UserError
 from src.core.files import locked, write_json
 from src.core.provenance import provenance
 from src.core.tensors import load_tensors, save_tensors
-from src.results.options import as_written, read_options
+from src.results.options import as_written
 from src.results.outputs import BESIDE_TABLES, files_of, refuse_others, replacing
+from src.results.public import read_options
 from src.results.spec import key_of, refuse_difference, spec_of
 
 RunState = dict[str, Any]  # tensors and plain values by name, see `Run.save`

@@ -19,12 +19,13 @@ from src.core.files import durable_together, write_json
 from src.core.tensors import load_tensors
 from src.models import Network
 from src.results.experiments import Experiment, pair_of
-from src.results.folders import RUN_NAME, Stitch, one_of_each, read_stitches, remove_parts
+from src.results.folders import Stitch, one_of_each, read_stitches, remove_parts
 from src.results.network_training import epoch_row, report_epoch
 from src.results.options import as_written
+from src.results.public import RUN_NAME, SPARSITY
 from src.results.run import Run, new_folder
 from src.results.spec import RANKS, changed_since, described, difference
-from src.results.stitch_rows import SPARSITY, StitchRow
+from src.results.stitch_rows import StitchRow
 from src.results.tables import columns
 from src.results.writing import write_logs_of_pairs, write_stitches
 from src.stitching.closed_forms import Matching

@@ -106,8 +106,8 @@ def warn_of_other_type(network: NetworkName) -> None:
     if before != now:
         code = [digest[:SHORT] if digest else "of the suite" for digest in (before, now)]
         warn_once(
-            f"checkpoint {network.path} was trained by other code of {title_of(trained)} (was {code[0]}, now {code[1]}); "
-            "bring it back, or train again"
+            f"checkpoint {network.path} was trained by other code of {title_of(trained)} (was {code[0]}, now "
+            f"{code[1]}); bring it back, or train again"
         )
 
 
