@@ -388,6 +388,13 @@ def write_results(args, setup, scored, reference) -> None:
     # The weights and images that the tables are about
     weights = {f"{side}_model_path_sha256": name.weights for side, name in setup.names.items()}
     images = recorded_images(vars(args))
+    further = {
+        "id_dataset": reference.options.id_data,
+        "sanity_check_dataset": reference.options.sanity_data,
+    }
+    for option, data in further.items():
+        if data is not None:
+            images[f"{option}_sha256"] = data.fingerprint
     for run in written:
         run.options |= weights | images
         run.finish()

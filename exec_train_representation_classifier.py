@@ -233,6 +233,8 @@ def load_images(args, session, device) -> Images:
     ood_set = load_dataset(
         args.finetune_ood_dataset, args.finetune_ood_dataset_root, train=True, **loading
     )
+    args.finetune_id_dataset_sha256 = id_set.fingerprint
+    args.finetune_ood_dataset_sha256 = ood_set.fingerprint
     mixed = HalfAndHalf(id_set, ood_set, like=train_set, batch_size=args.batch_size)
     return Images(train_set, test_set, mixed)
 

@@ -201,3 +201,38 @@ def test_equal_weights_under_two_names_are_refused(project, second):
     Path("networks.csv").write_text("\n".join(lines) + "\n")
     line = error_line(*PAIRS)
     assert says(line, "networks.csv: a and b have equal weights", "list it once")
+
+
+def test_an_output_belongs_to_its_inputs(project):
+    """Other inputs need another name; the same ones, or more, do not."""
+    run(*MEASURE)
+    run(*MEASURE[:-2], "--metrics", "cka", "-o", "s.csv")
+    before = Path("s.csv").read_bytes()
+    other = [{"f.pt": "g.pt"}.get(word, word) for word in MEASURE]
+    assert says(error_line(*other), "s.csv has results of other inputs (model1_weights was", "-o")
+    assert Path("s.csv").read_bytes() == before
+    run(*STITCH)
+    run("misc/verdict.py", "results/r", "-o", "v.csv")
+    same = [{"f.pt": "g.pt"}.get(word, word) for word in STITCH]
+    run(*same[:-2], "other")
+    run("misc/verdict.py", "results/r", "-o", "v.csv")
+    line = error_line("misc/verdict.py", "results/other", "-o", "v.csv")
+    assert says(line, "v.csv has results of other inputs (stitches_weights was", "another -o")
+    run("misc/verdict.py", "results/r", "results/other", "-o", "v.csv")
+
+
+def test_compare_from_another_folder_replaces_no_results(project, monkeypatch):
+    command = [*COMPARE[:-1], "../two"]
+    run(*command)
+    table = project.parent / "two.csv"
+    before = table.read_bytes()
+    elsewhere = shutil.copytree(
+        project, project.parent / "elsewhere", ignore=shutil.ignore_patterns("two", "results")
+    )
+    monkeypatch.chdir(elsewhere)
+    user_code._run.cache_clear()
+    with seeded(7):
+        network = build_model("small_cnn", n_classes=3, n_channels=1, image_shape=(1, 8, 8))
+    save_state(Path("f.pt"), network.state_dict())
+    assert says(error_line(*command), "two.csv has results of other inputs", "another -o")
+    assert table.read_bytes() == before

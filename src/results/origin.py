@@ -12,17 +12,19 @@ from src.results.groups import Names
 from src.results.named_networks import NamedNetwork
 from src.results.network_names import SHORT, NetworkName, networks_named_by
 from src.results.similarity_rows import SimilarityRow
-from src.results.spec import RECORDS, TEST
+from src.results.spec import RECORDS, STITCHES, TEST
 
 NOT_RECORDED = "images without a fingerprint"
 PACKAGES = ("python", "torch", "torchvision", "numpy", "scipy", "cuda")
 
 
 def images_of(stitches: Iterable[Stitch]) -> dict[str, dict[str, list[str]]]:
-    """Return the fingerprints of the images of stitches, by option and by data set.
+    """Return the fingerprints of the images of stitches, by option and by data set, and the weights of their
+    networks.
 
     The list of a data set is empty if no stitch recorded its images.
     """
+    stitches = list(stitches)
     images: dict[str, dict[str, list[str]]] = {name: {} for name in RECORDS.values()}
     for stitch in stitches:
         for name, of_datasets in images.items():
@@ -30,6 +32,8 @@ def images_of(stitches: Iterable[Stitch]) -> dict[str, dict[str, list[str]]]:
             digest = stitch.options.get(name)
             if digest and digest not in digests:
                 digests.append(digest)
+    keys = {key for stitch in stitches for key in stitch.row.network_keys}
+    images[f"{STITCHES}_sha256"] = {"": sorted({identity for identity, _ in keys})}
     return images
 
 

@@ -20,13 +20,13 @@ from typing import IO, Any
 from src.choices import Options
 from src.core.console import note
 from src.core.errors import UserError
-from src.core.files import locked, write_json
+from src.core.files import locked, read_json, write_json
 from src.core.provenance import provenance
 from src.core.tensors import load_tensors, save_tensors
 from src.results.options import as_written
 from src.results.outputs import BESIDE_TABLES, files_of, refuse_others, replacing
 from src.results.public import read_options
-from src.results.spec import key_of, refuse_difference, spec_of
+from src.results.spec import described, key_of, other_inputs, refuse_difference, spec_of
 
 RunState = dict[str, Any]  # tensors and plain values by name, see `Run.save`
 STALE = "stale-"  # begins the name of a folder with results that were moved aside
@@ -140,14 +140,21 @@ class Run:
         self._lock = locked(self._lock_file, wait=False)
 
     def check_output(self) -> None:
-        """Raise a UserError if the table, its figure or its options exist and are not of the
-        script."""
+        """Raise a UserError if the table, its figure or its options exist and are not of the script, or
+        have results of other networks or images."""
         if self.output is None:
             return
         paths = [self.output, self.config, self.made_with]
         if self.output.suffix == ".csv":
             paths += map(self.output.with_suffix, BESIDE_TABLES)
-        refuse_others(paths, files_of(self.made_with, self.script))
+        own = files_of(self.made_with, self.script)
+        refuse_others(paths, own)
+        if own and self.output.exists():
+            found = other_inputs(read_json(self.made_with).get("spec", {}), spec_of(self.options))
+            if found:
+                raise UserError(
+                    f"{self.output} has results of other inputs ({described(found)}); give another -o, or remove it"
+                )
 
     def wait(self) -> None:
         """Wait for the lock."""

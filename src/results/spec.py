@@ -36,7 +36,7 @@ FREE = (
     *("save_dir", "source_dir", "source_dirs", "output", "energy_dir", "ood_detector_dir"),
     *("dataset_root", "id_dataset_root", "sanity_check_dataset_root"),
     *("finetune_id_dataset_root", "finetune_ood_dataset_root"),
-    *("front_model", "end_model", "own_types", "networks"),
+    *("front_model", "end_model", "own_types", "networks", "similarity", "final_save_dir", "data"),
     *("gpu", "n_workers", "prefetch_factor", "memory", "verbose", "print_freq", "no_save"),
 )
 NOT_COMPARED = (*NOT_RECORDED, *FREE)
@@ -59,6 +59,7 @@ TEST = "test_images"
 SPLITS = {TRAIN: "training inputs", TEST: "test inputs"}
 # The options in `config.txt` that hold the fingerprints
 RECORDS = {split: f"{split}{DIGEST}" for split in SPLITS}
+STITCHES = "stitches"  # of a verdict, recorded by the weights of their networks
 CHOOSING = ("dataset", *INTERVENTIONS)  # the options that name the images
 
 
@@ -141,6 +142,8 @@ def spec_of(options: Options) -> Spec:
             continue
         if option == name:
             spec[name] = _without_paths(name, value)
+        elif option == STITCHES:
+            spec[f"{option}_weights"] = value
         elif option.endswith("dataset"):
             spec[f"{option}_images"] = value
         elif values.get(option) is not None:
@@ -237,13 +240,36 @@ def changed_since(before: Options, now: Options) -> Difference:
     return changed
 
 
+def other_inputs(before: Spec, now: Spec) -> Difference:
+    """Return the weights and images of two specs where the first ones are not among the second ones: the
+    results are not of the same inputs, or of more."""
+    found = {}
+    for name, values in difference(before, now).items():
+        if name.endswith(("_weights", "_images")) and not _digests(values[0]) <= _digests(
+            values[1]
+        ):
+            found[name] = values
+    return found
+
+
+def _digests(value: Any) -> set[str]:
+    """Return the digests in an entry of a spec."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return set().union(*map(_digests, value))
+    return {str(value)}
+
+
 def described(found: Difference) -> str:
     """Return a difference as a text, such as "seed was 0, now 1"; digests are shortened."""
 
     def text(name: str, value: Any) -> str:
         if value is None:
             return "none"
-        return str(value)[:SHORT] if _is_content(name) else reprlib.repr(value)
+        if not _is_content(name):
+            return reprlib.repr(value)
+        return listed((digest[:SHORT] for digest in sorted(_digests(value))), n=3)
 
     return ", ".join(
         f"{name} was {text(name, before)}, now {text(name, now)}"
