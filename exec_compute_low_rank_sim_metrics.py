@@ -108,6 +108,9 @@ def compute(args, session=None, *, at_claim=None) -> None:
     device = device_of(args.gpu)
     first, second = load_sides(args, session, device)
     test_set = load_test_set(args, session, device)
+    for side, options in ((first, cli.MODEL1), (second, cli.MODEL2)):
+        if not has_features(args, options):
+            session.warn_at_chance(side.name, side.network, test_set)
     n_images = count_images(args, first, second, test_set)
     labels = labels_of(first, second, test_set, n_images)
 

@@ -190,6 +190,8 @@ def set_up(args, session) -> Setup:
         stitches, moved_networks(args), test_set.spec, device=device, session=session
     )
     names = {side: name for side, (_, name) in networks.items()}
+    end, end_name = networks["end"]
+    session.warn_at_chance(end_name, end, test_set)
     return Setup(
         experiments,
         stitches,

@@ -117,6 +117,7 @@ def probe(args, session=None) -> None:
     # The images
     train_set = cli.load_split(args, session, device, train=True)
     test_set = cli.load_split(args, session, device, train=False)
+    session.warn_at_chance(model.name, model.network, test_set)
 
     # The training, unless the run is finished, maybe by another process in the meantime
     run = Run.beside(args.output, vars(args), script=__file__) if args.output else None

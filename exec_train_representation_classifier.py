@@ -173,6 +173,7 @@ def train_detectors(args) -> None:
     session = Session()
     (source,) = cli.load_networks(args, cli.SOURCE, images=spec, session=session, device=device)
     images = load_images(args, session, device)
+    session.warn_at_chance(source.name, source.network, images.test_set)
 
     # A detector for each layer, unless its run is finished
     runs = begin_runs(args, source.layers)

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from src.core import console, user_code
+from src.core.images import ImageSpec
 from src.core.runtime import seeded
 from src.figures import pages
 from src.models import build_model
-from src.results.checkpoints import save_state
+from src.results.checkpoints import load_model, save_state
+from src.results.network_names import NetworkName
 from src.results.spec import key_of
 from tests.commands import error_line, read_csv, read_json, run, says
 from tests.tiny_datasets import random_images
@@ -236,3 +239,29 @@ def test_compare_from_another_folder_replaces_no_results(project, monkeypatch):
     save_state(Path("f.pt"), network.state_dict())
     assert says(error_line(*command), "two.csv has results of other inputs", "another -o")
     assert table.read_bytes() == before
+
+
+def test_rolled_labels_are_noticed_by_all_scripts(project):
+    """A network that is right on all images, and test labels of the next class."""
+    run("exec_train.py", "small_cnn", *DATA, "-e", 0, "-dir", "m")
+    Path("m/model_0.pt").rename("f.pt")
+    shutil.rmtree("m")
+    model = load_model(NetworkName("f.pt", "small_cnn"), ImageSpec(3, (1, 8, 8)))
+    with np.load("dd.npz") as arrays:
+        contents = dict(arrays)
+    images = torch.from_numpy(contents["x_test"])[:, None] / 255
+    with torch.no_grad():
+        predicted = model(images).argmax(1).numpy()
+    contents["y_test"] = (predicted + 1) % 3
+    np.savez("dd.npz", **contents)
+    networks = ["f.pt", "f.pt", "small_cnn", "small_cnn", "pool4", "pool4"]
+    commands = (
+        ["exec_eval.py", "f.pt", "small_cnn", *DATA],
+        ["exec_stitch.py", *networks, *STITCH[7:-1]],
+        ["exec_eval_stitcher_ood.py", "results/r", *DATA],
+        ["exec_probe.py", "f.pt", "small_cnn", "-l", "pool4", *DATA, "-e", 1],
+        ["exec_compute_low_rank_sim_metrics.py", *networks, *DATA, "-n", 40],
+    )
+    for command in commands:
+        console._said.clear()
+        assert "classes in another order" in run(*command).err, command[0]

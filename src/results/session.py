@@ -16,6 +16,7 @@ from src.datasets.base import BaseImageSet
 from src.models import Network
 from src.results.checkpoints import load_model, weights_of
 from src.results.network_names import NetworkName
+from src.training.chance import warn_at_chance
 
 if TYPE_CHECKING:  # most scripts evaluate no stitches
     from src.ood.reference import EvaluationOptions, Reference
@@ -42,6 +43,7 @@ class Session:
         self._datasets: dict[Hashable, BaseImageSet] = {}
         self.warnings: Counter[str] = Counter()
         self.warnings_of: dict[NetworkName, list[str]] = {}  # when the network was loaded
+        self._beside_chance: set[NetworkName] = set()  # networks that were set against chance
         self._reference: tuple[tuple, Reference] | None = None  # behind what it was made of
 
     def network(
@@ -98,6 +100,13 @@ class Session:
         if name in self._weights:
             return self._weights[name]
         return name.content
+
+    def warn_at_chance(self, name: NetworkName, network: Network, images: BaseImageSet) -> None:
+        """Warn once if a trained classifier may be close to chance on labelled test images."""
+        is_classifier = not (name.is_untrained or network.is_encoder)
+        if is_classifier and name not in self._beside_chance and (images.labels >= 0).any():
+            self._beside_chance.add(name)
+            warn_at_chance(network, images, name.title)
 
     def dataset(self, name: str, root: str | Path, **options: Any) -> BaseImageSet:
         """Return a split of a data set, loaded by `load_dataset` with these options.

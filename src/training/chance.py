@@ -36,25 +36,37 @@ def beside_chance(accuracy: float, n_images: int, chance: float) -> str:
     return f"close to chance ({chance:.0%}): {QUESTION}"
 
 
-@torch.no_grad()
-def warn_of_end_at_chance(end: Network, images: BaseImageSet, title: str) -> None:
-    """Warn if an end network may be close to chance on the test images.
+CONSEQUENCE = "a stitch into {title} can lose little, so that unlike layers seem similar: it is right about {right}"
+PLAIN = "{title} is right about {right}"
 
-    A random sample of them tells. It ends with the first batch that shows that the network is better.
+
+def warn_of_end_at_chance(end: Network, images: BaseImageSet, title: str) -> None:
+    """Warn if an end network may be close to chance on the test images, see `warn_at_chance`."""
+    warn_at_chance(end, images, title, text=CONSEQUENCE)
+
+
+@torch.no_grad()
+def warn_at_chance(
+    network: Network, images: BaseImageSet, title: str, *, text: str = PLAIN
+) -> None:
+    """Warn if a network may be close to chance on the test images, or far below: labels may be in another
+    order than in training.
+
+    A random sample of the images tells. It ends with the first batch that shows that the network is better.
 
     Args:
+        network: gives a logit for each class.
         title: of the network.
+        text: of the warning, with `{title}` and `{right}`.
     """
     chance = chance_of(images.labels)
     sample = images.in_cheapest_order(images.permutation(0)[:N_SAMPLED])
     n_right = 0
     n_images = 0
     for batch, labels in images.batches(BATCH_SIZE, indices=sample):
-        n_right += int((predicted_classes(end(batch)) == labels).sum())
+        n_right += int((predicted_classes(network(batch)) == labels).sum())
         n_images += int((labels >= 0).sum())
         if n_images and not is_close_to_chance(n_right / n_images, n_images, chance):
             return
-    warn_once(
-        f"a stitch into {title} can lose little, so that unlike layers seem similar: it is right about {n_right} of "
-        f"{n_images} test images, {beside_chance(n_right / n_images, n_images, chance)}"
-    )
+    right = f"{n_right} of {n_images} test images, {beside_chance(n_right / n_images, n_images, chance)}"
+    warn_once(text.format(title=title, right=right))
