@@ -36,6 +36,7 @@ from src.results.spec import (
     CONTENTS,
     MEASURING,
     Difference,
+    Spec,
     described,
     difference,
     is_idle,
@@ -171,26 +172,26 @@ class Unit(NamedTuple):
             raise UserError(f"{where} is of another run ({described(found)}); {REMEDY}")
         if not is_whole or not written:
             return False
-        self._warn_of_measuring_code(written)
-        measured = spec_of(written).get("metrics", [])
-        return set(spec_of(run.options).get("metrics", [])) <= set(measured)
-
-    def _warn_of_measuring_code(self, written: Options) -> None:
-        """Warn of measures and detectors whose code has changed since they measured."""
-        before, now = spec_of(written), spec_of(self.run.options)
-        for name in MEASURING:
-            digests = now.get(name) or {}
-            for function, digest in (before.get(name) or {}).items():
-                if digests.get(function, digest) != digest:
-                    warn_once(
-                        f"the code of {function} has changed since results were made with it; remove them to make "
-                        "them again"
-                    )
+        before, now = spec_of(written), spec_of(run.options)
+        warn_of_measuring_code(before, now)
+        return set(now.get("metrics", [])) <= set(before.get("metrics", []))
 
     def has_other_options(self) -> bool:
         """Return whether the unit was made with other options, whatever the networks and measures."""
         found = self.difference(self.run.options_on_disk())
         return any(not name.endswith(CONTENTS) for name in found)
+
+
+def warn_of_measuring_code(before: Spec, now: Spec) -> None:
+    """Warn of measures and detectors whose code has changed since they measured."""
+    for name in MEASURING:
+        digests = now.get(name) or {}
+        for function, digest in (before.get(name) or {}).items():
+            if digests.get(function, digest) != digest:
+                warn_once(
+                    f"the code of {function} has changed since results were made with it; remove them to make them "
+                    "again"
+                )
 
 
 def with_record(

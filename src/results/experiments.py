@@ -147,9 +147,10 @@ class Experiment(OfTwoNetworks):
     @cached_property
     def named_spec(self) -> Spec:
         """The spec, with the place of a network whose weights are not known."""
-        identities = [network.identity for network in self.networks]
-        places = zip(WEIGHTS, identities, strict=True)
-        return self.spec | {name: self.spec[name] or place for name, place in places}
+        spec = dict(self.spec)
+        for name, network in zip(WEIGHTS, self.networks, strict=True):
+            spec[name] = spec[name] or network.identity
+        return spec
 
     @cached_property
     def key(self) -> str:
@@ -242,24 +243,29 @@ def by_experiment(rows: Iterable[Row]) -> dict[str, list[Row]]:
 def keys_of(experiments: Sequence[Experiment]) -> list[str]:
     """Return the key of each experiment. Inputs that one did not record are those of all experiments
     that agree with it otherwise, if these are on the same inputs."""
+    of_runs = {_run_of(experiment): experiment.named_spec for experiment in experiments}
     known: dict[
         str, dict[str, set[str]]
     ] = {}  # fingerprints by the key without inputs, and by split
-    without_inputs = []
-    for experiment in experiments:
-        key = key_of(experiment.named_spec | dict.fromkeys(SPLITS))
-        without_inputs.append(key)
+    without_inputs = {}
+    for run, spec in of_runs.items():
+        without_inputs[run] = key_of(spec | dict.fromkeys(SPLITS))
         for split in SPLITS:
-            fingerprints = known.setdefault(key, {}).setdefault(split, set())
-            fingerprints |= {experiment.spec[split]} - {None}
-    keys = []
-    for experiment, key in zip(experiments, without_inputs, strict=True):
-        spec = dict(experiment.named_spec)
-        for split, fingerprints in known[key].items():
+            fingerprints = known.setdefault(without_inputs[run], {}).setdefault(split, set())
+            fingerprints |= {spec[split]} - {None}
+    keys = {}
+    for run, spec in of_runs.items():
+        settled = dict(spec)
+        for split, fingerprints in known[without_inputs[run]].items():
             if len(fingerprints) == 1:
-                (spec[split],) = fingerprints
-        keys.append(key_of(spec))
-    return keys
+                (settled[split],) = fingerprints
+        keys[run] = key_of(settled)
+    return [keys[_run_of(experiment)] for experiment in experiments]
+
+
+def _run_of(experiment: Experiment) -> int:
+    """Return a number that the stitches of one run share, as they share its options."""
+    return id(experiment.options or experiment)
 
 
 def newest(items: Iterable[Result], key: Callable[[Result], Hashable]) -> list[Result]:
