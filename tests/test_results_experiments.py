@@ -10,7 +10,6 @@ import pytest
 
 from src.results import spec as lists
 from src.results.experiments import (
-    COLUMNS_OF_WEIGHTS,
     Experiment,
     by_experiment,
     method_names,
@@ -20,7 +19,7 @@ from src.results.folders import RunFiles, Stitch, newest_by_experiment, newest_s
 from src.results.network_names import UNTRAINED, NetworkName, titles_of
 from src.results.public import read_options
 from src.results.run import Run
-from src.results.spec import NETWORKS, SPLITS, described, difference, spec_of
+from src.results.spec import COLUMNS_OF_WEIGHTS, NETWORKS, SPLITS, described, difference, spec_of
 from src.results.stitch_rows import StitchRow
 from src.results.tables import columns, read_table, write_table
 from src.values import Pair

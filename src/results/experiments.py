@@ -20,6 +20,7 @@ from src.results.network_names import SHORT, OfTwoNetworks
 from src.results.public import chosen_options
 from src.results.spec import (
     CHECKPOINTS,
+    COLUMNS_OF_WEIGHTS,
     OPTIONS,
     RECORDS,
     SPLITS,
@@ -36,7 +37,6 @@ from src.results.spec import (
 from src.results.tables import from_record
 from src.values import Pair
 
-COLUMNS_OF_WEIGHTS = ("front_weights", "end_weights")
 FURTHER = "further_options"  # the column of the options without a column of their own
 
 

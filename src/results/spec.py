@@ -48,7 +48,15 @@ CHECKPOINTS = ("front_model_path", "end_model_path")
 WEIGHTS = ("front_model_weights", "end_model_weights")
 TYPES = ("front_model_type", "end_model_type")
 # The names of networks in columns and in specs
-NETWORKS = (*CHECKPOINTS, *TYPES, *WEIGHTS, "front_model_type_code", "end_model_type_code")
+COLUMNS_OF_WEIGHTS = ("front_weights", "end_weights")
+NETWORKS = (
+    *CHECKPOINTS,
+    *TYPES,
+    *WEIGHTS,
+    *COLUMNS_OF_WEIGHTS,
+    "front_model_type_code",
+    "end_model_type_code",
+)
 
 DIGEST = "_sha256"  # ends the name of an option that records a content
 CONTENTS = ("_weights", "_images", "_code")  # end the names of contents in a spec
