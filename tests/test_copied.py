@@ -17,6 +17,7 @@ from src.models import build_model
 from src.results.checkpoints import load_model, save_state
 from src.results.network_names import NetworkName
 from src.results.spec import key_of
+from src.results.trained_with import training_of
 from tests.commands import error_line, read_csv, read_json, run, says
 from tests.tiny_datasets import random_images
 
@@ -177,6 +178,13 @@ def test_a_checkpoint_under_another_type_or_changed_code_is_told_and_the_verdict
     Path("neighbour.py").write_text(f"{NEIGHBOUR}# changed\n")
     said = run(*stitch[:-3], "-dir", "changed").err
     assert says(said, "m/model_0.pt was trained by other code of net")
+
+
+def test_epochs_of_a_training_are_one_network_wherever_its_code_lies(project):
+    run("exec_train.py", "nets.py:net", *DATA, "-e", 2, "-sf", 1, "-dir", "m")
+    types = (str(project / "nets.py:net"), "/elsewhere/nets.py:net")
+    names = [NetworkName(f"m/model_{epoch}.pt", kind) for epoch in (1, 2) for kind in types]
+    assert len({training_of(name) for name in names}) == 1
 
 
 def test_training_inputs_that_are_test_inputs_are_repeated_by_the_verdict(project):

@@ -40,7 +40,8 @@ def training_of(network: NetworkName) -> str:
     weights and type.
     """
     options = options_beside(network.path) if network.is_file else {}
-    if options.get("model_type") != network.type or "save_dir" not in options:
+    is_of_type = title_of(str(options.get("model_type"))) == title_of(network.type)
+    if not is_of_type or "save_dir" not in options:
         return " ".join(network.key)
     return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:SHORT]
 
@@ -79,7 +80,8 @@ def explained(misfit: Misfit, name: NetworkName, images: ImageSpec) -> Misfit:
         dataset, trained = training_images(name.path)
     except UserError:
         return misfit
-    is_of_type = options_beside(name.path).get("model_type", name.type) == name.type
+    type_of_training = str(options_beside(name.path).get("model_type", name.type))
+    is_of_type = title_of(type_of_training) == title_of(name.type)
     fits = trained.shape == images.shape and trained.n_classes == images.n_classes
     if fits or not is_of_type:
         return misfit
