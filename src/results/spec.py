@@ -236,16 +236,25 @@ def changed_since(before: Options, now: Options) -> Difference:
     changed = {}
     for name, values in found.items():
         named_by = CHOOSING
-        if name not in SPLITS:
-            option = name.removesuffix("_code").removesuffix("_images")
-            named_by = (
-                (option.removesuffix("_weights") + "_path",)
-                if name.endswith("_weights")
-                else (option,)
-            )
-        if _is_content(name) and all(before.get(option) == now.get(option) for option in named_by):
+        if name.endswith("_weights"):
+            named_by = (name.removesuffix("_weights") + "_path",)
+        elif name not in SPLITS:
+            named_by = (name.removesuffix("_code").removesuffix("_images"),)
+        names = [_typed_names(options, named_by) for options in (before, now)]
+        if _is_content(name) and names[0] == names[1]:
             changed[name] = values
     return changed
+
+
+def _typed_names(options: Options, named_by: Iterable[str]) -> list[object]:
+    """Return the values of options: of code and data sets of a user without their folders."""
+    names = []
+    for option in named_by:
+        value = options.get(option)
+        if isinstance(value, str) and not option.endswith("_path"):
+            value = Path(value).name
+        names.append(value)
+    return names
 
 
 def other_inputs(before: Spec, now: Spec) -> Difference:
