@@ -1,6 +1,7 @@
 """A project that was copied elsewhere goes on, skips what is finished and judges: no path is a part of what
 results are compared by."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -15,10 +16,11 @@ from src.core.runtime import seeded
 from src.figures import pages
 from src.models import build_model
 from src.results.checkpoints import load_model, save_state
+from src.results.folders import read_stitches
 from src.results.network_names import NetworkName
-from src.results.spec import key_of
+from src.results.spec import difference, key_of
 from src.results.trained_with import training_of
-from tests.commands import error_line, read_csv, read_json, run, says
+from tests.commands import ROOT, error_line, read_csv, read_json, run, says
 from tests.tiny_datasets import random_images
 
 NETS = """from neighbour import build
@@ -273,3 +275,20 @@ def test_rolled_labels_are_noticed_by_all_scripts(project):
     for command in commands:
         console._said.clear()
         assert "classes in another order" in run(*command).err, command[0]
+
+
+def test_a_run_of_the_public_code_has_the_weights_of_checkpoints_that_are_found(in_tmp_path):
+    """What it did not record is unknown, and agrees with anything."""
+    run_of_public = min((ROOT / "tests/data/public_runs/trained").iterdir())
+    shutil.copytree(run_of_public, Path("runs", run_of_public.name))
+    (unknown,) = (stitch.row.spec for stitch in read_stitches("runs")[0])
+    assert unknown["front_model_weights"] is None and unknown["test_images"] is None
+    checkpoint = Path(read_json(run_of_public / "config.txt")["front_model_path"])
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"weights")
+    (known,) = (stitch.row.spec for stitch in read_stitches("runs")[0])
+    assert known["front_model_weights"] == hashlib.sha256(b"weights").hexdigest()
+    assert difference(unknown, known) == {}
+    other = known | {"front_model_weights": "0" * 64, "seed": 7}
+    assert list(difference(known, other)) == ["front_model_weights", "seed"]
+    assert list(difference(unknown, other)) == ["seed"]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")  # the folder of a run
 CONFIG = "config.txt"  # the options of a run, as JSON
 STITCH = "final_model.pt"  # the state dict of a stitch
+# Beginnings of the keys in the state dict of a whole stitched network, by its part
+PARTS = {"layer": "stitching_layer.", "front": "front_model.model.", "end": "end_model.model."}
 SUMMARY = "summary.txt"  # what was measured of a stitch
 META = "meta.json"  # of a store: network, layer and data of each detector
 # Lines of `summary.txt`, and the metrics that they hold
@@ -117,6 +119,19 @@ def read_summary(folder: Path, options: Options) -> dict[str, object]:
     if options.get("init") in STARTS:
         metrics["matching_error"] = None  # the public code writes 0
     return metrics
+
+
+def states_in(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the state dicts in that of a stitch: "layer", and of a whole network "front" and "end"."""
+    if not any(key.startswith(PARTS["layer"]) for key in state):
+        return {"layer": dict(state)}
+    states: dict[str, dict[str, Any]] = {}
+    for part, prefix in PARTS.items():
+        states[part] = {}
+        for key, value in state.items():
+            if key.startswith(prefix):
+                states[part][key.removeprefix(prefix)] = value
+    return states
 
 
 def write_energies(folder: Path, arrays: Mapping[str, "np.ndarray"]) -> None:

@@ -18,6 +18,7 @@ from src.models import Network
 from src.results.checkpoints import fill
 from src.results.folders import Stitch, one_of_each
 from src.results.network_names import SHORT, NetworkName, titles_of
+from src.results.public import states_in
 from src.results.session import Session
 from src.results.spec import on_same_images, short_images
 from src.results.writing import load_stitch
@@ -304,26 +305,15 @@ def _rebuild(
         upsample_mode=stitch.options.get("upsample_mode", "bilinear"),
     )
     layer = layers[pair]
-    state = load_stitch(stitch.files.folder, pair)
-    modules: dict[str, Network | StitchingLayer] = {"": layer}  # by the prefix of their keys
-    is_whole = any(key.startswith("stitching_layer.") for key in state)
-    if is_whole:
+    states = states_in(load_stitch(stitch.files.folder, pair))
+    modules: dict[str, Network | StitchingLayer] = {"layer": layer}
+    if "front" in states:
         networks = copy.deepcopy(networks)
-        front, end = networks
-        modules = {
-            "stitching_layer.": layer,
-            "front_model.model.": front,
-            "end_model.model.": end,
-        }
-    for prefix, module in modules.items():
-        state_of_module = {
-            key.removeprefix(prefix): value
-            for key, value in state.items()
-            if key.startswith(prefix)
-        }
+        modules["front"], modules["end"] = networks
+    for part, module in modules.items():
         fill(
             module,
-            state_of_module,
+            states[part],
             source=f"the stitch {pair} of {stitch.folder}",
             expected="the networks and layers of its config.txt",
         )
