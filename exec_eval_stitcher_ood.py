@@ -355,6 +355,7 @@ def write_results(args, setup, scored, reference) -> None:
     runs of the tables."""
     from src.core.files import durable_together
     from src.core.grouping import grouped
+    from src.core.tensors import content_of_state
     from src.figures.matrices import report, report_skill
     from src.results.reloading import records_of
     from src.results.scored_stitches import evaluation_rows, save_scores, skill_rows
@@ -397,6 +398,13 @@ def write_results(args, setup, scored, reference) -> None:
     for option, data in further.items():
         if data is not None:
             images[f"{option}_sha256"] = data.fingerprint
+    detectors = {}
+    for key, detector in reference.detectors.items():
+        if SCORES[key.score].is_trained:
+            content = content_of_state(detector.network.state_dict())
+            detectors[f"{key.score} {key.layer}"] = content
+    if detectors:
+        images["detectors_sha256"] = detectors
     for run in written:
         run.options |= weights | images
         run.finish()

@@ -12,7 +12,7 @@ from src.results.groups import Names
 from src.results.named_networks import NamedNetwork
 from src.results.network_names import SHORT, NetworkName, networks_named_by
 from src.results.similarity_rows import SimilarityRow
-from src.results.spec import RECORDS, STITCHES, TEST
+from src.results.spec import RECORDS, TEST
 
 NOT_RECORDED = "images without a fingerprint"
 PACKAGES = ("python", "torch", "torchvision", "numpy", "scipy", "cuda")
@@ -33,7 +33,7 @@ def images_of(stitches: Iterable[Stitch]) -> dict[str, dict[str, list[str]]]:
             if digest and digest not in digests:
                 digests.append(digest)
     keys = {key for stitch in stitches for key in stitch.row.network_keys}
-    images[f"{STITCHES}_sha256"] = {"": sorted({identity for identity, _ in keys})}
+    images["stitches_sha256"] = {"": sorted({identity for identity, _ in keys})}
     return images
 
 

@@ -67,7 +67,6 @@ TEST = "test_images"
 SPLITS = {TRAIN: "training inputs", TEST: "test inputs"}
 # The options in `config.txt` that hold the fingerprints
 RECORDS = {split: f"{split}{DIGEST}" for split in SPLITS}
-STITCHES = "stitches"  # of a verdict, recorded by the weights of their networks
 CHOOSING = ("dataset", *INTERVENTIONS)  # the options that name the images
 
 
@@ -141,21 +140,16 @@ def spec_of(options: Options) -> Spec:
         values.pop(f"{name}_path", None)
     for name, value in values.items():
         option = name.removesuffix(DIGEST)
-        if (
-            name in NOT_COMPARED
-            or name in LAYERS
-            or name in RECORDS.values()
-            or name.endswith(RECORD)
-        ):
+        if option in NOT_COMPARED or option in LAYERS or name in RECORDS.values():
             continue
         if option == name:
             spec[name] = _without_paths(name, value)
-        elif option == STITCHES:
-            spec[f"{option}_weights"] = value
         elif option.endswith("dataset"):
             spec[f"{option}_images"] = value
-        elif values.get(option) is not None:
+        elif option in values:
             spec[f"{option}_code"] = _without_paths(option, value)
+        elif not name.endswith(RECORD):
+            spec[f"{option}_weights"] = value
     known = {name: value for name, value in spec.items() if value is not None or _is_content(name)}
     return json.loads(json.dumps(known))
 
