@@ -32,8 +32,11 @@ def images_of(stitches: Iterable[Stitch]) -> dict[str, dict[str, list[str]]]:
             digest = stitch.options.get(name)
             if digest and digest not in digests:
                 digests.append(digest)
-    keys = {key for stitch in stitches for key in stitch.row.network_keys}
-    images["stitches_sha256"] = {"": sorted({identity for identity, _ in keys})}
+    weights = set()
+    for stitch in stitches:
+        (front, _), (end, _) = stitch.row.network_keys
+        weights.add(f"{front} → {end}")
+    images["stitches_sha256"] = {"": sorted(weights)}
     return images
 
 

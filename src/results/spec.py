@@ -252,13 +252,12 @@ def _typed_names(options: Options, named_by: Iterable[str]) -> list[object]:
 
 
 def other_inputs(before: Spec, now: Spec) -> Difference:
-    """Return the weights and images of two specs where the first ones are not among the second ones: the
-    results are not of the same inputs, or of more."""
+    """Return the weights and images of two specs that are not the same ones, nor fewer, nor more."""
     found = {}
     for name, values in difference(before, now).items():
-        if name.endswith(("_weights", "_images")) and not _digests(values[0]) <= _digests(
-            values[1]
-        ):
+        first, second = map(_digests, values)
+        is_input = name.endswith(("_weights", "_images"))
+        if is_input and not (first <= second or second <= first):
             found[name] = values
     return found
 
@@ -280,7 +279,10 @@ def described(found: Difference) -> str:
             return "none"
         if not _is_content(name):
             return reprlib.repr(value)
-        return listed((digest[:SHORT] for digest in sorted(_digests(value))), n=3)
+        shortened = [
+            " → ".join(digest[:SHORT] for digest in text.split(" → ")) for text in _digests(value)
+        ]
+        return listed(sorted(shortened), n=3)
 
     return ", ".join(
         f"{name} was {text(name, before)}, now {text(name, now)}"
