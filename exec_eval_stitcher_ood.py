@@ -193,6 +193,8 @@ def set_up(args, session) -> Setup:
         stitches, moved_networks(args), test_set.spec, device=device, session=session
     )
     names = {side: name for side, (_, name) in networks.items()}
+    end, end_name = networks["end"]
+    session.warn_at_chance(end_name, end, test_set)
     return Setup(
         experiments,
         stitches,
@@ -356,10 +358,11 @@ def write_results(args, setup, scored, reference) -> None:
     runs of the tables."""
     from src.core.files import durable_together
     from src.core.grouping import grouped
+    from src.core.tensors import content_of_state
     from src.figures.matrices import report, report_skill
-    from src.results.image_records import recorded_images
     from src.results.reloading import records_of
     from src.results.scored_stitches import evaluation_rows, save_scores, skill_rows
+    from src.results.spec import recorded_images
 
     # The metrics
     record = records_of(setup.names, vars(args))
@@ -391,6 +394,20 @@ def write_results(args, setup, scored, reference) -> None:
     # The weights and images that the tables are about
     weights = {f"{side}_model_path_sha256": name.weights for side, name in setup.names.items()}
     images = recorded_images(vars(args))
+    further = {
+        "id_dataset": reference.options.id_data,
+        "sanity_check_dataset": reference.options.sanity_data,
+    }
+    for option, data in further.items():
+        if data is not None:
+            images[f"{option}_sha256"] = data.fingerprint
+    detectors = {}
+    for key, detector in reference.detectors.items():
+        if SCORES[key.score].is_trained:
+            content = content_of_state(detector.network.state_dict())
+            detectors[f"{key.score} {key.layer}"] = content
+    if detectors:
+        images["detectors_sha256"] = detectors
     for run in written:
         run.options |= weights | images
         run.finish()

@@ -176,6 +176,7 @@ def train_detectors(args) -> None:
     session = Session()
     (source,) = cli.load_networks(args, cli.SOURCE, images=spec, session=session, device=device)
     images = load_images(args, session, device)
+    session.warn_at_chance(source.name, source.network, images.test_set)
 
     # A detector for each layer, unless its run is finished
     runs = begin_runs(args, source.layers)
@@ -236,6 +237,8 @@ def load_images(args, session, device) -> Images:
     ood_set = load_dataset(
         args.finetune_ood_dataset, args.finetune_ood_dataset_root, train=True, **loading
     )
+    args.finetune_id_dataset_sha256 = id_set.fingerprint
+    args.finetune_ood_dataset_sha256 = ood_set.fingerprint
     mixed = HalfAndHalf(id_set, ood_set, like=train_set, batch_size=args.batch_size)
     return Images(train_set, test_set, mixed)
 

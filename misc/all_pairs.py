@@ -309,7 +309,7 @@ def fingerprints_of(splits, args, session, device) -> dict[str, str]:
     Args:
         splits: False for the test images, True for the training images.
     """
-    from src.results.image_records import recorded_images
+    from src.results.spec import recorded_images
 
     images = argparse.Namespace(**vars(args))
     for train in splits:
@@ -321,18 +321,18 @@ def unfinished_units(units) -> list[Unit]:
     """Return the units that are not finished.
 
     Raises:
-        UserError: weights, code or images have changed since units were begun, or the options.
+        UserError: units are of other networks, code, images or options.
     """
     from src.core.console import listed
+    from src.results.spec import described
 
     written_of = {unit.place: unit.run.options_on_disk() for unit in units}
-    changes_of = {unit.place: unit.changes(written_of[unit.place]) for unit in units}
-    changed = [place for place, changes in changes_of.items() if changes]
-    if changed:
-        everything = ", and ".join(dict.fromkeys(itertools.chain(*changes_of.values())))
+    differences = {unit.place: unit.difference(written_of[unit.place]) for unit in units}
+    others = [place for place, found in differences.items() if found]
+    if others:
         raise UserError(
-            f"{len(changed)} of {len(units)} units of work were made with earlier {everything}; give another -dir "
-            f"(misc/compare.py: another -o), or remove {listed(changed, n=3)}"
+            f"{len(others)} of {len(units)} units of work are of other runs ({described(differences[others[0]])}); "
+            f"{REMEDY}, or remove {listed(others, n=3)}"
         )
     return [unit for unit in units if not unit.is_finished(written_of[unit.place])]
 

@@ -12,7 +12,7 @@ from misc import all_pairs
 from misc.pairs import options_of
 from src import cli
 from src.core.user_code import is_user_code
-from src.results.network_names import FEATURES, NetworkName, without_ending
+from src.results.network_names import FEATURES, NetworkName, networks_named_by, without_ending
 
 
 def parser() -> cli.Parser:
@@ -149,7 +149,7 @@ def check_accuracies(args, *networks: NetworkName) -> None:
 
 
 def write_list(networks: Sequence[NetworkName], table: Path) -> None:
-    """Write the list of both networks; the list of a call that finished nothing is replaced.
+    """Write the list of both networks, under the names that results have, if there are some.
 
     Raises:
         UserError: there are results of other networks.
@@ -157,21 +157,36 @@ def write_list(networks: Sequence[NetworkName], table: Path) -> None:
     from src.core.errors import UserError
     from src.core.files import read_csv, write_csv
 
+    folder = table.parent
+    names = names_of(*networks)
+    if any(folder.rglob("*config.txt")):
+        names = [row["name"] for row in read_csv(table)]
+        if not are_of_results(networks, names, folder):
+            raise UserError(f"{folder} has results of other networks; give another -o")
+    else:
+        for begun in list(folder.rglob("*.resume.pt")):  # with the options of units
+            begun.unlink()
     rows = []
-    for name, network in zip(names_of(*networks), networks, strict=True):
+    for name, network in zip(names, networks, strict=True):
         path = network.path
         if network.is_file:
             path = str(Path(path).resolve())
         rows.append({"name": name, "path": path, "type": network.type})
-    if table.exists():
-        folder = table.parent
-        has_results = any(folder.rglob("*config.txt"))
-        if has_results and read_csv(table) != rows:
-            raise UserError(f"{folder} has results of other networks; give another -o")
-        if not has_results:
-            for begun in list(folder.rglob("*.resume.pt")):  # with the options of units
-                begun.unlink()
     write_csv(table, list(rows[0]), rows)
+
+
+def are_of_results(networks: Sequence[NetworkName], names: Sequence[str], folder: Path) -> bool:
+    """Return whether results in a folder are of networks with these names: by the contents that they
+    recorded."""
+    from src.results.public import read_options
+
+    first, second = names
+    tables = [folder / "similarity" / f"{first}-{second}.config.txt"]
+    for path in [*tables, *sorted((folder / f"{first} to {second}").rglob("*config.txt"))]:
+        if path.exists():
+            recorded = networks_named_by(read_options(path)).values()
+            return [name.listed_as for name in recorded] == [name.listed_as for name in networks]
+    return True
 
 
 def names_of(first: NetworkName, second: NetworkName) -> list[str]:

@@ -278,7 +278,7 @@ LISTS = [
     ("name;path;type\na;models/a.pt;small_cnn\nb;models/b.pt;small_cnn\n", "separate columns by commas"),
     ("name,path,type\na,models/a.pt,small_cnn\na,models/b.pt,small_cnn\n",
      "networks.csv, line 3: networks.csv, line 2, has the name a"),
-    ("name,path,type\na,models/a.pt,small_cnn\nb,./models/a.pt,small_cnn\n", "a and b are one checkpoint"),
+    ("name,path,type\na,models/a.pt,small_cnn\nb,./models/a.pt,small_cnn\n", "a and b have equal weights"),
     ("name,path,type\n" + "".join(f"{name},models/a.pt,small_cnn\n" for name in ("a-a", "a")),
      "two pairs have the name a-a-a; give names without -"),
     ("name,path,type,grp\na,models/a.pt,small_cnn,x\nb,models/b.pt,small_cnn,x\n",

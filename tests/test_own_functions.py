@@ -340,4 +340,4 @@ def test_all_pairs_does_not_run_the_code_that_a_table_was_made_with(folder):
     line = error_line(*given, "procrustes")
     assert says(line, "a-b.csv has rsa", f"--metrics {folder}/mine.py:rsa")
     said = run(*given, "mine.py:rsa").err
-    assert says(said, "mine.py has changed since")
+    assert says(said, "the code of rsa has changed since")

@@ -232,14 +232,14 @@ def place(folder) -> None:
     for name in ("broken", "empty", "own"):
         (folder / name).mkdir()
     (folder / "broken" / "meta.json").write_text("{")
-    shutil.copy(folder / "f.pt", folder / "own")
+    state = load_state(folder / "f.pt")
+    save_state(folder / "own/f.pt", state | {"fc.bias": state["fc.bias"] + 2})
     (folder / "own" / "config.txt").write_text(
         json.dumps({"model_type": MODEL, "dataset": "digits"})
     )
     run(*shlex.split(f"{STITCH} layer3.0,layer4.1 layer2.0 rc2c_pre {ON} -e 0 -i pinv -dir dm"))
     run(*shlex.split(f"{STITCH} layer3.1 layer4.0 rc2c_pre {ON} -e 0 -i pinv -dir other"))
     shutil.copytree(folder / "results/dm", folder / "results/mixed")
-    state = load_state(folder / "f.pt")
     save_state(folder / "another.pt", state | {"fc.bias": state["fc.bias"] + 1})
     mixed = shlex.split(STITCH.replace("f.pt f.pt", "f.pt another.pt"))
     run(*mixed, *shlex.split(f"layer3.1 layer4.0 rc2c_pre {ON} -e 0 -i pinv -dir mixed"))

@@ -11,7 +11,7 @@ from torch import nn
 
 from src.core.errors import UserError
 from src.figures import pages
-from src.results.options import read_options
+from src.results.public import read_options
 from src.results.run import Run
 from src.training import Classification, Settings, train
 from tests.commands import MODEL, ON_DIGITS, PAIR, run

@@ -2,10 +2,11 @@
 
 import os
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.choices import ALIGNMENTS, OPTIMIZERS, PRECISIONS, SCHEDULERS
-from src.choices.datasets import DATASET_NAMES, INTERVENTIONS, dataset_name
+from src.choices.datasets import DATASET_NAMES, INTERVENTIONS, dataset_label, dataset_name
 from src.choices.models import MODEL_NAMES, VIT_INPUTS, VITS
 from src.choices.similarity import MEASURES, PAPER
 from src.cli.parser import Parser
@@ -25,14 +26,14 @@ from src.cli.types import (
 )
 from src.core.images import ImageSpec
 from src.core.user_code import CODE
-from src.results.image_records import (
+from src.results.network_names import NetworkName, networks_named_by
+from src.results.spec import (
     RECORDS,
     SPLITS,
     TEST,
     TRAIN,
-    changed_images,
+    are_same,
 )
-from src.results.network_names import NetworkName, networks_named_by
 
 if TYPE_CHECKING:
     import torch
@@ -203,8 +204,17 @@ def load_split(
     setattr(args, RECORDS[split], images.fingerprint)
     if train:
         _note_training_on_others(args)
-    _warn_of_equal_splits(args, session)
+    from src.core.console import recorded_warnings
+
+    with recorded_warnings() as texts:
+        _warn_of_equal_splits(args, session)
+    _record_warnings(args, texts)
     return images
+
+
+def _record_warnings(args: Namespace, texts: Sequence[str]) -> None:
+    """Add warnings to `args`, for the `run.json` of results."""
+    args.warnings = list(dict.fromkeys([*getattr(args, "warnings", ()), *texts]))
 
 
 def _warn_of_equal_splits(args: Namespace, session: "Session") -> None:
@@ -233,15 +243,16 @@ def _note_training_on_others(args: Namespace) -> None:
     from src.results.trained_with import options_beside
 
     options = vars(args)
-    training_images = SPLITS[TRAIN]
+    record = RECORDS[TRAIN]
     for name in networks_named_by(options).values():
         trained_with = options_beside(name.path)
         # Interventions draw by the seed of the training
         has_drawn = any(trained_with.get(key) is not None for key in INTERVENTIONS)
         if has_drawn or not trained_with:
             continue
-        if training_images in changed_images(trained_with, options):
-            note_once(f"{name.title} was trained on other {training_images} of {args.dataset}")
+        is_of_name = dataset_label(trained_with.get("dataset", "")) == dataset_label(args.dataset)
+        if is_of_name and not are_same(trained_with.get(record), options[record]):
+            note_once(f"{name.title} was trained on other {SPLITS[TRAIN]} of {args.dataset}")
 
 
 def n_cores() -> int:
@@ -489,6 +500,7 @@ def load_networks(
     for options in named:
         name = named_network(args, options.model)
         network = session.network(name, images, device=device, encoder=options.is_encoder_allowed)
+        _record_warnings(args, session.warnings_of.get(name, ()))
         name = name._replace(weights=session.weights(name, images, device=device))
         setattr(args, f"{options.model}_path_sha256", name.weights)
         networks[name] = network

@@ -16,9 +16,8 @@ from typing import NoReturn
 from src.core.console import note
 from src.core.errors import Misfit, UserError, as_user_error, unknown_name
 from src.core.files import locks_released, read_yaml
-from src.core.user_code import code_in, source_of
-from src.results.identity import NOT_RECORDED
-from src.results.network_names import content_of
+from src.core.user_code import code_in, digest_of
+from src.results.spec import NOT_RECORDED
 
 # Beginnings of warnings that no user has to see
 HARMLESS = (
@@ -216,7 +215,7 @@ def _record_code(
         codes = code_in(texts)
         if name in from_file:
             _refuse_unnamed(name, codes, words)
-        digests = {code: content_of(source_of(code)) for code in codes}
+        digests = {code: digest_of(code) for code in codes}
         if codes and is_list:
             options[f"{name}_sha256"] = digests
         elif codes:

@@ -17,11 +17,15 @@ from src.core.user_code import is_user_code
 from src.models import Network, build_model, inputs_of
 from src.models.determinism import nondeterminism_of, warn_of_probabilities
 from src.results.network_names import DEFAULT, FEATURES, NetworkName, seed_of_untrained
-from src.results.trained_with import explained, options_beside, warn_of_other_images
-from src.values import BATCH_DEPENDENT, STOCHASTIC, Pair
+from src.results.trained_with import (
+    explained,
+    options_beside,
+    warn_of_other_images,
+    warn_of_other_type,
+)
+from src.values import BATCH_DEPENDENT, STOCHASTIC
 
 StateDict = dict[str, Tensor]
-STITCHES = "stitches.pt"  # the stitches of a run with several
 # The ends of warnings
 NONDETERMINISTIC = {
     STOCHASTIC: "is random when it is evaluated, as with dropout that does not look at `training`: "
@@ -39,35 +43,12 @@ SHAPES = re.compile(
 
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
     """Save a state dict in torch's zip format, atomically; equal states make equal bytes."""
-    save_tensors(path, _on_cpu(state))
+    save_tensors(path, on_cpu(state))
 
 
-def save_stitches(folder: Path, states: Mapping[Pair, Mapping[str, Tensor]]) -> None:
-    """Save the state dicts of stitching layers in `stitches.pt`, by front layer and end layer."""
-    by_layers: dict[str, dict[str, StateDict]] = {}
-    for pair, state in states.items():
-        by_layers.setdefault(pair.front_layer, {})[pair.end_layer] = _on_cpu(state)
-    save_tensors(folder / STITCHES, by_layers)
-
-
-def _on_cpu(state: Mapping[str, Tensor]) -> StateDict:
+def on_cpu(state: Mapping[str, Tensor]) -> StateDict:
+    """Return a state dict on the CPU, without gradients."""
     return {key: value.detach().cpu().contiguous() for key, value in state.items()}
-
-
-def load_stitch(folder: Path, pair: Pair) -> StateDict:
-    """Load the state dict of a stitch in a run's folder; only its own tensors are read.
-
-    Raises:
-        UserError: as `load_state`; or the run has kept no such stitch.
-    """
-    path = folder / STITCHES
-    if not path.exists():
-        return load_state(folder / "final_model.pt")
-    states = load_tensors(path, mmap=True)
-    try:
-        return states[pair.front_layer][pair.end_layer]
-    except KeyError:
-        raise UserError(f"{path} has no stitch {pair}; stitch again") from None
 
 
 def load_state(path: str | Path) -> StateDict:
@@ -181,6 +162,7 @@ def _loaded(name: NetworkName, images: ImageSpec, *, encoder: bool) -> Network:
         raise explained(misfit, name, images) from misfit
 
     if name.is_file:
+        warn_of_other_type(name)
         warn_of_other_images(name.path, images)
     elif hasattr(network.module, "transform_input"):
         # Published weights of GoogLeNet and Inception expect images that the module normalises

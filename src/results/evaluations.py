@@ -18,7 +18,7 @@ from src.results.evaluation_rows import (
 )
 from src.results.experiments import Place, StitchResult
 from src.results.folders import Stitch, holds_runs, read_stitches, warn_of_weights
-from src.results.image_records import are_same, on_same_images
+from src.results.spec import are_same, on_same_images
 from src.values import Pair
 
 SKILL = ""  # stands for skill among the detectors

@@ -96,7 +96,7 @@ def read_networks(table: str | Path) -> list[ListedNetwork]:
 
     Raises:
         UserError: the list cannot be read, lacks a column or a value, has a column of another name,
-            repeats a name or a checkpoint, has a name that is no file name, or names a missing
+            repeats a name or the weights of a network, has a name that is no file name, or names a missing
             checkpoint.
     """
     networks: list[ListedNetwork] = [
@@ -110,13 +110,7 @@ def read_networks(table: str | Path) -> list[ListedNetwork]:
     lines = {f"{table}, line {line}": row for line, row in enumerate(networks, start=FIRST_LINE)}
     _check_names(table, lines)
     networks = [_with_path_from(Path(table).parent, row, place) for place, row in lines.items()]
-    name_of: dict[tuple[str, str], str] = {}  # the first by checkpoint and type
-    for network in networks:
-        first = name_of.setdefault((network.path, network.type), network.name)
-        if first != network.name and network.named().is_file:
-            raise UserError(
-                f"{table}: {first} and {network.name} are one checkpoint, {network.path}; list it once"
-            )
+    _refuse_equal_weights(table, networks)
     _warn_of_depths(table, networks)
     return networks
 
@@ -141,6 +135,18 @@ def _warn_of_depths(table: str | Path, networks: Sequence[ListedNetwork]) -> Non
                     f"{table}: {layer} has the depth {depth_of_other:g} in {other} and {depth:g} in {network.name}, "
                     f"which are both {network.type}; give networks of one type equal depths"
                 )
+
+
+def _refuse_equal_weights(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
+    """Raise a UserError if two networks of a list are one: of one type and of equal weights."""
+    first_of: dict[NetworkKey, ListedNetwork] = {}
+    for network in networks:
+        first = first_of.setdefault(network.named().listed_as, network)
+        if first is not network:
+            raise UserError(
+                f"{table}: {first.name} and {network.name} have equal weights ({first.path} and {network.path}, "
+                f"{title_of(network.type)}) and are one network; list it once"
+            )
 
 
 def _check_names(table: str | Path, lines: Mapping[str, ListedNetwork]) -> None:

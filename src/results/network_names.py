@@ -11,6 +11,7 @@ from typing import ClassVar, NamedTuple
 
 from src.choices import Options
 from src.core.errors import UserError
+from src.core.user_code import title_of
 
 UNTRAINED = "-"  # in place of a checkpoint: randomly initialised weights
 DEFAULT = "DEFAULT"  # in place of a checkpoint: the weights that come with the type
@@ -88,7 +89,16 @@ class NetworkName(NamedTuple):
         seed = None
         if self.is_untrained:
             seed = seed_of_untrained(self.seed)
-        return hashlib.sha256(f"{self.path} {self.type} {seed}".encode()).hexdigest()
+        text = f"{self.path} {title_of(self.type)} {seed}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def known_content(self) -> str | None:
+        """`content`, or None if nothing is recorded and the file cannot be read."""
+        try:
+            return self.content
+        except UserError:
+            return None
 
     @property
     def identity(self) -> str:
@@ -96,15 +106,12 @@ class NetworkName(NamedTuple):
 
         If nothing is recorded and the file is gone, it is the absolute path without links.
         """
-        try:
-            return self.content[:SHORT]
-        except UserError:
-            return os.path.realpath(self.path)
+        return (self.known_content or "")[:SHORT] or os.path.realpath(self.path)
 
     @property
     def key(self) -> NetworkKey:
-        """Identity and type; equal for names of the same network."""
-        return self.identity, self.type
+        """Identity and type, of a user's code the function; equal for names of the same network."""
+        return self.identity, title_of(self.type)
 
     @property
     def listed_as(self) -> NetworkKey:
@@ -115,7 +122,7 @@ class NetworkName(NamedTuple):
         """
         if self.is_file:
             return self.key
-        return self.path, self.type
+        return self.path, title_of(self.type)
 
     @property
     def has_changed(self) -> bool:

@@ -11,12 +11,9 @@ from typing import NamedTuple
 from src.choices import STARTS
 from src.core.console import warn
 from src.core.grouping import grouped
-from src.results.changes import options_beside_tables, warn_of_earlier
 from src.results.experiments import method_names, newest, typed
 from src.results.folders import read_stitches
 from src.results.groups import Names
-from src.results.identity import NETWORKS, RANKS
-from src.results.image_records import told_apart, warn_of_several
 from src.results.measurements import (
     Measurement,
     NetworkPair,
@@ -28,6 +25,14 @@ from src.results.named_networks import named_by_list
 from src.results.network_names import networks_in_words, short
 from src.results.probe_rows import ProbeRow
 from src.results.similarity_rows import SimilarityRow
+from src.results.spec import (
+    NETWORKS,
+    RANKS,
+    options_beside_tables,
+    told_apart,
+    warn_of_earlier,
+    warn_of_several,
+)
 from src.results.stitch_rows import StitchRow
 from src.results.tables import read_table
 from src.values import Pair, Rank

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from src.core.cache import Cache
+from src.core.console import recorded_warnings
 from src.core.errors import UserError
 from src.core.images import ImageSpec
 from src.datasets import load_dataset
@@ -16,6 +17,7 @@ from src.datasets.overlap import share_among
 from src.models import Network
 from src.results.checkpoints import load_model, weights_of
 from src.results.network_names import NetworkName
+from src.training.chance import warn_at_chance
 
 if TYPE_CHECKING:  # most scripts evaluate no stitches
     from src.ood.reference import EvaluationOptions, Reference
@@ -32,6 +34,7 @@ class Session:
 
     Attributes:
         warnings: of the experiments that leave them to the session, with their numbers.
+        warnings_of: the warnings about a loaded network.
     """
 
     def __init__(self, cache: Cache | None = None):
@@ -42,6 +45,8 @@ class Session:
         self._splits: dict[tuple[str, str], dict[bool, BaseImageSet]] = {}  # the last ones loaded
         self._shares: dict[tuple[str, str], float] = {}
         self.warnings: Counter[str] = Counter()
+        self.warnings_of: dict[NetworkName, list[str]] = {}  # when the network was loaded
+        self._beside_chance: set[NetworkName] = set()  # networks that were set against chance
         self._reference: tuple[tuple, Reference] | None = None  # behind what it was made of
 
     def network(
@@ -77,7 +82,9 @@ class Session:
         content_before = None
         if Path(name.path).is_file():
             content_before = name.content
-        network = load_model(name, images, device=device, encoder=encoder)
+        with recorded_warnings() as texts:
+            network = load_model(name, images, device=device, encoder=encoder)
+        self.warnings_of[name] = texts
         content = weights_of(name, network)
         if self.cache is not None:
             network = network.keeping(self.cache, (content, name.type, images, str(device)))
@@ -96,6 +103,13 @@ class Session:
         if name in self._weights:
             return self._weights[name]
         return name.content
+
+    def warn_at_chance(self, name: NetworkName, network: Network, images: BaseImageSet) -> None:
+        """Warn once if a trained classifier may be close to chance on labelled test images."""
+        is_classifier = not (name.is_untrained or network.is_encoder)
+        if is_classifier and name not in self._beside_chance and (images.labels >= 0).any():
+            self._beside_chance.add(name)
+            warn_at_chance(network, images, name.title)
 
     def dataset(self, name: str, root: str | Path, **options: Any) -> BaseImageSet:
         """Return a split of a data set, loaded by `load_dataset` with these options.

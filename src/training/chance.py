@@ -82,3 +82,17 @@ def warn_of_end_at_chance(end: Network, images: BaseImageSet, title: str) -> Non
         warn_once(
             f"a stitch into {title} can lose little accuracy, so that different layers may seem similar: it is {doubt}"
         )
+
+
+def warn_at_chance(network: Network, images: BaseImageSet, title: str) -> None:
+    """Warn if a network may be close to chance on the test images, or far below: labels may be in another
+    order than in training.
+
+    Args:
+        title: of the network.
+    Raises:
+        UserError: logits are not finite.
+    """
+    doubt = doubt_about(network, images, title)
+    if doubt:
+        warn_once(f"{title} is {doubt}")
