@@ -61,7 +61,7 @@ def collect(args) -> None:
     if is_run(source_dir) and not args.output:
         raise UserError(f"{source_dir} is a run, whose grid.csv stays as it is; give -o")
     recursive = args.recursive or not holds_runs(source_dir)
-    results = collected.collect(source_dir, args.networks, recursive=recursive)
+    results = collected.collect([source_dir], args.networks, recursive=recursive)
     if not results.similarities:
         refuse_empty(source_dir, results.stitches)
     if args.end_model_type:

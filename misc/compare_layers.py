@@ -53,7 +53,7 @@ def compare(args) -> None:
     from src.results.identity import NETWORKS
     from src.results.image_records import refuse_several
 
-    collected = collect(Path(args.source_dir), args.networks)
+    collected = collect([Path(args.source_dir)], args.networks)
     refuse_several(collected.similarities, args.source_dir)
     measured = collected.measurements(apart_from=(*NETWORKS, "seed"))
     correspondence = correspondence_of(measured)

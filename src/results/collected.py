@@ -1,6 +1,6 @@
 """All results below a folder: stitches with their evaluations, and tables of similarity."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,17 +43,27 @@ class Collected(NamedTuple):
         return measurements_of(self.newest, self.similarities, self.names, apart_from=apart_from)
 
 
-def collect(source_dir: Path, networks: str | None, *, recursive: bool = True) -> Collected:
-    """Read the results below a folder; warn of results on different images.
+def collect(
+    source_dirs: Iterable[Path],
+    networks: str | Path | None,
+    *,
+    recursive: bool = True,
+    tables: Iterable[Path] = (),
+) -> Collected:
+    """Read the results below folders; warn of results on different images.
 
     Args:
         networks: the list of networks; None: networks are named by their paths.
         recursive: read runs of all folders below, and tables of similarity.
+        tables: further tables of similarity.
     """
-    stitches = read_evaluated_stitches([source_dir], recursive=recursive)
-    similarities = []
+    source_dirs = list(source_dirs)
+    stitches = read_evaluated_stitches(source_dirs, recursive=recursive)
+    paths = list(tables)
     if recursive:
-        similarities = read_similarities(tables_of_similarity(source_dir))
+        for source_dir in source_dirs:
+            paths += tables_of_similarity(source_dir)
+    similarities = read_similarities(list(dict.fromkeys(paths)))
     newest = newest_stitches(stitches)
     results: list[Any] = [*(stitch.row for stitch in newest), *similarities]
     warn_of_several(results)

@@ -1,6 +1,7 @@
 """The networks of stitches: names, groups and training runs. Two epochs of a training run are one network."""
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from src.core.console import warn
@@ -33,7 +34,7 @@ def kind_of_pair(front: NamedNetwork, end: NamedNetwork) -> str:
 
 
 def named_by_list(
-    networks: Iterable[NetworkName], table: str | None
+    networks: Iterable[NetworkName], table: str | Path | None
 ) -> dict[NetworkKey, NamedNetwork]:
     """Return each network as reports name it, by its key, in the order of the list; warn of networks that
     the list lacks.

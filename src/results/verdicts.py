@@ -1,21 +1,26 @@
 """The verdicts on stitches, from runs and tables: a row for each pair of layers, method and
 pair of networks."""
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
 
+from src.choices import Options
 from src.choices.similarity import ACTIVATIONS, measure_of
 from src.core.console import warn_once
 from src.core.grouping import grouped
 from src.results.folders import Stitch
 from src.results.groups import UNTRAINED_END_CONTROL, Group, Names, families_of
+from src.results.identity import NETWORKS
 from src.results.image_records import are_same
 from src.results.measurements import NetworkPair, named_pair, quantities_of
 from src.results.named_networks import named_networks
 from src.results.similarity_rows import SimilarityRow, column_of
+from src.results.stitch_rows import StitchRow
+from src.results.tables import columns
 from src.results.verdict_rows import AUROC, VerdictRow
 from src.values import ALL_IMAGES, Predictions, StitchSkill
 from src.verdict import SIMILAR, Limits, Stitches, Verdict, judge, obstacle_of
@@ -26,6 +31,7 @@ MEANS = (
     *("accuracy", "accuracy_drop", "front_accuracy", "end_accuracy"),
     *("correlation", "baseline", "correlation_at_end", "baseline_at_end"),
 )
+COLUMNS_OF_ROW = {*columns(VerdictRow), *NETWORKS, "further_options"}
 SEPARATOR = ";"  # between the names of folders
 
 VerdictSide = tuple[str | None, str | None, str]  # the name of a network, its weights and a layer
@@ -157,8 +163,20 @@ def _row(
         end_relative_depth=rows[0].end_relative_depth,
         stitching_type=_common(row.stitching_type for row in rows),
         further=aurocs | similarity,
+        settings=_settings(rows, (front, end)),
         **numbers,
     )
+
+
+def _settings(rows: Sequence[StitchRow], networks: NetworkPair) -> Options:
+    """Return the options of all runs as they were recorded, and the training runs of the networks; None
+    where runs differ."""
+    recorded = [row.settings | json.loads(row.further_options) for row in rows]
+    names = dict.fromkeys(chain.from_iterable(recorded))
+    options = {name: _common(values.get(name) for values in recorded) for name in names}
+    options["n_images"] = _common(row.n_images for row in rows)
+    options |= {"front_training": networks[0].training, "end_training": networks[1].training}
+    return {name: value for name, value in options.items() if name not in COLUMNS_OF_ROW}
 
 
 def _means(group: Group, networks: NetworkPair) -> dict[str, float]:
@@ -277,12 +295,11 @@ def _sides(row: VerdictRow) -> tuple[VerdictSide, VerdictSide]:
     return front, end
 
 
-def _common(values: Iterable[str | None]) -> str | None:
+def _common(values: Iterable[Any]) -> Any:
     """Return the value that all share; None if they differ or are ""."""
-    distinct = set(values)
-    if len(distinct) != 1:
-        return None
-    return distinct.pop() or None
+    first, *further = values
+    is_common = first != "" and all(value == first for value in further)
+    return first if is_common else None
 
 
 def _average(values: Sequence[float]) -> float:
