@@ -14,7 +14,7 @@ from src.models import Network, build_model
 from src.ood import energy, make_detector, ood_metrics
 from src.results.checkpoints import STITCHES, load_model, load_state, load_stitch
 from src.results.network_names import NetworkName
-from src.skill.within_class import skill, within_class_correlation
+from src.skill.within_class import skill_score, within_class_correlation
 from src.stitching import build_stitching_layer
 from src.values import Pair
 from tests.commands import (
@@ -323,7 +323,7 @@ def test_skill_needs_no_detector(workplace, copied, networks):
                 float(row[f"correlation{place}"]),
                 float(row[f"baseline{place}"]),
             )
-            assert float(row[f"skill{place}"]) == pytest.approx(skill(correlation, baseline))
+            assert float(row[f"skill{place}"]) == pytest.approx(skill_score(correlation, baseline))
     (row,) = (row for row in rows if pair_of(row) == ("pool4", "pool1"))
     front, end = map(network, networks)
     ((images, _),) = digit_images(train=False).batches(1000)

@@ -96,7 +96,7 @@ def test_similar_needs_both_intervals_above_their_limits_and_less_needs_half_the
 
 
 @pytest.mark.parametrize(
-    ("n_right", "n_end_right", "tolerance", "word"),
+    ("n_right", "n_end_right", "tolerance", "verdict"),
     [
         *((n, n_end, 0.05, INCONCLUSIVE) for n in (90, 100, 146) for n_end in (100, 146, 200, 223)),
         (228, 230, 0.05, SIMILAR),
@@ -252,8 +252,8 @@ FEW = {"r2_fit": 0.9, "r2_test": 0.5}
         ({"truncated": True}, "truncated the fit"),
         ({"truncated": True, "n_epochs": 1}, ""),  # training mends a truncated start
         ({"truncated": False}, ""),
-        (FEW, "too few inputs"),
-        (FEW | {"front_stitch_rank": 4, "front_pinv_rank": 4}, "too few inputs"),
+        (FEW, "too few fitting samples"),
+        (FEW | {"front_stitch_rank": 4, "front_pinv_rank": 4}, "too few fitting samples"),
         (FEW | {"front_stitch_rank": 4}, ""),  # which lowers R² as well
         (FEW | {"n_epochs": 1}, ""),
     ],

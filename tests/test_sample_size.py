@@ -116,5 +116,5 @@ def test_layers_that_share_nothing_are_not_matched_by_any_form(n_fitting_samples
     )
     for row in rows:
         assert row.r2_test < row.r2_fit
-        assert ("few inputs" in row.reason) == is_few
+        assert ("too few fitting samples" in row.reason) == is_few
         assert row.verdict == ("inconclusive" if is_few else "not matched")

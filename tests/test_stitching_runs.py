@@ -214,7 +214,7 @@ MATCHED = Matching(torch.zeros(1, 1), torch.zeros(1), error=0.5, r2=0.5, rank=1,
         ),
         (
             MATCHED._replace(r2=0.9),
-            "too few inputs to match layer2.0 -> layer3.0: R² .*; raise -pinv-samples, .*",
+            "too few fitting samples for layer2.0 -> layer3.0: R² .*; raise -pinv-samples, .*",
         ),
     ],
 )

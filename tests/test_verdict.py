@@ -94,7 +94,7 @@ def test_a_flaw_and_a_training_that_had_not_converged_are_read(tmp_path):
         write_logs(folder, [EpochRow(train_loss=loss, **measured) for loss in losses])
     rows = judge_stitches(runs_of(tmp_path))
     reasons = {row.front_layer: (row.verdict, row.reason) for row in rows}
-    assert reasons["a"][0] == INCONCLUSIVE and "too few inputs" in reasons["a"][1]
+    assert reasons["a"][0] == INCONCLUSIVE and "too few fitting samples" in reasons["a"][1]
     assert reasons["b"][0] == INCONCLUSIVE and "not converged" in reasons["b"][1]
     assert reasons["c"][0] == NOT_MATCHED
 

@@ -8,7 +8,7 @@ import torch
 
 from src.models import build_model
 from src.skill.running import MOST_SUMS, Following, centred_logits, side_of_cells
-from src.skill.within_class import skill, within_class, within_class_correlation
+from src.skill.within_class import skill_score, within_class, within_class_correlation
 from src.statistics.jackknife import jackknife_variance
 
 N = 300
@@ -95,10 +95,10 @@ def test_intervals_have_the_true_value_in_about_95_of_100_samples():
 
 
 def test_skill_is_0_at_the_baseline_and_1_at_1():
-    assert skill(0.4, 0.4) == 0
-    assert skill(1, 0.4) == 1
-    assert skill(0.1, 0.4) < 0
-    assert math.isnan(skill(1.0, 1.0)) and np.isnan(skill(np.ones(2), np.ones(2))).all()
+    assert skill_score(0.4, 0.4) == 0
+    assert skill_score(1, 0.4) == 1
+    assert skill_score(0.1, 0.4) < 0
+    assert math.isnan(skill_score(1.0, 1.0)) and np.isnan(skill_score(np.ones(2), np.ones(2))).all()
 
 
 @pytest.mark.parametrize(("batch_size", "offset"), [(N, 0), (37, 0), (37, 100), (3, 0)])

@@ -368,7 +368,7 @@ def _warn_of_fits(
         "directions; give --pinv-cutoff exact": [
             pair for pair, matching in matched.items() if matching.truncated
         ],
-        "too few inputs to match {}: R² is much lower on the test inputs than on the matched ones"
+        "too few fitting samples for {}: R² is much lower on the test inputs than on the fitting samples"
         f"{more_images}": [
             pair
             for pair, row in rows.items()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from src.skill.running import AtPlaces
-from src.skill.within_class import WithinClass, skill
+from src.skill.within_class import WithinClass, skill_score
 from src.statistics.intervals import DEVIATIONS
 from src.statistics.jackknife import jackknife_variance
 from src.values import Skill, StitchSkill
@@ -40,10 +40,10 @@ def _at_place(stitch: WithinClass, baseline: WithinClass, places: np.ndarray) ->
     Args:
         places: of the baseline's images among those of the stitch, (n,).
     """
-    value = float(skill(stitch.correlation, baseline.correlation))
+    value = float(skill_score(stitch.correlation, baseline.correlation))
     baseline_without_each = np.full(len(stitch.products), baseline.correlation)
     baseline_without_each[places] = baseline.without_each
-    without_each = skill(stitch.without_each, baseline_without_each)
+    without_each = skill_score(stitch.without_each, baseline_without_each)
     if not np.isfinite(without_each).all():  # a baseline of 1 without an image
         value = math.nan
     half_width = DEVIATIONS * math.sqrt(jackknife_variance(without_each))

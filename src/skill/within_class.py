@@ -122,7 +122,7 @@ def within_class_correlation(
     return IntervalEstimate(value, low, high)
 
 
-def skill(correlation: Values, baseline: Values) -> Values:
+def skill_score(correlation: Values, baseline: Values) -> Values:
     """Return (correlation − baseline) / (1 − baseline): 0 at the baseline, 1 for a correlation of 1.
 
     It is NaN for a baseline of 1, up to rounding.

@@ -1,6 +1,5 @@
 """The verdict: the functionally similar pairs of stitched layers, and the certainty of it."""
 
-from src.skill.within_class import skill, within_class_correlation
 from src.values import Predictions
 from src.verdict.judging import (
     ACCURATE_ONLY,
@@ -27,6 +26,4 @@ __all__ = [
     "Verdict",
     "obstacle_of",
     "judge",
-    "skill",
-    "within_class_correlation",
 ]

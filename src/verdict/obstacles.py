@@ -34,7 +34,7 @@ def obstacle_of(stitches: Sequence[Metrics], form: str) -> str:
     keeps_variance = form in KEEP_VARIANCE
     if any(stitch.has_few_fitting_samples(keeps_variance=keeps_variance) for stitch in stitches):
         return (
-            "fitted to too few samples: R² is much lower on the test inputs; match on more, unless test inputs are "
+            "too few fitting samples: R² is much lower on the test inputs; fit to more, unless test inputs are "
             "unlike the training inputs"
         )
     return ""
