@@ -4,10 +4,10 @@ networks and images alone."""
 import numpy as np
 import pytest
 import torch
-from src.ood.baselines import BaselineKey, Baselines, beside_class, n_copies_for, untrained_copy_of
 from torch import nn
 
 from src.models import Network, build_model
+from src.ood.baselines import BaselineKey, Baselines, beside_class, n_copies_for, untrained_copy_of
 from src.ood.evaluation import detection_of, score_grid
 from src.ood.reference import EvaluationOptions, make_reference
 from src.skill.skills import Baseline

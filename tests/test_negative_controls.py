@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from src.ood.baselines import BaselineKey, Baselines
 
 from src.models import Network
 from src.ood import make_detector, ood_metrics
+from src.ood.baselines import BaselineKey, Baselines
 from src.results.evaluation_rows import SkillRow
 from src.results.folders import RunFiles, Stitch
 from src.results.verdicts import judge_stitches

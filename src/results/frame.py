@@ -17,7 +17,6 @@ import pandas as pd
 from src.choices.similarity import SAMPLES, measure_of
 from src.core.console import listed, note_once
 from src.core.errors import UserError
-from src.judgement import Judgement
 from src.results.groups import Names
 from src.results.identity import OPTIONS
 from src.results.measurements import SIMILARITY, named_pair
@@ -147,8 +146,8 @@ def of_network(side: str, network: NamedNetwork) -> dict[str, Any]:
     return {f"{side}_{name}": value for name, value in zip(names, values, strict=True)}
 
 
-def frame_of_judged(rows: Judgement) -> pd.DataFrame:
-    """Return the frame of a call from Python; networks go by their names, and are groups of their own."""
+def frame_of_judged(rows: Any) -> pd.DataFrame:
+    """Return the frame of a `Judgement`; networks go by their names, and are groups of their own."""
     front, end = rows.names
     records = []
     for row in rows:

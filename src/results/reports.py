@@ -11,7 +11,7 @@ the mean over its pairs of layers; intervals of 95 % and p-values are over netwo
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -151,7 +151,9 @@ def values_of(
     long = frame.melt(keys, chosen, "quantity", "value").dropna(subset="value")
     is_measure = ~long.quantity.map(_is_of_stitches)
     long = long[is_measure == (long.method == SIMILARITY)].astype({"value": float})
-    ends = [list(zip(long[f"{side}_group"], long[f"{side}_training"], strict=True)) for side in SIDES]
+    ends = [
+        list(zip(long[f"{side}_group"], long[f"{side}_training"], strict=True)) for side in SIDES
+    ]
     is_backward = [first > second for first, second in zip(*ends, strict=True)]
     without_direction = symmetric_measures(frame) if have_directions else measures_in(frame)
     is_moved = long.quantity.isin(without_direction) & np.array(is_backward, bool)
@@ -329,7 +331,9 @@ def _is_symmetric(means: pd.DataFrame) -> bool:
 def _networks_of(means: pd.DataFrame) -> pd.DataFrame:
     """Return the networks of means in their order: group, training and type."""
     columns = ["group", "training", "type"]
-    sides = [means[[f"{side}_{name}" for name in columns]].set_axis(columns, axis=1) for side in SIDES]
+    sides = [
+        means[[f"{side}_{name}" for name in columns]].set_axis(columns, axis=1) for side in SIDES
+    ]
     in_order = pd.concat(sides).sort_index(kind="stable")
     return in_order.drop_duplicates(ignore_index=True)
 
@@ -381,9 +385,11 @@ def over_depth(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
     is_listed = ~frame[GROUPS].isin([UNLISTED]).any(axis=1)
     pairs = at_full_rank(frame[is_listed & (frame.front_network != frame.end_network)])
     values = values_of(corresponding(pairs), quantities, have_directions=False)
-    names = [" → ".join(groups) for groups in zip(values.front_group, values.end_group, strict=True)]
-    names = np.where(values.kind == SAME_RUN, ONE_NETWORK, np.array(names, dtype=object))
+    names = [
+        " → ".join(groups) for groups in zip(values.front_group, values.end_group, strict=True)
+    ]
     values = values.assign(networks=names, layers="", relative_depth=values.front_relative_depth)
+    values.loc[values.kind == SAME_RUN, "networks"] = ONE_NETWORK
     if have_equal_layers(pairs):
         values["layers"] = values.front_layer
     else:
@@ -440,7 +446,9 @@ def best_matches(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame
     asked = [*EXPERIMENT, "quantity", "side", *PAIR, "front_layer", depths[0]]
     keys = [*asked, "end_layer", depths[1]]
     rows = pd.concat(sides).groupby(keys, sort=False, dropna=False).value.mean().reset_index()
-    rows["similarity"] = [similarity(name, value) for name, value in zip(rows.quantity, rows.value, strict=True)]
+    rows["similarity"] = [
+        similarity(name, value) for name, value in zip(rows.quantity, rows.value, strict=True)
+    ]
     rows["corresponds"] = _corresponds(rows)
     groups = rows.groupby(asked, sort=False, dropna=False)
     rows["n_layers"] = groups.end_layer.transform("size")
@@ -508,7 +516,9 @@ def matrix(
         rows: the column of the lines, such as "front_layer" or "front_network".
         columns: that of the columns.
     """
-    table = _with_shares(frame).pivot_table(values=quantity, index=rows, columns=columns, dropna=False)
+    table = _with_shares(frame).pivot_table(
+        values=quantity, index=rows, columns=columns, dropna=False
+    )
     table = table.reindex(index=_ordered(frame, rows), columns=_ordered(frame, columns))
     return table.astype(float)
 
@@ -576,7 +586,9 @@ def _score(
 
     def score(of_measure: np.ndarray, of_truth: np.ndarray) -> np.ndarray:
         places = zip(np.atleast_2d(of_measure), np.atleast_2d(of_truth), strict=True)
-        return np.array([_rank_correlation(values[first], truths[second]) for first, second in places])
+        return np.array(
+            [_rank_correlation(values[first], truths[second]) for first, second in places]
+        )
 
     result = estimate(score, np.zeros(len(networks)))
     low, high = np.clip(result.interval(), -1, 1)

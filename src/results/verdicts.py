@@ -8,7 +8,6 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from src.choices import Options
 from src.choices.similarity import ACTIVATIONS, measure_of
 from src.core.console import warn_once
 from src.core.grouping import grouped
@@ -168,7 +167,7 @@ def _row(
     )
 
 
-def _settings(rows: Sequence[StitchRow], networks: NetworkPair) -> Options:
+def _settings(rows: Sequence[StitchRow], networks: NetworkPair) -> dict[str, Any]:
     """Return the options of all runs as they were recorded, and the training runs of the networks; None
     where runs differ."""
     recorded = [row.settings | json.loads(row.further_options) for row in rows]
