@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from misc import report, verdict
+from misc import verdict
 from misc.pairs import (
     REMEDY,
     Unit,
@@ -190,7 +190,7 @@ def work_and_judge(args, table: str, page: str) -> None:
 
     if not args.no_verdict and methods_of(args):
         check_output(table, str(verdict.__file__))
-        check_output(page, str(report.__file__))
+        check_output(page, str(verdict.__file__))
     units = make_results(args)
     if args.no_verdict:
         return
@@ -207,8 +207,8 @@ def name_next_commands(args, units) -> None:
     if any(unit.kind == SIMILARITY for unit in units):
         folder = Path("results", args.save_dir)
         note(
-            f"no stitches, so no verdict; misc/compare_layers.py {folder} --networks {args.networks} draws curves over "
-            f"depth, misc/collect_results.py {folder} -r --networks {args.networks} compares groups"
+            f"no stitches, so no verdict; misc/collect_results.py {folder} --networks {args.networks} draws curves "
+            "over depth and compares groups"
         )
 
 
@@ -233,11 +233,10 @@ def judge_all(args, units, table: str, page: str) -> None:
         "networks": args.networks,
         "similarity": sorted(str(unit.place) for unit in units if unit.kind == SIMILARITY),
     }
-    options = options_of(verdict, args, **sources, output=table)
+    options = options_of(verdict, args, **sources, output=table, page=page)
     judged = verdict.judge(options)
     try:
         verdict.give_verdict(options, judged)
-        report.report(options_of(report, args, **sources, output=page), judged, Path(table))
     except Busy:
         note("another process writes the verdict")
         return

@@ -298,8 +298,7 @@ def test_saved_rows_are_runs_that_the_scripts_read(networks, digits, in_tmp_path
     rows = judge(*networks[1], *digits, layers=LAYERS, forms=forms, names=("seed 0", "seed 1"))
     rows.save("results/mine", dataset="digits")
     with pages.left_out(True):
-        run("misc/verdict.py", "results/mine", "-o", "mine.csv")
-        run("misc/report.py", "results/mine", "-o", "mine.html")
+        run("misc/verdict.py", "results/mine", "-o", "mine.csv", "--page")
         run("misc/collect_results.py", "results/mine", "-o", "all.csv")
     lines = {key_of(line): line for line in read_csv("mine.csv")}
     assert len(lines) == len(rows)

@@ -57,7 +57,6 @@ def test_a_file_of_another_origin_stays_and_the_files_of_the_command_are_replace
         ("notes.csv", "notes.txt", [VERDICT, "runs"]),
         ("s.csv", "s.csv", [VERDICT, "runs", "-sim", "s.csv"]),
         ("g.csv", "g.png", [COLLECT, "runs"]),
-        ("g.csv", "g_measurements.csv", [COLLECT, ".", "-r"]),
         ("ranks.csv", "ranks.csv", [STATISTICS, "ranks.csv", "probes.csv"]),
         ("t.csv", "t.txt", [STATISTICS, "ranks.csv", "-l", "x", "-other", "y"]),
         ("v.csv", "v.csv", [COLLECT, "runs"]),
@@ -74,5 +73,5 @@ def test_no_file_is_written_if_one_of_them_is_of_another_origin(output, theirs, 
 
 def test_a_page_of_another_origin_stays(folder):
     (folder / "v.html").write_text("mine")
-    assert "v.html" in error_line("misc/report.py", "runs", "-o", "v.html")
+    assert "v.html" in error_line(VERDICT, "runs", "-o", "v.csv", "--page")
     assert (folder / "v.html").read_text() == "mine" and not (folder / "v.csv").exists()

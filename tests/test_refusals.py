@@ -138,9 +138,9 @@ REFUSALS = [
         "misc/rank_statistics.py latin.csv",
         ("latin.csv: it is no text in UTF-8", "CSV in UTF-8"),
     ),
-    (f"{COLLECT} empty -r", ("no finished", "run")),
-    ("misc/report.py empty", ("no finished", "run")),
-    ("misc/report.py results/dm -o page.pdf", ("-o/--output", "'page.pdf'", ".html")),
+    (f"{COLLECT} empty", ("no finished", "run")),
+    ("misc/verdict.py empty --page", ("no finished", "run")),
+    ("misc/verdict.py results/dm --page page.pdf", ("--page", "'page.pdf'", ".html")),
     ("misc/demo.py own", "own"),
     (
         "misc/verdict.py results/dm --tolerance 500",

@@ -9,62 +9,10 @@ import pytest
 from scipy.stats import t as student
 
 from src.results import reports
-from src.results.frame import COLUMNS, GROUPS, NETWORKS
-from src.results.pair_kinds import PAIRS, SAME_RUN, UNTRAINED_FRONT
+from src.results.frame import GROUPS, NETWORKS
+from src.results.pair_kinds import SAME_RUN, UNTRAINED_FRONT
 from src.statistics.permutations import END, permutation_test
-
-NAMES = "abcd"
-GROUP = dict(zip(NAMES, ("one", "one", "two", "two"), strict=True))
-DEPTHS = {"x": 0.5, "y": 1.0}
-
-
-def row(front: str, end: str, layers: str = "xx", **values) -> dict:
-    """A stitch of two networks of one type, similar and with a skill of 0.5 unless said otherwise."""
-    record = {
-        "method": "dm",
-        "dataset": "digits",
-        "kind": PAIRS,
-        "verdict": "similar",
-        "skill": 0.5,
-    }
-    for side, name, layer in zip(("front", "end"), (front, end), layers, strict=True):
-        record |= {f"{side}_network": name, f"{side}_training": f"training of {name}"}
-        record |= {f"{side}_group": GROUP.get(name, "one"), f"{side}_type": "cnn"}
-        record |= {f"{side}_layer": layer, f"{side}_relative_depth": DEPTHS.get(layer)}
-    return record | values
-
-
-def frame(rows) -> pd.DataFrame:
-    records = pd.DataFrame.from_records(list(rows))
-    return records.reindex(columns=[*COLUMNS, *(name for name in records if name not in COLUMNS)])
-
-
-def skill(front: str, end: str) -> float:
-    """0.1 for each place between the networks, and 0.01 for a front that comes first."""
-    return 0.1 * abs(NAMES.index(front) - NAMES.index(end)) + 0.01 * (front < end)
-
-
-def all_pairs(**values) -> pd.DataFrame:
-    """Stitches of all ordered pairs of four networks, with 0.2 more skill at layer y."""
-    pairs = itertools.permutations(NAMES, 2)
-    return frame(
-        row(*pair, layer + layer, skill=skill(*pair) + 0.2 * (layer == "y"), **values)
-        for pair, layer in itertools.product(pairs, "xy")
-    )
-
-
-def compared(
-    value: float = 0.5, *, front: str = "a", end: str = "b", layers: str = "xx", **values
-) -> dict:
-    """A row of similarity."""
-    usual = {
-        "method": "similarity",
-        "verdict": None,
-        "skill": math.nan,
-        "cka": value,
-        "is_reversed": False,
-    }
-    return row(front, end, layers, **usual | values)
+from tests.frames import NAMES, all_pairs, compared, frame, row, skill
 
 
 def test_corresponding_layers_are_those_of_equal_names_or_nearest_in_depth():
@@ -312,3 +260,59 @@ def test_agreement_is_the_rank_correlation_with_known_differences():
     assert "no value" in missing.reason["skill"] and math.isnan(
         missing.get("value", pd.Series(math.nan)).iloc[0]
     )
+
+
+def test_shares_have_possible_limits_and_other_values_have_not():
+    """Of four networks, one of which has no similar pair with any other."""
+    rows = all_pairs()
+    is_alone = rows[NETWORKS].eq("a").any(axis=1)
+    rows["verdict"] = np.where(is_alone, "not matched", "similar")
+    rows["accuracy_drop"] = is_alone.astype(float)
+    means = reports.over_networks(
+        reports.network_means(rows, ["similar", "accuracy_drop"]), ["quantity"]
+    )
+    found = means.set_index("quantity")
+    assert found.value.tolist() == [0.5, 0.5]
+    assert (found.low["similar"], found.high["similar"]) == (0, 1)
+    assert found.low["accuracy_drop"] < 0 and found.high["accuracy_drop"] > 1
+
+
+def test_networks_without_common_layers_are_compared_at_all():
+    rows = frame([row("a", "b", "xu"), row("b", "a", "ux")])
+    assert set(reports.network_means(rows, ["skill"]).layers) == {"all pairs of layers"}
+    common = frame(row(*pair, layers) for pair in ("ab", "ba") for layers in ("xy", "yx"))
+    assert set(reports.network_means(common, ["skill"]).layers) == {"2 pairs of layers"}
+
+
+@pytest.mark.parametrize(
+    ("n_shallow", "n_deep"), [(1, 2), (2, 3), (3, 8), (4, 15), (8, 9), (15, 16)]
+)
+def test_each_layer_of_the_network_with_fewer_has_a_partner_of_its_own(n_shallow, n_deep):
+    """Whichever network comes first; the last layers correspond."""
+    deep = {f"l{place}": place / n_deep for place in range(1, n_deep + 1)}
+    shallow = {f"s{place}": place / n_shallow for place in range(1, n_shallow + 1)}
+    rows = []
+    for front, end in itertools.product(deep, shallow):
+        columns = {"end_type": "mlp", "front_layer": front, "end_layer": end}
+        depths = {"front_relative_depth": deep[front], "end_relative_depth": shallow[end]}
+        rows.append(row("a", "c") | columns | depths)
+    pairs = reports.corresponding(frame(rows))
+    assert set(pairs.end_layer) == set(shallow) and pairs.front_layer.is_unique
+    assert (f"l{n_deep}", f"s{n_shallow}") in set(
+        zip(pairs.front_layer, pairs.end_layer, strict=True)
+    )
+    turned = reports.corresponding(reports.swapped(frame(rows)))
+    assert turned.index.tolist() == pairs.index.tolist()
+
+
+def test_types_with_equal_layers_are_one_architecture_and_files_of_features_are_not():
+    rows = all_pairs()
+    assert reports.have_equal_layers(rows)
+    other = rows.assign(end_type=np.where(rows.end_group == "two", "mlp", "cnn"))
+    other["front_type"] = np.where(rows.front_group == "two", "mlp", "cnn")
+    assert reports.have_equal_layers(other)
+    deeper = other.assign(end_relative_depth=np.where(other.end_type == "mlp", 0.75, 0.5))
+    assert not reports.have_equal_layers(deeper)
+    files = rows.assign(front_type="features", end_type="features")
+    moved = files.assign(front_relative_depth=np.where(files.front_network == "a", 0.1, 0.5))
+    assert reports.have_equal_layers(files) and not reports.have_equal_layers(moved)

@@ -15,7 +15,6 @@ from src.figures.curves import ends_of, on_scale, scale_skill
 from src.figures.maps import mean_number, number
 from src.figures.pages import CM, Look, draw_pages, panels_in
 from src.figures.shown import ABOVE_CHANCE, SHARE, Shown, scale_of
-from src.results.between_groups import GroupTest
 from src.results.matrices import by_depth
 from src.statistics.permutations import FRONT
 from src.verdict import INCONCLUSIVE
@@ -42,7 +41,7 @@ def draw_groups(
     path: Path,
     rows: Sequence[Shown],
     means: Sequence[Shown],
-    tests: Sequence[GroupTest] = (),
+    tests: Sequence[Any] = (),
     **texts: Any,
 ) -> list[Path]:
     """Draw the groups of networks: a row a pair of groups, a dot a pair of networks, with the mean,
@@ -53,7 +52,7 @@ def draw_groups(
     Args:
         rows: a mean over layers for each pair of networks, method and quantity, from `of_networks`.
         means: of the rows, for each pair of groups, method and quantity.
-        tests: between the groups.
+        tests: rows of tests between the groups.
         texts: `source` and `remark`, see `draw_pages`.
     """
     methods = list(dict.fromkeys(row.method for row in rows))
@@ -68,7 +67,7 @@ def _draw_groups(
     *,
     rows: Sequence[Shown],
     means: Sequence[Shown],
-    tests: Sequence[GroupTest],
+    tests: Sequence[Any],
 ) -> str:
     """Draw a panel for each method and quantity; return the caption."""
     found = {row.groups for row in rows}
@@ -92,7 +91,7 @@ def _draw_groups(
         for y, pair in enumerate(groups):
             test = _test_of(pair, answers)
             if test:
-                text = f"p {test.result.p_value:.2g}"
+                text = f"p {test.p_value:.2g}"
                 axes.text(1.02, y - 0.12, text, transform=axes.get_yaxis_transform(), va="center")
         axes.set_xlabel(scale_of(key[1]).title)
         if key[1] == SHARE:
@@ -134,17 +133,16 @@ def _on_layers(means: Sequence[Shown]) -> str:
     return f"Layers that have skill: {listed(parts, n=4)}." if parts else ""
 
 
-def _on_p(tests: Sequence[GroupTest]) -> str:
+def _on_p(tests: Sequence[Any]) -> str:
     """Return the sentence on the rows that p-values compare, and on their lower limit; "" without one."""
-    shown = [test for test in tests if test.question.side == FRONT and test.quantity in COLUMNS]
+    shown = [test for test in tests if test.side == FRONT and test.quantity in COLUMNS]
     if not shown:
         return ""
-    question = shown[0].question
-    limits = sorted({test.result.lowest_p for test in shown})
+    limits = sorted({test.lowest_p for test in shown})
     at_least = f"at least {limits[0]:.2g}"
     if len(limits) > 1:
         at_least += f" to {limits[-1]:.2g} by the sizes of groups"
-    example = f"{titles_in(question.across)} with {titles_in(question.within)}"
+    example = f"{titles_in(shown[0].across)} with {titles_in(shown[0].within)}"
     return f"p ({at_least}) compares a row with pairs within its end group, such as {example}."
 
 
@@ -180,12 +178,12 @@ def _draw_inconclusive(
             axes.barh(y, mean.value, left=shares_of[mean.groups], zorder=0, **INCONCLUSIVE_BAR)
 
 
-def _test_of(groups: Groups, tests: Sequence[GroupTest]) -> GroupTest | None:
+def _test_of(groups: Groups, tests: Sequence[Any]) -> Any:
     """Return the test of a pair of groups against pairs within the group of the end network."""
     front, end = groups
     for test in tests:
-        is_within = titles_in(test.question.within) == f"{end} → {end}"
-        if is_within and titles_in(test.question.across) == f"{front} → {end}":
+        is_within = titles_in(test.within) == f"{end} → {end}"
+        if is_within and titles_in(test.across) == f"{front} → {end}":
             return test
     return None
 

@@ -8,7 +8,7 @@ measures of similarity.
 This module does not import torch.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pandas as pd
 from src.choices.similarity import SAMPLES, measure_of
 from src.core.console import listed, note_once
 from src.core.errors import UserError
+from src.core.files import write_text
 from src.results.groups import Names
 from src.results.identity import OPTIONS
 from src.results.measurements import SIMILARITY, named_pair
@@ -58,7 +59,6 @@ NO_MEASURES = {
     *("kind", "networks", "dataset", "n_images", "seed", "test_images", "shortcut", "is_reversed"),
     *("alignment", "alignment_option"),
 }
-UNTRAINED = "untrained"  # marks the group of a network that was never trained
 
 
 def frame_of(
@@ -138,10 +138,7 @@ def _compared(
 
 def of_network(side: str, network: NamedNetwork) -> dict[str, Any]:
     """Return the columns of a network."""
-    group = network.group
-    if network.is_untrained and group != UNTRAINED:
-        group += f" ({UNTRAINED})"
-    values = (network.name, group, network.training, network.type)
+    values = (network.name, network.group_title, network.training, network.type)
     names = ("network", "group", "training", "type")
     return {f"{side}_{name}": value for name, value in zip(names, values, strict=True)}
 
@@ -265,12 +262,37 @@ def measures_in(frame: pd.DataFrame) -> list[str]:
     return [name for name in names if not column_of(name).part and similarities[name].notna().any()]
 
 
+def list_in(folders: Sequence[str | Path]) -> Path | None:
+    """Return the list of networks that lies in a single folder of results, as of misc/compare.py; None
+    without one."""
+    paths = [Path(folder, "networks.csv") for folder in folders]
+    if len(paths) == 1 and paths[0].is_file():
+        return paths[0]
+    return None
+
+
+def write_frame(path: Path, frame: pd.DataFrame) -> None:
+    """Write a frame as a CSV; a missing value is an empty cell, and floats keep every digit."""
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def write_means(path: Path, reports: Mapping[str, pd.DataFrame]) -> None:
+    """Write means over pairs of networks as a CSV.
+
+    Args:
+        reports: by name, which stands in the column `report`.
+    """
+    tables = [table.assign(report=name)[["report", *table]] for name, table in reports.items()]
+    write_frame(path, pd.concat(tables))
+
+
 def read(*folders: str | Path, networks: str | Path | None = None) -> pd.DataFrame:
     """Read all results in and below folders, as a row for each pair of layers and method.
 
     Args:
         folders: of stitching runs and of tables of similarity (`similarity/*.csv`); or such tables.
-        networks: the list of networks with their names and groups; None: checkpoints name networks.
+        networks: the list of networks with their names and groups; None: `networks.csv` in the folder, or
+            else checkpoints name networks.
     Returns:
         The columns of `COLUMNS`, a column for each measure of similarity and for each detector
         (`auroc_energy`), and what was measured under which options.
@@ -283,8 +305,8 @@ def read(*folders: str | Path, networks: str | Path | None = None) -> pd.DataFra
     paths = [Path(path) for path in folders]
     tables = [path for path in paths if path.suffix == ".csv"]
     others = [path for path in paths if path not in tables]
-    found = collect(others, networks, tables=tables)
-    verdicts = judge_stitches(found.newest, found.similarities, names=found.names)
+    found = collect(others, networks or list_in(folders), tables=tables)
+    verdicts = judge_stitches(found.stitches, found.similarities, names=found.names)
     if not verdicts and not found.similarities:
         raise UserError(
             f"{listed(folders)}: no finished stitching run, and no table in a folder similarity; give folders that "

@@ -10,6 +10,7 @@ from src.results.network_names import NetworkKey, NetworkName, titles_of
 from src.results.pair_kinds import PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
 from src.results.trained_with import training_of
 
+NEVER_TRAINED = "untrained"  # marks the group of such a network
 UNLISTED = "not listed"  # the group of a network that the list lacks; it is not compared
 
 
@@ -22,6 +23,13 @@ class NamedNetwork(NamedTuple):
     is_untrained: bool = False
     type: str = ""  # as on the command line; networks of one type have one architecture
     depths: tuple[tuple[str, float], ...] = ()  # relative depths by layer, if the list gives them
+
+    @property
+    def group_title(self) -> str:
+        """The group in tables, which says that a network was never trained."""
+        if self.is_untrained and self.group != NEVER_TRAINED:
+            return f"{self.group} ({NEVER_TRAINED})"
+        return self.group
 
 
 def kind_of_pair(front: NamedNetwork, end: NamedNetwork) -> str:

@@ -11,14 +11,15 @@ the mean over its pairs of layers; intervals of 95 % and p-values are over netwo
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
 from src.choices.similarity import measure_of
+from src.core.user_code import titles_in
 from src.results.architectures import TIE
 from src.results.frame import (
     GROUPS,
@@ -198,17 +199,15 @@ def network_means(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFram
     for _, of_method in frame.groupby(EXPERIMENT, sort=False, dropna=False):
         rows, text = compared_layers(of_method)
         tables.append(values_of(rows, quantities).assign(layers=text))
-    values = pd.concat(tables) if tables else frame.assign(quantity="", value=0.0, layers="")
+    empty = frame.assign(quantity="", value=0.0, layers="")
+    values = pd.concat(tables) if tables else empty[:0]
     values["pairs_of_layers"] = _titles_of_layers(values)
-    values = values.sort_values(["front_relative_depth", "end_relative_depth"], kind="stable")
     keys = [*EXPERIMENT, "quantity", *PAIR, "layers"]
-    groups = values.sort_index(kind="stable").groupby(keys, sort=False, dropna=False)
-    means = groups.agg(
-        value=("value", "mean"),
-        n_layers=("pairs_of_layers", "nunique"),
-        pairs_of_layers=("pairs_of_layers", _joined),
-    )
-    return means.reset_index()
+    groups = values.groupby(keys, sort=False, dropna=False)
+    means = groups.agg(value=("value", "mean"), n_layers=("pairs_of_layers", "nunique"))
+    by_depth = values.sort_values(["front_relative_depth", "end_relative_depth"], kind="stable")
+    of_pairs = by_depth.groupby(keys, sort=False, dropna=False)
+    return means.join(of_pairs.pairs_of_layers.agg(_joined)).reset_index()
 
 
 def _titles_of_layers(values: pd.DataFrame) -> list[str]:
@@ -289,9 +288,49 @@ def group_means(means: pd.DataFrame) -> pd.DataFrame:
         means: from `network_means`.
     """
     by = [*EXPERIMENT, "quantity", *GROUPS, "layers"]
-    rows = over_networks(means, by, ["n_layers"])
+    names = means.front_group + " → " + means.end_group
+    means = means.assign(networks=names).sort_values(GROUPS, key=_places(means), kind="stable")
+    rows = over_networks(means, [*by, "networks"], ["n_layers"])
     layers = means.groupby(by, sort=False, dropna=False).pairs_of_layers.agg(_joined)
     return rows.merge(layers.reset_index(), on=by) if len(rows) else rows
+
+
+def _places(means: pd.DataFrame) -> Callable[[pd.Series], pd.Series]:
+    """Return a key that sorts groups in the order of their networks."""
+    names = list(dict.fromkeys(means[GROUPS].to_numpy().ravel()))
+    return lambda groups: groups.map(names.index)
+
+
+class Comparison(NamedTuple):
+    """Groups of networks, compared."""
+
+    means: pd.DataFrame  # of pairs of networks, from `network_means`
+    groups: pd.DataFrame  # of pairs of groups, from `group_means`
+    tests: pd.DataFrame  # from `group_tests`, those with an answer
+    untested: list[str]  # questions without an answer, with the reason
+
+
+def of_several_networks(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of methods with several pairs of independent networks; both directions are one."""
+    rows = between_networks(frame)
+    names = [frozenset(pair) for pair in rows[NETWORKS].itertuples(index=False)]
+    pairs = pd.Series(names, rows.index, dtype=object).groupby(rows.method)
+    return rows[pairs.transform("nunique") > 1]
+
+
+def compare_groups(frame: pd.DataFrame, quantities: Sequence[str]) -> Comparison:
+    """Compare the groups of independent trained networks."""
+    means = network_means(between_networks(frame).dropna(subset=NETWORKS), quantities)
+    tests = group_tests(means)
+    untested: list[str] = []
+    if len(tests):
+        reasons = tests[tests.reason != ""].drop_duplicates(
+            ["method", "within", "across", "reason"]
+        )
+        for row in reasons.itertuples():
+            untested.append(f"({row.within}) − ({row.across}), {row.method}: {row.reason}")
+        tests = tests[tests.reason == ""].drop(columns="reason")
+    return Comparison(means, group_means(means), tests, untested)
 
 
 def group_tests(means: pd.DataFrame) -> pd.DataFrame:
@@ -338,10 +377,33 @@ def _networks_of(means: pd.DataFrame) -> pd.DataFrame:
     return in_order.drop_duplicates(ignore_index=True)
 
 
+def on_unlike_types(tests: pd.DataFrame) -> str:
+    """Return the sentence on groups that differ in architecture; "" if none do."""
+    unlike = tests[tests.types != ""] if len(tests) else tests
+    if unlike.empty:
+        return ""
+    texts = list(dict.fromkeys(map(titles_in, unlike.types)))
+    groups = dict.fromkeys(itertools.chain.from_iterable(map(_names_in, texts)))
+    if all(text == ", ".join(f"{name}: {name}" for name in _names_in(text)) for text in texts):
+        return (
+            f"The groups are architectures ({', '.join(groups)}): a difference between groups is one of architectures "
+            "and of all that goes with them."
+        )
+    return (
+        f"Groups differ in architecture as well ({'; '.join(texts)}): no test tells which of the two makes a "
+        "difference."
+    )
+
+
+def _names_in(types: str) -> list[str]:
+    """Return the names of the groups in a text of `_unlike_types`."""
+    return [part.partition(": ")[0] for part in types.split(", ")]
+
+
 def _question(group: str, second: str, side: str) -> dict[str, str]:
     """Return the pairs within the group and across, as texts."""
     across = f"{second} → {group}" if side == FRONT else f"{group} → {second}"
-    return {"within": f"{group} → {group}", "across": across}
+    return {"within": f"{group} → {group}", "across": across, "side": side}
 
 
 def _answer(
@@ -382,8 +444,7 @@ def over_depth(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
     A place is a layer if all networks have the same layers, else one of at most `MAX_STEPS` equal steps of
     relative depth. Each pair of groups has a line, and so have two epochs of one network.
     """
-    is_listed = ~frame[GROUPS].isin([UNLISTED]).any(axis=1)
-    pairs = at_full_rank(frame[is_listed & (frame.front_network != frame.end_network)])
+    pairs = of_two_networks(frame)
     values = values_of(corresponding(pairs), quantities, have_directions=False)
     names = [
         " → ".join(groups) for groups in zip(values.front_group, values.end_group, strict=True)
@@ -402,6 +463,21 @@ def over_depth(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
     in_order = values.sort_values("relative_depth", kind="stable")
     lines = in_order.groupby(by[:4], sort=False, dropna=False).ngroup()
     return over_networks(in_order.iloc[lines.argsort(kind="stable")], by)
+
+
+def of_two_networks(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of two networks in the list, of measures of similarity those at full rank."""
+    is_listed = ~frame[GROUPS].isin([UNLISTED]).any(axis=1)
+    return at_full_rank(frame[is_listed & (frame.front_network != frame.end_network)])
+
+
+def on_architectures(frame: pd.DataFrame) -> str:
+    """Return the sentence on groups of unlike types of networks; "" if all have the same types."""
+    networks = pd.concat(
+        [frame[[f"{side}_group", f"{side}_type"]].set_axis([0, 1], axis=1) for side in SIDES]
+    )
+    types = {frozenset(kinds) for _, kinds in networks.groupby(0)[1]}
+    return "Groups differ in architecture." if len(types) > 1 else ""
 
 
 def _steps_of(line: pd.DataFrame, n_layers: pd.Series) -> pd.Series:
@@ -528,9 +604,11 @@ def _ordered(frame: pd.DataFrame, column: str) -> list[str]:
     names = list(frame[column].dropna().unique())
     if column not in LAYERS:
         return names
-    depth = frame.groupby(column)[column.replace("layer", "relative_depth")].mean()
-    in_natural_order = by_depth(names)
-    return sorted(in_natural_order, key=depth.to_dict().__getitem__)
+    depth = column.replace("layer", "depth")
+    if depth not in frame:
+        depth = column.replace("layer", "relative_depth")
+    recorded = frame.dropna(subset=depth)
+    return by_depth(names, dict(zip(recorded[column], recorded[depth], strict=True)))
 
 
 def agreement(frame: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:

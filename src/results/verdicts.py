@@ -25,11 +25,6 @@ from src.values import ALL_IMAGES, Predictions, StitchSkill
 from src.verdict import SIMILAR, Limits, Stitches, Verdict, judge, obstacle_of
 
 SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
-# Means of stitches that a row has, where all stitches have a value; estimates take the place of the first two
-MEANS = (
-    *("accuracy", "accuracy_drop", "front_accuracy", "end_accuracy"),
-    *("correlation", "baseline", "correlation_at_end", "baseline_at_end"),
-)
 COLUMNS_OF_ROW = {*columns(VerdictRow), *NETWORKS, "further_options"}
 SEPARATOR = ";"  # between the names of folders
 
@@ -133,10 +128,11 @@ def _row(
     front, end = named_pair(rows[0], names)
     titles: dict[str, Any] = {}  # of the networks, unless there are several pairs
     if len(group.by_networks) == 1:
-        titles = {"front_network": front.name, "front_group": front.group}
-        titles |= {"end_network": end.name, "end_group": end.group}
+        titles = {"front_network": front.name, "front_group": front.group_title}
+        titles |= {"end_network": end.name, "end_group": end.group_title}
     means = _means(group, (front, end))
     aurocs = {name: means.pop(name) for name in list(means) if name.startswith(AUROC)}
+    further = {name: means.pop(name) for name in list(means) if name not in COLUMNS_OF_ROW}
     numbers = titles | means | _estimates(verdict)
     return VerdictRow(
         method=group.method,
@@ -162,7 +158,7 @@ def _row(
         end_relative_depth=rows[0].end_relative_depth,
         stitching_type=_common(row.stitching_type for row in rows),
         further=aurocs | similarity,
-        settings=_settings(rows, (front, end)),
+        settings=further | _settings(rows, (front, end)),
         **numbers,
     )
 
@@ -185,11 +181,7 @@ def _means(group: Group, networks: NetworkPair) -> dict[str, float]:
     )
     means = {}
     for (quantity, part), rows in grouped(measured, lambda row: (row.quantity, row.part)).items():
-        column = quantity
-        if quantity == "auroc":
-            column = f"{AUROC}{part}"
-        elif quantity not in MEANS:
-            continue
+        column = f"{quantity}_{part}" if part else quantity
         if len(rows) == len(group.stitches):
             means[column] = _average([row.value for row in rows])
     accuracies = [[stitch.row.accuracy for stitch in stitches] for stitches in group.by_networks]
