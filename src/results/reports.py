@@ -460,9 +460,9 @@ def over_depth(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
         for _, of_line in values.groupby(line, sort=False, dropna=False):
             values.loc[of_line.index, "relative_depth"] = _steps_of(of_line, n_layers)
     by = [*EXPERIMENT, "quantity", "networks", "layers", "relative_depth"]
-    in_order = values.sort_values("relative_depth", kind="stable")
-    lines = in_order.groupby(by[:4], sort=False, dropna=False).ngroup()
-    return over_networks(in_order.iloc[lines.argsort(kind="stable")], by)
+    lines = values.groupby(by[:4], sort=False, dropna=False).ngroup()
+    in_order = values.assign(line=lines).sort_values(["line", "relative_depth"], kind="stable")
+    return over_networks(in_order, by)
 
 
 def of_two_networks(frame: pd.DataFrame) -> pd.DataFrame:
@@ -541,11 +541,11 @@ def best_matches(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame
     ahead = is_ahead.groupby([rows[name] for name in asked], sort=False, dropna=False)
     rows["place"] = (1 + ahead.transform("sum")).where(rows.threshold.notna()).astype("Int64")
     rows["chance"] = rows.n_corresponding.fillna(0) / rows.n_layers
-    best = rows.loc[groups.similarity.idxmax()]
-    in_order = best.sort_values(depths[0], kind="stable")
-    question = in_order.groupby(asked[:-2], sort=False, dropna=False).ngroup()
-    dropped = ["similarity", "corresponds", "threshold", "n_corresponding"]
-    return in_order.iloc[question.argsort(kind="stable")].drop(columns=dropped)
+    best = rows.loc[groups.similarity.idxmax()].copy()
+    best["question"] = best.groupby(asked[:-2], sort=False, dropna=False).ngroup()
+    in_order = best.sort_values(["question", depths[0]], kind="stable")
+    dropped = ["similarity", "corresponds", "threshold", "n_corresponding", "question"]
+    return in_order.drop(columns=dropped)
 
 
 def similarity(quantity: str, value: float) -> float:
