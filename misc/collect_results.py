@@ -146,7 +146,7 @@ def report(args, path: Path, frame, *, has_list: bool) -> None:
     from src.core.console import listed, note
     from src.figures.words import note_on_layers
     from src.results.frame import measures_in, write_frame, write_means
-    from src.results.reports import SHARES, STITCHED, compare_groups, match_shares, over_depth
+    from src.results.reports import MEASURED, SHARES, compare_groups, match_shares, over_depth
 
     measures = measures_in(frame)
     means = {}
@@ -155,7 +155,7 @@ def report(args, path: Path, frame, *, has_list: bool) -> None:
         means["depth"] = depths
         draw_curves(args, path, frame, depths)
     if has_list:
-        comparison = compare_groups(frame, [*SHARES, *STITCHED, *measures])
+        comparison = compare_groups(frame, [*SHARES, *MEASURED, *measures])
         print_groups(comparison)
         note_on_layers(comparison.groups)
         if comparison.untested:

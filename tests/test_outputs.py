@@ -71,6 +71,21 @@ def test_no_file_is_written_if_one_of_them_is_of_another_origin(output, theirs, 
     assert names_in(folder) == before
 
 
+def test_files_of_the_users_own_stay_in_a_folder_of_runs(folder):
+    """Also under the names that the script chooses without -o."""
+    beside = folder / "runs" / "collected_2.png"
+    beside.write_text("mine")
+    for name in ("collected.csv", "collected.png"):
+        path = folder / "runs" / name
+        path.write_text("mine")
+        assert name in error_line(COLLECT, "runs")
+        assert path.read_text() == "mine"
+        path.unlink()
+    for _ in range(2):  # its own files are replaced
+        run(COLLECT, "runs")
+        assert beside.read_text() == "mine"
+
+
 def test_a_page_of_another_origin_stays(folder):
     (folder / "v.html").write_text("mine")
     assert "v.html" in error_line(VERDICT, "runs", "-o", "v.csv", "--page")

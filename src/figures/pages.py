@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from src.choices.datasets import dataset_label
 from src.core.console import warn, warn_once
 from src.core.files import write_bytes, write_text
-from src.results.outputs import outputs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -267,19 +266,6 @@ def files_of_figure(path: Path, *, start: int = 1) -> Iterator[Path]:
         if not all(map(Path.exists, images)):
             return
         yield from filter(Path.exists, [*images, page.with_suffix(".txt")])
-
-
-def writing(path: Path, script: str, *, is_named: bool) -> contextlib.AbstractContextManager[None]:
-    """Return a context for writing a table and the files beside it.
-
-    Args:
-        script: the file of the script.
-        is_named: the path is that of `-o`; otherwise the name is the suite's own, in a folder of runs.
-    """
-    if is_named:
-        return outputs(path, script)
-    remove_figure(path, start=2)  # pages of an earlier call
-    return contextlib.nullcontext()
 
 
 def remove_figure(path: Path, *, start: int = 1) -> None:

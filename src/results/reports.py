@@ -36,7 +36,7 @@ from src.results.matrices import by_depth
 from src.results.measurements import SIMILARITY
 from src.results.named_networks import UNLISTED
 from src.results.pair_kinds import PAIRS, SAME_RUN
-from src.results.quantities import QUANTITIES
+from src.results.quantities import QUANTITIES, SKILL, STITCHING, measured_by
 from src.results.verdict_rows import AUROC
 from src.statistics.permutations import END, FRONT, permutation_test
 from src.statistics.resampling import Estimate, estimate, permuted_p
@@ -51,6 +51,7 @@ EXPERIMENT = ["method", "dataset"]
 PAIR = [*NETWORKS, *GROUPS, *TYPES, *TRAINING]
 STITCHED = ["accuracy", "accuracy_drop", "skill", "skill_at_end"]
 SHARES = [*VERDICTS, AT_MOST]
+MEASURED = [name for name, entry in measured_by(STITCHING, SKILL).items() if entry.shown_in]
 MATCHED = ("accuracy", "skill")  # the quantities that stitches are matched by
 MIN_STEPS = 3  # of relative depth
 MAX_STEPS = 12
