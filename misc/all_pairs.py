@@ -31,10 +31,11 @@ from src import cli
 from src.choices import AUTO, STITCHING_TYPES, UPSAMPLE_MODES
 from src.choices.models import MODEL_NAMES
 from src.choices.scores import SCORES
+from src.choices.similarity import SIMILARITY
 from src.choices.stitching import FORMS, OBJECTIVES, Method
 from src.core.errors import Busy, UserError, unknown_name
 from src.core.user_code import CODE, file_and_function, is_user_code, title_of
-from src.results.network_list import SIMILARITY, ListedNetwork
+from src.results.network_list import ListedNetwork
 from src.results.network_names import FEATURES
 
 METHODS = ["pinv", "covariance"]

@@ -97,13 +97,13 @@ def check_types(source_dir: str, frame, types: tuple[str, str]) -> None:
 
 def show_accuracies(path: Path, frame, *, has_list: bool) -> None:
     """Print and draw the accuracies of each method and pair of networks."""
+    from src.choices.similarity import SIMILARITY
     from src.core.console import note, table
     from src.core.user_code import titles_in
     from src.figures.maps import draw_layers
     from src.figures.shown import of_matrix
     from src.results.frame import LAYERS
     from src.results.matrices import Matrix
-    from src.results.measurements import SIMILARITY
     from src.results.reports import corresponding, matrix
 
     stitches = frame[frame.method != SIMILARITY]
@@ -191,7 +191,7 @@ def draw_curves(args, path: Path, frame, depths) -> None:
 def drawn_depths(rows, quantities):
     """Return the rows that the figure shows: of the chosen quantities; without a choice all but
     accuracies, which differ between end networks, and of the measures of similarity the first."""
-    from src.results.measurements import SIMILARITY
+    from src.choices.similarity import SIMILARITY
 
     if quantities:
         return chosen_rows(rows, quantities)

@@ -117,8 +117,8 @@ def read_measures(table: str, verdict: str, names: Sequence[str]) -> dict:
     import numpy as np
 
     from misc.mechanism_statistics import COMPARED, IS_ACCURATE, MEASURES, WORD
+    from src.choices.similarity import SIMILARITY
     from src.core.files import read_csv
-    from src.results.measurements import SIMILARITY
 
     n = len(names)
     measures = {name: np.full((n, n), np.nan) for name in (*COMPARED, IS_ACCURATE)}

@@ -330,7 +330,7 @@ def test_old_and_new_are_told_apart_where_results_are_read(changed):
     networks = {(row["front_network"], row["dataset"]) for row in read_csv("all.csv")}
     assert len(networks) == 2
     run_anew(
-        "misc/rank_statistics.py", "old.csv", "r.csv", "results/old", "results/r", "-o", "ranks.csv"
+        "misc/score_measures.py", "old.csv", "r.csv", "results/old", "results/r", "-o", "ranks.csv"
     )
     assert len({row["setting"] for row in read_csv("ranks.csv")}) >= 2
 
@@ -359,7 +359,7 @@ def test_probes_and_similarity_on_other_images_are_not_compared():
         (["new.csv"], "no probes"),
         (["sim.csv", "new.csv"], "no probes"),
     ):
-        run_anew("misc/rank_statistics.py", *tables, "probes.csv", "-o", "ranks.csv")
+        run_anew("misc/score_measures.py", *tables, "probes.csv", "-o", "ranks.csv")
         rows = [row for row in read_csv("ranks.csv") if row["varied"] == "layer1"]
         notes = {row["note"] for row in rows if row["test"] == "sensitivity"}
         assert any(note in text for text in notes), (tables, notes)

@@ -9,7 +9,6 @@ import shutil
 import pytest
 
 from src.core.console import decimals, points, table
-from src.figures.grids import write_grid
 from src.results.folders import read_stitches, row_of
 from src.results.network_names import short_names
 from src.results.stitch_rows import StitchRow
@@ -47,7 +46,7 @@ def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_pa
     assert math.isnan(matched.agreement)
     networks = written(tmp_path / "c", front_model_path="./m//a.pt", end_model_path=None).row
     assert networks.front_model_path == "m/a.pt" and networks.end_model_path is None
-    write_grid(tmp_path / "grid.csv", [written(tmp_path / "d").row])
+    write_table(tmp_path / "grid.csv", StitchRow, [written(tmp_path / "d").row])
     (found,) = grid_rows(tmp_path)
     assert found.accuracy == 0.75 and found.objective == "task"  # which it does not name
     assert found.matching_error is None

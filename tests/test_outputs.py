@@ -10,7 +10,7 @@ from tests.tables import PROBE, SIMILARITY, write_table
 from tests.written_runs import write_run
 
 VERDICT, COLLECT = "misc/verdict.py", "misc/collect_results.py"
-STATISTICS = "misc/rank_statistics.py"
+STATISTICS = "misc/score_measures.py"
 
 
 @pytest.fixture
@@ -54,11 +54,11 @@ def test_a_file_of_another_origin_stays_and_the_files_of_the_command_are_replace
     ("output", "theirs", "words"),
     [
         ("notes.csv", "notes.md", [VERDICT, "runs"]),
-        ("notes.csv", "notes.txt", [VERDICT, "runs"]),
+        ("notes.csv", "notes.pdf", [VERDICT, "runs"]),
         ("s.csv", "s.csv", [VERDICT, "runs", "-sim", "s.csv"]),
         ("g.csv", "g.png", [COLLECT, "runs"]),
         ("ranks.csv", "ranks.csv", [STATISTICS, "ranks.csv", "probes.csv"]),
-        ("t.csv", "t.txt", [STATISTICS, "ranks.csv", "-l", "x", "-other", "y"]),
+        ("t.csv", "t.pdf", [STATISTICS, "ranks.csv", "-l", "x", "-other", "y"]),
         ("v.csv", "v.csv", [COLLECT, "runs"]),
     ],
 )

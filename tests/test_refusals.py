@@ -131,11 +131,11 @@ REFUSALS = [
         ("surplus.csv, line 3", "layer3.1", "quotes"),
     ),
     (
-        "misc/rank_statistics.py nowhere.csv",
+        "misc/score_measures.py nowhere.csv",
         ("nowhere.csv: No such file", "CSV in UTF-8"),
     ),
     (
-        "misc/rank_statistics.py latin.csv",
+        "misc/score_measures.py latin.csv",
         ("latin.csv: it is no text in UTF-8", "CSV in UTF-8"),
     ),
     (f"{COLLECT} empty", ("no finished", "run")),

@@ -257,9 +257,7 @@ def test_agreement_is_the_rank_correlation_with_known_differences():
     )  # the order and its mirror image
     assert found.p_value["accuracy_drop"] > 0.5 and set(found.n_pairs) == {6}
     missing = reports.agreement(rows, truth[1:]).set_index("quantity")
-    assert "no value" in missing.reason["skill"] and math.isnan(
-        missing.get("value", pd.Series(math.nan)).iloc[0]
-    )
+    assert "no value" in missing.reason["skill"] and math.isnan(missing.value["skill"])
 
 
 def test_shares_have_possible_limits_and_other_values_have_not():

@@ -393,12 +393,12 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures, laid
 
 def test_a_verdict_replaces_the_figures_of_the_verdict_before(two_methods):
     """All of them, and no file of the user's, which may have the name of a page."""
-    users = ["v_2.png", "v_2.pdf", "v_2.txt", "v_3.csv", "v_groups.csv"]
+    users = ["v_2.png", "v_2.pdf", "v_3.csv", "v_groups.csv"]
     for name in users:
         (two_methods / name).write_text("mine")
     run(SCRIPT, "dm", "tlm", "-o", "v.csv", cwd=two_methods)
-    assert {"v.png", "v.pdf", "v.txt"} < names_in(two_methods)
+    assert {"v.png", "v.pdf"} < names_in(two_methods)
     with pages.left_out():
         run(SCRIPT, "dm", "-o", "v.csv", cwd=two_methods)
-    assert not {"v.png", "v.pdf", "v.txt"} & names_in(two_methods)
+    assert not {"v.png", "v.pdf"} & names_in(two_methods)
     assert {(two_methods / name).read_text() for name in users} == {"mine"}

@@ -73,7 +73,7 @@ def test_scripts_on_tables_do_not_need_torch(tmp_path):
         ["misc/collect_results.py", "results", "--best-matches"],
         ["misc/collect_results.py", "results/dm"],
         [
-            "misc/rank_statistics.py",
+            "misc/score_measures.py",
             similarity,
             "probes.csv",
             "-o",

@@ -7,6 +7,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src.choices.similarity import SIMILARITY
 from src.core.console import listed
 from src.core.grouping import grouped
 from src.figures.maps import number
@@ -29,7 +30,6 @@ MOST = 12  # panels on a page
 NAMED = 12  # layers or ranks at most, for all of them on the axis
 UPRIGHT = 4  # more names of layers are turned
 LIMIT: Look = {"color": "0.4", "linewidth": 0.6, "linestyle": ":", "zorder": 1}
-SIMILARITY = "similarity"  # the quantity of all measures
 
 Lines = Mapping[str, Sequence[Shown]]  # the rows of a panel by label
 Panel = tuple[str, str, Lines]  # its quantity, its title and its lines

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from src.choices.similarity import ACTIVATIONS, measure_of
+from src.choices.similarity import ACTIVATIONS, SIMILARITY, measure_of
 from src.core.user_code import titles_in
 from src.figures.sections import parts_of, sections_of
 from src.results.architectures import corresponding_layers
 from src.results.matrices import Matrix, by_depth, depths_of, known
-from src.results.measurements import SIMILARITY
 from src.results.pair_kinds import IN_SHORT
 from src.results.quantities import QUANTITIES
 from src.results.verdict_rows import VerdictRow

@@ -6,13 +6,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from src.choices.similarity import SIMILARITY
 from src.results.changes import options_beside_tables, warn_of_earlier
 from src.results.evaluations import read_evaluated_stitches
 from src.results.folders import Stitch, newest_stitches
 from src.results.groups import Names
 from src.results.image_records import told_apart, warn_of_several
 from src.results.named_networks import named_by_list, order_in
-from src.results.network_list import SIMILARITY
 from src.results.similarity_rows import SimilarityRow
 from src.results.tables import read_table
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import pandas as pd
 
-from src.choices.similarity import SAMPLES, measure_of
+from src.choices.similarity import SAMPLES, SIMILARITY, measure_of
 from src.core.console import listed, note_once
 from src.core.errors import UserError
 from src.core.files import write_text
 from src.results.groups import Names
 from src.results.identity import OPTIONS
-from src.results.measurements import SIMILARITY, named_pair
+from src.results.measurements import named_pair
 from src.results.named_networks import NamedNetwork, kind_of_pair
 from src.results.network_names import architecture
 from src.results.pair_kinds import PAIRS, SAME_RUN

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from src.choices.similarity import SAMPLES, measure_of
+from src.choices.similarity import SAMPLES, SIMILARITY, measure_of
 from src.results.folders import Stitch
 from src.results.groups import Names
 from src.results.named_networks import NamedNetwork
@@ -19,7 +19,6 @@ from src.results.similarity_rows import SimilarityRow
 from src.results.stitch_rows import StitchRow
 from src.values import Pair, Rank
 
-SIMILARITY = "similarity"  # the method of measures without a stitch
 OF_STITCHES = measured_by(STITCHING, SKILL, DETECTOR)
 
 NetworkPair = tuple[NamedNetwork, NamedNetwork]

@@ -18,7 +18,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from src.choices.similarity import measure_of
+from src.choices.similarity import SIMILARITY, measure_of
+from src.core.console import listed
+from src.core.errors import UserError
 from src.core.user_code import titles_in
 from src.results.architectures import TIE
 from src.results.frame import (
@@ -33,7 +35,6 @@ from src.results.frame import (
     measures_in,
 )
 from src.results.matrices import by_depth
-from src.results.measurements import SIMILARITY
 from src.results.named_networks import UNLISTED
 from src.results.pair_kinds import PAIRS, SAME_RUN
 from src.results.quantities import QUANTITIES, SKILL, STITCHING, measured_by
@@ -626,12 +627,19 @@ def agreement(frame: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     Returns:
         method, dataset, quantity, value, low, high, p_value, n_networks, n_pairs; and `reason`, where a
         pair has no value.
+    Raises:
+        UserError: the frame has no pair of the networks.
     """
     known = _by_pair(truth.value, truth)
     names = list(dict.fromkeys(truth[NETWORKS].to_numpy().ravel()))
     of_names = between_networks(frame)
     of_names = of_names[of_names[NETWORKS].isin(names).all(axis=1)]
     means = network_means(of_names, [*STITCHED, SHARE, *measures_in(frame)])
+    if means.empty:
+        others = dict.fromkeys(frame[NETWORKS].to_numpy().ravel())
+        raise UserError(
+            f"no results of two of the networks {listed(names)}; name some of {listed(others)}"
+        )
     rows = []
     for key, of_quantity in means.groupby([*EXPERIMENT, "quantity"], sort=False, dropna=False):
         dissimilarity = [-_as_similarity(key[2], value) for value in of_quantity.value]
@@ -657,7 +665,13 @@ def _score(
 ) -> dict[str, Any]:
     """Return the score of a quantity, with its interval and p-value."""
     pairs = [frozenset(pair) for pair in itertools.combinations(networks, 2)]
-    row: dict[str, Any] = {"n_networks": len(networks), "n_pairs": len(pairs)}
+    row: dict[str, Any] = {
+        "value": math.nan,
+        "low": math.nan,
+        "high": math.nan,
+        "p_value": math.nan,
+    }
+    row |= {"n_networks": len(networks), "n_pairs": len(pairs)}
     if len(networks) < 3 or not all(pair in measured and pair in known for pair in pairs):
         return row | {"reason": "a pair of networks has no value, or there are fewer than three"}
     values = np.array([measured[pair] for pair in pairs])
