@@ -15,8 +15,8 @@ STORE = "models/repr_cls_ood_detectors"
 def parser() -> cli.Parser:
     options = cli.Parser(
         "Evaluate a folder of stitching runs: by skill (does the stitched network follow the end network within a "
-        "class, better than the class and untrained networks do?), which verdicts rest on, and by OOD detectors of "
-        "the end layers, if there are any."
+        "class, better than untrained features do that are given the class?), which verdicts rest on, and by OOD "
+        "detectors of the end layers, if there are any."
     )
     add = options.add_argument
     add("source_dir", help="folder of stitching runs, all of the same two networks")

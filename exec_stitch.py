@@ -320,6 +320,7 @@ def make_stitches(args, runs, setup):
         objective=setup.objective,
         front_rank=args.front_stitch_rank,
         l1_coef=args.l1_coef,
+        form="" if args.n_epochs else args.init,
         frozen=is_frozen(args),
     )
     matched = match(args, setup, runs.layers)

@@ -75,8 +75,8 @@ def add_judging(options: cli.Parser) -> None:
         "--skill",
         type=cli.real_number(at_least=0, at_most=1),
         default=0.33,
-        help="skill at the output that a similar pair has at least: 0 is that of an untrained network that is told "
-        "the class, 1 that of the end network itself",
+        help="skill at the output that a similar pair has at least: 0 is that of untrained features that are "
+        "given the class, 1 that of the end network itself",
     )
     add(
         "--pairwise",
@@ -101,6 +101,7 @@ class Judged(NamedTuple):
     verdicts: Sequence[Any]
     frame: Any  # of the verdicts
     comparison: Any  # of the groups of networks
+    sensitivity: str  # how many verdicts change with the limits of skill
 
     def text(self, *, has_maps: bool) -> str:
         """Return the verdicts in words."""
@@ -108,7 +109,8 @@ class Judged(NamedTuple):
 
         groups = self.comparison.groups
         tests = self.comparison.tests
-        return report(self.verdicts, self.limits, groups, tests, has_maps=has_maps)
+        text = report(self.verdicts, self.limits, groups, tests, has_maps=has_maps)
+        return f"{text}\n\n{self.sensitivity}"
 
 
 def give_verdict(args, judged: "Judged | None" = None) -> None:
@@ -153,7 +155,7 @@ def judge(args) -> Judged:
     from src.results.frame import frame_of, list_in
     from src.results.named_networks import named_by_list, order_in
     from src.results.reports import SHARES, STITCHED, compare_groups, of_several_networks
-    from src.results.verdicts import judge_stitches
+    from src.results.verdicts import judge_stitches, n_changed
 
     stitches, similarities = read_results(args)
     limits = limits_of(args)
@@ -172,8 +174,24 @@ def judge(args) -> Judged:
     note_on_layers(comparison.groups)
     if comparison.untested:
         note(f"groups that cannot be tested: {listed(comparison.untested, n=1)}")
+    changes = [
+        n_changed(verdicts, stitches, factor, limits=limits, pool=args.pool, names=names)
+        for factor in (0.5, 1.5)
+    ]
+    sensitivity = (
+        f"Of {len(verdicts)} verdicts, {changes[0]} change if both limits of skill are halved, and {changes[1]} if "
+        "they are raised by half."
+    )
     return Judged(
-        stitches, similarities, names, bool(networks), limits, verdicts, frame, comparison
+        stitches,
+        similarities,
+        names,
+        bool(networks),
+        limits,
+        verdicts,
+        frame,
+        comparison,
+        sensitivity,
     )
 
 

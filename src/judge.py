@@ -475,7 +475,7 @@ def _made(
         form=form.closed,
         cutoff="exact",
     )
-    return _MadeStitches(Grid(*views, copies), matchings, {})
+    return _MadeStitches(Grid(*views, copies, form=form.method.name), matchings, {})
 
 
 def _with_scores(

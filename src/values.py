@@ -171,7 +171,7 @@ class Skill(NamedTuple):
     """How a stitch follows the end network within a class at one place, see `src.skill`."""
 
     correlation: float  # within classes, in [-1, 1]; NaN: activations are not finite
-    baseline: float  # the correlation that class, architecture and an affine map give together
+    baseline: float  # the correlation that untrained features reach when given the class
     skill: float  # (correlation − baseline) / (1 − baseline)
     low: float  # the ends of its interval of 95 %, over images
     high: float
@@ -183,7 +183,10 @@ class StitchSkill(NamedTuple):
     end_layer: Skill
     output: Skill
     n_images: int
-    n_copies: int  # untrained copies side by side in the baseline
+    n_classes: int  # of the end network
+    width: int  # of the random features in the baseline: the rank of the front, rounded
+    n_copies: int  # untrained copies side by side in the baseline, at most
+    rows_per_channel: float  # that the widest features of the baseline were fitted to
 
 
 class MeasuredStitch(NamedTuple):

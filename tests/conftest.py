@@ -57,11 +57,13 @@ def no_flushes():
 
 @pytest.fixture(scope="session", autouse=True)
 def few_draws():
-    """Baselines take one draw of untrained copies in this process: five are half of the time of an evaluation."""
-    from src.ood import baselines  # not before a pretended GPU is installed, for processes of tests
+    """Baselines take one draw in this process: five are half of the time of an evaluation."""
+    from src.skill import (
+        baseline,
+    )  # not before a pretended GPU is installed, for processes of tests
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baselines, "N_DRAWS", 1)
+        patch.setattr(baseline, "N_DRAWS", 1)
         yield
 
 

@@ -141,9 +141,9 @@ def main(path: str, gpu: str) -> None:
     sys.modules["matplotlib"] = None  # figures take longer than all else
     # Adam in one kernel, as on a GPU, rounds otherwise than the one that torch takes on a CPU.
     torch.optim.Adam = lambda *args, **kwargs: adam(*args, **kwargs | {"fused": True})
-    from src.ood import baselines  # which reads torch's Adam
+    from src.skill import baseline  # which reads torch's Adam
 
-    baselines.N_DRAWS = 1  # draws of untrained copies, which take half of an evaluation
+    baseline.N_DRAWS = 1  # draws of untrained features, which take half of an evaluation
     waits: dict[str, list[int]] = {}
     count_batches(waits)
     write_images(start / "own")

@@ -37,9 +37,16 @@ def place(skill: float, *, half_width: float = 0.04, baseline: float = 0.5) -> S
 
 
 def skill_of(
-    output: float = 0.6, at_end: float = 0.5, *, n_images: int = 1000, **further: float
+    output: float = 0.6,
+    at_end: float = 0.5,
+    *,
+    n_images: int = 1000,
+    n_classes: int = 10,
+    rows: float = 50,
+    **further: float,
 ) -> StitchSkill:
-    return StitchSkill(place(at_end, **further), place(output, **further), n_images, 1)
+    places = place(at_end, **further), place(output, **further)
+    return StitchSkill(*places, n_images, n_classes, 64, 1, rows)
 
 
 def stitches(n_right: int, n_end_right: int = 950, skill=skill_of(), **further) -> Stitches:  # noqa: B008
@@ -64,9 +71,18 @@ def word_on(of_pair: Stitches, **limits) -> tuple[str, str]:
         ((945, 950), None, {}, INCONCLUSIVE, ["not measured"]),
         ((945, 950), skill_of(math.nan), {}, INCONCLUSIVE, ["the output", "not finite"]),
         ((945, 950), skill_of(n_images=199), {}, INCONCLUSIVE, ["200", "199"]),
-        ((945, 950), skill_of(baseline=0.91), {}, INCONCLUSIVE, ["untrained network", "0.91"]),
+        ((945, 950), skill_of(rows=9.9), {}, INCONCLUSIVE, ["too few inputs for the baseline", "9.9"]),
+        ((945, 950), skill_of(0.1, rows=9.9), {}, INCONCLUSIVE, ["too few inputs for the baseline"]),
+        ((945, 950), skill_of(baseline=math.nan), {}, INCONCLUSIVE, ["no baseline", "not finite"]),
+        # With two or three classes the end layer's limit is the output's
+        ((945, 950), skill_of(0.6, 0.3), {}, SIMILAR, []),
+        ((945, 950), skill_of(0.6, 0.2, n_classes=2), {}, ACCURATE_ONLY, ["at the end layer", "0.33"]),
+        ((945, 950), skill_of(0.6, 0.2, n_classes=3), {}, ACCURATE_ONLY, ["at the end layer", "0.33"]),
+        ((945, 950), skill_of(0.6, 0.21, n_classes=4), {}, SIMILAR, []),
+        ((945, 950), skill_of(0.6, 0.3, n_classes=2), {"skill": 0.1}, SIMILAR, []),
+        ((945, 950), skill_of(baseline=0.91), {}, INCONCLUSIVE, ["untrained features", "0.91"]),
         # r = 0.92, and 0.01: what random features reach may not be missed by far
-        ((945, 950), skill_of(0.1, baseline=0.91), {}, INCONCLUSIVE, ["untrained network", "0.91"]),
+        ((945, 950), skill_of(0.1, baseline=0.91), {}, INCONCLUSIVE, ["untrained features", "0.91"]),
         ((945, 950), skill_of(-10, baseline=0.91), {}, ACCURATE_ONLY, ["at the output", "0.01", "0.91"]),
         ((700, 950), skill_of(), {}, NOT_MATCHED, ["above the tolerance"]),
         ((700, 950), skill_of(), {"tolerance": 0.4}, SIMILAR, []),

@@ -61,7 +61,7 @@ COLUMNS = {  # that all tables of a type have
     ),
     SkillRow: (
         "folder,front_layer,end_layer,correlation,baseline,skill,skill_low,skill_high,correlation_at_end,baseline_at_end,"
-        "skill_at_end,skill_at_end_low,skill_at_end_high,n_images,n_copies,test_images"
+        "skill_at_end,skill_at_end_low,skill_at_end_high,n_images,n_classes,width,n_copies,rows_per_channel,test_images"
     ),
     EpochRow: "front_layer,end_layer,train_acc,train_loss,val_acc,val_loss",
 }

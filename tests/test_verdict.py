@@ -402,3 +402,17 @@ def test_a_verdict_replaces_the_figures_of_the_verdict_before(two_methods):
         run(SCRIPT, "dm", "-o", "v.csv", cwd=two_methods)
     assert not {"v.png", "v.pdf"} & names_in(two_methods)
     assert {(two_methods / name).read_text() for name in users} == {"mine"}
+
+
+def test_the_text_says_how_many_verdicts_hang_on_the_limits_of_skill(tmp_path, few_figures):
+    """Halved limits are 0.165 and 0.075, and those raised by half 0.495 and 0.225."""
+    skills = {"a": (0.6, 0.5), "b": (0.25, 0.5), "c": (0.45, 0.5), "d": (0.6, 0.21), "e": (0.1, 0)}
+    for name, values in skills.items():
+        write_run(tmp_path, name, n_right=945, front_layer=name)
+        write_skill(tmp_path, {name: skill(*values)})
+    text = " ".join(run(SCRIPT, ".", "-o", "verdict.csv", cwd=tmp_path).out.split())
+    assert (
+        "Of 5 verdicts, 1 change if both limits of skill are halved, and 2 if they are raised by half."
+        in text
+    )
+    assert "are halved, and 2" in " ".join((tmp_path / "verdict.md").read_text().split())

@@ -19,7 +19,9 @@ from tests.commands import pair_of
 
 N, N_CLASSES = 1000, 10
 LABELS = np.arange(N) % N_CLASSES
-SKILL = StitchSkill(Skill(0.75, 0.5, 0.5, 0.45, 0.55), Skill(0.8, 0.5, 0.6, 0.55, 0.65), N, 1)
+SKILL = StitchSkill(
+    Skill(0.75, 0.5, 0.5, 0.45, 0.55), Skill(0.8, 0.5, 0.6, 0.55, 0.65), N, 10, 64, 1, 50.0
+)
 OPTIONS = result_rows.OPTIONS | {
     "front_model_path": "f.pt",
     "end_model_path": "g.pt",
@@ -144,7 +146,7 @@ def skill(output: float, at_end: float = 0.5) -> StitchSkill:
         Skill((1 + value) / 2, 0.5, value, value - 0.05, min(1, value + 0.05))
         for value in (at_end, output)
     ]
-    return StitchSkill(*places, N, 1)
+    return StitchSkill(*places, N, 10, 64, 1, 50.0)
 
 
 def write_skill(folder: Path, skill_of_run: Mapping[str, StitchSkill]) -> None:

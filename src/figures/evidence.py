@@ -236,7 +236,7 @@ def _caption(methods: Sequence[tuple[str, Series]]) -> str:
             cells = "; numbers: means; strips: shares of pairs of networks"
     text = (
         f"Similar stitches: {'; '.join(counts)}. Points: stitches, with 95 % intervals (hollow: inconclusive; crossed: "
-        "low skill at the end layer). Skill is 1 for the end network itself, 0 for an untrained network that is "
+        "low skill at the end layer). Skill is 1 for the end network itself, 0 for untrained features that are "
         "given the class. Cells: accuracy drop above skill, coloured by verdict (white: inconclusive; framed: "
         f"corresponding layers{cells})."
     )

@@ -1,6 +1,7 @@
 """Scores and skill of stitched activations: how far out of distribution are they for the end network,
 and does the stitched network follow the end network within a class?"""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -9,13 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.ood.baselines import BaselineKey, n_copies_for
 from src.ood.detectors import Detector
 from src.ood.reference import Reference, TestBatch
+from src.skill.baseline import BaselineKey
 from src.skill.running import Following
 from src.skill.skills import skill_of
+from src.skill.widths import RunningWidth
 from src.statistics.detection import OODMetrics, auroc_interval, ood_metrics
 from src.stitching.grid import Grid, GridEvaluation, GridScore
+from src.stitching.layers import Plan, StitchingLayer
 from src.training import NO_CLASS, predicted_classes
 from src.values import Interval, Pair, StitchSkill
 
@@ -68,6 +71,7 @@ def score_grid(grid: Grid, reference: Reference) -> dict[Pair, StitchScores]:
         end_acts = reference.end.kept_activations(batch.images, names)
         scoring.add_own(end_acts, batch)
         activations = grid.front.kept_activations(batch.images, grid.front_layers)
+        scoring.add_front(activations, batch)
         for pairs, stitched in grid.stitched(activations, batch.images):
             scoring.add_stitches(pairs, stitched, batch)
     return scoring.scores()
@@ -98,9 +102,13 @@ def measure_grids(grids: Mapping[str, Grid], reference: Reference) -> dict[str, 
         for name, grid in grids.items():
             evaluations[name].add_networks(batch.images, batch.labels, front_acts, end_acts)
             scorings[name].add_own(end_acts, batch)
+            scorings[name].add_front(front_acts, batch)
             for pairs, stitched in grid.stitched(front_acts, batch.images):
                 evaluations[name].add_stitches(pairs, stitched, end_acts)
                 scorings[name].add_stitches(pairs, stitched, batch)
+    # Baselines of all grids, from the same passes
+    keys = [key for scoring in scorings.values() for key in scoring.keys.values()]
+    reference.baselines.measured(keys)
     return {
         name: MeasuredGrid(evaluations[name].score(), scorings[name].scores()) for name in grids
     }
@@ -118,6 +126,10 @@ class GridScoring:
             if key.layer in self._detectors:
                 self._detectors[key.layer][key.score] = detector
         self._kept = {pair: _BatchScores([], {}) for pair in grid.pairs}
+        self._widths = {
+            _source_of(pair, layer): RunningWidth(len(reference.sampled))
+            for pair, layer in grid.layers.items()
+        }
         self._following = Following(
             reference.end, grid.end_layers, image_shape=reference.options.test.image_shape
         )
@@ -127,6 +139,18 @@ class GridScoring:
         if len(batch.sampled):
             sampled = {name: values[batch.sampled] for name, values in own.items()}
             self._following.add_own(sampled)
+
+    def add_front(self, activations: Mapping[str, Tensor], batch: TestBatch) -> None:
+        """Add the activations (B, …) of the front network at the front layers."""
+        if not len(batch.sampled):
+            return
+        added = set()
+        for pair, layer in self.grid.layers.items():
+            source = _source_of(pair, layer)
+            if source not in added:
+                added.add(source)
+                sampled = activations[pair.front_layer][batch.sampled]
+                self._widths[source].add(layer.lay_out(sampled))
 
     def add_stitches(
         self, pairs: Sequence[Pair], stitched: Mapping[str, Tensor], batch: TestBatch
@@ -154,12 +178,20 @@ class GridScoring:
                 sampled = (at_end[place, batch.sampled], logits[place, batch.sampled])
                 self._following.add_stitch(pair, layer, *sampled)
 
-    def scores(self) -> dict[Pair, StitchScores]:
-        """Return the scores of each pair; the scores of its batches are dropped."""
+    @functools.cached_property
+    def keys(self) -> dict[Pair, BaselineKey]:
+        """The key of the baseline of each pair, once all batches are added."""
+        widths = {source: running.rank for source, running in self._widths.items()}
         keys = {}
         for pair in self._kept:
-            n_copies = n_copies_for(*self.grid.layers[pair].widths)
-            keys[pair] = BaselineKey(pair.end_layer, n_copies)
+            width = widths[_source_of(pair, self.grid.layers[pair])]
+            width = min(width, self.grid.front_rank or width)
+            keys[pair] = self.reference.baselines.key(pair.end_layer, width, self.grid.form)
+        return keys
+
+    def scores(self) -> dict[Pair, StitchScores]:
+        """Return the scores of each pair; the scores of its batches are dropped."""
+        keys = self.keys
         baselines = self.reference.baselines.measured(keys.values())
         scores = {}
         for pair, key in keys.items():
@@ -170,9 +202,14 @@ class GridScoring:
                 scores={
                     name: torch.cat(parts).cpu().numpy() for name, parts in kept.scores.items()
                 },
-                skill=skill_of(self._following.products(pair), baselines[key], key.n_copies),
+                skill=skill_of(self._following.products(pair), baselines[key]),
             )
         return scores
+
+
+def _source_of(pair: Pair, layer: StitchingLayer) -> tuple[str, Plan]:
+    """Return what a stitching layer maps: the front layer, and the steps in front of the affine map."""
+    return pair.front_layer, layer.plan.of_source
 
 
 def detection_of(stitched: np.ndarray, own: np.ndarray, *, is_paired: bool) -> Detection:

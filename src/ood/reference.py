@@ -16,8 +16,8 @@ from src.choices.scores import SCORES
 from src.core.console import progress
 from src.datasets.base import BaseImageSet, Batches
 from src.models import Network
-from src.ood.baselines import Baselines
 from src.ood.detectors import Detector, make_detector
+from src.skill.baseline import Baselines
 from src.statistics.detection import OODMetrics, ood_metrics
 
 N_IMAGES = 2_000  # test images that skill is measured on, at most
@@ -47,7 +47,7 @@ class EvaluationOptions(NamedTuple):
 
     layers: tuple[str, ...]  # end layers of the stitches
     scores: tuple[str, ...]  # in `SCORES`
-    train: BaseImageSet  # which detectors are fitted to, and baselines are matched on
+    train: BaseImageSet  # to which detectors and baselines are fitted
     batch_size: int
     dataset: str  # name of `test`
     test: BaseImageSet

@@ -33,7 +33,12 @@ class SkillRow:
     skill_at_end_low: float
     skill_at_end_high: float
     n_images: int
-    n_copies: int  # untrained copies side by side in the baseline
+    n_classes: int  # of the end network
+    width: (
+        int  # of the random features in the baseline: the rank of the front's covariance, rounded
+    )
+    n_copies: int  # untrained copies side by side in the baseline, at most
+    rows_per_channel: float  # that the widest features of the baseline were fitted to
     test_images: str | None = None  # the first digits of their fingerprint
 
     contents: ClassVar[str] = "skill of stitches"
@@ -47,8 +52,18 @@ class SkillRow:
     @classmethod
     def of(cls, folder: str, pair: Pair, skill: StitchSkill, test_images: str | None) -> "SkillRow":
         """Return the row of a stitch."""
-        numbers = (skill.n_images, skill.n_copies)
-        return cls(folder, *pair, *skill.output, *skill.end_layer, *numbers, test_images)
+        return cls(
+            folder,
+            *pair,
+            *skill.output,
+            *skill.end_layer,
+            skill.n_images,
+            skill.n_classes,
+            skill.width,
+            skill.n_copies,
+            skill.rows_per_channel,
+            test_images,
+        )
 
     @property
     def value(self) -> StitchSkill:
@@ -61,7 +76,15 @@ class SkillRow:
             self.skill_at_end_high,
         )
         output = Skill(self.correlation, self.baseline, self.skill, self.skill_low, self.skill_high)
-        return StitchSkill(at_end, output, self.n_images, self.n_copies)
+        return StitchSkill(
+            at_end,
+            output,
+            self.n_images,
+            self.n_classes,
+            self.width,
+            self.n_copies,
+            self.rows_per_channel,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

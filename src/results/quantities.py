@@ -226,8 +226,9 @@ QUANTITIES = {
     "baseline": Quantity(
         "baseline",
         SKILL,
-        "the same correlation of a stitch by `covariance` whose front is the end network's predicted class "
-        "beside untrained copies of the end network",
+        "the largest such correlation of stitches by `covariance` whose front is the end network's predicted class "
+        "beside untrained features that are no wider than the front: untrained copies of the end network, or random "
+        "features of the input",
         possible=(-1, 1),
     ),
     "skill_at_end": Quantity(

@@ -258,7 +258,9 @@ def rebuild_grids(
     grids: list[GridOfStitches] = []
     messages = []
     for stitches in experiments.values():
-        rank = stitches[0].row.front_stitch_rank
+        row = stitches[0].row
+        rank = row.front_stitch_rank
+        form = "" if row.n_epochs else row.init
         layers: dict[Pair, StitchingLayer] = {}
         stitches_of_grid: dict[Pair, Stitch] = {}
         for stitch in stitches:
@@ -272,10 +274,10 @@ def rebuild_grids(
                 layers[pair] = layer
                 stitches_of_grid[pair] = stitch
             else:
-                grid = Grid(*networks, {pair: layer}, front_rank=rank)
+                grid = Grid(*networks, {pair: layer}, front_rank=rank, form=form)
                 grids.append(GridOfStitches(grid, {pair: stitch}))
         if layers:
-            grid = Grid(front, end, layers, front_rank=rank)
+            grid = Grid(front, end, layers, front_rank=rank, form=form)
             grids.append(GridOfStitches(grid, stitches_of_grid))
     return grids, messages
 

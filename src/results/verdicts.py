@@ -75,6 +75,27 @@ def judge_stitches(
     return _with_both_ways(rows)
 
 
+def n_changed(
+    rows: Sequence[VerdictRow],
+    stitches: Iterable[Stitch],
+    factor: float,
+    *,
+    limits: Limits,
+    pool: bool = False,
+    names: Names | None = None,
+) -> int:
+    """Count the verdicts that change if both limits of skill are multiplied by a factor.
+
+    Args:
+        rows: the verdicts by the limits, from `judge_stitches` with the same arguments.
+    """
+    changed = limits._replace(
+        skill=min(1, factor * limits.skill), skill_at_end=min(1, factor * limits.skill_at_end)
+    )
+    others = judge_stitches(stitches, limits=changed, pool=pool, names=names)
+    return sum(row.verdict != other.verdict for row, other in zip(rows, others, strict=True))
+
+
 def stitches_of(group: Group) -> Stitches:
     """Return the values by which a group of stitches is judged."""
     rows = [stitch.row for stitch in group.stitches]

@@ -5,10 +5,11 @@ Class means are known only after the last batch. So activations are taken about 
 from those about the final means only for the first few images of a class.
 """
 
+import functools
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from src.core.activations import Form, TokenLayout, at_least_single, cells
 from src.core.console import note_once
 from src.core.errors import not_finite
+from src.core.runtime import full_precision
 from src.models import Network
 from src.skill.within_class import WithinClass
 
@@ -137,6 +139,17 @@ def _dots_with(means: Tensor, values: Tensor, classes: Tensor) -> Tensor:
     return (values @ means.T).gather(1, classes[:, None])[:, 0]
 
 
+def _exact(method: Callable[..., None]) -> Callable[..., None]:
+    """Make a method compute its sums in float32 at least, also where networks compute in bfloat16."""
+
+    @functools.wraps(method)
+    def exactly(following: "Following", *args: Any) -> None:
+        with full_precision(following.device):
+            method(following, *args)
+
+    return exactly
+
+
 class Following:
     """Measures how stitches follow an end network within its classes, batch by batch.
 
@@ -154,6 +167,7 @@ class Following:
         shapes = end.activation_shapes(end_layers, image_shape)
         (n_classes,) = end.output_shape
         self.output_name = end.output_name
+        self.device = end.example.device
         self._own = {}
         for layer in end_layers:
             side = side_of_cells(shapes[layer], n_classes)
@@ -170,6 +184,7 @@ class Following:
         self._layer_of: dict[Hashable, str] = {}
         self._classes: list[Tensor] = []
 
+    @_exact
     def add_own(self, own: Mapping[str, Tensor]) -> None:
         """Add a batch of the end network's own activations (B, …): of all end layers, and the
         logits."""
@@ -180,6 +195,7 @@ class Following:
             place.take(own[layer], classes)
         self._own_output.take(centred_logits(logits), classes)
 
+    @_exact
     def add_stitch(self, key: Hashable, layer: str, stitched: Tensor, logits: Tensor) -> None:
         """Add a stitch on the last batch.
 

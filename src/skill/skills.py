@@ -13,24 +13,25 @@ from src.values import Skill, StitchSkill
 
 
 class Baseline(NamedTuple):
-    """The baselines of a stitch at both places."""
+    """The baseline of a stitch at both places."""
 
-    products: AtPlaces  # of the draw with the largest correlation, at either place
+    products: AtPlaces  # of the draw with the largest correlation, at either place; NaN: no draw is finite
     places: np.ndarray  # (n,): of the images of the products among those of a stitch
+    n_classes: int
+    width: int  # of the random features
+    n_copies: int  # that have as many channels as the front is wide
+    rows_per_channel: float  # that the widest features were fitted to
 
 
-def skill_of(products: AtPlaces, baseline: Baseline, n_copies: int) -> StitchSkill:
-    """Return the skill of a stitch, with the jackknife over images of it and of its baseline together.
-
-    Args:
-        n_copies: of the baseline.
-    """
+def skill_of(products: AtPlaces, baseline: Baseline) -> StitchSkill:
+    """Return the skill of a stitch, with the jackknife over images of it and of its baseline
+    together."""
     of_baseline = baseline.products
     return StitchSkill(
         _at_place(products.end_layer, of_baseline.end_layer, baseline.places),
         _at_place(products.output, of_baseline.output, baseline.places),
-        n_images=len(products.output.products),
-        n_copies=n_copies,
+        len(products.output.products),
+        *baseline[2:],
     )
 
 

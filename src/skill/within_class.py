@@ -1,12 +1,12 @@
-"""The within-class correlation of a stitch, its baseline and its skill, with a jackknife over images.
+"""The within-class correlation of a stitch, and its skill, with a jackknife over images.
 
 Does a stitched network follow the end network within a class? From the activations of both, the
 mean over the images of the same class is subtracted; the correlation of the rest, over all images and
 coordinates, is 1 for the end network itself and 0 for a network that knows the class alone. A front
 that shows its own image for a share q of the images, and a random one of the class otherwise, has q.
 
-The baseline is the correlation that class, architecture and an affine map give together
-(`src.ood.baselines`). The skill (Murphy 1988) is 0 at the baseline and 1 for the end network itself.
+The baseline is the correlation that untrained features reach when given the class
+(`src.skill.baseline`). The skill (Murphy 1988) is 0 at the baseline and 1 for the end network itself.
 
 This module imports neither torch nor scipy.
 """

@@ -60,6 +60,7 @@ class Grid(Task[Pair]):
             None: do not truncate.
         objective: the loss of training.
         l1_coef: weight of the l1 norm of the stitching layers in the loss of training.
+        form: the closed form that the layers are of; "": they are trained, or of a user's form.
         frozen: keep both networks in evaluation mode during training. Otherwise, as in the public
             code, their parameters are fixed, but their BatchNorm statistics move. Then `front` and
             `end` of the grid are copies, and there can be only one pair.
@@ -86,6 +87,7 @@ class Grid(Task[Pair]):
         front_rank: int | None = None,
         objective: Objective = OBJECTIVES["task"],
         l1_coef: float = 0.0,
+        form: str = "",
         frozen: bool = True,
     ):
         if not frozen and len(layers) > 1:
@@ -93,6 +95,7 @@ class Grid(Task[Pair]):
         self.front_rank = front_rank
         self.objective = objective
         self.l1_coef = l1_coef
+        self.form = form
         self.frozen = frozen
         self.front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
         self.end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))

@@ -35,8 +35,12 @@ INCONCLUSIVE = "inconclusive"
 VERDICTS = (SIMILAR, ACCURATE_ONLY, NOT_MATCHED, INCONCLUSIVE)
 UNDEFINED = IntervalEstimate(math.nan, math.nan, math.nan)
 MORE_IMAGES = "give more test inputs"  # the remedy where intervals are too wide
-HIGHEST = 0.9  # correlation: with a baseline above it, nothing need be learned to reach it
+HIGHEST = 0.9  # correlation: above it, untrained features do almost as well as the end network
 FEWEST_IMAGES = 200  # with fewer, intervals of skill are too narrow
+FEWEST_ROWS = 10  # that a baseline is fitted to, a channel: with fewer it is too low
+FEW_CLASSES = (
+    3  # whose logits have one or two dimensions: the output has hardly more than confidence
+)
 
 
 class Limits(NamedTuple):
@@ -44,7 +48,9 @@ class Limits(NamedTuple):
 
     tolerance: float = 0.05  # the accuracy drop, in [0, 1], that a similar pair may have
     skill: float = 0.33  # at the output; a similar pair has more
-    skill_at_end: float = 0.15  # at the end layer
+    skill_at_end: float = (
+        0.15  # at the end layer; with up to `FEW_CLASSES` classes, that at the output
+    )
     pairwise: bool = False  # p-values are not adjusted for the number of pairs
 
 
@@ -96,13 +102,14 @@ class Place(NamedTuple):
     meaning: str
     skill: Evidence
     correlation: float  # the mean over the runs
-    baseline: float  # the highest of the runs
+    baseline: float  # the highest of the runs; NaN: a run has none
+    rows_per_channel: float  # that it was fitted to; the fewest of the runs
 
     @property
     def is_low(self) -> bool:
         """Whether skill is below its limit, at half the level.
 
-        Where class and untrained copies reach `HIGHEST` already, the correlation has to be below that as well.
+        Where class and untrained features reach `HIGHEST` already, the correlation has to be below that as well.
         """
         is_below_limit = 2 * self.skill.p_below(self.limit) < ALPHA
         return is_below_limit and (self.baseline <= HIGHEST or self.correlation < HIGHEST)
@@ -270,26 +277,38 @@ def _places(skills: Sequence[Sequence[StitchSkill]], limits: Limits) -> list[Pla
         return []
     at_end = [[run.end_layer for run in runs] for runs in skills]
     at_output = [[run.output for run in runs] for runs in skills]
-    n_images = min(run.n_images for run in chain.from_iterable(skills))
+    runs = list(chain.from_iterable(skills))
+    limit_at_end = limits.skill_at_end
+    if min(run.n_classes for run in runs) <= FEW_CLASSES:
+        limit_at_end = max(limit_at_end, limits.skill)
+    n_images = min(run.n_images for run in runs)
+    rows_per_channel = min(run.rows_per_channel for run in runs)
+    numbers = (n_images, rows_per_channel)
     not_own = "the stitched activations do not follow those of the end network"
     class_only = "the answers follow the class and no more"
     return [
-        _place("the end layer", limits.skill_at_end, not_own, at_end, n_images),
-        _place("the output", limits.skill, class_only, at_output, n_images),
+        _place("the end layer", limit_at_end, not_own, at_end, *numbers),
+        _place("the output", limits.skill, class_only, at_output, *numbers),
     ]
 
 
 def _place(
-    name: str, limit: float, meaning: str, skills: Sequence[Sequence[Skill]], n_images: int
+    name: str,
+    limit: float,
+    meaning: str,
+    skills: Sequence[Sequence[Skill]],
+    n_images: int,
+    rows_per_channel: float,
 ) -> Place:
     """Return the mean skill of runs at one place."""
     estimates = [
         [IntervalEstimate(run.skill, run.low, run.high) for run in runs] for runs in skills
     ]
     correlations = [np.array([run.correlation for run in runs]) for runs in skills]
-    baseline = max(run.baseline for run in chain.from_iterable(skills))
+    baseline = float(np.max([run.baseline for run in chain.from_iterable(skills)]))  # keeps NaN
     evidence = of_estimates(estimates, n_images=n_images)
-    return Place(name, limit, meaning, evidence, mean_of(correlations), baseline)
+    correlation = mean_of(correlations)
+    return Place(name, limit, meaning, evidence, correlation, baseline, rows_per_channel)
 
 
 def decide(
@@ -339,7 +358,7 @@ def _decide_accurate(measured: Measured) -> tuple[str, str]:
         if place.baseline > HIGHEST:
             return (
                 INCONCLUSIVE,
-                f"accurate, but at {place.name} an untrained network that is given the class does almost as well "
+                f"accurate, but at {place.name} untrained features that are given the class do almost as well "
                 f"(baseline {place.baseline:.2f}): take a deeper end layer",
             )
     if all(place.skill.p_above(place.limit) < ALPHA for place in measured.places):
@@ -354,9 +373,16 @@ def _obstacle_of_skill(places: Sequence[Place]) -> str:
     for place in places:
         n_images = place.skill.n_images
         is_defined = not math.isnan(place.skill.value)
+        if place.rows_per_channel < FEWEST_ROWS:
+            return (
+                f"too few inputs for the baseline: {place.rows_per_channel:.1f} rows a channel of its widest "
+                f"features, and it needs {FEWEST_ROWS}; give more training inputs"
+            )
+        if math.isnan(place.baseline):
+            return "there is no baseline: activations of all untrained copies are not finite"
         if not is_defined and place.baseline > HIGHEST:
             return (
-                f"at {place.name} an untrained network that is given the class reaches 1 already: choose a later "
+                f"at {place.name} untrained features that are given the class reach 1 already: choose a later "
                 "layer"
             )
         if not is_defined:

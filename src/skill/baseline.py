@@ -1,0 +1,469 @@
+"""The baseline of skill: the within-class correlation that untrained features reach when given the
+class.
+
+It is the largest correlation of stitches whose front is the class that the end network predicts,
+beside features that learned nothing and are no wider than the front: *untrained copies* of
+the end network at the same layer, in any number up to the one whose channels are as many as the front
+is wide, and as many *random features* of the input. The width of a front is the rank of its
+covariance (`src.skill.widths`). So a baseline belongs to an end network, a layer, a width, a closed
+form and the images; stitches share it.
+
+Each number of copies and each kind of random features is drawn five times. The best draw is chosen
+on some of the test images, and measured on up to a thousand that stitches are measured on.
+
+Stitches by a form that keeps the variance of the target are compared with a baseline by `covariance`,
+and all others with one by least squares (`pinv`). The latter is higher: `covariance` adds the variance
+that features do not explain.
+"""
+
+import contextlib
+import math
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from src.choices.stitching import KEEP_VARIANCE
+from src.core.activations import Form, map_positions, positions_of
+from src.core.cache import Cache
+from src.core.console import progress
+from src.core.runtime import generator
+from src.datasets.base import BaseImageSet
+from src.models import Network
+from src.skill.running import AtPlaces, Following
+from src.skill.skills import Baseline
+from src.skill.untrained import (
+    FIRST_SEED,
+    RandomFeatures,
+    Wanted,
+    beside_class,
+    splits_of,
+    untrained_copy,
+)
+from src.skill.within_class import WithinClass
+from src.statistics.moments import Rows
+from src.stitching.closed_forms import Matching, Roots, closed_form
+from src.stitching.moments import SourceMoments
+
+N_DRAWS = 5  # of untrained weights; the largest correlation counts
+FEW = 5_000  # training images: all are fitted to
+N_FITTED = 300  # of more training images, at least
+MOST_OF_CLASS = 10  # of them for each class, if that is more, up to `FEW`
+FITTED_ROWS = 20  # a channel, of more training images: more images are taken for fewer positions
+MOST_ROWS = 50  # fitted a channel: of large maps only some positions are taken
+N_ROWS = 20_000  # fitted in any case, where there are so many
+N_CHOOSING = 200  # test images that the best draw is chosen on, at least
+CHOOSING_OF_CLASS = 2  # of them for each class, if that is more
+N_MEASURED = 1_000  # test images that it is measured on, at most
+MEASURED_OF_CLASS = 5  # of them for each class, if that is more
+N_STATISTICS = 200  # training images that BatchNorms, and random features, take statistics of
+BATCH_SIZE = 50  # at most: of a batch, many activations are held at once
+ROWS_TOGETHER = 250  # of stitched activations in one pass
+MOST_COPIES = 16  # side by side: more hardly raise a baseline, see methods.md
+COPIES = "copies"
+PINV = "pinv"
+COVARIANCE = "covariance"
+TARGET = 0  # the only target of the moments
+
+
+class BaselineKey(NamedTuple):
+    """Identifies a baseline of an end network and its images."""
+
+    layer: str
+    n_copies: int  # at most
+    width: int  # of random features
+    form: str  # by which the baseline is fitted
+
+
+class _Kind(NamedTuple):
+    """Untrained features of a size, of which some are drawn."""
+
+    layer: str
+    kind: str | tuple[int, ...]  # COPIES, or the splits of random features; see `splits_of`
+    size: int  # the number of copies, or the width of random features
+
+
+class _Draw(NamedTuple):
+    """One draw of untrained features."""
+
+    of: _Kind
+    number: int
+
+    @property
+    def copies(self) -> range:
+        """The numbers of the copies that stand side by side: draws share copies."""
+        return range(self.number, self.number + self.of.size)
+
+
+class _Stitch(NamedTuple):
+    """A stitch from untrained features."""
+
+    draw: _Draw
+    form: str
+
+
+class _Sample(NamedTuple):
+    """The images that features are fitted on, and their positions in any order."""
+
+    n_images: int
+    positions: Tensor
+
+
+def n_copies_for(width: int, end_width: int) -> int:
+    """Return how many copies have no fewer channels than the front; at most `MOST_COPIES`."""
+    return min(MOST_COPIES, math.ceil(width / end_width))
+
+
+def rounded_width(width: int) -> int:
+    """Return a width up to a tenth away, which fronts of nearly equal width share."""
+    return round(2 ** (round(4 * math.log2(width)) / 4))
+
+
+def form_for(form: str) -> str:
+    """Return the form of the baseline for stitches of a form of `FORMS`; "": they were trained."""
+    return COVARIANCE if form in KEEP_VARIANCE else PINV
+
+
+def numbers_up_to(most: int) -> list[int]:
+    """Return the numbers of copies that are tried: 1, 2, 4, …, and the needed one."""
+    powers = [2**power for power in range(most.bit_length())]
+    return sorted({*powers, most})
+
+
+class Baselines:
+    """The baselines of an end network, each measured at its first use.
+
+    Args:
+        end: the end network, in evaluation mode.
+        train: images to fit to.
+        test: images to measure on.
+        images: indices of the test images that stitches are measured on, (n,), in the order of their
+            passes.
+        batch_size: images of a pass.
+    """
+
+    def __init__(
+        self,
+        end: Network,
+        train: BaseImageSet,
+        test: BaseImageSet,
+        images: Tensor,
+        *,
+        batch_size: int,
+    ):
+        if end.cache is None:  # all draws compare with the end network's own activations
+            end = end.keeping(Cache.of_device(test.device))
+        self.end = end
+        self.train = train
+        self.test = test
+        self.batch_size = min(batch_size, BATCH_SIZE)
+        (self.n_classes,) = end.output_shape
+        drawn = torch.randperm(len(images), generator=generator(0))
+        n_choosing = max(N_CHOOSING, CHOOSING_OF_CLASS * self.n_classes)
+        self.choosing = images[drawn[:n_choosing].sort().values]
+        n_measured = max(N_MEASURED, MEASURED_OF_CLASS * self.n_classes)
+        self.places = drawn[:n_measured].sort().values
+        self.images = images[self.places]
+        self.order = train.permutation(0)
+        first, _ = next(iter(train.batches(N_STATISTICS, indices=self.order[:N_STATISTICS])))
+        self.first = first  # of which BatchNorms and random features take statistics
+        self.are_tokens = not first.is_floating_point()
+        self._baselines: dict[BaselineKey, Baseline] = {}
+        self._forms: dict[str, Form] = {}
+
+    def key(self, layer: str, width: int, form: str = PINV) -> BaselineKey:
+        """Return the key of the baseline of stitches into a layer.
+
+        Args:
+            width: of the front.
+            form: of the stitches, of `FORMS`; "": they were trained.
+        """
+        end_width = self.form(layer).n_channels
+        n_copies = n_copies_for(width, end_width)
+        width = rounded_width(min(width, n_copies * end_width))
+        return BaselineKey(layer, n_copies, width, form_for(form))
+
+    @torch.no_grad()
+    def measured(self, keys: Iterable[BaselineKey]) -> Mapping[BaselineKey, Baseline]:
+        """Return the baselines of these keys, and of all that were asked for before."""
+        missing = sorted({key for key in keys if key not in self._baselines})
+        if missing:
+            self._measure(missing)
+        return self._baselines
+
+    def _measure(self, keys: Sequence[BaselineKey]) -> None:
+        """Measure the baselines of keys."""
+        kinds = {key: self._kinds(key) for key in keys}
+        drawn = dict.fromkeys(kind for of_key in kinds.values() for kind in of_key)
+        draws = [_Draw(kind, number) for kind in drawn for number in range(N_DRAWS)]
+        stitches = {
+            _Stitch(draw, key.form): None
+            for key, of_key in kinds.items()
+            for draw in draws
+            if draw.of in of_key
+        }
+        features = _Features(self, draws)
+        maps = features.fitted(stitches)
+        first = features.products(maps, self.choosing)
+        best = {key: _best_of(first, of_key, key.form) for key, of_key in kinds.items()}
+        chosen = list(dict.fromkeys(stitch for of_key in best.values() for stitch in of_key))
+        at_output = {of_key[-1] for of_key in best.values() if of_key}
+        final = features.products(
+            {stitch: maps[stitch] for stitch in chosen}, self.images, at_output=at_output
+        )
+        for key in keys:
+            products = AtPlaces(*[self._undefined()] * 2)
+            if best[key]:
+                products = AtPlaces(
+                    *(final[stitch][place] for place, stitch in enumerate(best[key]))
+                )
+            self._baselines[key] = Baseline(
+                products,
+                self.places.numpy(),
+                self.n_classes,
+                key.width,
+                key.n_copies,
+                self._rows_per_channel(key),
+            )
+
+    def _kinds(self, key: BaselineKey) -> list[_Kind]:
+        """Return the untrained features that a baseline is the largest of."""
+        kinds = [_Kind(key.layer, COPIES, number) for number in numbers_up_to(key.n_copies)]
+        form = self.form(key.layer)
+        splits = splits_of(form, self.test.image_shape, are_tokens=self.are_tokens)
+        return [*kinds, *(_Kind(key.layer, of_kind, key.width) for of_kind in splits)]
+
+    def form(self, layer: str) -> Form:
+        """Return the form of the activations of a layer."""
+        if layer not in self._forms:
+            shapes = self.end.activation_shapes([layer], self.test.image_shape)
+            self._forms[layer] = Form.of(shapes[layer], self.end.token_layout(layer))
+        return self._forms[layer]
+
+    def sample(self, layer: str, n_channels: int) -> _Sample:
+        """Return the images and positions to fit so many channels to."""
+        n_positions = self.form(layer).n_positions
+        n_images = len(self.order)
+        if n_images > FEW:
+            n_needed = max(
+                N_FITTED,
+                min(MOST_OF_CLASS * self.n_classes, FEW),
+                math.ceil(FITTED_ROWS * n_channels / n_positions),
+            )
+            n_images = min(n_images, n_needed)
+        order = torch.randperm(n_positions, generator=generator(0)).to(self.test.device)
+        n_rows = max(N_ROWS, MOST_ROWS * n_channels)
+        return _Sample(n_images, order[: math.ceil(n_rows / n_images)])
+
+    def n_channels(self, kind: _Kind) -> int:
+        """Return the number of channels of features of a kind, beside those of the class."""
+        if kind.kind == COPIES:
+            return kind.size * self.form(kind.layer).n_channels
+        return kind.size
+
+    def _rows_per_channel(self, key: BaselineKey) -> float:
+        """Return the rows that the widest features of a baseline are fitted to, a channel."""
+        n_channels = self.n_classes + max(self.n_channels(kind) for kind in self._kinds(key))
+        n_images = self.sample(key.layer, n_channels).n_images
+        return n_images * self.form(key.layer).n_positions / n_channels
+
+    def _undefined(self) -> WithinClass:
+        """Return products that are not defined."""
+        nothing = np.full(len(self.images), math.nan)
+        return WithinClass(nothing, nothing, nothing, np.ones(len(self.images)))
+
+
+def _best_of(
+    products: Mapping[_Stitch, AtPlaces], kinds: Sequence[_Kind], form: str
+) -> list[_Stitch]:
+    """Return the stitch with the largest correlation at the end layer, and that at the output.
+
+    Stitches whose activations are not finite do not count. [] if no copies, or no random features, are
+    finite: then nothing can be said.
+    """
+    best = []
+    for place in range(len(AtPlaces._fields)):
+        values = {
+            stitch: products_of_stitch[place].correlation
+            for stitch, products_of_stitch in products.items()
+            if stitch.draw.of in kinds and stitch.form == form
+        }
+        finite = {stitch: value for stitch, value in values.items() if math.isfinite(value)}
+        if len({stitch.draw.of.kind == COPIES for stitch in finite}) < 2:
+            return []
+        best.append(max(finite, key=lambda stitch: finite[stitch]))
+    return best
+
+
+class _Features:
+    """Draws of untrained features of an end network's layers, each beside the class."""
+
+    def __init__(self, baselines: Baselines, draws: Sequence[_Draw]):
+        self.baselines = baselines
+        self.end = baselines.end
+        self.draws = draws
+        images = baselines.first
+        of_copies = [draw for draw in draws if draw.of.kind == COPIES]
+        self.copies = []
+        for number in range(1 + max(draw.copies[-1] for draw in of_copies)):
+            layers = [draw.of.layer for draw in of_copies if number in draw.copies]
+            last = max(layers, key=self.end.depth)
+            seed = FIRST_SEED + number
+            self.copies.append(untrained_copy(self.end, images, seed=seed, until=last))
+        self.random = [RandomFeatures(images, seed=number) for number in range(N_DRAWS)]
+
+    def _wanted(self, draw: _Draw) -> Wanted:
+        """Return what is wanted of random features."""
+        form = self.baselines.form(draw.of.layer)
+        splits = draw.of.kind
+        assert not isinstance(splits, str)
+        return Wanted(form, splits, draw.of.size)
+
+    def of(self, images: Tensor, draws: Sequence[_Draw]) -> dict[_Draw, list[Tensor]]:
+        """Return the activations of some draws, (B, C, H, W), (B, T, D) or (B, D) each."""
+        of_copies = [draw for draw in draws if draw.of.kind == COPIES]
+        values: dict[tuple[int, str], Tensor] = {}
+        for number, network in enumerate(self.copies):
+            layers = dict.fromkeys(draw.of.layer for draw in of_copies if number in draw.copies)
+            if layers:
+                for layer, activation in network.activations(images, list(layers)).items():
+                    values[number, layer] = activation
+        features = {
+            draw: [values[number, draw.of.layer] for number in draw.copies] for draw in of_copies
+        }
+        for number, random in enumerate(self.random):
+            wanted = {
+                draw: self._wanted(draw)
+                for draw in draws
+                if draw.of.kind != COPIES and draw.number == number
+            }
+            if wanted:
+                made = random.of(images, wanted)
+                features |= {draw: [made[draw].to(self.end.example)] for draw in wanted}
+        return features
+
+    def fitted(self, stitches: Iterable[_Stitch]) -> dict[_Stitch, Matching]:
+        """Fit class and features to the end network's own activations.
+
+        Left out are features that are not finite.
+        """
+        samples = {
+            draw: self.baselines.sample(
+                draw.of.layer, self.baselines.n_classes + self.baselines.n_channels(draw.of)
+            )
+            for draw in self.draws
+        }
+        n_images = max(sample.n_images for sample in samples.values())
+        order = self.baselines.order[:n_images]
+        moments: dict[_Draw, SourceMoments] = {}
+        n_before = 0
+        for images, _ in self._batches(self.baselines.train, order, "baseline: fits"):
+            draws = [draw for draw in self.draws if n_before < samples[draw].n_images]
+            for draw, source, target in self._rows(images, draws, samples, n_before):
+                of_batch = _moments(source, target)
+                moments[draw] = moments[draw].pooled(of_batch) if draw in moments else of_batch
+            n_before += len(images)
+        maps = {}
+        roots: dict[tuple, Roots] = {}  # the draws of a kind have the same targets
+        for stitch in stitches:
+            of_draw = moments[stitch.draw]
+            shared = roots.setdefault(stitch.draw.of, {})
+            with contextlib.suppress(ValueError):  # not finite
+                solved = closed_form(stitch.form, of_draw, cutoff="exact", roots=shared)
+                maps[stitch] = solved[TARGET]
+        return maps
+
+    def _rows(
+        self,
+        images: Tensor,
+        draws: Sequence[_Draw],
+        samples: Mapping[_Draw, _Sample],
+        n_before: int,
+    ) -> Iterator[tuple[_Draw, Tensor, Tensor]]:
+        """Yield the positions (B, P, C) of features beside the class, and of their targets.
+
+        Args:
+            n_before: images of the batches before.
+        """
+        layers = list(dict.fromkeys(draw.of.layer for draw in draws))
+        end_acts = self.end.kept_activations(images, [*layers, self.end.output_name])
+        features = self.of(images, draws)
+        for draw in draws:
+            n_images, places = samples[draw]
+            first = slice(n_images - n_before)  # of the last batch, as many as are left
+            parts = [positions_of(values[first])[:, places] for values in features[draw]]
+            target = positions_of(end_acts[draw.of.layer][first])[:, places]
+            yield draw, beside_class(parts, end_acts[self.end.output_name][first]), target
+
+    def products(
+        self,
+        maps: Mapping[_Stitch, Matching],
+        indices: Tensor,
+        *,
+        at_output: Container[_Stitch] | None = None,
+    ) -> dict[_Stitch, AtPlaces]:
+        """Return the within-class products of stitches on test images.
+
+        Args:
+            at_output: the stitches that are measured at the output as well; None: all are.
+        """
+        draws = list(dict.fromkeys(stitch.draw for stitch in maps))
+        layers = list(dict.fromkeys(draw.of.layer for draw in draws))
+        test = self.baselines.test
+        following = Following(self.end, layers, image_shape=test.image_shape)
+        for images, _ in self._batches(test, indices, "baseline: measures"):
+            end_acts = self.end.kept_activations(images, [*layers, self.end.output_name])
+            following.add_own(end_acts)
+            logits = end_acts[self.end.output_name]
+            sources = {
+                draw: beside_class(features, logits)
+                for draw, features in self.of(images, draws).items()
+            }
+            stitched = {stitch: _mapped(sources[stitch.draw], maps[stitch]) for stitch in maps}
+            made = self._logits(
+                {key: of for key, of in stitched.items() if at_output is None or key in at_output},
+                images,
+            )
+            for stitch, at_layer in stitched.items():
+                of_stitch = made.get(stitch, logits)  # own logits where they are not asked for
+                following.add_stitch(stitch, stitch.draw.of.layer, at_layer, of_stitch)
+        return {stitch: following.products(stitch) for stitch in maps}
+
+    def _logits(self, stitched: Mapping[_Stitch, Tensor], images: Tensor) -> dict[_Stitch, Tensor]:
+        """Return the logits of stitches, of several stitches into a layer from one pass."""
+        n_together = max(1, ROWS_TOGETHER // len(images))
+        logits: dict[_Stitch, Tensor] = {}
+        for layer in dict.fromkeys(stitch.draw.of.layer for stitch in stitched):
+            stitches = [stitch for stitch in stitched if stitch.draw.of.layer == layer]
+            for first in range(0, len(stitches), n_together):
+                group = stitches[first : first + n_together]
+                joint = torch.cat([stitched[stitch] for stitch in group])
+                made = self.end(joint, after=layer, images=images).split(len(images))
+                logits |= dict(zip(group, made, strict=True))
+        return logits
+
+    def _batches(
+        self, data: BaseImageSet, indices: Tensor, title: str
+    ) -> Iterable[tuple[Tensor, Tensor]]:
+        """Yield batches of images at indices, with a progress bar."""
+        size = self.baselines.batch_size
+        return progress(data.batches(size, indices=indices), title, math.ceil(len(indices) / size))
+
+
+def _mapped(source: Tensor, fitted: Matching) -> Tensor:
+    """Map features beside the class to the activations of the end layer."""
+    return map_positions(source, fitted.weight.to(source), fitted.bias.to(source))
+
+
+def _moments(source: Tensor, target: Tensor) -> SourceMoments:
+    """Return the moments of a batch (B, P, C)."""
+    source_rows = Rows.of(source)
+    target_rows = Rows.of(target)
+    return SourceMoments(
+        len(source),
+        source_rows.moments(),
+        {TARGET: target_rows.moments()},
+        {TARGET: source_rows.cross(target_rows).scatter},
+    )

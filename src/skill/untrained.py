@@ -1,0 +1,298 @@
+"""Untrained features: what a front shows of an input without having learned anything.
+
+* *Untrained copies* of a network: the same modules, with weights drawn anew.
+* *Random features* of the input: convolutions of images with random filters, random linear maps of
+  vectors, random embeddings of tokens that random maps mix over neighbours; each with a ReLU.
+"""
+
+import contextlib
+import copy
+import inspect
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from src.core.activations import Form
+from src.core.kinds import SEQUENCE
+from src.core.runtime import generator
+from src.models import Network
+from src.models.calls import OUTPUT
+
+# Networks are initialised by small seeds, and an untrained copy must be no such network
+FIRST_SEED = 2**31
+KERNEL = 5  # positions along an axis that a filter sees
+N_CELLS = 4  # along an axis, at least, to which random features are averaged
+BIAS = 0.3  # standard deviation, beside inputs of standard deviation 1
+N_EMBEDDING = 64  # numbers of a token
+BLOCK = 16  # filters that are drawn together: the first of many are those of few
+IN_CELL = 4  # places of a filter along an axis of a cell, at least
+IN_IMAGE = 16  # and along an axis of an image
+MOST_VALUES = 2**25  # float32 numbers of features before they are averaged
+Key = TypeVar("Key", bound=Hashable)
+
+
+# ---- Untrained copies
+
+
+@torch.no_grad()
+def untrained_copy(
+    network: Network, images: Tensor, *, seed: int, until: str | None = None
+) -> Network:
+    """Return a copy of a network with weights drawn anew, and BatchNorm statistics of the images.
+
+    A module with a method `reset_parameters` without arguments resets itself. Parameters that none
+    resets are drawn from a normal distribution with their own mean and standard deviation. It is done
+    on the CPU: copies do not depend on the device.
+
+    Args:
+        images: (B, C, H, W).
+        until: the last layer that is needed; None: all are.
+    """
+    untrained = copy.deepcopy(network).to("cpu")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        before = [parameter.clone() for parameter in untrained.parameters()]
+        for module in untrained.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if reset is not None and _takes_no_arguments(reset):
+                reset()
+        for parameter, old in zip(untrained.parameters(), before, strict=True):
+            if parameter.is_floating_point() and torch.equal(parameter, old):
+                noise = torch.randn(parameter.shape).to(parameter)
+                parameter.copy_(parameter.mean() + noise * parameter.std(correction=0))
+    untrained.to(network.example.device)
+    set_statistics(untrained.module, images, until=until)
+    return untrained
+
+
+def _takes_no_arguments(function: Callable) -> bool:
+    """Return whether a function can be called without arguments."""
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return False
+    return True
+
+
+def set_statistics(module: nn.Module, images: Tensor, *, until: str | None) -> None:
+    """Set the statistics of the BatchNorms in front of a layer from a batch of images, and switch to
+    evaluation mode."""
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    if norms:
+        last = module if until in (None, OUTPUT) else module.get_submodule(str(until))
+        handle = last.register_forward_hook(_stop)
+        with contextlib.suppress(_Stop):
+            module(images)
+        handle.remove()
+    module.eval()
+
+
+class _Stop(Exception):
+    """Ends a pass."""
+
+
+def _stop(*call: object) -> None:
+    raise _Stop
+
+
+# ---- Random features of the input
+
+
+class Wanted(NamedTuple):
+    """The random features that are wanted for a layer: how many numbers, and how they are averaged."""
+
+    form: Form  # of the layer's activation
+    splits: tuple[int, ...]  # of a position along each axis of the input, see `splits_of`
+    width: int  # numbers at a position
+
+    @property
+    def n_filters(self) -> int:
+        """The number of filters, each of which gives a number for each split; at least one."""
+        return max(1, self.width // math.prod(self.splits))
+
+
+class RandomFeatures:
+    """Features of one draw of random filters, from inputs that are normalised by some of their kind.
+
+    Args:
+        inputs: images (B, C, H, W), vectors (B, D), sequences of vectors (B, T, D), or tokens (B, T),
+            which are integers. They give the mean and the standard deviation.
+        seed: of the draw.
+    """
+
+    def __init__(self, inputs: Tensor, *, seed: int):
+        self.seed = seed
+        self.are_tokens = not inputs.is_floating_point()
+        self._filters: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}  # by their places
+        if self.are_tokens:
+            n_tokens = 1 + int(inputs.max())
+            self._embeddings = torch.randn(
+                n_tokens, N_EMBEDDING, generator=generator(seed, n_tokens)
+            ).to(inputs.device)
+        else:
+            values = inputs.float()
+            self._mean = values.mean()
+            self._std = values.std().clamp(min=torch.finfo(values.dtype).tiny)
+
+    def of(self, inputs: Tensor, wanted: Mapping[Key, Wanted]) -> dict[Key, Tensor]:
+        """Return features in the form of the activations that they stand for, by name.
+
+        Returns:
+            (B, width, H, W), (B, T, width) or (B, width).
+        """
+        channels = self._normalised(inputs)  # (B, C, *sizes)
+        by_stride: dict[int, dict[Key, Wanted]] = {}
+        for name, item in wanted.items():
+            stride = _stride_of(item, channels.shape[2:])
+            by_stride.setdefault(stride, {})[name] = item
+        made: dict[Key, Tensor] = {}
+        for stride, items in by_stride.items():
+            made |= self._made(channels, items, stride)
+        return made
+
+    def _made(
+        self, channels: Tensor, wanted: Mapping[Key, Wanted], stride: int
+    ) -> dict[Key, Tensor]:
+        """Return features of normalised inputs from filters of a stride, some filters at a time."""
+        n_filters = max(item.n_filters for item in wanted.values())
+        n_cells = len(channels) * math.prod(channels.shape[2:])
+        n_together = BLOCK * max(1, MOST_VALUES // (BLOCK * n_cells))
+        parts: dict[Key, list[Tensor]] = {name: [] for name in wanted}
+        for first in range(0, n_filters, n_together):
+            filters, biases = self._filters_of(first, min(first + n_together, n_filters), channels)
+            features = _convolved(channels, filters, biases, stride).relu_()
+            for name, item in wanted.items():
+                if first < item.n_filters:
+                    of_item = features[:, : item.n_filters - first]
+                    parts[name].append(_averaged(of_item, item.form, item.splits))
+        return {
+            name: torch.cat(parts[name], item.form.channel_axis) for name, item in wanted.items()
+        }
+
+    def _normalised(self, inputs: Tensor) -> Tensor:
+        """Return inputs as (B, C, *sizes)."""
+        if self.are_tokens:
+            tokens = inputs.flatten(1).long() % len(self._embeddings)
+            return self._embeddings[tokens].mT
+        values = (inputs.float() - self._mean) / self._std
+        if values.ndim == 3:  # a sequence of vectors
+            return values.mT
+        if values.ndim > 4:
+            return values.flatten(1)
+        return values
+
+    def _filters_of(self, first: int, last: int, channels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return filters and biases of He's scale, for the places from `first` on.
+
+        They are drawn block by block, so that the filter at a place is the same in any number.
+        """
+        if (first, last) not in self._filters:
+            n_axes = channels.ndim - 2
+            shape = (channels.shape[1], *[KERNEL] * n_axes)
+            scale = math.sqrt(2 / math.prod(shape))
+            filters = []
+            biases = []
+            for block in range(first // BLOCK, math.ceil(last / BLOCK)):
+                draws = generator(self.seed, block)
+                filters.append(scale * torch.randn(BLOCK, *shape, generator=draws))
+                biases.append(BIAS * torch.randn(BLOCK, generator=draws))
+            drawn = [torch.cat(blocks)[: last - first] for blocks in (filters, biases)]
+            self._filters[first, last] = drawn[0].to(channels), drawn[1].to(channels)
+        return self._filters[first, last]
+
+
+def _stride_of(wanted: Wanted, sizes: Sequence[int]) -> int:
+    """Return the stride of filters over images: neighbours say nearly the same, and a mean over a large
+    cell needs few of them."""
+    grid = _grid_of(wanted.form, len(sizes))
+    if len(grid) < 2:
+        return 1
+    strides = [
+        min(size // (n * split * IN_CELL), size // IN_IMAGE)
+        for size, n, split in zip(sizes, grid, wanted.splits, strict=True)
+    ]
+    return max(1, min(strides))
+
+
+def _convolved(channels: Tensor, filters: Tensor, biases: Tensor, stride: int) -> Tensor:
+    """Convolve (B, C, H, W) or (B, C, T), or map vectors (B, C) linearly."""
+    if channels.ndim == 2:
+        return F.linear(channels, filters, biases)
+    if channels.ndim == 3:
+        return F.conv1d(channels, filters, biases, padding=KERNEL // 2)
+    return F.conv2d(channels, filters, biases, stride=stride, padding=KERNEL // 2)
+
+
+def splits_of(form: Form, input_shape: Sequence[int], *, are_tokens: bool) -> list[tuple[int, ...]]:
+    """Return how random features are averaged for a layer: to its positions, and, if there are fewer
+    than `N_CELLS` along an axis, to as many cells, which are channels of the position that they lie in.
+
+    So a vector has the mean over an image, and the means over 4×4 cells.
+
+    Args:
+        input_shape: (C, H, W), (T, D) or (D,) of an input, or (T,) of tokens.
+    """
+    if are_tokens:
+        sizes: Sequence[int] = (math.prod(input_shape),)
+    elif len(input_shape) == 2:  # a sequence of vectors
+        sizes = input_shape[:1]
+    elif len(input_shape) == 3:
+        sizes = input_shape[1:]
+    else:
+        sizes = ()
+    grid = _grid_of(form, len(sizes))
+    if len(grid) < len(sizes):
+        sizes = (math.prod(sizes),)
+    several = [max(1, min(N_CELLS, size) // n) for n, size in zip(grid, sizes, strict=True)]
+    return list(dict.fromkeys([(1,) * len(grid), tuple(several)]))
+
+
+def _grid_of(form: Form, n_axes: int) -> tuple[int, ...]:
+    """Return the numbers of positions of a layer along axes of the input; () without such axes."""
+    if n_axes == 0:
+        return ()
+    if n_axes == 2 and form.kind != SEQUENCE:
+        return form.map_size
+    return (form.n_patches,)
+
+
+def _averaged(features: Tensor, form: Form, splits: Sequence[int]) -> Tensor:
+    """Average features (B, n, *sizes) to the positions of a layer, or to cells in these.
+
+    Prefix tokens get the mean over all positions, and vectors are given to all positions.
+    """
+    grid = _grid_of(form, features.ndim - 2)
+    if not grid:
+        return form.everywhere(features)
+    if len(grid) == 2:
+        cells = grid[0] * splits[0], grid[1] * splits[1]
+        pooled = F.adaptive_avg_pool2d(features, cells)
+        pooled = pooled.unflatten(3, (grid[1], splits[1])).unflatten(2, (grid[0], splits[0]))
+        pooled = pooled.permute(0, 1, 3, 5, 2, 4).flatten(4).flatten(1, 3)  # (B, n·cells, P)
+    else:
+        pooled = F.adaptive_avg_pool1d(features.flatten(2), grid[0] * splits[0])
+        pooled = pooled.unflatten(2, (grid[0], splits[0])).transpose(2, 3).flatten(1, 2)
+    n_prefix = form.n_positions - math.prod(grid)
+    mean = pooled.mean(2, keepdim=True).expand(-1, -1, n_prefix)
+    return form.native(torch.cat([mean, pooled], 2).mT)
+
+
+def beside_class(activations: Sequence[Tensor], logits: Tensor) -> Tensor:
+    """Return the channels of several activations, with the predicted class as further channels.
+
+    Args:
+        activations: of one form, (B, C, H, W), (B, T, D) or (B, D).
+        logits: (B, n_classes).
+    """
+    form = Form.of(activations[0].shape[1:])
+    one_hot = torch.zeros_like(logits).scatter(1, logits.argmax(1, keepdim=True), 1)
+    classes = form.everywhere(one_hot.to(activations[0]))
+    return torch.cat([*activations, classes], form.channel_axis)
