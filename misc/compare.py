@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Compare two networks: stitch both into each other, judge all pairs of layers, and write one page."""
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,10 +129,14 @@ def write_list(networks: Sequence[NetworkName], table: Path) -> None:
 
 
 def names_of(first: NetworkName, second: NetworkName) -> list[str]:
-    """Return the names of two checkpoints: of the files, of their folders where these differ, or else
-    numbers."""
+    """Return the names of two checkpoints: of the files, unless these differ in numbers alone; of their
+    folders or types where these differ; of the files; or else numbers."""
     paths = [Path(first.path), Path(second.path)]
-    for names in ([path.stem for path in paths], [path.parent.name for path in paths]):
+    stems = [path.stem for path in paths]
+    choices = [stems, [path.parent.name for path in paths], [first.type, second.type], stems]
+    if len({re.sub(r"\d+", "", stem) for stem in stems}) == 1:
+        choices = choices[1:]
+    for names in choices:
         if names[0] != names[1] and all(map(is_name, names)):
             return names
     return ["first", "second"]

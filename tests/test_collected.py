@@ -8,9 +8,10 @@ import shutil
 
 import pytest
 
+from misc.compare import names_of
 from src.core.console import decimals, points, table
 from src.results.folders import read_stitches, row_of
-from src.results.network_names import short_names
+from src.results.network_names import NetworkName, short_names
 from src.results.stitch_rows import StitchRow
 from src.results.tables import write_table
 from src.values import IntervalEstimate
@@ -55,6 +56,21 @@ def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_pa
 def test_equal_names_of_files_are_told_apart_by_folders():
     for paths in (["/data/long/path/x/a.pt", "/home/me/y/a.pt"], ["x/a.pt", "y/a.pt"]):
         assert short_names(paths) == ["x/a", "y/a"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "types", "names"),
+    [
+        (("a/model_5.pt", "b/model_10.pt"), ("cnn", "cnn"), ["a", "b"]),
+        (("model_5.pt", "model_10.pt"), ("cnn", "vit"), ["cnn", "vit"]),
+        (("a/model_5.pt", "a/model_10.pt"), ("cnn", "cnn"), ["model_5", "model_10"]),
+        (("x/cat.pt", "y/dog.pt"), ("cnn", "cnn"), ["cat", "dog"]),
+    ],
+)
+def test_checkpoints_whose_names_differ_in_a_number_are_called_by_folder_or_type(
+    paths, types, names
+):
+    assert names_of(*map(NetworkName, paths, types)) == names
 
 
 def test_no_number_is_minus_zero(capsys):

@@ -215,6 +215,13 @@ def test_a_matplotlibrc_counts_where_the_style_says_nothing(tmp_path, drawn_figu
     assert name.get_fontfamily() == ["serif"] and name.get_fontsize() == 7
 
 
+def test_captions_speak_of_intervals_where_there_are_some(tmp_path, drawn_figures):
+    for n, has_intervals in ((199, True), (200, False)):
+        rows = [verdict(place, 0) for place in range(n)]
+        draw_evidence(tmp_path / "v.png", rows, Limits())
+        assert ("95 % intervals" in caption_of(drawn_figures["v.png"])) == has_intervals
+
+
 def test_a_figure_holds_its_caption(tmp_path, rendered):
     draw_layers(tmp_path / "f.png", list(of_matrix(of_layers(2), "skill", "a → b")))
     caption = Image.open(tmp_path / "f.png").text["Description"]

@@ -4,6 +4,7 @@ between groups, and one network at two epochs."""
 import itertools
 import json
 import math
+import shutil
 from collections import defaultdict
 from dataclasses import replace
 
@@ -311,6 +312,22 @@ def test_groups_that_are_architectures_are_all_named_and_so_are_lost_positions(
     run(SCRIPT, "all", "--networks", "list.csv", "-o", "v.csv", cwd=tmp_path)
     text = drawn_figures["v_groups.png"].get_supxlabel().replace("\n", " ")
     assert says(text, "(k, l)", "what lies in the positions")
+
+
+def test_a_list_in_the_folder_names_networks(folder, tmp_path):
+    """As misc/compare.py writes it; `--networks` names another."""
+    for name in ("c0-c1", "c1-c0"):
+        shutil.copytree(folder / "all" / name, tmp_path / "both" / name)
+    for name in ("c0.pt", "c1.pt"):
+        (tmp_path / name).write_text(name.removesuffix(".pt"))
+    lines = [f"{name},{tmp_path / name}.pt,resnet18" for name in ("c1", "c0")]
+    (tmp_path / "both" / "networks.csv").write_text("\n".join(["name,path,type", *lines]))
+    with pages.left_out():
+        run(SCRIPT, "both", cwd=tmp_path)
+        run(COLLECT, "both", cwd=tmp_path)
+    for table in ("verdict.csv", "both/collected.csv"):
+        networks = [row["networks"] for row in read_csv(tmp_path / table)]
+        assert list(dict.fromkeys(networks)) == ["c1 → c0", "c0 → c1"]  # in the order of the list
 
 
 def test_a_distance_is_called_so_in_a_table_of_groups():

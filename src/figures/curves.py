@@ -74,8 +74,9 @@ def _draw_depth(figure: "Figure", panels: Sequence[Panel], *, limits: Limits) ->
         texts.append(f"{values} ({label})")
     all_rows = [row for _, _, lines in panels for row in _rows(lines)]
     ns = {row.n for row in all_rows}
+    pairs = "1 pair" if ns == {1} else f"{span(ns)} pairs"
     text = (
-        f"Along the depth of the networks, {_title(quantity)}: {listed(texts)}. Lines are means over {span(ns)} pairs "
+        f"Along the depth of the networks, {_title(quantity)}: {listed(texts)}. Lines are means over {pairs} "
         "of networks at corresponding layers (of like relative depth), with 95 % intervals unless networks are too few."
     )
     return f"{text} {on_scale(all_rows)}".strip()

@@ -97,23 +97,26 @@ def _draw_groups(
         if key[1] == SHARE:
             axes.set_title(key[0], x=0, ha="left")
     text = (
-        f"Shares of similar pairs by {methods[0]}: {listed(_shares(means, methods[0], groups), n=2)}. Dots: pairs of "
+        f"Shares of similar pairs by {methods[0]}: {_shares(means, methods[0], groups)}. Dots: pairs of "
         "networks (front → end); diamonds: means with 95 % intervals (open: too few networks)."
     )
     remarks = [_on_layers(means), on_scale(rows)]
     return " ".join(filter(None, [text, *remarks]))
 
 
-def _shares(means: Sequence[Shown], method: str, groups: Sequence[Groups]) -> list[str]:
-    """Return the share of similar pairs of each pair of groups, and what is inconclusive, as texts."""
+def _shares(means: Sequence[Shown], method: str, groups: Sequence[Groups]) -> str:
+    """Return the lowest and the highest share of similar pairs, with what is inconclusive, as a text."""
     value_of = {(mean.quantity, mean.groups): mean.value for mean in means if mean.method == method}
+    in_order = sorted(
+        (pair for pair in groups if (SHARE, pair) in value_of),
+        key=lambda pair: value_of[SHARE, pair],
+    )
     texts = []
-    for pair in groups:
-        if (SHARE, pair) in value_of:
-            inconclusive = value_of.get((INCONCLUSIVE, pair), 0)
-            note = f"; {number(inconclusive)} inconclusive" if inconclusive else ""
-            texts.append(f"{number(value_of[SHARE, pair])} ({' → '.join(pair)}{note})")
-    return texts
+    for pair in dict.fromkeys([*in_order[:1], *in_order[-1:]]):
+        inconclusive = value_of.get((INCONCLUSIVE, pair), 0)
+        note = f"; {number(inconclusive)} inconclusive" if inconclusive else ""
+        texts.append(f"{number(value_of[SHARE, pair])} ({' → '.join(pair)}{note})")
+    return " to ".join(texts)
 
 
 def _on_inconclusive(means: Sequence[Shown]) -> str:
