@@ -153,8 +153,7 @@ def evaluate(args, session=None, measured=None, *, is_claimed=False) -> None:
         write_results(args, setup, scored, reference)
     n_skipped = setup.n_earlier + len(unusable)
     note(
-        f"evaluated {len(scored)} stitches; skipped {n_skipped} stitches, {setup.n_skipped} whole "
-        f"runs and {len(reference.missing)} end layers"
+        f"evaluated {len(scored)} stitches; skipped stitches: {n_skipped}, skipped runs: {setup.n_skipped}"
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from misc import report, verdict
+from misc import verdict
 from misc.pairs import (
     REMEDY,
     Unit,
@@ -30,10 +30,11 @@ from src import cli
 from src.choices import AUTO, STITCHING_TYPES, UPSAMPLE_MODES
 from src.choices.models import MODEL_NAMES
 from src.choices.scores import SCORES
+from src.choices.similarity import SIMILARITY
 from src.choices.stitching import FORMS, OBJECTIVES, Method
 from src.core.errors import Busy, UserError, unknown_name
 from src.core.user_code import CODE, file_and_function, is_user_code, title_of
-from src.results.network_list import SIMILARITY, ListedNetwork
+from src.results.network_list import ListedNetwork
 from src.results.network_names import FEATURES
 
 METHODS = ["pinv", "covariance"]
@@ -195,7 +196,7 @@ def work_and_judge(args, table: str, page: str) -> None:
 
     if not args.no_verdict and methods_of(args):
         check_output(table, str(verdict.__file__))
-        check_output(page, str(report.__file__))
+        check_output(page, str(verdict.__file__))
     units = make_results(args)
     if args.no_verdict:
         return
@@ -212,8 +213,8 @@ def name_next_commands(args, units) -> None:
     if any(unit.kind == SIMILARITY for unit in units):
         folder = Path("results", args.save_dir)
         note(
-            f"no stitches, so no verdict; misc/compare_layers.py {folder} --networks {args.networks} draws curves over "
-            f"depth, misc/collect_results.py {folder} -r --networks {args.networks} compares groups"
+            f"no stitches, so no verdict; misc/collect_results.py {folder} --networks {args.networks} draws curves "
+            "over depth and compares groups"
         )
 
 
@@ -238,11 +239,10 @@ def judge_all(args, units, table: str, page: str) -> None:
         "networks": args.networks,
         "similarity": sorted(str(unit.place) for unit in units if unit.kind == SIMILARITY),
     }
-    options = options_of(verdict, args, **sources, output=table)
+    options = options_of(verdict, args, **sources, output=table, page=page)
     judged = verdict.judge(options)
     try:
         verdict.give_verdict(options, judged)
-        report.report(options_of(report, args, **sources, output=page), judged, Path(table))
     except Busy:
         note("another process writes the verdict")
         return

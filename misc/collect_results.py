@@ -1,20 +1,24 @@
 #!/usr/bin/env python3
-"""Collect the accuracies of a folder of stitching runs, ours or the public code's, as matrix, CSV
-and heat map."""
+"""Collect all results below a folder, of this suite or of the public code: matrices of accuracy, one table
+of everything that was measured, curves over depth, groups of networks, and best matches of layers."""
 
-import math
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from misc.verdict import write_groups
 from src import cli
+
+MAX_MATRICES = 12  # that are printed and drawn
+MAX_TABLES = 12  # of best matches of layers that are printed
 
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Print the accuracy matrix of a folder of stitching runs; write it as CSV and heat map."
+        "Print the accuracy matrices of all stitching runs below a folder. Write one table of all results, with the "
+        "tables of similarity (similarity/*.csv) below the folder, and of several networks curves over depth: how well "
+        "corresponding layers can be stitched, and how similar they are. These are layers of the same name, in "
+        "networks of different types those of nearest relative depth."
     )
     add = options.add_argument
     add("source_dir", help="folder of stitching runs, or above them")
@@ -26,60 +30,64 @@ def parser() -> cli.Parser:
     )
     add("end_model_type", nargs="?", type=cli.network, help="and of the end network")
     add(
-        "-r",
-        "--recursive",
+        "--networks",
+        help="list of networks as for misc/all_pairs.py, with their names and groups: compare the groups, and draw a "
+        "line for each pair of groups. Default: networks.csv in the folder, if there is one",
+    )
+    add(
+        "--best-matches",
         action="store_true",
-        help="include the runs in all folders below, as for a folder that holds none itself. Write "
-        "grid_measurements.csv as well: a row for each measurement of two layers, from all stitches and from all "
-        "tables similarity/*.csv",
+        help="find as well, for each layer of a network, the most similar layer of each other network, by each measure "
+        "and by the accuracy and skill of stitches; say how often it is the corresponding one",
+    )
+    add(
+        "--quantities",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="show only these quantities in the curves and best matches, such as accuracy, cka or 'direct matching'; "
+        "without it, curves have no accuracies, and the first measure of similarity",
     )
     add(
         "-o",
         "--output",
         type=cli.csv_file,
-        help="CSV to write, with the figure beside it. Default: grid.csv in source_dir",
-    )
-    add(
-        "--networks",
-        help="list of networks as for misc/all_pairs.py, with their names and groups. With -r, grid_groups.csv and "
-        "grid_group_tests.csv compare the groups",
+        help="CSV to write, with the matrices beside it (.png). Of several networks there are the curves (_depth.png), "
+        "all means (_means.csv) and the tests between groups (_tests.csv), with --best-matches these "
+        "(_best_matches.csv). Default: collected.csv in source_dir",
     )
     return options
 
 
 def collect(args) -> None:
     """Print the matrices of a folder, and write its tables."""
+    from src.core.console import note
     from src.core.errors import UserError
-    from src.figures.pages import writing
-    from src.results import collected
-    from src.results.folders import holds_runs, is_run
+    from src.results.frame import list_in, read, write_frame
+    from src.results.outputs import outputs
 
-    source_dir = Path(args.source_dir)
     types = (args.front_model_type, args.end_model_type)
     if args.front_model_type and not args.end_model_type:
         raise UserError("give the types of both networks, or none")
-    if is_run(source_dir) and not args.output:
-        raise UserError(f"{source_dir} is a run, whose grid.csv stays as it is; give -o")
-    recursive = args.recursive or not holds_runs(source_dir)
-    results = collected.collect(source_dir, args.networks, recursive=recursive)
-    if not results.similarities:
-        refuse_empty(source_dir, results.stitches)
+    networks = args.networks or list_in([args.source_dir])
+    frame = read(args.source_dir, networks=networks)
     if args.end_model_type:
-        check_types(source_dir, results.stitches, types)
-    path = Path(args.output or source_dir / "grid.csv")
-    with writing(path, __file__, is_named=bool(args.output)):
-        if results.stitches:
-            write_accuracies(args, path, results)
-        if recursive:
-            write_measurements(args, path, results)
+        check_types(args.source_dir, frame, types)
+    path = Path(args.output or Path(args.source_dir, "collected.csv"))
+    with outputs(path, __file__):
+        write_frame(path, frame)
+        show_accuracies(path, frame, has_list=bool(networks))
+        report(args, path, frame, has_list=bool(networks))
+    note(f"wrote {path}, and further tables and figures beside it")
 
 
-def check_types(source_dir: Path, stitches, types: tuple[str, str]) -> None:
-    """Raise a UserError if the networks of stitches have types that differ from `types`, of the front and
-    the end network."""
+def check_types(source_dir: str, frame, types: tuple[str, str]) -> None:
+    """Raise a UserError if the networks have types that differ from `types`, of the front and the end
+    network."""
     from src.core.errors import UserError
+    from src.results.frame import TYPES
 
-    recorded = {(stitch.row.front_model_type, stitch.row.end_model_type) for stitch in stitches}
+    recorded = set(frame[TYPES].itertuples(index=False, name=None))
     if recorded and recorded != {types}:
         pairs = " or ".join(sorted(f"{front} to {end}" for front, end in recorded))
         raise UserError(
@@ -87,70 +95,173 @@ def check_types(source_dir: Path, stitches, types: tuple[str, str]) -> None:
         )
 
 
-def write_measurements(args, path: Path, results) -> None:
-    """Write the table of all measurements, and with a list of networks the tables of its groups."""
-    from src.core.console import note
-    from src.core.files import write_csv
-    from src.results.between_groups import compare_groups, note_on_layers
-    from src.results.measurements import COLUMNS, IN_COLUMNS, between_networks
+def show_accuracies(path: Path, frame, *, has_list: bool) -> None:
+    """Print and draw the accuracies of each method and pair of networks."""
+    from src.choices.similarity import SIMILARITY
+    from src.core.console import note, table
+    from src.core.user_code import titles_in
+    from src.figures.maps import draw_layers
+    from src.figures.shown import of_matrix
+    from src.results.frame import LAYERS
+    from src.results.matrices import Matrix
+    from src.results.reports import corresponding, matrix
 
-    rows = results.measurements(apart_from=IN_COLUMNS)
-    measurements = path.with_name(f"{path.stem}_measurements.csv")
-    write_csv(measurements, COLUMNS, [row.record for row in rows if not math.isnan(row.value)])
-    note(f"wrote {measurements}")
-    if args.networks:
-        compared = []
-        for row in between_networks(rows):
-            compared.append(row._replace(method=f"{row.method}, {row.dataset}"))
-        comparison = compare_groups(compared)
+    stitches = frame[frame.method != SIMILARITY]
+    experiments = stitches.groupby(["method", "networks"], sort=False)
+    has_networks = has_list or stitches.networks.nunique() > 1
+    shown = []
+    drawn = []
+    for (method, networks), rows in list(experiments)[:MAX_MATRICES]:
+        names = [networks] if has_networks else []
+        names += [method] if has_networks or experiments.ngroups > 1 else []
+        title = titles_in(", ".join(names))
+        values = matrix(rows, "accuracy")
+        cells = Matrix(list(values.index), list(values.columns), values.to_numpy().tolist())
+        table(title, *cells)
+        framed = set(corresponding(rows)[LAYERS].itertuples(index=False, name=None))
+        shown += of_matrix(cells, "accuracy", title, framed)
+        drawn.append(rows)
+    if len(experiments) > MAX_MATRICES:
+        note(f"{MAX_MATRICES} of {len(experiments)} experiments are shown; the CSV has all of them")
+    if drawn:
+        import pandas
+
+        draw_layers(path.with_suffix(".png"), shown, source=source_of(pandas.concat(drawn)))
+
+
+def source_of(frame) -> str:
+    """Return the sentence of captions on the networks and the images of rows."""
+    from src.figures.pages import on_data
+    from src.results.frame import NETWORKS
+    from src.results.pair_kinds import counted
+
+    pairs = set(frame[NETWORKS].itertuples(index=False, name=None))
+    images = frame[["dataset", "n_images"]].astype(object)
+    images = images.where(images.notna(), None)
+    return on_data(counted(pairs), set(images.itertuples(index=False, name=None)))
+
+
+def report(args, path: Path, frame, *, has_list: bool) -> None:
+    """Write the means over pairs of networks, and print and draw what they show."""
+    from src.core.console import listed, note
+    from src.figures.words import note_on_layers
+    from src.results.frame import measures_in, write_frame, write_means
+    from src.results.reports import MEASURED, SHARES, compare_groups, match_shares, over_depth
+
+    measures = measures_in(frame)
+    means = {}
+    depths = over_depth(frame, ["accuracy", "accuracy_drop", "skill", *measures])
+    if len(depths):
+        means["depth"] = depths
+        draw_curves(args, path, frame, depths)
+    if has_list:
+        comparison = compare_groups(frame, [*SHARES, *MEASURED, *measures])
         print_groups(comparison)
-        write_groups(path, comparison)
-        note(f"wrote {path.stem}_groups.csv and {path.stem}_group_tests.csv beside it")
         note_on_layers(comparison.groups)
+        if comparison.untested:
+            note(f"groups that cannot be tested: {listed(comparison.untested, n=1)}")
+        means["groups"] = comparison.groups
+        if len(comparison.tests):
+            write_frame(path.with_name(f"{path.stem}_tests.csv"), comparison.tests)
+    if args.best_matches:
+        matches = find_best_matches(args, frame, measures)
+        write_frame(path.with_name(f"{path.stem}_best_matches.csv"), matches)
+        means["best matches"] = match_shares(matches)
+    means = {name: table for name, table in means.items() if len(table)}
+    if means:
+        write_means(path.with_name(f"{path.stem}_means.csv"), means)
+
+
+def draw_curves(args, path: Path, frame, depths) -> None:
+    """Draw the curves over depth of the chosen quantities."""
+    from src.figures.curves import draw_depth
+    from src.figures.shown import of_means
+    from src.results.reports import corresponding, of_two_networks, on_architectures
+    from src.verdict import Limits
+
+    if depths.networks.nunique() == 1:
+        depths = depths.assign(networks="")
+    shown = of_means(drawn_depths(depths, args.quantities))
+    rows = corresponding(of_two_networks(frame))
+    sources = [on_architectures(rows), source_of(rows)]
+    beside = path.with_name(f"{path.stem}_depth.png")
+    draw_depth(beside, list(shown), Limits(), source=" ".join(filter(None, sources)))
+
+
+def drawn_depths(rows, quantities):
+    """Return the rows that the figure shows: of the chosen quantities; without a choice all but
+    accuracies, which differ between end networks, and of the measures of similarity the first."""
+    from src.choices.similarity import SIMILARITY
+
+    if quantities:
+        return chosen_rows(rows, quantities)
+    measures = list(rows.quantity[rows.method == SIMILARITY].unique())
+    return rows[~rows.quantity.isin(["accuracy", *measures[1:]])]
+
+
+def chosen_rows(rows, chosen):
+    """Return the rows of chosen quantities or methods; all rows if none is chosen.
+
+    Raises:
+        UserError: no row has a name.
+    """
+    from src.core.errors import UserError
+
+    names = dict.fromkeys(rows[["quantity", "method"]].drop_duplicates().to_numpy().ravel())
+    for name in chosen:
+        if name not in names:
+            raise UserError(
+                f"--quantities {name}: there are {', '.join(names)}; give some of these"
+            )
+    if not chosen:
+        return rows
+    return rows[rows.quantity.isin(chosen) | rows.method.isin(chosen)]
 
 
 def print_groups(comparison) -> None:
     """Print the means and tests of groups: of similarity by all measures, of stitches as the verdict does."""
     from src.core.console import result
-    from src.core.grouping import grouped
     from src.figures.words import OF_GROUPS, lines_on_groups, tables_of_groups
 
-    for method, groups in grouped(comparison.groups, lambda row: row.method).items():
-        measured = dict.fromkeys(row.quantity for row in groups)
-        names = [name for name in OF_GROUPS if name in measured] or list(measured)
-        tests = [test for test in comparison.tests if test.method == method]
-        for text in (*tables_of_groups(groups, tests, names), *lines_on_groups(groups, tests)):
+    groups = comparison.groups
+    if groups.empty:
+        return
+    tests = comparison.tests
+    for method, of_method in groups.groupby("method", sort=False):
+        measured = list(of_method.quantity.unique())
+        names = [name for name in OF_GROUPS if name in measured] or measured
+        of_tests = tests[tests.method == method] if len(tests) else tests
+        texts = [
+            *tables_of_groups(of_method, of_tests, names),
+            *lines_on_groups(of_method, of_tests),
+        ]
+        for text in texts:
             result(f"{text}\n")
 
 
-def write_accuracies(args, path: Path, results) -> None:
-    """Print the matrices of a folder, and write its table of runs and its figure."""
-    from operator import attrgetter
-
-    from src.core.console import table
-    from src.core.user_code import titles_in
-    from src.figures.grids import write_grid
-    from src.results.grid_matrices import shown_experiments
-    from src.results.matrices import pivot
-
-    # With a list, experiments are called by the names of the networks.
-    names = results.names if args.networks else None
-    newest = [stitch.row for stitch in results.newest]
-    for title, rows in shown_experiments(newest, names).items():
-        table(titles_in(title), *pivot(rows, attrgetter("accuracy")))
-    rows = [stitch.row for stitch in results.stitches]
-    write_grid(path, rows, names=names)
-
-
-def refuse_empty(source_dir: Path, stitches) -> None:
-    """Raise a UserError if a folder gave no stitches."""
+def find_best_matches(args, frame, measures):
+    """Print the best matches of the chosen quantities; return all."""
+    from src.core.console import note, result, table
     from src.core.errors import UserError
+    from src.figures.words import tables_of_matches, tables_of_shares
+    from src.results.reports import MATCHED, best_matches, match_shares
 
-    if not stitches:
+    rows = best_matches(frame, [*MATCHED, *measures])
+    if rows.empty:
         raise UserError(
-            f"{source_dir} holds no finished stitching run; give the folder that holds their folders, or a folder "
-            "above it"
+            f"{args.source_dir} has no stitches of two trained networks, and no table of their similarity in a folder "
+            "similarity"
         )
+    shown = chosen_rows(rows, args.quantities)
+    of_layers = tables_of_matches(shown)
+    for title, *cells in [*of_layers[:MAX_TABLES], *tables_of_shares(match_shares(shown))]:
+        table(title, *cells)
+        result()
+    if len(of_layers) > MAX_TABLES:
+        note(
+            f"{MAX_TABLES} of {len(of_layers)} tables of layers are printed; the CSV has all best matches"
+        )
+    return rows
 
 
 def main(argv=None) -> int:

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Compare two networks: stitch both into each other, judge all pairs of layers, and write one page."""
 
+import re
 import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
@@ -190,10 +191,14 @@ def are_of_results(networks: Sequence[NetworkName], names: Sequence[str], folder
 
 
 def names_of(first: NetworkName, second: NetworkName) -> list[str]:
-    """Return the names of two checkpoints: of the files, of their folders where these differ, or else
-    numbers."""
+    """Return the names of two checkpoints: of the files, unless these differ in numbers alone; of their
+    folders or types where these differ; of the files; or else numbers."""
     paths = [without_ending(network.path) for network in (first, second)]
-    for names in ([path.name for path in paths], [path.parent.name for path in paths]):
+    stems = [path.name for path in paths]
+    choices = [stems, [path.parent.name for path in paths], [first.type, second.type], stems]
+    if len({re.sub(r"\d+", "", stem) for stem in stems}) == 1:
+        choices = choices[1:]
+    for names in choices:
         if names[0] != names[1] and all(map(is_name, names)):
             return names
     return ["first", "second"]

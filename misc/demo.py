@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -22,15 +23,12 @@ import exec_compute_low_rank_sim_metrics as similarity
 import exec_eval_stitcher_ood as evaluation
 import exec_stitch
 import exec_train
-from misc import report, verdict
+from misc import verdict
 from src import cli
 from src.core.console import note, points, result
 from src.core.errors import UserError
 from src.figures.pages import left_out
 from src.figures.words import conclusion
-from src.results.tables import read_table
-from src.results.verdict_rows import VerdictRow
-from src.values import Pair
 
 DATA = "-d mnist5k -gpu -1"
 PAIR = "models/0/model_15.pt models/1/model_15.pt small_cnn small_cnn"
@@ -46,14 +44,13 @@ STEPS = (  # title, script, options
     ("Stitch by task loss matching", exec_stitch, f"{STITCH} {TLM} -dir tlm"),
     ("Evaluate the first stitches", evaluation, f"results/dm {DATA}"),
     ("Evaluate the others", evaluation, f"results/tlm {DATA}"),
-    ("Judge all stitches", verdict, "results/dm results/tlm -o verdict.csv"),
-    ("Write one page", report, "results/dm results/tlm -o page.html"),
+    ("Judge all stitches", verdict, "results/dm results/tlm -o verdict.csv --page page.html"),
     ("Similarity of all layers", similarity, f"{PAIR} all all {DATA} --alignment pool -o similarity.csv"),
     ("Similarity at fewer ranks", similarity, f"{PAIR} pool3 pool3 {DATA} -m1r 64 16 8 4 2 1 -o ranks.csv"),
 )  # fmt: skip
 TO_OPEN = ("page.html", "verdict.png", "similarity.png", "ranks.png")
 LOG = "log.txt"
-BACKWARDS = Pair("pool4", "pool2")  # from the last block to the second
+BACKWARDS = ("pool4", "pool2")  # from the last block to the second
 
 
 def take(title: str, script: ModuleType, options: str) -> None:
@@ -74,11 +71,11 @@ def take(title: str, script: ModuleType, options: str) -> None:
     note(f"# {time.monotonic() - start:.1f} s")
 
 
-def answer(rows: Sequence[VerdictRow]) -> Iterator[str]:
+def answer(rows: Sequence[Any]) -> Iterator[str]:
     """Yield what the verdicts say of accurate stitches, and a line for each stitch backwards."""
     yield f"Does an accurate stitch show that two layers are similar? {conclusion(rows)}"
     for row in rows:
-        if row.pair == BACKWARDS:
+        if (row.front_layer, row.end_layer) == BACKWARDS:
             yield (
                 f"From the last block back to the second, by {row.method}: {points(row.accuracy)} % accuracy (the end "
                 f"network alone: {points(row.end_accuracy)} %), skill {row.skill:.2f} at the output; {row.verdict}."
@@ -92,6 +89,7 @@ def parser() -> cli.Parser:
 
 
 def run(args) -> None:
+    import pandas
     import torch
 
     torch.set_num_threads(1)  # threads that share images of 8×8 pixels wait for each other
@@ -104,7 +102,7 @@ def run(args) -> None:
     os.chdir(folder)
     for step in STEPS:
         take(*step)
-    for line in answer(read_table("verdict.csv", VerdictRow)):
+    for line in answer(list(pandas.read_csv("verdict.csv").itertuples())):
         result(line)
     result(f"Open {', '.join(str(folder / name) for name in TO_OPEN)}")
 

@@ -81,10 +81,10 @@ def study(args) -> None:
     )
     verdict = f"{args.output}_verdict.csv"
     all_pairs.work_and_judge(pairs, verdict, f"{args.output}.html")
-    table = ["-r", "--networks", pairs.networks, "-o", f"{args.output}_grid.csv"]
+    table = ["--networks", pairs.networks, "-o", f"{args.output}_collected.csv"]
     collect_results.collect(collect_results.parser().parse_args([str(folder), *table]))
 
-    measures = read_measures(f"{args.output}_grid_measurements.csv", verdict, names)
+    measures = read_measures(f"{args.output}_collected.csv", verdict, names)
     write_truths(Path(f"{args.output}_truths.csv"), truths, names)
     write_tests(Path(args.output), tests_of(measures, truths))
     draw_maps(Path(f"{args.output}_maps.png"), measures, truths, names)
@@ -117,17 +117,20 @@ def read_measures(table: str, verdict: str, names: Sequence[str]) -> dict:
     import numpy as np
 
     from misc.mechanism_statistics import COMPARED, IS_ACCURATE, MEASURES, WORD
+    from src.choices.similarity import SIMILARITY
     from src.core.files import read_csv
 
     n = len(names)
     measures = {name: np.full((n, n), np.nan) for name in (*COMPARED, IS_ACCURATE)}
-    column_of = {(method, column): name for name, (method, column, _) in MEASURES.items()}
     for row in read_csv(table):
         method = TITLES.get(row["method"], row["method"])
-        name = column_of.get((method, row["measure"]))
-        if name:
-            place = names.index(row["front_network"]), names.index(row["end_network"])
-            measures[name][place] = MEASURES[name][2] * float(row["value"])
+        place = names.index(row["front_network"]), names.index(row["end_network"])
+        for name, (of_method, column, sign) in MEASURES.items():
+            if of_method == method and row.get(column):
+                measures[name][place] = sign * float(row[column])
+    for name, values in measures.items():  # symmetric measures stand in the table once
+        if MEASURES.get(name, ("",))[0] == SIMILARITY:
+            measures[name] = np.where(np.isnan(values), values.T, values)
     for row in read_csv(verdict):
         if TITLES.get(row["method"]) == "pinv":
             place = names.index(row["front_network"]), names.index(row["end_network"])

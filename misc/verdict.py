@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""Judge stitched pairs of layers: similar, accurate only, not matched, or inconclusive."""
+"""Judge stitched pairs of layers: similar, accurate only, not matched, or inconclusive; and write one page
+with the verdicts, for a reader who has nothing else."""
 
+import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,23 +21,6 @@ def parser() -> cli.Parser:
         "Judge which stitched pairs of layers are functionally similar, and how sure that is. Similar pairs keep the "
         "accuracy of the end network, and follow it within a class."
     )
-    add_sources(options)
-    add_judging(options)
-    add = options.add_argument
-    add(
-        "-o",
-        "--output",
-        type=cli.csv_file,
-        default="verdict.csv",
-        help="CSV to write. Beside it go the printed text (.md), the figure (.png, .pdf, and .txt with the caption) "
-        "and, with several pairs of networks, the figures of networks and groups (_networks.png, _groups.png) and the "
-        "tables of groups (_groups.csv, _group_tests.csv)",
-    )
-    return options
-
-
-def add_sources(options: cli.Parser) -> None:
-    """Add the options of the folders and tables to read."""
     add = options.add_argument
     add(
         "source_dirs",
@@ -52,8 +38,28 @@ def add_sources(options: cli.Parser) -> None:
     add(
         "--networks",
         help="list of networks as for misc/all_pairs.py (CSV with name, path, type and optionally group): show "
-        "names instead of paths, and compare the groups",
+        "names instead of paths, and compare the groups. Default: networks.csv in the folder, if there is one",
     )
+    add_judging(options)
+    add(
+        "-o",
+        "--output",
+        type=cli.csv_file,
+        default="verdict.csv",
+        help="CSV to write. Beside it go the printed text (.md), the figure (.png and .pdf) and, with several pairs of "
+        "networks, the figures of networks and groups (_networks.png, _groups.png) and the tables of groups "
+        "(_means.csv, _tests.csv)",
+    )
+    add(
+        "--page",
+        nargs="?",
+        const=True,
+        type=cli.html_file,
+        metavar="FILE.html",
+        help="write one page of HTML as well, with the verdicts, the figures, the groups and the provenance; it needs "
+        "no other file. Default: beside the CSV",
+    )
+    return options
 
 
 def add_judging(options: cli.Parser) -> None:
@@ -93,6 +99,7 @@ class Judged(NamedTuple):
     are_listed: bool  # the names are those of a list; otherwise captions name checkpoints
     limits: Any
     verdicts: Sequence[Any]
+    frame: Any  # of the verdicts
     comparison: Any  # of the groups of networks
     sensitivity: str  # how many verdicts change with the limits of skill
 
@@ -100,20 +107,28 @@ class Judged(NamedTuple):
         """Return the verdicts in words."""
         from src.figures.words import report
 
-        groups, tests, *_ = self.comparison
+        groups = self.comparison.groups
+        tests = self.comparison.tests
         text = report(self.verdicts, self.limits, groups, tests, has_maps=has_maps)
         return f"{text}\n\n{self.sensitivity}"
 
 
 def give_verdict(args, judged: "Judged | None" = None) -> None:
-    """Judge stitches, and write the verdict.
+    """Judge stitches, and write the verdict and its page.
 
     Args:
         judged: the verdicts, if they are there already.
     """
     from src.core.console import note, result
     from src.figures.sections import parts_of, sections_of
+    from src.results.outputs import check_output
 
+    start = datetime.now()
+    table = Path(args.output)
+    page = None
+    if args.page is not None:
+        page = table.with_suffix(".html") if args.page is True else Path(args.page)
+        check_output(page, __file__)
     if judged is None:
         judged = judge(args)
 
@@ -124,32 +139,39 @@ def give_verdict(args, judged: "Judged | None" = None) -> None:
     text = judged.text(has_maps=has_maps)
     result(text)
     if not has_maps:
-        note("misc/report.py has maps of layers, for each method and pair of architectures")
-    write_verdict(args, judged, text, Path(args.output))
-    note(f"wrote {args.output}, and beside it its text (.md) and its figures")
+        note(
+            f"{table.with_suffix('.md')} has maps of layers, for each method and pair of architectures"
+        )
+    write_verdict(args, judged, judged.text(has_maps=True), table)
+    note(f"wrote {table}, and beside it its text (.md) and its figures")
+    if page:
+        write_page(args, judged, table, page, start=start)
 
 
 def judge(args) -> Judged:
     """Return the results of the folders with the verdicts; note the limits of comparisons of groups."""
     from src.core.console import listed, note
-    from src.results.between_groups import compare_groups, note_on_layers, values_of_verdicts
+    from src.figures.words import note_on_layers
+    from src.results.frame import frame_of, list_in
     from src.results.named_networks import named_by_list, order_in
+    from src.results.reports import SHARES, STITCHED, compare_groups, of_several_networks
     from src.results.verdicts import judge_stitches, n_changed
 
     stitches, similarities = read_results(args)
     limits = limits_of(args)
+    networks = args.networks or list_in(args.source_dirs)
     names = named_by_list(
-        (network for stitch in stitches for network in stitch.row.networks), args.networks
+        (network for stitch in stitches for network in stitch.row.networks), networks
     )
-    if args.networks:
+    if networks:
         order = order_in(names)
         stitches.sort(key=lambda stitch: order(stitch.row))
     verdicts = judge_stitches(stitches, similarities, limits=limits, pool=args.pool, names=names)
     if similarities:
         check_similarities(similarities, verdicts)
-    comparison = compare_groups(values_of_verdicts(verdicts, names.values()))
-    if comparison.groups:
-        note_on_layers(comparison.groups)
+    frame = frame_of(verdicts, (), names)
+    comparison = compare_groups(of_several_networks(frame), [*SHARES, *STITCHED])
+    note_on_layers(comparison.groups)
     if comparison.untested:
         note(f"groups that cannot be tested: {listed(comparison.untested, n=1)}")
     changes = [
@@ -164,9 +186,10 @@ def judge(args) -> Judged:
         stitches,
         similarities,
         names,
-        bool(args.networks),
+        bool(networks),
         limits,
         verdicts,
+        frame,
         comparison,
         sensitivity,
     )
@@ -180,35 +203,30 @@ def write_verdict(args, judged: Judged, text: str, table: Path) -> None:
     """
     from src.core.files import write_text
     from src.results import origin
+    from src.results.frame import write_frame
     from src.results.run import Run, claimed
-    from src.results.tables import write_table
-    from src.results.verdict_rows import VerdictRow
 
     images = origin.images_of(judged.stitches)
     options = {**vars(args), **images, "output": str(table)}
     run = Run.beside(table, options, script=__file__)
     with claimed([run]), run.replacing():
-        write_table(table, VerdictRow, judged.verdicts)
+        write_frame(table, judged.frame)
         header = f"# Verdict on {len(judged.verdicts)} stitched pairs of layers"
         made_with = origin.describe(images, run.provenance())
         lines = [header, "", "```text", text, "```", "", *made_with, ""]
         write_text(table.with_suffix(".md"), "\n".join(lines))
-        if judged.comparison.groups:
-            write_groups(table, judged.comparison)
+        write_groups(table, judged.comparison)
         draw(table, judged)
 
 
-def write_groups(path: Path, comparison) -> None:
-    """Write the tables of groups and of tests beside a table."""
-    from src.core.files import write_csv
-    from src.results.between_groups import COLUMNS
-    from src.results.network_means import MeanRow
-    from src.results.tables import write_table
+def write_groups(table: Path, comparison) -> None:
+    """Write the means and the tests of groups beside a table, where there are some."""
+    from src.results.frame import write_frame, write_means
 
-    write_table(path.with_name(f"{path.stem}_groups.csv"), MeanRow, comparison.groups)
-    records = [test.record for test in comparison.tests]
-    if records:
-        write_csv(path.with_name(f"{path.stem}_group_tests.csv"), COLUMNS, records)
+    if len(comparison.groups):
+        write_means(table.with_name(f"{table.stem}_means.csv"), {"groups": comparison.groups})
+    if len(comparison.tests):
+        write_frame(table.with_name(f"{table.stem}_tests.csv"), comparison.tests)
 
 
 def draw(path: Path, judged: Judged) -> None:
@@ -223,7 +241,7 @@ def draw(path: Path, judged: Judged) -> None:
     from src.figures.maps import draw_networks
     from src.figures.matrices import source_of
     from src.figures.shown import of_means, of_networks
-    from src.results.between_groups import on_unlike_types
+    from src.results.reports import on_unlike_types
 
     rows = judged.verdicts
     names = list({(row.front_network, row.end_network) for row in rows})
@@ -237,14 +255,95 @@ def draw(path: Path, judged: Judged) -> None:
         "source": source_of(stitches),
     }
     draw_evidence(path.with_suffix(".png"), rows, judged.limits, networks=networks, **texts)
-    if judged.comparison.groups:
+    if len(judged.comparison.groups):
         means = of_networks(judged.comparison.means)
         beside = path.with_name(f"{path.stem}_networks.png")
         draw_networks(beside, means, are_paths=not judged.are_listed, **texts)
         if len({row.groups for row in means}) > 1:
             beside = path.with_name(f"{path.stem}_groups.png")
             groups = list(of_means(judged.comparison.groups))
-            draw_groups(beside, means, groups, judged.comparison.tests, **texts)
+            tests = list(judged.comparison.tests.itertuples())
+            draw_groups(beside, means, groups, tests, **texts)
+
+
+def write_page(args, judged: Judged, table: Path, path: Path, *, start: datetime) -> None:
+    """Write the page.
+
+    Args:
+        table: of the verdict, with its figures beside it.
+        start: of this script.
+    """
+    from src.core.console import note, warn
+    from src.core.files import write_text
+    from src.figures.page import page
+    from src.results.outputs import outputs
+
+    if importlib.util.find_spec("matplotlib") is None:
+        warn("the page has no figures: matplotlib is not installed")
+    title = f"Report on {', '.join(args.source_dirs)}"
+    made_with = made_by(judged, args.similarity, start=start)
+    parts = parts_of_page(table, judged, made_with, name=path.stem)
+    with outputs(path, __file__):
+        write_text(path, page(title, parts))
+    note(f"wrote {path}")
+
+
+def made_by(judged, similarity, *, start: datetime) -> str:
+    """Return the part of the page on networks, images, versions and commands.
+
+    Args:
+        similarity: the paths of tables of similarity.
+        start: of this script.
+    """
+    from src.core.provenance import provenance
+    from src.figures import page
+    from src.results import origin
+
+    networks = origin.networks_of(judged.stitches, judged.similarities, judged.names)
+    commands = origin.commands_of(origin.files_of(judged.stitches, map(Path, similarity), networks))
+    own_command = origin.Command.of(provenance(gpu=-1, start=start))
+    return page.made_with(networks, origin.images_of(judged.stitches), [*commands, own_command])
+
+
+def parts_of_page(table: Path, judged, made_with: str, *, name: str) -> list[str]:
+    """Return the parts of the page in their order.
+
+    Args:
+        table: of the verdict, with its figures beside it.
+        name: of the archive.
+    """
+    from src.figures import page, words
+    from src.figures.sections import sections_of
+    from src.results.outputs import files_of, record_of
+    from src.results.reports import on_unlike_types
+
+    rows = judged.verdicts
+    groups = judged.comparison.groups
+    tests = judged.comparison.tests
+    conclusion = words.conclusion(rows)
+    files = files_of(record_of(table), __file__)
+    images = {path for path in files if path.suffix == ".png"}
+    of_groups = {path for path in images if path.stem.startswith(f"{table.stem}_groups")}
+    remarks = [*words.reasons(rows), *words.remarks(rows, judged.limits)]
+    return [
+        page.paragraphs([conclusion], kind="conclusion"),
+        page.paragraphs(filter(None, [on_unlike_types(tests)])),
+        page.figures(of_groups),
+        page.figures(images - of_groups, conclusion),
+        page.terms(judged.limits),
+        page.section(
+            "Verdicts",
+            page.table(words.counts(sections_of(rows))),
+            page.paragraphs(remarks),
+            page.pairs(rows),
+        ),
+        page.section(
+            "Groups of networks",
+            *map(page.table, words.tables_of_groups(groups, tests)),
+            page.paragraphs(words.lines_on_groups(groups, tests)),
+        ),
+        page.section("How it was made", made_with, page.archive(files - images, name)),
+    ]
 
 
 def read_results(args) -> tuple:

@@ -2,7 +2,7 @@
 
     rows = judge(front, end, train_batches, test_batches, layers="layer*", forms=["covariance", "pinv"])
     print(rows)
-    rows.matrix("skill", form="pinv").values, rows.figure()
+    rows.frame, rows.matrix("skill", form="pinv"), rows.figure()
 
 It runs the same functions as `misc/compare.py`. No file is read, and none is written but by
 `rows.to_csv(path)` and `rows.save(folder)`.

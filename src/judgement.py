@@ -1,6 +1,5 @@
 """The result of `judge`: rows, with methods for tables, matrices, a figure and files."""
 
-import math
 import os
 import re
 from collections import Counter
@@ -8,19 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from src.choices import WITH_POSITIONS, Options, on_lost_positions
 from src.choices.stitching import Method
 from src.core.console import aligned, listed, note, points
 from src.core.errors import UserError, unknown_name
-from src.core.files import write_csv
+from src.core.files import write_text
 from src.core.grouping import grouped
 from src.values import IntervalEstimate, MeasuredStitch, Pair
 from src.verdict import INCONCLUSIVE, Limits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 
 class JudgedStitch(NamedTuple):
@@ -70,14 +68,6 @@ class JudgedStitch(NamedTuple):
             f"<{self.form}, {self.pair}: {self.verdict}; accuracy {self.accuracy:.4f}, "
             f"accuracy drop {points(self.accuracy_drop)}, skill {self.skill:.4f}>"
         )
-
-
-class LayerMatrix(NamedTuple):
-    """The values of a quantity by front layer and end layer."""
-
-    front_layers: tuple[str, ...]
-    end_layers: tuple[str, ...]
-    values: np.ndarray  # (front layers, end layers)
 
 
 class Record(NamedTuple):
@@ -174,8 +164,8 @@ class Judgement(tuple[JudgedStitch, ...]):
             for row in self
         ]
 
-    def matrix(self, quantity: str, *, form: str | None = None) -> LayerMatrix:
-        """Return the values of a quantity by layers.
+    def matrix(self, quantity: str, *, form: str | None = None) -> "DataFrame":
+        """Return the values of a quantity by front layer (rows) and end layer (columns).
 
         Args:
             quantity: a field of `JudgedStitch`, such as "skill" or "verdict".
@@ -190,18 +180,9 @@ class Judgement(tuple[JudgedStitch, ...]):
                 JudgedStitch._fields,
                 where=f"they are {', '.join(JudgedStitch._fields)}",
             )
-        rows = [row for row in self if row.form == self._form(form)]
-        fronts = tuple(dict.fromkeys(row.front_layer for row in rows))
-        ends = tuple(dict.fromkeys(row.end_layer for row in rows))
-        value_of = {row.pair: getattr(row, quantity) for row in rows}
-        has_numbers = all(isinstance(value, (int, float)) for value in value_of.values())
-        missing = None  # of pairs that cannot be stitched
-        dtype: type = object
-        if has_numbers:
-            missing = math.nan
-            dtype = float
-        values = [[value_of.get(Pair(front, end), missing) for end in ends] for front in fronts]
-        return LayerMatrix(fronts, ends, np.array(values, dtype))
+        rows = self.frame[self.frame.method == self._form(form)]
+        table = rows.pivot(index="front_layer", columns="end_layer", values=quantity)
+        return table.reindex(index=rows.front_layer.unique(), columns=rows.end_layer.unique())
 
     def _form(self, form: str | None) -> str:
         """Return the name of a form of the stitches; None stands for the only form."""
@@ -213,22 +194,24 @@ class Judgement(tuple[JudgedStitch, ...]):
             raise unknown_name("form", form, self.forms)
         return form
 
+    @property
+    def frame(self) -> "DataFrame":
+        """The rows as a frame, with the columns of `src.results.frame.read`."""
+        from src.results.frame import frame_of_judged
+
+        return frame_of_judged(self)
+
     def records(self) -> list[dict[str, Any]]:
-        """Return a dict for each row, with the fields of `JudgedStitch`:
-        `pandas.DataFrame(rows.records())`."""
+        """Return a dict for each row, with the fields of `JudgedStitch`."""
         return [row._asdict() for row in self]
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the rows as a CSV with the fields of `JudgedStitch`; undefined values are empty cells.
+        """Write the frame as a CSV; undefined values are empty cells.
 
         Raises:
             UserError: the file cannot be written.
         """
-        records = [
-            {name: value for name, value in record.items() if not _is_nan(value)}
-            for record in self.records()
-        ]
-        write_csv(Path(path), JudgedStitch._fields, records)
+        write_text(Path(path), self.frame.to_csv(index=False, lineterminator="\n"))
 
     def save(self, folder: str | Path, *, dataset: str = "an unnamed set") -> None:
         """Write the stitches as runs, one for each form, that `misc/verdict.py`, `misc/report.py`
@@ -287,11 +270,6 @@ class Judgement(tuple[JudgedStitch, ...]):
             stitches[title] = [row for row in self._with_short_layers() if row.form == form]
         source = f"1 pair of networks, {self.record.n_images:,} test inputs."
         return evidence_figure(stitches, self.record.limits, networks=self.names, source=source)
-
-
-def _is_nan(value: object) -> bool:
-    """Return whether a value of a row is not defined."""
-    return isinstance(value, float) and math.isnan(value)
 
 
 def prefix_of(layers: Iterable[str]) -> str:

@@ -147,7 +147,7 @@ def test_runs_and_tables_record_weights_and_images():
     run(*COMPARE, "-o", "sim.csv")
     run(*TRAIN, "-e", 1)
     run("misc/verdict.py", "results/r")
-    run("misc/collect_results.py", "results", "-r", "-o", "all.csv")
+    run("misc/collect_results.py", "results", "-o", "all.csv")
     f, g, train, test = sha256("f.pt"), sha256("g.pt"), digest(train=True), digest(train=False)
     of_run = {
         "front_model_path_sha256": f,
@@ -169,8 +169,8 @@ def test_runs_and_tables_record_weights_and_images():
     tables = {
         next(Path("results/r").glob("*/grid.csv")): of_pair | images,
         "results/r/ood_evaluation_mahalanobis.csv": of_pair | images,
-        "verdict.csv": of_pair,
-        "all_measurements.csv": of_pair,
+        "verdict.csv": of_pair | images,
+        "all.csv": of_pair | images,
         "probes.csv": {"model_weights": f[:SHORT]} | images,
         "sim.csv": {"model2_weights": g[:SHORT], "test_images": test[:SHORT]},
     }
@@ -327,12 +327,12 @@ def test_old_and_new_are_told_apart_where_results_are_read(changed):
             name for name in ("old", "r") if row["folders"] in names_in(Path("results", name))
         )
         assert row["cka"] == read_csv(f"{name}.csv")[0]["cka"]
-    said = run_anew("misc/collect_results.py", "results", "-r", "-o", "all.csv").err
+    said = run_anew("misc/collect_results.py", "results", "-o", "all.csv").err
     assert said.count(WARNINGS[changed]) == 1
-    networks = {(row["front_network"], row["dataset"]) for row in read_csv("all_measurements.csv")}
+    networks = {(row["front_network"], row["dataset"]) for row in read_csv("all.csv")}
     assert len(networks) == 2
     run_anew(
-        "misc/rank_statistics.py", "old.csv", "r.csv", "results/old", "results/r", "-o", "ranks.csv"
+        "misc/score_measures.py", "old.csv", "r.csv", "results/old", "results/r", "-o", "ranks.csv"
     )
     assert len({row["setting"] for row in read_csv("ranks.csv")}) >= 2
 
@@ -342,7 +342,7 @@ def test_results_of_changed_code_are_named_where_they_are_read():
     run(COMPARE[0], *OWN, *COMPARE[5:], "-o", "all/similarity/a-b.csv")
     readers = (
         ["misc/verdict.py", "results/r"],
-        ["misc/collect_results.py", "all", "-r", "-o", "all.csv"],
+        ["misc/collect_results.py", "all", "-o", "all.csv"],
     )
     for is_changed in (False, True):
         for reader in readers:
@@ -361,7 +361,7 @@ def test_probes_and_similarity_on_other_images_are_not_compared():
         (["new.csv"], "no probes"),
         (["sim.csv", "new.csv"], "no probes"),
     ):
-        run_anew("misc/rank_statistics.py", *tables, "probes.csv", "-o", "ranks.csv")
+        run_anew("misc/score_measures.py", *tables, "probes.csv", "-o", "ranks.csv")
         rows = [row for row in read_csv("ranks.csv") if row["varied"] == "layer1"]
         notes = {row["note"] for row in rows if row["test"] == "sensitivity"}
         assert any(note in text for text in notes), (tables, notes)

@@ -8,10 +8,10 @@ import shutil
 
 import pytest
 
+from misc.compare import names_of
 from src.core.console import decimals, points, table
-from src.figures.grids import write_grid
 from src.results.folders import read_stitches, row_of
-from src.results.network_names import short_names
+from src.results.network_names import NetworkName, short_names
 from src.results.stitch_rows import StitchRow
 from src.results.tables import write_table
 from src.values import IntervalEstimate
@@ -47,7 +47,7 @@ def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_pa
     assert math.isnan(matched.agreement)
     networks = written(tmp_path / "c", front_model_path="./m//a.pt", end_model_path=None).row
     assert networks.front_model_path == "m/a.pt" and networks.end_model_path is None
-    write_grid(tmp_path / "grid.csv", [written(tmp_path / "d").row])
+    write_table(tmp_path / "grid.csv", StitchRow, [written(tmp_path / "d").row])
     (found,) = grid_rows(tmp_path)
     assert found.accuracy == 0.75 and found.objective == "task"  # which it does not name
     assert found.matching_error is None
@@ -56,6 +56,21 @@ def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_pa
 def test_equal_names_of_files_are_told_apart_by_folders():
     for paths in (["/data/long/path/x/a.pt", "/home/me/y/a.pt"], ["x/a.pt", "y/a.pt"]):
         assert short_names(paths) == ["x/a", "y/a"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "types", "names"),
+    [
+        (("a/model_5.pt", "b/model_10.pt"), ("cnn", "cnn"), ["a", "b"]),
+        (("model_5.pt", "model_10.pt"), ("cnn", "vit"), ["cnn", "vit"]),
+        (("a/model_5.pt", "a/model_10.pt"), ("cnn", "cnn"), ["model_5", "model_10"]),
+        (("x/cat.pt", "y/dog.pt"), ("cnn", "cnn"), ["cat", "dog"]),
+    ],
+)
+def test_checkpoints_whose_names_differ_in_a_number_are_called_by_folder_or_type(
+    paths, types, names
+):
+    assert names_of(*map(NetworkName, paths, types)) == names
 
 
 def test_no_number_is_minus_zero(capsys):
@@ -92,25 +107,26 @@ def test_each_experiment_has_a_matrix_of_its_own(tmp_path, drawn_figures):
     ):
         write_run(tmp_path / "x", name, n_right=n_right, front_layer=layer, **options)
     lines = run(SCRIPT, "x").out.splitlines()
-    panels = [axes.images[0] for axes in panels_of(drawn_figures["grid.png"]).values()]
+    panels = [axes.images[0] for axes in panels_of(drawn_figures["collected.png"]).values()]
     assert [panel.get_clim() for panel in panels] == [(0, 1)] * 2
     assert [panel.get_array().ravel().tolist() for panel in panels] == [[0.94, 0.9], [0.8]]
-    assert lines[0] == "n_epochs=0" and lines[4] == "n_epochs=1"
+    assert lines[0] == "direct matching" and lines[4] == "hint matching"
     values = [["layer4.0", "0.9400"], ["layer4.1", "0.9000"], ["layer4.1", "0.8000"]]
     assert [lines[i].split() for i in (2, 3, 6)] == values and len(lines) == 7
-    assert {(row["objective"], row["n_epochs"]) for row in read_csv("x/grid.csv")} == {
+    assert {(row["objective"], row["n_epochs"]) for row in read_csv("x/collected.csv")} == {
         ("task", "0"),
         ("hint", "1"),
     }
 
 
 def test_more_than_twelve_experiments_are_all_in_the_table(tmp_path, drawn_figures):
-    for seed in range(14):
-        write_run(tmp_path / "x", f"{seed}", n_right=900, seed=seed)
+    for place in range(14):
+        trained = {"init": "rand", "n_epochs": 1, "objective": "task", "learning_rate": place / 100}
+        write_run(tmp_path / "x", f"{place}", n_right=900, **trained)
     out, err = run(SCRIPT, "x")
-    assert says(err, "12 of 14 experiments") and out.count("seed=") == 12
-    assert len(panels_of(drawn_figures["grid.png"])) == 12
-    assert len(read_csv("x/grid.csv")) == 14
+    assert says(err, "12 of 14 experiments") and out.count("-lr") == 12
+    assert len(panels_of(drawn_figures["collected.png"])) == 12
+    assert len(read_csv("x/collected.csv")) == 14
 
 
 def test_runs_of_the_public_code(tmp_path):
@@ -130,8 +146,7 @@ def test_runs_of_the_public_code(tmp_path):
         "n_epochs": "0",
         "matching_error": "0.0811",
         "representation_difference": "0.0821",
-        "front_accuracy": "nan",
-        "kappa": "nan",
+        "front_accuracy": "",
     }
     assert {name: rows[0][name] for name in written} == written
     assert (tmp_path / "all.png").exists()
@@ -159,21 +174,17 @@ def test_unfinished_and_damaged_runs_are_skipped_and_named(tmp_path):
     )
     assert unfinished.name in one and "did not finish" in one
     assert damaged.name in two and "missing or damaged" in two
-    assert [row["folder"] for row in read_csv("n/grid.csv")] == [whole.name]
+    assert [row["folders"] for row in read_csv("n/collected.csv")] == [whole.name]
 
 
 def test_from_below_all_are_written_and_of_repeated_ones_the_newest_counts(tmp_path, drawn_figures):
     for name, accuracy in (("a/2026-11-25_10-25-39.5", 0.25), ("b/2026-11-25_10-25-32.5", 0.5)):
         copy_run(TRAINED[0], tmp_path / "n" / name, accuracy)
-    out, err = run(SCRIPT, "n", "-r", "-o", "all.csv")
+    out, err = run(SCRIPT, "n", "-o", "all.csv")
     assert (
         out.split()[-1] == "0.2500"
         and "1 result repeats another of the same experiment (" in err
         and "skipped" not in err
     )
-    assert [row["accuracy"] for row in read_csv("all.csv")] == ["0.5", "0.25"]
+    assert [row["accuracy"] for row in read_csv("all.csv")] == ["0.25"]
     assert "0.25" in [text.get_text() for text in drawn_figures["all.png"].axes[0].texts]
-    (measured,) = (row for row in read_csv("all_measurements.csv") if row["measure"] == "accuracy")
-    assert measured["value"] == "0.25"
-    inside = tmp_path / "n" / "a" / "2026-11-25_10-25-39.5"
-    assert says(error_line(SCRIPT, ".", "-r", cwd=inside), "is a run", "-o")

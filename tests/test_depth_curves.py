@@ -1,5 +1,5 @@
 """Many networks: laws of the table of all measurements (misc/collect_results.py -r), means over networks,
-and curves over depth with intervals (misc/compare_layers.py)."""
+and curves over depth with intervals."""
 
 import itertools
 import math
@@ -10,80 +10,12 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from src.figures import pages
-from src.results.measurements import (
-    COLUMNS,
-    Measurement,
-    NetworkLayer,
-    between_networks,
-    measurements_of,
-)
-from src.results.named_networks import NamedNetwork
 from src.results.network_list import read_networks
-from src.results.network_means import mean_over_networks
 from tests.commands import caption_of, error_line, heading, read_csv, run, says
-from tests.result_rows import similarity_row
 from tests.tables import SIMILARITY, write_table
 from tests.written_runs import SKILL, write_evaluation, write_list, write_pairs, write_run
 
-
-def values(training_runs: dict[str, str], layers: str = "xy") -> list[Measurement]:
-    """A value of each pair of layers of each pair of networks, by training of the network."""
-    rng = np.random.default_rng(0)
-    networks = [NamedNetwork(name, "g", training) for name, training in training_runs.items()]
-    return [
-        Measurement("dm", "skill", NetworkLayer(front, one), NetworkLayer(end, two), rng.random())
-        for front, end in itertools.permutations(networks, 2)
-        for one, two in itertools.product(layers, repeat=2)
-    ]
-
-
-def test_a_similarity_counts_in_either_direction_and_once_of_a_layer_with_itself():
-    columns = {"cka": 0.5, "pwcca": 0.25, "pwcca_reversed": 0.75, "pwcca_calibrated": 0.125}
-    row = similarity_row(rank1=4, values=columns)
-    same = similarity_row(model2="a.pt", layer2="x", values={"cka": 1.0})
-    names = {key: NamedNetwork(key[0], "g", key[0]) for key in row.network_keys}
-    rows = measurements_of([], [row, same], names)
-    found = {(*each.pair, each.quantity, each.part): each.value for each in rows}
-    assert found["x", "y", "pwcca", ""] == 0.25 and found["y", "x", "pwcca", ""] == 0.75
-    assert found["x", "y", "cka", ""] == found["y", "x", "cka", ""] == 0.5
-    assert ("y", "x", "pwcca", "calibrated") not in found and len(found) == len(rows) == 6
-    assert {(each.pair[0], each.front.rank) for each in rows} == {
-        ("x", 4),
-        ("y", None),
-        ("x", None),
-    }
-    assert not between_networks(rows)  # at reduced ranks, or of one network
-    for each in rows:
-        assert each.swapped.swapped == each and tuple(each.record) == COLUMNS
-
-
-def test_a_mean_over_networks_has_no_order_and_counts_each_pair_of_networks_once():
-    rows = values({name: name for name in "abcd"})
-    mean = mean_over_networks(rows)
-    swapped = mean_over_networks([row.swapped for row in reversed(rows)])
-    assert vars(mean) == pytest.approx(vars(swapped))
-    more = [*rows, *(row for row in rows if row.networks == rows[0].networks)]
-    assert vars(mean_over_networks(more)) == pytest.approx(vars(mean))
-    assert mean.n_pairs == 12 and mean.low < mean.value < mean.high
-
-
-def test_an_interval_is_over_trainings_whatever_the_epochs():
-    """Two epochs of equal values are as one."""
-    once = values({name: name for name in "abcd"})
-    twice = []
-    for row in once:
-        front, end = (
-            side._replace(network=side.network._replace(name=f"{side.network.name}2"))
-            for side in (row.front, row.end)
-        )
-        twice += [row, row._replace(front=front, end=end), row._replace(front=front)]
-    means = [mean_over_networks(rows) for rows in (once, twice)]
-    assert vars(means[0]) == pytest.approx(vars(means[1]))
-    assert (means[0].n_networks, means[0].n_pairs) == (4, 12) and means[0].low < means[0].value
-
-
-SCRIPT = "misc/compare_layers.py"
+SCRIPT = "misc/collect_results.py"
 COLLECT = "misc/collect_results.py"
 NETWORKS = "abcdef"
 QUALITY = dict(zip(NETWORKS, (100, 120, 150, 190, 240, 300), strict=True))
@@ -118,16 +50,21 @@ def folder(tmp_path_factory):
     return folder
 
 
+def means_in(path, report: str = "depth"):
+    """The rows of a report in a table of means."""
+    return [row for row in read_csv(path) if row["report"] == report]
+
+
 def accuracies_in(path):
-    """The rows of a table of curves that are of the accuracy."""
-    return [row for row in read_csv(path) if row["quantity"] == "accuracy"]
+    """The rows of curves that are of the accuracy."""
+    return [row for row in means_in(path) if row["quantity"] == "accuracy"]
 
 
 def test_curves_are_means_over_pairs_with_intervals_over_networks(folder, drawn_figures):
     run(SCRIPT, "all", cwd=folder)
     rows = {
         (row["quantity"], row["method"], row["layers"]): row
-        for row in read_csv(folder / "all" / "curves.csv")
+        for row in means_in(folder / "all" / "collected_means.csv")
     }
     layers = ("blocks.2", "blocks.10")
     assert list(rows) == [
@@ -168,7 +105,7 @@ def test_curves_are_means_over_pairs_with_intervals_over_networks(folder, drawn_
     assert [float(cka[end]) for end in ("low", "high")] == pytest.approx(
         [float(cka["value"]) - half, float(cka["value"]) + half]
     )
-    accuracy_drops = drawn_figures["curves.png"].axes[0]
+    accuracy_drops = drawn_figures["collected_depth.png"].axes[0]
     assert accuracy_drops.get_ylabel() == "accuracy drop"
     curve, limit = accuracy_drops.lines
     assert curve.get_ydata()[0] == pytest.approx(95 - 100 * float(accuracy["value"]))
@@ -177,7 +114,7 @@ def test_curves_are_means_over_pairs_with_intervals_over_networks(folder, drawn_
 
 def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
     run(SCRIPT, "all", "--networks", "list.csv", cwd=folder)
-    rows = read_csv(folder / "all" / "curves.csv")
+    rows = means_in(folder / "all" / "collected_means.csv")
     assert {row["networks"] for row in rows if row["quantity"] == "accuracy"} == {
         f"{one} → {other}" for one in ("wide", "narrow") for other in ("wide", "narrow")
     }
@@ -188,20 +125,20 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
     )
     of_cka = {row["networks"] for row in rows if row["quantity"] == "cka"}
     assert of_cka == {"wide → wide", "narrow → narrow", "narrow → wide"}  # without a direction
-    panels = drawn_figures["curves.png"].axes
+    panels = drawn_figures["collected_depth.png"].axes
     assert [heading(axes) for axes in panels] == [*2 * ["direct matching"], "linear CKA"]
     ends = {line.get_label() for line in panels[0].lines[:-1]}
     assert ends == {"narrow → narrow", "narrow → wide", "wide → narrow", "wide → wide"}
     measured = {line.get_label() for line in panels[2].lines}
     assert measured == {"narrow → narrow", "wide → wide", "narrow, wide"}  # without a direction
-    assert says(caption_of(drawn_figures["curves.png"]), "31 pairs of networks")
-    assert "architecture" not in caption_of(drawn_figures["curves.png"])
+    assert says(caption_of(drawn_figures["collected_depth.png"]), "30 pairs of networks")
+    assert "architecture" not in caption_of(drawn_figures["collected_depth.png"])
 
 
 def test_curves_of_similarity_count_its_pairs(folder, tmp_path, drawn_figures):
     shutil.copytree(folder / "all" / "similarity", tmp_path / "similarity")
-    run(SCRIPT, tmp_path, "-o", "curves.csv", cwd=tmp_path)
-    caption = caption_of(drawn_figures["curves.png"])
+    run(SCRIPT, tmp_path, cwd=tmp_path)
+    caption = caption_of(drawn_figures["collected_depth.png"])
     assert says(caption, "15 pairs of networks") and "from" not in caption  # of one layer
 
 
@@ -219,7 +156,7 @@ def test_networks_of_other_architectures_have_curves_over_relative_depth(
     _, err = run(SCRIPT, "all", "--quantities", "accuracy", cwd=tmp_path)
     assert "not recorded" not in err and "no layers correspond" not in err
     lines = defaultdict(dict)
-    for row in accuracies_in(tmp_path / "all" / "curves.csv"):
+    for row in accuracies_in(tmp_path / "all" / "collected_means.csv"):
         assert row["layers"] == "" and row["n_networks"] == ("2" if row["n_pairs"] == "2" else "4")
         lines[row["networks"]][float(row["relative_depth"])] = float(row["value"])
     thirds = np.arange(1, 4) / 3
@@ -233,10 +170,10 @@ def test_networks_of_other_architectures_have_curves_over_relative_depth(
     assert lines.keys() == expected.keys()
     for name, line in expected.items():
         assert lines[name] == pytest.approx(line), name
-    (axes,) = drawn_figures["curves.png"].axes
+    (axes,) = drawn_figures["collected_depth.png"].axes
     assert "relative depth" in axes.get_xlabel()
     assert {tuple(line.get_xdata()) for line in axes.lines} == {tuple(thirds), tuple(sixths)}
-    assert says(caption_of(drawn_figures["curves.png"]), "Groups differ in architecture")
+    assert says(caption_of(drawn_figures["collected_depth.png"]), "Groups differ in architecture")
 
 
 def test_depths_that_fall_or_differ_in_one_type_are_warned_of(tmp_path, capsys):
@@ -266,7 +203,7 @@ def test_a_list_may_give_relative_depths(tmp_path):
     }.items():
         write_list(tmp_path / "list.csv", types, depths={"a": "x=0.3, y = 0.7", "b": depths})
         run(*command, cwd=tmp_path)
-        rows = accuracies_in(tmp_path / "a-b" / "curves.csv")
+        rows = accuracies_in(tmp_path / "a-b" / "collected_means.csv")
         found = {float(row["relative_depth"]): float(row["value"]) for row in rows}
         assert found == pytest.approx(expected)
     for depths, words in {
@@ -282,17 +219,17 @@ def test_a_list_may_give_relative_depths(tmp_path):
 
 def test_names_and_groups_of_a_list(folder, drawn_figures):
     """In titles and in tables of groups; the similarity of two networks counts in both directions."""
-    out, _ = run(COLLECT, "all", "-r", "--networks", "list.csv", "-o", "g.csv", cwd=folder)
+    out, _ = run(SCRIPT, "all", "--networks", "list.csv", "-o", "g.csv", cwd=folder)
     matrices, _, groups = out.partition("\nGroups, direct matching")
     title, *lines = matrices.splitlines()
     assert says(title, " → ", "direct matching")
     assert says(groups, "narrow → wide (9)", "58.3") and says(groups, "wide → wide (6)", "15000.00")
-    assert says(caption_of(drawn_figures["g.png"]), "31 pairs of networks")
+    assert says(caption_of(drawn_figures["g.png"]), "12 pairs of networks")
     tests = {
         (row["method"], row["quantity"], row["within"], row["across"]): row
-        for row in read_csv(folder / "g_group_tests.csv")
+        for row in read_csv(folder / "g_tests.csv")
     }
-    row = tests["direct matching, digits", "accuracy", "narrow → narrow", "narrow → wide"]
+    row = tests["direct matching", "accuracy", "narrow → narrow", "narrow → wide"]
     qualities = {True: (100, 120, 150), False: (190, 240, 300)}
     within, across = (
         2 * np.mean(qualities[False]),
@@ -300,67 +237,22 @@ def test_names_and_groups_of_a_list(folder, drawn_figures):
     )
     assert float(row["difference"]) == pytest.approx((within - across) / 1000)
     assert (row["n_labelings"], row["lowest_p"]) == ("20", "0.05")
-    assert ("similarity, digits", "cka", "wide → wide", "narrow → wide") in tests
-    out, _ = run(COLLECT, "all/a-b", "--networks", "list.csv", "-o", "h.csv", cwd=folder)
+    assert ("similarity", "cka", "wide → wide", "wide → narrow") in tests
+    out, _ = run(SCRIPT, "all/a-b", "--networks", "list.csv", "-o", "h.csv", cwd=folder)
     assert out.startswith("a → b, direct matching\n")
-
-
-def test_one_table_has_all_measurements_with_names_and_groups(folder):
-    """Its means by group, as a user takes them."""
-    with pages.left_out(True):
-        run(COLLECT, "all", "-r", "--networks", "list.csv", cwd=folder)
-        run(COLLECT, "all/a-b", "-r", "-o", "t.csv", cwd=folder)
-    rows, values = read_csv(folder / "all" / "grid_measurements.csv"), defaultdict(list)
-    for row in rows:
-        values[row["method"], row["measure"], row["front_group"], row["end_group"]].append(
-            float(row["value"])
-        )
-    found = {key: np.mean(each) for key, each in values.items()}
-    pairs = [(QUALITY[front], QUALITY[end]) for front, end in itertools.product("abc", "def")]
-    accuracy, similarity = np.mean(pairs) * 2 / 1000, np.mean([one * other for one, other in pairs])
-    expected = {
-        "accuracy": accuracy,
-        "accuracy_drop": 0.95 - accuracy,
-        "skill_at_end": SKILL.end_layer.skill,
-        "auroc_energy": 0.5,
-    }
-    for measure, value in expected.items():
-        assert found["direct matching", measure, "wide", "narrow"] == pytest.approx(value)
-    assert found["similarity", "cka", "wide", "narrow"] == pytest.approx(
-        similarity / 2
-    )  # at rank 4 it is 0
-    of_pair = {(row["front_network"], row["end_network"], row["front_layer"]): row["value"]
-               for row in rows if row["measure"] == "pwcca" and row["end_layer"] == row["front_layer"]}  # fmt: skip
-    assert (of_pair["a", "b", "blocks.2"], of_pair["b", "a", "blocks.2"]) == ("0.2", "0.4")
-    assert {(row["front_network"], row["end_network"]) for row in rows} == {
-        *itertools.permutations(NETWORKS, 2),
-        ("a", "a"),
-    }
-    assert {row["front_rank"] for row in rows if row["measure"] == "cka"} == {"", "4"}
-    depths = {(row["end_layer"], row["end_depth"]) for row in rows}
-    assert depths == {("blocks.2", "0"), ("blocks.10", "1"), ("y", "")}  # of all measures
-    # Without a list, paths are the names
-    rows, names = (
-        read_csv(folder / "t_measurements.csv"),
-        ("front_network", "front_group", "end_network", "end_group"),
-    )
-    assert {tuple(row[name] for name in names) for row in rows} == {
-        ("a.pt", "resnet18", "b.pt", "resnet18")
-    }
 
 
 def test_tables_of_similarity_suffice(folder):
     shutil.copytree(folder / "all" / "similarity", folder / "tables" / "similarity")
     run(SCRIPT, "tables", cwd=folder)
-    run(COLLECT, "tables", "-r", cwd=folder)
-    for name in ("curves.csv", "grid_measurements.csv"):
+    for name in ("collected_means.csv", "collected.csv"):
         assert {row["method"] for row in read_csv(folder / "tables" / name)} == {"similarity"}
 
 
 def test_layers_that_do_not_correspond_have_no_curves(tmp_path):
     write_run(tmp_path / "other", "1", n_right=200, front_layer="blocks.1", end_layer="blocks.2")
-    line = error_line(SCRIPT, "other", cwd=tmp_path)
-    assert says(line, "other has neither", "stitch", "similarity")
+    run(SCRIPT, "other", cwd=tmp_path)
+    assert not (tmp_path / "other" / "collected_means.csv").exists()
 
 
 def test_untrained_networks_have_lines_for_themselves_and_compare_no_groups(tmp_path):
@@ -369,7 +261,7 @@ def test_untrained_networks_have_lines_for_themselves_and_compare_no_groups(tmp_
         n_right = 100 if "-" in (front, end) else 900
         write_run(tmp_path / "all", f"{number}", n_right=n_right, end_model_path=end, **options)
     run(SCRIPT, "all", cwd=tmp_path)
-    rows = accuracies_in(tmp_path / "all" / "curves.csv")
+    rows = accuracies_in(tmp_path / "all" / "collected_means.csv")
     values = {row["networks"]: row["value"] for row in rows}
     assert values == {
         "resnet18 (untrained) → resnet18": "0.1",
@@ -381,14 +273,14 @@ def test_untrained_networks_have_lines_for_themselves_and_compare_no_groups(tmp_
     (tmp_path / "list.csv").write_text(
         "name,path,type,group\na,a,resnet18,x\nb,b,resnet18,y\nn,-,resnet18,none"
     )
-    run(COLLECT, "all", "-r", "--networks", "list.csv", cwd=tmp_path)
-    groups = read_csv(tmp_path / "all" / "grid_groups.csv")
+    run(SCRIPT, "all", "--networks", "list.csv", cwd=tmp_path)
+    groups = means_in(tmp_path / "all" / "collected_means.csv", "groups")
     assert {row["networks"] for row in groups} == {"x → y", "y → x"}
 
 
 def test_the_figure_has_the_chosen_quantities_and_the_table_all(folder, drawn_figures):
     run(SCRIPT, "all", "--quantities", "accuracy", "cka", "-o", "q.csv", cwd=folder)
-    accuracy, similarity = drawn_figures["q.png"].axes
+    accuracy, similarity = drawn_figures["q_depth.png"].axes
     assert [axes.get_ylabel() for axes in (accuracy, similarity)] == ["accuracy", "similarity"]
     assert [line.get_label() for line in similarity.lines] == ["linear CKA"]
-    assert {row["quantity"] for row in read_csv(folder / "q.csv")} > {"procrustes"}
+    assert {row["quantity"] for row in means_in(folder / "q_means.csv")} > {"procrustes"}

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import combinations, product
 
 import pytest
+from PIL import Image
 
 pytest.importorskip("matplotlib")
 
@@ -91,7 +92,7 @@ def test_evidence_has_a_point_and_a_cell_a_stitch(tmp_path, drawn_figures):
     assert inconclusive[3] == "white" and lost[:3] == (70, -16, "o")
     assert accurate[:2] == cross[:2] and cross[2] == "x"
     assert texts_in(cells) == ["1.0\n0.60", "4.0\n0.60", "70\n−16", "1.0\n0.50"]
-    assert says((tmp_path / "v.txt").read_text(), "1 of 4 by dm", "1 pair of networks.")
+    assert says(caption_of(drawn_figures["v.png"]), "1 of 4 by dm", "1 pair of networks.")
     draw_evidence(tmp_path / "v.png", [verdict(method=method) for method in "abc"], Limits())
     assert [len(drawn_figures[name].axes) for name in ("v.png", "v_2.png")] == [3, 2]
 
@@ -214,16 +215,31 @@ def test_a_matplotlibrc_counts_where_the_style_says_nothing(tmp_path, drawn_figu
     assert name.get_fontfamily() == ["serif"] and name.get_fontsize() == 7
 
 
+def test_captions_speak_of_intervals_where_there_are_some(tmp_path, drawn_figures):
+    for n, has_intervals in ((199, True), (200, False)):
+        rows = [verdict(place, 0) for place in range(n)]
+        draw_evidence(tmp_path / "v.png", rows, Limits())
+        assert ("95 % intervals" in caption_of(drawn_figures["v.png"])) == has_intervals
+
+
+def test_a_figure_holds_its_caption(tmp_path, rendered):
+    draw_layers(tmp_path / "f.png", list(of_matrix(of_layers(2), "skill", "a → b")))
+    caption = Image.open(tmp_path / "f.png").text["Description"]
+    assert says(caption, "Most similar by a → b", "Dark cells")
+    assert b"/Subject" in (tmp_path / "f.pdf").read_bytes()
+    assert not (tmp_path / "f.txt").exists()
+
+
 def test_the_pages_of_a_figure_are_removed_and_no_other_figure(tmp_path):
     """A figure with a table of its own, such as v_3.csv, is no page, nor are files of the user's."""
-    endings = (".png", ".pdf", ".txt")
+    endings = (".png", ".pdf")
     pages = [f"v{page}{ending}" for page in ("", "_2", "_4") for ending in endings]
     others = ["v.csv", "v_3.csv", "v_3.png", "v_4.config.txt", "v_x.png", "v_2_2.png", "w.png"]
     others += ["v_5.png", "v_5.txt", "w.txt"]
     for name in [*pages, *others]:
         (tmp_path / name).touch()
     remove_figure(tmp_path / "v.csv", start=3)
-    assert {path.name for path in tmp_path.iterdir()} == {*others, *pages[:6]}
+    assert {path.name for path in tmp_path.iterdir()} == {*others, *pages[:4]}
     remove_figure(tmp_path / "v.csv")
     remove_figure(tmp_path / "w.csv")
     assert {path.name for path in tmp_path.iterdir()} == {*others}

@@ -19,6 +19,7 @@ from src.datasets.iterated import IteratedImages
 from src.figures import pages
 from src.judge import JudgedStitch, judge
 from src.models import Network, build_model
+from src.results.frame import COLUMNS
 from src.verdict import Limits
 from tests.commands import read_csv, run, stitch_rows
 from tests.conftest import few_images
@@ -255,9 +256,11 @@ def test_rows_print_as_a_table_and_give_matrices_and_maps(judged):
     for row, line in zip(judged, lines[: len(judged)], strict=True):
         assert all(text in line for text in (row.form, row.verdict, f"{row.accuracy:.4f}"))
     for form in judged.forms:
-        fronts, ends, values = judged.matrix("skill", form=form)
-        assert [*fronts] == [*ends] == LAYERS.split(",")
-        assert values.ravel().tolist() == [row.skill for row in judged if row.form == form]
+        matrix = judged.matrix("skill", form=form)
+        assert [*matrix.index] == [*matrix.columns] == LAYERS.split(",")
+        assert matrix.to_numpy().ravel().tolist() == [
+            row.skill for row in judged if row.form == form
+        ]
     mistakes = (
         ("form", "accuracy", None),
         ("form", "accuracy", "pin"),
@@ -272,12 +275,18 @@ def test_rows_print_as_a_table_and_give_matrices_and_maps(judged):
 
 
 def test_rows_are_written_as_a_table(judged, in_tmp_path):
-    """Every digit; a value that is not defined is empty. They can be copied."""
+    """The frame, with every digit; a value that is not defined is empty. They can be copied."""
     undefined = judged[0]._replace(front_accuracy=float("nan"))
     type(judged)([*judged, undefined], judged.record).to_csv("rows.csv")
     *records, last = read_csv("rows.csv")
+    assert [*records[0]] == [*judged.frame] and [*judged.frame][: len(COLUMNS)] == COLUMNS
+    assert (
+        set(judged.frame.front_network) == {judged.names[0]}
+        and judged.frame.method[0] == judged[0].form
+    )
+    assert judged.frame.front_relative_depth.between(0, 1).all()
     for row, record, as_dict in zip(judged, records, judged.records(), strict=True):
-        assert [*record] == [*as_dict] == [*JudgedStitch._fields]
+        assert [*as_dict] == [*JudgedStitch._fields]
         for name in ("accuracy", "skill_low", "baseline_at_end", "r2_test"):
             assert float(record[name]) == as_dict[name] == getattr(row, name)
     assert last["front_accuracy"] == ""
@@ -291,8 +300,7 @@ def test_saved_rows_are_runs_that_the_scripts_read(networks, digits, in_tmp_path
     rows = judge(*networks[1], *digits, layers=LAYERS, forms=forms, names=("seed 0", "seed 1"))
     rows.save("results/mine", dataset="digits")
     with pages.left_out(True):
-        run("misc/verdict.py", "results/mine", "-o", "mine.csv")
-        run("misc/report.py", "results/mine", "-o", "mine.html")
+        run("misc/verdict.py", "results/mine", "-o", "mine.csv", "--page")
         run("misc/collect_results.py", "results/mine", "-o", "all.csv")
     lines = {key_of(line): line for line in read_csv("mine.csv")}
     assert len(lines) == len(rows)

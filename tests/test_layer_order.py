@@ -34,7 +34,7 @@ def printed(in_tmp_path, drawn_figures):
         run("exec_compute_low_rank_sim_metrics.py", *measured)
     collected = run("misc/collect_results.py", "results/f to g/pinv")
     judged = run("misc/verdict.py", "results/f to g/pinv")
-    run("misc/compare_layers.py", "results")
+    run("misc/collect_results.py", "results")
     return {"ood": evaluated.out, "collect": f"\n{collected.out}", "verdict": judged.out}
 
 
@@ -43,13 +43,14 @@ def test_every_table_and_figure(printed, drawn_figures):
         matrix = parse_matrix(printed[script], title)
         for side in zip(*matrix, strict=True):
             assert list(dict.fromkeys(side)) == LAYERS
-    for name in ("grid.png", "verdict.png", "ood_evaluation_mahalanobis.png", "f-g.png"):
+    for name in ("collected.png", "verdict.png", "ood_evaluation_mahalanobis.png", "f-g.png"):
         maps = [axes for axes in drawn_figures[name].axes if axes.get_gid() == CELLS]
         for labels in (maps[0].get_yticklabels(), maps[-1].get_xticklabels()):
             assert [text.get_text() for text in labels] == LAYERS, name
-    (*_, axes) = drawn_figures["curves.png"].axes
+    (*_, axes) = drawn_figures["collected_depth.png"].axes
     assert [text.get_text() for text in axes.get_xticklabels()] == LAYERS
-    assert list(dict.fromkeys(row["layers"] for row in read_csv("results/curves.csv"))) == LAYERS
+    curves = read_csv("results/collected_means.csv")
+    assert list(dict.fromkeys(row["layers"] for row in curves)) == LAYERS
     for row in stitch_rows("results/f to g/pinv"):
         depths = row["front_depth"], row["end_depth"]
         assert depths == tuple(str(LAYERS.index(layer)) for layer in pair_of(row))

@@ -4,10 +4,12 @@ between groups, and one network at two epochs."""
 import itertools
 import json
 import math
+import shutil
 from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.text import Text
 
@@ -15,13 +17,11 @@ from src.figures import pages
 from src.figures.dots import draw_groups
 from src.figures.shown import SHARE, of_means, of_networks
 from src.figures.words import lines_on_groups, tables_of_groups
-from src.results.between_groups import compare_groups
 from src.results.evaluations import read_evaluated_stitches
-from src.results.measurements import Measurement, NetworkLayer
-from src.results.named_networks import NamedNetwork, named_networks
+from src.results.named_networks import named_networks
 from src.results.network_list import ListedNetwork, as_listed, tell_groups
-from src.results.network_means import mean_over_networks
 from src.results.network_names import NetworkName
+from src.results.reports import compare_groups
 from src.results.stitch_rows import StitchRow
 from src.results.tables import read_table, write_table
 from src.results.trained_with import training_of
@@ -33,9 +33,13 @@ from tests.commands import (
     run,
     says,
 )
+from tests.frames import all_pairs, frame
+from tests.frames import compared as compared_row
+from tests.frames import row as row_of
 from tests.written_runs import write_evaluation, write_list, write_pairs, write_run
 
 SCRIPT = "misc/verdict.py"
+NO_TESTS = pd.DataFrame()
 COLLECT = "misc/collect_results.py"
 CLEAN = ("c0", "c1", "c2")
 NOISY = ("n0", "n1", "n2")
@@ -92,14 +96,13 @@ def test_a_folder_stands_for_its_runs_or_without_any_for_all_below(tmp_path):
         assert len(read_evaluated_stitches(tmp_path / name for name in folders)) == n
     assert len(read_evaluated_stitches([tmp_path / "a"], recursive=True)) == 2
     above = run(COLLECT, tmp_path, cwd=tmp_path).out
-    assert above == run(COLLECT, tmp_path, "-r", cwd=tmp_path).out
-    assert len(read_csv(tmp_path / "grid.csv")) == 3
+    assert above
 
 
 def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
     """As by hand: over the layers of the same name, of 20 ways to label three of six networks."""
     out, _ = run(SCRIPT, "all", "--networks", "list.csv", "-o", "v.csv", cwd=folder)
-    groups = {(row["networks"], row["quantity"]): row for row in read_csv(folder / "v_groups.csv")}
+    groups = {(row["networks"], row["quantity"]): row for row in read_csv(folder / "v_means.csv")}
     clean = groups["clean → clean", "skill"]
     assert (clean["n_networks"], clean["n_pairs"]) == ("3", "6")
     assert len({networks for networks, _ in groups}) == 4
@@ -108,7 +111,7 @@ def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
 
     tests = {
         (row["quantity"], row["within"], row["across"]): row
-        for row in read_csv(folder / "v_group_tests.csv")
+        for row in read_csv(folder / "v_tests.csv")
     }
     test = tests["accuracy_drop", "clean → clean", "noisy → clean"]
     assert float(test["difference"]) == pytest.approx(-0.04)
@@ -116,7 +119,13 @@ def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
     assert float(test["p_value"]) == 2 / 20  # the labels turned round are as far apart
     other = tests["accuracy_drop", "clean → clean", "clean → noisy"]
     assert float(other["difference"]) == pytest.approx(-0.004)
-    assert says(out, "(clean → clean) − (noisy → clean)", "+1.00 (0.1)", "-4.0 (0.1)")
+    assert says(out, "(clean → clean) − (noisy → clean)", "-4.0 (0.1)")
+    assert {quantity for quantity, *_ in tests} == {
+        "accuracy",
+        "accuracy_drop",
+        "skill",
+        "skill_at_end",
+    }
 
     shares, accuracy_drops, _ = drawn_figures["v_groups.png"].axes
     rows = [label.get_text() for label in shares.get_yticklabels()]
@@ -152,17 +161,17 @@ def test_groups_of_unlike_networks_are_compared_at_all_layers_that_correspond(
     write_pairs(tmp_path / "all", types, layers, lambda front, end, *_: 940 - 40 * (front < end))
     write_list(tmp_path / "list.csv", types, group={name: name[0] for name in types})
     out, err = run(SCRIPT, "all", "--networks", "list.csv", "-o", "v.csv", cwd=tmp_path)
-    found = {row["networks"]: row for row in read_csv(tmp_path / "v_groups.csv")}
-    numbers = {groups: int(row["n_layers"]) for groups, row in found.items()}
+    found = {row["networks"]: row for row in read_csv(tmp_path / "v_means.csv")}
+    numbers = {groups: float(row["n_layers"]) for groups, row in found.items()}
     assert numbers == {"a → a": 4, "a → b": 3, "b → a": 3, "b → b": 3}
     across = "a (0.25) → x (0.33); c (0.75) → y (0.67); d (1.00) → z (1.00)"
     assert found["a → b"]["pairs_of_layers"] == across
-    tests = read_csv(tmp_path / "v_group_tests.csv")
+    tests = read_csv(tmp_path / "v_tests.csv")
     assert {row["types"] for row in tests} == {f"a: {cnn}, b: {mlp}"}
     assert says(err, "come from the layers")
     drawn_figures.clear()
     out, _ = run(SCRIPT, "all", "-o", "w.csv", cwd=tmp_path)
-    assert {row["types"] for row in read_csv(tmp_path / "w_group_tests.csv")} == {""}
+    assert {row["types"] for row in read_csv(tmp_path / "w_tests.csv")} == {""}
     assert {row["method"] for row in read_csv(tmp_path / "w.csv")} == {"direct matching"}
     texts = [text.get_text() for figure in drawn_figures.values() for text in figure.findobj(Text)]
     captions = map(caption_of, drawn_figures.values())
@@ -179,15 +188,15 @@ def test_networks_that_the_list_lacks_are_in_no_group(folder, drawn_figures):
         given = [*folders, "--networks", networks, "-o", f"{title}.csv"]
         _, err = run(SCRIPT, *given, cwd=folder)
         assert err.count("does not list") == (2 if title == "short" else 0)
-        for table in ("groups", "group_tests"):
+        for table in ("means", "tests"):
             tables[title, table] = read_csv(folder / f"{title}_{table}.csv")
-    for table in ("groups", "group_tests"):
+    for table in ("means", "tests"):
         assert tables["short", table] == tables["full", table] and tables["full", table]
     of_others = {row["end_group"] for row in read_csv(folder / "short.csv")}
     assert of_others == {"clean", "noisy", "not listed"}
-    _, err = run(COLLECT, "all", "-r", "--networks", "four.csv", "-o", "g.csv", cwd=folder)
+    _, err = run(COLLECT, "all", "--networks", "four.csv", "-o", "g.csv", cwd=folder)
     assert says(err, "four.csv", "not list c2.pt") and err.count("does not list") == 2
-    assert not any("not listed" in row["networks"] for row in read_csv(folder / "g_groups.csv"))
+    assert not any("not listed" in row["networks"] for row in read_csv(folder / "g_means.csv"))
 
 
 def trained(folder, name: str, **options) -> None:
@@ -232,41 +241,6 @@ def test_one_line_of_a_list_stands_for_untrained_weights_of_every_seed():
     assert network[:2] == ("- (resnet18, seed 0)", "resnet18")
 
 
-def value_of(
-    front: NamedNetwork, end: NamedNetwork, value: float, layers="xx", quantity: str = "accuracy"
-) -> Measurement:
-    """A value of two layers of two networks."""
-    sides = (
-        NetworkLayer(network, layer) for network, layer in zip((front, end), layers, strict=True)
-    )
-    return Measurement("dm", quantity, *sides, value)
-
-
-def values_of(training_runs: dict[str, str], groups: dict[str, str]) -> list[Measurement]:
-    """Values of all pairs of networks of different training runs: 1 within a group, else 0."""
-    networks = [NamedNetwork(name, groups[name], training_runs[name]) for name in training_runs]
-    return [
-        value_of(one, two, float(one.group == two.group))
-        for one, two in itertools.permutations(networks, 2)
-        if one.training != two.training
-    ]
-
-
-def test_epochs_of_a_network_count_once_in_a_test():
-    names = ("a1", "a2", "b1", "b2", "c1", "d1")
-    training_runs = {name: name[0] for name in names}
-    groups = {name: "early" if name[0] in "ab" else "late" for name in names}
-    _, tests, *_ = compare_groups(values_of(training_runs, groups))
-    assert {(test.n_networks, test.n_second, test.result.n_labelings) for test in tests} == {
-        (2, 2, 6)
-    }
-    assert {test.result.difference for test in tests} == {1.0} and len(tests) == 4
-    groups = {name: "early" if name[1] == "1" else "late" for name in names}
-    rows, tests, untested, _ = compare_groups(values_of(training_runs, groups))
-    assert rows and not tests  # networks a and b are in both groups
-    assert says("\n".join(untested), "− (early → late), dm: ", "in both groups")
-
-
 def test_checkpoints_of_one_training_are_one_network(tmp_path):
     """As the list says. Two training runs have no interval, and two pairs of networks."""
     types = dict.fromkeys(("a1", "a2", "b1", "b2"), "resnet18")
@@ -282,54 +256,47 @@ def test_checkpoints_of_one_training_are_one_network(tmp_path):
         tmp_path / "list.csv", types, group=dict.fromkeys(types, "g"), training=training_runs
     )
     options = ["all", "--networks", "list.csv", "-o"]
-    run("misc/compare_layers.py", *options, "curves.csv", cwd=tmp_path)
-    run("misc/compare_layers.py", *options, "best.csv", "--best-matches", cwd=tmp_path)
     run(SCRIPT, *options, "verdict.csv", cwd=tmp_path)
-    run(COLLECT, "all", "-r", *options[1:], "grid.csv", cwd=tmp_path)
+    run(COLLECT, *options, "all.csv", "--best-matches", cwd=tmp_path)
     curves = defaultdict(list)
-    for row in read_csv(tmp_path / "curves.csv"):
-        curves["two epochs" in row["networks"]].append(row)
+    for row in read_csv(tmp_path / "all_means.csv"):
+        if row["report"] == "depth":
+            curves["two epochs" in row["networks"]].append(row)
     for is_one, accuracy in ((True, "0.9"), (False, "0.5")):
         values = {row["value"] for row in curves[is_one] if row["quantity"] == "accuracy"}
         assert values == {accuracy}
-    groups = read_csv(tmp_path / "verdict_groups.csv")
-    for row in (*curves[False], *groups, *read_csv(tmp_path / "best_shares.csv")):
-        assert (row["n_networks"], row["n_pairs"]) == ("2", "2")
-        assert row["low"] == row["high"] == "nan"
+    groups = read_csv(tmp_path / "verdict_means.csv")
+    for row in (*curves[False], *groups, *read_csv(tmp_path / "all_means.csv")):
+        if "two epochs" not in row["networks"]:
+            assert (row["n_networks"], row["n_pairs"]) == ("2", "2")
+            assert row["low"] == row["high"] == ""
     assert sum(row["same_run"] == "True" for row in read_csv(tmp_path / "verdict.csv")) == 4 * 4
-    for row in read_csv(tmp_path / "grid_measurements.csv"):
+    for row in read_csv(tmp_path / "all.csv"):
         is_one = row["front_network"][0] == row["end_network"][0]
         assert (row["front_training"] == row["end_training"]) == is_one
-
-
-def test_an_interval_of_shares_has_possible_limits():
-    """Of four networks, one of which has no share with any other."""
-    groups = {name: "alone" if name == "a" else "rest" for name in "abcd"}
-    rows = [
-        row._replace(value=float("a" not in row.training_runs))
-        for row in values_of({name: name for name in "abcd"}, groups)
-    ]
-    mean = mean_over_networks(rows, possible=(-math.inf, math.inf))
-    assert mean.value == 0.5 and mean.low < 0 and mean.high > 1
-    assert mean_over_networks(rows) == replace(mean, low=0, high=1)
 
 
 def test_the_lowest_p_is_that_of_the_groups_of_a_test():
     """Of four, three and one networks: 35, 5 and 4 labelings."""
     names = "abcdefgh"
-    values = values_of(
-        dict(zip(names, names, strict=True)), dict(zip(names, "kkkklllm", strict=True))
-    )
-    rows, tests, *_ = compare_groups(values)
+    group_of = dict(zip(names, "kkkklllm", strict=True))
+    rows = [
+        row_of(front, end, front_group=group_of[front], end_group=group_of[end])
+        for front, end in itertools.permutations(names, 2)
+    ]
+    compared = compare_groups(frame(rows), ["skill"])
     limits = {(4, 3): 1 / 35, (3, 4): 1 / 35, (4, 1): 1 / 5, (3, 1): 1 / 4}
-    assert {(test.n_networks, test.n_second): test.result.lowest_p for test in tests} == limits
-    lines = list(lines_on_groups(rows, tests))
+    tests = compared.tests
+    sizes = zip(tests.n_networks, tests.n_second, strict=True)
+    assert dict(zip(sizes, tests.lowest_p, strict=True)) == limits
+    lines = list(lines_on_groups(compared.groups, tests))
     for limit in (
         "35 ways to give 4 + 3|0.029",
         "5 ways to give 4 + 1|0.2.",
         "4 ways to give 3 + 1|0.25",
     ):
         assert sum(says(line, *limit.split("|")) for line in lines) == 1
+    assert says(compared.untested[0], "(m → m) − (m → k), dm: m has fewer than two networks")
 
 
 def test_groups_that_are_architectures_are_all_named_and_so_are_lost_positions(
@@ -347,115 +314,60 @@ def test_groups_that_are_architectures_are_all_named_and_so_are_lost_positions(
     assert says(text, "(k, l)", "what lies in the positions")
 
 
+def test_a_list_in_the_folder_names_networks(folder, tmp_path):
+    """As misc/compare.py writes it; `--networks` names another."""
+    for name in ("c0-c1", "c1-c0"):
+        shutil.copytree(folder / "all" / name, tmp_path / "both" / name)
+    for name in ("c0.pt", "c1.pt"):
+        (tmp_path / name).write_text(name.removesuffix(".pt"))
+    lines = [f"{name},{tmp_path / name}.pt,resnet18" for name in ("c1", "c0")]
+    (tmp_path / "both" / "networks.csv").write_text("\n".join(["name,path,type", *lines]))
+    with pages.left_out():
+        run(SCRIPT, "both", cwd=tmp_path)
+        run(COLLECT, "both", cwd=tmp_path)
+    for table in ("verdict.csv", "both/collected.csv"):
+        networks = [row["networks"] for row in read_csv(tmp_path / table)]
+        assert list(dict.fromkeys(networks)) == ["c1 → c0", "c0 → c1"]  # in the order of the list
+
+
 def test_a_distance_is_called_so_in_a_table_of_groups():
     names = ["pwcca", "procrustes", "near_distance"]
-    networks = [NamedNetwork(name, "k", name) for name in "ab"]
-    values = [value_of(*networks, 0.5, quantity=name) for name in names]
-    (table,) = tables_of_groups(compare_groups(values).groups, [], names)
+    rows = frame(
+        [compared_row(math.nan, **dict.fromkeys(names, 0.5)), compared_row(math.nan, front="c")]
+    )
+    (table,) = tables_of_groups(compare_groups(rows, names).groups, NO_TESTS, names)
     assert table.header[1:] == ["PWCCA distance", "Procrustes distance", "near_distance"]
 
 
-def test_what_cannot_be_tested_is_left_out():
-    training_runs = {name: name for name in "abc"}
-    values = values_of(training_runs, {"a": "k", "b": "k", "c": "l"})
-    rows, tests, untested, _ = compare_groups(values)
-    assert {test.question.within for test in tests} == {"k → k"}
-    assert len(rows) == 3 and len(tests) == 2
-    assert says(untested[0], "(l → l) − (l → k), dm: ", "l has fewer than two")
-    values += [value._replace(quantity="skill") for value in values[:-1]]
-    _, tests, untested, _ = compare_groups(values)
-    assert {test.quantity for test in tests} == {"accuracy"}
-    assert says("\n".join(untested), "(k → k) − (k → l), dm: ", "no value (skill)")
-
-
-def test_groups_are_compared_at_layers_that_all_networks_have():
-    def layers_of(*pairs):
-        networks = [NamedNetwork(name, "k", name) for name in "ab"]
-        values = [
-            value_of(front, end, 1.0, layers)
-            for front, end in itertools.permutations(networks, 2)
-            for layers in pairs
-        ]
-        rows, *_ = compare_groups(values)
-        return rows[0].layers
-
-    assert says(layers_of(("x", "x"), ("x", "y")), "1 pair of layers", "same name")
-    assert layers_of(("x", "y"), ("y", "x")) == "2 pairs of layers"
-    a, b = (NamedNetwork(name, name, name) for name in "ab")
-    rows, *_ = compare_groups([value_of(a, b, 1.0, "xu"), value_of(b, a, 0.0, "ux")])
-    assert [row.layers for row in rows] == ["all pairs of layers"] * 2
-
-
-def test_groups_of_other_architectures_are_compared_at_corresponding_layers():
-    """The value of two layers is 1 if they correspond. Layers u and v of one type have equal names
-    and other depths in the other."""
-    depths = {"p": {"u": 0.5, "v": 1.0}, "q": {"t": 0.25, "u": 0.6, "v": 0.7, "w": 1.0}}
-    partner = {"u": "u", "v": "w", "w": "v"}
-    types = {"a": "p", "b": "p", "c": "q", "d": "q"}
-    networks = [NamedNetwork(name, kind, name, type=kind) for name, kind in types.items()]
-    values = []
-    for front, end in itertools.permutations(networks, 2):
-        for one, other in itertools.product(depths[front.type], depths[end.type]):
-            expected = one if front.type == end.type else partner.get(one)
-            values.append(
-                Measurement(
-                    "dm",
-                    "accuracy",
-                    NetworkLayer(front, one, relative_depth=depths[front.type][one]),
-                    NetworkLayer(end, other, relative_depth=depths[end.type][other]),
-                    float(other == expected),
-                )
-            )
-    rows, *_ = compare_groups(values)
-    (layers,) = {row.layers for row in rows}
-    assert says(layers, "corresponding layers")
-    assert [row.n_layers for row in rows] == [2, 2, 2, 4]  # p → p, p → q, q → p, q → q
-    assert [row.value for row in rows] == [1, 1, 1, 1]
-
-
 def test_means_say_of_how_many_layers_they_are(tmp_path, drawn_figures):
-    """A pair of layers in two has no skill, as its baseline is 1; accuracy drop are known of both."""
-    networks = [NamedNetwork(name, "k", name) for name in "ab"]
-    values = []
-    for front, end in itertools.permutations(networks, 2):
-        for layer, skill in (("x", 0.4), ("y", math.nan)):
-            places = [NetworkLayer(network, layer, relative_depth=0.5) for network in (front, end)]
-            values.append(Measurement("dm", "accuracy_drop", *places, 0.1))
-            values.append(Measurement("dm", "skill", *places, skill))
-    rows, _, _, means = compare_groups(values)
-    found = {row.quantity: (row.n_layers, row.pairs_of_layers) for row in rows}
-    assert found["accuracy_drop"] == (2, "x (0.50) → x (0.50); y (0.50) → y (0.50)")
-    assert found["skill"] == (1, "x (0.50) → x (0.50)")
-    (table,) = tables_of_groups(rows, [])
-    assert table.lines == [["k → k (2)", "", "10.0", "0.40 (1 of 2 layers)", ""]]
-    draw_groups(tmp_path / "g.png", of_networks(means), list(of_means(rows)))
-    assert says(caption_of(drawn_figures["g.png"]), "k → k 1 of 2")
+    """A pair of layers in two has no skill, as its baseline is 1; accuracy drops are known of both."""
+    rows = [
+        row_of(front, end, layers, skill=skill, accuracy_drop=0.1, verdict=None)
+        for front, end in itertools.permutations("abe", 2)
+        for layers, skill in (("xx", 0.4), ("yy", math.nan))
+    ]
+    compared = compare_groups(frame(rows), ["accuracy_drop", "skill"])
+    (table,) = tables_of_groups(compared.groups, compared.tests)
+    assert table.lines == [["one → one (6)", "", "10.0", "0.40 (1 of 2 layers)", ""]]
+    groups = list(of_means(compared.groups))
+    draw_groups(tmp_path / "g.png", of_networks(compared.means), groups)
+    assert says(caption_of(drawn_figures["g.png"]), "one → one 1 of 2")
 
 
-def test_the_share_of_similar_pairs_stands_beside_the_share_that_is_inconclusive(
-    tmp_path, drawn_figures
-):
-    """Of four networks: a third of the stitches within k is inconclusive, and none across."""
-    networks = [NamedNetwork(name, group, name) for name, group in zip("abcd", "kkll", strict=True)]
-    values = []
-    for front, end in itertools.permutations(networks, 2):
-        for layer, is_inconclusive in (
-            ("x", front.group == end.group == "k"),
-            ("y", False),
-            ("z", False),
-        ):
-            layers = (layer, layer)
-            values.append(value_of(front, end, float(not is_inconclusive), layers, SHARE))
-            values.append(value_of(front, end, float(is_inconclusive), layers, INCONCLUSIVE))
-    rows, _, _, means = compare_groups(values)
-    (table,) = tables_of_groups(rows, [])
-    shares = [line[1] for line in table.lines]
-    assert shares == ["0.67 (0.33 inconclusive)", "1.00", "1.00", "1.00"]
-    draw_groups(tmp_path / "g.png", of_networks(means), list(of_means(rows)))
+def test_the_share_of_similar_pairs_has_two_bounds(tmp_path, drawn_figures):
+    """Of four networks: a third of the stitches within a group is inconclusive, and none across."""
+    rows = all_pairs()
+    of_group = (rows.front_group == "one") & (rows.end_group == "one") & (rows.front_layer == "x")
+    rows["verdict"] = np.where(of_group, INCONCLUSIVE, SHARE)
+    compared = compare_groups(rows, [SHARE, INCONCLUSIVE])
+    (table,) = tables_of_groups(compared.groups, compared.tests)
+    assert [line[1] for line in table.lines] == ["0.50 to 1.00", "1.00", "1.00", "1.00"]
+    assert any("two bounds" in line for line in lines_on_groups(compared.groups, compared.tests))
+    draw_groups(tmp_path / "g.png", of_networks(compared.means), list(of_means(compared.groups)))
     figure = drawn_figures["g.png"]
     bars = [(bar.get_x(), bar.get_width()) for bar in figure.axes[0].patches]
-    assert bars == [(pytest.approx(2 / 3), pytest.approx(1 / 3))]
-    assert says(caption_of(figure), "0.67 (k → k; 0.33 inconclusive)")
+    assert bars == [(pytest.approx(1 / 2), pytest.approx(1 / 2))]
+    assert says(caption_of(figure), "0.50 (one → one; 0.50 inconclusive)")
 
 
 @pytest.mark.parametrize(
@@ -504,5 +416,5 @@ def test_groups_and_networks_stand_in_the_order_of_the_list(folder):
     assert (
         list(dict.fromkeys((row["front_network"], row["end_network"]) for row in rows)) == expected
     )
-    groups = list(dict.fromkeys(row["networks"] for row in read_csv(folder / "b_groups.csv")))
+    groups = list(dict.fromkeys(row["networks"] for row in read_csv(folder / "b_means.csv")))
     assert groups == [f"{a} → {b}" for a, b in itertools.product(("noisy", "clean"), repeat=2)]

@@ -10,7 +10,7 @@ from tests.tables import PROBE, SIMILARITY, write_table
 from tests.written_runs import write_run
 
 VERDICT, COLLECT = "misc/verdict.py", "misc/collect_results.py"
-STATISTICS = "misc/rank_statistics.py"
+STATISTICS = "misc/score_measures.py"
 
 
 @pytest.fixture
@@ -54,12 +54,11 @@ def test_a_file_of_another_origin_stays_and_the_files_of_the_command_are_replace
     ("output", "theirs", "words"),
     [
         ("notes.csv", "notes.md", [VERDICT, "runs"]),
-        ("notes.csv", "notes.txt", [VERDICT, "runs"]),
+        ("notes.csv", "notes.pdf", [VERDICT, "runs"]),
         ("s.csv", "s.csv", [VERDICT, "runs", "-sim", "s.csv"]),
         ("g.csv", "g.png", [COLLECT, "runs"]),
-        ("g.csv", "g_measurements.csv", [COLLECT, ".", "-r"]),
         ("ranks.csv", "ranks.csv", [STATISTICS, "ranks.csv", "probes.csv"]),
-        ("t.csv", "t.txt", [STATISTICS, "ranks.csv", "-l", "x", "-other", "y"]),
+        ("t.csv", "t.pdf", [STATISTICS, "ranks.csv", "-l", "x", "-other", "y"]),
         ("v.csv", "v.csv", [COLLECT, "runs"]),
     ],
 )
@@ -72,7 +71,22 @@ def test_no_file_is_written_if_one_of_them_is_of_another_origin(output, theirs, 
     assert names_in(folder) == before
 
 
+def test_files_of_the_users_own_stay_in_a_folder_of_runs(folder):
+    """Also under the names that the script chooses without -o."""
+    beside = folder / "runs" / "collected_2.png"
+    beside.write_text("mine")
+    for name in ("collected.csv", "collected.png"):
+        path = folder / "runs" / name
+        path.write_text("mine")
+        assert name in error_line(COLLECT, "runs")
+        assert path.read_text() == "mine"
+        path.unlink()
+    for _ in range(2):  # its own files are replaced
+        run(COLLECT, "runs")
+        assert beside.read_text() == "mine"
+
+
 def test_a_page_of_another_origin_stays(folder):
     (folder / "v.html").write_text("mine")
-    assert "v.html" in error_line("misc/report.py", "runs", "-o", "v.html")
+    assert "v.html" in error_line(VERDICT, "runs", "-o", "v.csv", "--page")
     assert (folder / "v.html").read_text() == "mine" and not (folder / "v.csv").exists()

@@ -259,11 +259,9 @@ def test_all_pairs_depth_and_verdict(folder):
     tables = sorted((folder / "results/all/similarity").glob("*.csv"))
     with pages.left_out(True):
         run("misc/verdict.py", "results/all", "-sim", *tables)
-        run(
-            "misc/compare_layers.py", "results/all", "--networks", "networks.csv", "-o", "depth.csv"
-        )
+        run("misc/collect_results.py", "results/all", "--networks", "networks.csv", "-o", "all.csv")
     assert {"rsa", "rsa_p_value_within"} <= read_csv("verdict.csv")[0].keys()
-    assert "rsa" in {row["quantity"] for row in read_csv("depth.csv")}
+    assert "rsa" in {row["quantity"] for row in read_csv("all_means.csv")}
 
 
 MEASURE = f"{SIMILARITY} {' '.join(NETWORKS)} pool3 pool3 -n {N} -o m.csv --metrics"

@@ -181,16 +181,16 @@ REFUSALS = [
     ),
     (f"misc/all_pairs.py columns.csv {ON} -dir all", "columns.csv has two columns 'group'"),
     (
-        "misc/rank_statistics.py nowhere.csv",
+        "misc/score_measures.py nowhere.csv",
         ("nowhere.csv: No such file", "CSV in UTF-8"),
     ),
     (
-        "misc/rank_statistics.py latin.csv",
+        "misc/score_measures.py latin.csv",
         ("latin.csv: it is not UTF-8 text", "CSV in UTF-8"),
     ),
-    (f"{COLLECT} empty -r", ("no finished", "run")),
-    ("misc/report.py empty", ("no finished", "run")),
-    ("misc/report.py results/dm -o page.pdf", ("-o/--output", "'page.pdf'", ".html")),
+    (f"{COLLECT} empty", ("no finished", "run")),
+    ("misc/verdict.py empty --page", ("no finished", "run")),
+    ("misc/verdict.py results/dm --page page.pdf", ("--page", "'page.pdf'", ".html")),
     ("misc/demo.py own", "own"),
     (
         "misc/verdict.py results/dm --tolerance 500",

@@ -1,4 +1,4 @@
-"""The page of misc/report.py: its numbers, its names and its files, read by a parser of HTML."""
+"""The page of misc/verdict.py --page: its numbers, its names and its files, read by a parser of HTML."""
 
 import base64
 import io
@@ -17,7 +17,7 @@ from tests import tables
 from tests.commands import read_csv, run, says
 from tests.written_runs import skill, write_evaluation, write_list, write_pairs, write_run
 
-SCRIPT = "misc/report.py"
+SCRIPT = "misc/verdict.py"
 VOID = {"meta", "img"}  # elements without an end
 FOREIGN = '<b title="x">&f'  # a name that would be HTML
 RECORD = {
@@ -92,7 +92,7 @@ class Page(HTMLParser):
 
 def page_of(folder: Path, *arguments, with_figures: bool = False) -> Page:
     with pages.left_out(not with_figures):
-        run(SCRIPT, *arguments, "-o", folder / "page.html", cwd=folder)
+        run(SCRIPT, *arguments, "-o", folder / "page.csv", "--page", cwd=folder)
     return Page(folder / "page.html")
 
 
@@ -197,14 +197,14 @@ def test_groups_of_many_networks(tmp_path, rendered):
     page = page_of(tmp_path, "all", *options, with_figures=True)
     assert str(page.images[0]["alt"]).startswith("Shares of similar pairs")  # groups come first
     (title,) = [title for title in page.tables if title.startswith("Groups, direct matching")]
-    groups = read_csv(tmp_path / "page_groups.csv")
+    groups = read_csv(tmp_path / "page_means.csv")
     expected = [group for group in groups if group["quantity"] == "accuracy_drop"]
     assert len(expected) == 4
     for row, group in zip(page.rows(title), expected, strict=True):
         assert row["front → end (pairs of networks)"].startswith(f"{group['networks']} (")
         assert row["accuracy drop"] == f"{100 * float(group['value']):.1f}"
     (tests,) = [title for title in page.tables if title.startswith("Differences between groups")]
-    test = read_csv(tmp_path / "page_group_tests.csv")[0]
+    test = read_csv(tmp_path / "page_tests.csv")[0]
     assert page.rows(tests)[0]["question"] == f"({test['within']}) − ({test['across']})"
     (means,) = page.rows("direct matching, early → early, both directions of 2 networks: means")
     mean_place = np.mean([pairs.index(pair) for pair in (("a", "b"), ("b", "a"))])
@@ -252,7 +252,7 @@ def test_the_training_is_that_of_a_checkpoint(path, record, is_named, tmp_path, 
 def test_without_matplotlib_the_page_has_no_figures(tmp_path, monkeypatch):
     write_run(tmp_path / "runs", "1", n_right=945)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    said = run(SCRIPT, "runs", "-o", "page.html", cwd=tmp_path).err
+    said = run(SCRIPT, "runs", "-o", "page.csv", "--page", cwd=tmp_path).err
     text = "warning: the page has no figures: matplotlib is not installed\nwrote page.html\n"
     assert said.endswith(text)
     page = Page(tmp_path / "page.html")

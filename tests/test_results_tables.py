@@ -12,7 +12,6 @@ from src.figures.shown import of_matrix
 from src.results.evaluation_rows import EvaluationRow, SkillRow
 from src.results.experiments import FurtherOptions
 from src.results.matrices import Matrix
-from src.results.network_means import MeanRow
 from src.results.probe_rows import ProbeRow
 from src.results.quantities import (
     QUANTITIES,
@@ -63,10 +62,6 @@ COLUMNS = {  # that all tables of a type have
     SkillRow: (
         "folder,front_layer,end_layer,correlation,baseline,skill,skill_low,skill_high,correlation_at_end,baseline_at_end,"
         "skill_at_end,skill_at_end_low,skill_at_end_high,n_images,n_classes,width,n_copies,rows_per_channel,test_images"
-    ),
-    MeanRow: (
-        "method,dataset,quantity,networks,layers,relative_depth,value,low,high,lowest,highest,n_networks,n_pairs,"
-        "n_layers,pairs_of_layers,chance,place"
     ),
     EpochRow: "front_layer,end_layer,train_acc,train_loss,val_acc,val_loss",
 }

@@ -10,7 +10,6 @@ import pytest
 from scipy import stats
 
 from src.figures import pages, sections, words
-from src.results.between_groups import values_of_verdicts
 from src.results.evaluation_rows import EvaluationFiles, EvaluationRow, read_evaluations
 from src.results.similarity_rows import SimilarityRow
 from src.results.tables import write_table
@@ -190,7 +189,6 @@ def test_accuracy_drops_of_one_method_and_of_networks_of_one_kind_are_tested_tog
         "untrained end": "untrained_end",
         "untrained both": "untrained_end",
     }
-    assert not list(values_of_verdicts([together[name] for name in controls], []))
 
 
 def test_an_end_network_that_was_never_trained_is_like_nothing(tmp_path, monkeypatch):
@@ -395,14 +393,14 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures, laid
 
 def test_a_verdict_replaces_the_figures_of_the_verdict_before(two_methods):
     """All of them, and no file of the user's, which may have the name of a page."""
-    users = ["v_2.png", "v_2.pdf", "v_2.txt", "v_3.csv", "v_groups.csv"]
+    users = ["v_2.png", "v_2.pdf", "v_3.csv", "v_groups.csv"]
     for name in users:
         (two_methods / name).write_text("mine")
     run(SCRIPT, "dm", "tlm", "-o", "v.csv", cwd=two_methods)
-    assert {"v.png", "v.pdf", "v.txt"} < names_in(two_methods)
+    assert {"v.png", "v.pdf"} < names_in(two_methods)
     with pages.left_out():
         run(SCRIPT, "dm", "-o", "v.csv", cwd=two_methods)
-    assert not {"v.png", "v.pdf", "v.txt"} & names_in(two_methods)
+    assert not {"v.png", "v.pdf"} & names_in(two_methods)
     assert {(two_methods / name).read_text() for name in users} == {"mine"}
 
 

@@ -68,13 +68,12 @@ def test_scripts_on_tables_do_not_need_torch(tmp_path):
 
     commands = [
         ["misc/verdict.py", "results/dm", "results/tlm", "-sim", similarity],
-        ["misc/report.py", "results"],
-        ["misc/collect_results.py", "results", "-r", "--networks", "networks.csv"],
-        ["misc/compare_layers.py", "results"],
-        ["misc/compare_layers.py", "results", "--best-matches"],
+        ["misc/verdict.py", "results", "-o", "page.csv", "--page"],
+        ["misc/collect_results.py", "results", "--networks", "networks.csv"],
+        ["misc/collect_results.py", "results", "--best-matches"],
         ["misc/collect_results.py", "results/dm"],
         [
-            "misc/rank_statistics.py",
+            "misc/score_measures.py",
             similarity,
             "probes.csv",
             "-o",

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from src.core.errors import unknown_name
 from src.core.user_code import CODE, is_user_code, title_of
 
+SIMILARITY = "similarity"  # the method of measures without a stitch, and the folder of their tables
 GRAMS = "grams"  # the inputs of a measure
 SAMPLES = "samples"
 ACTIVATIONS = "activations"

@@ -7,6 +7,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src.choices.similarity import SIMILARITY
 from src.core.console import listed
 from src.core.grouping import grouped
 from src.figures.maps import number
@@ -29,7 +30,6 @@ MOST = 12  # panels on a page
 NAMED = 12  # layers or ranks at most, for all of them on the axis
 UPRIGHT = 4  # more names of layers are turned
 LIMIT: Look = {"color": "0.4", "linewidth": 0.6, "linestyle": ":", "zorder": 1}
-SIMILARITY = "similarity"  # the quantity of all measures
 
 Lines = Mapping[str, Sequence[Shown]]  # the rows of a panel by label
 Panel = tuple[str, str, Lines]  # its quantity, its title and its lines
@@ -74,8 +74,9 @@ def _draw_depth(figure: "Figure", panels: Sequence[Panel], *, limits: Limits) ->
         texts.append(f"{values} ({label})")
     all_rows = [row for _, _, lines in panels for row in _rows(lines)]
     ns = {row.n for row in all_rows}
+    pairs = "1 pair" if ns == {1} else f"{span(ns)} pairs"
     text = (
-        f"Along the depth of the networks, {_title(quantity)}: {listed(texts)}. Lines are means over {span(ns)} pairs "
+        f"Along the depth of the networks, {_title(quantity)}: {listed(texts)}. Lines are means over {pairs} "
         "of networks at corresponding layers (of like relative depth), with 95 % intervals unless networks are too few."
     )
     return f"{text} {on_scale(all_rows)}".strip()

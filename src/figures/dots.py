@@ -15,7 +15,6 @@ from src.figures.curves import ends_of, on_scale, scale_skill
 from src.figures.maps import mean_number, number
 from src.figures.pages import CM, Look, draw_pages, panels_in
 from src.figures.shown import ABOVE_CHANCE, SHARE, Shown, scale_of
-from src.results.between_groups import GroupTest
 from src.results.matrices import by_depth
 from src.statistics.permutations import FRONT
 from src.verdict import INCONCLUSIVE
@@ -42,7 +41,7 @@ def draw_groups(
     path: Path,
     rows: Sequence[Shown],
     means: Sequence[Shown],
-    tests: Sequence[GroupTest] = (),
+    tests: Sequence[Any] = (),
     **texts: Any,
 ) -> list[Path]:
     """Draw the groups of networks: a row a pair of groups, a dot a pair of networks, with the mean,
@@ -53,7 +52,7 @@ def draw_groups(
     Args:
         rows: a mean over layers for each pair of networks, method and quantity, from `of_networks`.
         means: of the rows, for each pair of groups, method and quantity.
-        tests: between the groups.
+        tests: rows of tests between the groups.
         texts: `source` and `remark`, see `draw_pages`.
     """
     methods = list(dict.fromkeys(row.method for row in rows))
@@ -68,7 +67,7 @@ def _draw_groups(
     *,
     rows: Sequence[Shown],
     means: Sequence[Shown],
-    tests: Sequence[GroupTest],
+    tests: Sequence[Any],
 ) -> str:
     """Draw a panel for each method and quantity; return the caption."""
     found = {row.groups for row in rows}
@@ -92,29 +91,32 @@ def _draw_groups(
         for y, pair in enumerate(groups):
             test = _test_of(pair, answers)
             if test:
-                text = f"p {test.result.p_value:.2g}"
+                text = f"p {test.p_value:.2g}"
                 axes.text(1.02, y - 0.12, text, transform=axes.get_yaxis_transform(), va="center")
         axes.set_xlabel(scale_of(key[1]).title)
         if key[1] == SHARE:
             axes.set_title(key[0], x=0, ha="left")
     text = (
-        f"Shares of similar pairs by {methods[0]}: {listed(_shares(means, methods[0], groups), n=2)}. Dots: pairs of "
+        f"Shares of similar pairs by {methods[0]}: {_shares(means, methods[0], groups)}. Dots: pairs of "
         "networks (front → end); diamonds: means with 95 % intervals (open: too few networks)."
     )
     remarks = [_on_layers(means), on_scale(rows)]
     return " ".join(filter(None, [text, *remarks]))
 
 
-def _shares(means: Sequence[Shown], method: str, groups: Sequence[Groups]) -> list[str]:
-    """Return the share of similar pairs of each pair of groups, and what is inconclusive, as texts."""
+def _shares(means: Sequence[Shown], method: str, groups: Sequence[Groups]) -> str:
+    """Return the lowest and the highest share of similar pairs, with what is inconclusive, as a text."""
     value_of = {(mean.quantity, mean.groups): mean.value for mean in means if mean.method == method}
+    in_order = sorted(
+        (pair for pair in groups if (SHARE, pair) in value_of),
+        key=lambda pair: value_of[SHARE, pair],
+    )
     texts = []
-    for pair in groups:
-        if (SHARE, pair) in value_of:
-            inconclusive = value_of.get((INCONCLUSIVE, pair), 0)
-            note = f"; {number(inconclusive)} inconclusive" if inconclusive else ""
-            texts.append(f"{number(value_of[SHARE, pair])} ({' → '.join(pair)}{note})")
-    return texts
+    for pair in dict.fromkeys([*in_order[:1], *in_order[-1:]]):
+        inconclusive = value_of.get((INCONCLUSIVE, pair), 0)
+        note = f"; {number(inconclusive)} inconclusive" if inconclusive else ""
+        texts.append(f"{number(value_of[SHARE, pair])} ({' → '.join(pair)}{note})")
+    return " to ".join(texts)
 
 
 def _on_inconclusive(means: Sequence[Shown]) -> str:
@@ -134,17 +136,16 @@ def _on_layers(means: Sequence[Shown]) -> str:
     return f"Layers that have skill: {listed(parts, n=4)}." if parts else ""
 
 
-def _on_p(tests: Sequence[GroupTest]) -> str:
+def _on_p(tests: Sequence[Any]) -> str:
     """Return the sentence on the rows that p-values compare, and on their lower limit; "" without one."""
-    shown = [test for test in tests if test.question.side == FRONT and test.quantity in COLUMNS]
+    shown = [test for test in tests if test.side == FRONT and test.quantity in COLUMNS]
     if not shown:
         return ""
-    question = shown[0].question
-    limits = sorted({test.result.lowest_p for test in shown})
+    limits = sorted({test.lowest_p for test in shown})
     at_least = f"at least {limits[0]:.2g}"
     if len(limits) > 1:
         at_least += f" to {limits[-1]:.2g} by the sizes of groups"
-    example = f"{titles_in(question.across)} with {titles_in(question.within)}"
+    example = f"{titles_in(shown[0].across)} with {titles_in(shown[0].within)}"
     return f"p ({at_least}) compares a row with pairs within its end group, such as {example}."
 
 
@@ -180,12 +181,12 @@ def _draw_inconclusive(
             axes.barh(y, mean.value, left=shares_of[mean.groups], zorder=0, **INCONCLUSIVE_BAR)
 
 
-def _test_of(groups: Groups, tests: Sequence[GroupTest]) -> GroupTest | None:
+def _test_of(groups: Groups, tests: Sequence[Any]) -> Any:
     """Return the test of a pair of groups against pairs within the group of the end network."""
     front, end = groups
     for test in tests:
-        is_within = titles_in(test.question.within) == f"{end} → {end}"
-        if is_within and titles_in(test.question.across) == f"{front} → {end}":
+        is_within = titles_in(test.within) == f"{end} → {end}"
+        if is_within and titles_in(test.across) == f"{front} → {end}":
             return test
     return None
 

@@ -234,8 +234,10 @@ def _caption(methods: Sequence[tuple[str, Series]]) -> str:
         counts.append(f"{n_similar} of {len(series)} by {method}")
         if len({stitch["skill"].networks for stitch in series}) > 1:
             cells = "; numbers: means; strips: shares of pairs of networks"
+    n_stitches = sum(len(series) for _, series in methods)
+    intervals = ", with 95 % intervals" if n_stitches < MANY else ""
     text = (
-        f"Similar stitches: {'; '.join(counts)}. Points: stitches, with 95 % intervals (hollow: inconclusive; crossed: "
+        f"Similar stitches: {'; '.join(counts)}. Points: stitches{intervals} (hollow: inconclusive; crossed: "
         "low skill at the end layer). Skill is 1 for the end network itself, 0 for untrained features that are "
         "given the class. Cells: accuracy drop above skill, coloured by verdict (white: inconclusive; framed: "
         f"corresponding layers{cells})."

@@ -15,6 +15,7 @@ from typing import Any
 
 from src.core.grouping import grouped
 from src.figures import words
+from src.figures.pages import CAPTION
 from src.figures.sections import Section, by_groups, parts_of, sections_of
 from src.figures.words import Table
 from src.results.matrices import mean_of
@@ -114,7 +115,7 @@ def table(content: Table) -> str:
 
 
 def figures(images: Iterable[Path], result: str = "") -> str:
-    """Return images (PNG) with captions from the text files beside the images, in their order.
+    """Return images (PNG) with the captions in their metadata, in their order.
 
     Args:
         result: what the first image says, which stands above it; others say the first sentence of
@@ -124,11 +125,11 @@ def figures(images: Iterable[Path], result: str = "") -> str:
 
     parts = []
     for path in sorted(images, key=lambda path: (len(path.name), path.name)):
-        caption = path.with_suffix(".txt").read_text().strip()
+        with Image.open(path) as image:
+            caption = image.text[CAPTION]
+            inches = image.width / image.info["dpi"][0]
         said = result or caption.partition(". ")[0]
         result = ""
-        with Image.open(path) as image:
-            inches = image.width / image.info["dpi"][0]
         parts.append(
             f'<figure>\n<div class="wide" tabindex="0"><img style="width: {inches:.2f}em" '
             f'alt="{escape(said)}" src="{_data(path.read_bytes(), "image/png")}"></div>\n'

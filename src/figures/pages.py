@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from src.choices.datasets import dataset_label
 from src.core.console import warn, warn_once
-from src.core.files import write_bytes, write_text
-from src.results.outputs import outputs
+from src.core.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +29,7 @@ STYLE_SHEET = Path(__file__).with_name("figures.mplstyle")
 CM = 1 / 2.54  # in inches
 COLUMN = 8.5  # cm: the width of a column of a paper
 PAGE = 17.0  # cm: the width of two columns
+CAPTION = "Description"  # the text in a PNG that holds its caption
 CELLS = "cells"  # marks the axes of a map
 NUMBERS = "numbers"  # marks the numbers of a map
 FILLED = 0.9  # of a cell, by its text at most
@@ -97,7 +97,7 @@ def draw_pages(
     page go on in NAME_2.png and so on.
 
     Args:
-        path: of the image, a PNG or a PDF. The other format goes beside it, and the caption (`.txt`).
+        path: of the image, a PNG or a PDF. The other format goes beside it.
         draw: draws the items of a page into an empty figure, and returns the caption.
         on_page: the most items on a page.
         source: the last sentence of the caption, on networks and images.
@@ -224,20 +224,21 @@ def _cell_size(axes: "Axes") -> Any:
 
 
 def _write(figure: Any, path: Path) -> list[Path]:
-    """Write a figure as pixels and as vectors, with its caption; equal figures make equal files."""
+    """Write a figure as pixels and as vectors, with its caption in their metadata; equal figures make
+    equal files."""
     pixels = path.with_suffix(".png")
     write_bytes(pixels, _rendered(figure, "png"))
     vectors = path.with_suffix(".pdf")
     write_bytes(vectors, _rendered(figure, "pdf"))
-    text = path.with_suffix(".txt")
-    write_text(text, f"{figure.caption}\n")
-    return [pixels, vectors, text]
+    return [pixels, vectors]
 
 
 def _rendered(figure: Any, kind: str) -> bytes:
     """Return the content of an image file of a kind, png or pdf."""
     image = io.BytesIO()
-    metadata = {"CreationDate": None} if kind == "pdf" else {}
+    metadata = {CAPTION: figure.caption}
+    if kind == "pdf":
+        metadata = {"Subject": figure.caption, "CreationDate": None}
     figure.savefig(image, format=kind, metadata=metadata)
     return image.getvalue()
 
@@ -250,7 +251,7 @@ def page_of(path: Path, number: int) -> Path:
 
 
 def files_of_figure(path: Path, *, start: int = 1) -> Iterator[Path]:
-    """Yield the files of a figure that exist: the images and the captions of its pages.
+    """Yield the files of a figure that exist: the images of its pages.
 
     NAME_2 is no page of NAME, but another figure, if there is a table NAME_2.csv. A file of such a name
     without the images of a page, both .png and .pdf, is the user's own.
@@ -266,20 +267,7 @@ def files_of_figure(path: Path, *, start: int = 1) -> Iterator[Path]:
         images = [page.with_suffix(".png"), page.with_suffix(".pdf")]
         if not all(map(Path.exists, images)):
             return
-        yield from filter(Path.exists, [*images, page.with_suffix(".txt")])
-
-
-def writing(path: Path, script: str, *, is_named: bool) -> contextlib.AbstractContextManager[None]:
-    """Return a context for writing a table and the files beside it.
-
-    Args:
-        script: the file of the script.
-        is_named: the path is that of `-o`; otherwise the name is the suite's own, in a folder of runs.
-    """
-    if is_named:
-        return outputs(path, script)
-    remove_figure(path, start=2)  # pages of an earlier call
-    return contextlib.nullcontext()
+        yield from images
 
 
 def remove_figure(path: Path, *, start: int = 1) -> None:

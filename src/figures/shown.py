@@ -7,20 +7,22 @@ groups have the natural order of their names in all figures.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from src.choices.similarity import ACTIVATIONS, measure_of
+from src.choices.similarity import ACTIVATIONS, SIMILARITY, measure_of
 from src.core.user_code import titles_in
 from src.figures.sections import parts_of, sections_of
 from src.results.architectures import corresponding_layers
-from src.results.between_groups import SHARE
 from src.results.matrices import Matrix, by_depth, depths_of, known
-from src.results.measurements import SIMILARITY, Measurement
-from src.results.network_means import MeanRow
 from src.results.pair_kinds import IN_SHORT
 from src.results.quantities import QUANTITIES
 from src.results.verdict_rows import VerdictRow
+from src.verdict import SIMILAR
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+SHARE = SIMILAR  # the quantity of many pairs of networks: the share of similar pairs
 ABOVE_CHANCE = "above chance"  # the verdict on a score
 POINTS = 100  # of accuracy
 OF_STITCHES = ("accuracy_drop", "skill", "skill_at_end")
@@ -143,25 +145,25 @@ def of_stitches(
             )
 
 
-def of_networks(rows: Iterable[Measurement]) -> list[Shown]:
+def of_networks(means: "DataFrame") -> list[Shown]:
     """Return a row for each mean over pairs of layers, of a pair of networks, method and quantity."""
     return [
         Shown(
             row.quantity,
             unit_of(row.quantity) * row.value,
             method=titles_in(row.method),
-            networks=(row.front.network.name, row.end.network.name),
-            groups=(titles_in(row.groups[0]), titles_in(row.groups[1])),
-            training_runs=row.training_runs,
+            networks=(row.front_network, row.end_network),
+            groups=(titles_in(row.front_group), titles_in(row.end_group)),
+            training_runs=(row.front_training, row.end_training),
         )
-        for row in rows
+        for row in means.itertuples()
     ]
 
 
-def of_means(rows: Iterable[MeanRow]) -> Iterator[Shown]:
+def of_means(means: "DataFrame") -> Iterator[Shown]:
     """Yield means over pairs of networks. Accuracy drops are in points, measures of similarity on the
     scale from unrelated (0) to equal (1) layers."""
-    for row in rows:
+    for row in means.itertuples():
         method = titles_in(row.method)
         unit = unit_of(row.quantity)
         values = [unit * value for value in (row.value, row.low, row.high)]
@@ -177,11 +179,11 @@ def of_means(rows: Iterable[MeanRow]) -> Iterator[Shown]:
             low,
             high,
             n=row.n_pairs,
-            n_layers=row.n_layers or math.nan,
+            n_layers=getattr(row, "n_layers", math.nan),
             method=method,
             groups=(front, end),
             layers=(row.layers, row.layers),
-            place=row.relative_depth or math.nan,
+            place=getattr(row, "relative_depth", math.nan),
         )
 
 

@@ -8,22 +8,27 @@ import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from itertools import chain
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.choices import WITH_POSITIONS, on_lost_positions
 from src.choices.similarity import measure_of
-from src.core.console import aligned, listed, points
+from src.core.console import aligned, listed, note, points
 from src.core.grouping import grouped
 from src.core.user_code import titles_in
 from src.figures.sections import Section, parts_of, sections_of
 from src.figures.shown import SHARE
-from src.results.between_groups import GroupTest, on_unlike_types
 from src.results.matrices import pivot
-from src.results.network_means import MeanRow
+from src.results.network_names import short
 from src.results.quantities import QUANTITIES
+from src.results.reports import ALL_LAYERS, CORRESPONDING, on_unlike_types
 from src.results.verdict_rows import VerdictRow
 from src.statistics.intervals import ALPHA
 from src.verdict import ACCURATE_ONLY, INCONCLUSIVE, NOT_MATCHED, SIMILAR, VERDICTS, Limits
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SIGNS = {SIMILAR: "S", ACCURATE_ONLY: "A", NOT_MATCHED: "–", INCONCLUSIVE: "?"}
 OF_GROUPS = (SHARE, "accuracy_drop", "skill", "skill_at_end")
@@ -36,6 +41,9 @@ CONTROLS = {  # by `VerdictRow.control`; and how many of them must be similar
     "self": ("layers stitched to themselves", "all must be"),
     "untrained": ("stitches from networks that were never trained", "none may be"),
 }
+NO_CHOICE = "only one layer"  # in place of a share that could not be other than 1
+# What best matches answer, by the side of the layer in stitches; of similarity there are no sides
+SOUGHT = {"front": "best end layer", "end": "best front layer", "": "best match"}
 LOW = 0.5  # an end network with a lower accuracy is named
 N_NAMED = 3  # networks, or pairs of networks, that a line names
 WIDTH = 120  # characters of a printed line
@@ -91,8 +99,8 @@ def estimate(row: VerdictRow, name: str) -> str:
 def report(
     rows: Sequence[VerdictRow],
     limits: Limits,
-    groups: Sequence[MeanRow],
-    tests: Sequence[GroupTest],
+    groups: "DataFrame",
+    tests: "DataFrame",
     *,
     has_maps: bool,
 ) -> str:
@@ -261,42 +269,54 @@ def remarks(rows: Sequence[VerdictRow], limits: Limits) -> Iterator[str]:
 
 
 def tables_of_groups(
-    groups: Sequence[MeanRow], tests: Sequence[GroupTest], names: Sequence[str] = OF_GROUPS
+    groups: "DataFrame", tests: "DataFrame", names: Sequence[str] = OF_GROUPS
 ) -> list[Table]:
     """Return the means of each method, a line a pair of groups, and the differences between groups with
     their p-values, a line a question.
 
     Args:
+        groups, tests: of `src.results.reports.Comparison`.
         names: of the quantities.
     """
     headings = list(map(heading, names))
     tables = []
-    for method, of_method in grouped(groups, lambda row: row.method).items():
+    for method, of_method in _rows_by(groups, "method").items():
         lines = []
-        for networks, means in grouped(of_method, lambda row: row.networks).items():
+        for networks, means in grouped(of_method, attrgetter("networks")).items():
             row_of = {row.quantity: row for row in means}
             n_pairs = max(row.n_pairs for row in means)
-            n_layers = max(row.n_layers or 0 for row in means)
+            n_layers = max(row.n_layers for row in means)
             values = [_mean(row_of, name, n_layers) for name in names]
             lines.append([f"{titles_in(networks)} ({n_pairs})", *values])
         title = f"Groups, {titles_in(method)}: means over {of_method[0].layers}"
         tables.append(Table(title, ["front → end (pairs of networks)", *headings], lines))
-    for method, of_tests in grouped(tests, lambda test: test.method).items():
+    tested = [name for name in names if name != SHARE]
+    for method, of_tests in _rows_by(tests, "method").items():
         lines = []
-        for question, answers in grouped(of_tests, lambda test: test.question).items():
+        for question, answers in grouped(of_tests, _question).items():
             texts = {}
             for test in answers:
-                difference = number(test.quantity, test.result.difference, sign="+")
-                texts[test.quantity] = f"{difference} ({test.result.p_value:.2g})"
-            lines.append([str(question), *(texts.get(name, "") for name in names)])
+                difference = number(test.quantity, test.difference, sign="+")
+                texts[test.quantity] = f"{difference} ({test.p_value:.2g})"
+            lines.append([question, *(texts.get(name, "") for name in tested)])
         title = f"Differences between groups, {titles_in(method)} (p-value)"
-        tables.append(Table(title, ["question", *headings], lines[:MAX_TESTS]))
+        tables.append(Table(title, ["question", *map(heading, tested)], lines[:MAX_TESTS]))
     return tables
 
 
-def _mean(row_of: Mapping[str, MeanRow], name: str, n_layers: float) -> str:
+def _rows_by(frame: "DataFrame", *names: str) -> dict[Any, list[Any]]:
+    """Return the rows of a frame by the value in a column, or by those in several."""
+    return grouped(frame.itertuples(index=False), attrgetter(*names))
+
+
+def _question(test: Any) -> str:
+    """Return the question that a test answers."""
+    return f"({titles_in(test.within)}) − ({titles_in(test.across)})"
+
+
+def _mean(row_of: Mapping[str, Any], name: str, n_layers: float) -> str:
     """Return the mean of a quantity as a text, with the number of its layers if it has fewer than
-    `n_layers`, and of similar pairs with the share that is inconclusive.
+    `n_layers`; of similar pairs with the share that they had with all that is inconclusive.
 
     Args:
         row_of: the means of a pair of groups, by quantity.
@@ -305,45 +325,134 @@ def _mean(row_of: Mapping[str, MeanRow], name: str, n_layers: float) -> str:
     if row is None:
         return ""
     text = number(name, row.value)
-    n_known = row.n_layers or 0
-    if n_known < n_layers:
-        text += f" ({round(n_known, 1):g} of {round(n_layers, 1):g} layers)"
+    if row.n_layers < n_layers:
+        text += f" ({round(row.n_layers, 1):g} of {round(n_layers, 1):g} layers)"
     if name == SHARE and INCONCLUSIVE in row_of and row_of[INCONCLUSIVE].value > 0:
-        text += f" ({number(INCONCLUSIVE, row_of[INCONCLUSIVE].value)} inconclusive)"
+        text += f" to {number(SHARE, row.value + row_of[INCONCLUSIVE].value)}"
     return text
 
 
-def lines_on_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTest]) -> Iterator[str]:
+def lines_on_groups(groups: "DataFrame", tests: "DataFrame") -> Iterator[str]:
     """Yield the layers that means are over, with their groups if these have several sets; and lines on
     p-values and their limits, on questions that are not shown, and on unlike types."""
-    of_groups = grouped(groups, lambda row: (row.method, row.networks)).values()
-    complete = [max(rows, key=lambda row: row.n_layers or 0) for rows in of_groups]
-    sets = grouped(complete, lambda row: row.pairs_of_layers or "")
+    of_groups = _rows_by(groups, "method", "networks").values()
+    complete = [max(rows, key=lambda row: row.n_layers) for rows in of_groups]
+    sets = grouped(complete, lambda row: row.pairs_of_layers)
     for layers, of_layers in sets.items():
         pairs = ", ".join(dict.fromkeys(titles_in(row.networks) for row in of_layers))
         subject = f" of {pairs}" if len(sets) > 1 else ""
         yield f"Layers (relative depths){subject}: {listed(layers.split('; '))}"
-    if any(row.quantity == INCONCLUSIVE and row.value > 0 for row in groups):
-        yield "Inconclusive stitches count as not similar; once decided, they raise the share by at most their own."
+    if len(groups) and (groups.value[groups.quantity == INCONCLUSIVE] > 0).any():
+        yield "A share of similar pairs has two bounds: without and with the inconclusive stitches."
     if len(sets) > 1:
         yield "The groups are compared over different layers, from which their difference may come as well."
-    if not tests:
+    if tests.empty:
         return
     yield "p is two-sided, by permutations of the networks, and not corrected for the number of tests."
     yield from _lowest_p(tests)
-    n_questions = len({test.question for test in tests})
+    n_questions = len(tests[["within", "across"]].drop_duplicates())
     if n_questions > MAX_TESTS:
         yield f"{n_questions - MAX_TESTS} more comparisons of groups are in the CSV of tests."
     if on_unlike_types(tests):
         yield on_unlike_types(tests)
 
 
-def _lowest_p(tests: Sequence[GroupTest]) -> Iterator[str]:
+def _lowest_p(tests: "DataFrame") -> Iterator[str]:
     """Yield the lower limit of p for each two sizes of groups."""
-    by_sizes = grouped(tests, lambda test: tuple(sorted((test.n_networks, test.n_second))))
-    for (fewest, most), of_sizes in by_sizes.items():
-        permuted = of_sizes[0].result
+    sizes = tests[["n_networks", "n_second"]].astype(int)
+    by_sizes = tests.assign(fewest=sizes.min(axis=1), most=sizes.max(axis=1))
+    for row in by_sizes.drop_duplicates(["fewest", "most"]).itertuples():
         yield (
-            f"{permuted.n_labelings} ways to give {most} + {fewest} networks their groups are compared, so no p of "
-            f"such groups can be below {permuted.lowest_p:.2g}."
+            f"{row.n_labelings:.0f} ways to give {row.most} + {row.fewest} networks their groups are compared, so no p "
+            f"of such groups can be below {row.lowest_p:.2g}."
         )
+
+
+def note_on_layers(groups: "DataFrame") -> None:
+    """Print a note if the means of groups are over different pairs of layers."""
+    if groups.empty:
+        return
+    for layers, rows in groups.groupby("layers"):
+        if layers in (CORRESPONDING, ALL_LAYERS):
+            note(
+                f"{listed(rows.method.unique())}: the means of groups are over {layers}, and these differ between "
+                "pairs of networks; so a difference between groups may come from the layers"
+            )
+
+
+def tables_of_shares(
+    shares: "DataFrame",
+) -> list[tuple[str, list[str], list[str], list[list[Any]]]]:
+    """Return the shares of best matches that are the corresponding layers, in a table for each method and
+    side: its title, lines, columns and cells.
+
+    A table has a line for each pair of groups, and for each measure a column of shares and one of the
+    chance of a random layer. Where a layer had no other to be compared with, cells say so.
+
+    Args:
+        shares: from `src.results.reports.match_shares`.
+    """
+    tables = []
+    for key, of_method in _rows_by(shares, "method", "dataset", "side").items():
+        by_groups = grouped(of_method, attrgetter("networks"))
+        columns = list(dict.fromkeys(row.quantity for row in of_method))
+        cells = []
+        for of_groups in by_groups.values():
+            share_of = {row.quantity: _share_and_chance(row) for row in of_groups}
+            cells.append(
+                list(chain.from_iterable(share_of.get(name, ("", "")) for name in columns))
+            )
+        lines = [f"{titles_in(name)} ({rows[0].n_pairs})" for name, rows in by_groups.items()]
+        titles = list(chain.from_iterable((heading(name), "chance") for name in columns))
+        title = f"{SOUGHT[key[2]]}: how often it is the corresponding layer, {_method_and_data(*key[:2])}"
+        tables.append((title, lines, titles, cells))
+    return tables
+
+
+def _share_and_chance(row: Any) -> tuple[float | str, float | str]:
+    """Return the share of a measure and its chance, as cells of a table."""
+    return (NO_CHOICE, "") if row.chance == 1 else (row.value, row.chance)
+
+
+def tables_of_matches(
+    matches: "DataFrame",
+) -> list[tuple[str, list[str], list[str], list[list[str]]]]:
+    """Return the best matches of layers, in a table for each pair of types, method and side: its title,
+    lines, columns and cells.
+
+    It has a line for each layer, and a column for each measure. A cell has the layer that is the best
+    match in most pairs of networks, and in how many.
+
+    Args:
+        matches: from `src.results.reports.best_matches`.
+    """
+    tables = []
+    keys = ("method", "dataset", "side", "front_type", "end_type")
+    for (*data, side, first, second), of_table in _rows_by(matches, *keys).items():
+        by_layer = grouped(of_table, attrgetter("front_layer"))
+        columns = list(dict.fromkeys(row.quantity for row in of_table))
+        cells = []
+        for of_layer in by_layer.values():
+            known = [row.corresponding for row in of_layer if isinstance(row.corresponding, str)]
+            by_measure = grouped(of_layer, attrgetter("quantity"))
+            best = [_most_frequent(by_measure.get(name, ())) for name in columns]
+            cells.append([", ".join(dict.fromkeys(";".join(known).split(";"))), *best])
+        names = [short(titles_in(kind)) for kind in (second, first)]
+        title = (
+            f"{SOUGHT[side]} in {names[0]} for each layer of {names[1]}, {_method_and_data(*data)}"
+        )
+        tables.append((title, list(by_layer), ["corresponding", *map(heading, columns)], cells))
+    return tables
+
+
+def _method_and_data(method: str, dataset: Any) -> str:
+    """Return the method and the data set, as a text."""
+    return f"{method}, {short(dataset)}" if isinstance(dataset, str) else method
+
+
+def _most_frequent(matches: Sequence[Any]) -> str:
+    """Return the most frequent best match and its count, such as "layer3 (4/5)"; "" without matches."""
+    if not matches:
+        return ""
+    ((layer, n_pairs),) = Counter(row.end_layer for row in matches).most_common(1)
+    return f"{layer} ({n_pairs}/{len(matches)})"

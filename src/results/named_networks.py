@@ -1,6 +1,7 @@
 """The networks of stitches: names, groups and training runs. Two epochs of a training run are one network."""
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from src.core.console import warn
@@ -9,6 +10,7 @@ from src.results.network_names import NetworkKey, NetworkName, titles_of
 from src.results.pair_kinds import PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
 from src.results.trained_with import training_of
 
+NEVER_TRAINED = "untrained"  # marks the group of such a network
 UNLISTED = "not listed"  # the group of a network that the list lacks; it is not compared
 
 
@@ -22,6 +24,13 @@ class NamedNetwork(NamedTuple):
     type: str = ""  # as on the command line; networks of one type have one architecture
     depths: tuple[tuple[str, float], ...] = ()  # relative depths by layer, if the list gives them
 
+    @property
+    def group_title(self) -> str:
+        """The group in tables, which says that a network was never trained."""
+        if self.is_untrained and self.group != NEVER_TRAINED:
+            return f"{self.group} ({NEVER_TRAINED})"
+        return self.group
+
 
 def kind_of_pair(front: NamedNetwork, end: NamedNetwork) -> str:
     """Return the kind of a pair of networks, a member of `pair_kinds.KINDS`."""
@@ -33,7 +42,7 @@ def kind_of_pair(front: NamedNetwork, end: NamedNetwork) -> str:
 
 
 def named_by_list(
-    networks: Iterable[NetworkName], table: str | None
+    networks: Iterable[NetworkName], table: str | Path | None
 ) -> dict[NetworkKey, NamedNetwork]:
     """Return each network as reports name it, by its key, in the order of the list; warn of networks that
     the list lacks.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
+from src.choices.similarity import SIMILARITY
 from src.core.console import listed, warn_once
 from src.core.errors import UserError, unknown_name
 from src.core.grouping import grouped
@@ -23,7 +24,6 @@ from src.results.trained_with import options_beside
 NAME = re.compile(r"[^\s./\\-]([^/\\\x00-\x1f]*[^\s/\\])?")
 
 # Folders of tables, beside the folders of stitching methods
-SIMILARITY = "similarity"
 PROBES = "probes"
 TABLES = (SIMILARITY, PROBES)
 

@@ -15,7 +15,7 @@ from src.core.errors import UserError
 from src.core.files import durable_together, read_json, write_json
 from src.core.provenance import provenance
 
-BESIDE_TABLES = (".png", ".pdf", ".txt")  # endings of the figure of a table, and of its caption
+BESIDE_TABLES = (".png", ".pdf")  # endings of the figure of a table
 
 
 @contextlib.contextmanager

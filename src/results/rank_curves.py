@@ -4,10 +4,9 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from src.choices.similarity import measure_of
+from src.choices.similarity import SIMILARITY, measure_of
 from src.core.console import warn
 from src.core.errors import UserError
-from src.results.measurements import SIMILARITY
 from src.results.rank_measurements import FULL, Measurements, by_series, over_ranks
 from src.values import Pair
 

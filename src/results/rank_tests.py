@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import scipy  # loads a part of it at its first use
 
-from src.choices.similarity import measure_of
+from src.choices.similarity import SIMILARITY, measure_of
 from src.core.console import decimals
 from src.core.grouping import grouped
-from src.results.measurements import SIMILARITY, Measurement
+from src.results.measurements import Measurement
 from src.results.rank_measurements import (
     FULL,
     Measurements,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from src.values import Pair
 
@@ -73,6 +74,9 @@ class VerdictRow:
     further: dict[str, float]
     # The kind of the pair of networks, see `src.results.pair_kinds`; no column
     kind: str = field(default="", compare=False)
+    # What was measured under which options, as far as all runs agree, and the training runs of the
+    # networks; no columns
+    settings: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @cached_property
     def pair(self) -> Pair:

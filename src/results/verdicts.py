@@ -1,6 +1,7 @@
 """The verdicts on stitches, from runs and tables: a row for each pair of layers, method and
 pair of networks."""
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,17 +16,15 @@ from src.results.groups import UNTRAINED_END_CONTROL, Group, Names, families_of
 from src.results.measurements import NetworkPair, named_pair, quantities_of
 from src.results.named_networks import named_networks
 from src.results.similarity_rows import SimilarityRow, column_of
-from src.results.spec import are_same
+from src.results.spec import NETWORKS, are_same
+from src.results.stitch_rows import StitchRow
+from src.results.tables import columns
 from src.results.verdict_rows import AUROC, VerdictRow
 from src.values import ALL_IMAGES, Predictions, StitchSkill
 from src.verdict import SIMILAR, Limits, Stitches, Verdict, judge, obstacle_of
 
 SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
-# Means of stitches that a row has, where all stitches have a value; estimates take the place of the first two
-MEANS = (
-    *("accuracy", "accuracy_drop", "front_accuracy", "end_accuracy"),
-    *("correlation", "baseline", "correlation_at_end", "baseline_at_end"),
-)
+COLUMNS_OF_ROW = {*columns(VerdictRow), *NETWORKS, "further_options"}
 SEPARATOR = ";"  # between the names of folders
 
 VerdictSide = tuple[str | None, str | None, str]  # the name of a network, its weights and a layer
@@ -149,10 +148,11 @@ def _row(
     front, end = named_pair(rows[0], names)
     titles: dict[str, Any] = {}  # of the networks, unless there are several pairs
     if len(group.by_networks) == 1:
-        titles = {"front_network": front.name, "front_group": front.group}
-        titles |= {"end_network": end.name, "end_group": end.group}
+        titles = {"front_network": front.name, "front_group": front.group_title}
+        titles |= {"end_network": end.name, "end_group": end.group_title}
     means = _means(group, (front, end))
     aurocs = {name: means.pop(name) for name in list(means) if name.startswith(AUROC)}
+    further = {name: means.pop(name) for name in list(means) if name not in COLUMNS_OF_ROW}
     numbers = titles | means | _estimates(verdict)
     return VerdictRow(
         method=group.method,
@@ -178,8 +178,20 @@ def _row(
         end_relative_depth=rows[0].end_relative_depth,
         stitching_type=_common(row.stitching_type for row in rows),
         further=aurocs | similarity,
+        settings=further | _settings(rows, (front, end)),
         **numbers,
     )
+
+
+def _settings(rows: Sequence[StitchRow], networks: NetworkPair) -> dict[str, Any]:
+    """Return the options of all runs as they were recorded, and the training runs of the networks; None
+    where runs differ."""
+    recorded = [row.settings | json.loads(row.further_options) for row in rows]
+    names = dict.fromkeys(chain.from_iterable(recorded))
+    options = {name: _common(values.get(name) for values in recorded) for name in names}
+    options["n_images"] = _common(row.n_images for row in rows)
+    options |= {"front_training": networks[0].training, "end_training": networks[1].training}
+    return {name: value for name, value in options.items() if name not in COLUMNS_OF_ROW}
 
 
 def _means(group: Group, networks: NetworkPair) -> dict[str, float]:
@@ -189,11 +201,7 @@ def _means(group: Group, networks: NetworkPair) -> dict[str, float]:
     )
     means = {}
     for (quantity, part), rows in grouped(measured, lambda row: (row.quantity, row.part)).items():
-        column = quantity
-        if quantity == "auroc":
-            column = f"{AUROC}{part}"
-        elif quantity not in MEANS:
-            continue
+        column = f"{quantity}_{part}" if part else quantity
         if len(rows) == len(group.stitches):
             means[column] = _average([row.value for row in rows])
     accuracies = [[stitch.row.accuracy for stitch in stitches] for stitches in group.by_networks]
@@ -298,12 +306,11 @@ def _sides(row: VerdictRow) -> tuple[VerdictSide, VerdictSide]:
     return front, end
 
 
-def _common(values: Iterable[str | None]) -> str | None:
+def _common(values: Iterable[Any]) -> Any:
     """Return the value that all share; None if they differ or are ""."""
-    distinct = set(values)
-    if len(distinct) != 1:
-        return None
-    return distinct.pop() or None
+    first, *further = values
+    is_common = first != "" and all(value == first for value in further)
+    return first if is_common else None
 
 
 def _average(values: Sequence[float]) -> float:

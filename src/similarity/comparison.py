@@ -303,8 +303,8 @@ class Comparison:
         n_wide = sum(layer.form.n_values > layer.n_images for layer in layers)
         if n_wide and not self.orders and "cka" in self.statistics.metrics:
             lines.append(
-                f"CKA of {n_wide} layers is biased upwards: they have more features than there are "
-                f"inputs; give {self.advice.unbiased}"
+                f"CKA is biased upwards where layers have more features than there are inputs ({n_wide} of "
+                f"{len(layers)}); give {self.advice.unbiased}"
             )
         n_few = sum(map(self._has_few_samples, self.statistics.alignments))
         if n_few and sample_metrics:

@@ -1,6 +1,7 @@
-"""Sensitivity and specificity (misc/rank_statistics.py): tables of measurements at ranks, cases
+"""Sensitivity and specificity (misc/score_measures.py): tables of measurements at ranks, cases
 worked out by hand, and scipy as oracle."""
 
+import itertools
 import math
 import os
 from datetime import datetime
@@ -19,9 +20,10 @@ from src.results.rank_measurements import FULL, Measurements, ranks_of, read_mea
 from src.results.rank_tests import BASELINE, correlation, summary_of_places
 from src.results.tables import write_table as write_rows
 from src.values import Pair
-from tests.commands import read_csv, run, says
+from tests.commands import error_line, read_csv, run, says
 from tests.result_rows import probe_row, similarity_row, stitch_row
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
+from tests.written_runs import write_list, write_pairs
 
 
 def write(path, *rows, year: int | None = None):
@@ -395,7 +397,7 @@ def test_a_missing_pair_has_no_place():
     assert summary_of_places(list(map(vars, rows))) == "no place is defined"
 
 
-STATISTICS = "misc/rank_statistics.py"
+STATISTICS = "misc/score_measures.py"
 RANKS = [4, 2, 1]
 
 
@@ -486,3 +488,32 @@ def test_functions_of_users_have_their_name_and_no_curve_without_values(paths, c
         curves = curves_of_pair(read_measurements([table]), Pair("x", "x"))
         assert curves == ({"own": dict.fromkeys(RANKS, 0.5)} if has_curve else {})
     assert says(capsys.readouterr().err, "no curve of the own at x", "below full rank")
+
+
+def test_measures_are_scored_by_known_differences(in_tmp_path):
+    """Accuracy falls with the difference of networks, and CKA does not."""
+    types = dict.fromkeys("abcd", "resnet18")
+
+    def n_right(front, end, *_):
+        return 950 - 50 * abs(ord(front) - ord(end))
+
+    write_pairs(in_tmp_path / "all", types, {"resnet18": {"x": 1.0}}, n_right)
+    write_list(in_tmp_path / "networks.csv", types)
+    lines = ["front_network,end_network,value"]
+    for front, end in itertools.combinations("abcd", 2):
+        lines.append(f"{end},{front},{ord(end) - ord(front)}")
+    (in_tmp_path / "truth.csv").write_text("\n".join(lines))
+    command = ["misc/score_measures.py", "all", "--networks", "networks.csv", "--truth"]
+    out = run(*command, "truth.csv", "-o", "scores.csv").out
+    (row,) = [row for row in read_csv("scores.csv") if row["quantity"] == "accuracy"]
+    assert (float(row["value"]), row["n_networks"], row["n_pairs"]) == (1, "4", "6")
+    assert float(row["p_value"]) == pytest.approx(2 / 24, abs=0.02)
+    assert says(out, "direct matching, digits") and says(out, "rank correlation", "low", "networks")
+    assert says(out, "accuracy ", " 1 ")
+    (in_tmp_path / "lacks.csv").write_text("front_network,value\na,1")
+    assert says(error_line(*command, "lacks.csv"), "lacks end_network")
+    (in_tmp_path / "words.csv").write_text(f"{lines[0]}\na,b,far")
+    assert says(error_line(*command, "words.csv"), "no number")
+    (in_tmp_path / "others.csv").write_text(f"{lines[0]}\nx,y,1")
+    assert says(error_line(*command, "others.csv"), "no results of two", "x, y")
+    assert "nowhere.csv" in error_line(*command, "nowhere.csv")

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Test sensitivity and specificity of measures, from CSVs of similarity, probing and stitching, and
-draw how measures fall as a layer keeps fewer principal components."""
+"""Score measures of similarity: by the paper's tests of sensitivity and specificity, or by known differences
+of pairs of networks; and draw how measures fall as a layer keeps fewer principal components."""
 
 import sys
 from pathlib import Path
@@ -13,14 +13,25 @@ from src import cli
 def parser() -> cli.Parser:
     options = cli.Parser(
         "Test how well measures of similarity follow probing accuracy over ranks (sensitivity) and find the "
-        "corresponding layer (specificity), after Ding et al. 2021."
+        "corresponding layer (specificity), after Ding et al. 2021. With --truth, test instead how well each measure, "
+        "and each quantity of stitches, orders pairs of networks by how they are known to differ."
     )
     add = options.add_argument
     add(
         "tables",
         nargs="+",
         help="CSVs of exec_compute_low_rank_sim_metrics.py -o and of exec_probe.py -o, and folders of exec_stitch.py, "
-        "in any order",
+        "in any order; with --truth folders of results, such as results/DIR of misc/all_pairs.py",
+    )
+    add(
+        "--truth",
+        help="CSV with the columns front_network, end_network and value: how two networks are known to differ, in "
+        "either order. Prints Spearman's rank correlation with measured dissimilarity over pairs of networks, its "
+        "interval of 95 %% over networks, and p by permutations of the networks",
+    )
+    add(
+        "--networks",
+        help="list of networks as for misc/all_pairs.py, whose names --truth has. Default: networks.csv in the folder",
     )
     add(
         "-o",
@@ -44,7 +55,61 @@ def parser() -> cli.Parser:
     return options
 
 
-def statistics(args) -> None:
+def score(args) -> None:
+    if args.truth:
+        score_by_truth(args)
+    else:
+        test_measures(args)
+
+
+def score_by_truth(args) -> None:
+    """Print and write the agreement of all quantities with known differences of networks."""
+    from src.core.console import note, table
+    from src.results.frame import read, write_frame
+    from src.results.outputs import outputs
+    from src.results.reports import agreement
+
+    truth = read_truth(args.truth)
+    scores = agreement(read(*args.tables, networks=args.networks), truth)
+    columns = ["value", "low", "high", "p_value", "n_networks"]
+    for (method, dataset), rows in scores.groupby(["method", "dataset"], sort=False, dropna=False):
+        known = rows[rows.reason == ""]
+        cells = [list(map(text, row)) for row in known[columns].itertuples(index=False)]
+        titles = ["rank correlation", "low", "high", "p", "networks"]
+        table(f"{method}, {dataset}", list(known.quantity), titles, cells)
+        for row in rows[rows.reason != ""].itertuples():
+            note(f"{method}, {row.quantity}: {row.reason}")
+    if args.output:
+        with outputs(args.output, __file__):
+            write_frame(Path(args.output), scores)
+        note(f"wrote {args.output}")
+
+
+def read_truth(path: str):
+    """Return the known differences of pairs of networks.
+
+    Raises:
+        UserError: the file cannot be read, or lacks a column or a number.
+    """
+    import pandas
+
+    from src.core.errors import UserError
+    from src.core.files import readable
+    from src.results.frame import NETWORKS
+
+    with readable(path, "give a CSV with the columns front_network, end_network and value"):
+        truth = pandas.read_csv(path, dtype=dict.fromkeys(NETWORKS, str))
+    missing = [name for name in (*NETWORKS, "value") if name not in truth]
+    if missing:
+        raise UserError(
+            f"{path} lacks {', '.join(missing)}; give the columns front_network, end_network and value"
+        )
+    if not pandas.api.types.is_numeric_dtype(truth.value) or truth.isna().any(axis=None):
+        raise UserError(f"{path}: a cell is empty or no number; give each pair of networks a value")
+    return truth
+
+
+def test_measures(args) -> None:
     from src.core.console import note
     from src.core.errors import UserError
     from src.core.files import write_csv
@@ -72,9 +137,11 @@ def draw(args, tables) -> None:
     from src.figures.curves import draw_ranks
     from src.figures.pages import on_data
     from src.figures.shown import of_ranks
+    from src.results.pair_kinds import counted
     from src.results.rank_curves import chosen_pairs, curves_of_pair
 
     shown = []
+    pairs = {value.networks for value in tables.values}
     for pair in chosen_pairs(tables, args.layers, args.other_layer):
         title = pair.front_layer
         if pair.end_layer != title:
@@ -85,9 +152,7 @@ def draw(args, tables) -> None:
             Path(args.output).with_suffix(".png"),
             shown,
             y_title="similarity or accuracy",
-            source=on_data(
-                "1 pair of networks", {(value.dataset, None) for value in tables.values}
-            ),
+            source=on_data(counted(pairs), {(value.dataset, None) for value in tables.values}),
         )
 
 
@@ -183,7 +248,7 @@ def text(value) -> str:
 
 
 def main(argv=None) -> int:
-    return cli.run(parser(), statistics, argv)
+    return cli.run(parser(), score, argv)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,315 @@
+"""The frame of results: a row for each pair of layers that was stitched by a method, or compared by
+measures of similarity.
+
+    frame = read("results/pairs", networks="nets.csv")
+    frame.groupby(["front_group", "end_group"]).skill.mean()
+
+`src.results.reports` has functions from frame to frame. `misc/docs/files.md` lists the columns.
+This module does not import torch.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from src.choices.similarity import SAMPLES, SIMILARITY, measure_of
+from src.core.console import listed, note_once
+from src.core.errors import UserError
+from src.core.files import write_text
+from src.results.groups import Names
+from src.results.measurements import named_pair
+from src.results.named_networks import NamedNetwork, kind_of_pair
+from src.results.network_names import architecture
+from src.results.pair_kinds import PAIRS, SAME_RUN
+from src.results.similarity_rows import SimilarityRow, column_of
+from src.results.spec import OPTIONS
+from src.results.tables import to_record
+from src.results.verdict_rows import VerdictRow
+
+SIDES = ("front", "end")
+NETWORKS = ["front_network", "end_network"]
+GROUPS = ["front_group", "end_group"]
+TYPES = ["front_type", "end_type"]
+TRAINING = ["front_training", "end_training"]
+LAYERS = ["front_layer", "end_layer"]
+DEPTHS = ["front_relative_depth", "end_relative_depth"]
+ESTIMATES = ("accuracy", "accuracy_drop", "skill", "skill_at_end")
+VERDICT = ["verdict", "reason"]
+# The first columns of every frame; measures, detectors and what was measured follow
+COLUMNS = [
+    "method",
+    *NETWORKS,
+    *GROUPS,
+    *TYPES,
+    *LAYERS,
+    *DEPTHS,
+    *(f"{name}{end}" for name in ESTIMATES for end in ("", "_low", "_high")),
+    *VERDICT,
+]
+INTEGERS = (
+    *("n_runs", "n_networks", "n_images", "seed", "n_epochs"),
+    *("front_depth", "end_depth", "front_rank", "end_rank"),
+)
+# Further columns of compared layers that are no values
+NO_MEASURES = {
+    *COLUMNS,
+    *(f"{side}_{name}" for side in SIDES for name in ("training", "rank", "weights", "depth")),
+    *("kind", "networks", "dataset", "n_images", "seed", "test_images", "shortcut", "is_reversed"),
+    *("alignment", "alignment_option"),
+}
+
+
+def frame_of(
+    verdicts: Iterable[VerdictRow], similarities: Iterable[SimilarityRow], names: Names
+) -> pd.DataFrame:
+    """Return the frame of verdicts on stitches and of tables of similarity.
+
+    A measure with a direction has a row for each direction; a symmetric one has the row of its table.
+
+    Args:
+        names: of all networks.
+    """
+    records = [of_verdict(row) for row in verdicts]
+    for row in similarities:
+        records += of_similarity(row, named_pair(row, names))
+    frame = with_columns(pd.DataFrame.from_records(records))
+    return with_depths(frame, names.values())
+
+
+def with_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame with all of `COLUMNS` first, and with integers as such where some are missing."""
+    further = [name for name in frame.columns if name not in COLUMNS]
+    frame = frame.reindex(columns=[*COLUMNS, *further])
+    return frame.astype({name: "Int64" for name in INTEGERS if name in frame})
+
+
+def of_verdict(row: VerdictRow) -> dict[str, Any]:
+    """Return the record of a judged pair of layers."""
+    record = to_record(row) | {"kind": row.kind, **row.settings}
+    for side in SIDES:
+        record[f"{side}_type"] = record.pop(f"{side}_model_type")
+    return record
+
+
+def of_similarity(
+    row: SimilarityRow, networks: tuple[NamedNetwork, NamedNetwork]
+) -> list[dict[str, Any]]:
+    """Return the record of compared layers, and for measures with a direction that of the other."""
+    first, second = networks
+    records = [_compared(row, networks)]
+    has_directions = {column.measure for column, _ in row.numbers if column.is_reversed}
+    is_itself = (first, row.layer1, row.rank1) == (second, row.layer2, row.rank2)
+    if has_directions and not is_itself:
+        back = _compared(row.swapped, (second, first), only=has_directions)
+        records.append(back | {"is_reversed": True})
+    return records
+
+
+def _compared(
+    row: SimilarityRow,
+    networks: tuple[NamedNetwork, NamedNetwork],
+    only: Iterable[str] | None = None,
+) -> dict[str, Any]:
+    """Return the record of compared layers, from the first to the second.
+
+    Args:
+        only: the measures; None: all.
+    """
+    record: dict[str, Any] = {"method": SIMILARITY, "kind": kind_of_pair(*networks)}
+    for number, side, network in zip((1, 2), SIDES, networks, strict=True):
+        record |= of_network(side, network)
+        record[f"{side}_layer"] = getattr(row, f"layer{number}")
+        record[f"{side}_rank"] = getattr(row, f"rank{number}")
+        record[f"{side}_relative_depth"] = getattr(row, f"relative_depth{number}")
+        record[f"{side}_weights"] = getattr(row, f"model{number}_weights")
+    record["networks"] = " → ".join(network.name for network in networks)
+    record |= {"dataset": row.dataset, "n_images": row.n_samples, "seed": row.seed}
+    record |= {"test_images": row.test_images, "shortcut": row.shortcut, "is_reversed": False}
+    record["alignment_option"] = row.alignment_option
+    if any(measure_of(name).of == SAMPLES for name in row.measures):
+        record["alignment"] = row.alignment
+    for column, value in row.numbers:
+        if not column.is_reversed and (only is None or column.measure in only):
+            record[column.name] = value
+    return record
+
+
+def of_network(side: str, network: NamedNetwork) -> dict[str, Any]:
+    """Return the columns of a network."""
+    values = (network.name, network.group_title, network.training, network.type)
+    names = ("network", "group", "training", "type")
+    return {f"{side}_{name}": value for name, value in zip(names, values, strict=True)}
+
+
+def frame_of_judged(rows: Any) -> pd.DataFrame:
+    """Return the frame of a `Judgement`; networks go by their names, and are groups of their own."""
+    front, end = rows.names
+    records = []
+    for row in rows:
+        options = rows.record.options[row.form]
+        metrics = rows.record.stitches[row.form, row.pair].metrics
+        record = row._asdict() | {"method": row.form, "kind": PAIRS if front != end else SAME_RUN}
+        for side, name in zip(SIDES, rows.names, strict=True):
+            record |= {f"{side}_{column}": name for column in ("network", "group", "training")}
+            record[f"{side}_type"] = options[f"{side}_model_type"]
+            record[f"{side}_relative_depth"] = getattr(metrics, f"{side}_relative_depth")
+        del record["form"]
+        settings = {name: options.get(name) for name in OPTIONS}
+        records.append(record | settings | {"n_images": rows.record.n_images})
+    return with_columns(pd.DataFrame.from_records(records))
+
+
+def architectures(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the architecture of either network: its type, of files of features their name."""
+    columns = {}
+    for side in SIDES:
+        networks = zip(frame[f"{side}_network"], frame[f"{side}_type"], strict=True)
+        columns[side] = [architecture(str(name), str(kind)) for name, kind in networks]
+    return pd.DataFrame(columns, index=frame.index)
+
+
+def layers_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each layer of each network: network, architecture, layer, depth and
+    relative_depth, those of similarities first, as their tables list layers in order."""
+    ordered = frame.sort_values("method", key=lambda names: names != SIMILARITY, kind="stable")
+    kinds = architectures(ordered)
+    tables = []
+    for side in SIDES:
+        layers = pd.DataFrame({"architecture": kinds[side]})
+        for name in ("network", "layer", "depth", "relative_depth"):
+            column = f"{side}_{name}"
+            layers[name] = ordered[column] if column in ordered else pd.NA
+        tables.append(layers)
+    return pd.concat(tables).drop_duplicates(ignore_index=True)
+
+
+def with_depths(frame: pd.DataFrame, networks: Iterable[NamedNetwork]) -> pd.DataFrame:
+    """Return a frame with the relative depth of every layer.
+
+    It is that of the list of networks, or else the recorded one. If a layer has no record, all
+    measured layers of the networks of its type lie at equal distances; a note says so where there are
+    several types.
+
+    Raises:
+        UserError: the list lacks a measured layer of a network, or gives networks of one type
+            different depths.
+    """
+    given = {network.name: dict(network.depths) for network in networks if network.depths}
+    depth_of: dict[tuple[str, str], float] = {}
+    assumed = []
+    by_type = layers_of(frame).groupby("architecture", sort=False)
+    for kind, layers in by_type:
+        depths = _listed(layers, given) or _recorded(layers)
+        if not depths:
+            depths = _assumed(layers)
+            assumed.append(str(layers.network.iloc[0]))
+        depth_of |= {(str(kind), layer): depth for layer, depth in depths.items()}
+    if assumed and by_type.ngroups > 1:
+        note_once(
+            f"relative depths are not recorded of networks such as {listed(assumed)}: their measured "
+            "layers count as lying at equal distances"
+        )
+    kinds = architectures(frame)
+    columns = {}
+    for side in SIDES:
+        layers_of_side = zip(kinds[side], frame[f"{side}_layer"], strict=True)
+        columns[f"{side}_relative_depth"] = [depth_of[layer] for layer in layers_of_side]
+    return frame.assign(**columns)
+
+
+def _listed(layers: pd.DataFrame, given: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return the relative depths by layer that the list gives networks of one type; {} if none."""
+    depths: dict[str, float] = {}
+    names = layers.network.unique()
+    for network in names:
+        for layer, depth in given.get(network, {}).items():
+            if depths.setdefault(layer, depth) != depth:
+                raise UserError(
+                    f"the list has another depth of layer {layer} for {network} than for a network of the same type; "
+                    "give both the same depths"
+                )
+    missing = [layer for layer in layers.layer.unique() if layer not in depths]
+    if depths and missing:
+        raise UserError(
+            f"the depths that the list gives {names[0]} lack {listed(missing)}; give LAYER=DEPTH for each layer that "
+            "was measured"
+        )
+    return depths
+
+
+def _recorded(layers: pd.DataFrame) -> dict[str, float]:
+    """Return the recorded relative depths by layer; {} if a layer has none."""
+    recorded = layers.dropna(subset="relative_depth")
+    depths = dict(zip(recorded.layer, map(float, recorded.relative_depth), strict=True))
+    return depths if set(layers.layer) <= depths.keys() else {}
+
+
+def _assumed(layers: pd.DataFrame) -> dict[str, float]:
+    """Return relative depths of layers that lie at equal distances, in the order of their places in the
+    network, else of the first table."""
+    place = layers.groupby("layer", sort=False).depth.first()
+    if place.notna().all():
+        place = place.sort_values(kind="stable")
+    return {str(layer): number / len(place) for number, layer in enumerate(place.index, start=1)}
+
+
+def measures_in(frame: pd.DataFrame) -> list[str]:
+    """Return the measures of similarity in a frame, in the order of their columns."""
+    similarities = frame[frame.method == SIMILARITY]
+    names = [name for name in frame.columns if name not in NO_MEASURES]
+    return [name for name in names if not column_of(name).part and similarities[name].notna().any()]
+
+
+def list_in(folders: Sequence[str | Path]) -> Path | None:
+    """Return the list of networks that lies in a single folder of results, as of misc/compare.py; None
+    without one."""
+    paths = [Path(folder, "networks.csv") for folder in folders]
+    if len(paths) == 1 and paths[0].is_file():
+        return paths[0]
+    return None
+
+
+def write_frame(path: Path, frame: pd.DataFrame) -> None:
+    """Write a frame as a CSV; a missing value is an empty cell, and floats keep every digit."""
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def write_means(path: Path, reports: Mapping[str, pd.DataFrame]) -> None:
+    """Write means over pairs of networks as a CSV.
+
+    Args:
+        reports: by name, which stands in the column `report`.
+    """
+    tables = [table.assign(report=name)[["report", *table]] for name, table in reports.items()]
+    write_frame(path, pd.concat(tables))
+
+
+def read(*folders: str | Path, networks: str | Path | None = None) -> pd.DataFrame:
+    """Read all results in and below folders, as a row for each pair of layers and method.
+
+    Args:
+        folders: of stitching runs and of tables of similarity (`similarity/*.csv`); or such tables.
+        networks: the list of networks with their names and groups; None: `networks.csv` in the folder, or
+            else checkpoints name networks.
+    Returns:
+        The columns of `COLUMNS`, a column for each measure of similarity and for each detector
+        (`auroc_energy`), and what was measured under which options.
+    Raises:
+        UserError: a folder does not exist, or has no results.
+    """
+    from src.results.collected import collect
+    from src.results.verdicts import judge_stitches
+
+    paths = [Path(path) for path in folders]
+    tables = [path for path in paths if path.suffix == ".csv"]
+    others = [path for path in paths if path not in tables]
+    found = collect(others, networks or list_in(folders), tables=tables)
+    verdicts = judge_stitches(found.stitches, found.similarities, names=found.names)
+    if not verdicts and not found.similarities:
+        raise UserError(
+            f"{listed(folders)}: no finished stitching run, and no table in a folder similarity; give folders that "
+            "hold some"
+        )
+    return frame_of(verdicts, found.similarities, found.names)
