@@ -1,4 +1,4 @@
-"""The statistics that misc/docs/mechanisms.md plans: measures of similarity against the
+"""The statistics that misc/docs/study.md plans: measures of similarity against the
 truth in the weights of networks."""
 
 import sys
@@ -28,6 +28,7 @@ from src.statistics.resampling import Estimate, ScoreOfPairs, estimate, permuted
 from src.statistics.significance import holm
 
 TRUTHS = ("representations", "subspaces", "neurons")
+BEHIND = "subspaces behind the ReLU"  # not planned: described only
 LOW = 0.5  # of representations; H1 is of stitches that share less
 LOSS = 0.25  # of accuracy; H1 says that they lose more
 N_PERMUTATIONS = 9999
@@ -48,6 +49,7 @@ MEASURES = {  # measure: its method, its column in the table of measurements, it
 WORD = "pinv word"  # 1: similar
 IS_ACCURATE = "is accurate"  # 1: the stitch by pinv keeps its accuracy
 COMPARED = (*MEASURES, WORD)
+MOST = 1 - 1e-9  # correlation of which Fisher's z is taken
 
 Values = Mapping[str, NDArray]  # (n, n) by measure or truth: front network, end network
 
@@ -72,8 +74,9 @@ def products_of(networks: Sequence[Multiplier]) -> NDArray:
 
 
 def truths_of(networks: Sequence[Multiplier], products: NDArray) -> dict[str, NDArray]:
-    """Return the truths of the plan, from the weights only: (n, n) of front and end."""
+    """Return the truths of the plan, and `BEHIND`, from the weights only: (n, n) of front and end."""
     functions = [network.functions() for network in networks]
+    behind = [network.functions_behind_relu() for network in networks]
     bases = irreducible_representations(products)
     shares = [representation_shares(of_network, bases) for of_network in functions]
     of_fronts = [spans(of_network) for of_network in functions]
@@ -82,6 +85,7 @@ def truths_of(networks: Sequence[Multiplier], products: NDArray) -> dict[str, ND
         ("representations", shared_representations, shares, shares),
         ("subspaces", shared_subspaces, of_fronts, functions),
         ("neurons", shared_units, functions, functions),
+        (BEHIND, shared_subspaces, [spans(of_network) for of_network in behind], behind),
     ):
         truths[name] = np.array([[share(front, end) for end in ends] for front in fronts])
     return truths
@@ -105,6 +109,30 @@ class Test(NamedTuple):
     ) -> "Test":
         """Return the line of an estimate."""
         return cls(hypothesis, measure, truth, estimate.value, *estimate.interval(), p)
+
+    @classmethod
+    def of_correlation(
+        cls,
+        hypothesis: str,
+        measure: str,
+        truth: str,
+        score: ScoreOfPairs,
+        n: int,
+        p: float | None = None,
+    ) -> "Test":
+        """Return the line of a correlation over the pairs of n networks, with the interval of its Fisher's z."""
+        of_z = estimate(fishers_z(score), np.zeros(n))
+        value, low, high = np.tanh([of_z.value, *of_z.interval()]).tolist()
+        return cls(hypothesis, measure, truth, value, low, high, p)
+
+
+def fishers_z(score: ScoreOfPairs) -> ScoreOfPairs:
+    """Return Fisher's z of a correlation."""
+
+    def of_pairs(measured: NDArray, true: NDArray) -> NDArray:
+        return np.arctanh(np.clip(score(measured, true), -MOST, MOST))
+
+    return of_pairs
 
 
 def student_p(estimate: Estimate) -> float:
@@ -245,11 +273,12 @@ def tests_of(measures: Values, truths: Values) -> list[Test]:
             score = correlation(measures[name], truths[truth])
             estimates[name, truth] = estimate(score, groups)
             p = permuted_p(score, n, N_PERMUTATIONS)
-            tests.append(Test.of("", name, truth, estimates[name, truth], p))
-            less = estimate(correlation(measures[name], truths[truth], truths[other]), groups)
-            described.append(Test.of("", name, f"{truth} less {other}", less))
-        neurons = estimate(correlation(measures[name], truths["neurons"]), groups)
-        described.append(Test.of("", name, "neurons", neurons))
+            tests.append(Test.of_correlation("", name, truth, score, n, p))
+            less = correlation(measures[name], truths[truth], truths[other])
+            described.append(Test.of_correlation("", name, f"{truth} less {other}", less, n))
+        for truth in ("neurons", BEHIND):
+            score = correlation(measures[name], truths[truth])
+            described.append(Test.of_correlation("", name, truth, score, n))
 
     loss = estimate(loss_without_training(measures, truths), groups)
     title = f"task accuracy − pinv accuracy − {LOSS}"
@@ -266,18 +295,25 @@ def tests_of(measures: Values, truths: Values) -> list[Test]:
         ("H3", "pinv skill, of accurate stitches", skill_of_accurate),
         ("H5", "pinv skill, between directions", direction_of_skill),
     ):
-        of_pairs = estimate(score_of(measures, truths), groups)
         p = permuted(score_of, measures, truths)
-        tests.append(Test.of(hypothesis, title, "subspaces", of_pairs, p))
+        score = score_of(measures, truths)
+        tests.append(Test.of_correlation(hypothesis, title, "subspaces", score, n, p))
+        behind = {"subspaces": truths[BEHIND]}
+        score = score_of(measures, behind)
+        described.append(Test.of_correlation(hypothesis, title, BEHIND, score, n))
+    return [*adjusted_tests(tests), *described]
 
-    tests = [test for test in tests if not np.isnan(test.p)]  # without methods that were left out
-    adjusted = holm([test.p for test in tests])
-    tests = [test._replace(adjusted_p=p) for test, p in zip(tests, adjusted, strict=True)]
-    return [*tests, *described]
+
+def adjusted_tests(tests: Sequence[Test]) -> list[Test]:
+    """Return tests with p-values adjusted together; that of a test without a value is NaN."""
+    p_values = np.array([test.p for test in tests], dtype=float)
+    adjusted = np.full(len(tests), np.nan)
+    adjusted[~np.isnan(p_values)] = holm(p_values[~np.isnan(p_values)])
+    return [test._replace(adjusted_p=p) for test, p in zip(tests, adjusted.tolist(), strict=True)]
 
 
 def table_of(tests: Sequence[Test]) -> list[str]:
-    """Return the lines of a table in Markdown: a row a measure, a column a truth."""
+    """Return the lines of a table in Markdown: a row a measure, a column a truth; NaN: not measured of all pairs."""
     cells: dict[str, dict[str, str]] = {}
     for test in tests:
         star = "*" if test.adjusted_p < LEVEL else ""
@@ -296,8 +332,11 @@ def outcomes(tests: Sequence[Test]) -> list[str]:
         of_hypothesis = [test for test in tests if test.hypothesis == hypothesis]
         needed = [test for test in tests if (test.measure, test.truth) == NEEDED.get(hypothesis)]
         needed += of_hypothesis
-        outcome = "open"
-        if all(test.adjusted_p < LEVEL for test in needed):
+        missing = [test.measure for test in needed if np.isnan(test.adjusted_p)]
+        outcome = "inconclusive"
+        if missing:
+            outcome = f"not answered, since NaN: {', '.join(dict.fromkeys(missing))}"
+        elif all(test.adjusted_p < LEVEL for test in needed):
             outcome = "holds"
         elif any(test.high < 0 for test in needed):
             outcome = "refuted"

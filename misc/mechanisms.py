@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Do measures of similarity see how a network computes? The study of misc/docs/mechanisms.md: networks
+"""Do measures of similarity see how a network computes? The study of misc/docs/study.md: networks
 that multiply in a group are stitched, compared, and set against the truth in their weights."""
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -49,10 +50,15 @@ def parser() -> cli.Parser:
 
 def study(args) -> None:
     from misc.mechanism_statistics import products_of, read_network, tests_of, truths_of
+    from src.core.errors import UserError
     from src.core.files import write_csv
 
     folder = Path("results", args.output)
     names = [Path(path).stem for path in args.networks]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UserError(
+            f"{len(names)} networks are given; give two or more files of different names"
+        )
     networks = [read_network(path) for path in args.networks]
     products = products_of(networks)
     truths = truths_of(networks, products)
@@ -125,11 +131,13 @@ def read_measures(table: str, verdict: str, names: Sequence[str]) -> dict:
     for row in read_csv(table):
         method = TITLES.get(row["method"], row["method"])
         name = column_of.get((method, row["measure"]))
-        if name:
+        is_listed = {row["front_network"], row["end_network"]} <= set(names)
+        if name and is_listed:
             place = names.index(row["front_network"]), names.index(row["end_network"])
             measures[name][place] = MEASURES[name][2] * float(row["value"])
     for row in read_csv(verdict):
-        if TITLES.get(row["method"]) == "pinv":
+        is_listed = {row["front_network"], row["end_network"]} <= set(names)
+        if TITLES.get(row["method"]) == "pinv" and is_listed:
             place = names.index(row["front_network"]), names.index(row["end_network"])
             measures[WORD][place] = row["verdict"] == ACCURATE[0]
             measures[IS_ACCURATE][place] = row["verdict"] in ACCURATE
@@ -150,21 +158,28 @@ def write_truths(path: Path, truths, names: Sequence[str]) -> None:
 def write_tests(path: Path, tests) -> None:
     """Write all numbers (.csv), the table and the outcomes of hypotheses (.md), and the figure of correlations."""
     from misc.mechanism_statistics import LEVEL, TRUTHS, Test, outcomes, table_of
-    from src.core.console import result
+    from src.core.console import listed, note, result
     from src.core.files import write_csv, write_text
     from src.figures.dots import draw_check
     from src.figures.shown import ABOVE_CHANCE, Shown
 
     write_csv(path.with_suffix(".csv"), Test._fields, [test._asdict() for test in tests])
     adjusted = [test for test in tests if test.adjusted_p is not None]
+    missing = {test.measure for test in adjusted if math.isnan(test.adjusted_p)}
+    if missing:
+        note(f"NaN, as it is not measured of enough pairs: {listed(sorted(missing))}")
     of_measures = [test for test in adjusted if not test.hypothesis]
-    of_measures.sort(key=lambda test: (TRUTHS.index(test.truth), -test.value))
+    of_measures.sort(
+        key=lambda test: (TRUTHS.index(test.truth), math.isnan(test.value), -test.value)
+    )
     text = "\n".join([*table_of(of_measures), "", *outcomes(adjusted)])
     write_text(path.with_suffix(".md"), text)
     result(text)
 
     dots = []
     for test in of_measures:
+        if math.isnan(test.value):
+            continue
         word = ABOVE_CHANCE if test.adjusted_p < LEVEL else ""
         interval = (test.low, test.high)
         dots.append(Shown(test.truth, test.value, *interval, method=test.measure, verdict=word))

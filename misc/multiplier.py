@@ -1,5 +1,8 @@
 """Networks that multiply two elements of a group (Chughtai, Chan and Nanda, *A Toy Model of Universality*,
-ICML 2023), for the study of misc/docs/mechanisms.md. The keys of the state dict are theirs."""
+ICML 2023), for the study of misc/docs/study.md. The keys of the state dict are theirs."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -23,11 +26,29 @@ class Multiplier(nn.Module):
         embedded = torch.cat([self.W_x[first], self.W_y[second]], 1)  # (B, 2 n_embedding)
         return self.hidden(self.embed_stack(embedded) @ self.W) @ self.W_U
 
+    def _load_from_state_dict(self, state: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
+        """Load a state dict, whose embeddings and hidden layer may be of other sizes."""
+        for name, parameter in self.named_parameters():
+            loaded = state.get(prefix + name)
+            if loaded is not None and loaded.ndim == parameter.ndim:
+                setattr(self, name, nn.Parameter(torch.empty_like(loaded)))
+        super()._load_from_state_dict(state, prefix, *args)
+
     def functions(self) -> list[NDArray]:
         """Return the functions of the first and of the second element that the hidden layer adds, less
         their means, each (n, n_hidden)."""
         of_first, of_second = self.W.detach().double().chunk(2)
         functions = [self.W_x.detach().double() @ of_first, self.W_y.detach().double() @ of_second]
+        return [(values - values.mean(0)).numpy() for values in functions]
+
+    def functions_behind_relu(self) -> list[NDArray]:
+        """Return the functions of the first and of the second element that the activations of the
+        hidden layer have on average over the other element, less their means, each (n, n_hidden)."""
+        of_first, of_second = self.W.detach().double().chunk(2)
+        first = self.W_x.detach().double() @ of_first
+        second = self.W_y.detach().double() @ of_second
+        hidden = torch.stack([torch.relu(row + second) for row in first])  # (n, n, n_hidden)
+        functions = [hidden.mean(1), hidden.mean(0)]
         return [(values - values.mean(0)).numpy() for values in functions]
 
 

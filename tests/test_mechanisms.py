@@ -18,9 +18,14 @@ from misc.group_mechanisms import (
     spans,
 )
 from misc.mechanism_statistics import (
+    BEHIND,
     COMPARED,
     IS_ACCURATE,
     TRUTHS,
+    Directions,
+    Test,
+    correlation,
+    outcomes,
     products_of,
     rank_correlation,
     truths_of,
@@ -121,7 +126,7 @@ def test_partial_correlation_is_that_of_residuals(rng):
 
 def test_a_measure_that_is_the_truth(rng, monkeypatch):
     monkeypatch.setattr(mechanism_statistics, "N_PERMUTATIONS", 2000)
-    truths = {name: rng.random((6, 6)) for name in TRUTHS}
+    truths = {name: rng.random((6, 6)) for name in (*TRUTHS, BEHIND)}
     measures = {name: rng.random((6, 6)) for name in COMPARED}
     for name in ("cka_debiased", "pinv skill"):
         measures[name] = truths["subspaces"]
@@ -136,6 +141,57 @@ def test_a_measure_that_is_the_truth(rng, monkeypatch):
     assert 1 / 720 / 2 < tests["H5", "pinv skill, between directions", "subspaces"].p < 4 / 720
 
 
+def test_a_hypothesis_whose_comparison_is_missing_is_not_answered(rng, monkeypatch):
+    monkeypatch.setattr(mechanism_statistics, "N_PERMUTATIONS", 200)
+    truths = {name: rng.random((6, 6)) for name in (*TRUTHS, BEHIND)}
+    measures = {name: rng.random((6, 6)) for name in COMPARED}
+    measures["pinv accuracy"] = truths["representations"]
+    measures["task accuracy"] = np.full((6, 6), np.nan)
+    measures[IS_ACCURATE] = np.ones((6, 6))
+    tests = [test for test in all_tests_of(measures, truths) if test.adjusted_p is not None]
+    missing = [test for test in tests if np.isnan(test.value)]
+    assert len(tests) == 28 and len(missing) == 4  # R, S, H1 and one of H2
+    lines = [line for line in outcomes(tests) if "not answered" in line]
+    assert [line[:5] for line in lines] == ["* H1:", "* H2:"]
+    assert all("task accuracy" in line for line in lines)
+
+
+def test_intervals_of_correlations_stay_below_1_and_cover_it(rng):
+    """Of 12 networks with an error of their own, measured on pairs with an error each."""
+
+    def draw(n):
+        shares = rng.dirichlet(np.full(4, 0.5), n)
+        truth = np.minimum(shares[:, None], shares[None]).sum(2)
+        own = rng.normal(size=n) * 0.05
+        pairs = rng.normal(size=(n, n)) * 0.15
+        return truth + own[:, None] + own[None] + (pairs + pairs.T) / 2, truth
+
+    of_many = [Directions.of(matrix).mean for matrix in draw(600)]
+    expected = rank_correlation(*of_many)
+    n_inside = 0
+    for _ in range(100):
+        test = Test.of_correlation("", "", "", correlation(*draw(12)), 12)
+        assert -1 <= test.low < test.value < test.high <= 1
+        n_inside += test.low < expected < test.high
+    assert n_inside >= 88
+
+
+def test_the_layers_of_a_state_dict_may_be_of_any_size(rng):
+    network = Multiplier(6, n_embedding=20, n_hidden=12)
+    other = Multiplier(6)
+    other.load_state_dict(network.state_dict())
+    pairs = torch.randint(6, (10, 2))
+    assert torch.equal(other(pairs), network(pairs))
+    a, b = network.functions_behind_relu()
+    elements = torch.cartesian_prod(torch.arange(6), torch.arange(6))
+    embedded = torch.cat([network.W_x[elements[:, 0]], network.W_y[elements[:, 1]]], 1)
+    hidden = torch.relu(embedded @ network.W).detach().view(6, 6, 12)
+    for found, mean in ((a, hidden.mean(1)), (b, hidden.mean(0))):
+        torch.testing.assert_close(
+            torch.from_numpy(found), (mean - mean.mean(0)).double(), rtol=1e-4, atol=1e-4
+        )
+
+
 @pytest.mark.slow
 def test_the_study_as_one_command(networks, in_tmp_path, rendered):
     files = []
@@ -148,3 +204,5 @@ def test_the_study_as_one_command(networks, in_tmp_path, rendered):
         assert "* H3:" in text
         assert "| `cka_debiased` |" in text
     assert Path("study_maps.png").stat().st_size > 0
+    run("misc/mechanisms.py", *files[:3], "-o", "study", "-gpu", "-1")  # a shortened list
+    assert "nan" in Path("study.md").read_text()  # three networks have no intervals
