@@ -305,10 +305,11 @@ def tests_of(measures: Values, truths: Values) -> list[Test]:
 
 
 def adjusted_tests(tests: Sequence[Test]) -> list[Test]:
-    """Return tests with p-values adjusted together; that of a test without a value is NaN."""
+    """Return tests with p-values adjusted together; that of a test without a value is NaN, and it counts
+    among the planned tests."""
     p_values = np.array([test.p for test in tests], dtype=float)
-    adjusted = np.full(len(tests), np.nan)
-    adjusted[~np.isnan(p_values)] = holm(p_values[~np.isnan(p_values)])
+    is_missing = np.isnan(p_values)
+    adjusted = np.where(is_missing, np.nan, holm(np.where(is_missing, 1.0, p_values)))
     return [test._replace(adjusted_p=p) for test, p in zip(tests, adjusted.tolist(), strict=True)]
 
 

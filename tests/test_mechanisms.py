@@ -24,6 +24,7 @@ from misc.mechanism_statistics import (
     TRUTHS,
     Directions,
     Test,
+    adjusted_tests,
     correlation,
     outcomes,
     products_of,
@@ -154,6 +155,8 @@ def test_a_hypothesis_whose_comparison_is_missing_is_not_answered(rng, monkeypat
     lines = [line for line in outcomes(tests) if "not answered" in line]
     assert [line[:5] for line in lines] == ["* H1:", "* H2:"]
     assert all("task accuracy" in line for line in lines)
+    one, other = (Test("", "", "", 0, 0, 0, p) for p in (0.01, np.nan))
+    assert adjusted_tests([one, other])[0].adjusted_p == pytest.approx(0.02)  # of two planned tests
 
 
 def test_intervals_of_correlations_stay_below_1_and_cover_it(rng):
