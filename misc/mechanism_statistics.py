@@ -22,6 +22,7 @@ from misc.group_mechanisms import (
     spans,
 )
 from misc.multiplier import Multiplier
+from src.core.errors import UserError
 from src.core.tensors import load_tensors
 from src.statistics.permutations import permutation_p
 from src.statistics.resampling import Estimate, ScoreOfPairs, estimate, permuted_p
@@ -55,9 +56,20 @@ Values = Mapping[str, NDArray]  # (n, n) by measure or truth: front network, end
 
 
 def read_network(path: str) -> Multiplier:
-    """Return the network of a state dict."""
+    """Return the network of a state dict.
+
+    Raises:
+        UserError: the network is none of `Multiplier`, or of other sizes.
+    """
     state = load_tensors(path)
-    network = Multiplier(len(state["W_x"]))
+    network = Multiplier(len(state.get("W_x", ())))
+    expected = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
+    found = {name: tuple(weight.shape) for name, weight in state.items()}
+    if found != expected:
+        raise UserError(
+            f"{path}: has {found}; one of n elements has {expected}: train such networks, or change the sizes in "
+            "misc/multiplier.py"
+        )
     network.load_state_dict(state)
     return network
 

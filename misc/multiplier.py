@@ -1,9 +1,6 @@
 """Networks that multiply two elements of a group (Chughtai, Chan and Nanda, *A Toy Model of Universality*,
 ICML 2023), for the study of misc/docs/study.md. The keys of the state dict are theirs."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -25,14 +22,6 @@ class Multiplier(nn.Module):
         first, second = elements.unbind(1)
         embedded = torch.cat([self.W_x[first], self.W_y[second]], 1)  # (B, 2 n_embedding)
         return self.hidden(self.embed_stack(embedded) @ self.W) @ self.W_U
-
-    def _load_from_state_dict(self, state: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
-        """Load a state dict, whose embeddings and hidden layer may be of other sizes."""
-        for name, parameter in self.named_parameters():
-            loaded = state.get(prefix + name)
-            if loaded is not None and loaded.ndim == parameter.ndim:
-                setattr(self, name, nn.Parameter(torch.empty_like(loaded)))
-        super()._load_from_state_dict(state, prefix, *args)
 
     def functions(self) -> list[NDArray]:
         """Return the functions of the first and of the second element that the hidden layer adds, less

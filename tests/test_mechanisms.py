@@ -179,20 +179,23 @@ def test_intervals_of_correlations_stay_below_1_and_cover_it(rng):
     assert n_inside >= 88
 
 
-def test_the_layers_of_a_state_dict_may_be_of_any_size(rng):
-    network = Multiplier(6, n_embedding=20, n_hidden=12)
-    other = Multiplier(6)
-    other.load_state_dict(network.state_dict())
-    pairs = torch.randint(6, (10, 2))
-    assert torch.equal(other(pairs), network(pairs))
+def test_functions_behind_the_relu_are_means_over_the_other_element():
+    network = Multiplier(6)
     a, b = network.functions_behind_relu()
     elements = torch.cartesian_prod(torch.arange(6), torch.arange(6))
     embedded = torch.cat([network.W_x[elements[:, 0]], network.W_y[elements[:, 1]]], 1)
-    hidden = torch.relu(embedded @ network.W).detach().view(6, 6, 12)
+    hidden = torch.relu(embedded @ network.W).detach().view(6, 6, 128)
     for found, mean in ((a, hidden.mean(1)), (b, hidden.mean(0))):
-        torch.testing.assert_close(
-            torch.from_numpy(found), (mean - mean.mean(0)).double(), rtol=1e-4, atol=1e-4
-        )
+        expected = (mean - mean.mean(0)).double()
+        torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [(20, 12), (256, 12), (20, 128)])
+def test_networks_of_other_sizes_are_an_error_of_one_line(sizes, in_tmp_path, capsys):
+    for name in ("a.pt", "b.pt"):
+        torch.save(Multiplier(6, *sizes).state_dict(), name)
+    result = run("misc/mechanisms.py", "a.pt", "b.pt", "-o", "s", "-gpu", "-1", status=2)
+    assert "misc/multiplier.py" in result.err and "Traceback" not in result.err
 
 
 @pytest.mark.slow
