@@ -1,4 +1,4 @@
-"""The certainty of a mean over pairs of networks, as new seeds would give new networks.
+"""Intervals of a mean over pairs of networks, for which the networks are the sample.
 
 Intervals come from leaving out each network and each pair in turn."""
 
