@@ -24,8 +24,8 @@ from src.statistics.intervals import (
 from src.statistics.jackknife import jackknife_variance
 from src.statistics.moments import CrossMoments, Moments, Rows
 from src.statistics.permutations import permutation_p
-from src.statistics.resampling import Estimate, estimate, permuted_p
-from src.statistics.significance import false_discovery_rate, holm
+from src.statistics.resampling import Estimate
+from src.statistics.significance import false_discovery_rate
 from src.values import IntervalEstimate
 from tests.goldens import random
 
@@ -67,12 +67,6 @@ def test_the_false_discovery_rate_is_scipys(rng):
         expected = stats.false_discovery_control(p_values)
         assert false_discovery_rate(p_values).tolist() == np.atleast_1d(expected).tolist()
     assert false_discovery_rate([]).tolist() == []
-
-
-def test_holm_by_hand():
-    # 3·0.01, 2·0.02, 1·0.03 is below the one before
-    assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
-    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
 
 
 @pytest.mark.parametrize("offset", [0, 1e6])
@@ -228,58 +222,14 @@ def test_error_rates_over_repetitions_with_unequal_variances(n_repetitions, corr
     assert rates.max() <= 0.025 + 3 * math.sqrt(0.025 / 1000)
 
 
-# ---- Scores over pairs of networks
-
-
-def random_matrix(n: int, seed: int = 0) -> np.ndarray:
-    """A symmetric matrix (n, n)."""
-    upper = np.triu(np.random.default_rng(seed).random((n, n)), 1)
-    return upper + upper.T
-
-
-def correlation_of(matrix: np.ndarray, truth: np.ndarray):
-    """The score of a measure: Pearson's correlation with the truth over pairs."""
-    measured, true = (each[np.triu_indices(len(each), 1)] for each in (matrix, truth))
-
-    def score(at, known):
-        pairs = zip(at, known, strict=True)
-        return np.array([np.corrcoef(measured[one], true[other])[0, 1] for one, other in pairs])
-
-    return score
-
-
-def test_scores_without_each_network_are_those_of_smaller_matrices():
-    matrix, truth = random_matrix(8), random_matrix(8, 1)
-    found = estimate(correlation_of(matrix, truth), np.zeros(8))
-    for i in range(8):
-        left = np.ix_(*2 * [np.delete(np.arange(8), i)])
-        smaller = estimate(correlation_of(matrix[left], truth[left]), np.zeros(7))
-        assert found.without_network[i] == pytest.approx(smaller.value, abs=1e-12)
-    lacking = np.delete(np.arange(28), 5)[None]
-    (expected,) = correlation_of(matrix, truth)(lacking, lacking)
-    assert found.without_pair[5] == pytest.approx(expected, abs=1e-12)
-    assert len(found.without_pair) == 28
+# ---- Means over pairs of networks
 
 
 def test_the_interval_of_a_mean_over_networks_is_students():
-    values, groups = np.array([3.0, 1, 4, 1, 5]), np.zeros(5)
+    values = np.array([3.0, 1, 4, 1, 5])
     without = np.array([np.delete(values, i).mean() for i in range(5)])
-    found = Estimate(values.mean(), without, np.zeros(1), groups)
+    found = Estimate(values.mean(), without, np.zeros(1))
     expected = stats.t.interval(0.95, 4, values.mean(), stats.sem(values))
     assert found.interval() == pytest.approx(expected)
-    assert found.minus(found).interval() == (0, 0)
-    few = Estimate(0.5, without[:3], np.zeros(1), groups[:3])
+    few = Estimate(0.5, without[:3], np.zeros(1))
     assert all(map(math.isnan, few.interval()))
-
-
-def test_p_values_are_shares_of_orders_of_networks(rng):
-    matrix, truth = random_matrix(10), random_matrix(10, 1)
-    pairs = np.arange(45)[None]
-    (value,) = correlation_of(matrix, truth)(pairs, pairs)
-    scores = []
-    for _ in range(1000):
-        order = rng.permutation(10)
-        scores += [*correlation_of(matrix[np.ix_(order, order)], truth)(pairs, pairs)]
-    found = permuted_p(correlation_of(matrix, truth), 10, 999)
-    assert found == pytest.approx(np.mean(np.array(scores) >= value), abs=0.08)
-    assert permuted_p(correlation_of(matrix, matrix), 10, 199) == 1 / 200

@@ -21,7 +21,6 @@ from src.results.pair_kinds import IN_SHORT
 from src.results.quantities import QUANTITIES
 from src.results.verdict_rows import VerdictRow
 
-ABOVE_CHANCE = "above chance"  # the verdict on a score
 POINTS = 100  # of accuracy
 OF_STITCHES = ("accuracy_drop", "skill", "skill_at_end")
 

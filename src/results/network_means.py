@@ -104,7 +104,6 @@ def mean_over_networks(
         float(values.mean()),
         without_network=_means_of_kept(values, ~is_in_pair),
         without_pair=_means_of_kept(values, ~np.eye(len(values), dtype=bool)),
-        groups=np.zeros(len(networks)),
     )
     low, high = np.clip(estimate.interval(), *(possible or possible_values(first.quantity)))
     return MeanRow(
