@@ -479,7 +479,7 @@ MISTAKES = {  # what is wrong, and what is given in the place of what is right
     "layers has {'pool3'": lambda given: {"layers": {"pool3": "pool4"}},
     "no gradient reaches .*no_grad": lambda given: {"end": without_gradients(given["end"]), "forms": "task:1",
                                                     "layers": ("pool3", "net.pool3")},
-    "int is no closed form": lambda given: {"forms": 3},
+    "int is no closed form, which": lambda given: {"forms": 3},
     "dict is no closed form": lambda given: {"forms": dict},
     "words returns no numbers": lambda given: {"forms": words},
     "turned returns .*real": lambda given: {"forms": turned},
