@@ -11,7 +11,8 @@ from src.results.network_names import FEATURES
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Compare layers of two networks by CKA, PWCCA and orthogonal Procrustes, at any ranks."
+        "Measure the similarity of layers of two networks by CKA, PWCCA and orthogonal Procrustes, at full rank or "
+        "truncated to principal components."
     )
     add_layers(options)
     cli.add_channels_last(options, "1", "2")
@@ -36,7 +37,7 @@ def parser() -> cli.Parser:
     add(
         "--verbose",
         action="store_true",
-        help="print how layers are aligned, and with several pairs of layers a table for each pair",
+        help="print how layers are aligned and, for several pairs of layers, a table for each pair",
     )
     return options
 
@@ -59,11 +60,11 @@ def add_layers(options) -> None:
     add("model2_type", type=cli.network, help="type, as for model1_type")
     add(
         "model1_layer",
-        help="layer of the first network; several with commas between them; or all",
+        help="layer of the first network; several layers, separated by commas; or all",
     )
     add(
         "model2_layer",
-        help="layer of the second network; several with commas between them; or all",
+        help="layer of the second network; several layers, separated by commas; or all",
     )
     add(
         "-m1r",
@@ -108,6 +109,9 @@ def compute(args, session=None, *, at_claim=None) -> None:
     device = device_of(args.gpu)
     first, second = load_sides(args, session, device)
     test_set = load_test_set(args, session, device)
+    for side, options in ((first, cli.MODEL1), (second, cli.MODEL2)):
+        if not has_features(args, options):
+            session.warn_at_chance(side.name, side.network, test_set)
     n_images = count_images(args, first, second, test_set)
     labels = labels_of(first, second, test_set, n_images)
 
@@ -170,7 +174,7 @@ def load_features(args, options):
     if args.channels_last in (options.side, "both"):
         raise UserError(
             f"--channels-last {args.channels_last} is of a network, and {path} holds features; "
-            "store them as (N, C, H, W)"
+            "store the features as (N, C, H, W)"
         )
     features = read_features(path, vars(args)[options.layers])
     setattr(args, f"{options.model}_path_sha256", features.name.weights)
@@ -278,8 +282,8 @@ def batches_of(args, test_set, n_images):
 
 def source_of(args, first, second, *, n_images: int) -> dict:
     """Return the columns of all rows: the two networks, the images, and how they are compared."""
-    from src.results.identity import ABSENT_IN_TABLES, further_options
     from src.results.similarity_rows import IN_COLUMNS
+    from src.results.spec import ABSENT_IN_TABLES, further_options
 
     seed = None
     if first.name.is_untrained or second.name.is_untrained:
@@ -302,13 +306,14 @@ def source_of(args, first, second, *, n_images: int) -> dict:
 
 def images_columns(args, first, second) -> dict:
     """Return the columns of the images, from the records of two files of features or from the options."""
+    from src.choices.datasets import dataset_label
     from src.results.feature_files import common_images
-    from src.results.image_records import short_images
+    from src.results.spec import short_images
 
     if has_features(args, cli.MODEL1) and has_features(args, cli.MODEL2):
         return common_images(first.file, second.file)
     return {
-        "dataset": args.dataset,
+        "dataset": dataset_label(args.dataset),
         "shortcut": args.shortcut,
         "test_images": short_images(vars(args))["test_images"],
     }
@@ -354,7 +359,27 @@ def print_rows(comparison, columns, source, depths, *, is_verbose: bool) -> list
     if are_matrix:
         print_matrices(all_rows)
         print_largest(all_rows)
-    return all_rows
+    return with_used_ranks(all_rows, comparison.statistics)
+
+
+def with_used_ranks(rows, statistics) -> list:
+    """Return rows with the ranks that were used, of equal ones the first: no layer has more components than
+    channels."""
+    from dataclasses import replace
+
+    from src.core.console import warn_once
+
+    used = {}
+    for row in rows:
+        rank1 = row.rank1 and statistics.layers1[row.layer1].width(row.rank1)
+        rank2 = row.rank2 and statistics.layers2[row.layer2].width(row.rank2)
+        if (rank1, rank2) != (row.rank1, row.rank2):
+            warn_once(
+                "some ranks are above the number of channels, and the table has the rank that was used"
+            )
+        key = (row.layer1, row.layer2, rank1, rank2)
+        used.setdefault(key, replace(row, rank1=rank1, rank2=rank2))
+    return list(used.values())
 
 
 def write_rows(args, run, rows) -> None:

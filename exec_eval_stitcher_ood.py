@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Evaluate stitching runs: does a stitched network follow the end network within a class, and are
-stitched activations out of distribution for the end network?"""
+"""Evaluate stitching runs: skill, and OOD scores of stitched activations."""
 
 import sys
 from typing import Any, NamedTuple
@@ -14,9 +13,9 @@ STORE = "models/repr_cls_ood_detectors"
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Evaluate a folder of stitching runs: by skill (does the stitched network follow the end network within a "
-        "class, better than untrained features do that are given the class?), which verdicts rest on, and by OOD "
-        "detectors of the end layers, if there are any."
+        "Evaluate a folder of stitching runs. Measures skill, on which verdicts rest: how much better the stitched "
+        "network follows the end network within a class than untrained features that are given the class. If there "
+        "are OOD detectors of the end layers, also measures how far stitched activations are out of distribution."
     )
     add = options.add_argument
     add("source_dir", help="folder of stitching runs, all of the same two networks")
@@ -59,7 +58,7 @@ def add_image_sets(options: cli.Parser) -> None:
     add(
         "--other-data",
         action="store_true",
-        help="evaluate on other data than the runs were stitched on; writes separate tables",
+        help="evaluate on other data than those that the runs were stitched on; the tables are kept apart",
     )
 
 
@@ -74,7 +73,7 @@ def add_detectors(options: cli.Parser) -> None:
     add(
         "--detector",
         type=cli.names_of("score", (*SCORES, NONE)),
-        help=f"OOD detectors, with commas between them. {cli.described(SCORES)}; or {NONE}. Default: energy, if the "
+        help=f"OOD detectors, separated by commas. {cli.described(SCORES)}; or {NONE}. Default: energy, if the "
         "folder of trained detectors is there",
     )
 
@@ -82,13 +81,13 @@ def add_detectors(options: cli.Parser) -> None:
 def add_networks(options: cli.Parser) -> None:
     """Add the options of moved checkpoints, and of networks in files of the user."""
     add = options.add_argument
-    add("--front-model", help="where the front network's checkpoint is now, if it was moved")
-    add("--end-model", help="where the end network's checkpoint is now, if it was moved")
+    add("--front-model", help="new path of the front network's checkpoint, if it was moved")
+    add("--end-model", help="new path of the end network's checkpoint, if it was moved")
     cli.add_own_types(options)
 
 
 class Setup(NamedTuple):
-    """The stitches, networks and images of an evaluation, and its tables."""
+    """The stitches, networks, images and tables of an evaluation."""
 
     experiments: dict[str, Any]  # the newest stitches of each experiment, by its title
     stitches: list[Any]  # of all experiments
@@ -106,12 +105,13 @@ class Setup(NamedTuple):
     names: dict[str, Any]  # of the networks, by side
 
 
-def evaluate(args, session=None, measured=None) -> None:
+def evaluate(args, session=None, measured=None, *, is_claimed=False) -> None:
     """Run the experiment.
 
     Args:
         session: shares its networks, images and reference with further experiments.
         measured: `MeasuredStitches`; if they are all stitches of the folder, none runs again.
+        is_claimed: the caller has claimed the table of skill.
     """
     from src.core.console import note
     from src.results.reloading import rebuild_grids
@@ -120,7 +120,10 @@ def evaluate(args, session=None, measured=None) -> None:
 
     setup = set_up(args, session)
     test_set = setup.test_set
-    with claimed([*setup.tables.values(), setup.skill]):
+    runs = [*setup.tables.values()]
+    if not is_claimed:
+        runs.append(setup.skill)
+    with claimed(runs):
         unusable = []
         if measured and measured.are_all_of(setup.stitches):
             check_usable(args, measured.scores, measured.reference, unusable)
@@ -190,6 +193,8 @@ def set_up(args, session) -> Setup:
         stitches, moved_networks(args), test_set.spec, device=device, session=session
     )
     names = {side: name for side, (_, name) in networks.items()}
+    end, end_name = networks["end"]
+    session.warn_at_chance(end_name, end, test_set)
     return Setup(
         experiments,
         stitches,
@@ -250,7 +255,7 @@ def check_usable(args, stitches, reference, reasons) -> None:
         for reason in reference.missing:
             warn(f"skipped: {reason}")
     elif reference.missing:
-        note(f"{listed(reference.missing)}: skill alone is measured there")
+        note(f"{listed(reference.missing)}: only skill is measured there")
     if not stitches:
         raise UserError("nothing could be evaluated: no stitch can be read")
     if are_named and reference.options.scores and not reference.detectors:
@@ -353,10 +358,11 @@ def write_results(args, setup, scored, reference) -> None:
     runs of the tables."""
     from src.core.files import durable_together
     from src.core.grouping import grouped
+    from src.core.tensors import content_of_state
     from src.figures.matrices import report, report_skill
-    from src.results.image_records import recorded_images
     from src.results.reloading import records_of
     from src.results.scored_stitches import evaluation_rows, save_scores, skill_rows
+    from src.results.spec import recorded_images
 
     # The metrics
     record = records_of(setup.names, vars(args))
@@ -388,6 +394,20 @@ def write_results(args, setup, scored, reference) -> None:
     # The weights and images that the tables are about
     weights = {f"{side}_model_path_sha256": name.weights for side, name in setup.names.items()}
     images = recorded_images(vars(args))
+    further = {
+        "id_dataset": reference.options.id_data,
+        "sanity_check_dataset": reference.options.sanity_data,
+    }
+    for option, data in further.items():
+        if data is not None:
+            images[f"{option}_sha256"] = data.fingerprint
+    detectors = {}
+    for key, detector in reference.detectors.items():
+        if SCORES[key.score].is_trained:
+            content = content_of_state(detector.network.state_dict())
+            detectors[f"{key.score} {key.layer}"] = content
+    if detectors:
+        images["detectors_sha256"] = detectors
     for run in written:
         run.options |= weights | images
         run.finish()

@@ -19,7 +19,7 @@ def parser() -> cli.Parser:
         dest="layer_names",
         nargs="+",
         required=True,
-        help="layers to probe, with blanks or commas between them; or all",
+        help="layers to probe, separated by blanks or commas; or all",
     )
     add(
         "-ranks",
@@ -27,8 +27,8 @@ def parser() -> cli.Parser:
         type=cli.integer_from_0,
         nargs="*",
         default=[],
-        help="numbers of principal components of a batch to keep, a probe for each; "
-        "0, and the default: all components",
+        help="numbers of principal components of a batch to keep; a probe is trained for each number. 0, and the "
+        "default: all components",
     )
     cli.add_gpu(options)
     cli.add_data(options, batch_size=64)
@@ -91,6 +91,7 @@ def probe(args, session=None) -> None:
     Args:
         session: shares networks and images between experiments.
     """
+    from src.core.console import warn
     from src.core.errors import UserError
     from src.core.runtime import device_of
     from src.datasets import dataset_info
@@ -98,8 +99,13 @@ def probe(args, session=None) -> None:
     from src.results.run import Run
     from src.results.session import Session
 
+    if args.output and args.n_epochs == 0:
+        raise UserError(
+            "-e 0 trains no probe, and a table would have accuracies of randomly initialised probes; leave out -o, or "
+            "give -e 1 or more"
+        )
     if args.resume and not args.output:
-        raise UserError("--resume goes on from files beside the table of -o; give -o as well")
+        raise UserError("--resume continues from files beside the table of -o; give -o as well")
 
     # The network, and a probe for each layer and rank
     session = session or Session()
@@ -111,6 +117,7 @@ def probe(args, session=None) -> None:
     # The images
     train_set = cli.load_split(args, session, device, train=True)
     test_set = cli.load_split(args, session, device, train=False)
+    session.warn_at_chance(model.name, model.network, test_set)
 
     # The training, unless the run is finished, maybe by another process in the meantime
     run = Run.beside(args.output, vars(args), script=__file__) if args.output else None
@@ -122,6 +129,9 @@ def probe(args, session=None) -> None:
             return
     print_start()
     if args.n_epochs == 0:
+        warn(
+            "-e 0: these are the accuracies of randomly initialised probes, which were not trained"
+        )
         trained = {}
         tested = evaluate_probes(args, task, test_set)
     else:
@@ -139,8 +149,8 @@ def print_start() -> None:
     from src.core.console import note, result
 
     note(
-        "Printed as by the paper's code: the command; for each layer the test accuracies of its "
-        "probes by rank (None: full); then the accuracies without text"
+        "The output has the form of the paper's code: the command; for each layer the test accuracies of its probes "
+        "by rank (None: full rank); then the same accuracies as bare numbers"
     )
     result(str(sys.argv))
 
@@ -209,14 +219,15 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
     """Write the table and its figure, and finish the run."""
     from pathlib import Path
 
-    from src.core.console import note
+    from src.choices.datasets import dataset_label
+    from src.core.console import note, warn_once
     from src.figures.curves import draw_ranks
     from src.figures.pages import on_data
     from src.figures.shown import of_ranks
+    from src.low_rank import used_rank
     from src.results import tables
-    from src.results.identity import ABSENT_IN_TABLES, further_options
-    from src.results.image_records import short_images
     from src.results.probe_rows import IN_COLUMNS, ProbeRow
+    from src.results.spec import ABSENT_IN_TABLES, further_options, short_images
 
     path = Path(args.output)
     further = further_options(vars(args), IN_COLUMNS, ABSENT_IN_TABLES)
@@ -224,21 +235,29 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
     accuracies = {}  # by layer and rank; ranks end at the width of the layer
     for (layer, rank), on_test in tested.items():
         width = task.widths[layer]
-        accuracies.setdefault(layer, {})[min(rank or width, width)] = on_test.accuracy
+        n_samples = min(args.batch_size, n_images) * task.n_positions[layer]
+        used = used_rank(rank, width, n_samples)
+        if used != rank:
+            warn_once(
+                f"-ranks {rank}: activations of {layer} have {used} components; the table has rank {used}"
+            )
+        if (used or width) in accuracies.setdefault(layer, {}):
+            continue
+        accuracies[layer][used or width] = on_test.accuracy
         train_accuracy = None
         if (layer, rank) in trained:
             train_accuracy = trained[layer, rank].accuracy
         row = ProbeRow(
             args.model_path,
             layer,
-            rank,
+            used,
             accuracy=on_test.accuracy,
             train_accuracy=train_accuracy,
             loss=on_test.loss,
             seed=args.seed,
             epochs=args.n_epochs,
             model_type=args.model_type,
-            dataset=args.dataset,
+            dataset=dataset_label(args.dataset),
             n_images=n_images,
             shortcut=args.shortcut,
             model_weights=weights,

@@ -11,7 +11,6 @@ from src import cli
 from src.choices import (
     AUTO,
     C2T_CLS_TOKENS,
-    KINDS,
     STARTS,
     STITCHING_TYPES,
     T2C_CLS_TOKENS,
@@ -24,7 +23,8 @@ from src.core.user_code import CODE
 def parser() -> cli.Parser:
     """Return the parser of the options of this script."""
     options = cli.Parser(
-        "Stitch one pair of layers, several pairs, or all pairs; writes one folder."
+        "Stitch layers of a front network to layers of an end network: one pair of layers, several pairs, or all "
+        "pairs. Writes one folder below results/."
     )
     add = options.add_argument
     add("front_model_path", help=f"checkpoint of the front network: {cli.CHECKPOINT}")
@@ -33,18 +33,18 @@ def parser() -> cli.Parser:
     add("end_model_type", type=cli.network, help="type, as for front_model_type")
     add(
         "front_layer",
-        help="layer of the front network to stitch from; several with commas between them; or all",
+        help="layer of the front network to stitch from; several layers, separated by commas; or all",
     )
     add(
         "end_layer",
-        help="layer of the end network to stitch to; several with commas between them; or all",
+        help="layer of the end network to stitch to; several layers, separated by commas; or all",
     )
     add(
         "stitching_type",
         choices=(*STITCHING_TYPES, AUTO),
         help="type of the stitching layer. rc2c_pre: for convolutional layers; t2t: for "
-        "transformers; auto: the type that fits each pair of layers. A name has the letters of source and "
-        f"target ({', '.join(f'{letter}: {kind}' for letter, kind in KINDS.items())}): c2t maps a feature map "
+        "transformers; auto: the type that fits each pair of layers. Names consist of the letters of source and "
+        "target ({', '.join(f'{letter}: {kind}' for letter, kind in KINDS.items())}): c2t maps a feature map "
         "to tokens",
     )
     cli.add_gpu(options)
@@ -66,7 +66,13 @@ def parser() -> cli.Parser:
 def add_files(options: cli.Parser) -> None:
     """Add the options of the files to write."""
     add = options.add_argument
-    add("-dir", "--save-dir", default="", help="folder below results/ to write to")
+    add(
+        "-dir",
+        "--save-dir",
+        type=cli.results_folder,
+        default="",
+        help="folder below results/ to write to, or an absolute path",
+    )
     add("--no-save", action="store_true", help="do not save the stitched network")
     add(
         "--mod-only-stitch",
@@ -76,7 +82,7 @@ def add_files(options: cli.Parser) -> None:
 
 
 def add_method(options: cli.Parser) -> None:
-    """Add the options of how a stitching layer is found."""
+    """Add the options of stitching methods."""
     add = options.add_argument
     add(
         "-i",
@@ -135,15 +141,15 @@ def add_ranks(options: cli.Parser) -> None:
         "--front-stitch-rank",
         type=cli.rank,
         default=None,
-        help="keep so many principal components of the front activations of each batch; 0, and "
-        "the default: all components",
+        help="number of principal components of the front activations of each batch to keep; 0, and the default: "
+        "all components",
     )
     add(
         "--front-pinv-rank",
         type=cli.rank,
         default=None,
-        help="keep so many principal components of the front activations in direct matching; 0, "
-        "and the default: all components",
+        help="number of principal components of the front activations to keep in direct matching; 0, and the "
+        "default: all components",
     )
 
 

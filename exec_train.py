@@ -18,22 +18,22 @@ def parser() -> cli.Parser:
     cli.add_optimizer(options)
     cli.add_clipping(options)
     cli.add_interventions(options)
-    add("-dir", "--save-dir", required=True, help="folder to write to")
+    add("-dir", "--save-dir", type=cli.folder, required=True, help="folder to write to")
     add(
         "-sf",
         "--save-frequency",
         type=cli.integer_from_0,
         default=0,
-        help="save the network every so many epochs, and after the last epoch; "
-        "0: after the last epoch only",
+        help="number of epochs between two saved networks; the network of the last epoch is saved in any case. 0: "
+        "only that network",
     )
     add(
         "-epoch-size",
         "--epoch-size",
         type=cli.integer_from_1,
         default=None,
-        help="images in an epoch; the next epoch has the next images; "
-        "default: all images, 50,000 of cifar5m",
+        help="number of images in an epoch; each epoch continues where the last one ended. Default: all images; "
+        "50,000 of cifar5m",
     )
     cli.add_resume(options, overwrite=True)
     return options

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train OOD detectors: classifiers of activations. Their energy tells ID from OOD data."""
+"""Train OOD detectors: classifiers of activations, whose energy separates ID from OOD data."""
 
 import sys
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,7 +19,7 @@ def parser() -> cli.Parser:
     """Return the parser of the options of this script."""
     options = cli.Parser(
         "Train an OOD detector for one layer of a network, for several layers, or for all blocks. "
-        "It is first trained on the labels, and then fine-tuned to tell ID from OOD data."
+        "The detector is first trained on the labels, and then fine-tuned to separate ID from OOD data."
     )
     add = options.add_argument
     add_detector(options)
@@ -30,16 +30,17 @@ def parser() -> cli.Parser:
     add(
         "-dir",
         "--save-dir",
+        type=cli.folder,
         required=True,
-        help="folder to write to; with several layers, each has a folder in it",
+        help="folder to write to; for several layers, a folder for each layer is made in it",
     )
     add(
         "-sf",
         "--save-frequency",
         type=cli.integer_from_0,
         default=0,
-        help="save the detector every so many epochs of training on the labels, and after the last "
-        "of them; 0: after the last only",
+        help="number of epochs of training on the labels between two saved detectors; that of the last epoch is "
+        "saved in any case. 0: only that one",
     )
     cli.add_resume(options, overwrite=True)
     add_finetuning_data(options)
@@ -56,12 +57,14 @@ def parser() -> cli.Parser:
 def add_detector(options: cli.Parser) -> None:
     """Add the network, its layers, and the type of their detectors."""
     add = options.add_argument
-    add("source_model_path", help=f"checkpoint of the network to detect for: {cli.CHECKPOINT}")
+    add(
+        "source_model_path",
+        help=f"checkpoint of the network whose activations are classified: {cli.CHECKPOINT}",
+    )
     add("source_model_type", type=cli.network, help=cli.NETWORKS)
     add(
         "source_layer_name",
-        help="a layer; several layers with commas between them; or all. "
-        "One detector is trained after the other",
+        help="a layer; several layers, separated by commas; or all. Detectors are trained one after the other",
     )
     add(
         "-m",
@@ -121,7 +124,7 @@ def add_finetuning(options: cli.Parser) -> None:
         dest="m_in",
         type=cli.real_number(),
         default=-25.0,
-        help="ID samples are penalised for an energy above this",
+        help="ID samples are penalised for an energy above this margin",
     )
     add(
         "-m-out",
@@ -129,7 +132,7 @@ def add_finetuning(options: cli.Parser) -> None:
         dest="m_out",
         type=cli.real_number(),
         default=-7.0,
-        help="OOD samples are penalised for an energy below this",
+        help="OOD samples are penalised for an energy below this margin",
     )
     add(
         "-score",
@@ -173,6 +176,7 @@ def train_detectors(args) -> None:
     session = Session()
     (source,) = cli.load_networks(args, cli.SOURCE, images=spec, session=session, device=device)
     images = load_images(args, session, device)
+    session.warn_at_chance(source.name, source.network, images.test_set)
 
     # A detector for each layer, unless its run is finished
     runs = begin_runs(args, source.layers)
@@ -181,8 +185,8 @@ def train_detectors(args) -> None:
 
 
 def check_finetuning(args) -> None:
-    """Raise a UserError if the ID data have no labels, ID and OOD data are one set, or margins are
-    exchanged."""
+    """Raise a UserError if the ID data have no labels, ID and OOD data are one data set, or the margins are
+    in the wrong order."""
     from src.core.errors import UserError
     from src.datasets import dataset_info
 
@@ -192,12 +196,12 @@ def check_finetuning(args) -> None:
     if id_data == ood_data:
         raise UserError(
             f"-ftidd and -ftoodd are both {args.finetune_id_dataset}: "
-            "no detector tells it from itself; choose two sets"
+            "no detector separates a data set from itself; choose two data sets"
         )
     if args.m_in >= args.m_out:
         raise UserError(
-            f"-m-in {args.m_in:g} is not below -m-out {args.m_out:g}: ID energies have to end up below OOD energies; "
-            "exchange them"
+            f"-m-in {args.m_in:g} is not below -m-out {args.m_out:g}: energies of ID samples have to be below those "
+            "of OOD samples; exchange the two margins"
         )
 
 
@@ -233,6 +237,8 @@ def load_images(args, session, device) -> Images:
     ood_set = load_dataset(
         args.finetune_ood_dataset, args.finetune_ood_dataset_root, train=True, **loading
     )
+    args.finetune_id_dataset_sha256 = id_set.fingerprint
+    args.finetune_ood_dataset_sha256 = ood_set.fingerprint
     mixed = HalfAndHalf(id_set, ood_set, like=train_set, batch_size=args.batch_size)
     return Images(train_set, test_set, mixed)
 
@@ -264,7 +270,7 @@ def train_detector(args, run, source, layer, spec, settings, store, images: Imag
             save_frequency=args.save_frequency,
         )
 
-    # Fine-tuning, to tell ID from OOD
+    # Fine-tuning, to separate ID from OOD
     task.penalty = finetuning.make_penalty(args.score, m_in=args.m_in, m_out=args.m_out)
     tuning = finetuning.finetuning_settings(settings, n_epochs=args.n_finetune_epochs)
     scores = finetune_network(run, task, images.mixed, images.test_set, tuning)

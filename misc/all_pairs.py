@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Stitch and compare all pairs of many networks: the work of the single scripts, with everything
-loaded once.
+"""Stitch and compare all pairs of many networks, as the single scripts do, with everything loaded once.
 
 Any number of processes may work on one folder. A process claims a pair before it works on it, and
 finished pairs are skipped."""
@@ -44,11 +43,17 @@ NONE = "none"  # as a method: stitch nothing; as a detector: use none
 def parser() -> cli.Parser:
     options = cli.Parser(
         "Stitch all ordered pairs of a list of networks, evaluate whether the stitched activations are out of "
-        "distribution, and measure the similarity of all pairs. The results are those of the single scripts."
+        "distribution, and measure the similarity of all pairs. The results equal those of the single scripts."
     )
     add = options.add_argument
     add_networks(options)
-    add("-dir", "--save-dir", required=True, help="folder below results/ to write to")
+    add(
+        "-dir",
+        "--save-dir",
+        type=cli.results_folder,
+        required=True,
+        help="folder below results/ to write to, or an absolute path",
+    )
     add(
         "--methods",
         type=method,
@@ -85,15 +90,15 @@ def add_networks(options: cli.Parser) -> None:
     add(
         "networks",
         help="CSV with the columns name, path, type, and optionally group, layers, depths and training; paths, also "
-        "those of FILE.py:FUNCTION, count from its folder. "
+        "of FILE.py:FUNCTION, are relative to the folder of the CSV. "
         f"The type {FEATURES} stands for an .npz file of features, which is compared and not stitched",
     )
     add(
         "layers",
         nargs="?",
         default="all",
-        help="layers of the networks without an entry in the column layers: names or patterns with commas between "
-        "them, or all",
+        help="layers of the networks without an entry in the column layers: names or patterns, separated by commas, "
+        "or all",
     )
     add(
         "stitching_type",
@@ -137,8 +142,8 @@ def add_work(options: cli.Parser) -> None:
         "--figures",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="also draw figures of each pair, which with small networks takes as long as the rest; default: tables "
-        "only",
+        help="also draw figures of each pair, which takes as long as everything else where networks are small; "
+        "default: tables only",
     )
     cli.add_own_types(options)
 
@@ -304,7 +309,7 @@ def fingerprints_of(splits, args, session, device) -> dict[str, str]:
     Args:
         splits: False for the test images, True for the training images.
     """
-    from src.results.image_records import recorded_images
+    from src.results.spec import recorded_images
 
     images = argparse.Namespace(**vars(args))
     for train in splits:
@@ -316,18 +321,18 @@ def unfinished_units(units) -> list[Unit]:
     """Return the units that are not finished.
 
     Raises:
-        UserError: weights, code or images have changed since units were begun, or the options.
+        UserError: units are of other networks, code, images or options.
     """
     from src.core.console import listed
+    from src.results.spec import described
 
     written_of = {unit.place: unit.run.options_on_disk() for unit in units}
-    changes_of = {unit.place: unit.changes(written_of[unit.place]) for unit in units}
-    changed = [place for place, changes in changes_of.items() if changes]
-    if changed:
-        everything = ", and ".join(dict.fromkeys(itertools.chain(*changes_of.values())))
+    differences = {unit.place: unit.difference(written_of[unit.place]) for unit in units}
+    others = [place for place, found in differences.items() if found]
+    if others:
         raise UserError(
-            f"{len(changed)} of {len(units)} units of work are of earlier {everything}; give another -dir (of "
-            f"misc/compare.py: -o), or remove {listed(changed, n=3)}"
+            f"{len(others)} of {len(units)} units of work are of other runs ({described(differences[others[0]])}); "
+            f"{REMEDY}, or remove {listed(others, n=3)}"
         )
     return [unit for unit in units if not unit.is_finished(written_of[unit.place])]
 
@@ -396,7 +401,7 @@ def check_layers(args, units, names, session, spec, device) -> None:
         ]
         raise UserError(
             f"the layers do not fit {len(misfits)} of {len(networks)} networks ({'; '.join(texts)}); name layers that "
-            "they have, or give misc/all_pairs.py a list with each network's own in the column layers"
+            "they have, or give misc/all_pairs.py a list with a column layers, which has the layers of each network"
         )
 
 
@@ -432,7 +437,8 @@ def check_types(table, networks, own_types) -> None:
         unnamed[kind] = None
     if unnamed:
         raise UserError(
-            f"{table} names code of a user, and a list does not run code; give --own-types "
+            f"{table} lists types that are a user's own code, which runs only if the command line gives it; add "
+            "--own-types "
             f"{' '.join(unnamed)} as well"
         )
 

@@ -48,7 +48,7 @@ def make_files(kind, n_images):
 
 
 def activation(network, images, layer, replacement=None):
-    """Return the output of a layer in a pass of the whole network, which goes on with a replacement."""
+    """Return the output of a layer in a pass of the whole network, which continues with a replacement."""
     outputs = []
 
     def hook(module, inputs, output):

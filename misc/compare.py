@@ -2,6 +2,7 @@
 """Compare two networks: stitch both into each other, judge all pairs of layers, and write one page."""
 
 import sys
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,14 +12,14 @@ from misc import all_pairs
 from misc.pairs import options_of
 from src import cli
 from src.core.user_code import is_user_code
-from src.results.network_names import FEATURES, NetworkName
+from src.results.network_names import FEATURES, NetworkName, networks_named_by, without_ending
 
 
 def parser() -> cli.Parser:
     options = cli.Parser(
         "Compare two networks: stitch all layers of each to all layers of the other, evaluate the stitches, measure "
-        "similarity, judge which layers are functionally similar, and write a table, a figure and one page. The same "
-        "command goes on after an interruption."
+        "similarity, judge which layers are functionally similar, and write a table, a figure and one page. After "
+        "an interruption, the same command resumes."
     )
     add = options.add_argument
     add("first", help=f"checkpoint of a network: {cli.CHECKPOINT}")
@@ -35,13 +36,14 @@ def parser() -> cli.Parser:
         "--output",
         required=True,
         type=output_name,
-        help="NAME of what is written: NAME.csv with the verdicts, NAME.png, the page NAME.html, and results/NAME",
+        help="NAME of all outputs: NAME.csv with the verdicts, NAME.png, the page NAME.html, and the folder "
+        "results/NAME; an absolute NAME is the folder itself",
     )
     add(
         "-l",
         "--layers",
         default="all",
-        help="layers of both networks: names or patterns with commas between them, or all",
+        help="layers of both networks: names or patterns, separated by commas, or all",
     )
     add(
         "--methods",
@@ -64,6 +66,8 @@ def output_name(text: str) -> str:
     """Read the value of -o: the name that all files begin with, or the name of a file."""
     for ending in (".csv", ".png", ".html"):
         text = text.removesuffix(ending)
+    if ".." in Path(text).parts:
+        raise ArgumentTypeError(f"{text!r} has .. in it; give a name, or an absolute path")
     return text
 
 
@@ -71,6 +75,7 @@ def compare(args) -> None:
     types = [args.type, args.second_type or args.type]
     networks = [NetworkName(args.first, types[0]), NetworkName(args.second, types[1])]
     check_networks(*networks)
+    check_accuracies(args, *networks)
     table = Path("results", args.output, "networks.csv")
     write_list(networks, table)
     pairs = options_of(
@@ -97,12 +102,54 @@ def check_networks(first: NetworkName, second: NetworkName) -> None:
             raise all_pairs.unknown_type(network.type)
         if network.is_file and network.type != FEATURES:
             load_state(network.path)
-    if first.is_file and (first.place, first.type) == (second.place, second.type):
-        raise UserError(f"both networks are {first.path}; give the checkpoint of another network")
+    if (first.place, first.type) == (second.place, second.type):
+        raise UserError(
+            f"both networks are {first.path} of type {first.type}; give another checkpoint or another type for one"
+        )
+    if (
+        first.is_file
+        and second.is_file
+        and (first.content, first.type) == (second.content, second.type)
+    ):
+        raise UserError(
+            f"{first.path} and {second.path} have the same weights; give the checkpoint of another network"
+        )
+
+
+def check_accuracies(args, *networks: NetworkName) -> None:
+    """Raise a UserError if both networks are trained and close to chance on the test images: then nothing can be
+    said of any pair of layers."""
+    from src.core.errors import UserError
+    from src.core.runtime import device_of
+    from src.datasets import dataset_info
+    from src.results.session import Session
+    from src.training.chance import doubt_about
+
+    is_stitched = args.methods != [all_pairs.NONE]
+    if not is_stitched or any(
+        network.is_untrained or network.type == FEATURES for network in networks
+    ):
+        return
+    session = Session()
+    device = device_of(args.gpu)
+    spec = dataset_info(args.dataset, labelled=True).spec
+    options = Namespace(**vars(args))
+    images = cli.load_split(options, session, device, train=False)
+    doubts = {}
+    for network in networks:
+        loaded = session.network(network, spec, device=device, encoder=True)
+        if loaded.is_encoder:
+            return
+        doubts[network.title] = doubt_about(loaded, images, network.title)
+    if all(doubts.values()):
+        texts = "; ".join(f"{title} is {doubt}" for title, doubt in doubts.items())
+        raise UserError(
+            f"no pair of layers could be judged, as both networks are close to chance: {texts}"
+        )
 
 
 def write_list(networks: Sequence[NetworkName], table: Path) -> None:
-    """Write the list of both networks; the list of a call that finished nothing is replaced.
+    """Write the list of both networks, under the names that results have, if there are some.
 
     Raises:
         UserError: there are results of other networks.
@@ -110,28 +157,43 @@ def write_list(networks: Sequence[NetworkName], table: Path) -> None:
     from src.core.errors import UserError
     from src.core.files import read_csv, write_csv
 
+    folder = table.parent
+    names = names_of(*networks)
+    if any(folder.rglob("*config.txt")):
+        names = [row["name"] for row in read_csv(table)]
+        if not are_of_results(networks, names, folder):
+            raise UserError(f"{folder} has results of other networks; give another -o")
+    else:
+        for begun in list(folder.rglob("*.resume.pt")):  # with the options of units
+            begun.unlink()
     rows = []
-    for name, network in zip(names_of(*networks), networks, strict=True):
+    for name, network in zip(names, networks, strict=True):
         path = network.path
         if network.is_file:
             path = str(Path(path).resolve())
         rows.append({"name": name, "path": path, "type": network.type})
-    if table.exists():
-        folder = table.parent
-        has_results = any(folder.rglob("*config.txt"))
-        if has_results and read_csv(table) != rows:
-            raise UserError(f"{folder} has results of other networks; give another -o")
-        if not has_results:
-            for begun in list(folder.rglob("*.resume.pt")):  # with the options of units
-                begun.unlink()
     write_csv(table, list(rows[0]), rows)
+
+
+def are_of_results(networks: Sequence[NetworkName], names: Sequence[str], folder: Path) -> bool:
+    """Return whether results in a folder are of networks with these names: by the contents that they
+    recorded."""
+    from src.results.public import read_options
+
+    first, second = names
+    tables = [folder / "similarity" / f"{first}-{second}.config.txt"]
+    for path in [*tables, *sorted((folder / f"{first} to {second}").rglob("*config.txt"))]:
+        if path.exists():
+            recorded = networks_named_by(read_options(path)).values()
+            return [name.listed_as for name in recorded] == [name.listed_as for name in networks]
+    return True
 
 
 def names_of(first: NetworkName, second: NetworkName) -> list[str]:
     """Return the names of two checkpoints: of the files, of their folders where these differ, or else
     numbers."""
-    paths = [Path(first.path), Path(second.path)]
-    for names in ([path.stem for path in paths], [path.parent.name for path in paths]):
+    paths = [without_ending(network.path) for network in (first, second)]
+    for names in ([path.name for path in paths], [path.parent.name for path in paths]):
         if names[0] != names[1] and all(map(is_name, names)):
             return names
     return ["first", "second"]

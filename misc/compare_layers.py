@@ -50,8 +50,7 @@ def parser() -> cli.Parser:
 def compare(args) -> None:
     from src.results.collected import collect
     from src.results.corresponding import correspondence_of
-    from src.results.identity import NETWORKS
-    from src.results.image_records import refuse_several
+    from src.results.spec import NETWORKS, refuse_several
 
     collected = collect(Path(args.source_dir), args.networks)
     refuse_several(collected.similarities, args.source_dir)

@@ -2,7 +2,7 @@
 """The paper on embedded digits: train two networks, stitch their layers by both methods, judge, and report.
 
 Each step is a command that can be typed in the demo's folder, and is printed. Its output goes to a log,
-and only the figures to open are drawn. After an interruption the same line goes on: finished training runs
+and only the figures to open are drawn. After an interruption, the same command resumes: finished training runs
 and stitches are kept.
 """
 
@@ -69,7 +69,7 @@ def take(title: str, script: ModuleType, options: str) -> None:
     with open(LOG, "a") as log:
         print(command, output.getvalue(), sep="\n", file=log)
     if status:
-        note(f"{output.getvalue()}To go on, give the command of the demo again")
+        note(f"{output.getvalue()}To resume, give the command of the demo again")
         sys.exit(status)
     note(f"# {time.monotonic() - start:.1f} s")
 

@@ -22,7 +22,6 @@ def parser() -> cli.Parser:
 def export(args) -> None:
     from src.core.console import note, warn
     from src.core.errors import UserError
-    from src.results.exchange import export_stitch
     from src.results.folders import read_stitches
 
     target = Path(args.output)
@@ -39,6 +38,59 @@ def export(args) -> None:
     for stitch in stitches:
         export_stitch(stitch, target)
     note(f"wrote {len(stitches)} folders to {target}")
+
+
+def export_stitch(stitch, target: Path) -> None:
+    """Write a stitch to a folder of its own in `target`, as a run for one pair of layers.
+
+    Raises:
+        UserError: the run has not kept the stitch.
+    """
+    from src.core.files import durable_together, read_json, write_json
+    from src.results.public import CONFIG, chosen_options
+    from src.results.run import new_folder
+    from src.results.writing import load_stitch, write_logs, write_stitches
+
+    pair = stitch.row.pair
+    state = load_stitch(stitch.files.folder, pair)
+    predictions = {}
+    if stitch.predictions is not None:
+        predictions = {pair: stitch.predictions}
+    record = stitch.files.folder / "run.json"
+    made_with = read_json(record) if record.exists() else {}  # the public code writes none
+    folder = new_folder(target)
+    with durable_together():
+        write_stitches(
+            folder,
+            {pair: stitch.row},
+            states={pair: state},
+            predictions=predictions,
+            command=made_with.get("command", ""),
+        )
+        write_logs(folder, stitch.files.epochs.get(pair, []))
+        if made_with:
+            write_json(folder / "run.json", made_with)
+    write_json(folder / CONFIG, chosen_options(stitch.options, chosen_of(stitch, state)))
+
+
+def chosen_of(stitch, state) -> dict:
+    """Return the stitching type and the CLS token that `auto` chose for a stitch; {} of another type.
+
+    Args:
+        state: the state dict of the stitching layer.
+    """
+    from src.choices import AUTO
+
+    if stitch.options["stitching_type"] != AUTO:
+        return {}
+    token = None
+    if stitch.row.stitching_type == "c2t":
+        token = "learn" if "cls_token" in state else "pool"
+    return {
+        "stitching_type": stitch.row.stitching_type,
+        "stitching_option": AUTO,
+        "c2t_cls_token": token,
+    }
 
 
 def main(argv=None) -> int:

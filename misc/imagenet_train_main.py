@@ -31,7 +31,7 @@ def parser() -> cli.Parser:
         dest="n_workers",
         type=cli.integer_from_0,
         default=4,
-        help="processes that decode images, of each GPU",
+        help="number of processes for each GPU that decode images",
     )
     add_training(options)
     add_weights(options)
@@ -43,13 +43,18 @@ def parser() -> cli.Parser:
         help="random seed: weights, order, augmentation",
     )
     add_device(options)
-    add("-dir", "--save-dir", help="folder to write to; else models/imagenet/<arch>_<seed>")
+    add(
+        "-dir",
+        "--save-dir",
+        help="folder to write to; default: models/imagenet/<arch>_<seed> in the working folder, or in the repository "
+        "if the working folder is misc/",
+    )
     add(
         "-sf",
         "--save-frequency",
         type=cli.integer_from_0,
         default=1,
-        help="save every so many epochs, and the last one",
+        help="number of epochs between two saved networks; the last one is saved in any case",
     )
     return options
 
@@ -62,14 +67,14 @@ def add_training(options: cli.Parser) -> None:
         dest="n_epochs",
         type=cli.integer_from_0,
         default=90,
-        help="epochs; the learning rate drops after every 30",
+        help="number of epochs; the learning rate is multiplied by 0.1 after every 30 epochs",
     )
     add(
         "-b",
         "--batch-size",
         type=cli.integer_from_1,
         default=256,
-        help="images in a batch, of all GPUs together",
+        help="number of images in a batch, of all GPUs together",
     )
     add(
         "--lr",
@@ -94,7 +99,7 @@ def add_training(options: cli.Parser) -> None:
         "--print-freq",
         type=cli.integer_from_0,
         default=10,
-        help="batches from one line of progress to the next; 0: none",
+        help="number of batches between two lines of progress; 0: no such lines",
     )
 
 
@@ -108,12 +113,12 @@ def add_weights(options: cli.Parser) -> None:
         nargs="?",
         const=True,
         default=False,
-        help="go on with an interrupted run of the same options; with a FILE: --weights",
+        help="resume an interrupted run of the same options; --resume FILE is --weights FILE",
     )
     again(
         "--overwrite",
         action="store_true",
-        help="write over a finished run of other options in -dir",
+        help="replace a finished run in -dir, even a run of other options",
     )
     add("--weights", metavar="FILE", help="checkpoint to start from, or with -e to evaluate")
     add(
@@ -132,10 +137,10 @@ def add_device(options: cli.Parser) -> None:
         "-gpu",
         type=cli.integer_from(-1),
         default=None,
-        help="GPU, -1: CPU; else 0, or that of torchrun's local rank",
+        help="number of the GPU; -1: the CPU; default: 0, or torchrun's local rank",
     )
     add("--amp", dest="bf16", action="store_true", help="compute in bfloat16 where that is safe")
-    add("--dummy", action="store_true", help="random images in the place of data, to measure speed")
+    add("--dummy", action="store_true", help="train on random images, to measure speed")
     add(
         "--dummy-size",
         type=cli.integer_from_1,
@@ -153,13 +158,23 @@ def check(args, processes) -> None:
     n_processes = processes.world_size
     if args.batch_size < n_processes:
         raise UserError(
-            f"-b {args.batch_size} are the images of all {n_processes} processes; give more"
+            f"-b {args.batch_size} is the batch of all {n_processes} processes together; give at least {n_processes}"
         )
     if args.gpu not in (None, -1) and processes.local_world_size > 1:
         raise UserError(
             f"--gpu {args.gpu}: {processes.local_world_size} processes cannot share one GPU; leave"
             " it out, each takes that of its local rank (CUDA_VISIBLE_DEVICES chooses among them)"
         )
+
+
+def default_folder(args) -> Path:
+    """Return the folder to write to without -dir: in `models/` of the working folder, or of the repository if the
+    working folder is its `misc/`."""
+    folder = Path("models", "imagenet", f"{args.arch.rpartition('/')[2]}_{args.seed}")
+    here = Path(__file__).resolve().parent
+    if Path.cwd() == here:
+        return here.parent / folder
+    return folder
 
 
 def load_images(args, spec, device, processes, *, train: bool):
@@ -197,7 +212,7 @@ def train(args) -> None:
     if args.gpu is None:
         args.gpu = processes.local_rank
     if not args.save_dir:
-        args.save_dir = f"models/imagenet/{args.arch.rpartition('/')[2]}_{args.seed}"
+        args.save_dir = str(default_folder(args))
     run = Run(args.save_dir, vars(args))
     if not args.evaluate and run.skip_if_finished(resume=args.resume, overwrite=args.overwrite):
         return

@@ -22,7 +22,11 @@ def parser() -> cli.Parser:
     )
     options.add_argument("model_type", type=cli.network, help=cli.NETWORKS)
     options.add_argument(
-        "-d", "--dataset", type=cli.dataset, default="cifar10", help="dataset whose images it takes"
+        "-d",
+        "--dataset",
+        type=cli.dataset,
+        default="cifar10",
+        help="data set whose images the network takes",
     )
     return options
 
@@ -53,7 +57,7 @@ def list_layers(args) -> None:
 
     note(f"{len(shapes)} layers, of which all stands for {len(blocks)}")
     if not cuts.issuperset(shapes):
-        note("inside: not all passes through this layer, as a shortcut leads around it")
+        note("inside: a shortcut leads around this layer")
     names = [*model.block_names, *shapes]
     if names and not getattr(model.module, "block_names", ()):
         kinds = [type(model.get_submodule(layer)).__name__ for layer in model.block_names]

@@ -30,8 +30,8 @@ TITLES = {
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Stitch and compare networks that multiply in a group, and set every measure against what their weights tell. "
-        "The same command goes on after an interruption."
+        "Stitch and compare networks that multiply in a group, and compare every measure with the truth in their "
+        "weights. After an interruption, the same command resumes."
     )
     add = options.add_argument
     add("networks", nargs="+", metavar="FILE", help="state dicts of the networks, of one group")
@@ -39,7 +39,7 @@ def parser() -> cli.Parser:
         "-o",
         "--output",
         required=True,
-        help="NAME of what is written: NAME.md and so on, and results/NAME",
+        help="NAME of all outputs: NAME.md, NAME.csv and others, and the folder results/NAME",
     )
     add("--layer", default="hidden", help="layer that is stitched and compared")
     add("--methods", nargs="+", default=METHODS, type=all_pairs.method, help="of stitching")

@@ -1,8 +1,6 @@
-"""The units of work of all_pairs.py: calls of the single scripts on a pair of networks, in this
-process."""
+"""Units of work of all_pairs.py: calls of the functions of single scripts on a pair of networks."""
 
 import functools
-import itertools
 import sys
 import time
 from argparse import Namespace
@@ -20,11 +18,9 @@ import exec_probe
 import exec_stitch
 from src.choices import Options
 from src.choices.stitching import Method
-from src.core.console import listed, note, silenced, warn
+from src.core.console import listed, note, silenced, warn, warn_once
 from src.core.errors import Busy, UserError, as_user_error
 from src.core.user_code import is_user_code, title_of
-from src.results.changes import changed_since, refuse_other_options
-from src.results.identity import identity_of, is_idle
 from src.results.network_list import (
     PROBES,
     SIMILARITY,
@@ -34,7 +30,17 @@ from src.results.network_list import (
     stitches_name,
 )
 from src.results.network_names import RECORD, networks_named_by
-from src.results.options import as_written, read_options
+from src.results.public import read_options
+from src.results.spec import (
+    CONTENTS,
+    MEASURING,
+    Difference,
+    Spec,
+    described,
+    difference,
+    is_idle,
+    spec_of,
+)
 
 if TYPE_CHECKING:
     from src.cli import Parser
@@ -44,6 +50,7 @@ if TYPE_CHECKING:
 # options of all_pairs.py that mean something else to a single script
 NOT_PASSED = {"config", "save_dir"}
 FINISHED, BUSY, FAILED = "finished", "busy", "failed"  # outcomes of a unit
+OF_MEASURES = (*MEASURING, "metrics")  # a table may have further measures
 REMEDY = "give the same ones, or choose another -dir (of misc/compare.py: -o)"
 
 
@@ -136,52 +143,54 @@ class Unit(NamedTuple):
             return Run.beside(self.place, options)
         return Run.beside(EvaluationFiles(self.place).skill, options)
 
-    def changes(self, written: Options) -> list[str]:
-        """Return what has changed since this unit was begun: weights, code and images.
+    def difference(self, written: Options) -> Difference:
+        """Return what differs between this unit in files and in this command, whatever the measures.
 
         Args:
-            written: the options in its files.
+            written: the options in its files; empty: there are none.
         """
-        from src.results.stitch_runs import earlier_runs
-
-        run = self.run
-        records = [written]
-        if not self.is_table and not run.config.exists():
-            earlier = earlier_runs(self.place)
-            records += [stitch.options for stitch in earlier.stitches]
-            records += [of_run.experiment.options for of_run in earlier.interrupted]
-        changed = [changed_since(options, run.options) for options in records]
-        return list(dict.fromkeys(itertools.chain.from_iterable(changed)))
+        if not written:
+            return {}
+        found = difference(spec_of(written), spec_of(self.run.options))
+        return {name: values for name, values in found.items() if name not in OF_MEASURES}
 
     def is_finished(self, written: Options) -> bool:
-        """Return whether the unit is finished with these options; a table may have more measures
-        than the options name.
+        """Return whether the unit is finished; a table may have more measures than the options name.
 
         Args:
             written: the options in its files.
 
         Raises:
-            UserError: it was finished or begun with other options.
+            UserError: it was finished or begun with other networks, inputs or options.
         """
         run = self.run
-        if not written:
-            return False
-        now = as_written(run.options)
-        measured = written.get("metrics", [])
-        measures = set(now.get("metrics", []))
-        if measures:
-            now["metrics"] = measured
         is_whole = run.config.exists()
-        where = run.config if is_whole else run.state_file
-        refuse_other_options(written, now, where=where, remedy=REMEDY)
-        return is_whole and measures <= set(measured)
+        found = self.difference(written)
+        if found:
+            where = run.config if is_whole else run.state_file
+            raise UserError(f"{where} is of another run ({described(found)}); {REMEDY}")
+        if not is_whole or not written:
+            return False
+        before, now = spec_of(written), spec_of(run.options)
+        warn_of_measuring_code(before, now)
+        return set(now.get("metrics", [])) <= set(before.get("metrics", []))
 
     def has_other_options(self) -> bool:
         """Return whether the unit was made with other options, whatever the networks and measures."""
-        written = identity_of(self.run.options_on_disk())
-        now = identity_of(as_written(self.run.options))
-        names = written.keys() & now.keys() - {"metrics"}
-        return any(written[name] != now[name] for name in names if not name.endswith("_path"))
+        found = self.difference(self.run.options_on_disk())
+        return any(not name.endswith(CONTENTS) for name in found)
+
+
+def warn_of_measuring_code(before: Spec, now: Spec) -> None:
+    """Warn of measures and detectors whose code has changed since they measured."""
+    for name in MEASURING:
+        digests = now.get(name) or {}
+        for function, digest in (before.get(name) or {}).items():
+            if digests.get(function, digest) != digest:
+                warn_once(
+                    f"the code of {function} has changed since results were made with it; remove them to make them "
+                    "again"
+                )
 
 
 def with_record(
@@ -232,7 +241,7 @@ def stitching_unit(
         batch_size=stitching.batch_size,  # test images pass once for both
         own_types=list(filter(is_user_code, dict.fromkeys([front.type, end.type]))),
     )
-    # Its record tells whether a unit with other options of stitching is another one
+    # Its record shows whether a unit with other options of stitching is another one
     evaluation = Namespace(**{**vars(evaluation), **vars(stitching)})
     calls = [
         Call(exec_stitch.stitch, stitching),
@@ -284,7 +293,8 @@ def metrics_of(table: Path, metrics: Sequence[str]) -> list[str]:
     if not config.exists():
         return list(metrics)
     options = read_options(config)
-    measured = options.get("metrics", [])
+    named = {title_of(name): name for name in metrics}  # a copied project has another path
+    measured = [named.get(title_of(name), name) for name in options.get("metrics", [])]
     unnamed = [name for name in measured if is_user_code(name) and name not in metrics]
     if unnamed and not set(metrics) <= set(measured):
         titles = ", ".join(map(title_of, unnamed))
@@ -333,10 +343,10 @@ def run_units(units: Sequence[Unit], session: "Session") -> None:
     busy = [unit.title for unit in units if outcomes[unit.place] == BUSY]
     failed = [unit.title for unit in units if outcomes[unit.place] == FAILED]
     if busy:
-        note(f"{len(busy)} are left to other processes, which are at them: {listed(busy)}")
+        note(f"{len(busy)} are left to other processes, which work on them: {listed(busy)}")
     if failed:
         raise UserError(
-            f"{len(failed)} of {len(units)} failed ({listed(failed)}); see the warnings, which say how to mend it"
+            f"{len(failed)} of {len(units)} failed ({listed(failed)}); the warnings above give causes and remedies"
         )
 
 
@@ -357,7 +367,7 @@ def run_in_turn(units: Mapping[str, Unit], session: "Session") -> dict[Path, str
     for title, unit in reversed(units.items()):
         if outcomes.get(unit.place, BUSY) == BUSY:
             if unit.kind == SIMILARITY:  # whose other process may measure something else
-                note(f"{title}: waits for a process that is at it")
+                note(f"{title}: waits for another process, which works on it")
                 unit.run.wait()
             outcomes[unit.place] = run_unit(title, unit, session)
     return outcomes
@@ -396,7 +406,7 @@ def run_claimed(unit: Unit, session: "Session") -> bool:
     if unit.is_finished(run.options_on_disk()):  # in the meantime
         run.discard()
         return True
-    run.save()  # the options, with which the unit has to go on after an interruption
+    run.save()  # the options, with which the unit has to resume after an interruption
     try:
         run_calls(unit, session)
     except Exception:  # an interruption is none, and keeps the options
@@ -444,6 +454,6 @@ def stitch_and_evaluate(unit: Unit, session: "Session") -> None:
         measured = MeasuredStitches(reference, places)
     exec_stitch.conclude(stitching, setup, rows)
     remove_remains(unit.place)  # of a killed process
-    exec_eval_stitcher_ood.evaluate(evaluation, session, measured)
+    exec_eval_stitcher_ood.evaluate(evaluation, session, measured, is_claimed=True)
     if measured:
-        unit.run.made_with.unlink()  # the run.json of the stitches says the same
+        unit.run.made_with.unlink()  # the run.json of the stitches has the same content

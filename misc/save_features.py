@@ -11,13 +11,13 @@ from src import cli
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Save the activations of layers of a network in an .npz file, with ids and labels of the images, and "
-        "what they were made with. The comparison of layers takes it in the place of the network."
+        "Save the activations of layers of a network in an .npz file, with ids and labels of the images and a "
+        "record of the network. exec_compute_low_rank_sim_metrics.py takes the file in the place of the network."
     )
     add = options.add_argument
     add("model_path", help=cli.CHECKPOINT)
     add("model_type", type=cli.network, help=cli.NETWORKS)
-    add("layers", help="layers: names or patterns with commas between them, or all")
+    add("layers", help="layers: names or patterns, separated by commas, or all")
     cli.add_channels_last(options)
     cli.add_data(options, batch_size=64)
     cli.add_interventions(options, of_tests=True)
@@ -34,7 +34,7 @@ def parser() -> cli.Parser:
         "--n-samples",
         type=cli.integer_from(2),
         default=cli.N_COMPARED,
-        help="save the features of so many validation images, the first ones",
+        help="number of validation images, the first ones, whose features are saved",
     )
     add("-o", "--output", type=cli.features_file, required=True, help=".npz file to write")
     return options

@@ -251,7 +251,7 @@ def read_results(args) -> tuple:
     """Return the stitches with their evaluations, and the similarities; warn of changed weights and of
     results on different images."""
     from src.results.collected import read_similarities
-    from src.results.image_records import warn_of_several
+    from src.results.spec import warn_of_several
 
     stitches = read_folders(args.source_dirs)
     similarities = read_similarities(args.similarity)

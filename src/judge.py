@@ -10,36 +10,31 @@ It runs the same functions as `misc/compare.py`. No file is read, and none is wr
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from src import gate
 from src.choices import AUTO, Options
-from src.choices.stitching import Method
-from src.core.cache import Cache
 from src.core.console import listed, note, warn
-from src.core.errors import UserError
 from src.core.grouping import grouped
-from src.core.images import shape_text
 from src.core.runtime import full_precision
 from src.core.tensors import content_of_state
-from src.datasets.base import UNLABELLED, BaseImageSet, CastImages
-from src.datasets.iterated import IteratedEpochs, IteratedImages
+from src.datasets.base import BaseImageSet
+from src.datasets.iterated import IteratedImages
+from src.gate import ChosenMethod, Forms, Images, JudgedImages, JudgedNetworks, LayersOfBoth
 from src.judgement import JudgedStitch, Judgement, Record
-from src.models import Network, inputs_of
-from src.models.building import advice_on_positions
-from src.models.determinism import nondeterminism_of, warn_of_probabilities
+from src.models import Network
 from src.ood.evaluation import StitchScores, measure_grids
-from src.ood.reference import N_IMAGES, EvaluationOptions, Reference, make_reference
+from src.ood.reference import EvaluationOptions, Reference, make_reference
 from src.stitching import Grid, Matching, build_layers, chosen_options, match
-from src.stitching.closed_forms import ClosedForm, UserForm, name_of, solver_of
 from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import with_matching
 from src.stitching.objectives import objective_of
-from src.stitching.training import Settings, train_layers, training_settings
+from src.stitching.training import BATCH_SIZE, train_layers
 from src.values import MeasuredStitch, Pair, Predictions, has_converged, learning_rates
 from src.verdict import Limits, Stitches, Verdict, obstacle_of
 from src.verdict import judge as judge_stitches
@@ -47,17 +42,6 @@ from src.verdict import judge as judge_stitches
 __all__ = ["JudgedStitch", "Judgement", "judge"]
 
 FORMS = ("pinv", "covariance")
-MOST_FITTING_SAMPLES = 10_000  # training images of an iterable, unless a caller asks for more
-MOST_KEPT = 2**30  # bytes of these images
-MOST_MISSING = 0.1  # share of the classes that the first training images may lack
-BATCH_SIZE = 256  # of image sets; an iterable has its own batches
-NOT_NAMES = (
-    "-",
-    "DEFAULT",
-)  # tables take them for randomly initialised weights, and for those of a type
-
-Images = Iterable | BaseImageSet
-LayerNames = str | Sequence[str]
 
 
 @torch.inference_mode(False)  # a training run needs gradients
@@ -68,8 +52,8 @@ def judge(
     train: Images,
     test: Images,
     *,
-    layers: LayerNames | tuple[LayerNames, LayerNames] | None = None,
-    forms: str | UserForm | Sequence[str | UserForm] = FORMS,
+    layers: LayersOfBoth = None,
+    forms: Forms = FORMS,
     n_fitting_samples: int | None = None,
     seed: int = 0,
     limits: Limits = Limits(),  # noqa: B008 - immutable
@@ -120,61 +104,32 @@ def judge(
             training is none; images have a size that a network does not take; or a training run
             diverges.
     """
-    chosen = _chosen(forms, {"seed": seed, **training})
-    _check_options(n_fitting_samples, limits, names)
-    front, end = _views(front, end)
-    like = end.example
-    images = _images(train, test, like, chosen, n_fitting_samples=n_fitting_samples)
-    with full_precision(like.device):
-        networks = _networks(front, end, images.test, _of_both(layers))
+    methods = gate.methods_of(forms, {"seed": seed, **training})
+    gate.check_options(n_fitting_samples, limits, names)
+    front, end = gate.views_of(front, end)
+    images = gate.images_of(train, test, end.example, methods, n_fitting_samples=n_fitting_samples)
+    networks = gate.networks_of(front, end, images, layers)
 
-        # A layer for each pair, and the end network's own activations
+    with full_precision(end.example.device):
+        # A layer for each pair, and the end network without stitches
         drawn = _stitching_layers(networks, images.test.image_shape, seed=seed)
         reference = _reference(networks.end, drawn, images)
 
-        # Stitches by each form, measured in one pass of the test images
+        # Stitches by each method, measured in one pass of the test images
         made = {}
-        for name, making in chosen.items():
+        for name, method in methods.items():
             note(f"judge: stitches {len(drawn)} pairs of layers by {name}")
-            made[name] = _made(networks, drawn, images, making)
+            made[name] = _made(networks, drawn, images, method)
         note(f"judge: measures accuracy, skill and its baselines on {len(images.test)} test inputs")
         measured = measure_grids({name: made[name].grid for name in made}, reference)
-        stitches = {name: _with_scores(made[name], *measured[name], list(drawn)) for name in made}
-    metrics = next(iter(stitches[next(iter(chosen))].values())).metrics
-    accuracies = (metrics.front_accuracy, metrics.end_accuracy)
-    shares = [f"{name} {accuracy:.1%}" for name, accuracy in zip(names, accuracies, strict=True)]
-    note(f"judge: accuracies of the networks alone: {', '.join(shares)}")
+    stitches = {name: _with_scores(made[name], *measured[name], list(drawn)) for name in made}
+    _tell_accuracies(stitches, names)
+
+    # Verdicts, of the pairs of each method together
     rows = []
-    for name, making in chosen.items():
-        rows += _judged(name, making, stitches[name], limits)
-    record = _record(networks, images, chosen, stitches, limits, names)
-    return Judgement(rows, record)
-
-
-class _Form(NamedTuple):
-    """A form of stitching."""
-
-    method: Method
-    closed: ClosedForm  # of direct matching
-    settings: Settings  # of the training
-
-
-class _Images(NamedTuple):
-    """The images that stitches are made with and measured on."""
-
-    train: BaseImageSet  # of an iterable, the first ones
-    epochs: BaseImageSet | IteratedEpochs  # all training images
-    test: BaseImageSet
-    n_fitting_samples: int | None  # None: by the rule of `match`
-
-
-class _Networks(NamedTuple):
-    """Two networks and their layers."""
-
-    front: Network
-    end: Network
-    front_layers: list[str]
-    end_layers: list[str]
+    for name, method in methods.items():
+        rows += _judged(name, method, stitches[name], limits)
+    return Judgement(rows, _record(networks, images, methods, stitches, limits, names))
 
 
 class _MadeStitches(NamedTuple):
@@ -185,240 +140,11 @@ class _MadeStitches(NamedTuple):
     losses: dict[Pair, list[float]]  # of the epochs of a training run
 
 
-# ---- The gate: options, images and networks
-
-
-def _chosen(
-    forms: str | UserForm | Sequence[str | UserForm], training: Mapping[str, Any]
-) -> dict[str, _Form]:
-    """Return the forms of stitching by name; a UserError if a form or an option of training is none."""
-    if isinstance(forms, str) or callable(forms):
-        forms = [forms]
-    if not forms:
-        raise UserError('forms names nothing; give a form such as "covariance", or several')
-    chosen: dict[str, _Form] = {}
-    for form in forms:
-        name = name_of(form)
-        method = Method(name)
-        if isinstance(form, str):
-            method = Method.of(form)
-        if method.n_epochs:
-            objective_of(method.name)
-        else:
-            solver_of(form)
-        if name in chosen and chosen[name].closed is not form:
-            raise UserError(
-                f"two forms have the name {name}; give each function a __name__ of its own"
-            )
-        chosen[name] = _Form(method, form, training_settings(method.n_epochs, training))
-    return chosen
-
-
-def _check_options(n_fitting_samples: int | None, limits: Limits, names: Sequence[str]) -> None:
-    """Raise a UserError if an option is none."""
-    if n_fitting_samples is not None and n_fitting_samples < 1:
-        raise UserError(
-            f"n_fitting_samples is {n_fitting_samples}; give 1 or more, or None for all"
-        )
-    if not isinstance(limits, Limits):
-        raise UserError(f"limits is {limits!r}; give Limits(tolerance=0.05, skill=0.33)")
-    judge_stitches([], limits=limits)  # limits out of range raise before the work
-    if isinstance(names, str) or len(names) != 2:
-        raise UserError(f"names is {names!r}; give a name for each network, (front, end)")
-    for name in names:
-        if name in NOT_NAMES:
-            raise UserError(
-                f"names has {name!r}, which stands for weights without a checkpoint in tables; give another name"
-            )
-
-
-def _views(front: nn.Module | Network, end: nn.Module | Network) -> tuple[Network, Network]:
-    """Return a new view on each network, or one on both; a UserError if they cannot be judged."""
-    views = []
-    for side, network in (("front", front), ("end", end)):
-        if not isinstance(network, (nn.Module, Network)):
-            raise UserError(
-                f"{side} is a {type(network).__name__}; give a torch.nn.Module with its weights loaded, in evaluation "
-                "mode"
-            )
-        if any(module.training for module in network.modules()):
-            raise UserError(
-                f"the {side} network is in training mode, where it is another function in each batch; "
-                f"call {side}.eval() before"
-            )
-        if isinstance(network, Network):
-            views.append(copy.copy(network))
-        else:
-            views.append(Network(network))
-    of_front, of_end = [view.example for view in views]
-    if (of_front.dtype, of_front.device) != (of_end.dtype, of_end.device):
-        raise UserError(
-            f"the front network is {of_front.dtype} on {of_front.device}, and the end network {of_end.dtype} on "
-            f"{of_end.device}; move both to one type and device, such as front.to(torch.float32)"
-        )
-    cache = Cache.of_device(of_end.device)  # all forms match on the same images
-    front_view, end_view = [view.keeping(cache) for view in views]
-    if front_view.module is end_view.module:
-        return end_view, end_view
-    return front_view, end_view
-
-
-def _check_classes(train: Tensor, test: Tensor) -> None:
-    """Raise a UserError if training images, sorted by class say, lack many classes of the test."""
-    classes = set(test.unique().tolist()) - {UNLABELLED}
-    missing = classes - set(train.unique().tolist())
-    if (train != UNLABELLED).all() and len(missing) > MOST_MISSING * len(classes):
-        raise UserError(
-            f"the first {len(train)} inputs of train lack {len(missing)} of the {len(classes)} classes of test; "
-            "shuffle them, or give a random subset"
-        )
-
-
-def _of_both(
-    layers: LayerNames | tuple[LayerNames, LayerNames] | None,
-) -> tuple[str, str]:
-    """Return the layers of the front and of the end network, each as one text with commas."""
-    if layers is None:
-        layers = "all"
-    if not isinstance(layers, tuple):
-        layers = (layers, layers)
-    if len(layers) != 2:
-        raise UserError(
-            f"layers is a tuple of {len(layers)}; a tuple is (front layers, end layers), a list names layers of both"
-        )
-    front, end = layers
-    return _in_one_text(front), _in_one_text(end)
-
-
-def _in_one_text(names: LayerNames) -> str:
-    """Return names of layers as one text with commas."""
-    if isinstance(names, str):
-        return names
-    return ",".join(names)
-
-
-def _images(
-    train: Images,
-    test: Images,
-    like: Tensor,
-    forms: Mapping[str, _Form],
-    *,
-    n_fitting_samples: int | None,
-) -> _Images:
-    """Return training and test images as image sets; a UserError if a form cannot use the images."""
-    at_most = max(n_fitting_samples or MOST_FITTING_SAMPLES, N_IMAGES)
-    train_set = _image_set(train, "train", like, at_most=at_most, most_kept=MOST_KEPT)
-    test_set = _image_set(test, "test", like, in_one_order=True)
-    if train_set.image_shape != test_set.image_shape:
-        raise UserError(
-            f"train gives inputs of {shape_text(train_set.image_shape)}, and test of "
-            f"{shape_text(test_set.image_shape)}; give inputs of one shape"
-        )
-    if train_set.fingerprint == test_set.fingerprint:
-        warn("train and test give the same inputs; test on others, as maps fit the inputs of train")
-    if len(train_set) == at_most:
-        _check_classes(train_set.labels, test_set.labels)
-
-    trained = [name for name, form in forms.items() if form.method.n_epochs]
-    if trained and (train_set.labels == UNLABELLED).all():
-        raise UserError(
-            f"{', '.join(trained)}: a training run needs labels; let train give (inputs, labels)"
-        )
-    epochs: BaseImageSet | IteratedEpochs = train_set
-    if not isinstance(train, BaseImageSet):
-        epochs = IteratedEpochs(train, name="train", like=like)
-    return _Images(train_set, epochs, test_set, n_fitting_samples)
-
-
-def _image_set(
-    images: Images,
-    name: str,
-    like: Tensor,
-    **options: Any,
-) -> BaseImageSet:
-    """Return images as an image set; arguments and errors as for `IteratedImages`."""
-    if isinstance(images, BaseImageSet):
-        return CastImages(images, like)
-    return IteratedImages(images, name=name, like=like, **options)
-
-
-def _networks(
-    front: Network, end: Network, test: BaseImageSet, layers: tuple[str, str]
-) -> _Networks:
-    """Prepare views on both networks for the test images; return the views with the named layers."""
-    inputs = inputs_of(test.spec)
-    for network in (front, end):
-        network.image_shape = test.image_shape
-        network.n_classes = None
-        if inputs is not None:
-            network.inputs = inputs
-    end.n_classes = _n_classes(end, test)
-    front.n_classes = end.n_classes
-    _check_front(front, end.n_classes)
-    spec = test.spec._replace(n_classes=end.n_classes)
-    for network, side in {front: "front", end: "end"}.items():
-        network.nondeterminism = nondeterminism_of(network, spec)
-        warn_of_probabilities(network, spec, title=f"the {side} network")
-    front_layers = front.layers(layers[0])
-    end_layers = end.layers(layers[1], of_end=True)
-    shape = test.image_shape
-    if front is end:
-        end = end.channels_first([*front_layers, *end_layers], image_shape=shape)
-        return _Networks(end, end, front_layers, end_layers)
-    front = front.channels_first(front_layers, image_shape=shape)
-    end = end.channels_first(end_layers, image_shape=shape)
-    return _Networks(front, end, front_layers, end_layers)
-
-
-def _n_classes(end: Network, test: BaseImageSet) -> int:
-    """Return the number of classes of the end network; a UserError if labels are no classes."""
-    output_shape = _output_shape(end, "end")
-    if len(output_shape) != 1:
-        shape = shape_text(output_shape)
-        raise UserError(
-            f"the end network gives {shape} an input; {advice_on_positions(output_shape)}it has to give logits "
-            "(n_classes,)"
-        )
-    (n_classes,) = output_shape
-    lowest = test.labels.min()
-    highest = test.labels.max()
-    if lowest < 0 or highest >= n_classes:
-        raise UserError(
-            f"test has labels from {lowest} to {highest}, and the end network has {n_classes} classes; "
-            f"give labels from 0 to {n_classes - 1}"
-        )
-    return n_classes
-
-
-def _output_shape(network: Network, side: str) -> tuple[int, ...]:
-    """Return the shape of the output for one image; a UserError if images cannot be taken."""
-    try:
-        return network.output_shape
-    except UserError:
-        raise
-    except Exception as error:  # raised by the network's forward
-        shape = ", ".join(map(str, network.image_shape or ()))
-        raise UserError(f"{side} cannot take inputs (B, {shape}): {str(error)[:300]}") from error
-
-
-def _check_front(front: Network, n_classes: int) -> None:
-    """Warn if the front network seems to give logits of further classes, rather than features."""
-    output_shape = _output_shape(front, "front")
-    # The output of the last linear layer is taken for logits
-    linear = [module for module in front.modules() if isinstance(module, nn.Linear)]
-    gives_logits = bool(linear) and output_shape == (linear[-1].out_features,)
-    if gives_logits and front.is_encoder:
-        warn(
-            f"the front network gives {output_shape[0]} outputs, and the end network {n_classes} classes: "
-            "the front is taken for an encoder, without an accuracy of its own"
-        )
-
-
 # ---- The stitches
 
 
 def _stitching_layers(
-    networks: _Networks, image_shape: Sequence[int], *, seed: int
+    networks: JudgedNetworks, image_shape: Sequence[int], *, seed: int
 ) -> dict[Pair, StitchingLayer]:
     """Draw a stitching layer for each pair of layers; warn of pairs that cannot be stitched."""
     layers, skipped = build_layers(
@@ -435,7 +161,9 @@ def _stitching_layers(
     return layers
 
 
-def _reference(end: Network, layers: Mapping[Pair, StitchingLayer], images: _Images) -> Reference:
+def _reference(
+    end: Network, layers: Mapping[Pair, StitchingLayer], images: JudgedImages
+) -> Reference:
     """Return the end network without stitches, and its baselines of skill."""
     options = EvaluationOptions(
         layers=tuple(dict.fromkeys(pair.end_layer for pair in layers)),
@@ -456,7 +184,10 @@ def _batch_size(images: BaseImageSet) -> int:
 
 
 def _made(
-    networks: _Networks, layers: Mapping[Pair, StitchingLayer], images: _Images, form: _Form
+    networks: JudgedNetworks,
+    layers: Mapping[Pair, StitchingLayer],
+    images: JudgedImages,
+    form: ChosenMethod,
 ) -> _MadeStitches:
     """Match or train copies of all layers."""
     views = (networks.front, networks.end)
@@ -472,7 +203,7 @@ def _made(
         _batch_size(images.train),
         n_samples=images.n_fitting_samples,
         seed=form.settings.seed,
-        form=form.closed,
+        form=form.form,
         cutoff="exact",
     )
     return _MadeStitches(Grid(*views, copies, form=form.method.name), matchings, {})
@@ -502,8 +233,19 @@ def _with_scores(
 # ---- The verdicts
 
 
+def _tell_accuracies(
+    stitches: Mapping[str, Mapping[Pair, MeasuredStitch]], names: Sequence[str]
+) -> None:
+    """Print the accuracies of both networks alone."""
+    of_any_method = next(iter(stitches.values()))
+    metrics = next(iter(of_any_method.values())).metrics
+    accuracies = (metrics.front_accuracy, metrics.end_accuracy)
+    shares = [f"{name} {accuracy:.1%}" for name, accuracy in zip(names, accuracies, strict=True)]
+    note(f"judge: accuracies of the networks alone: {', '.join(shares)}")
+
+
 def _judged(
-    name: str, form: _Form, stitches: Mapping[Pair, MeasuredStitch], limits: Limits
+    name: str, form: ChosenMethod, stitches: Mapping[Pair, MeasuredStitch], limits: Limits
 ) -> list[JudgedStitch]:
     """Judge the stitches of a form together; return their rows."""
     settings = form.settings
@@ -556,9 +298,9 @@ def _row(form: str, pair: Pair, stitch: MeasuredStitch, verdict: Verdict) -> Jud
 
 
 def _record(
-    networks: _Networks,
-    images: _Images,
-    forms: Mapping[str, _Form],
+    networks: JudgedNetworks,
+    images: JudgedImages,
+    forms: Mapping[str, ChosenMethod],
     stitches: Mapping[str, Mapping[Pair, MeasuredStitch]],
     limits: Limits,
     names: Sequence[str],
@@ -591,7 +333,7 @@ def _record(
     )
 
 
-def _options_of(form: _Form) -> Options:
+def _options_of(form: ChosenMethod) -> Options:
     """Return the options of `exec_stitch.py` for a form of stitching."""
     options = form.settings._asdict()
     del options["reduce_lr_unit"]  # which it does not have

@@ -1,5 +1,4 @@
-"""The rows that a call of `judge` returns: a table, matrices, a figure, and runs as of the
-scripts."""
+"""The result of `judge`: rows, with methods for tables, matrices, a figure and files."""
 
 import math
 import os
@@ -272,6 +271,8 @@ class Judgement(tuple[JudgedStitch, ...]):
         """
         from src.figures.evidence import evidence_figure
 
+        if isinstance(forms, str):
+            forms = [forms]
         chosen = [self._form(form) for form in forms or self.forms]
         shown = chosen[:2]
         if len(chosen) > 2:

@@ -1,4 +1,4 @@
-"""The values that the science returns, and that tables keep.
+"""Named tuples of results, which computations return and tables keep.
 
 This module imports neither torch nor scipy: tables are read without them.
 """
@@ -168,7 +168,7 @@ class Metrics:
 
 
 class Skill(NamedTuple):
-    """How a stitch follows the end network within a class at one place, see `src.skill`."""
+    """Within-class correlation, baseline and skill of a stitch at one place, see `src.skill`."""
 
     correlation: float  # within classes, in [-1, 1]; NaN: activations are not finite
     baseline: float  # the correlation that untrained features reach when given the class

@@ -6,7 +6,6 @@ cd EMPTY_FOLDER; PYTHONPATH=CHECKOUT python -m tests.on_another_system spawn
 
 import multiprocessing
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -54,9 +53,9 @@ def main(method: str) -> None:
     run("exec_eval.py", *MODEL, *DATA)
     run("exec_stitch.py", MODEL[0], *MODEL, MODEL[1], "pool3", "pool3", "rc2c_pre", *DATA, "-e", "0", "-i", "pinv",
         "-pinv-samples", "8", "-dir", "stitch")  # fmt: skip
-    shutil.copy(MODEL[0], "m/copy.pt")
+    run("exec_train.py", "small_cnn", *DATA, "-e", "0", "-s", "1", "-dir", "other")
     Path("networks.csv").write_text(
-        f"name,path,type\na,{','.join(MODEL)}\nb,m/copy.pt,{MODEL[1]}\n"
+        f"name,path,type\na,{','.join(MODEL)}\nb,other/model_0.pt,{MODEL[1]}\n"
     )
     for shard in ("1/2", "2/2"):
         run("misc/all_pairs.py", "networks.csv", "pool3", "rc2c_pre", *DATA, "-dir", "all", "--methods", "none",

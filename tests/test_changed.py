@@ -107,10 +107,10 @@ def write_list(*lines: str, columns: str = "name,path,type") -> None:
 
 
 CHANGES = {
-    "weights of f.pt": (lambda: train("f", 7), lambda: train("f", 0)),
-    "training inputs of": (lambda: write_images(train=7), write_images),
-    "test inputs of": (lambda: write_images(test=7), write_images),
-    "code of": (lambda: write_code(f"{NETS}# changed\n"), lambda: write_code(NETS)),
+    "front_model_weights was": (lambda: train("f", 7), lambda: train("f", 0)),
+    "train_images was": (lambda: write_images(train=7), write_images),
+    "test_images was": (lambda: write_images(test=7), write_images),
+    "model_type_code was": (lambda: write_code(f"{NETS}# changed\n"), lambda: write_code(NETS)),
 }
 
 
@@ -185,7 +185,7 @@ def test_a_verdict_says_by_which_limits_and_version_and_on_which_images_it_was_g
     run("misc/verdict.py", "results/r", "--tolerance", 7, "-o", "out/v.csv")
     options, made_with = read_json("out/v.config.txt"), read_json("out/v.run.json")
     assert (options["tolerance"], options["skill"], options["pairwise"]) == (7, 0.33, False)
-    name, test = str(Path("dd.npz").absolute()), digest(train=False)
+    name, test = "dd", digest(train=False)
     assert options["train_images_sha256"] == {name: [digest(train=True)]}
     assert options["test_images_sha256"] == {name: [test]}
     assert made_with["suite"] == __version__ and "--tolerance 7" in made_with["command"]
@@ -215,7 +215,7 @@ def test_what_was_replaced_is_refused_where_work_goes_on(changed, monkeypatch):
     change, undo = CHANGES[changed]
     change()
     for command, where in ((finished, "results/r"), (half, "half"), (probe, "probes.config.txt")):
-        assert says(error_line(*command, "--resume"), where, f"earlier {changed}")
+        assert says(error_line(*command, "--resume"), where, changed.removeprefix("front_"))
     undo()
     assert "2 of 2 stitches are finished" in run(*finished, "--resume").err
     assert "nothing is left to do" in run(*probe, "--resume").err
@@ -256,7 +256,7 @@ def test_images_of_another_root_have_not_changed():
     run(*stitch, "a")
     line = error_line(*EVALUATE[:2], *here, "b", "--detector", "mahalanobis")
     assert says(line, "1 of 1 runs", "-d mnist -data a", "--other-data")
-    assert says(error_line(*stitch, "b", "--resume"), "inputs of mnist;")
+    assert says(error_line(*stitch, "b", "--resume"), "test_images was", "train_images was")
     assert says(run_anew(*stitch, "b", "-dir", "s").err, "trained on other", "mnist")
 
 
@@ -274,13 +274,13 @@ def test_an_evaluation_takes_the_weights_and_images_that_the_stitches_were_made_
     shutil.rmtree("results/r")
     run(*STITCH)
     write_images(test=7)
-    assert says(error_line(*EVALUATE), "1 of 1 runs", "other inputs", "changed")
+    assert says(error_line(*EVALUATE), "has changed since 1 of 1 runs", "--other-data")
     assert not table.exists()
     run(*EVALUATE, "--other-data")
     (row, _) = read_csv(table.with_stem(f"{table.stem}_on_dd"))
     assert row["test_images"] == digest(train=False)[:SHORT]
     write_images(train=7)
-    assert says(error_line(*EVALUATE), "1 of 1 runs", "other inputs")
+    assert says(error_line(*EVALUATE), "has changed since 1 of 1 runs")
 
 
 def test_images_without_a_record_are_accepted():
@@ -292,16 +292,18 @@ def test_images_without_a_record_are_accepted():
     (row, _) = read_csv("results/r/ood_evaluation_mahalanobis.csv")
     assert row["test_images"] == digest(train=False)[:SHORT]
     run("misc/verdict.py", "results/r")
-    dataset = str(Path("dd.npz").absolute())
-    assert read_json("verdict.config.txt")["test_images_sha256"] == {dataset: []}
+    assert read_json("verdict.config.txt")["test_images_sha256"] == {"dd": []}
     run(*STITCH)  # beside them, with a record
     said = run_anew("misc/verdict.py", "results/r").err
-    assert "2 results repeat" in said and len(read_csv("verdict.csv")) == 2
+    assert (
+        says(said, "2 results repeat others of the same experiment (", ".pt)")
+        and len(read_csv("verdict.csv")) == 2
+    )
 
 
 WARNINGS = {
-    "weights of f.pt": "there are results of earlier weights of f.pt",
-    "test inputs of": "count as results of different",
+    "front_model_weights was": "there are results of earlier weights of f.pt",
+    "test_images was": "count as results of different",
 }
 
 
@@ -345,7 +347,7 @@ def test_results_of_changed_code_are_named_where_they_are_read():
     for is_changed in (False, True):
         for reader in readers:
             assert ("earlier code of" in run_anew(*reader).err) == is_changed
-        CHANGES["code of"][0]()
+        CHANGES["model_type_code was"][0]()
 
 
 def test_probes_and_similarity_on_other_images_are_not_compared():
@@ -398,10 +400,20 @@ def test_all_pairs_refuses_what_was_made_with_others():
     assert "0 of 12 units" in run(*command).err
     pair = folder / "b to a/pinv"
     runs_before = names_in(pair)
-    for changed, n in (("weights of f.pt", 7), ("training inputs of", 11), ("test inputs of", 12)):
+    for changed, n in (
+        ("front_model_weights was", 7),
+        ("train_images was", 11),
+        ("test_images was", 12),
+    ):
         CHANGES[changed][0]()
         line = error_line(*command)
-        assert says(line, f"{n} of 12 units", "earlier ", changed, "remove results/moved/", "-dir")
+        assert says(
+            line,
+            f"{n} of 12 units",
+            changed.removeprefix("front_"),
+            "-dir",
+            "remove results/moved/",
+        )
         assert names_in(pair) == runs_before
     shutil.rmtree(folder)
     run(*command)
@@ -414,9 +426,9 @@ def test_all_pairs_refuses_what_was_made_with_others():
         assert {(row[f"{side}_weights"], row["test_images"]) for row in rows} == {(weights, images)}
     assert "0 of 12 units" in run(*command).err
     write_code(NETS.replace(".roll(i)", ".roll(2 * i)"))
-    assert says(error_line(*command), "earlier weights", "DEFAULT (")
+    assert says(error_line(*command), "model_type_code was")
     write_code(f"{NETS}# changed\n")
-    assert says(error_line(*command), "7 of 12 units", "earlier code of")
+    assert says(error_line(*command), "7 of 12 units", "model_type_code was")
 
 
 # ---- Weights that are drawn and weights that are given

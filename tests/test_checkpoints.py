@@ -93,3 +93,17 @@ def test_weights_that_are_not_finite_are_loaded_with_a_warning(tmp_path, model, 
     save_state(tmp_path / "m.pt", state)
     load_model(NetworkName(str(tmp_path / "m.pt"), "small_cnn"), IMAGES)
     assert "not finite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("entries", [("model", "model_ema"), ("state_dict", "ema_state_dict")])
+def test_of_two_sets_of_weights_it_says_which_one_is_taken(entries, tmp_path, model, capsys):
+    first = model.state_dict()
+    second = {f"module.{key}": value * 2 for key, value in first.items()}
+    content = {entries[0]: first, entries[1]: second, "optimizer": {"state": {}}}
+    torch.save(content, tmp_path / "m.pt")
+    torch.testing.assert_close(load_state(tmp_path / "m.pt"), {**first})
+    said = capsys.readouterr().err
+    assert says(said, *entries, f"{entries[0]} is taken", f"torch.load(path)['{entries[1]}']")
+    torch.save(content | {entries[1]: {}}, tmp_path / "m.pt")
+    load_state(tmp_path / "m.pt")
+    assert not capsys.readouterr().err

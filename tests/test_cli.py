@@ -182,7 +182,7 @@ def test_an_error_of_torch_that_a_user_can_mend_is_one_line(error, capsys):
 
     assert cli.run(exec_eval.parser(), too_many, ["a", "b"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert says(line, "error: ", "memory of the GPU", "lower -b")
+    assert says(line, "error: ", "GPU is out of memory", "lower -b")
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -12,8 +12,9 @@ from src.core.images import ImageSpec
 from src.core.tensors import load_tensors, save_tensors
 from src.models import Network, build_model
 from src.ood import energy, make_detector, ood_metrics
-from src.results.checkpoints import STITCHES, load_model, load_state, load_stitch
+from src.results.checkpoints import load_model, load_state
 from src.results.network_names import NetworkName
+from src.results.writing import STITCHES, load_stitch
 from src.skill.within_class import skill_score, within_class_correlation
 from src.stitching import build_stitching_layer
 from src.values import Pair
@@ -351,7 +352,7 @@ def test_other_data_are_refused_or_kept_apart(workplace, copied):
     assert says(refused, "other.npz", "stitched on other inputs (-d digits", "--other-data")
     evaluate(workplace, "elsewhere", *other, "--other-data")
     rows = read_csv(folder / "ood_evaluation_mahalanobis_on_other.csv")
-    assert {Path(row["dataset"]).name for row in rows} == {"other.npz"}
+    assert {row["dataset"] for row in rows} == {"other"}
     assert rows_of(folder, "mahalanobis") == before
 
 

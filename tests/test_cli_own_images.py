@@ -2,15 +2,19 @@
 ImageNet."""
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from src.models import build_model
 from src.results import stitch_runs
-from tests.commands import ROOT, read_json, run, says, start
+from src.results.checkpoints import save_state
+from tests.commands import ROOT, error_line, read_json, run, says, start
 from tests.tiny_datasets import write_imagenet
 
 
@@ -123,3 +127,72 @@ def test_an_end_network_at_chance_is_warned_of_before_the_work(
     monkeypatch.setattr(stitch_runs, "report_epoch", stop)
     said = run("exec_stitch.py", *networks, *trained, status=130)
     assert says(said.err, "of 200 test images", f"{words} chance (10%)") == bool(words)
+
+
+def test_few_test_images_and_networks_that_are_not_finite_are_named(in_tmp_path):
+    digits = dict(np.load("own.npz"))
+    one = digits | {"x_test": digits["x_test"][:1], "y_test": digits["y_test"][:1]}
+    np.savez("one.npz", **one)
+    said = run("exec_eval.py", "-", "small_cnn", "-d", "one.npz", "-gpu", "-1").err
+    assert says(said, "not certainly above chance (100%)", "so few")
+    state = build_model("small_cnn", n_channels=1).state_dict()
+    save_state(Path("nan.pt"), {name: value * np.nan for name, value in state.items()})
+    on = ["pool1", "pool2", "rc2c_pre", "-d", "own.npz", "-gpu", "-1", "-e", "0", "-i", "pinv"]
+    line = error_line("exec_stitch.py", "-", "nan.pt", "small_cnn", "small_cnn", *on)
+    assert says(line, "the logits of nan.pt are not finite")
+
+
+def test_test_inputs_among_the_training_inputs_are_warned_of(in_tmp_path):
+    digits = dict(np.load("own.npz"))
+    assert "of the test inputs" not in train_on("own.npz", "clean").err
+    digits["x_test"][:3] = digits["x_train"][5:8]
+    np.savez("shared.npz", **digits)
+    assert says(
+        train_on("shared.npz", "shared").err,
+        "shared.npz: 5% of the test inputs are among",
+        "give other",
+    )
+
+
+def test_test_images_of_a_folder_among_the_training_images_are_warned_of(in_tmp_path):
+    digits = np.load("own.npz")
+    for split in ("train", "test"):
+        for place, label in enumerate(digits[f"y_{split}"][:20] % 2):
+            path = Path("folder", split, str(label), f"{place}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(digits[f"x_{split}"][place]).save(path)
+    Path("folder", "dataset.yaml").write_text("size: 8\naugment: none\nchannels: 1\n")
+    assert "of the test inputs" not in train_on("folder", "clean", "-workers", "0").err
+    shutil.copy(next(Path("folder/train/0").iterdir()), "folder/test/0/copy.png")
+    assert says(train_on("folder", "again", "-workers", "0").err, "5% of the test inputs are among")
+
+
+def train_on(data: str, folder: str, *options: str):
+    """Train for no epoch."""
+    return run(
+        "exec_train.py", "small_cnn", "-gpu", "-1", "-d", data, "-e", "0", "-dir", folder, *options
+    )
+
+
+def test_a_file_that_was_replaced_has_changed(in_tmp_path):
+    on = ["-gpu", "-1", "-d", "own.npz"]
+    networks = ["-", "-", "small_cnn", "small_cnn"]
+    run(
+        "exec_stitch.py",
+        *networks,
+        "pool1",
+        "pool2",
+        "rc2c_pre",
+        *on,
+        "-e",
+        "0",
+        "-i",
+        "pinv",
+        "-dir",
+        "s",
+    )
+    digits = dict(np.load("own.npz"))
+    digits["x_test"] = digits["x_test"][::-1]
+    np.savez("own.npz", **digits)
+    line = error_line("exec_eval_stitcher_ood.py", "results/s", *on)
+    assert says(line, "own.npz has changed since 1 of 1 runs", "restore", "--other-data")

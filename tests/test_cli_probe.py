@@ -5,7 +5,7 @@ import re
 import pytest
 
 from src import training
-from tests.commands import MODEL, ON_DIGITS, parse_probes, read_csv, run
+from tests.commands import MODEL, ON_DIGITS, parse_probes, read_csv, run, says
 from tests.conftest import few_images
 from tests.goldens import DATA
 
@@ -82,3 +82,13 @@ def test_training_is_what_the_options_say(monkeypatch, probe):
     default = training.Settings(10, 64, learning_rate=1e-3, weight_decay=1e-5, reduce_lr_epochs=[5])
     given = training.Settings(5, 32, learning_rate=0.1, weight_decay=0, reduce_lr_epochs=[], seed=9)
     assert seen == [default, given]
+
+
+def test_ranks_above_the_width_and_probes_without_training_are_said(in_tmp_path):
+    on = ["-", "small_cnn", "-d", "digits", "-gpu", "-1", "-l", "pool2"]
+    with few_images(64, n_test=64):
+        err = run("exec_probe.py", *on, "-e", "0", "-ranks", "32", "33").err
+        assert says(err, "-ranks 33 is above the width of pool2 (32)")
+        assert says(err, "-e 0: the probes are not trained")
+        err = run("exec_probe.py", *on, "-e", "1", "-ranks", "32").err
+        assert "-ranks" not in err and "not trained" not in err

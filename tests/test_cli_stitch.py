@@ -7,7 +7,8 @@ import pytest
 import torch
 from sklearn.metrics import cohen_kappa_score
 
-from src.results.checkpoints import load_state, load_stitch
+from src.results.checkpoints import load_state
+from src.results.writing import load_stitch
 from src.stitching import Pair, StitchedModel, build_stitching_layer
 from tests.commands import (
     MODEL,

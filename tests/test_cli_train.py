@@ -1,9 +1,11 @@
 """exec_train.py and exec_eval.py as a user runs them."""
 
+import gc
 import itertools
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -125,3 +127,29 @@ def test_a_run_of_other_options_is_written_over_on_demand(tmp_path):
     assert says(refused, "seed was 1, now 7", "--overwrite")
     train("-e", "1", "-s", "7", *few, "--overwrite")
     assert read_json("m/config.txt")["seed"] == 7
+
+
+def test_a_training_that_diverges_says_so():
+    assert "diverged" not in train("-e", "1", "-epoch-size", "128", "-dir", "a").err
+    err = train("-e", "1", "-epoch-size", "128", "-dir", "b", "-lr", "100").err
+    assert says(
+        err,
+        "the training of the network diverged",
+        "2.30 for equal probabilities",
+        "lower the learning rate",
+    )
+
+
+def test_an_error_in_the_training_leaves_no_lock():
+    train("-e", "1", "-epoch-size", "128", "-dir", "a", "-o", "sgd", "-lr", "1e30", status=2)
+    gc.collect()  # as at the end of a process
+    assert not [name for name in names_in(Path("a")) if name.endswith(".lock")]
+
+
+def test_a_step_of_the_learning_rate_after_the_last_epoch_has_no_effect():
+    short = ["-epoch-size", "64", "-e", "2"]
+    assert "no effect" not in train(*short, "-rlre", "1", "-dir", "a").err
+    assert says(
+        train(*short, "-rlre", "1", "2", "-dir", "b").err,
+        "-rlre 2 has no effect: there are 2 epochs",
+    )

@@ -167,7 +167,9 @@ def test_from_below_all_are_written_and_of_repeated_ones_the_newest_counts(tmp_p
         copy_run(TRAINED[0], tmp_path / "n" / name, accuracy)
     out, err = run(SCRIPT, "n", "-r", "-o", "all.csv")
     assert (
-        out.split()[-1] == "0.2500" and "1 result repeats another" in err and "skipped" not in err
+        out.split()[-1] == "0.2500"
+        and "1 result repeats another of the same experiment (" in err
+        and "skipped" not in err
     )
     assert [row["accuracy"] for row in read_csv("all.csv")] == ["0.5", "0.25"]
     assert "0.25" in [text.get_text() for text in drawn_figures["all.png"].axes[0].texts]

@@ -30,12 +30,14 @@ def opened(root: Path, split: str) -> list[Image.Image]:
 def test_paths_are_made_absolute(in_tmp_path):
     (in_tmp_path / "mine").mkdir()
     np.savez("arrays.npz", x=np.zeros(1))
+    (in_tmp_path / "text").touch()
     for name in ("mine", "arrays.npz"):
         assert dataset_name(name) == f"{in_tmp_path}/{name}"
     assert dataset_label(f"{in_tmp_path}/arrays.npz") == "arrays"
     for name, line in (
-        ("./nowhere", "is no folder of images and no .npz file; check the path"),
-        ("other.npz", "give a folder of images or an .npz file"),
+        ("./nowhere", "does not exist; give a folder of images or an .npz file"),
+        ("other.npz", "does not exist; give a folder of images or an .npz file"),
+        ("./text", "is neither a folder of images nor an .npz file"),
     ):
         with pytest.raises(UserError, match=f"dataset '{name}'.*{line}"):
             dataset_name(name)

@@ -19,6 +19,7 @@ from src.results.measurements import (
     measurements_of,
 )
 from src.results.named_networks import NamedNetwork
+from src.results.network_list import read_networks
 from src.results.network_means import mean_over_networks
 from tests.commands import caption_of, error_line, heading, read_csv, run, says
 from tests.result_rows import similarity_row
@@ -236,6 +237,20 @@ def test_networks_of_other_architectures_have_curves_over_relative_depth(
     assert "relative depth" in axes.get_xlabel()
     assert {tuple(line.get_xdata()) for line in axes.lines} == {tuple(thirds), tuple(sixths)}
     assert says(caption_of(drawn_figures["curves.png"]), "Groups differ in architecture")
+
+
+def test_depths_that_fall_or_differ_in_one_type_are_warned_of(tmp_path, capsys):
+    types = dict.fromkeys("ab", "small_cnn")
+    for depths, said in {
+        "pool2=0.6,pool3=0.3": "depths of b fall from pool2=0.6 to pool3=0.3",
+        "pool2=0.2,pool3=0.9": "pool3 has the depth 0.7 in a and 0.9 in b",
+        "pool2=0.2,pool3=0.7": "",
+    }.items():
+        of_networks = {"a": "pool2=0.2,pool3=0.7", "b": depths}
+        write_list(tmp_path / "list.csv", types, depths=of_networks)
+        read_networks(tmp_path / "list.csv")
+        err = capsys.readouterr().err
+        assert said in err and bool(said) == bool(err)
 
 
 def test_a_list_may_give_relative_depths(tmp_path):

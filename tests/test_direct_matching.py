@@ -219,8 +219,12 @@ REFUSED = {
     "target activations are not finite": lambda x, y: direct_matching(x, y / 0, form="covariance"),
     "9 positions, the target 4": lambda x, y: direct_matching(random(1, 4, 3, 3), random(1, 4, 2, 2)),
     "the same samples": lambda x, y: direct_matching(x[:5], y),
-    "no form pca; choose one of pinv": lambda x, y: direct_matching(x, y, form="pca"),
+    "unknown closed form .pca.; choose one of pinv": lambda x, y: direct_matching(x, y, form="pca"),
     "cutoff papr is not paper, exact": lambda x, y: direct_matching(x, y, cutoff="papr"),
+    "cutoff None is not paper, exact": lambda x, y: direct_matching(x, y, cutoff=None),
+    "the source has .*complex64; give real": lambda x, y: direct_matching(x.to(torch.complex64), y),
+    r"the target has shape \(0, 2\)": lambda x, y: direct_matching(x, y[:0]),
+    "the source is no array of numbers": lambda x, y: direct_matching("x", y),
 }  # fmt: skip
 
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from src.figures import pages
-from src.results.checkpoints import load_stitch
 from src.results.folders import Stitch, read_stitches
+from src.results.stitch_rows import StitchRow
+from src.results.tables import columns
+from src.results.writing import load_stitch
 from tests.commands import (
     ON_DIGITS,
     error_line,
@@ -56,7 +58,10 @@ def workplace(tmp_path_factory):
 
 def assert_same(found: Stitch, expected: Stitch) -> None:
     """Compare all that is read of a stitch, apart from its folder."""
-    numbers, expected_numbers = (vars(of.row) | {"folder": ""} for of in (found, expected))
+    numbers, expected_numbers = (
+        {name: getattr(of.row, name) for name in columns(StitchRow) if name != "folder"}
+        for of in (found, expected)
+    )
     assert repr(numbers) == repr(expected_numbers)  # NaN equals NaN
     for of_images, expected_classes in zip(found.predictions, expected.predictions, strict=True):
         np.testing.assert_array_equal(of_images, expected_classes)

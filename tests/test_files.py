@@ -11,8 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from src.core.errors import UserError
-from src.core.files import durable_together, new_file, write_bytes, write_json
+from src.core.errors import Busy, UserError
+from src.core.files import (
+    durable_together,
+    locked,
+    locks_released,
+    new_file,
+    write_bytes,
+    write_json,
+)
 from tests.commands import MODEL, ON_DIGITS, PAIR, module_of, names_in, run, start_code
 from tests.conftest import few_images
 from tests.run_content import content
@@ -166,6 +173,31 @@ def test_folders_are_created_and_files_get_ordinary_rights_and_the_layout_of_the
     assert path.read_text() == '{\n    "a": null,\n    "b": [\n        "\\u00e9"\n    ]\n}'
     plain.touch()
     assert path.stat().st_mode == plain.stat().st_mode
+
+
+def test_a_lock_is_held_once_in_a_process(tmp_path):
+    """An attempt to lock again does not open the lock to others."""
+    path = tmp_path / ".lock"
+    code = "import sys; from src.core.files import locked; locked(sys.argv[1], wait=False)"
+    with locked(path):
+        for wait in (False, True):
+            with pytest.raises(Busy, match="another run is writing"):
+                locked(path, wait=wait)
+        other = start_code(code, path)
+        assert other.wait() == 1
+    with locked(path, wait=False):
+        pass
+
+
+def test_locks_of_a_failed_block_are_released(tmp_path):
+    with locked(tmp_path / "outer"):
+        with pytest.raises(ValueError, match="mistake"), locks_released():
+            left = locked(tmp_path / "inner")
+            raise ValueError("mistake")
+        assert left.closed and [path.name for path in tmp_path.iterdir()] == ["outer"]
+        locked(tmp_path / "inner", wait=False).close()
+        with pytest.raises(Busy):
+            locked(tmp_path / "outer")
 
 
 def test_a_lock_keeps_processes_apart(tmp_path):

@@ -11,7 +11,7 @@ from src.models import build_model
 from src.results import network_training
 from src.results.checkpoints import load_state, save_state
 from src.training import Settings
-from tests.commands import error_line, names_in, read_csv, read_json, run, words
+from tests.commands import error_line, module_of, names_in, read_csv, read_json, run, words
 from tests.tiny_datasets import write_imagenet
 
 SCRIPT = "misc/imagenet_train_main.py"
@@ -97,7 +97,7 @@ def test_the_recipe(tmp_path, monkeypatch):
     [
         (["--dummy", "-e"], {}, "-e measures the accuracy of a checkpoint; give it as --weights FILE"),
         (["--dist-url", "x"], {}, "unrecognized arguments: --dist-url"),
-        (["--dummy", "-b", "1"], {"WORLD_SIZE": "2"}, "-b 1 are the images of all 2 processes; give more"),
+        (["--dummy", "-b", "1"], {"WORLD_SIZE": "2"}, "-b 1 is the batch of all 2 processes together; give at least 2"),
         (["--dummy", "--gpu", "0"], {"LOCAL_WORLD_SIZE": "2"}, "--gpu 0: 2 processes cannot share one GPU"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
@@ -107,3 +107,12 @@ def test_errors(arguments, environment, line, in_tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     assert line in error_line(SCRIPT, "--gpu", "-1", *arguments)
     assert not os.listdir(in_tmp_path)
+
+
+def test_the_models_of_a_training_from_misc_are_those_of_the_repository(tmp_path, monkeypatch):
+    misc = tmp_path / "misc"
+    misc.mkdir()
+    monkeypatch.setattr(module_of(SCRIPT), "__file__", str(misc / "imagenet_train_main.py"))
+    run(SCRIPT, *DUMMY, "--epochs", "0", cwd=misc)
+    folder = tmp_path / "models" / "imagenet" / "small_cnn_0"
+    assert (folder / "model_0.pt").exists() and not (misc / "models").exists()

@@ -1,6 +1,7 @@
 """Inputs that are no images, tokens and vectors: data sets give them unchanged, and judge and scripts
 take them as they take images."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from src.datasets.inputs import InputSet
 from src.judge import judge
 from src.models import Network, build_model, inputs_of
 from src.models.determinism import nondeterminism_of
+from src.results.trained_with import warn_of_other_images
 from tests.commands import read_csv, run, says, stitch_rows
 from tests.tiny_datasets import collect
 
@@ -173,11 +175,11 @@ def test_names_are_labels_in_the_order_of_words_or_of_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"x_test": np.ones((N_TEST, 5), int)}, "of unequal shapes"),
+        ({"x_test": np.ones((N_TEST, 5), int)}, "unequal shapes"),
         ({"x_test": np.ones((N_TEST, 6))}, "x_train is int64, and x_test float64"),
         ({"x_train": np.full((400, 6), np.nan), "x_test": np.ones((N_TEST, 6))}, "not finite"),
         ({"x_train": np.ones((400, 6), bool)}, "expected uint8"),
-        ({"mean": 0.5, "std": 0.5}, "mean and std are of images"),
+        ({"mean": 0.5, "std": 0.5}, "mean and std apply to images"),
         ({"classes": np.array(["a", "b"])}, "label 2, and there are 2 classes"),
     ],
     ids=str,
@@ -255,7 +257,7 @@ def test_networks_of_the_zoo_take_images_alone(name):
 
 def test_logits_of_several_positions_are_refused(in_folder):
     err = run("exec_train.py", "readers.py:at_each_place", *ON_TOKENS, "-dir", "x", status=2).err
-    assert says(err, "gives 7×3", "choose one of the positions", "wrap the module")
+    assert says(err, "gives 7×3", "to select a position", "wrap the module")
     network = load("readers.py:at_each_place", remedy="")(3).eval()
     batches = [(torch.zeros(4, 6).long(), torch.arange(4) % 3)] * 3
     with pytest.raises(UserError, match="the end network gives 7×3 .*wrap the module"):
@@ -298,3 +300,11 @@ def test_further_scripts_take_tokens(in_folder):
     trained = ["auto", *ON_TOKENS, "-e", "1", "--mod-only-stitch", "--amp", "bf16", "-dir", "s"]
     run("exec_stitch.py", *pair, *trained)
     assert len(stitch_rows("results/s")) == 4
+
+
+def test_vectors_are_no_images_in_a_warning(tmp_path, capsys):
+    trained = ImageSpec(10, (64,)).record()
+    (tmp_path / "config.txt").write_text(json.dumps({"dataset": "digits", "image_spec": trained}))
+    (tmp_path / "m.pt").touch()
+    warn_of_other_images(str(tmp_path / "m.pt"), ImageSpec(10, (10,)))
+    assert says(capsys.readouterr().err, "inputs of 64", "inputs of 10")

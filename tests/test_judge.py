@@ -23,6 +23,7 @@ from src.verdict import Limits
 from tests.commands import read_csv, run, stitch_rows
 from tests.conftest import few_images
 from tests.tiny_datasets import collect
+from tests.tiny_networks import Computed
 
 ON_DIGITS = ["-d", "digits", "-gpu", "-1"]
 LAYERS = "pool2,pool3"
@@ -266,7 +267,8 @@ def test_rows_print_as_a_table_and_give_matrices_and_maps(judged):
         with pytest.raises(UserError, match=said):
             judged.matrix(name, form=form)
     assert len(judged.figure().axes) == 1 + 2  # points, and a map of each form
-    assert len(judged.figure(forms=judged.forms[:1]).axes) == 1 + 1
+    for one in (judged.forms[:1], judged.forms[0]):
+        assert len(judged.figure(forms=one).axes) == 1 + 1
 
 
 def test_rows_are_written_as_a_table(judged, in_tmp_path):
@@ -325,6 +327,20 @@ def test_a_closed_form_of_ones_own(networks, digits, in_tmp_path):
     assert methods == {"direct matching", "squares matching", "half_way matching"}
 
 
+def transposed(source, target, cross):
+    weight = torch.linalg.lstsq(source.scatter, cross, driver="gelsd").solution
+    return weight, target.mean - weight @ source.mean
+
+
+def test_a_map_that_is_worse_than_the_mean_is_warned_of(networks, digits, capsys):
+    """Such as a transposed weight between equal widths."""
+    front, _ = networks[1]
+    (row,) = judge(front, front, *digits, layers="pool3", forms=transposed)
+    assert "R²" not in capsys.readouterr().err and row.r2_fit == pytest.approx(1)
+    (row,) = judge(*networks[1], *digits, layers="pool3", forms=transposed)
+    assert row.r2_fit < 0 and "transposed: R² is below 0" in capsys.readouterr().err
+
+
 def test_an_iterable_gives_any_images_in_any_order():
     """Each image shows its own number."""
     images = torch.arange(23.0)[:, None, None, None].expand(-1, 1, 2, 2)
@@ -357,6 +373,14 @@ def covariance(source, target, cross):
     return half_way(source, target, cross)
 
 
+def words(source, target, cross):
+    return "weight", "bias"
+
+
+def turned(source, target, cross):
+    return 1j * cross.T, target.mean
+
+
 def on_pixels(n: int) -> nn.Module:
     """A network of images with so many pixels."""
     return nn.Sequential(nn.Flatten(), nn.Linear(n, 10)).eval()
@@ -369,6 +393,14 @@ def changed(batches, change) -> list:
 def without_a_number(images, labels):
     images[3, 0, 0, 0] = torch.nan
     return images, labels
+
+
+def computed(net: nn.Module, change) -> nn.Module:
+    return Computed(lambda self, images: change(self.net(images)), net=net).eval()
+
+
+def without_gradients(net: nn.Module) -> nn.Module:
+    return Computed(torch.no_grad()(lambda self, images: self.net(images)), net=net).eval()
 
 
 def shuffled(batches) -> DataLoader:
@@ -387,7 +419,7 @@ MISTAKES = {  # what is wrong, and what is given in the place of what is right
     "front.eval": lambda given: {"front": copy.deepcopy(given["front"]).train()},
     "front is a str": lambda given: {"front": "front.pt"},
     "test .*only once": lambda given: {"test": iter(given["test"])},
-    "train gives no inputs": lambda given: {"train": []},
+    "train is empty": lambda given: {"train": []},
     "torch.float32.*torch.float64": lambda given: {"end": copy.deepcopy(given["end"]).double()},
     "train.*labels.*integers": lambda given: {
         "train": changed(given["train"], lambda x, y: (x, [*map(str, y.tolist())]))
@@ -421,6 +453,41 @@ MISTAKES = {  # what is wrong, and what is given in the place of what is right
     "n_fitting_samples is 0": lambda given: {"n_fitting_samples": 0},
     "names is 'AB'": lambda given: {"names": "AB"},
     "names has '-'": lambda given: {"names": ("a", "-")},
+    "names is .*different": lambda given: {"names": ("a", "a")},
+    "train has labels from 5 to 14": lambda given: {
+        "train": changed(given["train"], lambda x, y: (x, y + 5)), "forms": "task:1"
+    },
+    "train has labels from -2 ": lambda given: {
+        "train": changed(given["train"], lambda x, y: (x, y - 2)), "forms": "task:1"
+    },
+    "learning_rate is -1": lambda given: {"learning_rate": -1},
+    "learning_rate is '0.01'": lambda given: {"learning_rate": "0.01"},
+    "learning_rate is nan": lambda given: {"learning_rate": float("nan")},
+    "weight_decay is -0.1": lambda given: {"weight_decay": -0.1},
+    "grad_clip is 0": lambda given: {"grad_clip": 0},
+    "batch_size is 0": lambda given: {"batch_size": 0},
+    "batch_size is 1.5": lambda given: {"batch_size": 1.5},
+    "n_fitting_samples is 100.0": lambda given: {"n_fitting_samples": 1e2},
+    "seed is -1": lambda given: {"seed": -1},
+    "reduce_lr_epochs is 3": lambda given: {"reduce_lr_epochs": 3},
+    "both set the learning rate": lambda given: {"scheduler": "cosine", "reduce_lr_epochs": [1]},
+    "inputs that are no numbers": lambda given: {"train": [("images", "labels")]},
+    "test gives no inputs": lambda given: {"test": [(x[:0], y[:0]) for x, y in given["test"]]},
+    "train is a NoneType": lambda given: {"train": None},
+    "test gives sparse tensors": lambda given: {"test": changed(given["test"], lambda x, y: (x.to_sparse(), y))},
+    "standard deviation .*both": lambda given: {"test": changed(given["test"], lambda x, y: (255 * x, y))},
+    "layers has {'pool3'": lambda given: {"layers": {"pool3": "pool4"}},
+    "no gradient reaches .*no_grad": lambda given: {"end": without_gradients(given["end"]), "forms": "task:1",
+                                                    "layers": ("pool3", "net.pool3")},
+    "int is no closed form: let": lambda given: {"forms": 3},
+    "dict is no closed form": lambda given: {"forms": dict},
+    "words returns no numbers": lambda given: {"forms": words},
+    "turned returns .*real": lambda given: {"forms": turned},
+    "out of range": lambda given: {"limits": Limits(tolerance=5)},
+    "is out of range": lambda given: {"limits": Limits(skill="0.3")},
+    r"seed is 2\d+.* up to 2": lambda given: {"seed": 2 * 10**30},
+    "a single number an input": lambda given: {"end": computed(given["end"], lambda x: x.argmax(1))},
+    r"layers has \[3\]": lambda given: {"layers": [3]},
 }  # fmt: skip
 
 
@@ -430,6 +497,26 @@ def test_mistakes_are_named(said, networks, digits):
     with pytest.raises(UserError) as caught:
         judge(**given | {"layers": "pool3"} | MISTAKES[said](given))
     assert re.search(said, str(caught.value))
+
+
+def test_empty_batches_and_labels_of_further_epochs(networks, digits):
+    """Empty batches count for nothing; a label that is no class shows also behind the images that are kept."""
+    pixels, labels = digits[1][0]
+    empty = (pixels[:0], labels[:0])
+    (expected,) = judge(*networks[1], *digits, layers="pool3", forms="pinv")
+    given = [[empty, batches[0], empty, *batches[1:], empty] for batches in digits]
+    assert judge(*networks[1], *given, layers="pool3", forms="pinv")[0] == expected
+
+    passes = itertools.count()
+
+    class Later(list):
+        def __iter__(self):
+            n_before = next(passes)
+            for images, of_batch in list.__iter__(self):
+                yield images, of_batch + 5 * min(n_before, 1)
+
+    with pytest.raises(UserError, match="train has labels from . to 1.*10 classes"):
+        judge(*networks[1], Later(digits[0]), digits[1], layers="pool3", forms="task:1")
 
 
 def test_the_first_training_images_may_lack_one_class_of_ten(networks, digits):

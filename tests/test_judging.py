@@ -125,6 +125,13 @@ def test_nothing_is_said_of_an_end_network_close_to_chance(
     """No stitch can lose the tolerance there: chance is 10 %, and twice the tolerance 10 points."""
     found, reason = word_on(stitches(n_right, n_end_right), tolerance=tolerance)
     assert found == verdict and ("close to chance" in reason) == (verdict == INCONCLUSIVE)
+    assert ("train it longer" in reason) == (verdict == INCONCLUSIVE)
+
+
+def test_results_without_predictions_are_to_be_stitched_again():
+    """Those of the paper's code, for example."""
+    (verdict,) = judge([Stitches([])])
+    assert verdict.verdict == INCONCLUSIVE and "stitch again" in verdict.reason
 
 
 def test_estimates_are_of_the_predictions():

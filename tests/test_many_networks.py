@@ -473,6 +473,26 @@ def test_groups_that_share_a_seed_are_warned_of(tmp_path, capsys, seeds, groups,
     assert says(capsys.readouterr().err, "a, b", "one seed") == is_warned
 
 
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        (("A", "a"), ("'A' and 'a' count as different groups",)),
+        (("label noise", "label_noise"), ("'label noise' and 'label_noise'",)),
+        (("clean", None), ("no group is given for b,", "a group, or none")),
+        (("clean", "noisy"), ()),
+        ((None, None), ()),
+    ],
+)
+def test_groups_that_seem_mistyped_or_missing_are_warned_of(capsys, groups, words):
+    networks = [
+        ListedNetwork(name, "-", "small_cnn", group=group)
+        for name, group in zip("ab", groups, strict=True)
+    ]
+    tell_groups("list.csv", networks)
+    said = capsys.readouterr().err
+    assert all(word in said for word in words) and bool(said) == bool(words)
+
+
 def test_groups_and_networks_stand_in_the_order_of_the_list(folder):
     lines = (folder / "list.csv").read_text().splitlines()
     (folder / "backwards.csv").write_text("\n".join([lines[0], *lines[:0:-1]]))

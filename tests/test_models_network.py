@@ -126,7 +126,7 @@ def test_what_a_network_is_asked_before_it_has_seen_images(images):
     _, network = built(Attention)
     with pytest.raises(
         UserError,
-        match=r"what images does it take\? Say so: Network\(module, image_shape=\(C, H, W\)",
+        match=r"the shape of the inputs is unknown; give it, as in Network\(module, image_shape=\(C, H, W\)",
     ):
         _ = network.layer_names
 
@@ -164,8 +164,8 @@ def test_where_the_shape_does_not_tell_an_option_or_the_module_decides(images, c
             None,
             {},
             False,
-            "warning: mix: 2×2×2 is taken for channels×height×width; otherwise give --channels-last; "
-            "in Python, the module an attribute channels_last = True",
+            "warning: mix: 2×2×2 is taken for channels×height×width; if it is "
+            "height×width×channels, give --channels-last or, in Python, set channels_last = True on the module",
         ),
         (None, {"channels_last": True}, True, "channels first at mix"),
         (True, {}, True, "channels first at mix"),
@@ -176,6 +176,21 @@ def test_where_the_shape_does_not_tell_an_option_or_the_module_decides(images, c
         expected = native.permute(0, 3, 1, 2) if is_moved else native
         assert torch.equal(activation, expected)
         assert said in (err := capsys.readouterr().err) and bool(said) == bool(err)
+
+
+@pytest.mark.parametrize(
+    ("shape", "stride", "width"), [((1, 8, 8), 1, 8), ((3, 7, 5), 1, 7), ((3, 7, 5), 2, 4)]
+)
+def test_a_plain_network_has_its_channels_first(shape, stride, width, capsys):
+    """Maps with as many channels as rows are told by the modules, and maps of long images by their sides."""
+    conv = nn.Conv2d(shape[0], width, 3, stride, padding=1)
+    body = nn.Sequential(conv, nn.ReLU(), nn.Sequential(nn.Conv2d(width, width, 1), nn.ReLU()))
+    module = nn.Sequential(body, nn.Flatten(), nn.LazyLinear(4)).eval()
+    module(torch.rand(2, *shape))
+    network = Network(module, image_shape=shape)
+    view = chosen(network, "0.0,0.1,0.2,0.2.1", torch.rand(2, *shape))
+    assert capsys.readouterr().err == ""
+    assert view(torch.rand(2, *shape), until="0.1").shape[1] == width
 
 
 def test_relative_depth_counts_blocks_and_grows_between_them(images):
@@ -210,6 +225,15 @@ def test_a_module_that_holds_a_view_is_told_to_hold_its_module():
         Network(halved(network))
     outer = Network(halved(network.module), image_shape=(1, 8, 8))
     assert outer.layers("net.pool2") == ["net.pool2"]
+
+
+def test_an_attribute_of_the_module_is_found_there():
+    network = build_model("small_cnn", n_classes=10, n_channels=1)
+    with pytest.raises(AttributeError, match=r"no attribute 'half'.*\.module\.half"):
+        network.half()
+    with pytest.raises(AttributeError, match="no attribute 'halve'$"):
+        _ = network.halve
+    assert not hasattr(network, "half") and copy.deepcopy(network).layer_names
 
 
 def test_a_network_without_layers_says_so():

@@ -51,6 +51,9 @@ def pwcca(x, y):
 def text(x, y):
     return "high"
 
+def nothing(x, y):
+    return float("nan")
+
 def complex_number(x, y):
     return torch.tensor(1j)
 
@@ -176,6 +179,16 @@ def test_permutations_ranks_and_both_ways(folder):
     # A norm knows no order of the images, and the order of RSA counts
     assert float(full["norm_distance_p_value"]) == 1 and float(full["rsa_p_value_within"]) < 0.2
     assert 0 < float(full["rsa_calibrated"]) < float(full["rsa"])
+
+
+def test_a_measure_without_values_leaves_the_others(folder):
+    said = compare(
+        "pool1,pool3", "pool2,pool3", "--metrics", "cka", "mine.py:nothing", "-o", "m.csv"
+    )
+    assert says(said.err, "nothing nan: it is what the function gives")
+    rows = read_csv("m.csv")
+    assert [row["nothing"] for row in rows] == 4 * ["nan"]
+    assert all(0 < float(row["cka"]) < 1 for row in rows)
 
 
 STITCH = ["exec_stitch.py", *NETWORKS, "pool2", "pool2,pool3", "rc2c_pre", *ON_DIGITS, "-b", "64",
@@ -314,7 +327,7 @@ def test_a_file_of_options_does_not_run_code(command, option, value, folder):
     (folder / "networks.csv").write_text(TWO)
     (folder / "options.yaml").write_text(f"{option}: {value}\n")
     line = error_line(*command, *ON_DIGITS, "--config", "options.yaml")
-    assert says(line, option, "name it", "command line")
+    assert says(line, option, "does not run code; give it on the command line")
 
 
 def test_all_pairs_does_not_run_the_code_that_a_table_was_made_with(folder):
@@ -327,4 +340,4 @@ def test_all_pairs_does_not_run_the_code_that_a_table_was_made_with(folder):
     line = error_line(*given, "procrustes")
     assert says(line, "a-b.csv has rsa", f"--metrics {folder}/mine.py:rsa")
     said = run(*given, "mine.py:rsa").err
-    assert says(said, "mine.py has changed since")
+    assert says(said, "the code of rsa has changed since")

@@ -10,6 +10,7 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from src.results.checkpoints import load_state, save_state
@@ -36,12 +37,27 @@ REFUSALS = [
     (f"{TRAIN} -d photo_patches", "'photo_patches' has no labels"),
     (f"{TRAIN} -d imagenet -data empty", ("training_data", "validation_data", "image-net.org")),
     (f"{TRAIN} -e -1", ("-e/--epochs: '-1'", "integer from 0")),
-    (f"{TRAIN} -sched cosine -rlre 3", ("-sched cosine and -rlre", "one of them")),
+    (f"{TRAIN} -sched cosine -rlre 3", ("(-sched)", "(-rlre)", "one of them")),
     (f"{TRAIN} -gpu 99", "-gpu 99: this machine has"),
     (f"{TRAIN} --resume --overwrite", ("--overwrite", "--resume")),
     (TRAIN.replace("-dir m", "-dir file/m"), ("file/m", "Not a directory")),
     (f"{TRAIN} --config lr.yaml", ("-lr/--learning-rate: '0'", "above 0")),
+    (f"{TRAIN} -d mine.npz", ("'mine.npz' does not exist", "check the path")),
+    (f"{TRAIN} -d twice.npz", ("classes has '3' twice", "its own name")),
+    (f"{TRAIN} -d minus.npz", ("y_train has label -1", "integers from 0")),
+    (f"{TRAIN} -d float.npz", ("expected uint8", ".round()")),
+    (
+        f"exec_train.py {ON} -dir m",
+        ("required: model_type; write exec_train.py model_type [options]",),
+    ),
+    (f"{TRAIN} --learning-rat 1", ("--learning-rat", "did you mean --learning-rate?")),
+    (
+        f"exec_probe.py {ON} -l layer1.0 f.pt {MODEL}",
+        ("model_path, model_type", "write exec_probe.py model_path"),
+    ),
     # Checkpoints
+    (f"exec_eval.py list.csv {MODEL} {ON}", "list.csv is no checkpoint of torch; save"),
+    (f"exec_eval.py word.pt {MODEL} {ON}", "word.pt is no checkpoint of torch; save"),
     (f"exec_eval.py x.pt {MODEL} {ON}", ("x.pt", "No such file")),
     (
         f"exec_eval.py f.pt small_cnn {ON}",
@@ -69,7 +85,36 @@ REFUSALS = [
         )
     ),
     (f"exec_eval.py {MODEL} f.pt {ON}", "argument model_type: 'f.pt' is"),
+    # Mistyped options and words in the wrong place
+    (f"{TRAIN} -dir ''", "the name of a folder is missing"),
+    (TRAIN.replace("small_cnn", "Small_CNN"), "did you mean small_cnn?"),
+    (f"{TRAIN} -dri m", ("unknown option -dri", "did you mean -dir?")),
+    (
+        f"misc/all_pairs.py list.csv {ON} -dir all layer2.0",
+        ("layer2.0; write all_pairs.py networks layers",),
+    ),
+    (f"exec_eval.py zip.pt {MODEL} {ON}", "zip.pt is damaged"),
+    (f"{TRAIN} -d text.npz", "text.npz: it is no .npz archive"),
+    (f"{TRAIN} -d mean.npz", "it has mean, but no std"),
+    # Two networks
+    (
+        f"misc/compare.py f.pt own/f.pt {MODEL} {ON} -o new",
+        "f.pt and own/f.pt have the same weights",
+    ),
+    (
+        f"misc/compare.py - - {MODEL} {ON} -o new",
+        (f"both networks are - of type {MODEL}", "another type"),
+    ),
+    (
+        f"misc/compare.py f.pt another.pt {MODEL} {ON} -o new",
+        ("both networks are close to chance", "f.pt is right about"),
+    ),
     # Stitching
+    (
+        f"misc/compare.py f.pt - {MODEL} {ON} -o ../new",
+        ("-o/--output: '../new' has ..", "absolute path"),
+    ),
+    (f"misc/all_pairs.py list.csv layer2.0 {ON} -dir ../all", "'../all' is not below results/"),
     (
         f"{STITCH} layer9.0 layer2.0 rc2c_pre {ON}",
         (
@@ -116,7 +161,7 @@ REFUSALS = [
     # Results
     (
         f"{COLLECT} dm -o a.jpg",
-        ("-o/--output: 'a.jpg'", "ends in .csv"),
+        ("-o/--output: 'a.jpg'", "ending in .csv"),
     ),
     (
         f"misc/all_pairs.py list.csv layer2.0 {ON} -dir all --ends a c d",
@@ -131,12 +176,17 @@ REFUSALS = [
         ("surplus.csv, line 3", "layer3.1", "quotes"),
     ),
     (
+        f"misc/all_pairs.py tabs.csv {ON} -dir all",
+        ("tabs.csv has tabs between its columns", "commas"),
+    ),
+    (f"misc/all_pairs.py columns.csv {ON} -dir all", "columns.csv has two columns 'group'"),
+    (
         "misc/rank_statistics.py nowhere.csv",
         ("nowhere.csv: No such file", "CSV in UTF-8"),
     ),
     (
         "misc/rank_statistics.py latin.csv",
-        ("latin.csv: it is no text in UTF-8", "CSV in UTF-8"),
+        ("latin.csv: it is not UTF-8 text", "CSV in UTF-8"),
     ),
     (f"{COLLECT} empty -r", ("no finished", "run")),
     ("misc/report.py empty", ("no finished", "run")),
@@ -167,18 +217,29 @@ def place(folder) -> None:
     (folder / "list.csv").write_text(f"name,path,type\na,f.pt,{MODEL}\nb,own/f.pt,{MODEL}\n")
     lines = ("name,path,type,layers", f"a,f.pt,{MODEL},,,", f"b,own/f.pt,{MODEL},layer3.0,layer3.1")
     (folder / "surplus.csv").write_text("\n".join(lines))
+    (folder / "tabs.csv").write_text(f"name\tpath\ttype\na\tf.pt\t{MODEL}\n")
+    (folder / "columns.csv").write_text(f"name,path,type,group,group\na,f.pt,{MODEL},x,y\n")
+    (folder / "word.pt").write_text("in words")
+    images = np.zeros((2, 8, 8), "uint8")
+    arrays = {"x_train": images, "x_test": images, "y_train": [0, 1], "y_test": [0, 1]}
+    (folder / "zip.pt").write_bytes(b"PK\x03\x04 and no more")
+    (folder / "text.npz").write_text("in words")
+    np.savez(folder / "mean.npz", **arrays, mean=[0.5])
+    np.savez(folder / "twice.npz", **arrays, classes=["3", "4", "3"])
+    np.savez(folder / "minus.npz", **arrays | {"y_train": [-1, 0]})
+    np.savez(folder / "float.npz", **arrays | {"x_train": images / 1.0})
     (folder / "latin.csv").write_text("name,path,type\ngrün,f.pt,resnet18\n", encoding="latin-1")
     for name in ("broken", "empty", "own"):
         (folder / name).mkdir()
     (folder / "broken" / "meta.json").write_text("{")
-    shutil.copy(folder / "f.pt", folder / "own")
+    state = load_state(folder / "f.pt")
+    save_state(folder / "own/f.pt", state | {"fc.bias": state["fc.bias"] + 2})
     (folder / "own" / "config.txt").write_text(
         json.dumps({"model_type": MODEL, "dataset": "digits"})
     )
     run(*shlex.split(f"{STITCH} layer3.0,layer4.1 layer2.0 rc2c_pre {ON} -e 0 -i pinv -dir dm"))
     run(*shlex.split(f"{STITCH} layer3.1 layer4.0 rc2c_pre {ON} -e 0 -i pinv -dir other"))
     shutil.copytree(folder / "results/dm", folder / "results/mixed")
-    state = load_state(folder / "f.pt")
     save_state(folder / "another.pt", state | {"fc.bias": state["fc.bias"] + 1})
     mixed = shlex.split(STITCH.replace("f.pt f.pt", "f.pt another.pt"))
     run(*mixed, *shlex.split(f"layer3.1 layer4.0 rc2c_pre {ON} -e 0 -i pinv -dir mixed"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from src.results import identity as lists
+from src.results import spec as lists
 from src.results.experiments import (
     Experiment,
     by_experiment,
@@ -16,11 +16,10 @@ from src.results.experiments import (
     pair_of,
 )
 from src.results.folders import RunFiles, Stitch, newest_by_experiment, newest_stitches
-from src.results.identity import NETWORKS, WEIGHTS, differences
-from src.results.image_records import SPLITS
 from src.results.network_names import UNTRAINED, NetworkName, titles_of
-from src.results.options import read_options
+from src.results.public import read_options
 from src.results.run import Run
+from src.results.spec import COLUMNS_OF_WEIGHTS, NETWORKS, SPLITS, described, difference, spec_of
 from src.results.stitch_rows import StitchRow
 from src.results.tables import columns, read_table, write_table
 from src.values import Pair
@@ -41,6 +40,11 @@ def checkpoint(tmp_path, monkeypatch) -> Path:
     return tmp_path / "f.pt"
 
 
+def differing(before, now) -> str:
+    """How the specs of two runs differ, by their options."""
+    return described(difference(spec_of(before), spec_of(now)))
+
+
 def identity(path, kind: str = "resnet18", seed: int | None = None) -> str:
     return NetworkName(str(path), kind, seed).identity
 
@@ -57,11 +61,11 @@ def test_a_copy_of_a_checkpoint_under_another_name_is_the_same_network(checkpoin
         == len(set(map(identity, same)))
     )
     begun = {"model_path": "f.pt", "model_type": "resnet18"}
-    assert {differences(begun, begun | {"model_path": name}) for name in same} == {""}
+    assert not any(differing(begun, begun | {"model_path": name}) for name in same)
     Path(copy).write_bytes(b"others")
     assert identity(copy) != identity("f.pt")
-    others = differences(begun, begun | {"model_path": "m/g.pt"})
-    assert others == "model_path was 'f.pt', now 'm/g.pt'"
+    others = differing(begun, begun | {"model_path": "m/g.pt"})
+    assert others == f"model_weights was {identity('f.pt')}, now {identity(copy)}"
     missing = ("m/no.pt", "./m//no.pt", "x/../m/no.pt", tmp_path / "m" / "no.pt")
     assert {identity(name) for name in missing} == {str(tmp_path / "m" / "no.pt")}
     assert identity("no.pt") not in (identity("m/no.pt"), identity("f.pt"))
@@ -92,19 +96,20 @@ def test_what_a_run_recorded_of_weights_counts_and_not_what_the_file_holds_now(c
         {"front_model_path_sha256": identity("f.pt") + "0" * 52},
     ]
     now, earlier, recorded = (experiment(front_model_path="f.pt", **record) for record in records)
-    assert now.key == recorded.key != earlier.key and earlier.front_weights == "0" * 12
+    assert now.key != earlier.key and earlier.front_weights == "0" * 12
+    assert now.spec["front_model_weights"][:12] == recorded.spec["front_model_weights"][:12]
     rows = [
         stitch_row(front_model_path="f.pt", front_weights=each.front_weights)
         for each in (recorded, earlier)
     ]
     assert list(by_experiment(rows)) == [
-        f"front_weights={identity('f.pt')}",
-        f"front_weights={'0' * 12}",
+        f"front_model_weights={identity('f.pt')}",
+        f"front_model_weights={'0' * 12}",
     ]
     other = stitch_row(front_model_path="g.pt", front_weights="1" * 12)
     assert list(by_experiment([rows[0], other])) == [
-        "front_model_path=f.pt",
-        "front_model_path=g.pt",
+        f"front_model_weights={identity('f.pt')}",
+        f"front_model_weights={'1' * 12}",
     ]
 
 
@@ -122,12 +127,9 @@ def test_networks_of_one_title_are_told_apart(checkpoint):
     assert titles_of(names) == titles
 
 
-def test_experiments_of_one_title_are_all_kept():
-    """A setting that is not recorded, and one that is recorded as an empty text."""
+def test_a_data_set_that_is_not_recorded_is_unknown():
     rows = [stitch_row(dataset=dataset, seed=seed) for dataset in (None, "") for seed in (0, 1)]
-    first, second, *again = by_experiment(rows)
-    assert (first, second) == ("dataset=none, seed=0", "dataset=none, seed=1")
-    assert again == [f"{first} (2)", f"{second} (2)"]
+    assert list(by_experiment(rows)) == ["seed=0", "seed=1"]
 
 
 def test_an_experiment_is_the_columns_of_rows_the_key_and_the_options_of_a_run(tmp_path):
@@ -135,7 +137,7 @@ def test_an_experiment_is_the_columns_of_rows_the_key_and_the_options_of_a_run(t
     found = Experiment.of(options)
     assert found.settings.keys() == {
         *OTHER,
-        *WEIGHTS,
+        *COLUMNS_OF_WEIGHTS,
         *SPLITS,
         "stitching_option",
         "further_options",
@@ -188,7 +190,7 @@ def test_different_images_are_different_experiments_and_unrecorded_ones_are_not(
 def test_types_that_were_chosen_for_pairs_of_layers_tell_no_experiments_apart():
     row = stitch_row(stitching_option="auto")
     other_type = stitch_row(stitching_option="auto", stitching_type="t2c", end_layer="layer3.0")
-    whole = Experiment.of(row.settings | {"stitching_type": "auto", "stitching_option": None})
+    whole = experiment(stitching_type="auto")
     assert row.key == other_type.key == whole.key != stitch_row().key
     assert list(by_experiment([row, other_type])) == [""]
     titles = [f"stitching_type={name}" for name in ("rc2c_pre", "auto")]
@@ -314,18 +316,19 @@ def test_a_method_has_the_shortest_name_that_tells_it_apart():
 
 def test_options_that_change_no_result_do_not_differ():
     begun = {"seed": 0, "gpu": 0, "n_workers": 4, "verbose": False, "of_the_public_code": 1}
-    assert (
-        differences(begun, {"seed": 0, "gpu": -1, "n_workers": 0, "verbose": True, "new": 1}) == ""
-    )
-    assert differences(begun, {"seed": 1, "gpu": -1}) == "seed was 0, now 1"
+    now = begun | {"gpu": -1, "n_workers": 0, "verbose": True}
+    assert differing(begun, now) == ""
+    assert differing(begun, now | {"seed": 1}) == "seed was 0, now 1"
+    assert differing(begun, now | {"new": 2}) == "new was none, now 2"
     for n_epochs, is_free in (
         (0, True),
         (1, False),
     ):  # without a training run, its options are free
         begun, given = ({"n_epochs": n_epochs, "learning_rate": rate} for rate in (0.1, 0.2))
-        assert (differences(begun, given) == "") == is_free
+        of_stitch = {"stitching_type": "t2t"}
+        assert (differing(begun | of_stitch, given | of_stitch) == "") == is_free
     untrained = {"model_path": "-", "model_type": "x"}
     begun, given = (
         untrained | {"model_path_sha256": digest, "seed": seed} for seed, digest in enumerate("ab")
     )
-    assert differences(begun, given) == "seed was 0, now 1"
+    assert differing(begun, given) == "model_weights was a, now b, seed was 0, now 1"

@@ -11,7 +11,7 @@ from torch import nn
 
 from src.core.errors import UserError
 from src.figures import pages
-from src.results.options import read_options
+from src.results.public import read_options
 from src.results.run import Run
 from src.training import Classification, Settings, train
 from tests.commands import MODEL, ON_DIGITS, PAIR, run
@@ -58,6 +58,7 @@ def test_a_training_that_goes_on_from_a_state_ends_as_one_that_was_not_interrupt
     for _ in range(at):
         _, state = next(epochs)
     run.save(loop=state)
+    run.unlock()
     again, run = task(), claimed(tmp_path, resume=True)
     torch.rand(7)  # the global generator is somewhere else
     yielded = []

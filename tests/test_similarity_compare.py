@@ -10,6 +10,7 @@ import torch
 from src.choices.similarity import MEASURES
 from src.core.activations import as_rows
 from src.core.cache import Cache
+from src.core.errors import UserError
 from src.low_rank import low_rank_approx
 from src.similarity import (
     Undefined,
@@ -269,5 +270,7 @@ def test_measures_without_a_value_are_nan_and_say_why():
     assert says("\n".join(comparison.warnings()), "mutual_knn nan: ", "same of model 2")
     with pytest.raises(Undefined, match="no cka: the second .* is the same for all images"):
         compare(x, constant, metrics=["cka"])
+    with pytest.raises(UserError, match="unknown alignment 'pol'; did you mean pool"):
+        compare(torch.eye(20), torch.eye(20), alignment="pol")
     with pytest.raises(ValueError, match=r"shapes \(20, 6, 3, 3\) and \(19, 6, 3, 3\)"):
         compare(x, x[1:])

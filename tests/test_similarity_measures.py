@@ -244,6 +244,9 @@ def test_mutual_knn_equals_scikit_learn(rng, k):
         (np.full((50, 3), 0.1), Undefined, "the first representation is constant"),
         (np.full((50, 3), np.nan), Undefined, "values that are not finite"),
         (np.zeros(50), ValueError, r"shape \(50,\)"),
+        (np.eye(50) * 1j, ValueError, "complex128; give real numbers"),
+        (None, ValueError, "the first representation is no array of numbers"),
+        (np.zeros((50, 0)), ValueError, r"shape \(50, 0\)"),
         (np.eye(49), ValueError, "49 samples cannot be compared with 50"),
     ],
 )

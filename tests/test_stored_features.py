@@ -53,6 +53,8 @@ def table(paths, layers=("pool1,pool3", "pool3,output"), *options) -> list[dict[
     """Compare the layers of networks, or of their features; return the rows."""
     types = ["features" if path.endswith(".npz") else "small_cnn" for path in paths]
     with pages.left_out():
+        for earlier in Path().glob("m.*"):  # of other inputs, which keep their name
+            earlier.unlink()
         run(SCRIPT, *paths, *types, *layers, *ON_DIGITS, "-n", 40, *options, *MEASURES, "m.csv")
     return read_csv("m.csv")
 

@@ -38,7 +38,10 @@ def test_a_file_runs_once_and_may_import_its_neighbours(in_tmp_path):
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("no.py:f", r"cannot run .*/no\.py: FileNotFoundError.*; mend it, or give the right FILE"),
+        (
+            "no.py:f",
+            r"cannot run .*/no\.py: FileNotFoundError.*; correct it, or give the right FILE",
+        ),
         ("bad.py:f", r"cannot run .*/bad\.py, line 2: ZeroDivisionError: division by zero"),
         ("good.py:ff", r"unknown function in good\.py 'ff'; did you mean f\? known: f"),
     ],

@@ -125,7 +125,7 @@ run_on() { # GPU COMMAND: run the command, then free its GPU
 interrupt() { # STATUS: end the commands that run; each saved its state after its last finished epoch
     local job
     trap '' HUP INT TERM
-    echo "${0##*/}: interrupted; to go on, start it again" >&2
+    echo "${0##*/}: interrupted; to resume, start it again" >&2
     for job in $(jobs -pr); do kill -TERM -- "-$job" 2> /dev/null || true; done
     wait
     exit "$1"

@@ -17,7 +17,7 @@ AUTO = "auto"  # a stitching type: chosen by the kinds of the activations of bot
 
 
 class StitchingType(NamedTuple):
-    """The kinds of activations that a stitching layer is between."""
+    """The kinds of activations that a stitching layer maps from and to."""
 
     source: str
     target: str

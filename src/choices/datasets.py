@@ -23,8 +23,13 @@ def dataset_name(text: str) -> str:
     path = Path(text).expanduser()
     if path.is_dir() or (path.suffix == ".npz" and path.is_file()):
         return str(path.resolve())
-    if "/" in text:
-        raise UserError(f"dataset {text!r} is no folder of images and no .npz file; check the path")
+    if "/" in text or path.suffix:
+        fault = (
+            "is neither a folder of images nor an .npz file" if path.exists() else "does not exist"
+        )
+        raise UserError(
+            f"dataset {text!r} {fault}; give a folder of images or an .npz file, and check the path"
+        )
     raise unknown_name(
         "dataset",
         text,
@@ -41,7 +46,7 @@ def dataset_label(name: str) -> str:
 
 
 class Intervention(NamedTuple):
-    """A row of the table of interventions: changes that make networks differ by construction.
+    """An intervention: a change of a data set that makes networks differ by construction.
 
     The strength is a probability. The protocol follows ReSi (Klabunde et al., ICLR 2025, arXiv
     2408.00531).
@@ -51,15 +56,15 @@ class Intervention(NamedTuple):
     changes_images: bool  # of tests too; otherwise it changes the labels of training images alone
 
 
-# In the order of application: dots tell the classes before labels are drawn anew
+# In the order of application: dots encode the classes before labels are replaced
 INTERVENTIONS = {
     "shortcut": Intervention(
-        "paint a dot on each image. Its hue (on grey images: its place) shows the label with "
-        "probability P, and otherwise a random class. On test images it always shows a random class",
+        "paint a dot on each image. The hue of the dot (on grey images: the position) encodes the label with "
+        "probability P, and a random class otherwise; on test images, always a random class",
         changes_images=True,
     ),
     "label_noise": Intervention(
-        "with probability P give a training image a label drawn from all classes",
+        "replace the label of a training image by a random class with probability P",
         changes_images=False,
     ),
 }

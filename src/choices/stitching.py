@@ -71,12 +71,12 @@ class Method(NamedTuple):
 
     @property
     def title(self) -> str:
-        """The name in tables and of folders, such as task10."""
+        """The name of the method in tables and of folders, such as task10."""
         return f"{title_of(self.name)}{self.n_epochs or ''}"
 
     @property
     def words(self) -> str:
-        """The name in figures, such as task loss matching."""
+        """The name of the method in figures, such as task loss matching."""
         name = self.name
         if name in IN_PAPER:
             name = IN_PAPER[name]
@@ -86,7 +86,7 @@ class Method(NamedTuple):
 
     @property
     def description(self) -> str:
-        """Its purpose, for captions."""
+        """The purpose of the method, for captions."""
         if not self.n_epochs and self.name in FORMS:
             return FORMS[self.name].description
         if not self.n_epochs:

@@ -1,6 +1,6 @@
-"""The command line of all scripts: a parser, types and groups of options, one way to run and fail.
+"""The command line of all scripts: the parser, types and groups of options, and exit codes.
 
-This package does not import torch: `--help` and a mistyped option are answered at once.
+This package does not import torch, so that `--help` and mistyped options take no second.
 """
 
 # ruff: noqa: F401 - the names that scripts use
@@ -40,6 +40,7 @@ from src.cli.types import (
     descending,
     described,
     features_file,
+    folder,
     html_file,
     integer_from,
     integer_from_0,
@@ -52,4 +53,5 @@ from src.cli.types import (
     real_above_0,
     real_from_0,
     real_number,
+    results_folder,
 )

@@ -2,10 +2,11 @@
 
 import os
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.choices import ALIGNMENTS, OPTIMIZERS, PRECISIONS, SCHEDULERS
-from src.choices.datasets import DATASET_NAMES, INTERVENTIONS, dataset_name
+from src.choices.datasets import DATASET_NAMES, INTERVENTIONS, dataset_label, dataset_name
 from src.choices.models import MODEL_NAMES, VIT_INPUTS, VITS
 from src.choices.similarity import MEASURES, PAPER
 from src.cli.parser import Parser
@@ -23,17 +24,16 @@ from src.cli.types import (
     real_number,
     scheduler,
 )
-from src.core.errors import UserError
 from src.core.images import ImageSpec
 from src.core.user_code import CODE
-from src.results.image_records import (
+from src.results.network_names import NetworkName, networks_named_by
+from src.results.spec import (
     RECORDS,
     SPLITS,
     TEST,
     TRAIN,
-    changed_images,
+    are_same,
 )
-from src.results.network_names import NetworkName, networks_named_by
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from src.training import Settings
 
 N_COMPARED = 1000  # validation images that measures of similarity take by default
+MOST_SHARED = 0.01  # of test inputs that are among the training inputs without a warning
 MOST_WORKERS = 16  # that decode images by default
 
 # Types of single options
@@ -66,7 +67,7 @@ CHECKPOINT = (
     "name of other weights of torchvision"
 )
 CHANNELS_LAST = (
-    "activations are (height, width, channels); needed only where their shape does not tell"
+    "activations are (height, width, channels); needed only where the shape is ambiguous"
 )
 
 
@@ -90,7 +91,7 @@ def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
             choice.
     """
     add = parser.add_mutually_exclusive_group().add_argument
-    add("--resume", action="store_true", help="go on with an interrupted run of the same options")
+    add("--resume", action="store_true", help="resume an interrupted run of the same options")
     if overwrite:
         add(
             "--overwrite",
@@ -100,13 +101,13 @@ def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
 
 
 def add_memory(parser: Parser) -> None:
-    """Add `--memory`, for a script that keeps what further pairs of networks need."""
+    """Add `--memory`, for a script that keeps activations for further pairs of networks."""
     parser.add_argument(
         "--memory",
         type=real_above_0,
         metavar="GB",
-        help="memory in which each process keeps activations and sums for further pairs; what does not fit is "
-        "computed again. Default: a quarter of what is free at the start",
+        help="memory of each process for activations and sums that further pairs need; what does not fit is "
+        "computed again. Default: a quarter of the memory that is free at the start",
     )
 
 
@@ -118,8 +119,8 @@ def add_own_types(parser: Parser) -> None:
         nargs="+",
         default=[],
         metavar="TYPE",
-        help="types of networks that are your own code, which runs only if you name it here; FILE.py counts from the "
-        "working folder",
+        help="types of networks that are your own code, which runs only if it is given here; FILE.py is relative to "
+        "the working folder",
     )
 
 
@@ -136,9 +137,9 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
         type=dataset_name,
         default="cifar10",
         help=f"data set: one of {', '.join(DATASET_NAMES)}; or your own: a folder of images, or an .npz file of "
-        "images, tokens (N, T) or vectors (N, D). For networks that were trained elsewhere, dataset.yaml in the "
-        "folder, or arrays of the file, give mean, std and classes (names in the order of the outputs; default: "
-        "sorted) as in their training; misc/docs/guide.md has a recipe",
+        "images, tokens (N, T) or vectors (N, D). For networks that were trained elsewhere, write mean, std and "
+        "classes (names in the order of the outputs; default: sorted) as in their training to dataset.yaml in "
+        "the folder, or to arrays of the file; misc/docs/guide.md has a recipe",
     )
     add(
         "-data",
@@ -203,12 +204,22 @@ def load_split(
     setattr(args, RECORDS[split], images.fingerprint)
     if train:
         _note_training_on_others(args)
-    _warn_of_equal_splits(args)
+    from src.core.console import recorded_warnings
+
+    with recorded_warnings() as texts:
+        _warn_of_equal_splits(args, session)
+    _record_warnings(args, texts)
     return images
 
 
-def _warn_of_equal_splits(args: Namespace) -> None:
-    """Warn if the training and the test images of `-d` are the same."""
+def _record_warnings(args: Namespace, texts: Sequence[str]) -> None:
+    """Add warnings to `args`, for the `run.json` of results."""
+    args.warnings = list(dict.fromkeys([*getattr(args, "warnings", ()), *texts]))
+
+
+def _warn_of_equal_splits(args: Namespace, session: "Session") -> None:
+    """Warn if the training and the test inputs of `-d` are the same, or more than 1 % of the test inputs are among
+    the training inputs."""
     from src.core.console import warn_once
 
     train, test = (getattr(args, RECORDS[split], None) for split in (TRAIN, TEST))
@@ -216,6 +227,13 @@ def _warn_of_equal_splits(args: Namespace) -> None:
         warn_once(
             f"{args.dataset}: training and test inputs are the same, and accuracies are those of training; "
             "give other test inputs"
+        )
+        return
+    share = session.shared_inputs(args.dataset, args.dataset_root)
+    if share > MOST_SHARED:
+        warn_once(
+            f"{args.dataset}: {share:.0%} of the test inputs are among the training inputs, and accuracies are partly "
+            "those of training; give other test inputs"
         )
 
 
@@ -225,15 +243,16 @@ def _note_training_on_others(args: Namespace) -> None:
     from src.results.trained_with import options_beside
 
     options = vars(args)
-    training_images = SPLITS[TRAIN]
+    record = RECORDS[TRAIN]
     for name in networks_named_by(options).values():
         trained_with = options_beside(name.path)
         # Interventions draw by the seed of the training
         has_drawn = any(trained_with.get(key) is not None for key in INTERVENTIONS)
         if has_drawn or not trained_with:
             continue
-        if training_images in changed_images(trained_with, options):
-            note_once(f"{name.title} was trained on other {training_images} of {args.dataset}")
+        is_of_name = dataset_label(trained_with.get("dataset", "")) == dataset_label(args.dataset)
+        if is_of_name and not are_same(trained_with.get(record), options[record]):
+            note_once(f"{name.title} was trained on other {SPLITS[TRAIN]} of {args.dataset}")
 
 
 def n_cores() -> int:
@@ -327,7 +346,7 @@ def add_matching(parser: Parser, *, n_samples: int | str, default_cutoff: str) -
         type=number_of_samples,
         default=n_samples,
         help="number of training images for direct matching; auto: 50 rows a channel of the front layer, "
-        "at least 500 and at most 10,000 images, as many as there are",
+        "at least 500 and at most 10,000 images, but not more than there are",
     )
     add(
         "--pinv-cutoff",
@@ -348,7 +367,7 @@ def add_similarity(parser: Parser) -> None:
         "--n-samples",
         type=_at_least_two,
         default=N_COMPARED,
-        help="compare on so many validation images, the first ones; by default on all if there are fewer",
+        help="number of validation images to compare on, the first ones; all of them if there are fewer",
     )
     add(
         "--metrics",
@@ -356,7 +375,7 @@ def add_similarity(parser: Parser) -> None:
         type=names_or_code("measure", MEASURES),
         default=list(PAPER),
         metavar="MEASURE",
-        help=f"measures, with blanks or commas between them. {described(MEASURES)}; or {CODE}, a "
+        help=f"measures, separated by blanks or commas. {described(MEASURES)}; or {CODE}, a "
         "function of your own",
     )
     add(
@@ -377,7 +396,7 @@ def add_similarity(parser: Parser) -> None:
 
 
 def add_interventions(parser: Parser, *, of_tests: bool = False) -> None:
-    """Add an option for each intervention.
+    """Add the options of interventions on data sets.
 
     Args:
         of_tests: only interventions that change test images.
@@ -398,14 +417,19 @@ def training_settings(args: Namespace) -> "Settings":
     Raises:
         UserError: two options contradict each other.
     """
+    from src.core.console import warn_once
     from src.training import Settings
+    from src.training.settings import checked_settings
 
     options = vars(args)
-    if options.get("scheduler", "none") != "none" and args.reduce_lr_epochs:
-        raise UserError(
-            f"-sched {args.scheduler} and -rlre both set the learning rate; give one of them"
+    given = {name: options[name] for name in Settings._fields if name in options}
+    settings = checked_settings(Settings(**given))
+    late = [epoch for epoch in args.reduce_lr_epochs if epoch >= options.get("n_epochs", epoch + 1)]
+    if late and options["n_epochs"] > 0:
+        warn_once(
+            f"-rlre {' '.join(map(str, late))} has no effect: there are {options['n_epochs']} epochs (-e)"
         )
-    return Settings(**{name: options[name] for name in Settings._fields if name in options})
+    return settings
 
 
 def add_channels_last(parser: Parser, *sides: str) -> None:
@@ -431,13 +455,13 @@ def named_network(args: Namespace, model: str) -> NetworkName:
 
 
 class NetworkOptions(NamedTuple):
-    """The options that name a network and some of its layers."""
+    """The names of the options of a network and its layers."""
 
     model: str  # beginning of the options of path and type
     layers: str  # the option that names the layers
     side: str = "both"  # the choice of `--channels-last` that means this network
     is_encoder_allowed: bool = False  # whether it may return features instead of logits
-    is_end: bool = False  # whether it goes on behind the layers
+    is_end: bool = False  # whether it continues behind the layers
 
 
 FRONT = NetworkOptions("front_model", "front_layer", "front", is_encoder_allowed=True)
@@ -450,7 +474,7 @@ SOURCE = NetworkOptions("source_model", "source_layer_name")
 
 
 class LoadedNetwork(NamedTuple):
-    """A network that options name, and the layers that they name."""
+    """A loaded network, and its layers chosen on the command line."""
 
     network: "Network"  # returns maps (B, C, H, W) for activations with channels last
     layers: list[str]
@@ -464,7 +488,7 @@ def load_networks(
     session: "Session",
     device: "torch.device",
 ) -> list[LoadedNetwork]:
-    """Return the networks and the layers that options name, one object for a network named twice.
+    """Load the networks and layers of the options; a network given twice is loaded once.
 
     Adds the SHA-256 of the weights to `args`.
 
@@ -476,6 +500,7 @@ def load_networks(
     for options in named:
         name = named_network(args, options.model)
         network = session.network(name, images, device=device, encoder=options.is_encoder_allowed)
+        _record_warnings(args, session.warnings_of.get(name, ()))
         name = name._replace(weights=session.weights(name, images, device=device))
         setattr(args, f"{options.model}_path_sha256", name.weights)
         networks[name] = network

@@ -1,8 +1,10 @@
-"""A parser that reports a mistake in one line, and one way for every script to run and to fail."""
+"""The argument parser of all scripts, and the function that runs a script and returns its exit code."""
 
 import argparse
 import contextlib
+import difflib
 import functools
+import re
 import signal
 import sys
 import traceback
@@ -13,10 +15,9 @@ from typing import NoReturn
 
 from src.core.console import note
 from src.core.errors import Misfit, UserError, as_user_error, unknown_name
-from src.core.files import read_yaml
-from src.core.user_code import code_in, source_of
-from src.results.identity import NOT_RECORDED
-from src.results.network_names import content_of
+from src.core.files import locks_released, read_yaml
+from src.core.user_code import code_in, digest_of
+from src.results.spec import NOT_RECORDED
 
 # Beginnings of warnings that no user has to see
 HARMLESS = (
@@ -83,6 +84,7 @@ class Parser(argparse.ArgumentParser):
             from_file = []
             if path is not None:
                 from_file = self._set_defaults(Path(path))
+            self._refuse_mistyped(words)
             parsed = super().parse_args(words, namespace)
             for name, value in vars(parsed).items():
                 setattr(parsed, name, _flat(value))
@@ -158,7 +160,39 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the mistake in one line, and exit."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {message}{self._advice_on(message)}\n")
+
+    def _advice_on(self, message: str) -> str:
+        """Return the remedy for a message of argparse about missing or unknown arguments; "" for others."""
+        names = [action.dest for action in self._actions if not action.option_strings]
+        order = " ".join([self.prog, *names, "[options]"])
+        missing = re.match("the following arguments are required: (.*)", message)
+        if missing and any(name in names for name in missing[1].split(", ")):
+            return f"; write {order}, as an option with several values takes all words behind it"
+        unknown = re.match("unrecognized arguments: (.*)", message)
+        if unknown and unknown[1].startswith("-"):
+            return f"; {self._similar(unknown[1].split()[0])}--help lists all options"
+        if unknown:
+            return f"; write {order}"
+        return ""
+
+    def _similar(self, word: str) -> str:
+        """Return a question that suggests options similar to a word; "" if there are none."""
+        options = [name for action in self._actions for name in action.option_strings]
+        close = difflib.get_close_matches(word, options, cutoff=0.7)
+        return f"did you mean {' or '.join(close)}? " if close else ""
+
+    def _refuse_mistyped(self, words: Iterable[str]) -> None:
+        """Raise a UserError for a word such as -dri, which argparse takes for -d with the value ri."""
+        options = {name for action in self._actions for name in action.option_strings}
+        for word in words:
+            is_split = (
+                re.fullmatch("-[a-z][a-z-]+", word) and word not in options and word[:2] in options
+            )
+            if is_split and self._similar(word):
+                raise UserError(
+                    f"unknown option {word}; {self._similar(word)}--help lists all options"
+                )
 
 
 def _section_of(action: argparse.Action) -> str:
@@ -181,7 +215,7 @@ def _record_code(
         codes = code_in(texts)
         if name in from_file:
             _refuse_unnamed(name, codes, words)
-        digests = {code: content_of(source_of(code)) for code in codes}
+        digests = {code: digest_of(code) for code in codes}
         if codes and is_list:
             options[f"{name}_sha256"] = digests
         elif codes:
@@ -195,8 +229,8 @@ def _refuse_unnamed(option: str, codes: Sequence[str], words: Sequence[str]) -> 
     for code in codes:
         if code not in named:
             raise UserError(
-                f"{option} {code} stands in the file of --config alone, and a file of options does "
-                "not run code; name it on the command line as well"
+                f"{option} {code} is given by the file of --config only, and a file of options does not run code; "
+                "give it on the command line as well"
             )
 
 
@@ -242,7 +276,7 @@ def run(
     experiment: Callable[[argparse.Namespace], None],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Parse the command line, run the experiment, and print an error of the user as one line.
+    """Parse the command line, run the experiment, and print a UserError as one line.
 
     Returns:
         The exit code: 0; 2 for an error of the user; 130 after SIGINT, 143 after SIGTERM; 1 for any
@@ -252,6 +286,7 @@ def run(
     try:
         with contextlib.ExitStack() as contexts:
             contexts.enter_context(_signals())
+            contexts.enter_context(locks_released())
             contexts.enter_context(warnings.catch_warnings())
             for text in HARMLESS:
                 warnings.filterwarnings("ignore", text)
@@ -262,7 +297,7 @@ def run(
             experiment(args)
     except KeyboardInterrupt as stop:
         number = stop.args[0] if stop.args else signal.SIGINT
-        note(f"{parser.prog}: interrupted by {number.name}{_how_to_go_on(args)}")
+        note(f"{parser.prog}: interrupted by {number.name}{_how_to_resume(args)}")
         return 128 + number
     except Exception as error:
         user_error = as_user_error(error)
@@ -277,11 +312,11 @@ def run(
     return 0
 
 
-def _how_to_go_on(args: argparse.Namespace) -> str:
-    """Return the end of the message about an interrupted experiment."""
+def _how_to_resume(args: argparse.Namespace) -> str:
+    """Return the advice on resuming an interrupted experiment."""
     if "shard" in args:
-        return "; to go on, give the same command again"
+        return "; to resume, give the same command again"
     keeps_state = vars(args).get("output", "") is not None  # a table's lies beside it
     if "resume" in args and keeps_state:
-        return "; to go on, give the same command with --resume"
+        return "; to resume, give the same command with --resume"
     return ""

@@ -1,8 +1,9 @@
-"""Types of options: functions that read the text of an option, or refuse it in one line."""
+"""Types of options: functions that convert the text of an option, or raise an error of one line."""
 
 import argparse
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from src.choices.models import MODEL_NAMES
@@ -103,8 +104,8 @@ def network(text: str) -> str:
         return text
     if text in (UNTRAINED, DEFAULT) or text.endswith(CHECKPOINT_ENDINGS):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is a checkpoint, not a type such as small_cnn; where there are two networks, "
-            "both checkpoints stand in front of both types"
+            f"{text!r} is a checkpoint, not a type such as small_cnn; where there are two networks, both "
+            "checkpoints come before both types"
         )
     return absolute(text)
 
@@ -157,8 +158,24 @@ def _separated_by_commas(parse: Callable[[str], str]) -> Callable[[str], list[st
 def output_file(*endings: str) -> Callable[[str], str]:
     """Return the type of an option that names a file to write, with one of the endings."""
     return checked(
-        str, lambda text: text.endswith(endings), f"a name that ends in {' or '.join(endings)}"
+        str, lambda text: text.endswith(endings), f"a name ending in {' or '.join(endings)}"
     )
+
+
+def folder(text: str) -> str:
+    """Read the name of a folder, which is not empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name of a folder is missing; . is the working folder")
+    return text
+
+
+def results_folder(text: str) -> str:
+    """Read the name of a folder below `results/`, or an absolute path."""
+    if ".." in Path(text).parts:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not below results/; give a name such as dm, or an absolute path"
+        )
+    return text
 
 
 # Types of many options

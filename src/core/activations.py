@@ -130,12 +130,12 @@ class Form(NamedTuple):
 
     @property
     def layout(self) -> TokenLayout:
-        """The order of the positions; the layout of tokens may be a guess, which a note tells."""
+        """The order of the positions; the layout of tokens may be a guess, of which a note is printed."""
         if self.known_layout is not None:
             return self.known_layout
         guess = guessed_layout(self.n_positions)
         note_once(
-            f"{self.n_positions} tokens are taken for {guess}; a TokenLayout would say what they are"
+            f"{self.n_positions} tokens are taken for {guess}; give a TokenLayout if they are something else"
         )
         return guess
 

@@ -1,4 +1,4 @@
-"""Values that took time to compute, kept within a budget of memory."""
+"""A cache of computed values within a budget of memory."""
 
 from collections.abc import Hashable
 from typing import Any, NamedTuple

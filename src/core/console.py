@@ -1,4 +1,4 @@
-"""Prints: results to stdout, progress and warnings to stderr. Only this module prints."""
+"""Printing: results to stdout, progress and warnings to stderr. Only this module prints."""
 
 import contextlib
 import os
@@ -12,6 +12,7 @@ from src.core.errors import UserError
 
 # Kinds of output that are switched off: "results", and "notes" (with warnings and progress bars)
 _silent: frozenset[str] = frozenset()
+_recording: list[list[str]] = []  # get the texts of warnings
 _said: set[str] = set()  # texts that were printed and are not to be repeated
 
 
@@ -127,7 +128,20 @@ def note(text: str) -> None:
 
 def warn(text: str) -> None:
     """Print a warning to stderr."""
+    for texts in _recording:
+        texts.append(text)
     note(f"warning: {text}")
+
+
+@contextlib.contextmanager
+def recorded_warnings() -> Iterator[list[str]]:
+    """Give a list that gets the warnings of the block, also those that are not printed again."""
+    texts: list[str] = []
+    _recording.append(texts)
+    try:
+        yield texts
+    finally:
+        _recording.pop()
 
 
 def note_once(text: str) -> None:
@@ -142,6 +156,8 @@ def note_once(text: str) -> None:
 
 def warn_once(text: str) -> None:
     """Print a warning to stderr, unless an equal text was printed before."""
+    for texts in _recording:
+        texts.append(text)
     note_once(f"warning: {text}")
 
 

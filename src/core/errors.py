@@ -1,4 +1,4 @@
-"""The error that a user can mend, and the message about an unknown name."""
+"""Errors that a user can correct, such as unknown names."""
 
 import difflib
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ OUT_OF_MEMORY = (
 
 
 class UserError(Exception):
-    """An error that the user can mend; a script prints its message and exits with code 2.
+    """An error that the user can correct; a script prints its message and exits with code 2.
 
     The message is one line: the value that is wrong, the values that are allowed, and the remedy.
     """
@@ -63,13 +63,13 @@ def not_finite(name: str) -> UserError:
         name: of the network, head or stitch.
     """
     return UserError(
-        f"the logits of {name} are not finite, so they predict no class; check its weights and the "
-        "images, and lower the learning rate if it trains"
+        f"the logits of {name} are not finite, so that no class is predicted; check the weights and the inputs, and "
+        "lower the learning rate in training"
     )
 
 
 def as_user_error(error: Exception) -> UserError | None:
-    """Translate an exception into a UserError; return None where the user cannot mend it.
+    """Translate an exception into a UserError; return None if the user cannot correct the cause.
 
     Three errors of torch are translated: exhausted GPU memory, a training batch that is too small
     for BatchNorm, and a step of an optimiser that overflows. A UserError is returned unchanged.
@@ -80,15 +80,15 @@ def as_user_error(error: Exception) -> UserError | None:
     is_of_torch = type(error).__name__ == "OutOfMemoryError"
     if is_of_torch or any(sign in message for sign in OUT_OF_MEMORY):
         return UserError(
-            "the memory of the GPU is used up; lower -b (images at once), "
-            "-n (images that are compared) or the number of layers"
+            "the GPU is out of memory; lower -b (inputs in a batch), "
+            "-n (inputs to compare on) or the number of layers"
         )
     if "Expected more than 1 value per channel" in message:  # BatchNorm in training mode
-        return UserError("a training batch has a single image, too few for BatchNorm; change -b")
-    if "cannot be converted to type float without overflow" in message:  # a step of Adam
         return UserError(
-            "a step of the training is too large for single precision; lower -lr or -wd"
+            "a training batch has a single input, and BatchNorm needs two or more; change -b"
         )
+    if "cannot be converted to type float without overflow" in message:  # a step of Adam
+        return UserError("an optimiser step overflows single precision; lower -lr or -wd")
     return None
 
 
@@ -108,6 +108,8 @@ def unknown_name(
     close = [allowed_name for allowed_name in names if name and allowed_name.startswith(name)]
     if not close:
         close = difflib.get_close_matches(name, names)
+    if not close:
+        close = [allowed_name for allowed_name in names if allowed_name.lower() == name.lower()]
     hint = ""
     if close:
         hint = f"did you mean {' or '.join(close[:3])}? "

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from src.core.console import warn
 from src.core.errors import Busy, UserError
@@ -120,7 +121,7 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free or choose another place"
+            f"cannot write {path}: {error.strerror or error}; free space, or choose another folder"
         ) from error
 
 
@@ -185,7 +186,7 @@ def readable(path: Path | str, remedy: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.strerror:
             reason = error.strerror
         if isinstance(error, UnicodeDecodeError):
-            reason = "it is no text in UTF-8"
+            reason = "it is not UTF-8 text"
         if not reason:
             reason = type(error).__name__
         raise UserError(f"cannot read {path}: {reason}; {remedy}") from error
@@ -193,7 +194,7 @@ def readable(path: Path | str, remedy: str) -> Iterator[None]:
 
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file; a UserError if it cannot be read or is not JSON."""
-    with readable(path, "it is to be JSON: restore or remove it"):
+    with readable(path, "restore the file, which has to be JSON, or remove it"):
         return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
@@ -205,13 +206,18 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     """
     import yaml
 
-    with readable(path, "it is to be YAML or JSON: lines such as `size: 32`"):
+    with readable(path, "write YAML or JSON, with lines such as `size: 32`"):
         content = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
         if content is None:
             return {}
         if not isinstance(content, dict):
-            raise ValueError(f"it holds no options but {content!r}")
+            raise ValueError(f"it holds {content!r} instead of options")
         return content
+
+
+# The locked files of this process, with its number, which a fork does not share. The system asks no
+# process about its own locks, and closing any file of that path opens them.
+_HELD: "WeakKeyDictionary[IO, int]" = WeakKeyDictionary()
 
 
 def locked(path: Path, *, wait: bool = True) -> IO:
@@ -224,15 +230,20 @@ def locked(path: Path, *, wait: bool = True) -> IO:
         path: the lock file, which is created if it is missing.
         wait: wait while another process holds the lock.
     Raises:
-        Busy: another process holds the lock, and `wait` is false.
+        Busy: this process holds the lock; or another one does, and `wait` is false.
         UserError: the file cannot be created.
     """
     path = Path(path)
+    busy = Busy(f"another run is writing to {path.parent}; wait for it, or choose another folder")
+    if any(pid == os.getpid() and _is_at(path, held) for held, pid in _HELD.items()):
+        raise busy
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a")  # noqa: SIM115 - the caller closes it
+        file = open(path.absolute(), "a")  # noqa: SIM115 - the caller closes it
     except OSError as error:
-        raise UserError(f"cannot create {path}: {error.strerror or error}") from error
+        raise UserError(
+            f"cannot create {path}: {error.strerror or error}; choose another folder"
+        ) from error
     operation = fcntl.LOCK_EX
     if not wait:
         operation |= fcntl.LOCK_NB
@@ -241,9 +252,7 @@ def locked(path: Path, *, wait: bool = True) -> IO:
         fcntl.lockf(file, operation)
     except BlockingIOError as error:
         file.close()
-        raise Busy(
-            f"another run is writing to {path.parent}; wait for it, or choose another folder"
-        ) from error
+        raise busy from error
     except OSError as error:  # some network file systems have no locks
         warn(
             f"{path} cannot be locked ({error.strerror}); "
@@ -253,11 +262,25 @@ def locked(path: Path, *, wait: bool = True) -> IO:
     if not _is_at(path, file):  # the process that held the lock has removed the file
         file.close()
         return locked(path, wait=wait)
+    _HELD[file] = os.getpid()
     return file
+
+
+@contextlib.contextmanager
+def locks_released() -> Iterator[None]:
+    """Release the locks that the block takes, at its end, and remove their files: an error leaves locks behind."""
+    before = set(_HELD)
+    try:
+        yield
+    finally:
+        for file in set(_HELD) - before:
+            if _HELD[file] == os.getpid() and _is_at(Path(file.name), file):
+                os.unlink(file.name)
+            file.close()
 
 
 def _is_at(path: Path, file: IO) -> bool:
     """Return whether an open file still stands under its path."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # the path does not exist, or the file is closed
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     return False

@@ -1,5 +1,5 @@
-"""The images that a network takes: their classes, shape and normalisation. Or inputs that are no
-images: tokens or vectors, which networks take unchanged."""
+"""Descriptions of the inputs of a network: classes, shape and normalisation of images; tokens and vectors,
+which are not normalised."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -67,11 +67,11 @@ def make_normalisation(
 ) -> Normalisation | None:
     """Check the constants that a user gives, and return a Normalisation.
 
-    Means of 0 with deviations of 1 change nothing: then None is returned.
+    Returns None for means of 0 and standard deviations of 1, which change nothing.
 
     Raises:
-        ValueError: there is not one number a channel, a mean lies outside of [0, 1], or a deviation
-            is not positive or above 1.
+        ValueError: there is not one number a channel, a mean lies outside of [0, 1], or a standard deviation
+        outside of (0, 1].
     """
     for name, values in (("mean", mean), ("std", std)):
         are_allowed = all(0 <= value <= 1 for value in values)

@@ -29,7 +29,7 @@ def keep_freed_memory() -> None:
 def free_memory(device: torch.device | str = "cpu") -> int:
     """Return the free memory of a GPU, or of the machine, in bytes.
 
-    Pages of files that the system can drop count as free. macOS does not tell how much is free; half
+    Pages of files that the system can drop count as free. macOS does not report free memory; half
     of all memory is assumed.
     """
     if torch.device(device).type == "cuda":
@@ -43,7 +43,7 @@ def free_memory(device: torch.device | str = "cpu") -> int:
 
 
 def device_of(gpu: int) -> torch.device:
-    """Return the device of a `-gpu` number (-1: the CPU), and prepare this process for it.
+    """Return the device of a `-gpu` number (-1: the CPU), after setting it up for this process.
 
     A GPU becomes the default of all threads; threads that pin memory would otherwise open a context
     on GPU 0. For the CPU, `keep_freed_memory` is called.

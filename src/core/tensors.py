@@ -1,4 +1,4 @@
-"""Files of torch that hold tensors and plain values, written whole and read without running code.
+"""Reading and writing files of torch that hold tensors and plain values, atomically and without running code.
 
 Torch is loaded where such a file is written or read: records of runs do without it.
 """
@@ -50,9 +50,28 @@ def load_tensors(path: str | Path, *, mmap: bool = False) -> Any:
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         except pickle.UnpicklingError as error:  # torch's message advises to run the code
+            if not _is_of_torch(path):
+                raise UserError(f"{path} is no checkpoint of torch; {remedy}") from error
             raise UserError(
                 f"checkpoint {path} holds more than tensors, or is damaged; {remedy}"
             ) from error
+        except RuntimeError as error:  # of the reader of zip archives
+            raise UserError(
+                f"checkpoint {path} is damaged, or of another kind; copy or save it again"
+            ) from error
+        except (
+            IndexError,
+            KeyError,
+            ValueError,
+            EOFError,
+        ) as error:  # of torch's reader of old files
+            raise UserError(f"{path} is no checkpoint of torch; {remedy}") from error
+
+
+def _is_of_torch(path: str | Path) -> bool:
+    """Return whether a file begins like a file of torch, a zip archive or a pickle."""
+    with open(path, "rb") as file:
+        return file.read(2).startswith((b"PK", b"\x80"))
 
 
 def bytes_of(values: "Tensor") -> memoryview:

@@ -1,10 +1,12 @@
-"""Functions and classes of a user's code, named FILE.py:FUNCTION.
+"""Functions and classes in a user's code, given as FILE.py:FUNCTION.
 
 The code runs only if the command line names it. Names in files that are merely read (`config.txt`,
 tables) never reach `load`."""
 
+import ast
 import contextlib
 import functools
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -88,7 +90,9 @@ def by_title(names: Iterable[str], *, taken: Collection[str], noun: str) -> dict
                 f"{name}: {title} is the name of a {noun} of the suite; rename the function"
             )
         if title in titles:
-            raise UserError(f"{titles[title]} and {name} have one name; rename one function")
+            raise UserError(
+                f"{titles[title]} and {name} have the same name; rename one of the functions"
+            )
         titles[title] = name
     return titles
 
@@ -99,7 +103,38 @@ def source_of(name: str) -> Path:
     return Path(file).expanduser().absolute()
 
 
-def load(name: str, *, remedy: str = f"mend it, or give the right {CODE}") -> Callable[..., Any]:
+def digest_of(name: str) -> str:
+    """Return the SHA-256 of the file that holds user code, and of the files beside it that it imports.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    sources: dict[Path, bytes] = {}
+    _read_sources(source_of(name), sources)
+    first, *further = sources.values()
+    return hashlib.sha256(b"".join([first, *sorted(further)])).hexdigest()
+
+
+def _read_sources(path: Path, sources: dict[Path, bytes]) -> None:
+    """Read a file of code and the files in its folder that it imports, into `sources`."""
+    try:
+        sources[path] = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; check the path") from error
+    imported = []
+    with contextlib.suppress(SyntaxError, ValueError):  # running the file says so
+        for statement in ast.walk(ast.parse(sources[path])):
+            if isinstance(statement, ast.Import):
+                imported += [alias.name for alias in statement.names]
+            elif isinstance(statement, ast.ImportFrom) and statement.module:
+                imported.append(statement.module)
+    for module in imported:
+        file = path.parent / f"{module.partition('.')[0]}.py"
+        if file.is_file() and file not in sources:
+            _read_sources(file, sources)
+
+
+def load(name: str, *, remedy: str = f"correct it, or give the right {CODE}") -> Callable[..., Any]:
     """Run the file of user code, and return its function or class.
 
     Args:

@@ -1,4 +1,4 @@
-"""Image data sets: `load_dataset` returns a set that yields batches of images and labels."""
+"""Data sets of images and of other inputs, loaded by name."""
 
 from src.datasets.base import Loading
 from src.datasets.registry import dataset_info, load_dataset

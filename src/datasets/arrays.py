@@ -8,6 +8,7 @@ inputs that are no images: tokens, int64 (N, T), or vectors, float32 (N, D).
 
 import contextlib
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ N_LOOKED_AT = 1000  # images
 SHAPE = (32, 32, 3)  # (H, W, C) of CIFAR-5M and the 300K Random Images
 REMEDY = (
     "save it with numpy.savez: x_train and x_test images uint8 (N, H, W, C) or (N, H, W), tokens (N, T) or vectors "
-    "(N, D); y_train and y_test integers from 0 or names; of images maybe mean and std, and classes"
+    "(N, D); y_train and y_test integers from 0 or names; for images optionally mean and std; optionally classes"
 )
 Arrays = tuple[Tensor | MappedImages, Tensor | None]
 
@@ -147,7 +148,7 @@ def _as_tensor(array: np.ndarray, path: Path) -> Tensor:
         return torch.from_numpy(array.astype(np.int64))
     vectors = torch.from_numpy(array.astype(np.float32))
     if not vectors.isfinite().all():
-        raise UserError(f"{path} has vectors with values that are not finite; leave them out")
+        raise UserError(f"{path} has vectors with values that are not finite; remove these vectors")
     return vectors
 
 
@@ -162,7 +163,7 @@ def describe(path: Path) -> ImageSpec:
     train_inputs, train_labels = _read_split(path, "train", classes)
     test_inputs, test_labels = _read_split(path, "test", classes)
     if train_inputs.shape[1:] != test_inputs.shape[1:]:
-        raise UserError(f"{path}: x_train and x_test are of unequal shapes; save them in one shape")
+        raise UserError(f"{path}: x_train and x_test have unequal shapes; save inputs of one shape")
     if (train_labels is None) != (test_labels is None):
         raise UserError(
             f"{path} has labels for one split only; save both y_train and y_test, or none for OOD "
@@ -179,10 +180,12 @@ def describe(path: Path) -> ImageSpec:
         return ImageSpec(n_classes, train_inputs.shape[1:], classes=classes, inputs=examples(first))
     image_shape = _image_shape(path, train_inputs.shape[1:])
     normalisation = _read_normalisation(path, n_channels=image_shape[0])
-    if n_classes and normalisation is None:
+    with np.load(path, allow_pickle=False) as arrays:
+        has_constants = "mean" in arrays
+    if n_classes and not has_constants:
         note_once(
-            f"{path} has no mean and std: images are values in [0, 1], not normalised; for networks that were "
-            "trained on normalised images save mean and std, a number a channel"
+            f"{path} has no mean and std: pixels are scaled to [0, 1] and not normalised; for networks that were "
+            "trained on normalised images save mean and std, a number for each channel"
         )
     return ImageSpec(n_classes, image_shape, normalisation, classes)
 
@@ -198,26 +201,41 @@ def _check_numbers(path: Path, train_inputs: np.ndarray, test_inputs: np.ndarray
     with np.load(path, allow_pickle=False) as arrays:
         if "mean" in arrays or "std" in arrays:
             raise UserError(
-                f"{path}: mean and std are of images, and networks get tokens and vectors as they are; leave "
-                "them out"
+                f"{path}: mean and std apply to images, and tokens and vectors are not normalised; leave mean and "
+                "std out"
             )
     noun = "tokens" if are_tokens else "vectors"
-    note_once(f"{path}: inputs are {noun} of {train_inputs.shape[1]} numbers, given as they are")
+    note_once(
+        f"{path}: inputs are {noun} of {train_inputs.shape[1]} numbers, which are not normalised"
+    )
+
+
+def _archive(path: Path) -> np.lib.npyio.NpzFile:
+    """Open an `.npz` file; a ValueError if it is none."""
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise ValueError("it is no .npz archive")
+    return np.load(path, allow_pickle=False)
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:
     """Return the names of the classes in the order of the labels; () if labels are numbers."""
-    with readable(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
+    with readable(path, REMEDY), _archive(path) as arrays:
         if "classes" in arrays:
-            return tuple(arrays["classes"].astype(str).tolist())
+            classes = tuple(arrays["classes"].astype(str).tolist())
+            if len(set(classes)) < len(classes):
+                name = next(name for name in classes if classes.count(name) > 1)
+                raise ValueError(
+                    f"the array classes has {name!r} twice; give each class its own name"
+                )
+            return classes
         labels = [arrays[name] for name in ("y_train", "y_test") if name in arrays]
         names = [array.astype(str) for array in labels if array.dtype.kind in "US"]
     if not names:
         return ()
     classes = tuple(np.unique(np.concatenate(names)).tolist())
     note_once(
-        f"{path}: the labels are names, and count as torchvision sorts folders: {listed(classes, n=10)}; for a network "
-        "with outputs in another order save an array classes"
+        f"{path}: the labels are names, and are numbered in alphabetical order: {listed(classes, n=10)}; if the "
+        "outputs of the network are in another order, save an array classes"
     )
     return classes
 
@@ -245,6 +263,9 @@ def _read_normalisation(path: Path, *, n_channels: int) -> Normalisation | None:
     with readable(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
         if "mean" not in arrays and "std" not in arrays:
             return None
+        for given, missing in (("mean", "std"), ("std", "mean")):
+            if missing not in arrays:
+                raise ValueError(f"it has {given}, but no {missing}; give both or none")
         mean = np.atleast_1d(arrays["mean"]).astype(float)
         std = np.atleast_1d(arrays["std"]).astype(float)
         return make_normalisation(mean.tolist(), std.tolist(), n_channels=n_channels)
@@ -253,8 +274,7 @@ def _read_normalisation(path: Path, *, n_channels: int) -> Normalisation | None:
 def warn_of_binary_levels(source: str) -> None:
     """Warn that all levels of the images in a folder or a file are 0 or 1."""
     warn_once(
-        f"{source}: all levels of its images are 0 or 1, and 255 is white, so that networks see "
-        "black; multiply them by 255"
+        f"{source}: all pixels are 0 or 1, and 255 is white, so that the images are black; multiply pixels by 255"
     )
 
 
@@ -283,7 +303,7 @@ def _check_images(images: np.ndarray, *, shape: tuple[int, int, int] | None = No
     if images.dtype != np.uint8 or not fits or len(images) == 0:
         remedy = ""
         if fits and images.dtype.kind == "f":
-            remedy = ', which levels x from 0 become by (x * 255 / x.max()).astype("uint8")'
+            remedy = '; from floats x ≥ 0 make them by (x * 255 / x.max()).round().astype("uint8")'
         raise ValueError(f"{images.dtype} {images.shape}, expected uint8 {expected}{remedy}")
 
 
@@ -295,10 +315,12 @@ def _read_labels(
         labels = arrays[name]
     if labels.dtype.kind in "US" and labels.shape == (n_images,):
         labels = _places(labels.astype(str), classes, name)
-    if labels.dtype.kind not in "iu" or labels.shape != (n_images,) or labels.min() < 0:
+    if labels.dtype.kind not in "iu" or labels.shape != (n_images,):
         raise ValueError(
             f"{name} is {labels.dtype} {labels.shape}, expected {n_images} integers from 0, or names"
         )
+    if labels.min() < 0:
+        raise ValueError(f"{name} has label {labels.min()}, expected integers from 0, or names")
     if classes and labels.max() >= len(classes):
         raise ValueError(f"{name} has label {labels.max()}, and there are {len(classes)} classes")
     return labels.astype(np.int64)

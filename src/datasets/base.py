@@ -1,4 +1,4 @@
-"""Image sets: the order of images, their batches, and the share of a process.
+"""Data sets of images: order, batches, and the share of a process in distributed training.
 
 `BaseImageSet` is the base of all sets. `ImageSet` holds small images, indexed and augmented batch by
 batch: a tensor in memory, or arrays on disk.
@@ -8,7 +8,7 @@ import copy
 import functools
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -24,6 +24,7 @@ from src.datasets.mapped import MappedImages
 
 UNLABELLED = -1
 N_OF_FINGERPRINT = 64  # images whose pixels count
+N_HASHED = 1000  # inputs that are read at a time
 Device = torch.device | str
 # Images (B, C, H, W), tokens (B, T) or vectors (B, D), and labels (B,); -1: unlabelled
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -60,7 +61,7 @@ class Shard(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """The images of a pass over a set, in their order and in batches."""
+    """The indices of the images of a pass over a data set, in order and in batches."""
 
     indices: Tensor  # (N,) of the images in the set, on the CPU
     batches: Sequence[slice]  # positions in `indices`
@@ -180,6 +181,20 @@ class BaseImageSet:
         digest.update(self.levels_of(places).cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
+    def digests(self, indices: Tensor) -> list[Hashable]:
+        """Return a value for each input at indices (n,), which equal inputs share, without interventions."""
+        plain = copy.copy(self)
+        plain.changes = ()
+        digests: list[Hashable] = []
+        for some in indices.split(N_HASHED):
+            levels = plain.levels_of(some).cpu().flatten(1).contiguous().numpy()
+            digests += [hash(row.tobytes()) for row in levels]
+        return digests
+
+    def rough_digests(self, indices: Tensor) -> list[Hashable]:
+        """Return a value for each input at indices (n,) that takes no reading; further inputs may share it as well."""
+        return [0] * len(indices)
+
     def check_like(self, images: "BaseImageSet", *, option: str) -> None:
         """Check that this set has the image shape of the images of -d; warn of a different range of
         values.
@@ -194,14 +209,13 @@ class BaseImageSet:
             shape = shape_text(self.image_shape)
             expected_shape = shape_text(images.image_shape)
             raise UserError(
-                f"images of {option} are {shape}, images of -d are {expected_shape}; "
-                "choose data sets with images of one shape"
+                f"inputs of {option} are {shape}, inputs of -d are {expected_shape}; "
+                "choose data sets with inputs of one shape"
             )
         if self.normalisation != images.normalisation:
             warn(
-                f"images of {option} have {describe_values(self.normalisation)}, "
-                f"images of -d have {describe_values(images.normalisation)}: "
-                "this difference alone tells them apart"
+                f"inputs of {option} have {describe_values(self.normalisation)}, inputs of -d have "
+                f"{describe_values(images.normalisation)}: a detector can separate them by this difference alone"
             )
 
     def n_batches(self, batch_size: int) -> int:

@@ -1,7 +1,8 @@
 """Images that are decoded batch by batch, by the worker processes of a `DataLoader`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,6 +73,14 @@ class DecodedImageSet(BaseImageSet):
         decoder = self._decoder(epoch=0)
         return torch.stack([decoder.decode(self.paths[i], i) for i in indices.tolist()])
 
+    def digests(self, indices: Tensor) -> list[Hashable]:
+        """Return the hash of the file of each image at indices (n,)."""
+        return [hash(Path(self.paths[i]).read_bytes()) for i in indices.tolist()]
+
+    def rough_digests(self, indices: Tensor) -> list[Hashable]:
+        """Return the size of the file of each image at indices (n,)."""
+        return [Path(self.paths[i]).stat().st_size for i in indices.tolist()]
+
     def _newly_decoded(self, plan: Pass, batches: Sequence[list[int]]) -> Iterator[Tensor]:
         """Yield the images at the positions of each batch, uint8 (B, C, H, W), on the CPU."""
         options: dict[str, Any] = {}
@@ -100,8 +109,8 @@ class DecodedImageSet(BaseImageSet):
             if "DataLoader worker" not in str(error):
                 raise
             raise UserError(
-                f"a process that decodes images was killed ({error}); there may be too little "
-                "memory: give fewer workers, or a container more /dev/shm"
+                f"a process that decodes images was killed ({error}); it may have run out of memory: give fewer "
+                "-workers, or more /dev/shm to a container"
             ) from error
 
     def _decoder(self, *, epoch: int) -> "_Decoder":

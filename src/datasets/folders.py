@@ -111,8 +111,8 @@ def describe(root: Path) -> ImageSpec:
     classes = tuple(_classes(root, settings))
     if not (root / "dataset.yaml").is_file():
         note_once(
-            f"{root} has no dataset.yaml: images become 3×224×224, normalised as for ImageNet; for another size write "
-            "size, channels, mean and std into it"
+            f"{root} has no dataset.yaml: images are resized to 3×224×224 and normalised as for ImageNet; for "
+            "another size write size, channels, mean and std to that file"
         )
     shape = (settings.channels, settings.size, settings.size)
     return ImageSpec(len(classes), shape, settings.normalisation, classes)
@@ -167,12 +167,12 @@ def load_imagenet(
     if n_classes > spec.n_classes or has_fewer_listed:
         raise UserError(
             f"{root} has {n_classes} classes, ImageNet has {spec.n_classes}; "
-            f"name {root} itself as the data set"
+            f"give {root} itself as -d"
         )
     if n_classes < spec.n_classes:
         warn_once(
-            f"{root} has {n_classes} class folders of ImageNet's 1000: labels are their places in "
-            "the alphabet; for the labels of a network of 1,000 outputs list all class names in "
+            f"{root} has {n_classes} class folders of ImageNet's 1000: classes are numbered in alphabetical order; "
+            "for the labels of a network of 1,000 outputs list all class names in "
             f"{root / 'dataset.yaml'} (classes: [n01440764, …])"
         )
     return _decoded(root, spec, settings, train=train, device=device, loading=loading)
@@ -234,8 +234,8 @@ def _warn_of_lost_pixels(root: Path, settings: FolderSettings, paths: Sequence[s
     if transparent:
         warn_once(
             f"{root}: {len(transparent)} of {len(sample)} images that were looked at have "
-            f"transparent pixels, the first is {transparent[0]}; transparency is dropped, and the "
-            "hidden colours are seen: paste the images on a background"
+            f"transparent pixels, the first is {transparent[0]}; transparency is dropped, which reveals hidden "
+            "colours; paste the images on a background"
         )
     if highest <= 1:
         warn_of_binary_levels(str(root))

@@ -1,4 +1,4 @@
-"""The interventions on a set of images: random labels, and dots that tell a class."""
+"""Interventions on a data set: random labels, and dots that encode a class."""
 
 import colorsys
 import math
@@ -17,7 +17,7 @@ PIXELS_OF_RADIUS = 16  # the shorter side of an image in pixels, for each pixel 
 
 
 def label_noise(images: BaseImageSet, share: float, *, train: bool, seed: int) -> BaseImageSet:
-    """Return the images with labels drawn anew, with probability `share`, from all classes."""
+    """Return the images, with a random class as the label with probability `share`."""
     # With one seed, a label that is drawn at some share is drawn at every larger share
     draws = generator(seed, LABELS)
     labels = _draw_classes(images, keep=1 - share, draws=draws)
@@ -25,11 +25,11 @@ def label_noise(images: BaseImageSet, share: float, *, train: bool, seed: int) -
 
 
 def shortcut(images: BaseImageSet, share: float, *, train: bool, seed: int) -> BaseImageSet:
-    """Return the images with a dot on each: it tells the class with probability `share`.
+    """Return the images with a dot on each, which encodes the class with probability `share`.
 
-    Otherwise the dot tells a class that is drawn from all classes. On test images the class is
-    always drawn. On images of three channels the hue of a dot tells the class, and its place is
-    drawn. On other images the dot is white and its place tells the class: networks do not learn a
+    Otherwise the dot encodes a random class. On test images the class is always random. On images of three
+    channels the hue of a dot encodes the class, and its position is random. On other images the dot is white
+    and its position encodes the class: networks do not learn a
     grey level.
     """
     keep = 0.0
@@ -63,13 +63,13 @@ def _draw_classes(images: BaseImageSet, *, keep: float, draws: torch.Generator) 
 
 
 def hues(n_classes: int) -> Tensor:
-    """Return a colour for each class, hues all round the circle: uint8 (n_classes, 3)."""
+    """Return a colour for each class, of evenly spaced hues: uint8 (n_classes, 3)."""
     colours = [colorsys.hsv_to_rgb(label / n_classes, 1, 1) for label in range(n_classes)]
     return (torch.tensor(colours) * 255).round().to(torch.uint8)
 
 
 def circle(n_classes: int) -> Tensor:
-    """Return a place for each class, on the circle that touches the sides of [0, 1]².
+    """Return a position for each class, on the circle inscribed in [0, 1]².
 
     Returns:
         (n_classes, 2): row and column, rounded to be equal on every machine.
@@ -85,7 +85,7 @@ def circle(n_classes: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Dots:
-    """Dots on images: a disc of a colour at a place on each image.
+    """A disc on each image, with a colour and a position.
 
     The radius is a sixteenth of the shorter side, at least one pixel: a dot covers 5 pixels of an
     8×8 image, 21 pixels of a 32×32 image. A disc lies within the middle square of its image, which

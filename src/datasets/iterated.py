@@ -1,7 +1,7 @@
-"""Images of an iterable of batches that can be passed over again, such as a `DataLoader`.
+"""Data sets made of an iterable of batches, such as a `DataLoader`, that can be iterated several times.
 
-Labels are kept, and the images as well if they are few. Otherwise each pass goes over the iterable
-anew, and ends at the last image that it needs.
+Labels are kept, and the images as well if they are few; both are copies, as a loader may reuse its
+memory. Otherwise each pass iterates over the batches again, up to the last image that it needs.
 """
 
 import functools
@@ -18,11 +18,11 @@ from src.datasets.base import UNLABELLED, BaseImageSet, Pass
 from src.datasets.inputs import N_LOOKED_AT, examples
 
 N_OF_FINGERPRINT = 16  # images, the first ones
-EXPECTED = "batches of (inputs, labels) that can be passed over again: a DataLoader, or a list"
+EXPECTED = "batches of (inputs, labels) that can be iterated several times: a DataLoader, or a list"
 
 
 class IteratedImages(BaseImageSet):
-    """Images and labels of an iterable of batches, which is passed over once to read the labels.
+    """A data set made of an iterable of batches, which is iterated once to read the labels.
 
     Its batches have as many images as the first batch of the iterable. Images that are asked for
     out of their order are collected in memory first.
@@ -55,8 +55,10 @@ class IteratedImages(BaseImageSet):
         in_one_order: bool = False,
         most_kept: int = 0,
     ):
+        if not isinstance(batches, Iterable):
+            raise UserError(f"{name} is a {type(batches).__name__}; give {EXPECTED}")
         if iter(batches) is batches:
-            raise UserError(f"{name} can be passed over only once; give {EXPECTED}")
+            raise UserError(f"{name} can be iterated only once; give {EXPECTED}")
         labels: list[Tensor] = []
         prints: list[Tensor] = []
         kept: list[tuple[Tensor, Tensor]] = []
@@ -65,14 +67,14 @@ class IteratedImages(BaseImageSet):
         for images, labels_of_batch in _first_batches(batches, name, at_most):
             labels.append(labels_of_batch)
             if images.ndim == 2 and sum(map(len, numbers)) < N_LOOKED_AT:
-                numbers.append(images)
+                numbers.append(images.clone())
             if in_one_order:
                 prints.append(_prints(images))
             n_bytes += images.nbytes
             if n_bytes <= most_kept:
-                kept.append((images, labels_of_batch))
+                kept.append((images.clone(), labels_of_batch))
         if not sum(map(len, labels)):
-            raise UserError(f"{name} gives no inputs; give {EXPECTED}")
+            raise UserError(f"{name} is empty; give {EXPECTED}")
         all_labels = torch.cat(labels)[:at_most]
         n_classes = int(all_labels.max()) + 1
         image_shape = tuple(images.shape[1:])
@@ -142,30 +144,60 @@ class IteratedEpochs:
             tensors or arrays.
         name: of the images, for messages.
         like: a tensor of the type and on the device of the images to give.
+
+    Attributes:
+        n_classes: labels have to be below, and 0 or more, or -1: unlabelled; None: it is not checked.
     """
 
     def __init__(self, batches: Iterable, *, name: str, like: Tensor):
         self.name = name
+        self.n_classes: int | None = None
         self._source = batches
         self._like = like
 
     def n_batches(self, batch_size: int) -> int:
-        """Return the number of batches of a pass, or 0 if the iterable does not tell."""
+        """Return the number of batches of a pass, or 0 if it is not known."""
         return length_hint(self._source)
 
     def epoch(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images and labels of one pass, in batches and an order of its own."""
         for images, labels in _batches(self._source, self.name):
+            if self.n_classes is not None:
+                check_classes(self.name, labels[labels != UNLABELLED], self.n_classes)
             yield as_inputs(images, self._like), labels.to(self._like.device)
 
 
+def check_classes(name: str, labels: Tensor, n_classes: int) -> None:
+    """Raise a UserError unless labels (N,) are classes from 0 to below `n_classes`.
+
+    Args:
+        name: of the images, for the message.
+    """
+    if len(labels) and (labels.min() < 0 or labels.max() >= n_classes):
+        raise UserError(
+            f"{name} has labels from {labels.min()} to {labels.max()}, and the end network has {n_classes} classes; "
+            f"give labels from 0 to {n_classes - 1}"
+        )
+
+
 def _batches(batches: Iterable, name: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches as tensors; a UserError if one is no pair of inputs and labels."""
+    """Yield batches as tensors, without empty ones; a UserError if one is no pair of inputs and labels."""
     for batch in batches:
         is_pair = isinstance(batch, Sequence) and len(batch) == 2
         if not is_pair:
             raise UserError(f"{name} gives no pairs; give {EXPECTED}")
-        images = torch.as_tensor(batch[0])
+        try:
+            images = torch.as_tensor(batch[0])
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{name} gives inputs that are no numbers ({error}); give {EXPECTED}"
+            ) from error
+        if images.layout != torch.strided or images.is_meta:
+            raise UserError(
+                f"{name} gives sparse tensors, or tensors without values; give dense ones"
+            )
+        if images.ndim and not len(images):
+            continue
         are_numbers = images.ndim == 2 and images.dtype != torch.bool
         are_images = images.ndim == 4 and images.is_floating_point()
         if not are_numbers and not are_images:
@@ -202,7 +234,7 @@ def _check_finite(images: Tensor, name: str, *, first: int) -> None:
     if not is_finite.all():
         place = first + int(is_finite.long().argmin())
         raise UserError(
-            f"{name}: image {place} (from 0 on) has pixels that are not finite; leave it out, or mend it"
+            f"{name}: image {place} (from 0 on) has pixels that are not finite; remove or correct the image"
         )
 
 
@@ -211,7 +243,7 @@ def _labels(labels: object, n_images: int, name: str) -> Tensor:
     if labels is None:
         return torch.full((n_images,), UNLABELLED)
     try:
-        labels = torch.as_tensor(labels).cpu()
+        labels = torch.as_tensor(labels).cpu().clone()  # a loader may reuse its memory
     except (TypeError, ValueError) as error:  # names of classes
         raise UserError(
             f"{name} gives labels that are no integers ({error}); give the place of each class"

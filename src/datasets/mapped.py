@@ -1,9 +1,10 @@
-"""Arrays of images on disk: they stay in their files, and a batch is read when it is needed.
+"""Memory-mapped arrays of images, of which batches are read when they are needed.
 
 A file is an `.npy`, or an array in an `.npz` archive. An uncompressed array is memory-mapped in the
 archive. A compressed array is unpacked once, beside the archive.
 """
 
+import glob
 import shutil
 import zipfile
 from collections.abc import Sequence
@@ -53,6 +54,8 @@ def map_member(archive: Path, name: str, *, unpack: bool = True) -> np.ndarray:
     Raises:
         ValueError: the array holds Python objects; zipfile's and numpy's errors of damaged files.
     """
+    if archive.is_file() and not zipfile.is_zipfile(archive):
+        raise ValueError("it is no .npz archive")
     with open(archive, "rb") as file, zipfile.ZipFile(file) as content:
         if f"{name}.npy" not in content.namelist():
             held = [member.removesuffix(".npy") for member in content.namelist()]
@@ -87,4 +90,18 @@ def _unpacked(content: zipfile.ZipFile, info: zipfile.ZipInfo, *, beside: Path) 
         console.note(f"unpacking {info.file_size / 2**20:.1f} MiB of {beside} to {target}, once")
         with content.open(info) as member, files.new_file(target) as file:
             shutil.copyfileobj(member, file)
+        _remove_earlier(target, f"{beside.stem}_{array_name}")
     return target
+
+
+def _remove_earlier(target: Path, name: str) -> None:
+    """Remove the arrays that were unpacked from earlier contents of an archive.
+
+    Args:
+        target: the array that was unpacked last.
+        name: of the archive and the array.
+    """
+    pattern = f"{glob.escape(name)}.{'[0-9a-f]' * 8}.npy"
+    for path in target.parent.glob(pattern):
+        if path != target:
+            path.unlink(missing_ok=True)

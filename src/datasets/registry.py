@@ -158,7 +158,7 @@ def _check_interventions(name: str, strengths: Mapping[str, float]) -> None:
     of_images = [key for key in strengths if INTERVENTIONS[key].changes_images]
     if of_images:
         option = of_images[0].replace("_", "-")
-        raise UserError(f"--{option} changes images, and {name} has none; leave it out")
+        raise UserError(f"--{option} changes images, and {name} has no images; leave it out")
 
 
 def split_of(

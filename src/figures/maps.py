@@ -246,8 +246,8 @@ def _colours_of(scale: Scale, values: np.ndarray) -> dict[str, Any]:
     low, high = sorted((scale.different, scale.similar))
     known = values[np.isfinite(values)]
     if scale.is_open:
-        low = min(low, *known)
-        high = max(high, *known)
+        low = min([low, *known])
+        high = max([high, *known])
     colours: Any = "Blues"
     if scale.is_two_sided:
         colours = LinearSegmentedColormap.from_list("", TWO_SIDED)

@@ -17,10 +17,10 @@ from src.core.grouping import grouped
 from src.figures import words
 from src.figures.sections import Section, by_groups, parts_of, sections_of
 from src.figures.words import Table
-from src.results.image_records import RECORDS, SPLITS
 from src.results.matrices import mean_of
 from src.results.network_names import SHORT
 from src.results.similarity_rows import column_of
+from src.results.spec import RECORDS, SPLITS
 from src.results.verdict_rows import AUROC, VerdictRow
 from src.verdict import SIMILAR, Limits
 

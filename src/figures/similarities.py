@@ -56,7 +56,7 @@ def print_largest(rows: Sequence[SimilarityRow]) -> None:
 
 def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:
     """Print the rows of one pair of layers as the public code does: a block for each rank of the
-    first layer."""
+    first layer, with the values of each measure once more as bare numbers."""
     for rank1, block in grouped(rows, lambda row: row.rank1).items():
         first = block[0]
         lines = [f"{first.model1} -- {first.model2}", f"{first.layer1} -- {first.layer2}"]
@@ -65,7 +65,7 @@ def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:
             for row in block:
                 value = f"{row.values[metric]}{_against_nulls(row, metric)}"
                 lines.append(f"\tModel2 rank {row.rank2}: {value}")
-            lines.append("")
+            lines += ["", *(str(row.values[metric]) for row in block), ""]
         result("\n".join([*lines, "", ""]))
 
 

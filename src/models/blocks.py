@@ -1,4 +1,4 @@
-"""Finds the layers that `all` stands for, in a network that does not declare `block_names`."""
+"""Inference of the layers that `all` stands for in a network without `block_names`."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence

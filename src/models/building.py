@@ -1,4 +1,4 @@
-"""Builds networks by name: from the zoo, from torchvision, or by a function of a user's code."""
+"""Construction of networks by name: of the suite, of torchvision, or by a user's function."""
 
 import inspect
 from collections.abc import Sequence
@@ -68,7 +68,7 @@ def build_model(
         )
     elif name.endswith(".py"):
         raise UserError(
-            f"model {name!r} is a file; name the function in it that makes the network: "
+            f"model {name!r} is a file; give the function in it that makes the network: "
             f"{name}:FUNCTION"
         )
     else:
@@ -94,7 +94,7 @@ def advice_on_positions(output_shape: Sequence[int]) -> str:
     positions."""
     if len(output_shape) != 2:
         return ""
-    return "to choose one of the positions, wrap the module: let its forward return logits[:, -1], say; "
+    return "to select a position, wrap the module so that forward returns, say, logits[:, -1]; "
 
 
 def _check(network: Network, name: str, image_shape: tuple[int, ...], *, encoder: bool) -> None:
@@ -107,7 +107,7 @@ def _check(network: Network, name: str, image_shape: tuple[int, ...], *, encoder
         reason = str(error)[:300]
         size = shape_text(image_shape)
         raise Misfit(
-            f"{name} cannot take images of {size} ({reason}); choose another one or a dataset"
+            f"{name} cannot take images of {size} ({reason}); choose another network or another data set"
         ) from error
     is_encoder = network.is_encoder
     network.train()
@@ -122,7 +122,7 @@ def _check(network: Network, name: str, image_shape: tuple[int, ...], *, encoder
 def _user_network(name: str, **options: object) -> nn.Module:
     """Call a user's function with the options that it takes by name; return its module."""
     remedy = (
-        f"mend it, or give the right {CODE} (of n_classes, n_channels and image_shape it "
+        f"correct it, or give the right {CODE} (of n_classes, n_channels and image_shape it "
         "gets those that it takes by name)"
     )
     make = load(name, remedy=remedy)

@@ -1,4 +1,4 @@
-"""The calls of modules in a pass of a network over two inputs: their order and dependencies."""
+"""Calls of the modules of a network in a forward pass over two inputs, with their order and dependencies."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def calls_in(module: nn.Module, images: Tensor) -> Calls:
 
     Args:
         images: (3, C, H, W), random. The pass is over the first two. Two images and two time steps look
-            the same; another pass, over all three, tells.
+            the same; another pass, over all three, shows whether they are.
     """
     try:
         seen = _observed(module, images[:2], with_gradients=True)
@@ -244,7 +244,7 @@ def _observed(module: nn.Module, images: Tensor, *, with_gradients: bool) -> Obs
             snapshots[part] = snapshot
         return output
 
-    # Integers have no gradients. Those of a zero tell what is computed from them: it is added to
+    # Integers have no gradients. The gradient of a zero shows what is computed from them: it is added to
     # the output of each module without parts, such as an embedding, that takes integers
     are_numbers = not images.is_floating_point()
     source = images

@@ -1,5 +1,4 @@
-"""Detects stochastic or batch-dependent networks: outputs for an image depend on chance, or on the batch. Also detects
-outputs that are no logits.
+"""Detection of stochastic and of batch-dependent networks, and of outputs that are no logits.
 
 A network is *stochastic or batch-dependent* if it is random in evaluation mode, as with dropout that does not look at
 `training`, or if the logits of an image depend on the batch that the image is in, as with BatchNorm

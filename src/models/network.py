@@ -1,4 +1,4 @@
-"""`Network` cuts any module at its layers: a pass ends at a layer, or goes on behind one.
+"""`Network` cuts any module at its layers: a forward pass ends at a layer, or continues behind one.
 
 h      = front(images, until="layer2.0")      # nothing behind layer2.0 is computed
 logits = end(transform(h), after="layer3.1")  # modules in front are skipped where that is possible
@@ -26,8 +26,10 @@ from src.core.cache import Cache
 from src.core.console import note, note_once, warn, warn_once
 from src.core.errors import UserError, unknown_name
 from src.core.images import ImageSpec, shape_text
+from src.core.ownership import in_own_memory
 from src.core.runtime import as_inputs
 from src.core.tensors import bytes_of
+from src.models.axis_order import is_channels_last
 from src.models.calls import OUTPUT
 from src.models.outputs import logits_of
 from src.models.passes import TIME_FIRST, Passes
@@ -38,7 +40,7 @@ ASSUMED_SIZES = (32, 224)
 
 
 class Network:
-    """A view on a module that maps images to logits or features, which can be cut at its layers.
+    """A wrapper of a module that maps images to logits or features, which can be cut at its layers.
 
     A layer has the name of a submodule. Its activation is the output of the submodule's last call
     in a pass: a tensor whose first axis is the batch. Of a tuple, list, dict or dataclass it is the
@@ -48,7 +50,8 @@ class Network:
     `inputs`.
 
     Args:
-        module: takes images (B, C, H, W). Its attribute `block_names` names the layers that `all`
+        module: takes images (B, C, H, W). A further module, such as nn.Sequential, takes this
+            module in place of the view: `.module`. Its attribute `block_names` names the layers that `all`
             stands for. Without that attribute `find_blocks` infers the layers.
         image_shape: (C, H, W) of the images (default: the shape of the first images). Questions
             before the first images assume 32×32, or 224×224 where the module refuses these.
@@ -104,6 +107,13 @@ class Network:
     def __getstate__(self) -> dict[str, object]:
         """Leave passes and the cache out of copies and pickles: they belong to this module."""
         return vars(self) | {"_passes_by_mode": {}, "cache": None, "identity": None}
+
+    def __getattr__(self, name: str) -> Any:
+        """Raise the AttributeError, which says where the module has the attribute."""
+        hint = ""
+        if "module" in vars(self) and hasattr(self.module, name):
+            hint = f"; the module has: .module.{name}"
+        raise AttributeError(f"a Network has no attribute {name!r}{hint}", name=name, obj=self)
 
     def train(self, mode: bool = True) -> "Network":
         """Switch the module to training mode, or to evaluation mode; return this view."""
@@ -250,7 +260,7 @@ class Network:
         Steps of a recurrent layer, and tokens computed from them, are a sequence. Other tokens are
         patches, with prefix tokens in front. The number of prefix tokens is the attribute
         `n_prefix_tokens` of the module or of a module in it, or `num_prefix_tokens`, as in timm.
-        Without these attributes a pass on two random images tells: a CLS token is equal for both
+        Without these attributes a pass over two random images decides: a CLS token is equal for both
         where it enters. Layers in front of that place have none; their tokens are fewer by that
         number. The first prefix token is a CLS token, unless an attribute `has_class_token` is
         False. If no token is equal for both images, `guessed_layout` decides; where it guesses a
@@ -342,7 +352,7 @@ class Network:
         is compared part by part between the dots: `layer*.1` does not match `layer1.0.conv1`.
 
         Args:
-            of_end: the network goes on behind the layers.
+            of_end: the network continues behind the layers.
         Raises:
             UserError: a layer does not exist, `all` stands for no blocks, or nothing follows an end
                 layer.
@@ -375,19 +385,20 @@ class Network:
         """Return a view on this module with activations (B, C, H, W) in place of (B, H, W, C).
 
         Layers with activations (B, H, W, C) are found by the attribute `channels_last` of the
-        module, or by their shape: H and W are equal as a rule. Their axes are moved in activations
+        module, or by `is_channels_last`. Their axes are moved in activations
         that the view returns, and moved back in activations that it takes. A plain call
         `view(images)` returns the output as the module does.
 
         Args:
             names: the layers to look at.
             image_shape: (C, H, W) of the images.
-            channels_last: take (B, H, W, C) where neither attribute nor shape tells. If false,
+            channels_last: take (B, H, W, C) where nothing tells. If false,
                 (B, C, H, W) is assumed there, with a warning.
         Raises:
             UserError: a layer does not exist, or its activation has not the batch as first axis.
         """
         shapes = self._shapes_of_values(names, image_shape)
+        passes = self._passes_of(tuple(image_shape))
 
         # Layers whose axes are to be moved
         moved = []
@@ -395,7 +406,7 @@ class Network:
         for name in names:
             if len(shapes[name]) != 3:
                 continue
-            is_last = self._is_channels_last(shapes[name])
+            is_last = self._is_channels_last(name, passes)
             if is_last or (is_last is None and channels_last):
                 moved.append(name)
             elif is_last is None:
@@ -410,7 +421,8 @@ class Network:
             shape = shape_text(shapes[unclear[0]])
             warn_once(
                 f"{', '.join(unclear)}: {shape} is taken for channels×height×width; "
-                "otherwise give --channels-last; in Python, the module an attribute channels_last = True"
+                "if it is height×width×channels, give --channels-last or, in Python, set channels_last = True on "
+                "the module"
             )
 
         # The view
@@ -437,16 +449,12 @@ class Network:
         vars(view).update(vars(self))  # copy.copy leaves some out: see __getstate__
         return view
 
-    def _is_channels_last(self, shape: tuple[int, ...]) -> bool | None:
-        """Return whether a shape of three axes is (H, W, C); None if nothing tells."""
-        is_last = getattr(self.module, "channels_last", None)
-        if is_last is not None:
-            return is_last
-        first_two_are_equal = shape[0] == shape[1]
-        last_two_are_equal = shape[1] == shape[2]
-        if first_two_are_equal == last_two_are_equal:
-            return None
-        return first_two_are_equal
+    def _is_channels_last(self, layer: str, passes: Passes) -> bool | None:
+        """Return whether a layer has activations (H, W, C); None if nothing tells."""
+        declared = getattr(self.module, "channels_last", None)
+        if declared is not None:
+            return declared
+        return is_channels_last(layer, passes.calls, image_size_of(passes.inputs))
 
     def __call__(
         self,
@@ -463,7 +471,7 @@ class Network:
         Args:
             x: images (B, C, H, W), or with `after` the activation of that layer.
             until: the layer at which the pass ends.
-            after: the layer behind which the pass goes on.
+            after: the layer behind which the pass continues.
             images: as in `activations`.
         Raises:
             UserError: as in `activations`.
@@ -490,7 +498,7 @@ class Network:
         Args:
             x: images (B, C, H, W), or with `after` the activation of that layer.
             names: the layers, in any order. `output_name` gives the logits.
-            after: the layer behind which the pass goes on. The named layers lie behind it, or are
+            after: the layer behind which the pass continues. The named layers lie behind it, or are
                 this layer.
             images: the images of x. Needed only if the modules in front of `after` cannot be skipped,
                 as where they reach later layers by another path, such as a residual branch around
@@ -524,8 +532,7 @@ class Network:
     def kept_activations(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """Return the activations of images that pass again, from the cache if there is one.
 
-        Nothing may change the activations in place. Those of a network that draws random numbers differ
-        from pass to pass, and are not kept.
+        Those of a network that draws random numbers differ from pass to pass, and are not kept.
         """
         if self.cache is None or self.nondeterminism == STOCHASTIC:
             return self.activations(images, names)
@@ -541,8 +548,8 @@ class Network:
         if missing:
             computed = self.activations(images, missing)
             for name, values in computed.items():
-                self.cache.keep(keys[name], values, values.nbytes)
-            activations |= computed
+                activations[name] = in_own_memory(values)
+                self.cache.keep(keys[name], activations[name], values.nbytes)
         return activations
 
     def _existing(self, name: str, passes: Passes) -> str:
@@ -557,8 +564,8 @@ class Network:
             )
         if not positions:
             raise UserError(
-                f"layer {name!r}: this network calls no submodules, so that it has no layer but "
-                f"{OUTPUT!r}; let the module hold its parts as attributes"
+                f"layer {name!r}: this network calls no submodules, so that its only layer is "
+                f"{OUTPUT!r}; make its parts submodules"
             )
         where = "for all layers: python misc/list_layers.py MODEL, or Network(module).layer_names"
         if self.block_names:
@@ -592,7 +599,9 @@ class Network:
         for size in ASSUMED_SIZES:
             with contextlib.suppress(Exception):  # raised by the module's forward
                 return self._passes_of((n_channels, size, size))
-        raise UserError("what images does it take? Say so: Network(module, image_shape=(C, H, W))")
+        raise UserError(
+            "the shape of the inputs is unknown; give it, as in Network(module, image_shape=(C, H, W))"
+        )
 
     def _passes_of(self, shape: tuple[int, ...]) -> Passes:
         """Return the `Passes` for a shape (C, H, W), one for each type, device and mode."""

@@ -1,6 +1,6 @@
-"""Passes of a module that end at a layer, or go on behind a layer with another value of that layer.
+"""Forward passes of a module that end at a layer, or continue behind a layer with another value of that layer.
 
-A pass that goes on behind a layer is defined by a hook: the module runs on the images, and the hook
+A pass that continues behind a layer is defined by a hook: the module runs on the images, and the hook
 replaces the output of the layer. This is the whole pass. It works for every module, and needs the
 images. What is said of images goes for inputs of any shape and type.
 
@@ -98,7 +98,7 @@ class Passes:
         Args:
             x: images (B, C, H, W), or with `after` the value of that layer.
             names: the layers; behind `after`, or `after` itself. `Network` checks that they exist.
-            after: the pass goes on behind this layer, whose value is x.
+            after: the pass continues behind this layer, whose value is x.
             images: the images of x, which a whole pass needs. x may hold k values for each image:
                 x is then k batches long, one batch behind the other.
         Raises:
@@ -275,8 +275,8 @@ class Passes:
             if differs and not self._is_training and not self._has_noted:
                 self._has_noted = True
                 note(
-                    f"{type(self.module).__name__} takes whole passes behind {after}, because skipping "
-                    "the modules in front of it would change the result: slower, and still right"
+                    f"{type(self.module).__name__} takes whole passes behind {after}, because skipping the modules "
+                    "in front of it would change the result; this is slower"
                 )
         return self._exact_short[key]
 
@@ -375,7 +375,7 @@ def _is_close(value: Tensor, expected: Tensor) -> bool:
 
 @torch.enable_grad()
 def _has_gradient(value: Tensor, source: Tensor) -> bool:
-    """Return whether a value is computed from a source, as far as gradients tell."""
+    """Return whether a value is computed from a source, as far as gradients show."""
     if not (value.requires_grad and source.requires_grad):
         return False
     (gradient,) = torch.autograd.grad(value.sum(), source, allow_unused=True, retain_graph=True)

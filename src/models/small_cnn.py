@@ -35,8 +35,8 @@ class SmallCNN(nn.Module):
         if image_shape is not None and min(image_shape[1:]) < MIN_SIDE:
             size = shape_text(image_shape)
             raise Misfit(
-                f"small_cnn cannot take images of {size}, but from {MIN_SIDE}×{MIN_SIDE} pixels "
-                "on; choose another one or a dataset"
+                f"small_cnn cannot take images of {size}: the smallest are {MIN_SIDE}×{MIN_SIDE} pixels; choose "
+                "another network or another data set"
             )
         in_width = n_channels
         for i, width in enumerate(WIDTHS, start=1):

@@ -1,4 +1,4 @@
-"""Prefix tokens, such as a CLS token: two images have equal ones."""
+"""Detection of prefix tokens, such as a CLS token, which are equal for all images."""
 
 import contextlib
 
@@ -25,7 +25,7 @@ def image_size_of(inputs: Tensor) -> MapSize | None:
 
 
 def n_leading_equal(tokens: Tensor, image_size: MapSize | None) -> int:
-    """Count the leading tokens that are equal for two images: prefix tokens that saw no image yet.
+    """Count the leading tokens that are equal for two images, which are prefix tokens.
 
     It is 0 where the leading tokens are constant over their features and the further tokens form no
     grid: the dead channels of a map (2, C, H·W).

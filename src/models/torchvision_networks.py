@@ -44,7 +44,7 @@ def torchvision_network(
             )
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"{name} cannot be built: {error}; choose another network or dataset"
+            f"{name} cannot be built: {error}; choose another network or another data set"
         ) from error
     if n_channels != 3:
         _replace_first_convolution(network, n_channels)

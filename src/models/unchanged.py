@@ -1,4 +1,4 @@
-"""Passes that leave a module as it was: its buffers, attributes, and torch's generators."""
+"""Contexts that restore the buffers and attributes of a module, and torch's random generators."""
 
 import contextlib
 from collections.abc import Iterator

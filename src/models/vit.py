@@ -133,8 +133,7 @@ class VisionTransformer(Transformer):
         if image_height % patch or image_width % patch:
             raise UserError(
                 f"images of {image_height}×{image_width} pixels cannot be cut into patches of "
-                f"{patch}×{patch}; choose a network with smaller patches or a dataset of other "
-                "images"
+                f"{patch}×{patch}; choose a network with other patches, or another data set"
             )
         n_tokens = 1 + (image_height // patch) * (image_width // patch)
         patch_embed = PatchEmbedding(n_channels, width, patch)

@@ -14,7 +14,7 @@ Arguments = dict[str, Any]
 
 
 class Entry(NamedTuple):
-    """The recipe of a network: a class, called with `arguments` and some options."""
+    """A network by name: its class, called with `arguments` and some options."""
 
     build: type[nn.Module]
     arguments: Arguments

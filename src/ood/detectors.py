@@ -1,4 +1,4 @@
-"""Detectors: how far out of distribution are the activations of a layer?
+"""Detectors, which score how far activations of a layer are out of distribution.
 
 A detector of the energy is a trained network from a store. The Mahalanobis distance needs no
 training: it summarises the activations of training images. `SCORES` has a row for each score."""
@@ -30,7 +30,7 @@ class Detector:
     Attributes:
         id_data: the data that the detector was made with.
         ood_data: the OOD data that the detector was trained with; empty if it needs none.
-        n_classes: of the training images; None: the largest label tells.
+        n_classes: of the training images; None: the largest label + 1.
     """
 
     id_data = ""

@@ -1,5 +1,4 @@
-"""Scores and skill of stitched activations: how far out of distribution are they for the end network,
-and does the stitched network follow the end network within a class?"""
+"""OOD scores and skill of stitched activations."""
 
 import functools
 import math
@@ -39,7 +38,7 @@ class StitchScores(NamedTuple):
 
 
 class Detection(NamedTuple):
-    """Scores of a detector in telling stitched activations from the end network's own activations.
+    """How well a detector separates stitched activations from the activations of the end network.
 
     Stitched activations count as OOD. All numbers but `mean_own` are NaN if a score of a stitched
     activation is not finite.
@@ -213,7 +212,7 @@ def _source_of(pair: Pair, layer: StitchingLayer) -> tuple[str, Plan]:
 
 
 def detection_of(stitched: np.ndarray, own: np.ndarray, *, is_paired: bool) -> Detection:
-    """Measure how well scores tell stitched activations from the end network's own activations.
+    """Measure how well scores separate stitched activations from the activations of the end network.
 
     Args:
         stitched: scores of stitched activations, (M,), high for OOD.

@@ -1,6 +1,6 @@
 """Training of OOD detectors: classifiers of the activations of one layer.
 
-A detector is trained on labels first. Then it is fine-tuned so that its energy tells in-distribution
+A detector is trained on labels first. Then it is fine-tuned so that its energy separates in-distribution
 (ID) from auxiliary out-of-distribution (OOD) data. In a batch, a label of -1 marks an OOD sample.
 """
 

@@ -14,7 +14,7 @@ from src.choices.stitching import INITS
 from src.core.console import listed, note, note_once, warn, warn_once
 from src.core.errors import UserError
 from src.models import Network
-from src.results.identity import OPTIONS, is_idle
+from src.results.spec import OPTIONS, is_idle
 from src.stitching.layers import StitchingLayer
 from src.values import Pair
 

@@ -1,14 +1,14 @@
 """State dicts on disk, and networks that are built from state dicts."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from src.choices.models import MODEL_NAMES
-from src.core.console import warn, warn_once
+from src.core.console import note_once, warn, warn_once
 from src.core.errors import Misfit, UserError
 from src.core.images import ImageSpec
 from src.core.runtime import seeded
@@ -17,11 +17,15 @@ from src.core.user_code import is_user_code
 from src.models import Network, build_model, inputs_of
 from src.models.determinism import nondeterminism_of, warn_of_probabilities
 from src.results.network_names import DEFAULT, FEATURES, NetworkName, seed_of_untrained
-from src.results.trained_with import explained, options_beside, warn_of_other_images
-from src.values import BATCH_DEPENDENT, STOCHASTIC, Pair
+from src.results.trained_with import (
+    explained,
+    options_beside,
+    warn_of_other_images,
+    warn_of_other_type,
+)
+from src.values import BATCH_DEPENDENT, STOCHASTIC
 
 StateDict = dict[str, Tensor]
-STITCHES = "stitches.pt"  # the stitches of a run with several
 # The ends of warnings
 NONDETERMINISTIC = {
     STOCHASTIC: "is random when it is evaluated, as with dropout that does not look at `training`: "
@@ -39,35 +43,12 @@ SHAPES = re.compile(
 
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
     """Save a state dict in torch's zip format, atomically; equal states make equal bytes."""
-    save_tensors(path, _on_cpu(state))
+    save_tensors(path, on_cpu(state))
 
 
-def save_stitches(folder: Path, states: Mapping[Pair, Mapping[str, Tensor]]) -> None:
-    """Save the state dicts of stitching layers in `stitches.pt`, by front layer and end layer."""
-    by_layers: dict[str, dict[str, StateDict]] = {}
-    for pair, state in states.items():
-        by_layers.setdefault(pair.front_layer, {})[pair.end_layer] = _on_cpu(state)
-    save_tensors(folder / STITCHES, by_layers)
-
-
-def _on_cpu(state: Mapping[str, Tensor]) -> StateDict:
+def on_cpu(state: Mapping[str, Tensor]) -> StateDict:
+    """Return a state dict on the CPU, without gradients."""
     return {key: value.detach().cpu().contiguous() for key, value in state.items()}
-
-
-def load_stitch(folder: Path, pair: Pair) -> StateDict:
-    """Load the state dict of a stitch in a run's folder; only its own tensors are read.
-
-    Raises:
-        UserError: as `load_state`; or the run has kept no such stitch.
-    """
-    path = folder / STITCHES
-    if not path.exists():
-        return load_state(folder / "final_model.pt")
-    states = load_tensors(path, mmap=True)
-    try:
-        return states[pair.front_layer][pair.end_layer]
-    except KeyError:
-        raise UserError(f"{path} has no stitch {pair}; stitch again") from None
 
 
 def load_state(path: str | Path) -> StateDict:
@@ -82,11 +63,9 @@ def load_state(path: str | Path) -> StateDict:
     content = load_tensors(path)
     for wrapper in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            _note_other_states(path, content, taken=wrapper)
             content = content[wrapper]
-    is_state = isinstance(content, Mapping) and all(
-        isinstance(value, Tensor) for value in content.values()
-    )
-    if not is_state:
+    if not _is_state(content):
         raise UserError(
             f"checkpoint {path} is no state dict; "
             "save one with torch.save(model.state_dict(), path)"
@@ -95,6 +74,34 @@ def load_state(path: str | Path) -> StateDict:
     for prefix in ("module.", "_orig_mod.", "module."):  # the two stand in either order
         nn.modules.utils.consume_prefix_in_state_dict_if_present(state, prefix)
     return state
+
+
+def _is_state(content: object) -> bool:
+    """Return whether the content of a file is a state dict: tensors by name."""
+    return isinstance(content, Mapping) and all(
+        isinstance(value, Tensor) for value in content.values()
+    )
+
+
+def _note_other_states(path: str | Path, content: Mapping, *, taken: str) -> None:
+    """Note that a checkpoint has more state dicts of a network than the one that is taken.
+
+    Args:
+        taken: the entry of the state dict that is taken.
+    """
+    names = content[taken].keys()
+    for entry, state in content.items():
+        is_alike = _is_state(state) and len(state) > 0 and _bare(state) & _bare(names)
+        if entry != taken and is_alike:
+            note_once(
+                f"checkpoint {path} has the weights {taken} and {entry}, and {taken} is taken; to take the others, "
+                f"save torch.load(path)[{entry!r}] as a checkpoint of its own"
+            )
+
+
+def _bare(keys: Iterable[str]) -> set[str]:
+    """Return the last two parts of the names of tensors, without the prefixes of wrappers."""
+    return {".".join(str(key).split(".")[-2:]) for key in keys}
 
 
 def load_model(
@@ -155,6 +162,7 @@ def _loaded(name: NetworkName, images: ImageSpec, *, encoder: bool) -> Network:
         raise explained(misfit, name, images) from misfit
 
     if name.is_file:
+        warn_of_other_type(name)
         warn_of_other_images(name.path, images)
     elif hasattr(network.module, "transform_input"):
         # Published weights of GoogLeNet and Inception expect images that the module normalises

@@ -5,16 +5,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from src.results.changes import options_beside_tables, warn_of_earlier
 from src.results.evaluations import read_evaluated_stitches
 from src.results.folders import Stitch, newest_stitches
 from src.results.groups import Names
-from src.results.image_records import warn_of_several
 from src.results.measurements import Measurement, measurements_of
 from src.results.named_networks import named_by_list, order_in
 from src.results.network_list import SIMILARITY
 from src.results.network_names import NetworkKey
 from src.results.similarity_rows import SimilarityRow
+from src.results.spec import options_beside_tables, warn_of_earlier, warn_of_several
 from src.results.tables import read_table
 
 

@@ -13,13 +13,14 @@ from torch import Tensor
 from src.choices.scores import SCORES
 from src.core.console import warn
 from src.core.errors import UserError, unknown_name
-from src.core.files import locked, read_json, readable, write_json
+from src.core.files import locked, readable
 from src.core.images import ImageSpec, shape_text
 from src.models import MODEL_NAMES, Network, build_model
 from src.ood.detectors import EnergyDetector
 from src.ood.reference import DetectorKey, EvaluationOptions
 from src.results.checkpoints import freeze, load_weights, save_state
 from src.results.network_names import SHORT, NetworkName
+from src.results.public import META, read_meta, write_meta
 
 DetectorEntry = dict[str, Any]
 
@@ -34,13 +35,11 @@ class DetectorStore:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        self.meta = self.folder / "meta.json"
+        self.meta = self.folder / META
 
     def entries(self) -> dict[str, DetectorEntry]:
         """Read the entries of `meta.json` by file name, oldest first; empty without that file."""
-        with readable(self.meta, "restore it or move it away"):
-            written = read_json(self.meta) if self.meta.exists() else {}
-            return {name: dict(entry) for name, entry in written.items()}
+        return read_meta(self.folder)
 
     def add(self, name: str, state: Mapping[str, Tensor], entry: DetectorEntry) -> None:
         """Save a detector, and write its entry into `meta.json`.
@@ -51,7 +50,7 @@ class DetectorStore:
         """
         save_state(self.folder / name, state)
         with locked(self.folder / ".meta.lock"):
-            write_json(self.meta, self.entries() | {name: entry})
+            write_meta(self.folder, self.entries() | {name: entry})
 
     def names_by_layer(self, source: NetworkName) -> dict[str, list[str]]:
         """Return the file names of a network's detectors by layer, oldest first.

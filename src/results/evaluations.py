@@ -18,7 +18,7 @@ from src.results.evaluation_rows import (
 )
 from src.results.experiments import Place, StitchResult
 from src.results.folders import Stitch, holds_runs, read_stitches, warn_of_weights
-from src.results.image_records import are_same, on_same_images
+from src.results.spec import are_same, on_same_images
 from src.values import Pair
 
 SKILL = ""  # stands for skill among the detectors
@@ -71,7 +71,9 @@ def with_evaluations(stitches: Sequence[Stitch]) -> list[Stitch]:
                     n_skipped[folder, name] += 1
         evaluated.append(replace(stitch, skill=measured.pop(SKILL, None), evaluations=measured))
     for (folder, name), n in n_skipped.items():
-        warn(f"{folder}: {name or 'skill'} of {n} stitches is skipped: runs used other data")
+        warn(
+            f"{folder}: {name or 'skill'} of {n} stitches is skipped: it was measured on other data (--other-data)"
+        )
     return evaluated
 
 

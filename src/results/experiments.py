@@ -4,29 +4,36 @@ Results of one experiment may be taken together. Of repeated results the newest 
 """
 
 import dataclasses
-import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, combinations
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from src.choices import STARTS, Options
+from src.choices.datasets import dataset_label
 from src.choices.stitching import Method
-from src.core.console import warn
+from src.core.console import listed, warn
 from src.core.grouping import grouped
-from src.results.identity import (
+from src.results.network_names import SHORT, OfTwoNetworks
+from src.results.public import chosen_options
+from src.results.spec import (
     CHECKPOINTS,
-    NETWORKS,
+    COLUMNS_OF_WEIGHTS,
     OPTIONS,
+    RECORDS,
+    SPLITS,
     WEIGHTS,
     FurtherOptions,
+    RunOptions,
+    Spec,
     further_options,
-    identity_of,
+    key_of,
+    short_images,
+    spec_of,
+    told_apart,
 )
-from src.results.image_records import SPLITS, short_images, told_apart
-from src.results.network_names import SHORT, OfTwoNetworks
 from src.results.tables import from_record
 from src.values import Pair
 
@@ -73,7 +80,7 @@ class Experiment(OfTwoNetworks):
     # The further options that tell experiments apart, as JSON; those with their usual value are left out
     further_options: FurtherOptions = FurtherOptions()  # noqa: RUF009 - immutable
     # All options of the run; no column
-    options: Options = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    options: RunOptions = dataclasses.field(default_factory=RunOptions, compare=False, repr=False)
     # By pair of layers, the options that `auto` chose; no column
     chosen: Mapping[Pair, Options] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
@@ -87,14 +94,11 @@ class Experiment(OfTwoNetworks):
             ValueError: an option is missing or of a wrong type. The message is its name.
         """
         experiment = from_record(Experiment, with_columns(options))
-        return dataclasses.replace(experiment, options=options)
+        return dataclasses.replace(experiment, options=RunOptions(options))
 
     def config(self, pair: Pair) -> Options:
         """Return the content of `config.txt` for a pair of layers: all options of its run."""
-        config = {**self.options, **pair._asdict()}
-        if pair in self.chosen:
-            config |= {**self.chosen[pair], "c2t_cls_option": config.get("c2t_cls_token")}
-        return config
+        return chosen_options({**self.options, **pair._asdict()}, self.chosen.get(pair, {}))
 
     def settings_of(self, pair: Pair) -> Options:
         """Return the settings of a pair of layers, and the names of the layers."""
@@ -108,19 +112,28 @@ class Experiment(OfTwoNetworks):
         return {name: getattr(self, name) for name in SETTINGS}
 
     @cached_property
-    def distinctions(self) -> Options:
-        """The options that tell experiments apart, see `identity_of`.
+    def spec(self) -> Spec:
+        """The spec, see `spec_of`; of a row that was read without its run, as far as columns tell."""
+        if self.options:
+            return self.options.spec
+        options = dict(self.settings)
+        further = json.loads(str(options.pop(FURTHER)))
+        for column, path_option in zip(COLUMNS_OF_WEIGHTS, CHECKPOINTS, strict=True):
+            options[f"{path_option}_sha256"] = options.pop(column)
+        for split, record in RECORDS.items():
+            options[record] = options.pop(split)
+        return spec_of(options | further)
 
-        Images are left out, as they may be unrecorded: `told_apart` makes them a part of the name
-        of the data set where several experiments recorded different ones.
-        """
-        networks = {name: self.settings[name] for name in NETWORKS}
-        settings = {
-            name: value
-            for name, value in self.settings.items()
-            if name not in networks and name not in SPLITS
-        }
-        return {**_counted(tuple(settings.items())), **networks}
+    @cached_property
+    def distinctions(self) -> Options:
+        """The entries of the spec, as hashable values, with the name of the data set in place of the
+        fingerprints; `told_apart` gives different images different names."""
+        entries: dict[str, Any] = {}
+        for name in [*OPTIONS, *self.spec]:
+            value = self.spec.get(name)
+            if name in self.spec and name not in SPLITS:
+                entries[name] = tuple(value) if isinstance(value, list) else value
+        return entries | {"dataset": self.dataset}
 
     @cached_property
     def method(self) -> str:
@@ -132,20 +145,17 @@ class Experiment(OfTwoNetworks):
         return Method(self.init).words
 
     @cached_property
-    def key(self) -> tuple[Hashable, ...]:
-        """A value to compare experiments by; the paths of the networks do not count."""
-        distinctions = self.distinctions.items()
-        return self.network_keys, frozenset(
-            item for item in distinctions if item[0] not in NETWORKS
-        )
+    def named_spec(self) -> Spec:
+        """The spec, with the place of a network whose weights are not known."""
+        spec = dict(self.spec)
+        for name, network in zip(WEIGHTS, self.networks, strict=True):
+            spec[name] = spec[name] or network.identity
+        return spec
 
-
-@functools.cache  # many rows differ in networks only
-def _counted(settings: tuple[tuple[str, Hashable], ...]) -> Options:
-    """Return the options in the settings of a row that tell experiments apart."""
-    options = dict(settings)
-    further = json.loads(str(options.pop(FURTHER)))
-    return identity_of(options | further)
+    @cached_property
+    def key(self) -> str:
+        """The key of `named_spec`."""
+        return key_of(self.named_spec)
 
 
 # The names of the settings
@@ -197,7 +207,7 @@ def short_weights(options: Options) -> dict[str, str]:
         options: of a run. A missing SHA-256 becomes "".
     """
     weights = {}
-    for column, path_option in zip(WEIGHTS, CHECKPOINTS, strict=True):
+    for column, path_option in zip(COLUMNS_OF_WEIGHTS, CHECKPOINTS, strict=True):
         sha256 = options.get(f"{path_option}_sha256") or ""
         weights[column] = sha256[:SHORT]
     return weights
@@ -205,8 +215,10 @@ def short_weights(options: Options) -> dict[str, str]:
 
 def with_columns(options: Options) -> Options:
     """Return the options of a run, and the columns made of options."""
+    dataset = options.get("dataset")
     return {
         **options,
+        "dataset": dataset and dataset_label(dataset),
         **short_weights(options),
         **short_images(options),
         FURTHER: further_options(options, columns=SETTINGS),
@@ -221,24 +233,51 @@ def by_experiment(rows: Iterable[Row]) -> dict[str, list[Row]]:
         The title of a single experiment is "". Equal titles are numbered.
     """
     rows = list(rows)
-    row_of_titled = list(zip(told_apart(rows), rows, strict=True))
-    groups = grouped(row_of_titled, lambda item: item[0].key)
-    settings = [group[0][0].distinctions for group in groups.values()]
-    without_weights = []
-    for values in settings:
-        without_weights.append({name: values[name] for name in values if name not in WEIGHTS})
-    titles = _details(without_weights)
-    if len(set(titles)) < len(titles):  # experiments that differ in their weights only
-        titles = _details(settings)
-    rows_of_groups = [[row for _, row in group] for group in groups.values()]
-    return dict(zip(_numbered(titles), rows_of_groups, strict=True))
+    keyed = list(zip(keys_of(rows), told_apart(rows), rows, strict=True))
+    groups = grouped(keyed, lambda item: item[0]).values()
+    settings = [titled.distinctions for (_, titled, _), *_ in groups]
+    rows_of_groups = [[row for _, _, row in group] for group in groups]
+    return dict(zip(_numbered(_details(settings)), rows_of_groups, strict=True))
 
 
-def newest(items: Iterable[Result], key: Callable[[Result], Hashable]) -> list[Result]:
+def keys_of(experiments: Sequence[Experiment]) -> list[str]:
+    """Return the key of each experiment. Inputs that one did not record are those of all experiments
+    that agree with it otherwise, if these are on the same inputs."""
+    of_runs = {_run_of(experiment): experiment.named_spec for experiment in experiments}
+    known: dict[
+        str, dict[str, set[str]]
+    ] = {}  # fingerprints by the key without inputs, and by split
+    without_inputs = {}
+    for run, spec in of_runs.items():
+        without_inputs[run] = key_of(spec | dict.fromkeys(SPLITS))
+        for split in SPLITS:
+            fingerprints = known.setdefault(without_inputs[run], {}).setdefault(split, set())
+            fingerprints |= {spec[split]} - {None}
+    keys = {}
+    for run, spec in of_runs.items():
+        settled = dict(spec)
+        for split, fingerprints in known[without_inputs[run]].items():
+            if len(fingerprints) == 1:
+                (settled[split],) = fingerprints
+        keys[run] = key_of(settled)
+    return [keys[_run_of(experiment)] for experiment in experiments]
+
+
+def _run_of(experiment: Experiment) -> int:
+    """Return a number that the stitches of one run share, as they share its options."""
+    return id(experiment.options or experiment)
+
+
+def newest(
+    items: Iterable[Result],
+    key: Callable[[Result], Hashable],
+    title: Callable[[Result], str],
+) -> list[Result]:
     """Keep the last result of each key; warn if results were dropped.
 
     Args:
         items: results, the oldest first.
+        title: names the networks of a result, for the warning.
     """
     groups = grouped(items, key)
     n_repeated = sum(len(group) - 1 for group in groups.values())
@@ -246,7 +285,10 @@ def newest(items: Iterable[Result], key: Callable[[Result], Hashable]) -> list[R
         results = "1 result repeats another"
         if n_repeated > 1:
             results = f"{n_repeated} results repeat others"
-        warn(f"{results} of the same experiment; the newest of each counts")
+        repeated = dict.fromkeys(title(group[0]) for group in groups.values() if len(group) > 1)
+        warn(
+            f"{results} of the same experiment ({listed(repeated, n=3)}); the newest of each counts"
+        )
     return [group[-1] for group in groups.values()]
 
 

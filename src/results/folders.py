@@ -8,7 +8,6 @@ files of a run of one stitch: those that have a `config.txt` are finished.
 
 import math
 import os
-import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,31 +17,21 @@ from pathlib import Path
 
 import numpy as np
 
-from src.choices import AUTO, STARTS, Options
-from src.core.console import warn
+from src.choices import Options
+from src.core.console import warn, warn_once
 from src.core.errors import UserError
-from src.core.files import readable
+from src.core.files import read_json
 from src.core.grouping import grouped
-from src.results.changes import warn_of_earlier
 from src.results.evaluation_rows import EvaluationRow, SkillRow
-from src.results.experiments import by_experiment, newest, with_columns
-from src.results.identity import CHECKPOINTS
-from src.results.image_records import told_apart
-from src.results.options import read_options
+from src.results.experiments import by_experiment, keys_of, newest, with_columns
+from src.results.network_names import networks_in_words
+from src.results.public import RUN_NAME, read_options, read_summary, typed_options
 from src.results.run import STALE
+from src.results.spec import CHECKPOINTS, RunOptions, warn_of_earlier
 from src.results.stitch_rows import StitchRow
 from src.results.tables import columns, from_record, read_table
 from src.results.training_rows import EpochRow
 from src.values import Pair, Predictions, has_converged, learning_rates
-
-RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
-# Lines of `summary.txt`, and the metrics that they hold
-SUMMARY = {
-    "Clean accuracy": "accuracy",
-    "Normalized PINV difference": "matching_error",
-    "Normalized representation difference": "representation_difference",
-}
-N_SUMMARY_LINES = 7  # lines with values at the start of `summary.txt`
 
 
 class RunFiles:
@@ -205,8 +194,12 @@ def newest_stitches(stitches: Iterable[Stitch]) -> list[Stitch]:
     """
     stitches = list(stitches)
     oldest_first = sorted(stitches, key=lambda stitch: stitch.folder.name)
-    rows = told_apart([stitch.row for stitch in oldest_first])
-    kept = newest(zip(oldest_first, rows, strict=True), lambda item: (item[1].pair, item[1].key))
+    keys = keys_of([stitch.row for stitch in oldest_first])
+    kept = newest(
+        zip(oldest_first, keys, strict=True),
+        lambda item: (item[0].row.pair, item[1]),
+        lambda item: networks_in_words(item[0].row.networks),
+    )
     kept_ids = {id(stitch) for stitch, _ in kept}
     return [stitch for stitch in stitches if id(stitch) in kept_ids]
 
@@ -227,8 +220,13 @@ def newest_by_experiment(stitches: Iterable[Stitch]) -> dict[str, list[Stitch]]:
 
 def warn_of_weights(stitches: Sequence[Stitch]) -> None:
     """Warn of stitches with weights that their checkpoints no longer hold, and with code that
-    has changed."""
+    has changed; and repeat what their runs were warned of."""
     of_runs = one_of_each(stitches)
+    for stitch in of_runs:
+        record = stitch.files.folder / "run.json"
+        made_with = read_json(record) if record.exists() else {}
+        for text in made_with.get("warnings", ()):
+            warn_once(f"when stitches were made: {text}")
     networks = chain.from_iterable(stitch.row.networks for stitch in of_runs)
     warn_of_earlier(networks, [stitch.options for stitch in of_runs])
 
@@ -268,26 +266,17 @@ def _read_part(folder: Path, *, run: Path) -> list[Stitch]:
     """
     if not (folder / "config.txt").is_file():
         raise UserError(f"{folder} has no config.txt: the run in it did not finish")
-    options = dict(read_options(folder / "config.txt"))
+    options = read_options(folder / "config.txt")
+    typed = RunOptions(typed_options(options))
     if (folder / "grid.csv").is_file():
         rows = [
-            replace(row, folder=run.name, **_normal_paths(vars(row)))
+            replace(row, folder=run.name, options=typed, **_normal_paths(vars(row)))
             for row in read_table(folder / "grid.csv", StitchRow)
         ]
     else:
-        rows = [_row_of_summary(folder, options)]
+        rows = [replace(_row_of_summary(folder, options), options=typed)]
     files = RunFiles(folder, [row.pair for row in rows])
-    typed = _as_typed(options)
     return [Stitch(run, {**typed, **row.pair._asdict()}, row, files) for row in rows]
-
-
-def _as_typed(options: Options) -> Options:
-    """Return the options of a run as they were typed; rows have the type that `auto` chose."""
-    typed = dict(options)
-    token = typed.pop("c2t_cls_option", None)
-    if typed.pop("stitching_option", None) == AUTO:
-        typed |= {"stitching_type": AUTO, "c2t_cls_token": token}
-    return typed
 
 
 def _normal_paths(options: Options) -> dict[str, str]:
@@ -306,16 +295,7 @@ def _row_of_summary(folder: Path, options: Options) -> StitchRow:
     Raises:
         UserError: the file or an option is missing or damaged.
     """
-    summary = folder / "summary.txt"
-    with readable(summary, "remove the folder, and stitch this pair again"):
-        lines = summary.read_text(encoding="utf-8").splitlines()
-    record: dict[str, object] = {"end_accuracy": math.nan}
-    for line in lines[:N_SUMMARY_LINES]:
-        title, _, value = line.partition(": ")
-        if title in SUMMARY:
-            record[SUMMARY[title]] = value.strip()
-    if options.get("init") in STARTS:
-        record["matching_error"] = None  # the public code writes 0
+    record = {"end_accuracy": math.nan, **read_summary(folder, options)}
     return row_of(folder, options, record)
 
 

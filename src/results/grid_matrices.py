@@ -6,9 +6,8 @@ from src.core.console import note_once
 from src.core.grouping import grouped
 from src.results.experiments import by_experiment, method_names
 from src.results.groups import Names
-from src.results.identity import NETWORKS
-from src.results.image_records import told_apart
 from src.results.measurements import named_pair
+from src.results.spec import NETWORKS, told_apart
 from src.results.stitch_rows import StitchRow
 
 MAX_EXPERIMENTS = 12  # that are printed and drawn

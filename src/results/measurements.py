@@ -12,8 +12,6 @@ from src.choices.similarity import SAMPLES, Measure, measure_of
 from src.results.experiments import method_names
 from src.results.folders import Stitch
 from src.results.groups import Names
-from src.results.identity import NETWORKS, RANKS
-from src.results.image_records import told_apart
 from src.results.named_networks import NamedNetwork
 from src.results.network_names import OfTwoNetworks
 from src.results.quantities import (
@@ -25,6 +23,7 @@ from src.results.quantities import (
     measured_by,
 )
 from src.results.similarity_rows import SimilarityRow
+from src.results.spec import NETWORKS, RANKS, told_apart
 from src.results.stitch_rows import StitchRow
 from src.values import Pair, Rank
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-from src.core.console import listed, note_once, warn_once
+from src.core.console import listed, warn_once
 from src.core.errors import UserError, unknown_name
 from src.core.grouping import grouped
 from src.core.user_code import absolute, title_of
@@ -96,7 +96,7 @@ def read_networks(table: str | Path) -> list[ListedNetwork]:
 
     Raises:
         UserError: the list cannot be read, lacks a column or a value, has a column of another name,
-            repeats a name or a checkpoint, has a name that is no file name, or names a missing
+            repeats a name or the weights of a network, has a name that is no file name, or names a missing
             checkpoint.
     """
     networks: list[ListedNetwork] = [
@@ -110,14 +110,43 @@ def read_networks(table: str | Path) -> list[ListedNetwork]:
     lines = {f"{table}, line {line}": row for line, row in enumerate(networks, start=FIRST_LINE)}
     _check_names(table, lines)
     networks = [_with_path_from(Path(table).parent, row, place) for place, row in lines.items()]
-    name_of: dict[tuple[str, str], str] = {}  # the first by checkpoint and type
-    for network in networks:
-        first = name_of.setdefault((network.path, network.type), network.name)
-        if first != network.name and network.named().is_file:
-            raise UserError(
-                f"{table}: {first} and {network.name} are one checkpoint, {network.path}; list it once"
-            )
+    _refuse_equal_weights(table, networks)
+    _warn_of_depths(table, networks)
     return networks
+
+
+def _warn_of_depths(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
+    """Warn of depths that fall from layer to layer, and of layers that have several in networks of one type."""
+    first: dict[
+        tuple[str, str], tuple[str, float]
+    ] = {}  # a network and its depth, by type and layer
+    for network in networks:
+        depths = network.relative_depths
+        for (layer, depth), (behind, depth_behind) in itertools.pairwise(depths.items()):
+            if depth > depth_behind:
+                warn_once(
+                    f"{table}: the depths of {network.name} fall from {layer}={depth:g} to {behind}={depth_behind:g}; "
+                    "list layers in the order in which they are computed, and deeper ones with larger depths"
+                )
+        for layer, depth in depths.items():
+            other, depth_of_other = first.setdefault((network.type, layer), (network.name, depth))
+            if depth != depth_of_other and not network.is_features:
+                warn_once(
+                    f"{table}: {layer} has the depth {depth_of_other:g} in {other} and {depth:g} in {network.name}, "
+                    f"which are both {network.type}; give networks of one type equal depths"
+                )
+
+
+def _refuse_equal_weights(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
+    """Raise a UserError if two networks of a list are one: of one type and of equal weights."""
+    first_of: dict[NetworkKey, ListedNetwork] = {}
+    for network in networks:
+        first = first_of.setdefault(network.named().listed_as, network)
+        if first is not network:
+            raise UserError(
+                f"{table}: {first.name} and {network.name} have equal weights ({first.path} and {network.path}, "
+                f"{title_of(network.type)}) and are one network; list it once"
+            )
 
 
 def _check_names(table: str | Path, lines: Mapping[str, ListedNetwork]) -> None:
@@ -148,12 +177,21 @@ def _check_names(table: str | Path, lines: Mapping[str, ListedNetwork]) -> None:
 
 
 def tell_groups(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
-    """Note which networks have no group where some have one; warn of groups with networks of several
-    types."""
+    """Warn of networks without a group where some have one, of groups with almost the same name, and of groups with
+    networks of several types."""
     in_groups = [network for network in networks if network.group]
     without = [network.name for network in networks if not network.group]
     if in_groups and without:
-        note_once(f"{table}: no group of {listed(without)} is given, so that the type is the group")
+        warn_once(
+            f"{table}: no group is given for {listed(without)}, so that the type is the group there; give all networks "
+            "a group, or none"
+        )
+    for groups in grouped(dict.fromkeys(network.group for network in in_groups), _plain).values():
+        if len(groups) > 1:
+            warn_once(
+                f"{table}: the groups {' and '.join(map(repr, groups))} count as different groups; write them alike if "
+                "they are one"
+            )
     for group, members in grouped(in_groups, lambda network: network.group).items():
         types = dict.fromkeys(network.type for network in members)
         if len(types) > 1:
@@ -162,6 +200,11 @@ def tell_groups(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
                 "differences from other groups may be those of types"
             )
     _warn_of_shared_seeds(table, in_groups)
+
+
+def _plain(group: str | None) -> str:
+    """Return the letters and digits of the name of a group, in lower case."""
+    return re.sub(r"[\W_]", "", group or "").lower()
 
 
 def _warn_of_shared_seeds(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
@@ -214,6 +257,7 @@ def _with_path_from(folder: Path, network: ListedNetwork, place: str) -> ListedN
     path = os.path.normpath(folder / Path(network.path).expanduser())
     if not os.path.isfile(path):
         raise UserError(
-            f"{place}: there is no checkpoint {path}; correct the path, which counts from {folder}"
+            f"{place}: there is no checkpoint {path}; correct the path, which is relative to {folder}, the folder of "
+            "the list"
         )
     return replace(network, path=path, type=kind)

@@ -11,6 +11,7 @@ from typing import ClassVar, NamedTuple
 
 from src.choices import Options
 from src.core.errors import UserError
+from src.core.user_code import title_of
 
 UNTRAINED = "-"  # in place of a checkpoint: randomly initialised weights
 DEFAULT = "DEFAULT"  # in place of a checkpoint: the weights that come with the type
@@ -88,7 +89,16 @@ class NetworkName(NamedTuple):
         seed = None
         if self.is_untrained:
             seed = seed_of_untrained(self.seed)
-        return hashlib.sha256(f"{self.path} {self.type} {seed}".encode()).hexdigest()
+        text = f"{self.path} {title_of(self.type)} {seed}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def known_content(self) -> str | None:
+        """`content`, or None if nothing is recorded and the file cannot be read."""
+        try:
+            return self.content
+        except UserError:
+            return None
 
     @property
     def identity(self) -> str:
@@ -96,15 +106,12 @@ class NetworkName(NamedTuple):
 
         If nothing is recorded and the file is gone, it is the absolute path without links.
         """
-        try:
-            return self.content[:SHORT]
-        except UserError:
-            return os.path.realpath(self.path)
+        return (self.known_content or "")[:SHORT] or os.path.realpath(self.path)
 
     @property
     def key(self) -> NetworkKey:
-        """Identity and type; equal for names of the same network."""
-        return self.identity, self.type
+        """Identity and type, of a user's code the function; equal for names of the same network."""
+        return self.identity, title_of(self.type)
 
     @property
     def listed_as(self) -> NetworkKey:
@@ -115,7 +122,7 @@ class NetworkName(NamedTuple):
         """
         if self.is_file:
             return self.key
-        return self.path, self.type
+        return self.path, title_of(self.type)
 
     @property
     def has_changed(self) -> bool:
@@ -198,6 +205,11 @@ def titles_of(networks: Iterable[NetworkName]) -> dict[NetworkKey, str]:
     return titles
 
 
+def networks_in_words(networks: Iterable[NetworkName]) -> str:
+    """Return the titles of networks as a text, such as "a.pt and b.pt"."""
+    return " and ".join(dict.fromkeys(network.title for network in networks))
+
+
 def content_of(path: str | Path) -> str:
     """Return the SHA-256 of a file.
 
@@ -239,12 +251,20 @@ def short(name: str) -> str:
     return name
 
 
+def without_ending(path: str) -> Path:
+    """Return the path of a checkpoint without its ending, such as .pt or .pth.tar."""
+    checkpoint = Path(path)
+    if checkpoint.suffix == ".tar":
+        checkpoint = checkpoint.with_suffix("")
+    return checkpoint.with_suffix("")
+
+
 def short_names(paths: Sequence[str]) -> list[str]:
     """Return names of networks without the ending, and for `FOLDER/model_15.pt` the folder.
 
     If these are equal for different checkpoints, names have more of the path.
     """
-    plain = [TITLES.get(path, Path(path).stem) for path in paths]
+    plain = [TITLES.get(path, without_ending(path).name) for path in paths]
     by_folder = []
     for path, name in zip(paths, plain, strict=True):
         folder = Path(path).parent.name
@@ -256,8 +276,7 @@ def short_names(paths: Sequence[str]) -> list[str]:
         by_folder.append(name)
     whole = []
     for path in paths:
-        without_suffix = str(Path(path).with_suffix(""))
-        whole.append(TITLES.get(path, short(without_suffix)))
+        whole.append(TITLES.get(path, short(str(without_ending(path)))))
     n_networks = len(set(paths))
     for names in (by_folder, plain):
         if len(set(names)) == n_networks:

@@ -9,20 +9,22 @@ from src.core.files import read_json
 from src.core.grouping import grouped
 from src.results.folders import Stitch
 from src.results.groups import Names
-from src.results.image_records import RECORDS, TEST
 from src.results.named_networks import NamedNetwork
 from src.results.network_names import SHORT, NetworkName, networks_named_by
 from src.results.similarity_rows import SimilarityRow
+from src.results.spec import RECORDS, TEST
 
 NOT_RECORDED = "images without a fingerprint"
 PACKAGES = ("python", "torch", "torchvision", "numpy", "scipy", "cuda")
 
 
 def images_of(stitches: Iterable[Stitch]) -> dict[str, dict[str, list[str]]]:
-    """Return the fingerprints of the images of stitches, by option and by data set.
+    """Return the fingerprints of the images of stitches, by option and by data set, and the weights of their
+    networks.
 
     The list of a data set is empty if no stitch recorded its images.
     """
+    stitches = list(stitches)
     images: dict[str, dict[str, list[str]]] = {name: {} for name in RECORDS.values()}
     for stitch in stitches:
         for name, of_datasets in images.items():
@@ -30,6 +32,11 @@ def images_of(stitches: Iterable[Stitch]) -> dict[str, dict[str, list[str]]]:
             digest = stitch.options.get(name)
             if digest and digest not in digests:
                 digests.append(digest)
+    weights = set()
+    for stitch in stitches:
+        (front, _), (end, _) = stitch.row.network_keys
+        weights.add(f"{front} → {end}")
+    images["stitches_sha256"] = {"": sorted(weights)}
     return images
 
 

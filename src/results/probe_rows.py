@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from src.results.identity import FurtherOptions
 from src.results.network_names import NetworkName
+from src.results.spec import FurtherOptions
 from src.values import Rank
 
 # The options with a column

@@ -11,12 +11,9 @@ from typing import NamedTuple
 from src.choices import STARTS
 from src.core.console import warn
 from src.core.grouping import grouped
-from src.results.changes import options_beside_tables, warn_of_earlier
 from src.results.experiments import method_names, newest, typed
 from src.results.folders import read_stitches
 from src.results.groups import Names
-from src.results.identity import NETWORKS, RANKS
-from src.results.image_records import told_apart, warn_of_several
 from src.results.measurements import (
     Measurement,
     NetworkPair,
@@ -25,9 +22,17 @@ from src.results.measurements import (
     stitched_layers,
 )
 from src.results.named_networks import named_by_list
-from src.results.network_names import short
+from src.results.network_names import networks_in_words, short
 from src.results.probe_rows import ProbeRow
 from src.results.similarity_rows import SimilarityRow
+from src.results.spec import (
+    NETWORKS,
+    RANKS,
+    options_beside_tables,
+    told_apart,
+    warn_of_earlier,
+    warn_of_several,
+)
 from src.results.stitch_rows import StitchRow
 from src.results.tables import read_table
 from src.values import Pair, Rank
@@ -86,7 +91,11 @@ def read_measurements(paths: Sequence[str | Path]) -> Measurements:
     names = named_by_list(networks, None)
     values = [*_similarities(similarities, names), *_accuracies(stitches, names)]
     return Measurements(
-        newest(values, lambda value: (value.quantity, value.setting, value.pair, ranks_of(value))),
+        newest(
+            values,
+            lambda value: (value.quantity, value.setting, value.pair, ranks_of(value)),
+            lambda value: " and ".join(dict.fromkeys(network.name for network in value.networks)),
+        ),
         _newest_probes(probes, names),
     )
 
@@ -137,7 +146,11 @@ def _newest_probes(rows: Sequence[ProbeRow], names: Names) -> dict[ProbeKey, Pro
     latest = {key_of(row): row for row in rows}
     probes: dict[ProbeKey, ProbesByRank] = {}
     n_other = 0
-    distinct = newest(rows, lambda row: (key_of(row), _method_of(row), row.rank))
+    distinct = newest(
+        rows,
+        lambda row: (key_of(row), _method_of(row), row.rank),
+        lambda row: networks_in_words(row.networks),
+    )
     for key, of_layer in grouped(distinct, key_of).items():
         kept = [row for row in of_layer if _method_of(row) == _method_of(latest[key])]
         n_other += len(of_layer) - len(kept)

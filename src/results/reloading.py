@@ -9,16 +9,19 @@ from typing import NamedTuple
 import torch
 
 from src.choices import Options
-from src.core.console import listed, warn
+from src.choices.datasets import dataset_label
+from src.core.console import listed
 from src.core.errors import UserError
 from src.core.images import ImageSpec
-from src.core.user_code import file_and_function, is_user_code, source_of
+from src.core.user_code import digest_of, file_and_function, is_user_code, source_of
 from src.models import Network
-from src.results.checkpoints import fill, load_stitch
+from src.results.checkpoints import fill
 from src.results.folders import Stitch, one_of_each
-from src.results.image_records import on_same_images, short_images
-from src.results.network_names import NetworkName, content_of, titles_of
+from src.results.network_names import SHORT, NetworkName, titles_of
+from src.results.public import states_in
 from src.results.session import Session
+from src.results.spec import on_same_images, short_images
+from src.results.writing import load_stitch
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
@@ -59,7 +62,7 @@ def check_stitches(stitches: Sequence[Stitch], folder: Path) -> None:
         )
     rows = [stitch.row for stitch in one_of_each(stitches)]
     values: dict[str, Collection[str]] = {
-        name: {str(row.distinctions[name]) for row in rows} for name in SHARED
+        name: {str(row.spec[name]) for row in rows} for name in SHARED
     }
     for i, side in enumerate(SIDES):
         values[f"{side}_model_path"] = titles_of(row.networks[i] for row in rows).values()
@@ -79,12 +82,23 @@ def check_images(stitches: Sequence[Stitch], options: Options) -> None:
         options: of the evaluation, with the fingerprints of its images.
     """
     dataset = options["dataset"]
-    now = SimpleNamespace(dataset=dataset, shortcut=options["shortcut"], **short_images(options))
+    now = SimpleNamespace(
+        dataset=dataset_label(dataset), shortcut=options["shortcut"], **short_images(options)
+    )
     of_runs = one_of_each(stitches)
     others = [stitch for stitch in of_runs if not on_same_images(stitch.row, now)]
     if options["other_data"] and not others:
         raise UserError(
             f"--other-data: no run says that it was stitched on other data than {dataset}; leave it out"
+        )
+    if (
+        others
+        and not options["other_data"]
+        and all(_is_same_name(stitch, options) for stitch in others)
+    ):
+        raise UserError(
+            f"-d {dataset} has changed since {len(others)} of {len(of_runs)} runs were stitched on it; restore it, or "
+            f"remove the folders and stitch again; or {OTHER_DATA}"
         )
     if others and not options["other_data"]:
         names = sorted({_images_of(stitch) for stitch in others})
@@ -95,10 +109,16 @@ def check_images(stitches: Sequence[Stitch], options: Options) -> None:
         )
 
 
+def _is_same_name(stitch: Stitch, options: Options) -> bool:
+    """Return whether the options of an evaluation name the images that a stitch was made on."""
+    before = (stitch.row.dataset, stitch.options.get("dataset_root"), stitch.row.shortcut)
+    return before == (options["dataset"], options["dataset_root"], options["shortcut"])
+
+
 def _images_of(stitch: Stitch) -> str:
     """Return the images of a stitch by their name on the command line."""
     settings = {
-        "-d": stitch.row.dataset,
+        "-d": stitch.options.get("dataset"),
         "-data": stitch.options.get("dataset_root"),
         "--shortcut": stitch.row.shortcut,
     }
@@ -133,12 +153,7 @@ def load_networks(
         name = name_of(options, side, moved[side])
         network = session.network(name, images, device=device, encoder=side == "front")
         recorded = stitches[0].row.networks[i]
-        if name.is_untrained:
-            # The weights hash the type. A user's file may have moved, and so its type has changed.
-            weights = options.get(f"{side}_model_path_sha256") or recorded.content
-        else:
-            weights = session.weights(name, images, device=device)
-        name = name._replace(weights=weights)
+        name = name._replace(weights=session.weights(name, images, device=device))
         if recorded.weights and recorded.identity != name.identity:
             raise UserError(
                 f"{name.title} has other weights than the {side} network of these runs; say with --{side}-model where "
@@ -203,8 +218,12 @@ def name_of(options: Options, side: str, moved: MovedNetwork) -> NetworkName:
     if is_user_code(type):
         digest = options.get(f"{side}_model_type_sha256")
         type = own_type_of(type, moved.own_types, digest)
-        if content_of(source_of(type)) != digest:
-            warn(f"{type} is not the file that these runs were made with: it has changed since")
+        if digest_of(type) != digest:
+            raise UserError(
+                f"{source_of(type)} is not the code that these runs were stitched with "
+                f"({side}_model_type_code was {str(digest)[:SHORT]}, now {digest_of(type)[:SHORT]}); bring it back, or "
+                "stitch again"
+            )
     if path is None and recorded.is_file and not Path(recorded.path).exists():
         raise UserError(
             f"{recorded.path}, the {side} network of these runs, is not there; name its place with"
@@ -232,7 +251,7 @@ def own_type_of(recorded: str, own_types: Sequence[str], digest: object) -> str:
         )
     if recorded in types:
         return recorded
-    return max(types, key=lambda name: content_of(source_of(name)) == digest)
+    return max(types, key=lambda name: digest_of(name) == digest)
 
 
 def rebuild_grids(
@@ -303,26 +322,15 @@ def _rebuild(
         upsample_mode=stitch.options.get("upsample_mode", "bilinear"),
     )
     layer = layers[pair]
-    state = load_stitch(stitch.files.folder, pair)
-    modules: dict[str, Network | StitchingLayer] = {"": layer}  # by the prefix of their keys
-    is_whole = any(key.startswith("stitching_layer.") for key in state)
-    if is_whole:
+    states = states_in(load_stitch(stitch.files.folder, pair))
+    modules: dict[str, Network | StitchingLayer] = {"layer": layer}
+    if "front" in states:
         networks = copy.deepcopy(networks)
-        front, end = networks
-        modules = {
-            "stitching_layer.": layer,
-            "front_model.model.": front,
-            "end_model.model.": end,
-        }
-    for prefix, module in modules.items():
-        state_of_module = {
-            key.removeprefix(prefix): value
-            for key, value in state.items()
-            if key.startswith(prefix)
-        }
+        modules["front"], modules["end"] = networks
+    for part, module in modules.items():
         fill(
             module,
-            state_of_module,
+            states[part],
             source=f"the stitch {pair} of {stitch.folder}",
             expected="the networks and layers of its config.txt",
         )

@@ -1,9 +1,10 @@
 """A run: the files that hold its options, its progress and its provenance.
 
 `config.txt` holds the options, with the SHA-256 of the networks' weights and the fingerprints of the
-images. It is written last: a run with this file is finished. `run.json` says with what the run was
-made. `resume.pt` holds the state of an unfinished run. A run with one table writes these files
-beside that table, as `table.config.txt`, `table.run.json` and `table.resume.pt`.
+images. It is written last: a run with this file is finished. `run.json` holds the spec of the run and
+its key, see `spec`, and says with what the run was made. `resume.pt` holds the state of an unfinished
+run. A run with one table writes these files beside that table, as `table.config.txt`,
+`table.run.json` and `table.resume.pt`.
 
 Every script that makes a run goes by one rule. It claims the run before it writes, so that two
 processes never write the same files. It removes `config.txt` before it writes results over earlier ones, and writes it
@@ -11,7 +12,9 @@ again after them. A table and what stands beside it appear in one step (`Run.rep
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import os
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -19,12 +22,13 @@ from typing import IO, Any
 from src.choices import Options
 from src.core.console import note
 from src.core.errors import UserError
-from src.core.files import locked, write_json
+from src.core.files import locked, read_json, write_json
 from src.core.provenance import provenance
 from src.core.tensors import load_tensors, save_tensors
-from src.results.changes import refuse_other_options
-from src.results.options import as_written, read_options
+from src.results.options import as_written
 from src.results.outputs import BESIDE_TABLES, files_of, refuse_others, replacing
+from src.results.public import read_options
+from src.results.spec import described, key_of, other_inputs, refuse_difference, spec_of
 
 RunState = dict[str, Any]  # tensors and plain values by name, see `Run.save`
 STALE = "stale-"  # begins the name of a folder with results that were moved aside
@@ -65,7 +69,7 @@ class Run:
             self.logs = [self.folder / "training_logs.csv", self.folder / "ft_logs.csv"]
         self.state: RunState = {}
         self.start = datetime.now()
-        self._lock: IO | None = None
+        self._release: Callable[[], None] | None = None  # set while this process has the lock
 
     @classmethod
     def beside(cls, table: str | Path, options: Options, *, script: str = "") -> "Run":
@@ -98,7 +102,7 @@ class Run:
         remedy = "choose another folder, or give --overwrite"
         if resume:
             remedy = "give the same ones, or choose another folder"
-        refuse_other_options(written, as_written(self.options), where=self.config, remedy=remedy)
+        refuse_difference(written, self.options, where=self.config, remedy=remedy)
         if resume:
             note(f"{self.config} is of a finished run of these options: nothing is left to do")
             self.discard()
@@ -135,30 +139,39 @@ class Run:
                 and another script or the user wrote the files.
         """
         self.check_output()
-        self._lock = locked(self._lock_file, wait=False)
+        self._keep(locked(self._lock_file, wait=False))
 
     def check_output(self) -> None:
-        """Raise a UserError if the table, its figure or its options exist and are not of the
-        script."""
+        """Raise a UserError if the table, its figure or its options exist and are not of the script, or
+        have results of other networks or images."""
         if self.output is None:
             return
         paths = [self.output, self.config, self.made_with]
         if self.output.suffix == ".csv":
             paths += map(self.output.with_suffix, BESIDE_TABLES)
-        refuse_others(paths, files_of(self.made_with, self.script))
+        own = files_of(self.made_with, self.script)
+        refuse_others(paths, own)
+        if own and self.output.exists():
+            found = other_inputs(read_json(self.made_with).get("spec", {}), spec_of(self.options))
+            if found:
+                raise UserError(
+                    f"{self.output} has results of other inputs ({described(found)}); give another -o, or remove it"
+                )
 
     def wait(self) -> None:
         """Wait for the lock."""
-        self._lock = locked(self._lock_file)
+        self._keep(locked(self._lock_file))
         self.unlock()
+
+    def _keep(self, lock: IO) -> None:
+        """Keep a lock until `unlock`, or until an error or a signal ends the experiment."""
+        self._release = weakref.finalize(self, _release, self._lock_file, lock, os.getpid())
 
     def unlock(self) -> None:
         """Release the lock of the folder."""
-        if self._lock:
-            # Remove the file while it is locked. Later it may be another process's.
-            self._lock_file.unlink(missing_ok=True)
-            self._lock.close()
-            self._lock = None
+        if self._release:
+            self._release()
+            self._release = None
 
     def options_on_disk(self) -> Options:
         """Return the options in the files of a finished or interrupted run; {} without such
@@ -179,7 +192,7 @@ class Run:
             return {}
         state = load_tensors(self.state_file)
         written = state.pop("options")
-        refuse_other_options(written, as_written(self.options), where=self.state_file)
+        refuse_difference(written, self.options, where=self.state_file)
         return state
 
     def save(self, **changes: object) -> None:
@@ -216,8 +229,14 @@ class Run:
             path.unlink(missing_ok=True)
 
     def provenance(self) -> dict[str, object]:
-        """Return the content of `run.json`; a script without the option `-gpu` runs on the CPU."""
-        return provenance(gpu=self.options.get("gpu", -1), start=self.start)
+        """Return the content of `run.json`: spec, key, warnings, and with what the run was made.
+
+        A script without the option `-gpu` runs on the CPU.
+        """
+        spec = spec_of(self.options)
+        made_with = provenance(gpu=self.options.get("gpu", -1), start=self.start)
+        warnings = self.options.get("warnings", [])  # about networks and inputs
+        return {"key": key_of(spec), "spec": spec, "warnings": warnings, **made_with}
 
     def discard(self) -> None:
         """Remove the saved state, and release the folder."""
@@ -227,6 +246,14 @@ class Run:
     @property
     def _lock_file(self) -> Path:
         return self.folder / f".{self.state_file.name}.lock"
+
+
+def _release(path: Path, lock: IO, process: int) -> None:
+    """Remove a lock file and release the lock, in the process that has it."""
+    if os.getpid() == process and not lock.closed:
+        # Remove the file while it is locked. Later it may be another process's.
+        path.unlink(missing_ok=True)
+        lock.close()
 
 
 @contextlib.contextmanager

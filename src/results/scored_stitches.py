@@ -1,6 +1,5 @@
 """Stitches with their scores: the rows and the files of an evaluation."""
 
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,12 +10,13 @@ import numpy as np
 from src.choices import Options
 from src.choices.datasets import dataset_label
 from src.core.console import warn
-from src.core.files import write_arrays, write_bytes
+from src.core.files import write_arrays
 from src.ood.evaluation import StitchScores, detection_of, score_grid
 from src.ood.reference import DetectorKey, Reference
 from src.results.evaluation_rows import EvaluationFiles, EvaluationRow, SkillRow
 from src.results.experiments import Place
 from src.results.folders import Stitch
+from src.results.public import write_energies
 from src.results.reloading import GridOfStitches
 
 MOST_CHANGED = 0.02  # difference of accuracies that precision and batches may make
@@ -128,7 +128,7 @@ def _evaluation_row(
     )
 
     # The data: those of the stitch, as its row names them, unless other data were given
-    dataset = options.dataset
+    dataset = dataset_label(options.dataset)
     if not other_data and row.dataset is not None:
         dataset = row.dataset
     settings = {**row.settings, **record, "dataset": dataset, "folder": scored.stitch.folder.name}
@@ -139,6 +139,7 @@ def _evaluation_row(
 
     return EvaluationRow(
         **settings,
+        options=row.options,
         **row.pair._asdict(),
         front_depth=row.front_depth,
         end_depth=row.end_depth,
@@ -178,9 +179,9 @@ def save_scores(
         if not folder:
             write_arrays(files.scores(detector), arrays)
         elif has_several:
-            _save_arrays(Path(folder, detector), arrays)
+            write_energies(Path(folder, detector), arrays)
         else:
-            _save_arrays(Path(folder), arrays)
+            write_energies(Path(folder), arrays)
 
 
 def _scores_of_images(
@@ -205,14 +206,6 @@ def _scores_of_images(
             key += f" {stitch.folder.name}"
         arrays[key] = scores_of_stitch.scores[score]
     return {key: scores.astype(np.float32) for key, scores in arrays.items()}
-
-
-def _save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Save each array as `FOLDER/KEY.npy`, as the public code does."""
-    for key, array in arrays.items():
-        buffer = io.BytesIO()
-        np.save(buffer, array, allow_pickle=False)
-        write_bytes(folder / f"{key}.npy", buffer.getvalue())
 
 
 def skill_rows(scored: Iterable[ScoredStitch], test_images: str | None) -> list[SkillRow]:

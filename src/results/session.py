@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from src.core.cache import Cache
+from src.core.console import recorded_warnings
 from src.core.errors import UserError
 from src.core.images import ImageSpec
 from src.datasets import load_dataset
 from src.datasets.base import BaseImageSet
+from src.datasets.overlap import share_among
 from src.models import Network
 from src.results.checkpoints import load_model, weights_of
 from src.results.network_names import NetworkName
+from src.training.chance import warn_at_chance
 
 if TYPE_CHECKING:  # most scripts evaluate no stitches
     from src.ood.reference import EvaluationOptions, Reference
@@ -31,6 +34,7 @@ class Session:
 
     Attributes:
         warnings: of the experiments that leave them to the session, with their numbers.
+        warnings_of: the warnings about a loaded network.
     """
 
     def __init__(self, cache: Cache | None = None):
@@ -38,7 +42,11 @@ class Session:
         self._networks: dict[Hashable, Network] = {}
         self._weights: dict[NetworkName, str] = {}  # SHA-256 of the loaded weights
         self._datasets: dict[Hashable, BaseImageSet] = {}
+        self._splits: dict[tuple[str, str], dict[bool, BaseImageSet]] = {}  # the last ones loaded
+        self._shares: dict[tuple[str, str], float] = {}
         self.warnings: Counter[str] = Counter()
+        self.warnings_of: dict[NetworkName, list[str]] = {}  # when the network was loaded
+        self._beside_chance: set[NetworkName] = set()  # networks that were set against chance
         self._reference: tuple[tuple, Reference] | None = None  # behind what it was made of
 
     def network(
@@ -74,7 +82,9 @@ class Session:
         content_before = None
         if Path(name.path).is_file():
             content_before = name.content
-        network = load_model(name, images, device=device, encoder=encoder)
+        with recorded_warnings() as texts:
+            network = load_model(name, images, device=device, encoder=encoder)
+        self.warnings_of[name] = texts
         content = weights_of(name, network)
         if self.cache is not None:
             network = network.keeping(self.cache, (content, name.type, images, str(device)))
@@ -94,6 +104,13 @@ class Session:
             return self._weights[name]
         return name.content
 
+    def warn_at_chance(self, name: NetworkName, network: Network, images: BaseImageSet) -> None:
+        """Warn once if a trained classifier may be close to chance on labelled test images."""
+        is_classifier = not (name.is_untrained or network.is_encoder)
+        if is_classifier and name not in self._beside_chance and (images.labels >= 0).any():
+            self._beside_chance.add(name)
+            warn_at_chance(network, images, name.title)
+
     def dataset(self, name: str, root: str | Path, **options: Any) -> BaseImageSet:
         """Return a split of a data set, loaded by `load_dataset` with these options.
 
@@ -106,7 +123,19 @@ class Session:
             images = load_dataset(name, root, **options)
             images.cache = self.cache
             self._datasets[key] = images
+        self._splits.setdefault((name, str(root)), {})[options["train"]] = self._datasets[key]
         return self._datasets[key]
+
+    def shared_inputs(self, name: str, root: str | Path) -> float:
+        """Return the share of test inputs of a data set that are among the training inputs; 0 unless both were
+        loaded. The inputs are compared once."""
+        splits = self._splits.get((name, str(root)), {})
+        if len(splits) < 2 or splits[True].image_shape != splits[False].image_shape:
+            return 0.0
+        key = (name, str(root))
+        if key not in self._shares:
+            self._shares[key] = share_among(splits[False], splits[True])
+        return self._shares[key]
 
     def reference(
         self,

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 from src.choices.similarity import MEASURES
 from src.core.errors import UserError
 from src.core.user_code import is_user_code, title_of
-from src.results.identity import FurtherOptions
 from src.results.network_names import OfTwoNetworks, architecture
+from src.results.spec import FurtherOptions
 from src.results.tables import columns
 from src.results.verdict_rows import VerdictRow
 from src.values import (

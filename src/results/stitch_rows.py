@@ -7,8 +7,6 @@ from typing import ClassVar
 from src.results.experiments import StitchResult
 from src.values import Metrics
 
-SPARSITY = "sparsity_"  # begins the columns of sparsity, before the threshold
-
 
 @dataclass(frozen=True, kw_only=True)
 class StitchRow(Metrics, StitchResult):

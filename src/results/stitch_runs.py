@@ -5,7 +5,6 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -19,13 +18,14 @@ from src.core.errors import UserError
 from src.core.files import durable_together, write_json
 from src.core.tensors import load_tensors
 from src.models import Network
-from src.results.changes import changed_since
 from src.results.experiments import Experiment, pair_of
-from src.results.folders import RUN_NAME, Stitch, one_of_each, read_stitches, remove_parts
+from src.results.folders import Stitch, one_of_each, read_stitches, remove_parts
 from src.results.network_training import epoch_row, report_epoch
 from src.results.options import as_written
+from src.results.public import RUN_NAME, SPARSITY
 from src.results.run import Run, new_folder
-from src.results.stitch_rows import SPARSITY, StitchRow
+from src.results.spec import RANKS, changed_since, described, difference
+from src.results.stitch_rows import StitchRow
 from src.results.tables import columns
 from src.results.writing import write_logs_of_pairs, write_stitches
 from src.stitching.closed_forms import Matching
@@ -151,15 +151,19 @@ class GridRun:
         """Return the pairs of the grid that are finished, with the options of this experiment."""
         pairs = set()
         for stitch in stitches:
-            if stitch.row.pair in self.layers and stitch.row.key == self.experiment.key:
+            if stitch.row.pair in self.layers and self._is_of_this_spec(stitch.row):
                 pairs.add(stitch.row.pair)
                 if self.call:
                     self.call.take_up(stitch.files.folder)
         return pairs
 
+    def _is_of_this_spec(self, experiment: Experiment) -> bool:
+        """Return whether an experiment has this spec, as far as it is known."""
+        return not difference(experiment.spec, self.experiment.spec)
+
     def _of_these_options(self, runs: Iterable[RunOnDisk]) -> list[RunOnDisk]:
         """Return the runs of this experiment with the layers of the options."""
-        of_experiment = [run for run in runs if run.experiment.key == self.experiment.key]
+        of_experiment = [run for run in runs if self._is_of_this_spec(run.experiment)]
         pair = pair_of(self.options)
         return [run for run in of_experiment if pair_of(run.experiment.options) == pair]
 
@@ -260,8 +264,14 @@ class GridRun:
         if pair in matched:
             metrics = with_matching(metrics, matched[pair])
         shares = self.layers[pair].sparsity()
+        settings = dict(self.experiment.settings_of(pair))
+        width = self.layers[pair].transform.weight.shape[1]
+        for option in RANKS:  # a rank above the width keeps all components
+            if settings[option]:
+                settings[option] = min(settings[option], width)
         return StitchRow(
-            **self.experiment.settings_of(pair),
+            **settings,
+            options=self.experiment.options,
             **vars(metrics),
             folder=folder.name,
             further={f"{SPARSITY}{threshold}": share for threshold, share in shares.items()},
@@ -312,15 +322,16 @@ def resume(directory: Path, earlier: EarlierRuns, runs: Sequence[GridRun]) -> No
         Busy: another process works on an interrupted run.
         UserError: networks or images have changed since a run.
     """
-    now = as_written(runs[0].experiment.options)
+    now = runs[0].experiment.options
     before = [stitch.options for stitch in one_of_each(earlier.stitches)]
     before += [run.experiment.options for run in earlier.interrupted]
-    changed = dict.fromkeys(chain.from_iterable(changed_since(options, now) for options in before))
-    if changed:
-        raise UserError(
-            f"{directory} has runs of earlier {' and '.join(changed)}; remove their folders, give another -dir, or "
-            "bring back what has changed"
-        )
+    for options in before:
+        changed = changed_since(options, now)
+        if changed:
+            raise UserError(
+                f"{directory} has runs from before a change ({described(changed)}); remove their folders, give another "
+                "-dir, or bring back what has changed"
+            )
     n_pairs = sum(len(run.layers) for run in runs)
     n_finished = sum(run.resume(earlier) for run in runs)
     if n_finished:

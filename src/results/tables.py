@@ -144,8 +144,12 @@ def _read_csv(path: str | Path) -> tuple[set[str], list[dict[str, str]]]:
     # Spreadsheets write a byte order mark, which `utf-8-sig` removes.
     with readable(path, remedy), open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, skipinitialspace=True)
-        header = set(reader.fieldnames or [])
+        names = list(reader.fieldnames or [])
         records = list(reader)
+    for name in names:
+        if name and names.count(name) > 1:
+            raise UserError(f"{path} has two columns {name!r}; give each column its own name")
+    header = set(names)
     for line, record in enumerate(records, start=FIRST_LINE):
         surplus = record.pop(None, [])  # type: ignore[call-overload]  # the key of the csv module
         if any(surplus):
@@ -158,8 +162,9 @@ def _read_csv(path: str | Path) -> tuple[set[str], list[dict[str, str]]]:
 
 def _describe_misfit(path: str | Path, header: set[str], kinds: tuple[type[Any], ...]) -> str:
     """Return the message that a table has none of the row types."""
-    if any(";" in name for name in header):
-        return f"{path} has semicolons between its columns; separate columns by commas"
+    for mark, title in ((";", "semicolons"), ("\t", "tabs")):
+        if any(mark in name for name in header):
+            return f"{path} has {title} between its columns; separate columns by commas"
     tables = " or ".join(f"{kind.contents} ({kind.written_by})" for kind in kinds)
     lacks = ""
     if len(kinds) == 1:

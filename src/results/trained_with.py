@@ -13,7 +13,8 @@ from src.choices import Options
 from src.choices.datasets import dataset_label
 from src.core.console import listed, warn_once
 from src.core.errors import Misfit, UserError
-from src.core.images import ImageSpec, describe_values
+from src.core.images import ImageSpec, are_images, describe_values, shape_text
+from src.core.user_code import digest_of, is_user_code, title_of
 from src.results.network_names import SHORT, NetworkName
 
 IMAGES = "image_spec"  # the entry of a `config.txt` with the `ImageSpec.record` of the training
@@ -39,7 +40,8 @@ def training_of(network: NetworkName) -> str:
     weights and type.
     """
     options = options_beside(network.path) if network.is_file else {}
-    if options.get("model_type") != network.type or "save_dir" not in options:
+    is_of_type = title_of(str(options.get("model_type"))) == title_of(network.type)
+    if not is_of_type or "save_dir" not in options:
         return " ".join(network.key)
     return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:SHORT]
 
@@ -78,7 +80,8 @@ def explained(misfit: Misfit, name: NetworkName, images: ImageSpec) -> Misfit:
         dataset, trained = training_images(name.path)
     except UserError:
         return misfit
-    is_of_type = options_beside(name.path).get("model_type", name.type) == name.type
+    type_of_training = str(options_beside(name.path).get("model_type", name.type))
+    is_of_type = title_of(type_of_training) == title_of(name.type)
     fits = trained.shape == images.shape and trained.n_classes == images.n_classes
     if fits or not is_of_type:
         return misfit
@@ -86,6 +89,28 @@ def explained(misfit: Misfit, name: NetworkName, images: ImageSpec) -> Misfit:
         f"checkpoint {name.path} was trained on {dataset} ({trained.describe()}); "
         f"{Misfit.IMAGES} ({images.describe()}): {misfit.clause}"
     )
+
+
+def warn_of_other_type(network: NetworkName) -> None:
+    """Warn if a checkpoint was trained as a network of another type, or by code that has changed since."""
+    options = options_beside(network.path)
+    trained = options.get("model_type")
+    if not isinstance(trained, str):
+        return
+    if title_of(trained) != title_of(network.type):
+        warn_once(
+            f"checkpoint {network.path} was trained as {title_of(trained)}, and is loaded as {title_of(network.type)}; "
+            "give the type of the training, unless another one is meant"
+        )
+        return
+    before = options.get("model_type_sha256")
+    now = digest_of(network.type) if is_user_code(network.type) else None
+    if before != now:
+        code = [digest[:SHORT] if digest else "of the suite" for digest in (before, now)]
+        warn_once(
+            f"checkpoint {network.path} was trained by other code of {title_of(trained)} (was {code[0]}, now "
+            f"{code[1]}); bring it back, or train again"
+        )
 
 
 def warn_of_other_images(checkpoint: str, images: ImageSpec) -> None:
@@ -125,7 +150,8 @@ def _differences(trained: ImageSpec, images: ImageSpec) -> list[tuple[str, str]]
 
 
 def _size(images: ImageSpec) -> str:
-    return f"images of {'×'.join(map(str, images.shape))}"
+    noun = "images" if are_images(images.shape) else "inputs"
+    return f"{noun} of {shape_text(images.shape)}"
 
 
 def _first_difference(classes: Sequence[str], others: Sequence[str]) -> int:

@@ -12,10 +12,10 @@ from src.core.console import warn_once
 from src.core.grouping import grouped
 from src.results.folders import Stitch
 from src.results.groups import UNTRAINED_END_CONTROL, Group, Names, families_of
-from src.results.image_records import are_same
 from src.results.measurements import NetworkPair, named_pair, quantities_of
 from src.results.named_networks import named_networks
 from src.results.similarity_rows import SimilarityRow, column_of
+from src.results.spec import are_same
 from src.results.verdict_rows import AUROC, VerdictRow
 from src.values import ALL_IMAGES, Predictions, StitchSkill
 from src.verdict import SIMILAR, Limits, Stitches, Verdict, judge, obstacle_of

@@ -1,4 +1,7 @@
-"""Writes the stitches of a run, their predictions and logs; `folders` reads these files."""
+"""Writes the stitches of a run, their predictions and logs, and loads stitches; `folders` reads the tables.
+
+A run of one stitch has the files of the public code, see `public`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -7,12 +10,17 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from src.core.files import write_arrays, write_csv, write_text
-from src.results.checkpoints import save_state, save_stitches
-from src.results.stitch_rows import SPARSITY, StitchRow
+from src.core.errors import UserError
+from src.core.files import write_arrays, write_csv
+from src.core.tensors import load_tensors, save_tensors
+from src.results import public
+from src.results.checkpoints import StateDict, load_state, on_cpu, save_state
+from src.results.stitch_rows import StitchRow
 from src.results.tables import columns, write_table
 from src.results.training_rows import EpochRow
 from src.values import Pair, Predictions
+
+STITCHES = "stitches.pt"  # the stitches of a run with several
 
 
 def write_stitches(
@@ -24,8 +32,6 @@ def write_stitches(
     command: str,
 ) -> None:
     """Write the files of a run, but for its logs, `run.json` and `config.txt`.
-
-    A run of one stitch has `final_model.pt` and `summary.txt`, as the public code writes them.
 
     Args:
         rows: of all stitches.
@@ -41,9 +47,33 @@ def write_stitches(
             save_stitches(folder, states)
         return
     (row,) = rows.values()
-    write_summary(folder, row, command=command)
+    public.write_summary(folder, row, command=command)
     for state in states.values():
-        save_state(folder / "final_model.pt", state)
+        save_state(folder / public.STITCH, state)
+
+
+def save_stitches(folder: Path, states: Mapping[Pair, Mapping[str, Tensor]]) -> None:
+    """Save the state dicts of stitching layers in `stitches.pt`, by front layer and end layer."""
+    by_layers: dict[str, dict[str, StateDict]] = {}
+    for pair, state in states.items():
+        by_layers.setdefault(pair.front_layer, {})[pair.end_layer] = on_cpu(state)
+    save_tensors(folder / STITCHES, by_layers)
+
+
+def load_stitch(folder: Path, pair: Pair) -> StateDict:
+    """Load the state dict of a stitch in a run's folder; only its own tensors are read.
+
+    Raises:
+        UserError: as `load_state`; or the run has kept no such stitch.
+    """
+    path = folder / STITCHES
+    if not path.exists():
+        return load_state(folder / public.STITCH)
+    states = load_tensors(path, mmap=True)
+    try:
+        return states[pair.front_layer][pair.end_layer]
+    except KeyError:
+        raise UserError(f"{path} has no stitch {pair}; stitch again") from None
 
 
 def write_predictions(path: Path, predictions: Sequence[Predictions]) -> None:
@@ -61,29 +91,6 @@ def write_predictions(path: Path, predictions: Sequence[Predictions]) -> None:
     dtype = np.int16 if largest <= np.iinfo(np.int16).max else np.int32
     small = Predictions(*(of_images.astype(dtype) for of_images in classes))
     write_arrays(path, small._asdict())
-
-
-def write_summary(folder: Path, row: StitchRow, *, command: str) -> None:
-    """Write `summary.txt`, as the public code does."""
-    # Readers rely on the blanks at the ends of lines.
-    lines = [
-        f"Front model: {row.front_model_path} ",
-        f"End model: {row.end_model_path} ",
-        f"Front layer: {row.front_layer} ",
-        f"End layer: {row.end_layer} ",
-        f"Clean accuracy: {row.accuracy:.4f} ",
-        f"Normalized PINV difference: {row.matching_error or 0:.4f}",  # 0 where nothing was matched
-        f"Normalized representation difference: {row.representation_difference:.4f}",
-        "",
-        f"Command: {command}",
-        "",
-        "Sparsity",
-    ]
-    for column, share in row.further.items():
-        threshold = column.removeprefix(SPARSITY)
-        tabs = "\t\t" if threshold == "0" else "\t"
-        lines.append(f"{threshold}: {tabs}{share}")
-    write_text(folder / "summary.txt", "\n".join(lines) + "\n")
 
 
 def write_logs(folder: Path, epochs: Sequence[EpochRow], *, of_pairs: bool = False) -> None:

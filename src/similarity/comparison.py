@@ -1,4 +1,4 @@
-"""Compare layers of two networks at many ranks, from the statistics of their layers."""
+"""Comparison of layers of two networks at many ranks, from statistics of the layers."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -174,7 +174,7 @@ class Comparison:
         return Similarity(value, nulls)
 
     def _by_images(self, permuted: Tensor) -> dict[str, Tensor]:
-        """Split values (N,) under permutations by the images that trade places."""
+        """Split values (N,) under permutations by the images that are permuted."""
         if len(permuted) == 0:
             return {}
         return dict(zip(self.orders, permuted.split(self.n_permutations), strict=True))

@@ -1,4 +1,4 @@
-"""Passes of networks over the images, and the features of their layers that comparisons need."""
+"""Forward passes over the images that collect features of layers for comparisons."""
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence

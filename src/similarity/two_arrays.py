@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from src.choices import ALIGNMENTS
 from src.choices.similarity import MEASURES, N_NEIGHBOURS, PAPER
+from src.core.arguments import real_tensor
 from src.core.console import warn
-from src.core.errors import UserError
+from src.core.errors import UserError, unknown_name
 from src.similarity import measures
 from src.similarity.comparison import Advice, Comparison
 from src.similarity.grams import Grams, gram_matrices
@@ -100,8 +102,8 @@ def compare(
         Values by name: `cka`, `cka_debiased` and `mutual_knn` up to 1, higher for more similar;
         `pwcca` (up to 1) and `procrustes` (up to 2) lower.
     Raises:
-        UserError: an activation has other axes, a measure is unknown, or a user's code fails.
-        ValueError: the numbers of inputs differ, or there is one.
+        UserError: an activation has other axes, a measure or an alignment is unknown, or a user's code fails.
+        ValueError: the numbers of inputs differ, or there is one; or an activation has no real numbers.
     """
     if isinstance(metrics, str):
         metrics = [metrics]
@@ -110,8 +112,10 @@ def compare(
         raise UserError(
             f"{functions[0]!r} is no name of a measure; give FILE.py:FUNCTION for code of your own"
         )
-    x = _as_floats(activations1)
-    y = _as_floats(activations2)
+    if alignment not in ALIGNMENTS:
+        raise unknown_name("alignment", str(alignment), ALIGNMENTS)
+    x = _as_floats(activations1, NAMES[0])
+    y = _as_floats(activations2, NAMES[1])
     n_samples = len(x)
     if len(y) != n_samples or n_samples < 2:
         raise ValueError(
@@ -136,9 +140,9 @@ def compare(
     return {name: similarity.value for name, similarity in compared.values.items()}
 
 
-def _as_floats(activations) -> Tensor:
+def _as_floats(activations, name: str) -> Tensor:
     """Return an array or tensor as a tensor of floats; integers in double precision."""
-    tensor = torch.as_tensor(activations).detach()
+    tensor = real_tensor(activations, name).detach()
     if tensor.is_floating_point():
         return tensor
     return tensor.double()
@@ -178,7 +182,7 @@ def _matrices(x, y) -> list[Tensor]:
     """
     matrices = []
     for name, array in zip(NAMES, (x, y), strict=True):
-        matrix = torch.as_tensor(array).detach().double()
+        matrix = real_tensor(array, name).detach().double()
         if matrix.ndim < 2 or len(matrix) < 2:
             raise ValueError(
                 f"{name} has shape {tuple(matrix.shape)}; give at least two samples × features"

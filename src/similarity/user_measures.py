@@ -8,6 +8,7 @@ from torch import Tensor
 from src.choices.similarity import MEASURES
 from src.core.console import warn
 from src.core.errors import UserError
+from src.core.ownership import call_on_copies
 from src.core.user_code import by_title, failing_as_user_error, is_user_code, load
 
 
@@ -29,7 +30,7 @@ class UserMeasure(NamedTuple):
             UserError: the function fails, or returns no number.
         """
         with failing_as_user_error(self.name):
-            returned = self.function(x, y)
+            returned = call_on_copies(self.function, x, y)
         try:
             return float(returned)
         except (TypeError, ValueError, RuntimeError) as error:  # torch's of a tensor

@@ -1,4 +1,4 @@
-"""Measures of telling in-distribution (ID) from out-of-distribution (OOD) samples by energies.
+"""Metrics of separating in-distribution (ID) from out-of-distribution (OOD) samples by energies.
 
 ID is the positive class, and a low energy speaks for ID.
 """

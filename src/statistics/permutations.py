@@ -177,7 +177,7 @@ def _means(samples: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 
 def _variances(samples: np.ndarray, chosen: np.ndarray, rounding: float) -> np.ndarray:
-    """Return unbiased variances (P,) of chosen samples (P, N); 0 where deviations are of rounding."""
+    """Return unbiased variances (P,) of chosen samples (P, N); 0 where differences are due to rounding."""
     deviations = samples - _means(samples, chosen)[:, None]
     variances = np.where(chosen, deviations**2, 0.0).sum(1) / (chosen.sum(1) - 1)
     return np.where(variances > rounding**2, variances, 0.0)

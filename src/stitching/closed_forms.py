@@ -24,6 +24,7 @@ from torch import Tensor
 from src.choices import STARTS
 from src.choices.stitching import OBJECTIVES
 from src.core.errors import UserError, unknown_name
+from src.core.ownership import call_on_copies
 from src.core.user_code import failing_as_user_error, is_user_code, load, title_of
 from src.statistics.moments import ROUNDING, Moments
 from src.stitching.moments import SourceMoments
@@ -70,7 +71,7 @@ def closed_form(
     cutoff: Cutoff = "paper",
     roots: Roots | None = None,
 ) -> Matchings:
-    """Return the map of a form for each target.
+    """Return the affine map of a closed form for each target.
 
     Args:
         moments: of the matched rows.
@@ -131,7 +132,7 @@ def relative_cutoff(cutoff: Cutoff, n_rows: int, n_columns: int) -> float:
         return n_columns * EPS32
     try:
         share = float(cutoff)
-    except ValueError:  # a misspelt name
+    except (TypeError, ValueError):  # None, or a misspelt name
         share = math.nan
     if not 0 <= share < 1:
         raise ValueError(f"cutoff {cutoff} is not paper, exact or a number from 0 up to 1")
@@ -326,10 +327,10 @@ def solver_of(form: ClosedForm) -> Solver:
     function = load(form) if isinstance(form, str) else form
     try:
         inspect.signature(function).bind("source", "target", "cross")
-    except TypeError:
+    except (TypeError, ValueError):  # other arguments, or none that can be known, as of a type
         raise UserError(
-            f"{name} is no closed form: let it take the moments of source and target and their cross moments, "
-            f"as in def {title_of(name)}(source, target, cross); an objective has its epochs behind it"
+            f"{name} is no closed form, which takes the moments of source and target and their cross moments, as in "
+            f"def {title_of(name)}(source, target, cross); for an objective give epochs, such as {name}:10"
         ) from None
     return Solver(functools.partial(_by_user, name, function), target_scatter=True)
 
@@ -355,7 +356,7 @@ def _by_user(name: str, function: UserForm, moments: SourceMoments) -> Matchings
         target = moments.targets[target_name]
         needed = (tuple(cross.T.shape), tuple(target.mean.shape))
         with errors():
-            returned = function(moments.source, target, cross)
+            returned = call_on_copies(function, moments.source, target, cross)
         if not isinstance(returned, tuple | list) or len(returned) != 2:
             what = type(returned).__name__
             if isinstance(returned, tuple | list):
@@ -363,13 +364,23 @@ def _by_user(name: str, function: UserForm, moments: SourceMoments) -> Matchings
             raise UserError(
                 f"{name} returns a {what}; let it return two tensors, a weight {needed[0]} and a bias {needed[1]}"
             )
-        with errors():
+        try:
             weight, bias = map(torch.as_tensor, returned)
-        shapes = (tuple(weight.shape), tuple(bias.shape))
-        if shapes != needed or not (weight.isfinite().all() and bias.isfinite().all()):
+        except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(
-                f"{name} returns a weight {shapes[0]} and a bias {shapes[1]}; let it return finite numbers, a weight "
-                f"{needed[0]} and a bias {needed[1]}"
+                f"{name} returns no numbers ({error}); let it return two tensors, a weight {needed[0]} and a bias "
+                f"{needed[1]}"
+            ) from error
+        shapes = (tuple(weight.shape), tuple(bias.shape))
+        are_real = not (weight.is_complex() or bias.is_complex())
+        if (
+            shapes != needed
+            or not are_real
+            or not (weight.isfinite().all() and bias.isfinite().all())
+        ):
+            raise UserError(
+                f"{name} returns a weight {shapes[0]} and a bias {shapes[1]}; let it return "
+                f"finite numbers that are real, a weight {needed[0]} and a bias {needed[1]}"
             )
         weight = weight.to(cross)
         rank = int(torch.linalg.matrix_rank(weight))

@@ -56,7 +56,8 @@ def _type_of_kinds(source: Form, target: Form) -> str:
 
 
 class Plan(NamedTuple):
-    """The steps of a stitching layer: lay out, resize, map each position, give back."""
+    """The steps of a stitching layer: layout of the source, resize, affine map of each position, layout of
+    the target."""
 
     source: Form  # as the stitching type reads it
     used_cls: str | None = None  # what becomes of its CLS token: see `plan_of`
@@ -174,7 +175,7 @@ def _n_shared_prefix(source: Form, target: Form) -> int:
 
 
 class StitchingLayer(nn.Module):
-    """Lays out the source as a map or as tokens, resizes a map, and maps each position affinely.
+    """A stitching layer: lays out the source as a map or as tokens, resizes a map, and maps each position affinely.
 
     Between a sequence and a map (or a grid of patch tokens), the map is read or written row by row,
     and resized along the row. For a vector as target, the source is replaced by its CLS token, or

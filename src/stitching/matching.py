@@ -12,7 +12,8 @@ from torch import Tensor
 
 from src.choices.stitching import FORMS
 from src.core.activations import form_of
-from src.core.console import progress, warn_once
+from src.core.arguments import real_tensor
+from src.core.console import listed, progress, warn, warn_once
 from src.core.errors import UserError
 from src.core.grouping import grouped
 from src.core.user_code import is_user_code
@@ -25,6 +26,7 @@ from src.stitching.closed_forms import (
     Matching,
     Roots,
     closed_form,
+    name_of,
     solver_of,
 )
 from src.stitching.layers import Plan, StitchingLayer
@@ -137,11 +139,11 @@ def direct_matching(
             see `relative_cutoff`.
     Raises:
         UserError: an activation has other axes.
-        ValueError: the samples or positions differ, an activation is not finite, or there is no such
-            form or cutoff.
+        ValueError: the samples or positions differ, an activation has no finite real numbers, or there is
+            no such form or cutoff.
     """
-    source = torch.as_tensor(source)
-    target = torch.as_tensor(target)
+    source = real_tensor(source, "the source")
+    target = real_tensor(target, "the target")
     n_source = form_of(source).n_positions
     n_target = form_of(target).n_positions
     if len(source) != len(target):
@@ -154,9 +156,10 @@ def direct_matching(
             'let src.stitching.build_layers(…, "auto") do so'
         )
     if isinstance(form, str) and form not in FORMS and not is_user_code(form):
-        raise ValueError(f"there is no form {form}; choose one of {', '.join(FORMS)}")
+        raise ValueError(f"unknown closed form {form!r}; choose one of {', '.join(FORMS)}")
     moments = moments_of(Rows.of(source), Rows.of(target), len(source), form=form)
     matching = closed_form(form, moments, cutoff=cutoff)["target"]
+    _warn_of_misfits(form, {"source to target": matching})
     if matching.truncated:
         warn_once('the cutoff of singular values truncates a fit; give cutoff="exact"')
     return matching
@@ -180,7 +183,7 @@ def matching_batches(train_set: BaseImageSet, n: int, batch_size: int, *, seed: 
     """
     samples = train_set.permutation(seed)[:n]
     if len(samples) < n:
-        warn_once(f"there are only {len(samples)} training inputs to match on, not {n}")
+        warn_once(f"there are only {len(samples)} training inputs for direct matching, not {n}")
     return train_set.batches(batch_size, indices=train_set.in_cheapest_order(samples))
 
 
@@ -327,7 +330,25 @@ def _matched(
             for i, key in enumerate(keys.of_pair[pair].cls_keys):
                 layer.cls_token[:, i] = moments[source].targets[key].mean
             matched[pair] = matching
+    _warn_of_misfits(form, matched)
     return {pair: matched[pair] for pair in keys.layers}
+
+
+def _warn_of_misfits(form: ClosedForm, matched: Mapping[Any, Matching]) -> None:
+    """Warn of maps of a user's form that are worse than the mean of the target on the fitting samples.
+
+    Args:
+        matched: by a name for the message.
+    """
+    if isinstance(form, str) and form in FORMS:
+        return
+    misfits = {name: matching.r2 for name, matching in matched.items() if matching.r2 < 0}
+    if misfits:
+        warn(
+            f"{name_of(form)}: R² is below 0 on the fitting samples, down to {min(misfits.values()):.2f} "
+            f"({listed(misfits)}): the map is worse than the mean of the target; is its weight (C2, C1), not "
+            "transposed, and its bias that of activations that are not centred?"
+        )
 
 
 def match(
@@ -363,7 +384,7 @@ def match(
 
 
 def n_samples_for(plan: Plan) -> int:
-    """Return the number of images to match on: 50 rows a channel of the source, at least 500 and at
+    """Return the number of images for direct matching: 50 rows a channel of the source, at least 500 and at
     most 10,000 images.
 
     Each image has a row for each position of the source, or of the target if those are fewer: a

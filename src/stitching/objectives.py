@@ -14,6 +14,7 @@ from torch.nn.functional import kl_div
 
 from src.core.activations import at_least_single
 from src.core.errors import UserError
+from src.core.ownership import call_on_copies
 from src.core.user_code import by_title, failing_as_user_error, is_user_code, load
 
 
@@ -135,7 +136,7 @@ def objective_of(name: str) -> Objective:
         return OBJECTIVES[name]
     by_title([name], taken=OBJECTIVES, noun="objective")
     at = getattr(load(name), "at", "end")
-    if at not in PLACES:
+    if not isinstance(at, str) or at not in PLACES:
         raise UserError(f"{name}: at is {at!r}; give one of {', '.join(PLACES)}")
     place = PLACES[at]
     return Objective(name, place, place != AT_END)
@@ -153,7 +154,9 @@ def loss_of(objective: Objective) -> Loss:
 
     def loss(stitched: Tensor, target: Tensor) -> Tensor:
         with failing_as_user_error(objective.loss):
-            losses = function(at_least_single(stitched), at_least_single(target).detach())
+            losses = call_on_copies(
+                function, at_least_single(stitched), at_least_single(target).detach()
+            )
         shape = tuple(getattr(losses, "shape", ()))
         n_stitches = len(stitched)
         if shape != (n_stitches,):

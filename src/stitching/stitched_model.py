@@ -16,8 +16,7 @@ from src.values import Pair
 
 
 class StitchedModel(nn.Module):
-    """A network that starts as `front` and goes on as `end` (equation 1 of the paper); for use from
-    Python.
+    """The front part of `front`, a stitching layer, and the end part of `end` (equation 1 of the paper), as a module.
 
     The scripts stitch through `Grid`, which does the same for many pairs at once. The state dict is
     the public code's: the entries of a stitched layer stand in it twice, within their network and
@@ -26,7 +25,7 @@ class StitchedModel(nn.Module):
     Args:
         front: the network whose activation at the front layer is taken; nothing behind that layer
             is computed.
-        end: the network that goes on behind the end layer; modules in front of that layer are
+        end: the network that continues behind the end layer; modules in front of that layer are
             skipped where that is possible.
         layer: maps the activation of the front layer to the shape of the end layer's.
         pair: the names of the two layers.

@@ -1,13 +1,10 @@
 """Training of stitching layers between two networks with frozen weights."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 
-from src.choices import OPTIMIZERS, SCHEDULERS
-from src.core.errors import unknown_name
 from src.datasets.base import BaseImageSet
 from src.models import Network
 from src.stitching.grid import Grid
@@ -16,26 +13,6 @@ from src.training.loop import Epochs
 from src.values import Pair
 
 BATCH_SIZE = 256  # the default of exec_stitch.py
-
-
-def training_settings(n_epochs: int, options: Mapping[str, Any]) -> Settings:
-    """Return the settings of a training run, with the defaults of `exec_stitch.py`.
-
-    Args:
-        options: further fields of `Settings`.
-    Raises:
-        UserError: there is no such option, optimiser or scheduler.
-    """
-    further = [name for name in Settings._fields if name != "n_epochs"]
-    for name in options:
-        if name not in further:
-            raise unknown_name("option of training", name, further)
-    settings = Settings(n_epochs, **{"batch_size": BATCH_SIZE, **options})
-    if settings.optimizer not in OPTIMIZERS:
-        raise unknown_name("optimizer", settings.optimizer, OPTIMIZERS)
-    if settings.scheduler not in SCHEDULERS:
-        raise unknown_name("scheduler", settings.scheduler, SCHEDULERS)
-    return settings
 
 
 def train_layers(

@@ -1,4 +1,4 @@
-"""One loop of epochs for all training: of a network, or of many heads on shared activations.
+"""The training loop, for a network or for many heads on shared activations.
 
 A task has heads: the modules whose parameters are trained. It yields the losses of its heads for
 each batch. All heads share one optimiser: Adam and SGD work elementwise, so the result is the same

@@ -1,19 +1,23 @@
-"""Networks that are hardly better than chance: a stitch into one can lose little accuracy."""
+"""Detection of networks that are hardly better than chance; stitches into such networks can lose little accuracy."""
 
 import torch
 from torch import Tensor
 
 from src.core.console import warn_once
+from src.core.errors import not_finite
 from src.datasets.base import BaseImageSet
 from src.models import Network
 from src.statistics.intervals import wilson_intervals
-from src.training.task import predicted_classes
+from src.training.task import NO_CLASS, predicted_classes
 
 CLOSE = 0.1  # of the accuracy to chance: twice the tolerance of a verdict
 N_SAMPLED = 1000  # images that show whether an end network is close to chance
 BATCH_SIZE = 100  # a single batch shows that most networks are not
 FAR_BELOW = 0.5  # of chance
-QUESTION = "are inputs normalised and classes ordered as in training?"
+QUESTION = (
+    "was it trained long enough, and are inputs normalised and classes ordered as in training?"
+)
+FEWEST = 20  # images that show whether an accuracy is above chance
 
 
 def chance_of(labels: Tensor) -> float:
@@ -30,6 +34,8 @@ def is_close_to_chance(accuracy: float, n_images: int, chance: float) -> bool:
 
 def beside_chance(accuracy: float, n_images: int, chance: float) -> str:
     """Return words for an accuracy close to chance or far below."""
+    if n_images < FEWEST:
+        return f"not certainly above chance ({chance:.0%}), as the test images are so few: give {FEWEST} or more"
     (interval,) = wilson_intervals([accuracy], [n_images])
     if interval.high < FAR_BELOW * chance:
         return f"far below chance ({chance:.0%}): classes in another order than in training?"
@@ -37,24 +43,56 @@ def beside_chance(accuracy: float, n_images: int, chance: float) -> str:
 
 
 @torch.no_grad()
-def warn_of_end_at_chance(end: Network, images: BaseImageSet, title: str) -> None:
-    """Warn if an end network may be close to chance on the test images.
+def doubt_about(network: Network, images: BaseImageSet, title: str) -> str:
+    """Return a text that a network may be close to chance on test images; "" if it is better.
 
-    A random sample of them tells. It ends with the first batch that shows that the network is better.
+    Looks at a random sample, up to the first batch that shows that the network is better.
 
     Args:
-        title: of the network.
+        title: of the network, for the error.
+    Raises:
+        UserError: logits are not finite.
     """
     chance = chance_of(images.labels)
     sample = images.in_cheapest_order(images.permutation(0)[:N_SAMPLED])
     n_right = 0
     n_images = 0
     for batch, labels in images.batches(BATCH_SIZE, indices=sample):
-        n_right += int((predicted_classes(end(batch)) == labels).sum())
+        classes = predicted_classes(network(batch))
+        if (classes == NO_CLASS).all():
+            raise not_finite(title)
+        n_right += int((classes == labels).sum())
         n_images += int((labels >= 0).sum())
         if n_images and not is_close_to_chance(n_right / n_images, n_images, chance):
-            return
-    warn_once(
-        f"a stitch into {title} can lose little, so that unlike layers seem similar: it is right about {n_right} of "
-        f"{n_images} test images, {beside_chance(n_right / n_images, n_images, chance)}"
-    )
+            return ""
+    accuracy = n_right / n_images
+    return f"right about {n_right} of {n_images} test images, {beside_chance(accuracy, n_images, chance)}"
+
+
+def warn_of_end_at_chance(end: Network, images: BaseImageSet, title: str) -> None:
+    """Warn if an end network may be close to chance on the test images.
+
+    Args:
+        title: of the network.
+    Raises:
+        UserError: logits are not finite.
+    """
+    doubt = doubt_about(end, images, title)
+    if doubt:
+        warn_once(
+            f"a stitch into {title} can lose little accuracy, so that different layers may seem similar: it is {doubt}"
+        )
+
+
+def warn_at_chance(network: Network, images: BaseImageSet, title: str) -> None:
+    """Warn if a network may be close to chance on the test images, or far below: labels may be in another
+    order than in training.
+
+    Args:
+        title: of the network.
+    Raises:
+        UserError: logits are not finite.
+    """
+    doubt = doubt_about(network, images, title)
+    if doubt:
+        warn_once(f"{title} is {doubt}")

@@ -1,4 +1,4 @@
-"""Trains one network in several processes that torchrun started."""
+"""Training of one network in several processes, started by torchrun."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""The epochs of a training run, and the measurement of its results.
+"""Training loop, and evaluation of what is trained.
 
 This module writes no files: a training run yields its state after each epoch and can start from a
 state. The caller saves it.
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
-from src.core.console import progress
+from src.core.console import listed, progress, warn
 from src.core.errors import UserError, not_finite
 from src.core.runtime import seed_of, seeded
 from src.datasets.base import BaseImageSet, Batches
@@ -22,6 +22,7 @@ from src.training.task import EpochLog, HeadKey, HeadResult, Task
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 MOMENTUM = 0.9  # of sgd
+DIVERGED = 10  # times the cross-entropy of chance
 CHECK_EVERY = 16  # steps between two checks that losses are finite: a check waits for the GPU
 
 History = list[dict[HeadKey, EpochLog]]  # for each epoch, the log of each head by its key
@@ -50,7 +51,7 @@ class Settings(NamedTuple):
 
 
 class Epochs(Protocol):
-    """Yields training images with labels in epochs: a data set, or a mixture of data sets."""
+    """Training images with labels, by epoch: a data set, or a mixture of data sets."""
 
     def n_batches(self, batch_size: int) -> int: ...
 
@@ -67,7 +68,7 @@ def train(
     *,
     state: State | None = None,
 ) -> Iterator[tuple[History[HeadKey], State]]:
-    """Train, and yield after each epoch the logs of all epochs so far and the state of training.
+    """Train; after each epoch, yield the logs of all epochs so far and the state of training.
 
     The order of images, augmentation and random numbers of networks depend on (seed, epoch) alone.
     A training run that starts from a state therefore ends like one that was never interrupted.
@@ -110,6 +111,29 @@ def train(
         logs = {key: EpochLog(trained[key], validated[key]) for key in task.heads}
         history = [*history, logs]
         yield history, _state_of(parts, history)
+    if history and val_set.n_classes > 1:
+        _warn_of_divergence(task, history[-1], loss_of_chance=math.log(val_set.n_classes))
+
+
+def _warn_of_divergence(
+    task: Task[HeadKey], logs: Mapping[HeadKey, EpochLog], *, loss_of_chance: float
+) -> None:
+    """Warn of heads whose last cross-entropy is above `DIVERGED` times that of equal probabilities.
+
+    Args:
+        loss_of_chance: the cross-entropy of equal probabilities.
+    """
+    losses = {}
+    for key, log in logs.items():
+        loss = max(log.train.cross_entropy, log.val.cross_entropy)
+        if loss > DIVERGED * loss_of_chance:
+            losses[task.title(key)] = loss
+    if losses:
+        warn(
+            f"the training of {listed(losses, n=3)} diverged: the cross-entropy is {max(losses.values()):.3g} at "
+            f"the end, and {loss_of_chance:.2f} for equal probabilities; lower the learning rate (-lr; in Python "
+            "learning_rate)"
+        )
 
 
 def _state_of(parts: Sequence[Any], history: History[HeadKey]) -> State:
@@ -152,6 +176,11 @@ def _train_epoch(
         optimizer.zero_grad(set_to_none=True)
         sums_of_batch = []
         for head_losses in task.losses(images, labels, training=True):
+            if not head_losses.losses.requires_grad:
+                raise UserError(
+                    f"no gradient reaches {task.title(next(iter(task.heads)))}: the loss comes from a pass without "
+                    "gradients; leave no_grad(), detach() and the like out of the network"
+                )
             head_losses.losses.sum().backward()
             sums_of_batch.append(head_losses.sums())
         sums = sums + torch.cat(sums_of_batch, dim=1)

@@ -1,4 +1,4 @@
-"""Tasks of training: their heads, their losses, and the results that are measured."""
+"""Tasks for the training loop: heads, losses and results."""
 
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -127,7 +127,7 @@ class HeadResult(NamedTuple):
 
 
 class EpochLog(NamedTuple):
-    """The results of a head in an epoch: while it trains, and then on the validation images."""
+    """The results of a head in an epoch, on training images during the epoch and on validation images after it."""
 
     train: HeadResult
     val: HeadResult

@@ -1,4 +1,4 @@
-"""The verdict: the functionally similar pairs of stitched layers, and the certainty of it."""
+"""The verdict: which stitched pairs of layers are functionally similar, with tests and intervals."""
 
 from src.values import Predictions
 from src.verdict.judging import (

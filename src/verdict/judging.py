@@ -1,4 +1,4 @@
-"""Judges stitches: is a pair of layers functionally similar, and how sure is that?
+"""Statistical tests of whether stitched pairs of layers are functionally similar.
 
 A stitch costs accuracy (the *accuracy drop*: end accuracy − stitched accuracy), and it follows the end
 network within a class or not (its *skill*, at the end layer and at the output). Both decide.
@@ -95,7 +95,7 @@ class Verdict(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The skill of stitches at a place, and the meaning of a low one."""
+    """The skill of stitches at the end layer or at the output, and the meaning of a low skill."""
 
     name: str
     limit: float
@@ -194,11 +194,11 @@ def _obstacle(stitches: Stitches, measured: Measured | None) -> str:
     if not stitches.is_end_trained:
         return "the end network was never trained"
     if measured is None:
-        return "no predictions, or those of different test inputs"
+        return "no predictions were kept (the paper's code keeps none), or those of different test inputs: stitch again"
     if measured.is_end_at_chance:
         return (
-            "the end network is close to chance or below, where a stitch has no accuracy to lose: normalise inputs "
-            "and order classes as in its training"
+            "the end network is close to chance or below, where a stitch has no accuracy to lose: train it longer, or, "
+            "if it is more accurate on its own test inputs, normalise inputs and order classes as in its training"
         )
     return stitches.obstacle
 

@@ -1,4 +1,4 @@
-"""Obstacles to a verdict: a stitch that falls short of its method says nothing."""
+"""Obstacles to a verdict, such as too few fitting samples."""
 
 from collections.abc import Sequence
 

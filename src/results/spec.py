@@ -1,0 +1,466 @@
+"""The spec of a result: the contents of its networks, inputs and code, and all options that can change a number.
+
+Two results are the same if the keys of their specs are equal. A spec has no path and no name of a
+file: a copied project and a renamed checkpoint have the spec of the original. Options that are in no
+list of this module count. This module does not import torch.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import reprlib
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from src.choices import STARTS, Options
+from src.choices.datasets import DATASET_NAMES, INTERVENTIONS
+from src.choices.stitching import FORMS
+from src.core.console import listed, warn_once
+from src.core.errors import UserError
+from src.core.files import read_json
+from src.core.grouping import grouped
+from src.core.user_code import digest_of, is_user_code, source_of, title_of
+from src.results.network_names import RECORD, SHORT, NetworkName, networks_named_by
+
+Spec = dict[str, Any]  # values of JSON by name
+Difference = dict[str, tuple[Any, Any]]  # of two specs: both values by name
+Row = TypeVar("Row")
+
+# Options that `config.txt` leaves out: with them it would not repeat the run
+NOT_RECORDED = ("config", "resume", "overwrite", "warnings")
+# Options that cannot change a number: places, devices, workers, words, and the files that a run keeps
+FREE = (
+    *("save_dir", "source_dir", "source_dirs", "output", "energy_dir", "ood_detector_dir"),
+    *("dataset_root", "id_dataset_root", "sanity_check_dataset_root"),
+    *("finetune_id_dataset_root", "finetune_ood_dataset_root"),
+    *("front_model", "end_model", "own_types", "networks", "similarity", "final_save_dir", "data"),
+    *("gpu", "n_workers", "prefetch_factor", "memory", "verbose", "print_freq", "no_save"),
+)
+NOT_COMPARED = (*NOT_RECORDED, *FREE)
+# They select results of one spec
+LAYERS = ("front_layer", "end_layer")
+# They are swept in one folder
+RANKS = ("front_stitch_rank", "front_pinv_rank")
+CHECKPOINTS = ("front_model_path", "end_model_path")
+WEIGHTS = ("front_model_weights", "end_model_weights")
+TYPES = ("front_model_type", "end_model_type")
+# The names of networks in columns and in specs
+COLUMNS_OF_WEIGHTS = ("front_weights", "end_weights")
+NETWORKS = (
+    *CHECKPOINTS,
+    *TYPES,
+    *WEIGHTS,
+    *COLUMNS_OF_WEIGHTS,
+    "front_model_type_code",
+    "end_model_type_code",
+)
+
+DIGEST = "_sha256"  # ends the name of an option that records a content
+CONTENTS = ("_weights", "_images", "_code")  # end the names of contents in a spec
+# Code that measures: what it measured is soon made again, unlike stitches
+MEASURING = ("detector_code", "metrics_code")
+TRAIN = "train_images"
+TEST = "test_images"
+SPLITS = {TRAIN: "training inputs", TEST: "test inputs"}
+# The options in `config.txt` that hold the fingerprints
+RECORDS = {split: f"{split}{DIGEST}" for split in SPLITS}
+CHOOSING = ("dataset", *INTERVENTIONS)  # the options that name the images
+
+
+class AllBut(frozenset):
+    """All values but these."""
+
+    def __contains__(self, value: object) -> bool:
+        return not super().__contains__(value)
+
+
+# The option, and its values where another option has no effect
+Idle = Mapping[str, Container[Hashable]]
+WITHOUT_TRAINING: Idle = {"n_epochs": [0]}
+UNMATCHED: Idle = {"init": list(STARTS)}
+WITHOUT_CUTOFF: Idle = {"init": AllBut(name for name, form in FORMS.items() if form.cuts_off)}
+
+
+class Option(NamedTuple):
+    """An option of a stitch."""
+
+    flag: str  # as it is typed; "": none
+    absent: Hashable = None  # the value where a record lacks the option
+    idle: Idle = {}
+
+
+# The first ones stand in the names of methods where several would tell them apart
+OPTIONS = {
+    "dataset": Option(""),
+    "init": Option("-i", "rand"),
+    "n_epochs": Option("-e", 30),
+    "objective": Option("--objective", "task", WITHOUT_TRAINING),
+    "learning_rate": Option("-lr", 1e-3, WITHOUT_TRAINING),
+    "optimizer": Option("-o", "adam", WITHOUT_TRAINING),
+    "weight_decay": Option("-wd", 1e-5, WITHOUT_TRAINING),
+    "scheduler": Option("-sched", "none", WITHOUT_TRAINING),
+    "reduce_lr_epochs": Option("-rlre", (), WITHOUT_TRAINING),
+    "grad_clip": Option("--grad-clip", None, WITHOUT_TRAINING),
+    "l1_coef": Option("-l1", 0.0, WITHOUT_TRAINING),
+    "mod_only_stitch": Option("--mod-only-stitch", False, WITHOUT_TRAINING),
+    "n_pinv_init_samples": Option("-pinv-samples", 100, UNMATCHED),
+    "pinv_cutoff": Option("--pinv-cutoff", "paper", WITHOUT_CUTOFF),
+    "front_stitch_rank": Option("--front-stitch-rank"),
+    "front_pinv_rank": Option("--front-pinv-rank", None, UNMATCHED),
+    "batch_size": Option("-b", 256),
+    "c2t_cls_token": Option("-c2t-cls"),
+    "t2c_cls_token": Option("-t2c-cls"),
+    "upsample_mode": Option("-upsample", "bilinear"),
+    "channels_last": Option("--channels-last"),
+    "amp": Option("--amp", "none"),
+    "shortcut": Option("--shortcut"),
+    "seed": Option("-s", 0),
+}
+ABSENT = {name: option.absent for name, option in OPTIONS.items()}
+# In tables of probes and of similarity
+ABSENT_IN_TABLES = ABSENT | {"batch_size": 64, "channels_last": False}
+
+
+def spec_of(options: Options) -> Spec:
+    """Return the spec of a run, of its contents and of the options with an effect.
+
+    An unknown content is None. Weights that the options do not record are those of the checkpoint,
+    if it is found. Where `auto` chose the stitching type for the pair of layers, the type is `auto`.
+
+    Args:
+        options: of a run, as they were typed, with the recorded contents. None counts as missing.
+    """
+    values = dict(_with_effect(options))
+    spec: Spec = {split: options.get(record) for split, record in RECORDS.items()}
+    for name, network in networks_named_by(options).items():
+        spec[f"{name}_weights"] = network.known_content
+        values.pop(f"{name}_path", None)
+    for name, value in values.items():
+        option = name.removesuffix(DIGEST)
+        if option in NOT_COMPARED or option in LAYERS or name in RECORDS.values():
+            continue
+        if option == name:
+            spec[name] = _without_paths(name, value)
+        elif option.endswith("dataset"):
+            spec[f"{option}_images"] = value
+        elif option in values:
+            spec[f"{option}_code"] = _without_paths(option, value)
+        elif not name.endswith(RECORD):
+            spec[f"{option}_weights"] = value
+    known = {name: value for name, value in spec.items() if value is not None or _is_content(name)}
+    return json.loads(json.dumps(known))
+
+
+class RunOptions(dict[str, Any]):
+    """The options of a run, whose spec is made once."""
+
+    @functools.cached_property
+    def spec(self) -> Spec:
+        """The spec, see `spec_of`."""
+        return spec_of(self)
+
+
+def _with_effect(options: Options) -> Options:
+    """Return the options of a run that are not empty, and of a stitch the values of missing ones; without
+    options that have no effect by the others."""
+    values: dict[str, Any] = {}
+    if "stitching_type" in options:
+        values |= ABSENT
+    for name, value in options.items():
+        # An option that this version does not know counts where it was given.
+        if value is not None and (value or name in OPTIONS):
+            values[name] = value
+    given_token = values.pop("c2t_cls_option", None)
+    given_type = values.pop("stitching_option", None)
+    if given_type:
+        values["stitching_type"] = given_type
+        values["c2t_cls_token"] = given_token
+    return {name: value for name, value in values.items() if not is_idle(name, values)}
+
+
+def is_idle(name: str, options: Options) -> bool:
+    """Return whether an option has no effect, by the options of the run."""
+    if name not in OPTIONS:
+        return False
+    deciding = OPTIONS[name].idle.items()
+    return any(options.get(option) in values for option, values in deciding)
+
+
+def _without_paths(name: str, value: Any) -> Any:
+    """Return the value of an option with the functions of a user's code in place of their files; None for
+    a data set of a user."""
+    if isinstance(value, list | tuple):
+        return [_without_paths(name, item) for item in value]
+    if isinstance(value, dict):
+        return {title_of(str(key)): item for key, item in value.items()}
+    if isinstance(value, str):
+        is_of_user = name.endswith("dataset") and value not in DATASET_NAMES
+        return None if is_of_user else title_of(value)
+    return value
+
+
+def _is_content(name: str) -> bool:
+    return name.endswith(CONTENTS)
+
+
+def key_of(spec: Spec) -> str:
+    """Return the SHA-256 of the canonical JSON of a spec."""
+    text = json.dumps(spec, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def difference(before: Spec, now: Spec) -> Difference:
+    """Return both values by name where two specs differ; an unknown content differs from none."""
+    found = {}
+    for name in sorted(before.keys() | now.keys()):
+        values = (before.get(name), now.get(name))
+        is_unknown = _is_content(name) and not name.endswith("_code") and None in values
+        if values[0] != values[1] and not is_unknown:
+            found[name] = values
+    return found
+
+
+def changed_since(before: Options, now: Options) -> Difference:
+    """Return the contents of two runs that differ although the same names were typed: what has changed
+    since the first run."""
+    found = difference(spec_of(before), spec_of(now))
+    changed = {}
+    for name, values in found.items():
+        named_by = CHOOSING
+        if name.endswith("_weights"):
+            named_by = (name.removesuffix("_weights") + "_path",)
+        elif name not in SPLITS:
+            named_by = (name.removesuffix("_code").removesuffix("_images"),)
+        names = [_typed_names(options, named_by) for options in (before, now)]
+        if _is_content(name) and names[0] == names[1]:
+            changed[name] = values
+    return changed
+
+
+def _typed_names(options: Options, named_by: Iterable[str]) -> list[object]:
+    """Return the values of options: of code and data sets of a user without their folders."""
+    names = []
+    for option in named_by:
+        value = options.get(option)
+        if isinstance(value, str) and not option.endswith("_path"):
+            value = Path(value).name
+        names.append(value)
+    return names
+
+
+def other_inputs(before: Spec, now: Spec) -> Difference:
+    """Return the weights and images of two specs that are not the same ones, nor fewer, nor more."""
+    found = {}
+    for name, values in difference(before, now).items():
+        first, second = map(_digests, values)
+        is_input = name.endswith(("_weights", "_images"))
+        if is_input and not (first <= second or second <= first):
+            found[name] = values
+    return found
+
+
+def _digests(value: Any) -> set[str]:
+    """Return the digests in an entry of a spec."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return set().union(*map(_digests, value))
+    return {str(value)}
+
+
+def described(found: Difference) -> str:
+    """Return a difference as a text, such as "seed was 0, now 1"; digests are shortened."""
+
+    def text(name: str, value: Any) -> str:
+        if value is None:
+            return "none"
+        if not _is_content(name):
+            return reprlib.repr(value)
+        shortened = [
+            " → ".join(digest[:SHORT] for digest in text.split(" → ")) for text in _digests(value)
+        ]
+        return listed(sorted(shortened), n=3)
+
+    return ", ".join(
+        f"{name} was {text(name, before)}, now {text(name, now)}"
+        for name, (before, now) in found.items()
+    )
+
+
+def refuse_difference(
+    before: Options,
+    now: Options,
+    *,
+    where: Path,
+    remedy: str = "give the same, or start anew without --resume",
+) -> None:
+    """Raise a UserError if the specs of two runs differ; of code that measures, warn.
+
+    Args:
+        before: the options of the run in the files.
+        now: the options of this process.
+        where: the file that holds `before`.
+        remedy: the end of the message.
+    """
+    found = difference(spec_of(before), spec_of(now))
+    measuring = {name: found.pop(name) for name in MEASURING if name in found}
+    if found:
+        raise UserError(f"{where} is of another run ({described(found)}); {remedy}")
+    if measuring:
+        warn_once(f"{where}: {described(measuring)}; remove the results to make them again")
+
+
+class FurtherOptions(str):
+    """Options as the text of a JSON object."""
+
+    def __new__(cls, text: str = "{}") -> "FurtherOptions":
+        """Raise a ValueError if the text is no JSON object."""
+        if not isinstance(json.loads(text), dict):
+            raise ValueError(text)
+        return super().__new__(cls, text)
+
+
+def further_options(
+    options: Options, columns: Iterable[str], absent: Mapping[str, Hashable] = ABSENT
+) -> FurtherOptions:
+    """Return the options of a spec that have no column of their own, without those of usual value.
+
+    Args:
+        options: of a run.
+        columns: the options with a column.
+        absent: what the absence of an option means.
+    """
+    usual = json.loads(json.dumps(dict(absent)))
+    further = {}
+    for name, value in sorted(spec_of(options).items()):
+        if not (name in columns or _is_content(name) or value == usual.get(name)):
+            further[name] = value
+    return FurtherOptions(json.dumps(further))
+
+
+def recorded_images(options: Options) -> dict[str, str]:
+    """Return the fingerprints of images that options hold, by option."""
+    return {name: options[name] for name in RECORDS.values() if options.get(name)}
+
+
+def short_images(options: Options) -> dict[str, str | None]:
+    """Return the first digits of the fingerprints in options, by column; None without a record."""
+    return {split: (options.get(record) or "")[:SHORT] or None for split, record in RECORDS.items()}
+
+
+def are_same(first: str | None, second: str | None) -> bool:
+    """Return whether two digests, or their first digits, are equal, or one of the two is not known."""
+    return not first or not second or first[:SHORT] == second[:SHORT]
+
+
+def on_same_images(first: Any, second: Any) -> bool:
+    """Return whether two rows are on the same images: by the fingerprints that both recorded, or else
+    by the names of the data set and the dots."""
+    of_splits = [(getattr(first, split), getattr(second, split)) for split in SPLITS]
+    recorded = [digests for digests in of_splits if all(digests)]
+    if recorded:
+        return all(are_same(*digests) for digests in recorded)
+    is_known = None not in (first.dataset, second.dataset)
+    return not is_known or _data_of(first) == _data_of(second)
+
+
+def told_apart(rows: Sequence[Row]) -> list[Row]:
+    """Return rows in which different images have different names of data sets.
+
+    Where rows of one data set recorded different images, the name of the data set has their
+    fingerprints behind it, such as "digits [test inputs 0123456789ab]". All other rows stay.
+    """
+    several = _several(rows)
+    return [_with_images(row, several.get(_data_of(row), {})) for row in rows]
+
+
+def warn_of_several(rows: Iterable[Any]) -> None:
+    """Warn of data sets for which rows recorded different fingerprints of images."""
+    for (dataset, _), digests_of in _several(rows).items():
+        for split, digests in digests_of.items():
+            warn_once(
+                f"results of {dataset} are of different {SPLITS[split]} ({listed(digests)}), and count as results of "
+                "different data sets"
+            )
+
+
+def refuse_several(rows: Iterable[Any], where: str | Path) -> None:
+    """Raise a UserError if rows of one data set recorded different fingerprints.
+
+    Args:
+        where: the folder of the rows, for the message.
+    """
+    for (dataset, _), digests_of in _several(rows).items():
+        titles = " and ".join(SPLITS[split] for split in digests_of)
+        raise UserError(
+            f"{where} has results on different {titles} of {dataset}, which have changed in between; keep a folder for "
+            "each"
+        )
+
+
+def _several(rows: Iterable[Any]) -> dict[tuple[str, float | None], dict[str, list[str]]]:
+    """Return the fingerprints of images, by split, of the data sets that have several in rows."""
+    several: dict[tuple[str, float | None], dict[str, list[str]]] = {}
+    for data, group in grouped(rows, _data_of).items():
+        for split in SPLITS:
+            digests = dict.fromkeys(getattr(row, split, None) for row in group)
+            recorded = list(filter(None, digests))
+            if len(recorded) > 1:
+                several.setdefault(data, {})[split] = recorded
+    return several
+
+
+def _data_of(row: Any) -> tuple[str, float | None]:
+    """Return the settings by which a row names its images."""
+    return row.dataset, row.shortcut
+
+
+def _with_images(row: Any, splits: Iterable[str]) -> Any:
+    """Return a row with the fingerprints of splits behind the name of its data set."""
+    digests = [
+        f"{SPLITS[split]} {getattr(row, split)}" for split in splits if getattr(row, split, None)
+    ]
+    if not digests:
+        return row
+    return dataclasses.replace(row, dataset=f"{row.dataset} [{', '.join(digests)}]")
+
+
+def options_beside_tables(tables: Iterable[str | Path]) -> list[Options]:
+    """Return the options in the files `.config.txt` beside tables."""
+    records = []
+    for table in tables:
+        with contextlib.suppress(UserError):
+            records.append(read_json(Path(table).with_suffix(".config.txt")))
+    return [options for options in records if isinstance(options, dict)]
+
+
+def warn_of_earlier(networks: Iterable[NetworkName], records: Iterable[Options]) -> None:
+    """Warn of results with weights or code that have changed since. The code does not run.
+
+    Args:
+        networks: of all results.
+        records: the options of results, as far as there are some.
+    """
+    for network in dict.fromkeys(networks):
+        if network.has_changed:
+            warn_once(f"there are results of earlier weights of {network.title}")
+    for options in records:
+        for code, digest in recorded_code(options).items():
+            with contextlib.suppress(UserError):  # the file is gone
+                if digest_of(code) != digest:
+                    warn_once(f"there are results of earlier code of {source_of(code)}")
+
+
+def recorded_code(options: Options) -> dict[str, str]:
+    """Return the recorded digests of a user's code, by its name."""
+    digests: dict[str, str] = {}
+    for name, value in options.items():
+        of_code = options.get(name.removesuffix(DIGEST))
+        if isinstance(value, dict) and name.endswith(DIGEST):
+            digests |= value
+        elif isinstance(of_code, str) and is_user_code(of_code) and name.endswith(DIGEST):
+            digests[of_code] = value
+    return digests
