@@ -91,6 +91,8 @@ def probe(args, session=None) -> None:
     Args:
         session: shares networks and images between experiments.
     """
+    from itertools import product
+
     from src.core.console import warn
     from src.core.errors import UserError
     from src.core.runtime import device_of
@@ -113,7 +115,11 @@ def probe(args, session=None) -> None:
     spec = dataset_info(args.dataset, labelled=True).spec
     (model,) = cli.load_networks(args, cli.PROBED, images=spec, session=session, device=device)
     task = Probes(model.network, model.layers, cli.descending(args.ranks), spec, seed=args.seed)
-
+    for rank, layer in product(args.ranks, task.layers):
+        if rank > task.widths[layer]:
+            warn(
+                f"-ranks {rank} is above the width of {layer} ({task.widths[layer]}): all components are kept"
+            )
     # The images
     train_set = cli.load_split(args, session, device, train=True)
     test_set = cli.load_split(args, session, device, train=False)

@@ -89,6 +89,6 @@ def test_ranks_above_the_width_and_probes_without_training_are_said(in_tmp_path)
     with few_images(64, n_test=64):
         err = run("exec_probe.py", *on, "-e", "0", "-ranks", "32", "33").err
         assert says(err, "-ranks 33 is above the width of pool2 (32)")
-        assert says(err, "-e 0: the probes are not trained")
+        assert says(err, "-e 0: these are the accuracies of randomly initialised probes")
         err = run("exec_probe.py", *on, "-e", "1", "-ranks", "32").err
         assert "-ranks" not in err and "not trained" not in err

@@ -48,7 +48,7 @@ def test_demo_ends_with_its_answer(tmp_path):
     assert len(rows) == 2 * 16
     words = [row["verdict"] for row in rows if row["method"] == "direct matching"]
     n_similar = words.count(SIMILAR)
-    assert n_similar >= 2
+    assert n_similar >= 1
     assert says(answer, "16 stitches by direct", f"{n_similar} of them", "by task", "0 of them")
     assert says(direct, "direct matching: 2", NOT_MATCHED)
     assert says(task, "task loss matching: 9", ACCURATE_ONLY)

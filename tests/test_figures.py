@@ -11,11 +11,11 @@ from PIL import Image
 pytest.importorskip("matplotlib")
 
 from src.figures.curves import draw_depth, draw_ranks
-from src.figures.dots import draw_check, draw_groups
+from src.figures.dots import draw_groups
 from src.figures.evidence import draw_evidence
 from src.figures.maps import draw_layers, draw_networks
 from src.figures.pages import CM, COLUMN, NUMBERS, PAGE, remove_figure
-from src.figures.shown import ABOVE_CHANCE, SHARE, Shown, of_matrix, of_ranks
+from src.figures.shown import SHARE, Shown, of_matrix, of_ranks
 from src.results.matrices import Matrix
 from src.results.pair_kinds import PAIRS
 from src.results.verdict_rows import VerdictRow
@@ -182,10 +182,6 @@ CASES = {
     ),
     "ranks": lambda path: draw_ranks(
         path, list(of_ranks({"cka": {1: 0.5, 4: math.nan}})), y_title="similarity"
-    ),
-    "scores": lambda path: draw_check(
-        path,
-        [Shown("layers", 0.5, verdict=verdict, method=verdict) for verdict in (ABOVE_CHANCE, "")],
     ),
 }
 

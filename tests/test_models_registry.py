@@ -204,7 +204,11 @@ def test_constants_of_three_channels_are_averaged_for_others_and_not_saved():
             {"image_shape": (3, 28, 32)},
             "28×32 pixels cannot be cut into patches of 16×16",
         ),
-        ("small_cnn", {"image_shape": (3, 7, 9)}, "cannot take images of 3×7×9, but from 8×8"),
+        (
+            "small_cnn",
+            {"image_shape": (3, 7, 9)},
+            "cannot take images of 3×7×9: the smallest are 8×8",
+        ),
         ("vit_tiny_patch4_32", {}, "the images give 49 patches, this network was built for 64"),
     ],
 )

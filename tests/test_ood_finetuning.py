@@ -85,8 +85,8 @@ def test_batches_are_half_id_half_ood_and_epochs_disjoint():
 @pytest.mark.parametrize(
     ("id_set", "ood_set", "reason"),
     [
-        ({}, {"shape": (3, 8, 8)}, "images of -ftoodd are 3×8×8, images of -d are 1×8×8"),
-        ({"shape": (1, 4, 4)}, {}, "images of -ftidd are 1×4×4"),
+        ({}, {"shape": (3, 8, 8)}, "inputs of -ftoodd are 3×8×8, inputs of -d are 1×8×8"),
+        ({"shape": (1, 4, 4)}, {}, "inputs of -ftidd are 1×4×4"),
         ({"n_classes": 3}, {}, "-ftidd has 3 classes, -d 10"),
     ],
 )

@@ -25,7 +25,7 @@ from src.statistics.jackknife import jackknife_variance
 from src.statistics.moments import CrossMoments, Moments, Rows
 from src.statistics.permutations import permutation_p
 from src.statistics.resampling import Estimate, estimate, permuted_p
-from src.statistics.significance import false_discovery_rate, holm
+from src.statistics.significance import false_discovery_rate
 from src.values import IntervalEstimate
 from tests.goldens import random
 
@@ -67,12 +67,6 @@ def test_the_false_discovery_rate_is_scipys(rng):
         expected = stats.false_discovery_control(p_values)
         assert false_discovery_rate(p_values).tolist() == np.atleast_1d(expected).tolist()
     assert false_discovery_rate([]).tolist() == []
-
-
-def test_holm_by_hand():
-    # 3·0.01, 2·0.02, 1·0.03 is below the one before
-    assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
-    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
 
 
 @pytest.mark.parametrize("offset", [0, 1e6])

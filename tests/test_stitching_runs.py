@@ -192,9 +192,11 @@ def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
     assert {Pair(row.front_layer, row.end_layer): row.train_loss for row in epochs} == losses
     (state,) = tmp_path.glob("*/resume.pt")
     assert state.parent == begun.folder
+    folder = begun.folder
+    del begun  # an interrupted process has no lock
     GridRun(tmp_path, pairs, experiment)  # claims nothing
     again = resumed(tmp_path, pairs, experiment.options)
-    assert list(again.layers) == list(pairs) and again.folder == begun.folder
+    assert list(again.layers) == list(pairs) and again.folder == folder
     assert again.state["weight"] == 1
     other = resumed(tmp_path, pairs, experiment.options | {"n_epochs": 2})  # a further experiment
     assert not other.folder and not other.state

@@ -1,4 +1,4 @@
-"""Figure 3, depth, and the curves of figure 6, check: values over relative depth and over ranks."""
+"""Figure 3, depth, and curves over ranks."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Figure 4, groups, and figure 6, check: a dot a pair of networks, and a dot a measure."""
+"""Figure 4, groups: a dot a pair of networks."""
 
 import math
 from collections import Counter
@@ -12,9 +12,9 @@ from src.core.console import listed
 from src.core.grouping import grouped
 from src.core.user_code import titles_in
 from src.figures.curves import ends_of, on_scale, scale_skill
-from src.figures.maps import mean_number, number
+from src.figures.maps import number
 from src.figures.pages import CM, Look, draw_pages, panels_in
-from src.figures.shown import ABOVE_CHANCE, SHARE, Shown, scale_of
+from src.figures.shown import SHARE, Shown, scale_of
 from src.results.matrices import by_depth
 from src.statistics.permutations import FRONT
 from src.verdict import INCONCLUSIVE
@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (SHARE, "accuracy_drop", "skill")  # of groups
 NARROW = 12  # cm: panels of groups stand below each other
-NAMES = 3.0  # cm of width, for the names of measures
-ROOM = 3.5  # cm of width, for a panel of scores
 HEAD = 1.7  # cm above and below a panel
-MOST = 12  # panels of scores on a page
 COLOUR = "#08407f"
 INCONCLUSIVE_BAR: Look = {"height": 0.3, "facecolor": "white", "edgecolor": "0.6", "linewidth": 0.6}
 DOT: Look = {"color": "0.6", "linestyle": "", "markersize": 2.5, "clip_on": False}
@@ -197,45 +194,3 @@ def _name_rows(axes: "Axes", names: Sequence[str]) -> None:
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
-
-
-def draw_check(path: Path, rows: Sequence[Shown], **texts: Any) -> list[Path]:
-    """Draw scores of measures against known similarities of networks: a panel a truth, a dot a measure.
-    Return the written paths.
-
-    Args:
-        rows: of scores, the best measures first.
-        texts: `source`, see `draw_pages`.
-    """
-    tests = list(grouped(rows, lambda row: row.quantity).values())
-    return draw_pages(path, tests, _draw_scores, on_page=MOST, **texts)
-
-
-def _draw_scores(figure: "Figure", tests: Sequence[Sequence[Shown]]) -> str:
-    """Draw a panel of scores for each test; return the caption."""
-    rows = [row for of_test in tests for row in of_test]
-    measures = list(dict.fromkeys(row.method for row in rows))
-    in_line = max(1, int((figure.get_figwidth() / CM - NAMES) / ROOM))
-    panels = panels_in(figure, len(tests), in_line=in_line, height=0.36 * len(measures) + HEAD)
-    low, high = ends_of(rows)
-    for place, (axes, of_test) in enumerate(zip(panels, tests, strict=True)):
-        _name_rows(axes, measures if place % in_line == 0 else [""] * len(measures))
-        _draw_test(axes, of_test, measures)
-        axes.set_xlim(low - 0.05, high + 0.05)
-        axes.set_title(of_test[0].quantity.replace("_", " "), x=0, ha="left")
-        axes.set_xlabel("score")
-    mean = mean_number([row.value for row in rows if row.method == measures[0]])
-    return (
-        f"The best measure is {measures[0]}, with a mean score of {mean}. Rank correlations with the truth (0: chance) "
-        "with 95 % intervals; filled: above chance."
-    )
-
-
-def _draw_test(axes: "Axes", rows: Sequence[Shown], measures: Sequence[str]) -> None:
-    """Draw the scores of measures in a test."""
-    axes.axvline(0, color="0.8", linewidth=0.6, zorder=0)
-    for row in rows:
-        y = measures.index(row.method)
-        face = COLOUR if row.verdict == ABOVE_CHANCE else "white"
-        axes.hlines(y, row.low, row.high, color=COLOUR, linewidth=0.8)
-        axes.plot(row.value, y, marker="o", markerfacecolor=face, **MEAN)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 SHARE = SIMILAR  # the quantity of many pairs of networks: the share of similar pairs
-ABOVE_CHANCE = "above chance"  # the verdict on a score
 POINTS = 100  # of accuracy
 OF_STITCHES = ("accuracy_drop", "skill", "skill_at_end")
 

@@ -94,7 +94,7 @@ def check_images(stitches: Sequence[Stitch], options: Options) -> None:
     if (
         others
         and not options["other_data"]
-        and all(_is_same_name(stitch, options) for stitch in others)
+        and all(_is_same_name(stitch, dataset, options) for stitch in others)
     ):
         raise UserError(
             f"-d {dataset} has changed since {len(others)} of {len(of_runs)} runs were stitched on it; restore it, or "
@@ -109,10 +109,14 @@ def check_images(stitches: Sequence[Stitch], options: Options) -> None:
         )
 
 
-def _is_same_name(stitch: Stitch, options: Options) -> bool:
+def _is_same_name(stitch: Stitch, dataset: str, options: Options) -> bool:
     """Return whether the options of an evaluation name the images that a stitch was made on."""
-    before = (stitch.row.dataset, stitch.options.get("dataset_root"), stitch.row.shortcut)
-    return before == (options["dataset"], options["dataset_root"], options["shortcut"])
+    before = (
+        stitch.options.get("dataset"),
+        stitch.options.get("dataset_root"),
+        stitch.row.shortcut,
+    )
+    return before == (dataset, options["dataset_root"], options["shortcut"])
 
 
 def _images_of(stitch: Stitch) -> str:

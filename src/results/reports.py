@@ -57,6 +57,7 @@ MATCHED = ("accuracy", "skill")  # the quantities that stitches are matched by
 MIN_STEPS = 3  # of relative depth
 MAX_STEPS = 12
 N_PERMUTATIONS = 9_999
+LARGEST_RHO = 1 - 1e-9  # whose z is finite
 
 
 def between_networks(frame: pd.DataFrame) -> pd.DataFrame:
@@ -618,7 +619,7 @@ def agreement(frame: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
 
     A pair counts by the mean over its compared layers and over both directions. The score is Spearman's
     rank correlation, over pairs, of known difference and measured dissimilarity: 1 for a quantity that
-    orders all pairs as they differ. The interval is that of `over_networks`, and p the share of
+    orders all pairs as they differ. The interval is that of `over_networks`, of Fisher's z, and p the share of
     permutations of the networks with a score at least as high (Mantel 1967).
 
     Args:
@@ -683,10 +684,13 @@ def _score(
             [_rank_correlation(values[first], truths[second]) for first, second in places]
         )
 
-    result = estimate(score, np.zeros(len(networks)))
-    low, high = np.clip(result.interval(), -1, 1)
+    def fisher_z(of_measure: np.ndarray, of_truth: np.ndarray) -> np.ndarray:
+        return np.arctanh(np.clip(score(of_measure, of_truth), -LARGEST_RHO, LARGEST_RHO))
+
+    (value,) = score(np.arange(len(pairs)), np.arange(len(pairs)))
+    low, high = np.tanh(estimate(fisher_z, np.zeros(len(networks))).interval())
     p_value = permuted_p(score, len(networks), N_PERMUTATIONS)
-    return row | {"value": result.value, "low": low, "high": high, "p_value": p_value, "reason": ""}
+    return row | {"value": value, "low": low, "high": high, "p_value": p_value, "reason": ""}
 
 
 def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:

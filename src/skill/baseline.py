@@ -18,7 +18,7 @@ that features do not explain.
 
 import contextlib
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +43,7 @@ from src.skill.untrained import (
     untrained_copy,
 )
 from src.skill.within_class import WithinClass
-from src.statistics.moments import Rows
+from src.statistics.moments import Moments, Rows
 from src.stitching.closed_forms import Matching, Roots, closed_form
 from src.stitching.moments import SourceMoments
 
@@ -59,7 +59,10 @@ CHOOSING_OF_CLASS = 2  # of them for each class, if that is more
 N_MEASURED = 1_000  # test images that it is measured on, at most
 MEASURED_OF_CLASS = 5  # of them for each class, if that is more
 N_STATISTICS = 200  # training images that BatchNorms, and random features, take statistics of
-BATCH_SIZE = 50  # at most: of a batch, many activations are held at once
+BATCH_SIZE = 50  # at most, of large activations: those of all draws are held at once
+LARGEST_BATCH = 250  # of small ones
+MOST_VALUES = 2**25  # of the activations of a larger batch than `BATCH_SIZE`
+PER_INPUT = 128  # numbers in a network, at most about, for each of an input
 ROWS_TOGETHER = 250  # of stitched activations in one pass
 MOST_COPIES = 16  # side by side: more hardly raise a baseline, see methods.md
 COPIES = "copies"
@@ -105,10 +108,26 @@ class _Stitch(NamedTuple):
 
 
 class _Sample(NamedTuple):
-    """The images that features are fitted on, and their positions in any order."""
+    """The images that features are fitted on, and the positions of each, in any order."""
 
     n_images: int
-    positions: Tensor
+    n_positions: int
+
+
+class _Target(NamedTuple):
+    """The own activations that features are fitted to."""
+
+    layer: str
+    n_images: int
+    n_positions: int
+
+
+class _Group(NamedTuple):
+    """Draws of a number, of which the first features are the same, fitted on the same sample."""
+
+    kind: str | tuple[int, ...]
+    number: int
+    target: _Target
 
 
 def n_copies_for(width: int, end_width: int) -> int:
@@ -172,6 +191,7 @@ class Baselines:
         self.are_tokens = not first.is_floating_point()
         self._baselines: dict[BaselineKey, Baseline] = {}
         self._forms: dict[str, Form] = {}
+        self._positions: dict[str, Tensor] = {}
 
     def key(self, layer: str, width: int, form: str = PINV) -> BaselineKey:
         """Return the key of the baseline of stitches into a layer.
@@ -253,15 +273,32 @@ class Baselines:
                 math.ceil(FITTED_ROWS * n_channels / n_positions),
             )
             n_images = min(n_images, n_needed)
-        order = torch.randperm(n_positions, generator=generator(0)).to(self.test.device)
         n_rows = max(N_ROWS, MOST_ROWS * n_channels)
-        return _Sample(n_images, order[: math.ceil(n_rows / n_images)])
+        return _Sample(n_images, min(n_positions, math.ceil(n_rows / n_images)))
+
+    def positions(self, layer: str) -> Tensor:
+        """Return the positions of a layer in the order in which they are taken."""
+        if layer not in self._positions:
+            order = torch.randperm(self.form(layer).n_positions, generator=generator(0))
+            self._positions[layer] = order.to(self.test.device)
+        return self._positions[layer]
 
     def n_channels(self, kind: _Kind) -> int:
         """Return the number of channels of features of a kind, beside those of the class."""
         if kind.kind == COPIES:
             return kind.size * self.form(kind.layer).n_channels
         return kind.size
+
+    def n_features(self, kind: _Kind) -> int:
+        """Return the number of features of a kind: filters have a whole number of cells each."""
+        if kind.kind == COPIES:
+            return self.n_channels(kind)
+        return self.wanted(kind).n_features
+
+    def wanted(self, kind: _Kind) -> Wanted:
+        """Return what is wanted of random features of a kind."""
+        assert not isinstance(kind.kind, str)
+        return Wanted(self.form(kind.layer), kind.kind, kind.size)
 
     def _rows_per_channel(self, key: BaselineKey) -> float:
         """Return the rows that the widest features of a baseline are fitted to, a channel."""
@@ -313,13 +350,11 @@ class _Features:
             seed = FIRST_SEED + number
             self.copies.append(untrained_copy(self.end, images, seed=seed, until=last))
         self.random = [RandomFeatures(images, seed=number) for number in range(N_DRAWS)]
-
-    def _wanted(self, draw: _Draw) -> Wanted:
-        """Return what is wanted of random features."""
-        form = self.baselines.form(draw.of.layer)
-        splits = draw.of.kind
-        assert not isinstance(splits, str)
-        return Wanted(form, splits, draw.of.size)
+        self.n_values = PER_INPUT * images[0].numel()  # of an image
+        for draw in draws:
+            self.n_values += baselines.form(draw.of.layer).n_positions * baselines.n_channels(
+                draw.of
+            )
 
     def of(self, images: Tensor, draws: Sequence[_Draw]) -> dict[_Draw, list[Tensor]]:
         """Return the activations of some draws, (B, C, H, W), (B, T, D) or (B, D) each."""
@@ -335,7 +370,7 @@ class _Features:
         }
         for number, random in enumerate(self.random):
             wanted = {
-                draw: self._wanted(draw)
+                draw: self.baselines.wanted(draw.of)
                 for draw in draws
                 if draw.of.kind != COPIES and draw.number == number
             }
@@ -349,53 +384,86 @@ class _Features:
 
         Left out are features that are not finite.
         """
-        samples = {
-            draw: self.baselines.sample(
-                draw.of.layer, self.baselines.n_classes + self.baselines.n_channels(draw.of)
-            )
-            for draw in self.draws
-        }
-        n_images = max(sample.n_images for sample in samples.values())
-        order = self.baselines.order[:n_images]
-        moments: dict[_Draw, SourceMoments] = {}
-        n_before = 0
-        for images, _ in self._batches(self.baselines.train, order, "baseline: fits"):
-            draws = [draw for draw in self.draws if n_before < samples[draw].n_images]
-            for draw, source, target in self._rows(images, draws, samples, n_before):
-                of_batch = _moments(source, target)
-                moments[draw] = moments[draw].pooled(of_batch) if draw in moments else of_batch
-            n_before += len(images)
+        groups = {draw: self._group(draw) for draw in self.draws}
+        n_features = {draw: self.baselines.n_features(draw.of) for draw in self.draws}
+        rising = sorted(self.draws, key=lambda draw: n_features[draw])
+        widest = {groups[draw]: draw for draw in rising}
+        moments = self._moments(widest)
         maps = {}
-        roots: dict[tuple, Roots] = {}  # the draws of a kind have the same targets
+        roots: dict[_Target, Roots] = {}
         for stitch in stitches:
-            of_draw = moments[stitch.draw]
-            shared = roots.setdefault(stitch.draw.of, {})
+            group = groups[stitch.draw]
+            of_draw = _narrowed(
+                moments[group], n_features[stitch.draw], n_classes=self.baselines.n_classes
+            )
+            shared = roots.setdefault(group.target, {})
             with contextlib.suppress(ValueError):  # not finite
                 solved = closed_form(stitch.form, of_draw, cutoff="exact", roots=shared)
                 maps[stitch] = solved[TARGET]
         return maps
 
-    def _rows(
-        self,
-        images: Tensor,
-        draws: Sequence[_Draw],
-        samples: Mapping[_Draw, _Sample],
-        n_before: int,
-    ) -> Iterator[tuple[_Draw, Tensor, Tensor]]:
-        """Yield the positions (B, P, C) of features beside the class, and of their targets.
+    def _group(self, draw: _Draw) -> _Group:
+        """Return the group of a draw: the features of one are among those of all that are wider."""
+        layer, kind, _ = draw.of
+        n_channels = self.baselines.n_classes + self.baselines.n_channels(draw.of)
+        return _Group(kind, draw.number, _Target(layer, *self.baselines.sample(layer, n_channels)))
+
+    def _moments(self, draws: Mapping[_Group, _Draw]) -> dict[_Group, SourceMoments]:
+        """Return the moments of a draw of each group with its target."""
+        n_images = max(group.target.n_images for group in draws)
+        order = self.baselines.order[:n_images]
+        moments: dict[_Group, SourceMoments] = {}
+        n_before = 0
+        for images, _ in self._batches(self.baselines.train, order, "baseline: fits"):
+            needed = {
+                group: draw for group, draw in draws.items() if n_before < group.target.n_images
+            }
+            targets: dict[_Target, Moments] = {}  # over all batches so far
+            for group, of_batch in self._batch_moments(images, needed, n_before):
+                if group not in moments:
+                    moments[group] = of_batch
+                    continue
+                known: dict[Hashable, Moments] = {}
+                if group.target in targets:
+                    known[TARGET] = targets[group.target]
+                moments[group] = moments[group].pooled(of_batch, known)
+                targets[group.target] = moments[group].targets[TARGET]
+            n_before += len(images)
+        return moments
+
+    def _batch_moments(
+        self, images: Tensor, draws: Mapping[_Group, _Draw], n_before: int
+    ) -> Iterator[tuple[_Group, SourceMoments]]:
+        """Yield the moments of a batch.
 
         Args:
             n_before: images of the batches before.
         """
-        layers = list(dict.fromkeys(draw.of.layer for draw in draws))
+        layers = list(dict.fromkeys(group.target.layer for group in draws))
         end_acts = self.end.kept_activations(images, [*layers, self.end.output_name])
-        features = self.of(images, draws)
-        for draw in draws:
-            n_images, places = samples[draw]
-            first = slice(n_images - n_before)  # of the last batch, as many as are left
-            parts = [positions_of(values[first])[:, places] for values in features[draw]]
-            target = positions_of(end_acts[draw.of.layer][first])[:, places]
-            yield draw, beside_class(parts, end_acts[self.end.output_name][first]), target
+        targets: dict[_Target, tuple[Rows, Moments]] = {}
+        for target in dict.fromkeys(group.target for group in draws):
+            rows = Rows.of(self._fitted(end_acts[target.layer], target, n_before))
+            targets[target] = rows, rows.moments()
+        logits = end_acts[self.end.output_name]
+        features = self.of(images, list(draws.values()))
+        for group, draw in draws.items():
+            parts = [self._fitted(values, group.target, n_before) for values in features[draw]]
+            source = Rows.of(beside_class(parts, logits[: len(parts[0])]))
+            rows, of_target = targets[group.target]
+            cross = source.cross(rows).scatter
+            yield (
+                group,
+                SourceMoments(
+                    len(parts[0]), source.moments(), {TARGET: of_target}, {TARGET: cross}
+                ),
+            )
+
+    def _fitted(self, values: Tensor, target: _Target, n_before: int) -> Tensor:
+        """Return the positions (B, P, C) of a batch that are fitted."""
+        first = slice(target.n_images - n_before)  # of the last batch, as many as are left
+        places = self.baselines.positions(target.layer)[: target.n_positions]
+        return positions_of(values[first])[:, places]
 
     def products(
         self,
@@ -448,7 +516,7 @@ class _Features:
         self, data: BaseImageSet, indices: Tensor, title: str
     ) -> Iterable[tuple[Tensor, Tensor]]:
         """Yield batches of images at indices, with a progress bar."""
-        size = self.baselines.batch_size
+        size = max(self.baselines.batch_size, min(LARGEST_BATCH, MOST_VALUES // self.n_values))
         return progress(data.batches(size, indices=indices), title, math.ceil(len(indices) / size))
 
 
@@ -457,13 +525,10 @@ def _mapped(source: Tensor, fitted: Matching) -> Tensor:
     return map_positions(source, fitted.weight.to(source), fitted.bias.to(source))
 
 
-def _moments(source: Tensor, target: Tensor) -> SourceMoments:
-    """Return the moments of a batch (B, P, C)."""
-    source_rows = Rows.of(source)
-    target_rows = Rows.of(target)
-    return SourceMoments(
-        len(source),
-        source_rows.moments(),
-        {TARGET: target_rows.moments()},
-        {TARGET: source_rows.cross(target_rows).scatter},
-    )
+def _narrowed(moments: SourceMoments, n_features: int, *, n_classes: int) -> SourceMoments:
+    """Return the moments of the first features and of the class, from those of wider features."""
+    n_rows, mean, scatter = moments.source
+    kept = torch.arange(len(mean), device=mean.device)
+    kept = torch.cat([kept[:n_features], kept[-n_classes:]])
+    source = Moments(n_rows, mean[kept], scatter[kept][:, kept])
+    return moments._replace(source=source, cross={TARGET: moments.cross[TARGET][kept]})

@@ -118,6 +118,11 @@ class Wanted(NamedTuple):
         """The number of filters, each of which gives a number for each split; at least one."""
         return max(1, self.width // math.prod(self.splits))
 
+    @property
+    def n_features(self) -> int:
+        """The numbers at a position that all filters give."""
+        return self.n_filters * math.prod(self.splits)
+
 
 class RandomFeatures:
     """Features of one draw of random filters, from inputs that are normalised by some of their kind.
@@ -162,19 +167,26 @@ class RandomFeatures:
         self, channels: Tensor, wanted: Mapping[Key, Wanted], stride: int
     ) -> dict[Key, Tensor]:
         """Return features of normalised inputs from filters of a stride, some filters at a time."""
-        n_filters = max(item.n_filters for item in wanted.values())
+        most: dict[tuple[Form, tuple[int, ...]], int] = {}  # filters; fewer are the first of them
+        for item in wanted.values():
+            grid = item.form, item.splits
+            most[grid] = max(item.n_filters, most.get(grid, 0))
+        n_filters = max(most.values())
         n_cells = len(channels) * math.prod(channels.shape[2:])
         n_together = BLOCK * max(1, MOST_VALUES // (BLOCK * n_cells))
-        parts: dict[Key, list[Tensor]] = {name: [] for name in wanted}
+        parts: dict[tuple[Form, tuple[int, ...]], list[Tensor]] = {grid: [] for grid in most}
         for first in range(0, n_filters, n_together):
             filters, biases = self._filters_of(first, min(first + n_together, n_filters), channels)
             features = _convolved(channels, filters, biases, stride).relu_()
-            for name, item in wanted.items():
-                if first < item.n_filters:
-                    of_item = features[:, : item.n_filters - first]
-                    parts[name].append(_averaged(of_item, item.form, item.splits))
+            for (form, splits), n_of_grid in most.items():
+                if first < n_of_grid:
+                    parts[form, splits].append(
+                        _averaged(features[:, : n_of_grid - first], form, splits)
+                    )
+        made = {grid: torch.cat(of_grid, grid[0].channel_axis) for grid, of_grid in parts.items()}
         return {
-            name: torch.cat(parts[name], item.form.channel_axis) for name, item in wanted.items()
+            name: made[item.form, item.splits].narrow(item.form.channel_axis, 0, item.n_features)
+            for name, item in wanted.items()
         }
 
     def _normalised(self, inputs: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Intervals and p-values of a score over pairs of networks, for which the networks are the sample.
+"""The certainty of a score over pairs of networks, as new seeds would give new networks.
 
 Intervals come from leaving out each network and each pair in turn. P-values come from permuting the
 networks of a measure."""

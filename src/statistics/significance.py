@@ -22,17 +22,3 @@ def false_discovery_rate(p_values: Sequence[float]) -> NDArray:
     adjusted = np.empty(n_tests)
     adjusted[order] = np.minimum.accumulate(scaled[::-1])[::-1]
     return adjusted.clip(0, 1)
-
-
-def holm(p_values: Sequence[float]) -> NDArray:
-    """Return p-values (n,) adjusted for all tests together (Holm 1979).
-
-    The chance that any test below a level α is false is at most α. The adjusted value of the test at
-    place i of n, the smallest p-value first, is the largest (n − j + 1)·p of the tests at places j ≤ i.
-    """
-    values = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(values)
-    scaled = values[order] * np.arange(len(values), 0, -1)
-    adjusted = np.empty(len(values))
-    adjusted[order] = np.maximum.accumulate(scaled)
-    return adjusted.clip(0, 1)
