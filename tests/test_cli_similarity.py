@@ -136,7 +136,7 @@ def test_ranks(compare, digit_networks, in_tmp_path, drawn_figures):
     drawn = panels["linear CKA"].images[0].get_array().ravel().tolist()
     assert drawn == pytest.approx([float(row["cka"]) for row in rows])
     assert names_in(Path("out")) == {
-        f"r.{end}" for end in ("csv", "png", "pdf", "txt", "config.txt", "run.json")
+        f"r.{end}" for end in ("csv", "png", "pdf", "config.txt", "run.json")
     }
 
 

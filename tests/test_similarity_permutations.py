@@ -210,7 +210,7 @@ WIDE, NARROW, FEW = torch.rand(20, 12), torch.rand(20, 5), torch.rand(3, 30, 2, 
 @pytest.mark.parametrize(
     ("x", "y", "metrics", "options", "biased"),
     [
-        (MAPS, MAPS, ["cka"], {}, ["CKA of 2 layers", "biased upwards", "more features"]),
+        (MAPS, MAPS, ["cka"], {}, ["CKA is biased upwards", "more features", "(2 of 2)"]),
         (MAPS, MAPS, ["cka"], {"n_permutations": 20}, None),  # the null shows it
         (MAPS, MAPS, ["cka_debiased", "mutual_knn", "procrustes", "pwcca"], {}, None),
         (WIDE, NARROW, ["cka", "procrustes"], {}, None),  # 17 features of 20 images

@@ -7,7 +7,7 @@ for dataset in $DATASETS; do
     for network in $NETWORKS; do
         for method in dm tlm; do
             folder=$RESULTS/$dataset/$network/${PAIRS%% *}/sensitivity/$method
-            todo "$folder/grid.csv" misc/collect_results.py "$folder" --recursive
+            todo "$folder/collected.csv" misc/collect_results.py "$folder"
         done
     done
 done

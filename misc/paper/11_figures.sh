@@ -7,12 +7,12 @@ for dataset in $DATASETS; do
     for network in $NETWORKS; do
         folder=$RESULTS/$dataset/$network
         ranked=$folder/${PAIRS%% *}/sensitivity
-        by_rank=("$ranked/probes.csv" "$ranked/dm/grid.csv" "$ranked/tlm/grid.csv")
+        by_rank=("$ranked/probes.csv" "$ranked/dm/collected.csv" "$ranked/tlm/collected.csv")
         for layer in ${LAYERS[$network]}; do by_rank+=("$ranked/similarity/$layer.csv"); done
         full_rank=()
         for pair in $PAIRS; do full_rank+=("$folder/$pair"/{similarity.csv,similarity_pool.csv,dm,tlm}); done
 
-        todo "$folder/statistics.csv" misc/rank_statistics.py "${by_rank[@]}" "${full_rank[@]}" \
+        todo "$folder/statistics.csv" misc/score_measures.py "${by_rank[@]}" "${full_rank[@]}" \
             -o "$folder/statistics.csv"
     done
 done

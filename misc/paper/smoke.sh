@@ -40,7 +40,7 @@ cd "$RESULTS"
 for result in cifar10/{resnet18,vit_tiny_patch4_32}/0-1/{{dm,tlm}/{*/grid,ood_evaluation},similarity}.png \
     {svhn/resnet18,imagenet/tv_resnet18}/0-0/{dm,tlm}/*/grid.png \
     cifar10/resnet18/0-1/{soft,feature,covariance,ortho}/*/grid.png \
-    cifar10/resnet18/{0-1/sensitivity/{probes,{dm,tlm}/grid}.csv,statistics.{csv,png}}; do
+    cifar10/resnet18/{0-1/sensitivity/{probes,{dm,tlm}/collected}.csv,statistics.{csv,png}}; do
     [[ -s $result ]] || fail "$result is missing"
 done
 echo "smoke.sh: all scripts work ($(find . -name '*.log' | wc -l) runs in $SECONDS s)"

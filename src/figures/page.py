@@ -126,7 +126,7 @@ def figures(images: Iterable[Path], result: str = "") -> str:
     parts = []
     for path in sorted(images, key=lambda path: (len(path.name), path.name)):
         with Image.open(path) as image:
-            caption = image.text[CAPTION]
+            caption = image.text.get(CAPTION, "")
             inches = image.width / image.info["dpi"][0]
         said = result or caption.partition(". ")[0]
         result = ""
