@@ -5,7 +5,8 @@ import math
 import pytest
 
 from src.core.errors import UserError
-from src.results.frame import COLUMNS, measures_in, read
+from src.results import read
+from src.results.frame import COLUMNS, measures_in
 from tests.tables import SIMILARITY, write_table
 from tests.written_runs import skill, write_evaluation, write_list, write_pairs, write_skill
 
