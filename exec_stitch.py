@@ -11,6 +11,7 @@ from src import cli
 from src.choices import (
     AUTO,
     C2T_CLS_TOKENS,
+    KINDS,
     STARTS,
     STITCHING_TYPES,
     T2C_CLS_TOKENS,
@@ -44,7 +45,7 @@ def parser() -> cli.Parser:
         choices=(*STITCHING_TYPES, AUTO),
         help="type of the stitching layer. rc2c_pre: for convolutional layers; t2t: for "
         "transformers; auto: the type that fits each pair of layers. Names consist of the letters of source and "
-        "target ({', '.join(f'{letter}: {kind}' for letter, kind in KINDS.items())}): c2t maps a feature map "
+        f"target ({', '.join(f'{letter}: {kind}' for letter, kind in KINDS.items())}): c2t maps a feature map "
         "to tokens",
     )
     cli.add_gpu(options)

@@ -81,6 +81,13 @@ def test_the_help_has_every_option_once_and_the_rare_ones_last():
     assert shown.startswith(f"  {first.option_strings[0]} ")
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_help_shows_texts_and_no_code(script):
+    text = parser_of(script).format_help()
+    assert not re.search(r"\.join\(|\.items\(", text)
+    assert script != "exec_stitch" or "c: feature map" in " ".join(text.split())
+
+
 def test_options_in_the_order_of_the_help_exist():
     scripts = [
         *SCRIPTS,

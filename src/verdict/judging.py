@@ -369,7 +369,7 @@ def _decide_accurate(measured: Measured) -> tuple[str, str]:
 def _obstacle_of_skill(places: Sequence[Place]) -> str:
     """Return the reason why skill cannot be judged; "" if there is none."""
     if not places:
-        return "skill was not measured"
+        return "skill was not measured: evaluate the stitches by exec_eval_stitcher_ood.py"
     for place in places:
         n_images = place.skill.n_images
         is_defined = not math.isnan(place.skill.value)
