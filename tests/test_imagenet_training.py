@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -116,3 +117,15 @@ def test_the_models_of_a_training_from_misc_are_those_of_the_repository(tmp_path
     run(SCRIPT, *DUMMY, "--epochs", "0", cwd=misc)
     folder = tmp_path / "models" / "imagenet" / "small_cnn_0"
     assert (folder / "model_0.pt").exists() and not (misc / "models").exists()
+
+
+def test_the_command_of_the_papers_readme_runs_word_by_word(root, in_tmp_path):
+    """Its words in capitals have values, and further options make the training small."""
+    command = (
+        "imagenet_train_main.py path/to/imagenet -a tv_resnet18 -b 1024 --gpu GPU_ID --seed SEED"
+    )
+    Path("path/to").mkdir(parents=True)
+    Path("path/to/imagenet").symlink_to(root)
+    script, *arguments = command.replace("GPU_ID", "-1").replace("SEED", "3").split()
+    run(f"misc/{script}", *arguments, "--epochs", "1", "-j", "0")
+    assert Path("models/imagenet/tv_resnet18_3/model_1.pt").exists()

@@ -7,7 +7,7 @@ for dataset in $DATASETS; do
     for network in $NETWORKS; do
         folder=$RESULTS/$dataset/$network
         ranked=$folder/${PAIRS%% *}/sensitivity
-        by_rank=("$ranked/probes.csv" "$ranked/dm/collected.csv" "$ranked/tlm/collected.csv")
+        by_rank=("$ranked/probes.csv" "$ranked/dm" "$ranked/tlm")
         for layer in ${LAYERS[$network]}; do by_rank+=("$ranked/similarity/$layer.csv"); done
         full_rank=()
         for pair in $PAIRS; do full_rank+=("$folder/$pair"/{similarity.csv,similarity_pool.csv,dm,tlm}); done
