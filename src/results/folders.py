@@ -26,7 +26,6 @@ from src.results.evaluation_rows import EvaluationRow, SkillRow
 from src.results.experiments import by_experiment, keys_of, newest, with_columns
 from src.results.network_names import networks_in_words
 from src.results.public import RUN_NAME, read_options, read_summary, typed_options
-from src.results.run import STALE
 from src.results.spec import CHECKPOINTS, RunOptions, warn_of_earlier
 from src.results.stitch_rows import StitchRow
 from src.results.tables import columns, from_record, read_table
@@ -148,15 +147,13 @@ def _run_folders(source_dir: Path, *, recursive: bool) -> list[Path]:
 
 
 def _parents_below(source_dir: Path) -> set[Path]:
-    """Return the folders at and below a folder that hold runs, apart from runs that were moved
-    aside."""
+    """Return the folders at and below a folder that hold runs."""
     parents = set()
     for config in source_dir.rglob("*/config.txt"):
         run = config.parent
         if RUN_NAME.fullmatch(run.parent.name):  # a run, with a folder for each stitch
             run = run.parent
-        if not any(part.startswith(STALE) for part in run.relative_to(source_dir).parts):
-            parents.add(run.parent)
+        parents.add(run.parent)
     return parents
 
 

@@ -1,17 +1,17 @@
 """Groups of stitches that are judged together, and the quantities of a stitch."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
 from src.core.console import note
 from src.core.grouping import grouped
-from src.results.experiments import Experiment, typed
+from src.results.experiments import method_names
 from src.results.folders import Stitch, newest_stitches
 from src.results.named_networks import NamedNetwork, kind_of_pair
 from src.results.network_names import NetworkKey
 from src.results.pair_kinds import SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
-from src.results.spec import CHECKPOINTS, NETWORKS, WEIGHTS, told_apart
+from src.results.spec import CHECKPOINTS, NETWORKS, WEIGHTS
 from src.values import Pair
 
 # Controls
@@ -102,7 +102,7 @@ def _repetitions(
     apart_from = [*NETWORKS, "seed"]
     if pool:
         apart_from = [*CHECKPOINTS, *WEIGHTS, "seed"]
-    methods = names_of_methods([stitch.row for stitch in stitches], apart_from=apart_from)
+    methods = method_names([stitch.row for stitch in stitches], apart_from=apart_from)
     repetitions: dict[tuple[str, ...], list[Stitch]] = {}
     for stitch, method in zip(stitches, methods, strict=True):
         front, end = stitch.row.network_keys
@@ -111,27 +111,6 @@ def _repetitions(
         repetitions.setdefault((method, kind, *types), []).append(stitch)
     for (method, *_), of_kind in repetitions.items():
         yield method, of_kind
-
-
-def names_of_methods(rows: Sequence[Experiment], *, apart_from: Collection[str]) -> list[str]:
-    """Return the name of the method of each stitch: its words, and behind them the options in which
-    methods of the same words differ, such as "task loss matching (-e 5, -lr 0.01)".
-
-    Args:
-        apart_from: options to ignore.
-    """
-    options = {
-        row: {name: value for name, value in row.distinctions.items() if name not in apart_from}
-        for row in told_apart(rows)
-    }
-    texts = {}
-    for words, of_words in grouped(options, lambda row: row.method).items():
-        names = dict.fromkeys(chain.from_iterable(options[row] for row in of_words))
-        shown = [name for name in names if len({options[row].get(name) for row in of_words}) > 1]
-        for row in of_words:
-            values = [typed(name, options[row].get(name)) for name in shown]
-            texts[row] = f"{words} ({', '.join(values)})" if values else words
-    return [texts[row] for row in told_apart(rows)]
 
 
 def _titled(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from src.core.grouping import grouped
 
@@ -39,15 +38,6 @@ def pivot(
     for front in fronts:
         values.append([cells.get((front, end), missing) for end in ends])
     return Matrix(fronts, ends, values)
-
-
-def array_of(cells: Mapping[Keys, float], *axes: Sequence[Hashable]) -> NDArray:
-    """Return values by their keys, one an axis, as an array; NaN where there is none."""
-    places = [{key: place for place, key in enumerate(axis)} for axis in axes]
-    array = np.full([len(axis) for axis in axes], math.nan)
-    for keys, value in cells.items():
-        array[tuple(map(dict.__getitem__, places, keys))] = value
-    return array
 
 
 def mean_of(rows: Iterable[Any], name: str) -> Matrix:

@@ -27,7 +27,6 @@ VERDICT = "verdict"
 IN_EVALUATION = "evaluation"  # matrices and heat maps of the OOD evaluation
 IN_VERDICT = "verdict"  # matrices and heat maps of the verdict
 IN_CURVES = "curves"  # curves over depth
-IN_TABLE = "measurements"  # only the table of all measurements
 
 
 class Quantity(NamedTuple):
@@ -42,7 +41,6 @@ class Quantity(NamedTuple):
     possible: tuple[float, float] = (-math.inf, math.inf)  # the lowest and the highest value
     is_two_sided: bool = False  # similar in the middle of `scale`, different at both ends
     shown_in: tuple[str, ...] = ()
-    is_derived: bool = False  # a property of the row, computed from its columns
 
     def similarity(self, value: float) -> float:
         """Turn a value into a similarity, which is higher for more similar stitches.
@@ -92,7 +90,6 @@ QUANTITIES = {
         "more accurate",
         scale=(1, 0),
         shown_in=(IN_VERDICT, IN_CURVES),
-        is_derived=True,
     ),
     "matching_error": Quantity(
         "matching error",
@@ -107,7 +104,6 @@ QUANTITIES = {
         "‖H−G‖²/‖G‖² over all test images, of the stitched activations H and the end "
         "network's own G",
         scale=(1, 0),
-        shown_in=(IN_TABLE,),
     ),
     "agreement": Quantity(
         "agreement",
@@ -115,7 +111,6 @@ QUANTITIES = {
         "share of the test images for which stitched and end network predict the same class, right "
         "or wrong",
         scale=(0, 1),
-        shown_in=(IN_TABLE,),
     ),
     "kappa": Quantity(
         "κ",
@@ -147,7 +142,6 @@ QUANTITIES = {
         "1 − ‖H−G‖²/‖G−mean‖² over all test images, of the stitched activations H and the end "
         "network's own G",
         scale=(0, 1),
-        shown_in=(IN_TABLE,),
     ),
     # Verdict
     "seed_spread": Quantity(
@@ -221,7 +215,6 @@ QUANTITIES = {
         "mean of each image and then the mean of each predicted class",
         scale=(0, 1),
         possible=(-1, 1),
-        shown_in=(IN_TABLE,),
     ),
     "baseline": Quantity(
         "baseline",
@@ -246,7 +239,6 @@ QUANTITIES = {
         "and coordinates, less the mean of each predicted class",
         scale=(0, 1),
         possible=(-1, 1),
-        shown_in=(IN_TABLE,),
     ),
     "baseline_at_end": Quantity(
         "baseline at the end layer",

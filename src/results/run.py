@@ -31,7 +31,6 @@ from src.results.public import read_options
 from src.results.spec import described, key_of, other_inputs, refuse_difference, spec_of
 
 RunState = dict[str, Any]  # tensors and plain values by name, see `Run.save`
-STALE = "stale-"  # begins the name of a folder with results that were moved aside
 
 
 class Run:
@@ -283,8 +282,3 @@ def new_folder(parent: Path) -> Path:
         except OSError as error:
             raise UserError(f"cannot create {path}: {error.strerror or error}") from error
         return path
-
-
-def stale_name() -> str:
-    """Return a name, made of the time, for a folder of results that are moved aside."""
-    return f"{STALE}{datetime.now():%Y-%m-%d_%H-%M-%S.%f}"

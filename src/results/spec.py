@@ -387,20 +387,6 @@ def warn_of_several(rows: Iterable[Any]) -> None:
             )
 
 
-def refuse_several(rows: Iterable[Any], where: str | Path) -> None:
-    """Raise a UserError if rows of one data set recorded different fingerprints.
-
-    Args:
-        where: the folder of the rows, for the message.
-    """
-    for (dataset, _), digests_of in _several(rows).items():
-        titles = " and ".join(SPLITS[split] for split in digests_of)
-        raise UserError(
-            f"{where} has results on different {titles} of {dataset}, which have changed in between; keep a folder for "
-            "each"
-        )
-
-
 def _several(rows: Iterable[Any]) -> dict[tuple[str, float | None], dict[str, list[str]]]:
     """Return the fingerprints of images, by split, of the data sets that have several in rows."""
     several: dict[tuple[str, float | None], dict[str, list[str]]] = {}
