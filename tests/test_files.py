@@ -111,8 +111,9 @@ def kill_often(processes, command: list[str], folder: Path, within: float) -> in
 
 @pytest.mark.parametrize("name", SLOW)
 def test_a_script_that_was_killed_often_leaves_what_it_leaves_undisturbed(
-    name, network_folder, processes
+    name, network_folder, processes, rendered
 ):
+    """Figures are rendered here as well, as a process may be killed after it has drawn them."""
     command = COMMANDS[name]
     whole = network_folder("whole")
     killed = network_folder("killed")
