@@ -127,7 +127,6 @@ def compute(args, session=None, *, at_claim=None) -> None:
             statistics,
             n_permutations=args.n_permutations or 0,
             labels=labels,
-            both_ways=True,
         )
         source = source_of(args, first, second, n_images=n_images)
         depths = relative_depths_of(first, second)
@@ -234,6 +233,7 @@ def take_statistics(args, first, second, test_set, n_images, session, device):
     """Return the statistics of the layers of both networks; features that `session` has need no
     pass."""
     from src.similarity import passes
+    from src.similarity.measures import load_measures
 
     ranks1, ranks2 = map(cli.descending, (args.model1_ranks, args.model2_ranks))
     sides = (
@@ -244,7 +244,7 @@ def take_statistics(args, first, second, test_set, n_images, session, device):
         *sides,
         batches_of(args, test_set, n_images),
         n_images=n_images,
-        metrics=args.metrics,
+        metrics=load_measures(args.metrics),
         alignment=args.alignment,
         device=device,
         cache=session.cache,

@@ -478,7 +478,7 @@ def check_ends(args, networks) -> None:
 def check_code(args) -> None:
     """Load measures, closed forms and objectives of the user's code, so that errors show before hours of
     work."""
-    from src.similarity.user_measures import load_measures
+    from src.similarity.measures import load_measures
     from src.stitching.closed_forms import solver_of
     from src.stitching.objectives import objective_of
 

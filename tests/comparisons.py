@@ -6,6 +6,7 @@ from torch import Tensor
 
 from src.choices.similarity import PAPER
 from src.similarity.comparison import Comparison
+from src.similarity.measures import load_measures
 from src.similarity.passes import Side, StoredActivations, take_statistics
 from src.values import ALL_IMAGES, ComparedLayers, Null
 
@@ -27,7 +28,9 @@ def compared(
         for layers, ranks, title in ((first, ranks1, "model 1"), (second, ranks2, "model 2"))
     ]
     return Comparison(
-        take_statistics(*sides, (), n_images=n, metrics=metrics, alignment=alignment),
+        take_statistics(
+            *sides, (), n_images=n, metrics=load_measures(metrics), alignment=alignment
+        ),
         **options,
     )
 

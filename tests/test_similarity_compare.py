@@ -22,6 +22,7 @@ from src.similarity import (
     pwcca_distance,
 )
 from src.similarity.comparison import Comparison
+from src.similarity.measures import load_measures
 from src.similarity.passes import Side, take_statistics
 from tests.commands import says
 from tests.comparisons import compared, values_of
@@ -182,7 +183,7 @@ def taken(*sides: Side, **options) -> Comparison:
     Counted.seen = 0
     batches = ((images, None) for images in torch.arange(20).split(8))
     return Comparison(
-        take_statistics(*sides, batches, n_images=20, metrics=list(MEASURES), **options)
+        take_statistics(*sides, batches, n_images=20, metrics=load_measures(MEASURES), **options)
     )
 
 

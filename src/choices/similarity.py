@@ -1,15 +1,11 @@
 """The measures of similarity. This module does not import torch.
 
-To add a measure, write its row here and its function in `src.similarity.measures`, and list the
-function there under the same name. Options, help, tables, signs and figures read the row. A test
-checks what it declares: invariances, symmetry and the metric.
+To add a measure, write its function in `src.similarity.measures` and its row here. Options, help,
+tables, signs and figures read the row. A test checks what it declares: invariances, symmetry and the
+metric.
 """
 
-from collections.abc import Iterable
-from typing import NamedTuple
-
-from src.core.errors import unknown_name
-from src.core.user_code import CODE, is_user_code, title_of
+from typing import Any, NamedTuple
 
 SIMILARITY = "similarity"  # the method of measures without a stitch, and the folder of their tables
 GRAMS = "grams"  # the inputs of a measure
@@ -34,6 +30,7 @@ class Measure(NamedTuple):
     # GRAMS: the cosine of matrices of two layers; SAMPLES: a function of samples × features of two
     # layers; ACTIVATIONS: a user's function of the activations of two layers
     of: str
+    function: Any  # "module:function"; once it is loaded, the function itself
     equal: float  # the value of equal representations
     unrelated: float  # the value of unrelated representations
     in_paper: bool = False  # measured by default
@@ -70,6 +67,7 @@ MEASURES = {
         title="linear CKA",
         description="centred kernel alignment with linear kernels (Kornblith et al. 2019)",
         of=GRAMS,
+        function="src.similarity.measures:cka",
         equal=1,
         unrelated=0,
         in_paper=True,
@@ -81,6 +79,7 @@ MEASURES = {
         title="PWCCA distance",
         description="projection-weighted CCA in the form of Balogh and Jelasity (2025)",
         of=SAMPLES,
+        function="src.similarity.measures:pwcca",
         equal=0,
         unrelated=1,
         in_paper=True,
@@ -92,6 +91,7 @@ MEASURES = {
         title="Procrustes distance",
         description="distance after the best orthogonal map (Ding et al. 2021)",
         of=SAMPLES,
+        function="src.similarity.measures:procrustes",
         equal=0,
         unrelated=2,
         in_paper=True,
@@ -103,6 +103,7 @@ MEASURES = {
         title="debiased CKA",
         description="linear CKA with unbiased HSIC (Song et al. 2012)",
         of=GRAMS,
+        function="src.similarity.measures:cka_debiased",
         equal=1,
         unrelated=0,
         min_images=4,
@@ -114,6 +115,7 @@ MEASURES = {
         title=f"mutual {N_NEIGHBOURS}-NN",
         description=f"share of {N_NEIGHBOURS} nearest neighbours (Huh et al. 2024)",
         of=GRAMS,
+        function="src.similarity.measures:mutual_knn",
         equal=1,
         unrelated=0,
         min_images=N_NEIGHBOURS + 1,
@@ -137,24 +139,4 @@ def measure_of(name: str) -> Measure:
     if name.endswith(DISTANCE):
         equal = 0
         unrelated = 1
-    return Measure(name, name, "a function of a user's code", ACTIVATIONS, equal, unrelated)
-
-
-def measures_of(names: Iterable[str]) -> dict[str, Measure]:
-    """Return the rows of measures by column.
-
-    Args:
-        names: in `MEASURES`, or of user code, whose column is the name of the function.
-    Raises:
-        UserError: a name is unknown.
-    """
-    measures: dict[str, Measure] = {}
-    for name in names:
-        if name in MEASURES:
-            measures[name] = MEASURES[name]
-        elif is_user_code(name):
-            column = title_of(name)
-            measures[column] = measure_of(column)
-        else:
-            raise unknown_name("measure", name, [*MEASURES, CODE])
-    return measures
+    return Measure(name, name, "a function of a user's code", ACTIVATIONS, "", equal, unrelated)

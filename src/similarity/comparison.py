@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from src.choices.similarity import ACTIVATIONS, SAMPLES
-from src.core.console import progress
+from src.core.console import progress, warn
 from src.similarity.features import LayerFeatures
 from src.similarity.passes import LayerPair, Statistics
 from src.similarity.permutations import (
@@ -19,7 +19,6 @@ from src.similarity.permutations import (
     permuted_cosines,
 )
 from src.similarity.samples import SamplesPair, Undefined
-from src.similarity.user_measures import warn_of_cost
 from src.values import (
     ALL_IMAGES,
     BY_POSITION,
@@ -39,17 +38,11 @@ class Advice(NamedTuple):
     pooled: str = "--alignment pool"
 
 
-class Column(NamedTuple):
-    """The values of a measure, of the first layer to the second or back."""
-
-    metric: str
-    is_reversed: bool = False
-
-
-# (1 + N, R1, R2) by column. The first value is of the images in their order, the further N are under
-# permutations of the images of the first network. Where images cannot be permuted there is only the
-# first
-Values = dict[Column, Tensor]
+# The values of a pair of layers by measure, (2, 1 + N, R1, R2) of a measure that is not symmetric,
+# else (1, 1 + N, R1, R2): from the first layer to the second and back; of the images in their order
+# and under N permutations of the images of the first network; at each rank of both layers. N is 0
+# where images cannot be permuted
+Values = dict[str, Tensor]
 
 
 class Comparison:
@@ -60,7 +53,6 @@ class Comparison:
         n_permutations: how often the images of the first network are permuted: 0, or at least 19,
             which is not checked. Each value then has a null beside it.
         labels: (n_images,), integers: images are then permuted within their classes too, as often.
-        both_ways: compare the second layer to the first as well if a measure is not symmetric.
         advice: remedies in the warnings.
 
     Attributes:
@@ -74,42 +66,41 @@ class Comparison:
         *,
         n_permutations: int = 0,
         labels: Tensor | None = None,
-        both_ways: bool = False,
         advice: Advice = Advice(),  # noqa: B008 - immutable
     ):
         self.statistics = statistics
-        self.n_permutations = n_permutations
         self.advice = advice
-        metrics = statistics.metrics
-        self.sample_metrics = [name for name in metrics if metrics[name].of == SAMPLES]
-        self.user_metrics = [name for name in metrics if metrics[name].of == ACTIVATIONS]
-        self.columns = [Column(name) for name in metrics]
-        if both_ways:
-            asymmetric = [name for name in metrics if not metrics[name].is_symmetric]
-            self.columns += [Column(name, is_reversed=True) for name in asymmetric]
-
         # (N, n) orders of the images, by the images that trade places
         self.orders: dict[str, Tensor] = {}
         self.n_alone = 0  # images that are the only ones of their class
         if n_permutations:
-            self._draw_orders(labels)
-            warn_of_cost(self.user_metrics, n_permutations, n_kinds=len(self.orders))
-
+            self._draw_orders(n_permutations, labels)
+        user_metrics = self._metrics(ACTIVATIONS)
+        if self.orders and user_metrics:
+            n_calls = 1 + sum(map(len, self.orders.values()))
+            warn(
+                f"--permutations {n_permutations}: {', '.join(user_metrics)} run {n_calls} times for each "
+                "pair of layers"
+            )
         self.undefined: dict[str, list[str]] = {}
         for layer in (*statistics.layers1.values(), *statistics.layers2.values()):
-            for reason, of_layer in layer.flaws.items():
-                self._note_undefined(of_layer, reason)
+            for reason, metrics in layer.flaws.items():
+                self._note_undefined(metrics, reason)
 
-    def _draw_orders(self, labels: Tensor | None) -> None:
+    def _metrics(self, of: str) -> list[str]:
+        """Return the measures of a kind of input."""
+        return [name for name, measure in self.statistics.metrics.items() if measure.of == of]
+
+    def _draw_orders(self, n_permutations: int, labels: Tensor | None) -> None:
         """Draw the permutations of all images, and permutations within classes if a class has two."""
         n_images = self.statistics.n_images
-        self.orders[ALL_IMAGES] = permutations(self.n_permutations, torch.zeros(n_images))
+        self.orders[ALL_IMAGES] = permutations(n_permutations, torch.zeros(n_images))
         if labels is None:
             return
         _, n_of_classes = labels.unique(return_counts=True)
         self.n_alone = int((n_of_classes == 1).sum())
         if self.n_alone < n_images:
-            self.orders[WITHIN_CLASSES] = permutations(self.n_permutations, labels.cpu())
+            self.orders[WITHIN_CLASSES] = permutations(n_permutations, labels.cpu())
 
     def results(self) -> list[list[ComparedLayers]]:
         """Return the values of each pair of layers, at all ranks of layer 1 times all of layer 2.
@@ -122,38 +113,36 @@ class Comparison:
         layers1 = self.statistics.layers1
         for name1, first in progress(layers1.items(), "layers", len(layers1), delay=1):
             of_grams = self._of_grams(first)
-            for name2 in self.statistics.layers2:
+            for name2, second in self.statistics.layers2.items():
                 pair = (name1, name2)
-                values[pair] = of_grams[name2] | self._of_samples(pair) | self._of_users(pair)
+                of_samples = self._of_samples(pair, first, second)
+                of_activations = self._of_activations(pair, first, second)
+                values[pair] = of_grams[name2] | of_samples | of_activations
         largest = {}
-        for column in self.columns:
-            of_pairs = [of_pair[column] for of_pair in values.values()]
-            measure = self.statistics.metrics[column.metric]
-            largest[column] = largest_permuted(measure, of_pairs)
-        return [self._rows(pair, of_pair, largest) for pair, of_pair in values.items()]
+        for metric, measure in self.statistics.metrics.items():
+            of_pairs = [of_pair[metric] for of_pair in values.values()]
+            largest[metric] = largest_permuted(measure, of_pairs)
+        return [list(self._rows(pair, of_pair, largest)) for pair, of_pair in values.items()]
 
-    def _rows(self, pair: LayerPair, values: Values, largest: Values) -> list[ComparedLayers]:
-        """Return the values of a pair of layers at each pair of ranks.
+    def _rows(self, pair: LayerPair, values: Values, largest: Values) -> Iterator[ComparedLayers]:
+        """Yield the values of a pair of layers at each pair of ranks.
 
         Args:
-            largest: (N, R1, R2), the largest values over pairs; N is 0 where there are none.
+            largest: as `values`, the N largest values over pairs; N is 0 where there are none.
         """
         alignment = self.statistics.alignments[pair]
-        rows = []
         ranks1 = enumerate(self.statistics.ranks1)
         ranks2 = enumerate(self.statistics.ranks2)
         for (i, rank1), (j, rank2) in product(ranks1, ranks2):
             forth = {}
             back = {}
-            for column in self.columns:
-                of_ranks = values[column][:, i, j]
-                similarity = self._similarity(column.metric, of_ranks, largest[column][:, i, j])
-                if column.is_reversed:
-                    back[column.metric] = similarity
-                else:
-                    forth[column.metric] = similarity
-            rows.append(ComparedLayers(*pair, rank1, rank2, alignment, forth, back))
-        return rows
+            for metric in self.statistics.metrics:
+                of_ranks = values[metric][:, :, i, j]
+                largest_of_ranks = largest[metric][:, :, i, j]
+                forth[metric] = self._similarity(metric, of_ranks[0], largest_of_ranks[0])
+                if len(of_ranks) == 2:
+                    back[metric] = self._similarity(metric, of_ranks[1], largest_of_ranks[1])
+            yield ComparedLayers(*pair, rank1, rank2, alignment, forth, back)
 
     def _similarity(self, metric: str, values: Tensor, largest: Tensor) -> Similarity:
         """Return a value with its nulls.
@@ -177,7 +166,8 @@ class Comparison:
         """Split values (N,) under permutations by the images that are permuted."""
         if len(permuted) == 0:
             return {}
-        return dict(zip(self.orders, permuted.split(self.n_permutations), strict=True))
+        n_permutations = [len(orders) for orders in self.orders.values()]
+        return dict(zip(self.orders, permuted.split(n_permutations), strict=True))
 
     def _note_undefined(self, metrics: Iterable[str], reason: str) -> None:
         """Note why measures have no value."""
@@ -203,18 +193,16 @@ class Comparison:
                 values = [torch.cat(parts) for parts in zip(values, permuted, strict=True)]
             for (name2, second), of_layer in zip(layers2.items(), values, strict=True):
                 rows2 = second.gram_rows(self.statistics.ranks2)
-                by_layer[name2][Column(metric)] = of_layer[:, rows1][:, :, rows2]
+                by_layer[name2][metric] = of_layer[None, :, rows1][:, :, :, rows2]
         return by_layer
 
-    def _of_samples(self, pair: LayerPair) -> Values:
+    def _of_samples(self, pair: LayerPair, first: LayerFeatures, second: LayerFeatures) -> Values:
         """Return the values of measures of samples."""
         cross = self.statistics.products.get(pair)  # of the positions, if they are the samples
-        columns = [column for column in self.columns if column.metric in self.sample_metrics]
-        values = self._no_values(columns, are_permuted=not cross)
-        if not columns:
+        metrics = self._metrics(SAMPLES)
+        values = self._no_values(metrics, are_permuted=not cross)
+        if not values:
             return values
-        first = self.statistics.layers1[pair[0]]
-        second = self.statistics.layers2[pair[1]]
 
         # The products of the samples of both layers, in the order of the images and permuted
         products: Iterable[Tensor]
@@ -232,35 +220,31 @@ class Comparison:
         for place, between in enumerate(products):
             for (i, width1), (j, width2) in product(enumerate(widths1), enumerate(widths2)):
                 try:
-                    basis1 = samples1.basis(width1)
-                    basis2 = samples2.basis(width2)
+                    bases = (samples1.basis(width1), samples2.basis(width2))
                 except Undefined as reason:
-                    self._note_undefined(self.sample_metrics, str(reason))
+                    self._note_undefined(metrics, str(reason))
                     continue
-                samples = SamplesPair(basis1, basis2, between)
-                for column in columns:
-                    function = self.statistics.functions[column.metric]
-                    if column.is_reversed:
-                        values[column][place, i, j] = function(samples.reversed)
-                    else:
-                        values[column][place, i, j] = function(samples)
+                samples = SamplesPair(*bases, between)
+                for metric, of_metric in values.items():
+                    function = self.statistics.metrics[metric].function
+                    of_metric[0, place, i, j] = function(samples)
+                    if len(of_metric) == 2:
+                        of_metric[1, place, i, j] = function(samples.reversed)
         return values
 
-    def _of_users(self, pair: LayerPair) -> Values:
+    def _of_activations(
+        self, pair: LayerPair, first: LayerFeatures, second: LayerFeatures
+    ) -> Values:
         """Return the values of a user's functions, which are NaN below full rank."""
-        columns = [column for column in self.columns if column.metric in self.user_metrics]
-        values = self._no_values(columns)
-        if not columns:
+        metrics = self._metrics(ACTIVATIONS)
+        values = self._no_values(metrics)
+        if not values:
             return values
-        first = self.statistics.layers1[pair[0]]
-        second = self.statistics.layers2[pair[1]]
         is_full1 = torch.tensor([first.is_full(rank) for rank in self.statistics.ranks1])
         is_full2 = torch.tensor([second.is_full(rank) for rank in self.statistics.ranks2])
         is_full = is_full1[:, None] & is_full2  # (R1, R2)
         if not is_full.all():
-            self._note_undefined(
-                self.user_metrics, "functions of yours are measured at full rank only"
-            )
+            self._note_undefined(metrics, "functions of yours are measured at full rank only")
         if not is_full.any():
             return values
 
@@ -271,34 +255,37 @@ class Comparison:
             x = x.cpu()
             y = y.cpu()
         for place, order in enumerate(self._all_orders()):
-            for column in columns:
-                function = self.statistics.functions[column.metric]
-                if column.is_reversed:
-                    values[column][place, is_full] = function(y, x[order])
-                else:
-                    values[column][place, is_full] = function(x[order], y)
-        for column in columns:
-            if values[column][:, is_full].isnan().any():
+            for metric, of_metric in values.items():
+                function = self.statistics.metrics[metric].function
+                of_metric[0, place, is_full] = function(x[order], y)
+                if len(of_metric) == 2:
+                    of_metric[1, place, is_full] = function(y, x[order])
+        for metric, of_metric in values.items():
+            if of_metric[:, :, is_full].isnan().any():
                 reason = f"it is what the function gives for {first.name} and {second.name}"
-                self._note_undefined([column.metric], reason)
+                self._note_undefined([metric], reason)
         return values
 
     def _all_orders(self) -> Iterator[Tensor | slice]:
         """Yield the actual order of the images, and then the permutations."""
         return chain([slice(None)], *self.orders.values())
 
-    def _no_values(self, columns: Iterable[Column], *, are_permuted: bool = True) -> Values:
-        """Return NaN for each column."""
+    def _no_values(self, metrics: Iterable[str], *, are_permuted: bool = True) -> Values:
+        """Return NaN for each measure."""
         n_values = 1
         if are_permuted:
             n_values += sum(map(len, self.orders.values()))
         shape = (n_values, len(self.statistics.ranks1), len(self.statistics.ranks2))
-        return {column: torch.full(shape, math.nan, dtype=torch.float64) for column in columns}
+        values = {}
+        for metric in metrics:
+            n_directions = 2 - self.statistics.metrics[metric].is_symmetric
+            values[metric] = torch.full((n_directions, *shape), math.nan, dtype=torch.float64)
+        return values
 
     def warnings(self) -> list[str]:
         """Return warnings of biased and undefined values. Call this after `results` has ended."""
         lines = []
-        sample_metrics = ", ".join(self.sample_metrics)
+        sample_metrics = ", ".join(self._metrics(SAMPLES))
         layers = {*self.statistics.layers1.values(), *self.statistics.layers2.values()}
         n_wide = sum(layer.form.n_values > layer.n_images for layer in layers)
         if n_wide and not self.orders and "cka" in self.statistics.metrics:

@@ -15,7 +15,7 @@ from torch import Tensor
 from src.choices.similarity import GRAMS, SAMPLES, Measure
 from src.core.activations import Form, form_of
 from src.similarity.grams import Grams, gram_matrices
-from src.similarity.measures import FUNCTIONS, unit
+from src.similarity.measures import unit
 from src.similarity.samples import Samples
 from src.statistics.moments import ROUNDING, CrossMoments, Moments, Rows
 from src.values import Rank
@@ -64,7 +64,7 @@ class LayerFeatures:
     Args:
         name: for messages.
         activations: (n, C, H, W), (n, T, D) or (n, D), at least in single precision.
-        metrics: measures by column.
+        metrics: measures by column, as `load_measures` returns them.
         ranks: numbers of principal components that are kept; None: all of them.
         device: of the computation and the matrices.
 
@@ -124,7 +124,7 @@ class LayerFeatures:
                 self.flaws.setdefault(reason, []).append(metric)
                 self.matrices[metric] = torch.full_like(grams.centred, math.nan)
             else:
-                matrices = unit(FUNCTIONS[metric](grams))
+                matrices = unit(measure.function(grams))
                 matrices[is_flawed] = math.nan
                 self.matrices[metric] = matrices
 

@@ -5,13 +5,18 @@ the cosine between such matrices of two layers. A measure of samples takes the s
 layers over the same samples, a `SamplesPair`. A measure that needs the activations themselves fits
 neither: give it as a user's function."""
 
+import functools
 import math
-from collections.abc import Callable
+import pkgutil
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from src.choices.similarity import N_NEIGHBOURS
+from src.choices.similarity import MEASURES, N_NEIGHBOURS, Measure, measure_of
+from src.core.errors import UserError, unknown_name
+from src.core.ownership import call_on_copies
+from src.core.user_code import CODE, by_title, failing_as_user_error, is_user_code, load
 from src.similarity.grams import Grams
 from src.similarity.samples import SamplesPair
 
@@ -69,19 +74,48 @@ def pwcca(pair: SamplesPair) -> float:
     return max(0.0, float(1 - weights @ correlations / weights.sum()))
 
 
-FUNCTIONS: dict[str, Callable] = {
-    "cka": cka,
-    "pwcca": pwcca,
-    "procrustes": procrustes,
-    "cka_debiased": cka_debiased,
-    "mutual_knn": mutual_knn,
-}
+def load_measures(names: Sequence[str]) -> dict[str, Measure]:
+    """Return the rows of measures with their functions, by column; runs a user's code.
+
+    Args:
+        names: in `MEASURES`, or FILE.py:FUNCTION, whose column is FUNCTION.
+    Raises:
+        UserError: a name is unknown, the code fails, or two measures have one column.
+    """
+    measures = {}
+    for column, name in by_title(names, taken=MEASURES, noun="measure").items():
+        row = measure_of(column)
+        if is_user_code(name):
+            function = load(name)
+            row = row._replace(
+                function=functools.partial(_value_of, name, function),
+                is_symmetric=getattr(function, "symmetric", True),
+            )
+        elif name in MEASURES:
+            row = row._replace(function=pkgutil.resolve_name(row.function))
+        else:
+            raise unknown_name("measure", name, [*MEASURES, CODE])
+        measures[column] = row
+    return measures
 
 
-def cosines(matrices1: Tensor, matrices2: Tensor) -> Tensor:
-    """Return the cosines (R1, R2) between matrices (R1, n, n) and (R2, n, n) as vectors of n²
-    numbers."""
-    return unit(matrices1).flatten(1) @ unit(matrices2).flatten(1).T
+def _value_of(name: str, function: Callable, x: Tensor, y: Tensor) -> float:
+    """Return the value of a user's function of activations (N, ...) of two layers; it may be NaN.
+
+    Raises:
+        UserError: the function fails, or returns no number.
+    """
+    with failing_as_user_error(name):
+        returned = call_on_copies(function, x, y)
+    try:
+        return float(returned)
+    except (TypeError, ValueError, RuntimeError) as error:  # torch's of a tensor
+        shape = getattr(returned, "shape", None)
+        kind = type(returned).__name__
+        title = f"a {kind}" if shape is None else f"a {kind} of shape {tuple(shape)}"
+        raise UserError(
+            f"{name} returns {title} instead of a number; let it return a float"
+        ) from error
 
 
 def unit(matrices: Tensor) -> Tensor:

@@ -1,20 +1,18 @@
 """Forward passes over the images that collect features of layers for comparisons."""
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from src.choices.similarity import ACTIVATIONS, PAPER, SAMPLES, Measure, measures_of
+from src.choices.similarity import ACTIVATIONS, SAMPLES, Measure
 from src.core.activations import Form, at_least_single
 from src.core.cache import Cache
 from src.models import Network
 from src.similarity.features import LayerFeatures, alignments_of, cross_moments
-from src.similarity.measures import FUNCTIONS
-from src.similarity.user_measures import load_measures
 from src.statistics.moments import CrossMoments
 from src.values import BY_POSITION, STOCHASTIC, Rank
 
@@ -70,8 +68,7 @@ class Statistics(NamedTuple):
     # (n, ...) by layer, for a user's measures; {}: there are none
     activations1: dict[str, Tensor]
     activations2: dict[str, Tensor]
-    metrics: dict[str, Measure]  # by column
-    functions: dict[str, Callable]  # of the measures, by column
+    metrics: Mapping[str, Measure]  # by column
     n_images: int
 
 
@@ -81,7 +78,7 @@ def take_statistics(
     batches: Iterable[tuple[Tensor, object]],
     *,
     n_images: int,
-    metrics: Sequence[str] = PAPER,
+    metrics: Mapping[str, Measure],
     alignment: str = "auto",
     device: torch.device | str = "cpu",
     cache: Cache | None = None,
@@ -93,18 +90,15 @@ def take_statistics(
     Args:
         batches: images and labels; not read where all features are kept or stored.
         n_images: the number of images in all batches.
-        metrics: names in `MEASURES`, or FILE.py:FUNCTION of a user's code.
+        metrics: measures by column, as `load_measures` returns them.
         alignment: `auto` or `pool`. Where positions are samples, activations are needed
             beside kept features.
         device: of the computation and the matrices.
         cache: keeps the features of sides that have a key, for further calls.
-    Raises:
-        UserError: a measure is unknown, or a user's code fails.
     """
-    measures, functions = _loaded(metrics)
-    inputs = {measure.of for measure in measures.values()}
+    inputs = {measure.of for measure in metrics.values()}
     sides = _merged(first, second)
-    keys = [(side.key, tuple(side.layers), tuple(side.ranks), tuple(measures)) for side in sides]
+    keys = [(side.key, tuple(side.layers), tuple(side.ranks), tuple(metrics)) for side in sides]
     features: list[Features] = [{} for _ in sides]
     if cache is not None:
         features = [cache.get(key) or {} for key in keys]
@@ -117,7 +111,7 @@ def take_statistics(
     taken = _activations_of(sides, is_running, batches, n_images, keep=needs_activations)
     for place, side in enumerate(sides):
         if not features[place]:
-            features[place] = _features_of(side, taken[place], measures, device)
+            features[place] = _features_of(side, taken[place], metrics, device)
             if cache is not None and side.is_kept:
                 n_bytes = sum(layer.n_bytes for layer in features[place].values())
                 cache.keep(keys[place], features[place], n_bytes)
@@ -144,20 +138,9 @@ def take_statistics(
         products=products,
         activations1=activations1,
         activations2=activations2,
-        metrics=measures,
-        functions=functions,
+        metrics=metrics,
         n_images=n_images,
     )
-
-
-def _loaded(metrics: Sequence[str]) -> tuple[dict[str, Measure], dict[str, Callable]]:
-    """Return the rows of measures and the functions, by column."""
-    rows = measures_of(metrics)
-    functions: dict[str, Callable] = dict(FUNCTIONS)
-    for column, user_measure in load_measures(metrics).items():
-        rows[column] = rows[column]._replace(is_symmetric=user_measure.is_symmetric)
-        functions[column] = user_measure.value
-    return rows, functions
 
 
 def _merged(first: Side, second: Side) -> list[Side]:

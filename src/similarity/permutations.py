@@ -60,15 +60,15 @@ def largest_permuted(measure: Measure, values: Sequence[Tensor]) -> Tensor:
     2). Likewise any other pair: the p-values hold for all pairs at once (Westfall and Young 1993).
 
     Args:
-        values: (1 + N, ...) of each pair, the first in the actual order of the images; NaN: not
-            defined. N is 0 where images cannot be permuted.
+        values: (D, 1 + N, ...) of each pair, the first of 1 + N in the actual order of the images;
+            NaN: not defined. N is 0 where images cannot be permuted.
     Returns:
-        (N, ...); empty for one pair, and where images of a pair with values cannot be permuted.
+        (D, N, ...); empty for one pair, and where images of a pair with values cannot be permuted.
     """
-    permuted = [measure.sign * of_pair[1:] for of_pair in values if len(of_pair) > 1]
-    is_incomplete = any(len(of_pair) == 1 and not of_pair.isnan().all() for of_pair in values)
+    permuted = [measure.sign * of_pair[:, 1:] for of_pair in values if of_pair.shape[1] > 1]
+    is_incomplete = any(of_pair.shape[1] == 1 and not of_pair.isnan().all() for of_pair in values)
     if len(values) == 1 or is_incomplete or not permuted:
-        return values[0][:0]
+        return values[0][:, :0]
     return measure.sign * functools.reduce(torch.fmax, permuted)
 
 

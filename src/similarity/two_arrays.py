@@ -1,87 +1,25 @@
-"""The measures of two arrays or tensors, for use in Python.
+"""The measures of two arrays or tensors, for use in Python."""
 
-All raise a ValueError where the shapes do not allow a measure. They raise `Undefined`, a kind of
-ValueError, where there are too few samples, or a representation is constant or not finite."""
+import functools
+from collections.abc import Mapping, Sequence
 
-from collections.abc import Callable, Sequence
-
-import torch
 from torch import Tensor
 
 from src.choices import ALIGNMENTS
-from src.choices.similarity import MEASURES, N_NEIGHBOURS, PAPER
+from src.choices.similarity import N_NEIGHBOURS, PAPER, Measure
 from src.core.arguments import real_tensor
 from src.core.console import warn
 from src.core.errors import UserError, unknown_name
 from src.similarity import measures
 from src.similarity.comparison import Advice, Comparison
-from src.similarity.grams import Grams, gram_matrices
+from src.similarity.measures import load_measures
 from src.similarity.passes import Side, StoredActivations, take_statistics
-from src.similarity.samples import Samples, SamplesPair, Undefined
-from src.statistics.moments import ROUNDING
+from src.similarity.samples import Undefined
 
 ADVICE = Advice(
     unbiased='metrics=["cka_debiased"]', n_images="more of them", pooled='alignment="pool"'
 )
 NAMES = "the first representation", "the second representation"
-
-
-def linear_cka(x, y) -> float:
-    """Return linear CKA of two representations of the same n samples, (n, ...), in [0, 1] (Kornblith
-    et al. 2019, equation 4).
-
-    With more features than samples it is near 1 for all representations; see `debiased_cka`.
-    """
-    x, y = _matrices(x, y)
-    widths = [x.shape[1], y.shape[1]]
-    both = torch.cat([x - x.mean(0), y - y.mean(0)], dim=1)
-    if len(both) > sum(widths):  # fewer rows with the same products of features have the same CKA
-        both = torch.linalg.qr(both, mode="r").R
-    matrices = [(part @ part.T)[None] for part in both.split(widths, dim=1)]
-    return float(measures.cosines(*matrices))
-
-
-def debiased_cka(x, y) -> float:
-    """Return linear CKA of (n, ...), n of at least 4, by the unbiased estimator of HSIC, at most 1
-    (Song et al. 2012).
-
-    For independent representations it is about 0 on average, so it may be negative.
-    """
-    return _of_grams(measures.cka_debiased, x, y, at_least=MEASURES["cka_debiased"].min_images)
-
-
-def mutual_knn(x, y, k: int = N_NEIGHBOURS) -> float:
-    """Return the mean share of common samples among the k nearest neighbours of each of n samples
-    (n, ...), in [0, 1].
-
-    The nearest neighbours have the highest cosines; the representations are not centred (Huh,
-    Cheung, Wang and Isola 2024, arXiv 2405.07987, section 3)."""
-
-    def neighbours(grams: Grams) -> Tensor:
-        return measures.mutual_knn(grams, k)
-
-    return _of_grams(neighbours, x, y, at_least=k + 1)
-
-
-def pwcca_distance(x, y) -> float:
-    """Return the PWCCA distance from (n, features1) to (n, features2), in [0, 1]. It is not
-    symmetric: `x` gives the weights.
-
-    Projection-weighted canonical correlation analysis (Morcos et al. 2018, arXiv 1806.05759), in
-    the form of the paper's code: the weight of a direction is the sum over the features of `x` of
-    their absolute products with the direction. Directions of `x` without a partner in `y` have
-    correlation 0 and count in the normalisation. Eigenvalues of a covariance below 1e-10 of the
-    largest count as zero."""
-    return measures.pwcca(samples_pair(x, y))
-
-
-def procrustes_distance(x, y) -> float:
-    """Return the squared distance after the best rotation R of (n, features1) and (n, features2):
-    min ‖X − YR‖², in [0, 2].
-
-    X and Y are centred and scaled to Frobenius norm 1. The narrower array is padded with zero
-    features (Ding et al. 2021, arXiv 2108.01661, section 2)."""
-    return measures.procrustes(samples_pair(x, y))
 
 
 def compare(
@@ -103,6 +41,7 @@ def compare(
         `pwcca` (up to 1) and `procrustes` (up to 2) lower.
     Raises:
         UserError: an activation has other axes, a measure or an alignment is unknown, or a user's code fails.
+        Undefined: a kind of ValueError: there are too few inputs, or an activation is constant or not finite.
         ValueError: the numbers of inputs differ, or there is one; or an activation has no real numbers.
     """
     if isinstance(metrics, str):
@@ -116,6 +55,94 @@ def compare(
         raise unknown_name("alignment", str(alignment), ALIGNMENTS)
     x = _as_floats(activations1, NAMES[0])
     y = _as_floats(activations2, NAMES[1])
+    comparison = _comparison(x, y, load_measures(metrics), alignment)
+    values = _values(comparison)
+    for line in comparison.warnings():
+        warn(line)
+    return values
+
+
+def linear_cka(x, y) -> float:
+    """Return linear CKA of two representations of the same n samples, (n, ...), in [0, 1] (Kornblith
+    et al. 2019, equation 4).
+
+    With more features than samples it is near 1 for all representations; see `debiased_cka`.
+    Raises as `compare`, and so do the further measures.
+    """
+    return _measured("cka", x, y)
+
+
+def debiased_cka(x, y) -> float:
+    """Return linear CKA of (n, ...), n of at least 4, by the unbiased estimator of HSIC, at most 1
+    (Song et al. 2012).
+
+    For independent representations it is about 0 on average, so it may be negative.
+    """
+    return _measured("cka_debiased", x, y)
+
+
+def mutual_knn(x, y, k: int = N_NEIGHBOURS) -> float:
+    """Return the mean share of common samples among the k nearest neighbours of each of n samples
+    (n, ...), in [0, 1].
+
+    The nearest neighbours have the highest cosines; the representations are not centred (Huh,
+    Cheung, Wang and Isola 2024, arXiv 2405.07987, section 3)."""
+    function = functools.partial(measures.mutual_knn, k=k)
+    return _measured("mutual_knn", x, y, function=function, min_images=k + 1)
+
+
+def pwcca_distance(x, y) -> float:
+    """Return the PWCCA distance from (n, features1) to (n, features2), in [0, 1]. It is not
+    symmetric: `x` gives the weights.
+
+    Projection-weighted canonical correlation analysis (Morcos et al. 2018, arXiv 1806.05759), in
+    the form of the paper's code: the weight of a direction is the sum over the features of `x` of
+    their absolute products with the direction. Directions of `x` without a partner in `y` have
+    correlation 0 and count in the normalisation. Eigenvalues of a covariance below 1e-10 of the
+    largest count as zero."""
+    return _measured("pwcca", x, y)
+
+
+def procrustes_distance(x, y) -> float:
+    """Return the squared distance after the best rotation R of (n, features1) and (n, features2):
+    min ‖X − YR‖², in [0, 2].
+
+    X and Y are centred and scaled to Frobenius norm 1. The narrower array is padded with zero
+    features (Ding et al. 2021, arXiv 2108.01661, section 2)."""
+    return _measured("procrustes", x, y)
+
+
+def _measured(name: str, x, y, **changes) -> float:
+    """Return a measure of samples × features, flattened and in double precision.
+
+    Args:
+        changes: of the row of the measure.
+    """
+    row = load_measures([name])[name]._replace(**changes)
+    comparison = _comparison(_matrix(x, NAMES[0]), _matrix(y, NAMES[1]), {name: row})
+    return _values(comparison)[name]
+
+
+def _matrix(values, name: str) -> Tensor:
+    """Return an array or tensor (n, ...) as samples × features in double precision."""
+    matrix = _as_floats(values, name).double()
+    if matrix.ndim < 2:
+        raise ValueError(f"{name} has shape {tuple(matrix.shape)}; give samples × features")
+    return matrix.flatten(1)
+
+
+def _as_floats(values, name: str) -> Tensor:
+    """Return an array or tensor as a tensor of floats; integers in double precision."""
+    tensor = real_tensor(values, name).detach()
+    if tensor.is_floating_point():
+        return tensor
+    return tensor.double()
+
+
+def _comparison(
+    x: Tensor, y: Tensor, metrics: Mapping[str, Measure], alignment: str = "auto"
+) -> Comparison:
+    """Return the comparison of two activations."""
     n_samples = len(x)
     if len(y) != n_samples or n_samples < 2:
         raise ValueError(
@@ -131,67 +158,12 @@ def compare(
         alignment=alignment,
         device=x.device,
     )
-    comparison = Comparison(statistics, advice=ADVICE)
+    return Comparison(statistics, advice=ADVICE)
+
+
+def _values(comparison: Comparison) -> dict[str, float]:
+    """Return the values of two activations by measure; an `Undefined` error if one has none."""
     ((compared,),) = comparison.results()
     for reason, names in comparison.undefined.items():
         raise Undefined(f"no {', '.join(names)}: {reason}")
-    for line in comparison.warnings():
-        warn(line)
     return {name: similarity.value for name, similarity in compared.values.items()}
-
-
-def _as_floats(activations, name: str) -> Tensor:
-    """Return an array or tensor as a tensor of floats; integers in double precision."""
-    tensor = real_tensor(activations, name).detach()
-    if tensor.is_floating_point():
-        return tensor
-    return tensor.double()
-
-
-def samples_pair(x, y) -> SamplesPair:
-    """Return arrays (n, features1) and (n, features2) in coordinates of their principal axes."""
-    x, y = _matrices(x, y)
-    basis1, deviations1, axes1 = torch.linalg.svd(x - x.mean(0), full_matrices=False)
-    basis2, deviations2, axes2 = torch.linalg.svd(y - y.mean(0), full_matrices=False)
-    first = Samples(NAMES[0], axes1.T, deviations1.square(), scale=0.0).basis(len(axes1))
-    second = Samples(NAMES[1], axes2.T, deviations2.square(), scale=0.0).basis(len(axes2))
-    cross = deviations1[:, None] * (basis1.T @ basis2) * deviations2
-    return SamplesPair(first, second, cross)
-
-
-def _of_grams(measure: Callable[[Grams], Tensor], x, y, *, at_least: int) -> float:
-    """Return a measure of the Gram matrices of two arrays.
-
-    Raises:
-        Undefined: there are fewer samples than `at_least`.
-    """
-    matrices = []
-    for array in _matrices(x, y):
-        if len(array) < at_least:
-            raise Undefined(f"this measure needs at least {at_least} samples, not {len(array)}")
-        matrices.append(measure(gram_matrices(array)))
-    return float(measures.cosines(*matrices))
-
-
-def _matrices(x, y) -> list[Tensor]:
-    """Return two arrays or tensors (n, ...) as samples × features in double precision.
-
-    Raises:
-        ValueError: the numbers of samples differ, or a shape has no features.
-        Undefined: values are not finite, or constant over the samples.
-    """
-    matrices = []
-    for name, array in zip(NAMES, (x, y), strict=True):
-        matrix = real_tensor(array, name).detach().double()
-        if matrix.ndim < 2 or len(matrix) < 2:
-            raise ValueError(
-                f"{name} has shape {tuple(matrix.shape)}; give at least two samples × features"
-            )
-        if not matrix.isfinite().all():
-            raise Undefined(f"{name} has values that are not finite")
-        if (matrix - matrix.mean(0)).square().sum() <= ROUNDING * matrix.square().sum():
-            raise Undefined(f"{name} is constant over the samples")
-        matrices.append(matrix.flatten(1))
-    if len(matrices[0]) != len(matrices[1]):
-        raise ValueError(f"{len(matrices[0])} samples cannot be compared with {len(matrices[1])}")
-    return matrices
