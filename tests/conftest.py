@@ -84,15 +84,16 @@ def stitch(in_tmp_path, digit_networks):
 def few_images(n_train: int | None = 256, *, n_test: int | None = None):
     """Embedded data sets have only so many images, in this process, while the block runs. None
     stands for all."""
+    from src.choices.datasets import EMBEDDED
     from src.datasets import registry
 
     split_of = registry.split_of
 
     def first_of(info, images, labels, *, train, device):
         n = n_train if train else n_test
-        if info.read is registry.read_embedded and labels is not None:
+        if info.read == EMBEDDED and labels is not None:
             images, labels = images[:n], labels[:n]
-        elif info.read is registry.read_embedded:
+        elif info.read == EMBEDDED:
             images = images[:n]
         return split_of(info, images, labels, train=train, device=device)
 

@@ -13,7 +13,7 @@ from scipy import stats
 
 from src.core.images import Normalisation
 from src.datasets import augmentation as module
-from src.datasets import dataset_info, load_dataset
+from src.datasets import load_dataset
 from src.datasets.augmentation import Affine, CropFlip
 from src.datasets.base import ImageSet, subset
 from tests.commands import says
@@ -234,11 +234,11 @@ def test_offsets_and_flips_are_uniform():
 
 
 def test_angles_shears_and_scales_are_uniform_and_independent():
-    angle, shear, scale, flip = draw(dataset_info("svhn").augmentation, 20_000).unbind(1)
+    angle, shear, scale, flip = draw(module.JITTER, 20_000).unbind(1)
     for values, low, high in ((angle, -5, 5), (shear, -5, 5), (scale, 0.9, 1.1)):
         assert stats.kstest((values.numpy() - low) / (high - low), "uniform").pvalue > 1e-3
     assert np.abs(np.corrcoef([angle, shear, scale]) - np.eye(3)).max() < 0.03 and not flip.any()
-    angle, shear, scale, flip = draw(dataset_info("cifar10_large").augmentation, 20_000).unbind(1)
+    angle, shear, scale, flip = draw(module.TURN_FLIP, 20_000).unbind(1)
     assert (
         14.9 < angle.max() <= 15
         and not shear.any()

@@ -8,11 +8,11 @@ import torch
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from src.choices.datasets import DATASETS
 from src.core.errors import UserError
 from src.core.runtime import seed_of
 from src.datasets import Loading, load_dataset
 from src.datasets.folders import IMAGENET_VALUES
-from src.datasets.registry import DATASETS
 from tests.commands import says
 from tests.tiny_datasets import collect, write_imagenet
 

@@ -11,7 +11,7 @@ from src.core.errors import UserError
 from src.datasets import Loading, load_dataset
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import ImageSet
-from src.datasets.interventions import INTERVENTION_FUNCTIONS, circle, hues
+from src.datasets.interventions import circle, hues, label_noise, shortcut
 from tests.tiny_datasets import collect, few_grey_images, write_imagenet
 
 N, N_CLASSES = 10_000, 10
@@ -29,7 +29,9 @@ def make_set(n=N, *, shape=(3, 32, 32), level: int = 0, labels=LABELS) -> ImageS
 def changed(images, *, train=True, seed=0, **strengths):
     """The images after these interventions, as `load_dataset` applies them."""
     for name, strength in strengths.items():
-        images = INTERVENTION_FUNCTIONS[name](images, strength, train=train, seed=seed)
+        images = {"shortcut": shortcut, "label_noise": label_noise}[name](
+            images, strength, train=train, seed=seed
+        )
     return images
 
 

@@ -8,7 +8,6 @@ inputs that are no images: tokens, int64 (N, T), or vectors, float32 (N, D).
 
 import contextlib
 import sys
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from src.core.errors import UserError
 from src.core.files import readable
 from src.core.images import ImageSpec, Normalisation, make_normalisation
 from src.datasets.inputs import examples
-from src.datasets.mapped import MappedImages, map_file, map_member
+from src.datasets.mapped import MappedImages, check_archive, map_file, map_member
 
 EMBEDDED = Path(__file__).parent / "embedded"  # sources and licences: README.md there
 RANDOM_IMAGES = "300K_random_images.npy"
@@ -36,6 +35,14 @@ REMEDY = (
     "save it with numpy.savez: x_train and x_test images uint8 (N, H, W, C) or (N, H, W), tokens (N, T) or vectors "
     "(N, D); y_train and y_test integers from 0 or names; for images optionally mean and std; optionally classes"
 )
+SPLITS = {True: "train", False: "test"}
+FURTHER = (
+    "y_train",
+    "y_test",
+    "classes",
+    "mean",
+    "std",
+)  # arrays of a user's file beside the inputs
 Arrays = tuple[Tensor | MappedImages, Tensor | None]
 
 
@@ -105,7 +112,8 @@ def read_cifar5m(source: str, root: Path, train: bool) -> Arrays:
         with readable(archive, remedy):
             images.append(map_member(archive, "X"))
             _check_images(images[-1], shape=SHAPE)
-            labels_of_part = _read_labels(archive, "Y", n_images=len(images[-1]))
+            with np.load(archive, allow_pickle=False) as arrays:
+                labels_of_part = _checked_labels(arrays["Y"], "Y", n_images=len(images[-1]))
             largest = labels_of_part.max()
             if largest >= N_CLASSES_OF_CIFAR5M:
                 raise ValueError(
@@ -122,153 +130,172 @@ def _folder(root: Path, name: str, content: str) -> Path:
     return root / name
 
 
-def read_file(source: str, root: Path, train: bool) -> Arrays:
-    """Map a split of a user's `.npz` file, or read its tokens or vectors; `root` is not used."""
-    path = Path(source)
-    array, numbers = _read_split(path, "train" if train else "test", _read_classes(path))
-    labels = None
-    if numbers is not None:
-        labels = torch.from_numpy(numbers)
-    if array.ndim == 2:
-        return _as_tensor(array, path), labels
-    if array[:N_LOOKED_AT].max() <= 1:
-        warn_of_binary_levels(source)
-    if array.ndim == 3:
-        array = array[..., None]  # (N, H, W) -> (N, H, W, 1), still mapped
-    return MappedImages([array]), labels
+class InputFile:
+    """A user's `.npz` file: `x_train` and `x_test`, with or without `y_train` and `y_test`, `classes`,
+    `mean` and `std`.
 
+    Inputs are mapped; all else is read.
 
-def _as_tensor(array: np.ndarray, path: Path) -> Tensor:
-    """Return an array (N, D) of integers as int64, and one of fractions as float32."""
-    if array.dtype.kind in "iu":
-        if array.size and array.min() < 0:
-            raise UserError(
-                f"{path} has negative tokens; give integers from 0, or vectors as floats"
-            )
-        return torch.from_numpy(array.astype(np.int64))
-    vectors = torch.from_numpy(array.astype(np.float32))
-    if not vectors.isfinite().all():
-        raise UserError(f"{path} has vectors with values that are not finite; remove these vectors")
-    return vectors
-
-
-def describe(path: Path) -> ImageSpec:
-    """Describe a user's `.npz` file: `x_train` and `x_test`, with or without `y_train` and
-    `y_test`, `classes`, `mean` and `std`.
-
+    Attributes:
+        inputs: by whether they are for training; images (N, H, W, C) or (N, H, W), tokens (N, T) or
+            vectors (N, D).
+        labels: likewise, int64 (N,); empty for unlabelled inputs.
+        classes: names of the classes in the order of the labels; (): labels are numbers.
     Raises:
-        UserError: the file is damaged, lacks an array, or its arrays do not fit.
+        UserError: the file is missing or damaged, lacks an array, or has one of another kind.
     """
-    classes = _read_classes(path)
-    train_inputs, train_labels = _read_split(path, "train", classes)
-    test_inputs, test_labels = _read_split(path, "test", classes)
-    if train_inputs.shape[1:] != test_inputs.shape[1:]:
-        raise UserError(f"{path}: x_train and x_test have unequal shapes; save inputs of one shape")
-    if (train_labels is None) != (test_labels is None):
-        raise UserError(
-            f"{path} has labels for one split only; save both y_train and y_test, or none for OOD "
-            "data"
-        )
-    n_classes = 0
-    if train_labels is not None and test_labels is not None:
-        n_classes = len(classes) or 1 + max(int(train_labels.max()), int(test_labels.max()))
-        _warn_of_missing_labels(path, train_labels, n_classes, split="training")
-        _warn_of_missing_labels(path, test_labels, n_classes, split="test")
-    if train_inputs.ndim == 2:
-        _check_numbers(path, train_inputs, test_inputs)
-        first = _as_tensor(train_inputs[:N_LOOKED_AT], path)
-        return ImageSpec(n_classes, train_inputs.shape[1:], classes=classes, inputs=examples(first))
-    image_shape = _image_shape(path, train_inputs.shape[1:])
-    normalisation = _read_normalisation(path, n_channels=image_shape[0])
-    with np.load(path, allow_pickle=False) as arrays:
-        has_constants = "mean" in arrays
-    if n_classes and not has_constants:
-        note_once(
-            f"{path} has no mean and std: pixels are scaled to [0, 1] and not normalised; for networks that were "
-            "trained on normalised images save mean and std, a number for each channel"
-        )
-    return ImageSpec(n_classes, image_shape, normalisation, classes)
 
+    def __init__(self, path: Path):
+        self.path = path
+        self.inputs: dict[bool, np.ndarray] = {}
+        self.labels: dict[bool, np.ndarray] = {}
+        with readable(path, REMEDY):
+            check_archive(path)
+            with np.load(path, allow_pickle=False) as arrays:
+                self._arrays = {name: arrays[name] for name in FURTHER if name in arrays}
+            self.classes = self._read_classes()
+            for train, split in SPLITS.items():
+                inputs = map_member(path, f"x_{split}")
+                if inputs.ndim != 2 or inputs.dtype.kind not in "iuf" or inputs.size == 0:
+                    _check_images(inputs)
+                self.inputs[train] = inputs
+                name = f"y_{split}"
+                if name in self._arrays:
+                    self.labels[train] = _checked_labels(
+                        self._arrays[name], name, n_images=len(inputs), classes=self.classes
+                    )
 
-def _check_numbers(path: Path, train_inputs: np.ndarray, test_inputs: np.ndarray) -> None:
-    """Raise a UserError unless both splits are tokens, or both vectors, without a normalisation."""
-    are_tokens = train_inputs.dtype.kind in "iu"
-    if are_tokens != (test_inputs.dtype.kind in "iu"):
-        raise UserError(
-            f"{path}: x_train is {train_inputs.dtype}, and x_test {test_inputs.dtype}; save both as integers "
-            "(tokens), or both as floats (vectors)"
-        )
-    with np.load(path, allow_pickle=False) as arrays:
-        if "mean" in arrays or "std" in arrays:
+    def read(self, source: str, root: Path, train: bool) -> Arrays:
+        """Return a split; `source` and `root` are not used."""
+        inputs = self.inputs[train]
+        labels = None
+        if train in self.labels:
+            labels = torch.from_numpy(self.labels[train])
+        if inputs.ndim == 2:
+            return self._as_tensor(inputs), labels
+        if inputs[:N_LOOKED_AT].max() <= 1:
+            warn_of_binary_levels(str(self.path))
+        if inputs.ndim == 3:
+            inputs = inputs[..., None]  # (N, H, W) -> (N, H, W, 1), still mapped
+        return MappedImages([inputs]), labels
+
+    def describe(self) -> ImageSpec:
+        """Return the description of the file; a UserError if its arrays do not fit together."""
+        path = self.path
+        inputs = self.inputs[True]
+        shape = inputs.shape[1:]
+        if shape != self.inputs[False].shape[1:]:
             raise UserError(
-                f"{path}: mean and std apply to images, and tokens and vectors are not normalised; leave mean and "
-                "std out"
+                f"{path}: x_train and x_test have unequal shapes; save inputs of one shape"
             )
-    noun = "tokens" if are_tokens else "vectors"
-    note_once(
-        f"{path}: inputs are {noun} of {train_inputs.shape[1]} numbers, which are not normalised"
-    )
+        if len(self.labels) == 1:
+            raise UserError(
+                f"{path} has labels for one split only; save both y_train and y_test, or none for OOD "
+                "data"
+            )
+        n_classes = 0
+        if self.labels:
+            largest = max(int(labels.max()) for labels in self.labels.values())
+            n_classes = len(self.classes) or 1 + largest
+            self._warn_of_missing_labels(n_classes)
+        if inputs.ndim == 2:
+            self._check_numbers()
+            first = self._as_tensor(inputs[:N_LOOKED_AT])
+            return ImageSpec(n_classes, shape, classes=self.classes, inputs=examples(first))
 
+        height, width, channels = (*shape, 1)[:3]
+        if channels > 4 >= height:
+            raise UserError(
+                f"{path}: images are {shape}, but channels come last: save (N, H, W, C)"
+            )
+        normalisation = self._normalisation(channels)
+        if n_classes and "mean" not in self._arrays:
+            note_once(
+                f"{path} has no mean and std: pixels are scaled to [0, 1] and not normalised; for networks that were "
+                "trained on normalised images save mean and std, a number for each channel"
+            )
+        return ImageSpec(n_classes, (channels, height, width), normalisation, self.classes)
 
-def _archive(path: Path) -> np.lib.npyio.NpzFile:
-    """Open an `.npz` file; a ValueError if it is none."""
-    if path.is_file() and not zipfile.is_zipfile(path):
-        raise ValueError("it is no .npz archive")
-    return np.load(path, allow_pickle=False)
-
-
-def _read_classes(path: Path) -> tuple[str, ...]:
-    """Return the names of the classes in the order of the labels; () if labels are numbers."""
-    with readable(path, REMEDY), _archive(path) as arrays:
-        if "classes" in arrays:
-            classes = tuple(arrays["classes"].astype(str).tolist())
-            if len(set(classes)) < len(classes):
-                name = next(name for name in classes if classes.count(name) > 1)
-                raise ValueError(
-                    f"the array classes has {name!r} twice; give each class its own name"
-                )
+    def _read_classes(self) -> tuple[str, ...]:
+        """Return the names of the classes in the order of the labels; () if labels are numbers."""
+        if "classes" in self._arrays:
+            classes = tuple(self._arrays["classes"].astype(str).tolist())
+            for name in classes:
+                if classes.count(name) > 1:
+                    raise ValueError(
+                        f"the array classes has {name!r} twice; give each class its own name"
+                    )
             return classes
-        labels = [arrays[name] for name in ("y_train", "y_test") if name in arrays]
+        labels = [self._arrays[name] for name in ("y_train", "y_test") if name in self._arrays]
         names = [array.astype(str) for array in labels if array.dtype.kind in "US"]
-    if not names:
-        return ()
-    classes = tuple(np.unique(np.concatenate(names)).tolist())
-    note_once(
-        f"{path}: the labels are names, and are numbered in alphabetical order: {listed(classes, n=10)}; if the "
-        "outputs of the network are in another order, save an array classes"
-    )
-    return classes
+        if not names:
+            return ()
+        classes = tuple(np.unique(np.concatenate(names)).tolist())
+        note_once(
+            f"{self.path}: the labels are names, and are numbered in alphabetical order: {listed(classes, n=10)}; if "
+            "the outputs of the network are in another order, save an array classes"
+        )
+        return classes
 
+    def _warn_of_missing_labels(self, n_classes: int) -> None:
+        """Warn if no input of a split has one of the labels 0..n_classes-1."""
+        for train, labels in self.labels.items():
+            split = "training" if train else "test"
+            missing = np.setdiff1d(np.arange(n_classes), labels)
+            if len(missing):
+                warn_once(
+                    f"{self.path}: no {split} image has label {missing[0]}; labels count from 0, so there are "
+                    f"{n_classes} classes, {len(missing)} of them without a {split} image"
+                )
 
-def _warn_of_missing_labels(path: Path, labels: np.ndarray, n_classes: int, *, split: str) -> None:
-    """Warn if no image of a split has one of the labels 0..n_classes-1."""
-    missing = np.setdiff1d(np.arange(n_classes), labels)
-    if len(missing):
-        warn_once(
-            f"{path}: no {split} image has label {missing[0]}; labels count from 0, so there are "
-            f"{n_classes} classes, {len(missing)} of them without a {split} image"
+    def _check_numbers(self) -> None:
+        """Raise a UserError unless both splits are tokens, or both vectors, without a normalisation."""
+        are_tokens = {train: inputs.dtype.kind in "iu" for train, inputs in self.inputs.items()}
+        if are_tokens[True] != are_tokens[False]:
+            raise UserError(
+                f"{self.path}: x_train is {self.inputs[True].dtype}, and x_test {self.inputs[False].dtype}; save both "
+                "as integers (tokens), or both as floats (vectors)"
+            )
+        if "mean" in self._arrays or "std" in self._arrays:
+            raise UserError(
+                f"{self.path}: mean and std apply to images, and tokens and vectors are not normalised; leave mean "
+                "and std out"
+            )
+        noun = "tokens" if are_tokens[True] else "vectors"
+        n_numbers = self.inputs[True].shape[1]
+        note_once(
+            f"{self.path}: inputs are {noun} of {n_numbers} numbers, which are not normalised"
         )
 
-
-def _image_shape(path: Path, shape: Sequence[int]) -> tuple[int, int, int]:
-    """Return (C, H, W) of the images (H, W, C) or (H, W) of a file."""
-    height, width, channels = (*shape, 1)[:3]
-    if channels > 4 >= height:
-        raise UserError(f"{path}: images are {shape}, but channels come last: save (N, H, W, C)")
-    return channels, height, width
-
-
-def _read_normalisation(path: Path, *, n_channels: int) -> Normalisation | None:
-    """Read the arrays `mean` and `std` of a file; None if it has neither."""
-    with readable(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
-        if "mean" not in arrays and "std" not in arrays:
+    def _normalisation(self, n_channels: int) -> Normalisation | None:
+        """Return the arrays `mean` and `std`; None if the file has neither."""
+        constants = {}
+        for name, second in (("mean", "std"), ("std", "mean")):
+            if name in self._arrays:
+                constants[name] = np.atleast_1d(self._arrays[name]).astype(float).tolist()
+            elif second in self._arrays:
+                raise UserError(
+                    f"cannot read {self.path}: it has {second}, but no {name}; give both or none; {REMEDY}"
+                )
+        if not constants:
             return None
-        for given, missing in (("mean", "std"), ("std", "mean")):
-            if missing not in arrays:
-                raise ValueError(f"it has {given}, but no {missing}; give both or none")
-        mean = np.atleast_1d(arrays["mean"]).astype(float)
-        std = np.atleast_1d(arrays["std"]).astype(float)
-        return make_normalisation(mean.tolist(), std.tolist(), n_channels=n_channels)
+        with readable(self.path, REMEDY):
+            return make_normalisation(**constants, n_channels=n_channels)
+
+    def _as_tensor(self, numbers: np.ndarray) -> Tensor:
+        """Return tokens (N, T) as int64, and vectors (N, D) as float32."""
+        if numbers.dtype.kind in "iu":
+            if numbers.size and numbers.min() < 0:
+                raise UserError(
+                    f"{self.path} has negative tokens; give integers from 0, or vectors as floats"
+                )
+            return torch.from_numpy(numbers.astype(np.int64))
+        vectors = torch.from_numpy(numbers.astype(np.float32))
+        if not vectors.isfinite().all():
+            raise UserError(
+                f"{self.path} has vectors with values that are not finite; remove these vectors"
+            )
+        return vectors
 
 
 def warn_of_binary_levels(source: str) -> None:
@@ -276,21 +303,6 @@ def warn_of_binary_levels(source: str) -> None:
     warn_once(
         f"{source}: all pixels are 0 or 1, and 255 is white, so that the images are black; multiply pixels by 255"
     )
-
-
-def _read_split(
-    path: Path, split: str, classes: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Map the inputs of a split, images or numbers (N, D), and read its labels (N,) if any."""
-    with readable(path, REMEDY):
-        inputs = map_member(path, f"x_{split}")
-        if inputs.ndim != 2 or inputs.dtype.kind not in "iuf" or inputs.size == 0:
-            _check_images(inputs)
-        with np.load(path) as arrays:
-            is_labelled = f"y_{split}" in arrays
-        if not is_labelled:
-            return inputs, None
-        return inputs, _read_labels(path, f"y_{split}", n_images=len(inputs), classes=classes)
 
 
 def _check_images(images: np.ndarray, *, shape: tuple[int, int, int] | None = None) -> None:
@@ -307,14 +319,17 @@ def _check_images(images: np.ndarray, *, shape: tuple[int, int, int] | None = No
         raise ValueError(f"{images.dtype} {images.shape}, expected uint8 {expected}{remedy}")
 
 
-def _read_labels(
-    archive: Path, name: str, *, n_images: int, classes: Sequence[str] = ()
+def _checked_labels(
+    labels: np.ndarray, name: str, *, n_images: int, classes: Sequence[str] = ()
 ) -> np.ndarray:
-    """Read labels int64 (N,), integers from 0 or names of classes; else raise a ValueError."""
-    with np.load(archive, allow_pickle=False) as arrays:
-        labels = arrays[name]
+    """Return labels int64 (N,), from integers from 0 or names of classes; else raise a ValueError."""
     if labels.dtype.kind in "US" and labels.shape == (n_images,):
-        labels = _places(labels.astype(str), classes, name)
+        names = labels.astype(str)
+        unknown = np.setdiff1d(names, classes)
+        if len(unknown):
+            raise ValueError(f"{name} has {str(unknown[0])!r}, which is not in the array classes")
+        place_of = {label: place for place, label in enumerate(classes)}
+        labels = np.array([place_of[label] for label in names.tolist()])
     if labels.dtype.kind not in "iu" or labels.shape != (n_images,):
         raise ValueError(
             f"{name} is {labels.dtype} {labels.shape}, expected {n_images} integers from 0, or names"
@@ -324,12 +339,3 @@ def _read_labels(
     if classes and labels.max() >= len(classes):
         raise ValueError(f"{name} has label {labels.max()}, and there are {len(classes)} classes")
     return labels.astype(np.int64)
-
-
-def _places(labels: np.ndarray, classes: Sequence[str], name: str) -> np.ndarray:
-    """Return the places of names (N,) among the classes; a ValueError if a name is no class."""
-    unknown = np.setdiff1d(labels, classes)
-    if len(unknown):
-        raise ValueError(f"{name} has {str(unknown[0])!r}, which is not in the array classes")
-    place_of = {label: place for place, label in enumerate(classes)}
-    return np.array([place_of[label] for label in labels.tolist()])

@@ -112,6 +112,12 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 
 Augmentation = CropFlip | Affine
+CROP_FLIP = CropFlip(padding=4)
+SMALL_CROP_FLIP = CropFlip(padding=1)
+SMALL_CROP = CropFlip(padding=1, flip=False)
+JITTER = Affine(degrees=5, scale=(0.9, 1.1), shear=5, edge=4)
+# The public code also crops 224 of 224 pixels, which changes nothing: this has no crop
+TURN_FLIP = Affine(degrees=15, flip=True)
 
 
 def _draw_flips(generator: Generator, n: int, *, flip: bool) -> Tensor:

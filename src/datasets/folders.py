@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.choices.datasets import IMAGENET_VALUES
 from src.core.console import listed, note_once, progress, warn_once
 from src.core.errors import UserError, unknown_name
 from src.core.files import read_yaml, readable
@@ -26,8 +27,6 @@ AUGMENTATIONS = ("none", "flip", "crop_flip", "resized_crop")
 MAX_SIDE_KEPT = 64  # pixels
 MAX_BYTES_KEPT = 4 * 2**30
 N_SAMPLED = 100  # images that are looked at
-IMAGENET_VALUES = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-IMAGENET_SPEC = ImageSpec(1000, (3, 224, 224), IMAGENET_VALUES)
 IMAGENET_SOURCE = "https://image-net.org/download"
 
 

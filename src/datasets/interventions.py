@@ -2,7 +2,6 @@
 
 import colorsys
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -46,12 +45,6 @@ def shortcut(images: BaseImageSet, share: float, *, train: bool, seed: int) -> B
         colours = torch.full((len(images), 1), 255, dtype=torch.uint8)
         places = circle(images.n_classes)[classes]
     return images.copied(change=Dots(colours, places))
-
-
-INTERVENTION_FUNCTIONS: dict[str, Callable[..., BaseImageSet]] = {
-    "shortcut": shortcut,
-    "label_noise": label_noise,
-}
 
 
 def _draw_classes(images: BaseImageSet, *, keep: float, draws: torch.Generator) -> Tensor:

@@ -46,6 +46,12 @@ class MappedImages:
         return torch.from_numpy(images).permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
 
 
+def check_archive(path: Path) -> None:
+    """Raise a ValueError if a file is no `.npz` archive."""
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise ValueError("it is no .npz archive")
+
+
 def map_member(archive: Path, name: str, *, unpack: bool = True) -> np.ndarray:
     """Memory-map an array of an `.npz` archive.
 
@@ -54,8 +60,7 @@ def map_member(archive: Path, name: str, *, unpack: bool = True) -> np.ndarray:
     Raises:
         ValueError: the array holds Python objects; zipfile's and numpy's errors of damaged files.
     """
-    if archive.is_file() and not zipfile.is_zipfile(archive):
-        raise ValueError("it is no .npz archive")
+    check_archive(archive)
     with open(archive, "rb") as file, zipfile.ZipFile(file) as content:
         if f"{name}.npy" not in content.namelist():
             held = [member.removesuffix(".npy") for member in content.namelist()]

@@ -1,81 +1,20 @@
 """Loads data sets by name, or a user's images: a folder or an `.npz` file."""
 
-from collections.abc import Callable, Mapping
+import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from src.choices.datasets import INTERVENTIONS, dataset_name
+from src.choices.datasets import DATASETS, IMAGENET, INTERVENTIONS, DatasetInfo, dataset_name
 from src.core.errors import UserError
-from src.core.images import ImageSpec, are_images
+from src.core.images import are_images
 from src.datasets import arrays, folders
-from src.datasets.arrays import read_embedded, read_torchvision
-from src.datasets.augmentation import Affine, Augmentation, CropFlip
 from src.datasets.base import BaseImageSet, Device, ImageSet, Loading
 from src.datasets.inputs import InputSet
-from src.datasets.interventions import INTERVENTION_FUNCTIONS
 from src.datasets.mapped import MappedImages
-
-OBJECTS = (
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-)  # fmt: skip
-CLOTHES = (
-    "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag",
-    "ankle boot",
-)  # fmt: skip
-NUMERALS = tuple("0123456789")
-
-SMALL = ImageSpec(10, (3, 32, 32), classes=OBJECTS)
-LARGE = ImageSpec(10, (3, 224, 224), classes=OBJECTS)
-NUMBERS = ImageSpec(10, (3, 32, 32), classes=NUMERALS)
-GREY_NUMBERS = ImageSpec(10, (1, 28, 28), classes=NUMERALS)
-SMALL_NUMBERS = ImageSpec(10, (1, 8, 8), classes=NUMERALS)
-
-CROP_FLIP = CropFlip(padding=4)
-JITTER = Affine(degrees=5, scale=(0.9, 1.1), shear=5, edge=4)
-# The public code also crops 224 of 224 pixels, which changes nothing: this has no crop
-TURN_FLIP = Affine(degrees=15, flip=True)
-
-
-class DatasetInfo(NamedTuple):
-    """A row of the table: the description of a data set."""
-
-    spec: ImageSpec
-    source: str  # name of the class, file or folder that is read
-    read: Callable[[str, Path, bool], arrays.Arrays] | None = None  # None: a folder of files
-    augmentation: Augmentation | None = None  # of the training images
-    epoch_size: int | None = None  # images of an epoch of training; None: all
-
-
-IMAGENET = DatasetInfo(folders.IMAGENET_SPEC, "imagenet")
-DATASETS = {
-    "cifar10": DatasetInfo(SMALL, "CIFAR10", read_torchvision, CROP_FLIP),
-    "cifar100": DatasetInfo(ImageSpec(100, (3, 32, 32)), "CIFAR100", read_torchvision, CROP_FLIP),
-    "svhn": DatasetInfo(NUMBERS, "SVHN", read_torchvision, JITTER),
-    "mnist": DatasetInfo(GREY_NUMBERS, "MNIST", read_torchvision, JITTER),
-    "fashion": DatasetInfo(
-        GREY_NUMBERS._replace(classes=CLOTHES), "FashionMNIST", read_torchvision, CROP_FLIP
-    ),
-    "cifar10_large": DatasetInfo(LARGE, "CIFAR10", read_torchvision, TURN_FLIP),
-    "cifar100_large": DatasetInfo(
-        ImageSpec(100, (3, 224, 224)), "CIFAR100", read_torchvision, TURN_FLIP
-    ),
-    "imagenet": IMAGENET,
-    # For this name the public code held the files in memory; the page cache does that
-    "imagenet_mem": IMAGENET,
-    "cifar5m": DatasetInfo(SMALL, "cifar5m", arrays.read_cifar5m, epoch_size=50_000),
-    "outlier_exposure": DatasetInfo(
-        ImageSpec(0, (3, 32, 32)), "oe", arrays.read_random_images, CROP_FLIP
-    ),
-    # A mirrored digit is no digit
-    "digits": DatasetInfo(SMALL_NUMBERS, "digits", read_embedded, CropFlip(1, flip=False)),
-    "mnist5k": DatasetInfo(SMALL_NUMBERS, "mnist5k", read_embedded),
-    "photo_patches": DatasetInfo(
-        ImageSpec(0, (1, 8, 8)), "photo_patches", read_embedded, CropFlip(1)
-    ),
-}
 
 
 def dataset_info(name: str, *, labelled: bool = False) -> DatasetInfo:
@@ -93,7 +32,8 @@ def dataset_info(name: str, *, labelled: bool = False) -> DatasetInfo:
         if path.is_dir():
             info = DatasetInfo(folders.describe(path), str(path))
         else:
-            info = DatasetInfo(arrays.describe(path), str(path), arrays.read_file)
+            file = arrays.InputFile(path)
+            info = DatasetInfo(file.describe(), str(path), file.read)
     if labelled and info.spec.n_classes == 0:
         labelled_names = [key for key, row in DATASETS.items() if row.spec.n_classes]
         raise UserError(
@@ -138,7 +78,10 @@ def load_dataset(
         _check_interventions(name, strengths)
     root = Path(root).expanduser()
     if info.read is not None:
-        images = split_of(info, *info.read(info.source, root, train), train=train, device=device)
+        read = info.read
+        if isinstance(read, str):
+            read = pkgutil.resolve_name(read)
+        images = split_of(info, *read(info.source, root, train), train=train, device=device)
     elif info is IMAGENET:
         images = folders.load_imagenet(root, info.spec, train=train, device=device, loading=loading)
     else:
@@ -148,7 +91,7 @@ def load_dataset(
     images.inputs = info.spec.inputs
     for key, row in INTERVENTIONS.items():
         if key in strengths and (train or row.changes_images):
-            intervene = INTERVENTION_FUNCTIONS[key]
+            intervene = pkgutil.resolve_name(row.function)
             images = intervene(images, strengths[key], train=train, seed=seed if train else 0)
     return images
 
@@ -174,7 +117,9 @@ def split_of(
         return InputSet(images, labels, n_classes=info.spec.n_classes, device=device)
     options: dict[str, Any] = {}
     if train:
-        options = {"augmentation": info.augmentation, "epoch_size": info.epoch_size}
+        options["epoch_size"] = info.epoch_size
+    if train and info.augmentation is not None:
+        options["augmentation"] = pkgutil.resolve_name(info.augmentation)
     side = info.spec.shape[-1]
     if images.shape[-1] != side:
         options["size"] = side

@@ -1,18 +1,18 @@
 """Construction of networks by name: of the suite, of torchvision, or by a user's function."""
 
 import inspect
+import pkgutil
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from src.choices.models import MODEL_NAMES
+from src.choices.models import MODEL_NAMES, MODELS
 from src.core.console import listed
 from src.core.errors import Misfit, UserError, unknown_name
 from src.core.images import are_images, shape_text
 from src.core.user_code import CODE, failing_as_user_error, is_user_code, load
 from src.models.network import Network
-from src.models.zoo import MODELS
 
 
 def build_model(
@@ -43,16 +43,16 @@ def build_model(
     if representation_shape is None and image_shape is not None:
         _check_takes(name, image_shape)
     if name in MODELS:
-        build, arguments, option_names = MODELS[name]
+        row = MODELS[name]
         options = {
             "n_channels": n_channels,
             "image_shape": image_shape,
             "representation_shape": representation_shape,
         }
-        chosen = {key: options[key] for key in option_names}
-        module = build(**arguments, **chosen, n_classes=n_classes)
+        chosen = {key: options[key] for key in row.options}
+        module = pkgutil.resolve_name(row.build)(**row.arguments, **chosen, n_classes=n_classes)
         input_shape: tuple[int, ...] | None = image_shape
-        if "representation_shape" in option_names:
+        if "representation_shape" in row.options:
             input_shape = representation_shape
         return Network(module, image_shape=input_shape, n_classes=n_classes)
 
