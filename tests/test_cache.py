@@ -69,7 +69,7 @@ def test_a_batch_passes_once_for_each_layer():
     n_seen = []
     module[0].register_forward_hook(lambda module, inputs, output: n_seen.append(len(output)))
     for names, seed, n_passes in ((["1"], 0, 1), (["1"], 0, 1), (["2", "1"], 0, 2), (["1"], 1, 3)):
-        kept = network.kept_activations(images(5, seed=seed), names)
+        kept = network.activations(images(5, seed=seed), names, keep=True)
         assert list(kept) == names and len(n_seen) == n_passes
         assert all(torch.equal(kept[name], expected[name]) for name in names) == (seed == 0)
 
@@ -88,7 +88,7 @@ def test_equal_weights_share_and_a_changed_checkpoint_does_not(tmp_path):
         """The activation in a session of its own."""
         name = NetworkName(str(path), "small_cnn")
         network = Session(cache).network(name, SPEC, device="cpu")
-        (values,) = network.kept_activations(images(5), ["pool4"]).values()
+        (values,) = network.activations(images(5), ["pool4"], keep=True).values()
         assert torch.equal(values, network.activations(images(5), ["pool4"])["pool4"])
         return values
 

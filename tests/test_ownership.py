@@ -148,6 +148,6 @@ def test_what_a_cache_counts_is_what_it_holds():
     module = Computed(forward, scale=2, **layers).eval()
     cache = Cache(10**8)
     view = Network(module, image_shape=SHAPE, n_classes=4).keeping(cache)
-    kept = view.kept_activations(torch.rand(32, *SHAPE), ["first", "repeated"])
+    kept = view.activations(torch.rand(32, *SHAPE), ["first", "repeated"], keep=True)
     sizes = [values.untyped_storage().nbytes() for values in kept.values()]
     assert sum(sizes) == cache.n_bytes == 32 * 8 * 4 * (1 + 64)

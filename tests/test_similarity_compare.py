@@ -171,11 +171,9 @@ class Counted:
     def __init__(self, values):
         self.values = values
 
-    def activations(self, images, names):
+    def activations(self, images, names, *, keep=False):
         Counted.seen += len(images)
         return {name: self.values[name][images] for name in names}
-
-    kept_activations = activations
 
 
 def taken(*sides: Side, **options) -> Comparison:

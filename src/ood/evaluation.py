@@ -67,9 +67,9 @@ def score_grid(grid: Grid, reference: Reference) -> dict[Pair, StitchScores]:
     grid.train(False)
     names = [*grid.end_layers, reference.end.output_name]
     for batch in reference.test_batches():
-        end_acts = reference.end.kept_activations(batch.images, names)
+        end_acts = reference.end.activations(batch.images, names, keep=True)
         scoring.add_own(end_acts, batch)
-        activations = grid.front.kept_activations(batch.images, grid.front_layers)
+        activations = grid.front.activations(batch.images, grid.front_layers, keep=True)
         scoring.add_front(activations, batch)
         for pairs, stitched in grid.stitched(activations, batch.images):
             scoring.add_stitches(pairs, stitched, batch)

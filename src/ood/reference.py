@@ -180,7 +180,7 @@ def score_network(
     layers = list(dict.fromkeys(key.layer for key in detectors))
     scores: dict[DetectorKey, list[Tensor]] = {key: [] for key in detectors}
     for images, _ in batches:
-        activations = network.kept_activations(images, layers)
+        activations = network.activations(images, layers, keep=True)
         for key, detector in detectors.items():
             scores[key].append(detector.score(activations[key.layer]))
     return {key: torch.cat(parts).cpu().numpy() for key, parts in scores.items()}

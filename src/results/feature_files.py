@@ -19,7 +19,7 @@ from src.core.grouping import grouped
 from src.core.images import ImageSpec, are_images, describe_values, shape_text
 from src.datasets.base import BaseImageSet
 from src.datasets.mapped import map_member
-from src.models.network import matching_names
+from src.models.layers import matching_names
 from src.results.network_names import FEATURES, SHORT, NetworkName
 from src.results.spec import are_same
 from src.similarity.passes import StoredActivations

@@ -204,16 +204,15 @@ def _activations_of(
         if isinstance(side.network, StoredActivations):
             activations |= side.network.first(n_images, side.layers)
         else:
-            take = side.network.kept_activations if keep else side.network.activations
-            networks.append((take, side.layers, activations))
+            networks.append((side.network, side.layers, activations))
     if not networks:
         return taken
 
     n_seen = 0
     for images, _ in batches:
         places = slice(n_seen, n_seen + len(images))
-        for take, layers, activations in networks:
-            for name, values in take(images, layers).items():
+        for network, layers, activations in networks:
+            for name, values in network.activations(images, layers, keep=keep).items():
                 if name not in activations:
                     Form.of(values.shape[1:], title=name)  # or an error
                     activations[name] = _room(n_images, values)

@@ -172,7 +172,7 @@ class Baselines:
         *,
         batch_size: int,
     ):
-        if end.cache is None:  # all draws compare with the end network's own activations
+        if end.kept is None:  # all draws compare with the end network's own activations
             end = end.keeping(Cache.of_device(test.device))
         self.end = end
         self.train = train
@@ -440,7 +440,7 @@ class _Features:
             n_before: images of the batches before.
         """
         layers = list(dict.fromkeys(group.target.layer for group in draws))
-        end_acts = self.end.kept_activations(images, [*layers, self.end.output_name])
+        end_acts = self.end.activations(images, [*layers, self.end.output_name], keep=True)
         targets: dict[_Target, tuple[Rows, Moments]] = {}
         for target in dict.fromkeys(group.target for group in draws):
             rows = Rows.of(self._fitted(end_acts[target.layer], target, n_before))
@@ -482,7 +482,7 @@ class _Features:
         test = self.baselines.test
         following = Following(self.end, layers, image_shape=test.image_shape)
         for images, _ in self._batches(test, indices, "baseline: measures"):
-            end_acts = self.end.kept_activations(images, [*layers, self.end.output_name])
+            end_acts = self.end.activations(images, [*layers, self.end.output_name], keep=True)
             following.add_own(end_acts)
             logits = end_acts[self.end.output_name]
             sources = {
