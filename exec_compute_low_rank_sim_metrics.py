@@ -95,7 +95,7 @@ def compute(args, session=None, *, at_claim=None) -> None:
         at_claim: takes `args`, whose measures it may change, once no other process writes the table.
     """
     from src.core.console import warn
-    from src.core.runtime import device_of
+    from src.core.device import device_of
     from src.results.run import Run, claimed
     from src.results.session import Session
     from src.results.similarity_rows import refuse_names_of_columns
@@ -232,16 +232,13 @@ def labels_of(first, second, test_set, n_images: int):
 def take_statistics(args, first, second, test_set, n_images, session, device):
     """Return the statistics of the layers of both networks; features that `session` has need no
     pass."""
-    from src.similarity import passes
+    from src.similarity import sides
     from src.similarity.measures import load_measures
 
     ranks1, ranks2 = map(cli.descending, (args.model1_ranks, args.model2_ranks))
-    sides = (
+    return sides.take_statistics(
         side_of(args, first, ranks1, "1", n_images),
         side_of(args, second, ranks2, "2", n_images),
-    )
-    return passes.take_statistics(
-        *sides,
         batches_of(args, test_set, n_images),
         n_images=n_images,
         metrics=load_measures(args.metrics),
@@ -253,7 +250,7 @@ def take_statistics(args, first, second, test_set, n_images, session, device):
 
 def side_of(args, loaded, ranks, number, n_images):
     """Return a network with its layers, its ranks, and the key of its features."""
-    from src.similarity.passes import Side
+    from src.similarity.sides import Side
 
     # All that features depend on, beside layers, ranks and measures
     key = (

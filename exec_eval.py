@@ -18,7 +18,7 @@ def parser() -> cli.Parser:
 def measure(args) -> None:
     """Print the accuracy of the network."""
     from src.core.console import progress, result, warn
-    from src.core.runtime import device_of
+    from src.core.device import device_of
     from src.datasets import dataset_info, load_dataset
     from src.results.checkpoints import load_model
     from src.training import Classification, evaluate

@@ -163,7 +163,7 @@ def set_up(args, session) -> Setup:
     from pathlib import Path
 
     from src.core.console import warn
-    from src.core.runtime import device_of
+    from src.core.device import device_of
     from src.datasets import dataset_info
     from src.results.folders import newest_by_experiment, read_stitches
     from src.results.reloading import check_images, check_stitches, load_networks

@@ -94,8 +94,8 @@ def probe(args, session=None) -> None:
     from itertools import product
 
     from src.core.console import warn
+    from src.core.device import device_of
     from src.core.errors import UserError
-    from src.core.runtime import device_of
     from src.datasets import dataset_info
     from src.probing import Probes
     from src.results.run import Run

@@ -190,7 +190,7 @@ def set_up(args, session) -> Setup:
     """Load networks and images, and begin the runs."""
     from dataclasses import replace
 
-    from src.core.runtime import device_of
+    from src.core.device import device_of
     from src.datasets import dataset_info
     from src.results.check import check_options
     from src.results.experiments import Experiment

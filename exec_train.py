@@ -43,7 +43,7 @@ def make_network(model_type, spec, *, seed, device, memory_format=None):
     """Build a network for the images of a data set, with weights drawn by a seed, on the device."""
     import torch
 
-    from src.core.runtime import seeded
+    from src.core.seeds import seeded
     from src.models import build_model, inputs_of
 
     with seeded(seed):
@@ -79,7 +79,7 @@ def train(args, session=None) -> None:
     """
     import torch
 
-    from src.core.runtime import device_of
+    from src.core.device import device_of
     from src.datasets import dataset_info
     from src.models.determinism import warn_of_probabilities
     from src.results.run import Run

@@ -161,7 +161,7 @@ class Images(NamedTuple):
 
 def train_detectors(args) -> None:
     """Train a detector for each layer, and add it to the store."""
-    from src.core.runtime import device_of
+    from src.core.device import device_of
     from src.datasets import dataset_info
     from src.results.detector_store import DetectorStore
     from src.results.session import Session

@@ -256,7 +256,7 @@ def make_results(args) -> list[Unit]:
     work, also those of other shares."""
     from src.core.cache import Cache
     from src.core.console import note
-    from src.core.runtime import device_of
+    from src.core.device import device_of
     from src.datasets import dataset_info
     from src.figures import pages
     from src.results.network_list import read_networks, tell_groups

@@ -120,8 +120,8 @@ def check_networks(first: NetworkName, second: NetworkName) -> None:
 def check_accuracies(args, *networks: NetworkName) -> None:
     """Raise a UserError if both networks are trained and close to chance on the test images: then nothing can be
     said of any pair of layers."""
+    from src.core.device import device_of
     from src.core.errors import UserError
-    from src.core.runtime import device_of
     from src.datasets import dataset_info
     from src.results.session import Session
     from src.training.chance import doubt_about

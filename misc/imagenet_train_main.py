@@ -197,7 +197,8 @@ def load_images(args, spec, device, processes, *, train: bool):
 
 def train(args) -> None:
     from src.core.console import silenced
-    from src.core.runtime import device_of, precision
+    from src.core.device import device_of
+    from src.core.precision import precision
     from src.datasets import dataset_info
     from src.results.checkpoints import load_weights
     from src.results.run import Run

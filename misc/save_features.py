@@ -43,7 +43,7 @@ def parser() -> cli.Parser:
 def save(args, session=None) -> None:
     """Write the features."""
     from src.core.console import note, warn_once
-    from src.core.runtime import device_of
+    from src.core.device import device_of
     from src.datasets import dataset_info
     from src.results.feature_files import check_names, images_of, write_features
     from src.results.run import Run, claimed
@@ -75,7 +75,7 @@ def take_activations(args, model, test_set, n_images: int):
     import math
 
     from src.core.console import progress
-    from src.similarity.passes import record_activations
+    from src.similarity.sides import record_activations
 
     batches = test_set.batches(args.batch_size, indices=range(n_images))
     n_batches = math.ceil(n_images / args.batch_size)

@@ -17,9 +17,9 @@ from src.core.cache import Cache
 from src.core.console import warn
 from src.core.errors import UserError, unknown_name
 from src.core.images import shape_text
-from src.core.runtime import full_precision
-from src.datasets.base import UNLABELLED, BaseImageSet, CastImages
-from src.datasets.iterated import IteratedEpochs, IteratedImages, check_classes
+from src.core.precision import full_precision
+from src.datasets.base import UNLABELLED, BaseImageSet, CastInputs
+from src.datasets.iterated import IteratedEpochs, IteratedInputs, check_classes
 from src.models import Network, inputs_of
 from src.models.building import advice_on_positions
 from src.models.determinism import nondeterminism_of, warn_of_probabilities
@@ -358,10 +358,10 @@ def _image_set(
     like: Tensor,
     **options: Any,
 ) -> BaseImageSet:
-    """Return images as an image set; arguments and errors as for `IteratedImages`."""
+    """Return images as an image set; arguments and errors as for `IteratedInputs`."""
     if isinstance(images, BaseImageSet):
-        return CastImages(images, like)
-    return IteratedImages(images, name=name, like=like, **options)
+        return CastInputs(images, like)
+    return IteratedInputs(images, name=name, like=like, **options)
 
 
 def _check_classes(train: Tensor, test: Tensor) -> None:

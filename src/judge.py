@@ -20,10 +20,10 @@ from src import gate
 from src.choices import AUTO, Options
 from src.core.console import listed, note, warn
 from src.core.grouping import grouped
-from src.core.runtime import full_precision
+from src.core.precision import full_precision
 from src.core.tensors import content_of_state
 from src.datasets.base import BaseImageSet
-from src.datasets.iterated import IteratedImages
+from src.datasets.iterated import IteratedInputs
 from src.gate import ChosenMethod, Forms, Images, JudgedImages, JudgedNetworks, LayersOfBoth
 from src.judgement import JudgedStitch, Judgement, Record
 from src.models import Network
@@ -178,7 +178,7 @@ def _reference(
 
 def _batch_size(images: BaseImageSet) -> int:
     """Return the number of images that take a pass together."""
-    if isinstance(images, IteratedImages):
+    if isinstance(images, IteratedInputs):
         return images.batch_size
     return BATCH_SIZE
 

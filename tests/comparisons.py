@@ -7,7 +7,7 @@ from torch import Tensor
 from src.choices.similarity import PAPER
 from src.similarity.comparison import Comparison
 from src.similarity.measures import load_measures
-from src.similarity.passes import Side, StoredActivations, take_statistics
+from src.similarity.sides import Side, StoredActivations, take_statistics
 from src.values import ALL_IMAGES, ComparedLayers, Null
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from src.core.runtime import device_of
+from src.core.device import device_of
 from tests import pretended_gpu
 from tests.commands import read_csv, read_json, run
 from tests.conftest import few_images

@@ -12,7 +12,7 @@ import pytest
 
 from src import __version__
 from src.core import console, user_code
-from src.core.runtime import seeded
+from src.core.seeds import seeded
 from src.datasets import load_dataset
 from src.figures import pages
 from src.models import build_model

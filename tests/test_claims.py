@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from src.core.runtime import seeded
+from src.core.seeds import seeded
 from src.models import build_model
 from src.results.checkpoints import save_state
 from src.results.run import Run

@@ -12,7 +12,7 @@ import torch
 
 from src.core import console, user_code
 from src.core.images import ImageSpec
-from src.core.runtime import seeded
+from src.core.seeds import seeded
 from src.figures import pages
 from src.models import build_model
 from src.results.checkpoints import load_model, save_state

@@ -10,7 +10,7 @@ from torchvision.datasets import ImageFolder
 
 from src.choices.datasets import DATASETS
 from src.core.errors import UserError
-from src.core.runtime import seed_of
+from src.core.seeds import seed_of
 from src.datasets import Loading, load_dataset
 from src.datasets.folders import IMAGENET_VALUES
 from tests.commands import says

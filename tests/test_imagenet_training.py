@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.core.runtime import seeded
+from src.core.seeds import seeded
 from src.models import build_model
 from src.results import network_training
 from src.results.checkpoints import load_state, save_state

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from src.choices.stitching import FORMS, Method
 from src.core.errors import UserError
 from src.datasets import load_dataset
-from src.datasets.iterated import IteratedImages
+from src.datasets.iterated import IteratedInputs
 from src.figures import pages
 from src.judge import JudgedStitch, judge
 from src.models import Network, build_model
@@ -353,7 +353,7 @@ def test_an_iterable_gives_any_images_in_any_order():
     """Each image shows its own number."""
     images = torch.arange(23.0)[:, None, None, None].expand(-1, 1, 2, 2)
     batches = [(part, part[:, 0, 0, 0].long()) for part in images.split(5)]
-    iterated = IteratedImages(batches, name="test", like=torch.empty(0))
+    iterated = IteratedInputs(batches, name="test", like=torch.empty(0))
     for chosen in (torch.arange(23), torch.tensor([9, 9, 0, 22, 4])):
         for size in (1, 3, 50):
             given = list(iterated.batches(size, indices=chosen))
@@ -362,7 +362,7 @@ def test_an_iterable_gives_any_images_in_any_order():
             assert torch.equal(labels, chosen) and torch.equal(pixels, images[chosen])
     shuffled = iterated.permutation(0)[:10]
     assert torch.equal(iterated.in_cheapest_order(shuffled), shuffled.sort().values)
-    first = IteratedImages(batches, name="train", like=torch.empty(0), at_most=7)
+    first = IteratedInputs(batches, name="train", like=torch.empty(0), at_most=7)
     assert torch.equal(collect(first.batches(4))[0], images[:7])
 
 

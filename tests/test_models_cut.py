@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from src.core.errors import UserError
-from src.core.runtime import seeded
+from src.core.seeds import seeded
 from src.models import MODEL_NAMES, Network, build_model
 from src.models.preact_resnet import PreActResNet
 from src.models.resnet import ResNet

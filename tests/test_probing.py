@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from src.core.activations import pool
 from src.core.images import ImageSpec
-from src.core.runtime import seeded
+from src.core.seeds import seeded
 from src.datasets import load_dataset
 from src.datasets.base import ImageSet
 from src.low_rank import low_rank_approx

@@ -23,7 +23,7 @@ from src.similarity import (
 )
 from src.similarity.comparison import Comparison
 from src.similarity.measures import load_measures
-from src.similarity.passes import Side, take_statistics
+from src.similarity.sides import Side, take_statistics
 from tests.commands import says
 from tests.comparisons import compared, values_of
 from tests.goldens import numbers, tensor

@@ -16,7 +16,7 @@ from src.similarity import (
     procrustes_distance,
     pwcca_distance,
 )
-from src.similarity.permutations import null_of, permutations
+from src.similarity.nulls import null_of, permutations
 from src.values import ALL_IMAGES, LARGEST, WITHIN_CLASSES, ComparedLayers
 from tests.commands import says
 from tests.comparisons import compared, nulls_of, values_of

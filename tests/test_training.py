@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from src.core.errors import UserError
-from src.core.runtime import full_precision, precision, seeded
+from src.core.precision import full_precision, precision
+from src.core.seeds import seeded
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import ImageSet, Shard
 from src.ood import energy

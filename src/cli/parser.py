@@ -291,7 +291,7 @@ def run(
             for text in HARMLESS:
                 warnings.filterwarnings("ignore", text)
             if "amp" in args:
-                from src.core.runtime import precision
+                from src.core.precision import precision
 
                 contexts.enter_context(precision(gpu=args.gpu, amp=args.amp))
             experiment(args)

@@ -14,11 +14,12 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from src.core import runtime
 from src.core.cache import Cache
 from src.core.console import warn
+from src.core.device import as_inputs
 from src.core.errors import UserError
 from src.core.images import ImageSpec, Normalisation, describe_values, shape_text
+from src.core.seeds import generator as seeded_generator
 from src.datasets.augmentation import Augmentation, resize
 from src.datasets.mapped import MappedImages
 
@@ -227,7 +228,7 @@ class BaseImageSet:
 
     def permutation(self, seed: int) -> Tensor:
         """Shuffle all indices by a seed: int64 (N,) on the CPU. No epoch has the same order."""
-        return torch.randperm(len(self), generator=runtime.generator(seed))
+        return torch.randperm(len(self), generator=seeded_generator(seed))
 
     def in_cheapest_order(self, indices: Tensor) -> Tensor:
         """Return indices (n,) in the order of the set if it is read in order only, else as
@@ -252,7 +253,7 @@ class BaseImageSet:
         With an `epoch_size`, an epoch has the next `subset` of the images; epochs are then counted
         from 1. The last batch may be smaller. Order and augmentation depend on (seed, epoch) alone.
         """
-        generator = runtime.generator(seed, epoch)
+        generator = seeded_generator(seed, epoch)
         order = torch.arange(len(self))
         if self.epoch_size is not None and self.epoch_size < len(self):
             order = subset(len(self), self.epoch_size, seed=seed, epoch=epoch)
@@ -378,7 +379,7 @@ class ImageSet(BaseImageSet):
         return images
 
 
-class CastImages(BaseImageSet):
+class CastInputs(BaseImageSet):
     """The images of another set, in batches of another type or on another device.
 
     Args:
@@ -403,7 +404,7 @@ class CastImages(BaseImageSet):
 
     def _make(self, plan: Pass) -> Iterator[Tensor]:
         for images in self._images._make(plan):
-            yield runtime.as_inputs(images, self._like)
+            yield as_inputs(images, self._like)
 
     def levels_of(self, indices: Tensor) -> Tensor:
         return self._images.levels_of(indices)
@@ -418,5 +419,5 @@ def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
     subsets_of_pass = math.ceil(n / size)
     pass_number, place = divmod(epoch - 1, subsets_of_pass)
     # Keys of three numbers are used here only
-    order = torch.randperm(n, generator=runtime.generator(seed, pass_number, 0))
+    order = torch.randperm(n, generator=seeded_generator(seed, pass_number, 0))
     return order[place * size : (place + 1) * size]

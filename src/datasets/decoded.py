@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from src.core.errors import UserError
 from src.core.files import readable
-from src.core.runtime import seed_of
+from src.core.seeds import seed_of
 from src.datasets.base import BaseImageSet, Change, Loading, Pass
 
 Transform = Callable[[Image.Image], Tensor]  # to uint8 (C, H, W), of one shape for all images

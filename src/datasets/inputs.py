@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from src.core.images import ImageSpec
-from src.core.runtime import generator
+from src.core.seeds import generator
 from src.datasets.base import UNLABELLED, BaseImageSet, Device, Pass
 
 N_EXAMPLES = 3

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from src.core.runtime import generator
+from src.core.seeds import generator
 from src.datasets.base import BaseImageSet
 
 # The second part of the key of a generator: draws of different things are independent

@@ -11,8 +11,8 @@ from operator import length_hint
 import torch
 from torch import Tensor
 
+from src.core.device import as_inputs
 from src.core.errors import UserError
-from src.core.runtime import as_inputs
 from src.core.tensors import content_of_state
 from src.datasets.base import UNLABELLED, BaseImageSet, Pass
 from src.datasets.inputs import N_LOOKED_AT, examples
@@ -21,7 +21,7 @@ N_OF_FINGERPRINT = 16  # images, the first ones
 EXPECTED = "batches of (inputs, labels) that can be iterated several times: a DataLoader, or a list"
 
 
-class IteratedImages(BaseImageSet):
+class IteratedInputs(BaseImageSet):
     """A data set made of an iterable of batches, which is iterated once to read the labels.
 
     Its batches have as many images as the first batch of the iterable. Images that are asked for

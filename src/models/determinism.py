@@ -18,8 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.core.console import warn_once
+from src.core.device import as_inputs
 from src.core.images import ImageSpec
-from src.core.runtime import as_inputs, full_precision, generator
+from src.core.precision import full_precision
+from src.core.seeds import generator
 from src.models.network import Network
 from src.models.outputs import logits_of
 from src.models.unchanged import repeatable

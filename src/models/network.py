@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from src.core.cache import Cache
 from src.core.console import note, warn, warn_once
+from src.core.device import as_inputs
 from src.core.errors import UserError
 from src.core.images import ImageSpec, shape_text
-from src.core.runtime import as_inputs
 from src.models.axis_order import is_channels_last
 from src.models.kept import KeptActivations
 from src.models.layers import NamedLayers
@@ -324,7 +324,7 @@ class Network(NamedLayers):
             ValueError: a layer does not lie behind `after`, or `images` are needed and missing.
         """
         if keep and self.kept is not None and self.nondeterminism != STOCHASTIC:
-            return self.kept.of(self, x, names)
+            return self.kept.of(x, names, compute=self.activations, moved_layers=self.moved_layers)
         self._warn_of_training_mode()
         if after is None:
             self._see(x.shape[1:])

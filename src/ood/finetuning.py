@@ -13,7 +13,7 @@ from torch import Tensor
 from src.core.activations import at_least_single
 from src.core.errors import UserError
 from src.core.images import ImageSpec
-from src.core.runtime import seeded
+from src.core.seeds import seeded
 from src.datasets.base import BaseImageSet
 from src.models import Network, build_model
 from src.ood.detectors import energy

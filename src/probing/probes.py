@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from src.core.activations import Form, TokenLayout, pool
 from src.core.errors import UserError
 from src.core.images import ImageSpec
-from src.core.runtime import seeded
+from src.core.seeds import seeded
 from src.low_rank import principal_components
 from src.models import Network
 from src.training import HeadLosses, Task, classification_losses

@@ -11,7 +11,7 @@ from src.choices.models import MODEL_NAMES
 from src.core.console import note_once, warn, warn_once
 from src.core.errors import Misfit, UserError
 from src.core.images import ImageSpec
-from src.core.runtime import seeded
+from src.core.seeds import seeded
 from src.core.tensors import content_of_state, load_tensors, save_tensors
 from src.core.user_code import is_user_code
 from src.models import Network, build_model, inputs_of

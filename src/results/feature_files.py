@@ -22,7 +22,7 @@ from src.datasets.mapped import map_member
 from src.models.layers import matching_names
 from src.results.network_names import FEATURES, SHORT, NetworkName
 from src.results.spec import are_same
-from src.similarity.passes import StoredActivations
+from src.similarity.sides import StoredActivations
 
 # Arrays of a file that are no layers
 IDS = "ids"

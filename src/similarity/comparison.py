@@ -11,14 +11,14 @@ from torch import Tensor
 from src.choices.similarity import ACTIVATIONS, SAMPLES
 from src.core.console import progress, warn
 from src.similarity.features import LayerFeatures
-from src.similarity.passes import LayerPair, Statistics
-from src.similarity.permutations import (
+from src.similarity.nulls import (
     largest_permuted,
     null_of,
     permutations,
     permuted_cosines,
 )
 from src.similarity.samples import SamplesPair, Undefined
+from src.similarity.sides import LayerPair, Statistics
 from src.values import (
     ALL_IMAGES,
     BY_POSITION,
@@ -49,7 +49,7 @@ class Comparison:
     """Layers of one network against layers of another, at all ranks.
 
     Args:
-        statistics: of both networks, from `passes.take_statistics`.
+        statistics: of both networks, from `sides.take_statistics`.
         n_permutations: how often the images of the first network are permuted: 0, or at least 19,
             which is not checked. Each value then has a null beside it.
         labels: (n_images,), integers: images are then permuted within their classes too, as often.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from src.core.activations import positions_of
-from src.core.runtime import full_precision
+from src.core.precision import full_precision
 
 BLOCK_VALUES = 2**24  # numbers that are multiplied at once, 64 MiB of float32
 

@@ -13,8 +13,8 @@ from src.core.errors import UserError, unknown_name
 from src.similarity import measures
 from src.similarity.comparison import Advice, Comparison
 from src.similarity.measures import load_measures
-from src.similarity.passes import Side, StoredActivations, take_statistics
 from src.similarity.samples import Undefined
+from src.similarity.sides import Side, StoredActivations, take_statistics
 
 ADVICE = Advice(
     unbiased='metrics=["cka_debiased"]', n_images="more of them", pooled='alignment="pool"'

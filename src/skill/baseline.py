@@ -29,7 +29,7 @@ from src.choices.stitching import KEEP_VARIANCE
 from src.core.activations import Form, map_positions, positions_of
 from src.core.cache import Cache
 from src.core.console import progress
-from src.core.runtime import generator
+from src.core.seeds import generator
 from src.datasets.base import BaseImageSet
 from src.models import Network
 from src.skill.running import AtPlaces, Following

@@ -18,7 +18,7 @@ from torch import Tensor
 from src.core.activations import Form, TokenLayout, at_least_single, cells
 from src.core.console import note_once
 from src.core.errors import not_finite
-from src.core.runtime import full_precision
+from src.core.precision import full_precision
 from src.models import Network
 from src.skill.within_class import WithinClass
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from src.core.activations import Form
 from src.core.kinds import SEQUENCE
-from src.core.runtime import generator
+from src.core.seeds import generator
 from src.models import Network
 from src.models.calls import OUTPUT
 

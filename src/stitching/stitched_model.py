@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from src.choices import AUTO
 from src.core.errors import UserError
-from src.core.runtime import seeded
+from src.core.seeds import seeded
 from src.low_rank import low_rank_approx
 from src.models import Network
 from src.stitching.layers import StitchingLayer, build_stitching_layer

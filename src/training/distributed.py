@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from src.core.console import note
-from src.core.runtime import seed_of
+from src.core.seeds import seed_of
 from src.models import Network
 from src.models.outputs import logits_of
 from src.training.task import Classification, Head, HeadLosses, classification_losses

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from src.core.console import listed, progress, warn
 from src.core.errors import UserError, not_finite
-from src.core.runtime import seed_of, seeded
+from src.core.seeds import seed_of, seeded
 from src.datasets.base import BaseImageSet, Batches
 from src.training.distributed import add_up
 from src.training.task import EpochLog, HeadKey, HeadResult, Task

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from src.choices.similarity import Measure
-from src.core.runtime import generator
+from src.core.seeds import generator
 from src.statistics.permutations import TIE, permutation_p
 from src.values import Null
 
