@@ -440,7 +440,7 @@ MISTAKES = {  # what is wrong, and what is given in the place of what is right
     },
     "another order.*shuffling": lambda given: {"test": shuffled(given["test"])},
     "other inputs, at a second pass": lambda given: {"test": Flipping(given["test"])},
-    "image 3 .*finite": lambda given: {"test": changed(given["test"], without_a_number)},
+    "input 3 .*finite": lambda given: {"test": changed(given["test"], without_a_number)},
     "lack . of the 10 classes": lambda given: {"train": sorted_by_class(given["train"])},
     r"front cannot take inputs \(B, 1, 8, 8\)": lambda given: {"front": on_pixels(49), "layers": None},
     r"end cannot take inputs \(B, 1, 8, 8\)": lambda given: {"end": on_pixels(49), "layers": None},

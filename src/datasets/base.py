@@ -9,7 +9,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -26,25 +26,35 @@ from src.datasets.mapped import MappedImages
 UNLABELLED = -1
 N_OF_FINGERPRINT = 64  # images whose pixels count
 N_HASHED = 1000  # inputs that are read at a time
+EXPECTED = "batches of (inputs, labels) that can be iterated several times: a DataLoader, or a list"
 Device = torch.device | str
 # Images (B, C, H, W), tokens (B, T) or vectors (B, D), and labels (B,); -1: unlabelled
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
-def batches_in(batches: Iterable) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches of images and labels that a caller in Python gives.
+def batches_in(batches: Iterable, name: str = "batches") -> Iterator[tuple[Tensor, Any]]:
+    """Yield the inputs and labels of batches that a caller in Python gives, without empty batches.
 
+    Args:
+        name: of the batches, for messages.
     Raises:
-        ValueError: a batch is no pair.
+        UserError: a batch is no pair, or its inputs are no dense numbers.
     """
     for batch in batches:
-        is_pair = isinstance(batch, (tuple, list)) and len(batch) == 2
-        if not is_pair or not isinstance(batch[0], Tensor):
-            raise ValueError(
-                "batches are pairs of images (B, C, H, W) and labels; give [(images, labels), …], "
-                "or [(images, None), …] where no labels are needed"
+        if not isinstance(batch, Sequence) or len(batch) != 2:
+            raise UserError(f"{name} gives no pairs; give {EXPECTED}")
+        try:
+            inputs = torch.as_tensor(batch[0])
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{name} gives inputs that are no numbers ({error}); give {EXPECTED}"
+            ) from error
+        if inputs.layout != torch.strided or inputs.is_meta:
+            raise UserError(
+                f"{name} gives sparse tensors, or tensors without values; give dense ones"
             )
-        yield batch[0], batch[1]
+        if inputs.ndim == 0 or len(inputs):
+            yield inputs, batch[1]
 
 
 class Loading(NamedTuple):

@@ -1,6 +1,6 @@
 """Data sets made of an iterable of batches, such as a `DataLoader`, that can be iterated several times.
 
-Labels are kept, and the images as well if they are few; both are copies, as a loader may reuse its
+Labels are kept, and the inputs as well if they are few; both are copies, as a loader may reuse its
 memory. Otherwise each pass iterates over the batches again, up to the last image that it needs.
 """
 
@@ -14,17 +14,16 @@ from torch import Tensor
 from src.core.device import as_inputs
 from src.core.errors import UserError
 from src.core.tensors import content_of_state
-from src.datasets.base import UNLABELLED, BaseImageSet, Pass
+from src.datasets.base import EXPECTED, UNLABELLED, BaseImageSet, Pass, batches_in
 from src.datasets.inputs import N_LOOKED_AT, examples
 
-N_OF_FINGERPRINT = 16  # images, the first ones
-EXPECTED = "batches of (inputs, labels) that can be iterated several times: a DataLoader, or a list"
+N_OF_FINGERPRINT = 16  # inputs, the first ones
 
 
 class IteratedInputs(BaseImageSet):
     """A data set made of an iterable of batches, which is iterated once to read the labels.
 
-    Its batches have as many images as the first batch of the iterable. Images that are asked for
+    Its batches have as many inputs as the first batch of the iterable. Inputs that are asked for
     out of their order are collected in memory first.
 
     Attributes:
@@ -33,14 +32,14 @@ class IteratedInputs(BaseImageSet):
     Args:
         batches: pairs of images (B, C, H, W), tokens (B, T) or vectors (B, D), and labels (B,),
             tensors or arrays. Labels may be None: unlabelled.
-        name: of the images, for messages.
-        like: a tensor of the type and on the device of the images to give.
-        at_most: take the first images only; None: take all.
-        in_one_order: later passes have to give the images in the order of the first.
-        most_kept: bytes; the images are kept in memory if they take no more.
+        name: of the inputs, for messages.
+        like: a tensor of the type and on the device of the inputs to give.
+        at_most: take the first inputs only; None: take all.
+        in_one_order: later passes have to give the inputs in the order of the first.
+        most_kept: bytes; the inputs are kept in memory if they take no more.
     Raises:
         UserError: the iterable can be passed over only once, is empty, gives no such batches, or
-            pixels that are not finite.
+            values that are not finite.
     """
 
     is_read_in_order = True
@@ -64,22 +63,22 @@ class IteratedInputs(BaseImageSet):
         kept: list[tuple[Tensor, Tensor]] = []
         numbers: list[Tensor] = []  # the first inputs that are no images
         n_bytes = 0
-        for images, labels_of_batch in _first_batches(batches, name, at_most):
+        for inputs, labels_of_batch in _first_batches(batches, name, at_most):
             labels.append(labels_of_batch)
-            if images.ndim == 2 and sum(map(len, numbers)) < N_LOOKED_AT:
-                numbers.append(images.clone())
+            if inputs.ndim == 2 and sum(map(len, numbers)) < N_LOOKED_AT:
+                numbers.append(inputs.clone())
             if in_one_order:
-                prints.append(_prints(images))
-            n_bytes += images.nbytes
+                prints.append(_prints(inputs))
+            n_bytes += inputs.nbytes
             if n_bytes <= most_kept:
-                kept.append((images.clone(), labels_of_batch))
+                kept.append((inputs.clone(), labels_of_batch))
         if not sum(map(len, labels)):
             raise UserError(f"{name} is empty; give {EXPECTED}")
         all_labels = torch.cat(labels)[:at_most]
         n_classes = int(all_labels.max()) + 1
-        image_shape = tuple(images.shape[1:])
+        input_shape = tuple(inputs.shape[1:])
         super().__init__(
-            all_labels, n_classes=n_classes, image_shape=image_shape, device=like.device
+            all_labels, n_classes=n_classes, image_shape=input_shape, device=like.device
         )
         self.name = name
         self.batch_size = len(labels[0])
@@ -95,10 +94,10 @@ class IteratedInputs(BaseImageSet):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """The SHA-256 of the labels and of the first images."""
+        """The SHA-256 of the labels and of the first inputs."""
         first = torch.arange(min(len(self), N_OF_FINGERPRINT))
-        (images, _), *_ = self.batches(N_OF_FINGERPRINT, indices=first)
-        return content_of_state({"labels": self.labels.cpu(), "images": images.cpu()})
+        (inputs, _), *_ = self.batches(N_OF_FINGERPRINT, indices=first)
+        return content_of_state({"labels": self.labels.cpu(), "images": inputs.cpu()})
 
     def _make(self, plan: Pass) -> Iterator[Tensor]:
         if (plan.indices.diff() > 0).all():
@@ -111,13 +110,13 @@ class IteratedInputs(BaseImageSet):
             yield collected[places[batch]]
 
     def _in_order(self, indices: Tensor) -> Iterator[Tensor]:
-        """Yield the images at rising indices (n,), in parts; a UserError if they changed."""
+        """Yield the inputs at rising indices (n,), in parts; a UserError if they changed."""
         n_missing = len(indices)
         first = 0
-        for images, _ in _batches(self._source, self.name):
-            behind = first + len(images)
+        for inputs, _ in _batches(self._source, self.name):
+            behind = first + len(inputs)
             if self._prints is not None:
-                prints = _prints(images)[: len(self) - first]
+                prints = _prints(inputs)[: len(self) - first]
                 if not torch.equal(prints, self._prints[first:behind]):
                     raise UserError(
                         f"{self.name} gives its inputs in another order, or other inputs, at a second pass; "
@@ -125,7 +124,7 @@ class IteratedInputs(BaseImageSet):
                     )
             in_batch = indices[(indices >= first) & (indices < behind)] - first
             if len(in_batch):
-                yield as_inputs(images[in_batch], self._like)
+                yield as_inputs(inputs[in_batch], self._like)
             n_missing -= len(in_batch)
             if not n_missing:
                 return
@@ -142,8 +141,8 @@ class IteratedEpochs:
     Args:
         batches: pairs of images (B, C, H, W), tokens (B, T) or vectors (B, D), and labels (B,),
             tensors or arrays.
-        name: of the images, for messages.
-        like: a tensor of the type and on the device of the images to give.
+        name: of the inputs, for messages.
+        like: a tensor of the type and on the device of the inputs to give.
 
     Attributes:
         n_classes: labels have to be below, and 0 or more, or -1: unlabelled; None: it is not checked.
@@ -160,18 +159,18 @@ class IteratedEpochs:
         return length_hint(self._source)
 
     def epoch(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images and labels of one pass, in batches and an order of its own."""
-        for images, labels in _batches(self._source, self.name):
+        """Yield inputs and labels of one pass, in batches and an order of its own."""
+        for inputs, labels in _batches(self._source, self.name):
             if self.n_classes is not None:
                 check_classes(self.name, labels[labels != UNLABELLED], self.n_classes)
-            yield as_inputs(images, self._like), labels.to(self._like.device)
+            yield as_inputs(inputs, self._like), labels.to(self._like.device)
 
 
 def check_classes(name: str, labels: Tensor, n_classes: int) -> None:
     """Raise a UserError unless labels (N,) are classes from 0 to below `n_classes`.
 
     Args:
-        name: of the images, for the message.
+        name: of the inputs, for the message.
     """
     if len(labels) and (labels.min() < 0 or labels.max() >= n_classes):
         raise UserError(
@@ -181,90 +180,75 @@ def check_classes(name: str, labels: Tensor, n_classes: int) -> None:
 
 
 def _batches(batches: Iterable, name: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches as tensors, without empty ones; a UserError if one is no pair of inputs and labels."""
-    for batch in batches:
-        is_pair = isinstance(batch, Sequence) and len(batch) == 2
-        if not is_pair:
-            raise UserError(f"{name} gives no pairs; give {EXPECTED}")
-        try:
-            images = torch.as_tensor(batch[0])
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"{name} gives inputs that are no numbers ({error}); give {EXPECTED}"
-            ) from error
-        if images.layout != torch.strided or images.is_meta:
-            raise UserError(
-                f"{name} gives sparse tensors, or tensors without values; give dense ones"
-            )
-        if images.ndim and not len(images):
-            continue
-        are_numbers = images.ndim == 2 and images.dtype != torch.bool
-        are_images = images.ndim == 4 and images.is_floating_point()
+    """Yield images, tokens or vectors, and labels (B,) on the CPU; a UserError if a batch has others."""
+    for inputs, labels in batches_in(batches, name):
+        are_numbers = inputs.ndim == 2 and inputs.dtype != torch.bool
+        are_images = inputs.ndim == 4 and inputs.is_floating_point()
         if not are_numbers and not are_images:
             raise UserError(
-                f"{name} gives inputs of shape {tuple(images.shape)} and type {images.dtype}; give batches "
+                f"{name} gives inputs of shape {tuple(inputs.shape)} and type {inputs.dtype}; give batches "
                 "(B, C, H, W) of floating-point numbers, as the networks take them, vectors (B, D), or tokens (B, T), "
                 "which are integers"
             )
-        yield images, _labels(batch[1], len(images), name)
+        yield inputs, _labels(labels, len(inputs), name)
 
 
 def _first_batches(
     batches: Iterable, name: str, at_most: int | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches that have the first images; a UserError if they do not fit together."""
+    """Yield the batches that have the first inputs; a UserError if they do not fit together."""
     shapes = set()
-    n_images = 0
-    for images, labels in _batches(batches, name):
-        _check_finite(images, name, first=n_images)
-        shapes.add(tuple(images.shape[1:]))
+    n_inputs = 0
+    for inputs, labels in _batches(batches, name):
+        _check_finite(inputs, name, first=n_inputs)
+        shapes.add(tuple(inputs.shape[1:]))
         if len(shapes) > 1:
             raise UserError(
                 f"{name} gives inputs of several shapes, {shapes}; resize images, or pad tokens"
             )
-        yield images, labels
-        n_images += len(images)
-        if at_most is not None and n_images >= at_most:
+        yield inputs, labels
+        n_inputs += len(inputs)
+        if at_most is not None and n_inputs >= at_most:
             return
 
 
-def _check_finite(images: Tensor, name: str, *, first: int) -> None:
-    """Raise a UserError if images (B, C, H, W), counted from `first` on, have infinite pixels."""
-    is_finite = images.flatten(1).isfinite().all(1)
+def _check_finite(inputs: Tensor, name: str, *, first: int) -> None:
+    """Raise a UserError if inputs (B, …), counted from `first` on, are not finite."""
+    is_finite = inputs.flatten(1).isfinite().all(1)
     if not is_finite.all():
         place = first + int(is_finite.long().argmin())
         raise UserError(
-            f"{name}: image {place} (from 0 on) has pixels that are not finite; remove or correct the image"
+            f"{name}: input {place} (from 0 on) has values that are not finite; remove or correct it"
         )
 
 
-def _labels(labels: object, n_images: int, name: str) -> Tensor:
+def _labels(labels: object, n_inputs: int, name: str) -> Tensor:
     """Return labels (B,) on the CPU; None becomes -1 for all."""
     if labels is None:
-        return torch.full((n_images,), UNLABELLED)
+        return torch.full((n_inputs,), UNLABELLED)
     try:
         labels = torch.as_tensor(labels).cpu().clone()  # a loader may reuse its memory
     except (TypeError, ValueError) as error:  # names of classes
         raise UserError(
             f"{name} gives labels that are no integers ({error}); give the place of each class"
         ) from error
-    if labels.shape != (n_images,) or labels.is_floating_point():
+    if labels.shape != (n_inputs,) or labels.is_floating_point():
         raise UserError(
-            f"{name} gives labels of shape {tuple(labels.shape)} and type {labels.dtype} for {n_images} "
+            f"{name} gives labels of shape {tuple(labels.shape)} and type {labels.dtype} for {n_inputs} "
             "inputs; give an integer for each input"
         )
     return labels.long()
 
 
-def _prints(images: Tensor) -> Tensor:
+def _prints(inputs: Tensor) -> Tensor:
     """Return a sum (B,) weighted by place of each image, by which a second pass is compared."""
-    pixels = images.flatten(1).double()
+    pixels = inputs.flatten(1).double()
     places = torch.arange(1, pixels.shape[1] + 1, dtype=torch.float64, device=pixels.device)
     return (pixels * places).sum(1).cpu()
 
 
 def _rebatched(parts: Iterable[Tensor], sizes: Sequence[int]) -> Iterator[Tensor]:
-    """Yield the images of parts in batches of given sizes."""
+    """Yield the inputs of parts in batches of given sizes."""
     parts = iter(parts)
     waiting = next(parts)
     for size in sizes:

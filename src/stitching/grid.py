@@ -207,7 +207,7 @@ class Grid(Task[Pair]):
             batches: images (B, C, H, W) and labels (B,) of a data set.
         Raises:
             UserError: the logits of a network or a stitch are not finite.
-            ValueError: the batches are no pairs of images and labels.
+            UserError: the batches are no pairs of inputs and labels.
         """
         evaluation = GridEvaluation(self)
         self.train(False)

@@ -298,7 +298,7 @@ def match_layers(
         The `Matching` of each pair.
     Raises:
         UserError: the activations of a pair have no closed form, such as NaN.
-        ValueError: the batches are no pairs of images and labels.
+        UserError: the batches are no pairs of inputs and labels.
     """
     keys = GridKeys.of(layers)
     moments = grid_moments(front, end, keys, progress(batches, "matching"), form=form)
