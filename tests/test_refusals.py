@@ -56,8 +56,8 @@ REFUSALS = [
         ("model_path, model_type", "write exec_probe.py model_path"),
     ),
     # Checkpoints
-    (f"exec_eval.py list.csv {MODEL} {ON}", "list.csv is no checkpoint of torch; save"),
-    (f"exec_eval.py word.pt {MODEL} {ON}", "word.pt is no checkpoint of torch; save"),
+    (f"exec_eval.py list.csv {MODEL} {ON}", "list.csv is no checkpoint of torch"),
+    (f"exec_eval.py word.pt {MODEL} {ON}", "word.pt is no checkpoint of torch"),
     (f"exec_eval.py x.pt {MODEL} {ON}", ("x.pt", "No such file")),
     (
         f"exec_eval.py f.pt small_cnn {ON}",
@@ -93,7 +93,7 @@ REFUSALS = [
         f"misc/all_pairs.py list.csv {ON} -dir all layer2.0",
         ("layer2.0; write all_pairs.py networks layers",),
     ),
-    (f"exec_eval.py zip.pt {MODEL} {ON}", "zip.pt is damaged"),
+    (f"exec_eval.py zip.pt {MODEL} {ON}", "zip.pt is no checkpoint of torch, is damaged"),
     (f"{TRAIN} -d text.npz", "text.npz: it is no .npz archive"),
     (f"{TRAIN} -d mean.npz", "it has mean, but no std"),
     # Two networks

@@ -68,18 +68,12 @@ def table(
     """
     lines = [["", *columns]]
     for row, values_of_row in zip(rows, values, strict=True):
-        lines.append([row, *map(_cell, values_of_row)])
+        cells = [value if isinstance(value, str) else decimals(value) for value in values_of_row]
+        lines.append([row, *cells])
     text = aligned(lines, to_right=True)
     if title:
         text = f"{title}\n{text}"
     result(text)
-
-
-def _cell(value: float | str) -> str:
-    """Return a value of a matrix as a text."""
-    if isinstance(value, str):
-        return value
-    return decimals(value)
 
 
 def decimals(number: float) -> str:

@@ -16,6 +16,9 @@ from src.core.files import new_file, readable
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Of unpickling, of reading zip archives, and of reading files in the format before these
+ERRORS_OF_TORCH = (pickle.UnpicklingError, RuntimeError, LookupError, ValueError, EOFError)
+
 
 def save_tensors(path: Path, content: object) -> None:
     """Save tensors and plain values, in any containers, in torch's zip format, atomically."""
@@ -39,39 +42,18 @@ def load_tensors(path: str | Path, *, mmap: bool = False) -> Any:
     """
     import torch
 
-    remedy = "save a plain state dict: torch.save(model.state_dict(), path)"
     advice = "check the path"
     if Path(path).is_dir():
         advice = "name a checkpoint in it, such as model_15.pt"
-    elif Path(path).is_file():
-        advice = f"it is damaged or no checkpoint: {remedy}"
     with readable(f"checkpoint {path}", advice), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of files that are no checkpoints
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-        except pickle.UnpicklingError as error:  # torch's message advises to run the code
-            if not _is_of_torch(path):
-                raise UserError(f"{path} is no checkpoint of torch; {remedy}") from error
+        except ERRORS_OF_TORCH as error:  # the message of some advises to run the code
             raise UserError(
-                f"checkpoint {path} holds more than tensors, or is damaged; {remedy}"
+                f"{path} is no checkpoint of torch, is damaged, or holds more than tensors; save a plain state dict: "
+                "torch.save(model.state_dict(), path)"
             ) from error
-        except RuntimeError as error:  # of the reader of zip archives
-            raise UserError(
-                f"checkpoint {path} is damaged, or of another kind; copy or save it again"
-            ) from error
-        except (
-            IndexError,
-            KeyError,
-            ValueError,
-            EOFError,
-        ) as error:  # of torch's reader of old files
-            raise UserError(f"{path} is no checkpoint of torch; {remedy}") from error
-
-
-def _is_of_torch(path: str | Path) -> bool:
-    """Return whether a file begins like a file of torch, a zip archive or a pickle."""
-    with open(path, "rb") as file:
-        return file.read(2).startswith((b"PK", b"\x80"))
 
 
 def bytes_of(values: "Tensor") -> memoryview:

@@ -38,7 +38,7 @@ def batches_in(batches: Iterable, name: str = "batches") -> Iterator[tuple[Tenso
     Args:
         name: of the batches, for messages.
     Raises:
-        UserError: a batch is no pair, or its inputs are no dense numbers.
+        UserError: a batch is no pair, or its inputs are no numbers.
     """
     for batch in batches:
         if not isinstance(batch, Sequence) or len(batch) != 2:
