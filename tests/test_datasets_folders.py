@@ -67,6 +67,7 @@ def test_without_dataset_yaml_images_become_those_of_imagenet(tmp_path, capsys):
             dataset = load(root, train=train)
             images, _ = collect(dataset.epoch(2, seed=0, epoch=1))
             assert isinstance(dataset, DecodedImageSet) and images.shape == (3, 3, 224, 224)
+            assert dataset.loading.n_workers == 0  # a notebook starts no processes unasked
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[0] for line in lines if says(line, "has no dataset.yaml")] == [
         str(tmp_path / "300"),

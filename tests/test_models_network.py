@@ -250,3 +250,15 @@ def test_layers_without_gradients_lie_behind_by_their_order():
     linear = {name: nn.Linear(4, 4) for name in "abc"}
     network = Network(Computed(with_no_grad, **linear).eval(), inputs=torch.rand(3, 1, 2, 2))
     assert network.behind("a") == ["b"] and not network.behind("b")  # c is the output
+
+
+def test_a_convolution_with_norm_and_activation_is_no_block():
+    """It has one map, whatever its biases; a block has more."""
+    stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+    blocks = [
+        nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.ReLU())
+        for _ in range(2)
+    ]
+    module = nn.Sequential(stem, *blocks, nn.Flatten(), nn.Linear(4 * 64, 10))
+    network = Network(module.eval(), image_shape=(3, 8, 8), n_classes=10)
+    assert network.block_names == ("1", "2")
