@@ -19,8 +19,7 @@ from src.core.console import listed, note_once
 from src.core.errors import UserError
 from src.core.files import write_text
 from src.results.groups import Names
-from src.results.measurements import named_pair
-from src.results.named_networks import NamedNetwork, kind_of_pair
+from src.results.named_networks import NamedNetwork, kind_of_pair, named_pair
 from src.results.network_names import architecture
 from src.results.pair_kinds import PAIRS, SAME_RUN
 from src.results.similarity_rows import SimilarityRow, column_of

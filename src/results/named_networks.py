@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from src.core.console import warn
 from src.results.network_list import ListedNetwork, as_listed, read_networks, tell_groups
-from src.results.network_names import NetworkKey, NetworkName, titles_of
+from src.results.network_names import NetworkKey, NetworkName, OfTwoNetworks, titles_of
 from src.results.pair_kinds import PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
 from src.results.trained_with import training_of
 
@@ -65,6 +65,14 @@ def named_by_list(
     place = {key: number for number, key in enumerate(listed)}
     in_list = sorted(networks, key=lambda network: place.get(network.listed_as, len(place)))
     return named_networks(in_list, listed)
+
+
+def named_pair(
+    result: OfTwoNetworks, names: Mapping[NetworkKey, NamedNetwork]
+) -> tuple[NamedNetwork, NamedNetwork]:
+    """Return both networks of a result as reports name them."""
+    first, second = result.network_keys
+    return names[first], names[second]
 
 
 def order_in(names: Iterable[NetworkKey]) -> Callable[[Any], list[int]]:

@@ -13,8 +13,8 @@ from src.core.console import warn_once
 from src.core.grouping import grouped
 from src.results.folders import Stitch
 from src.results.groups import UNTRAINED_END_CONTROL, Group, Names, families_of
-from src.results.measurements import NetworkPair, named_pair, quantities_of
-from src.results.named_networks import named_networks
+from src.results.named_networks import NamedNetwork, named_networks, named_pair
+from src.results.quantities import DETECTOR, SKILL, STITCHING, measured_by
 from src.results.similarity_rows import SimilarityRow, column_of
 from src.results.spec import NETWORKS, are_same
 from src.results.stitch_rows import StitchRow
@@ -25,6 +25,7 @@ from src.verdict import SIMILAR, Limits, Stitches, Verdict, judge, obstacle_of
 
 SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
 COLUMNS_OF_ROW = {*columns(VerdictRow), *NETWORKS, "further_options"}
+OF_STITCHES = measured_by(STITCHING, SKILL, DETECTOR)
 SEPARATOR = ";"  # between the names of folders
 
 VerdictSide = tuple[str | None, str | None, str]  # the name of a network, its weights and a layer
@@ -150,7 +151,7 @@ def _row(
     if len(group.by_networks) == 1:
         titles = {"front_network": front.name, "front_group": front.group_title}
         titles |= {"end_network": end.name, "end_group": end.group_title}
-    means = _means(group, (front, end))
+    means = _means(group)
     aurocs = {name: means.pop(name) for name in list(means) if name.startswith(AUROC)}
     further = {name: means.pop(name) for name in list(means) if name not in COLUMNS_OF_ROW}
     numbers = titles | means | _estimates(verdict)
@@ -183,7 +184,9 @@ def _row(
     )
 
 
-def _settings(rows: Sequence[StitchRow], networks: NetworkPair) -> dict[str, Any]:
+def _settings(
+    rows: Sequence[StitchRow], networks: tuple[NamedNetwork, NamedNetwork]
+) -> dict[str, Any]:
     """Return the options of all runs as they were recorded, and the training runs of the networks; None
     where runs differ."""
     recorded = [row.settings | json.loads(row.further_options) for row in rows]
@@ -194,16 +197,17 @@ def _settings(rows: Sequence[StitchRow], networks: NetworkPair) -> dict[str, Any
     return {name: value for name, value in options.items() if name not in COLUMNS_OF_ROW}
 
 
-def _means(group: Group, networks: NetworkPair) -> dict[str, float]:
+def _means(group: Group) -> dict[str, float]:
     """Return the means over stitches, by column, where all stitches have values, and `seed_spread`."""
-    measured = chain.from_iterable(
-        quantities_of(stitch, group.method, networks) for stitch in group.stitches
-    )
-    means = {}
-    for (quantity, part), rows in grouped(measured, lambda row: (row.quantity, row.part)).items():
-        column = f"{quantity}_{part}" if part else quantity
-        if len(rows) == len(group.stitches):
-            means[column] = _average([row.value for row in rows])
+    measured: dict[str, list[float]] = {}
+    for stitch in group.stitches:
+        for column, value in quantities_of(stitch).items():
+            measured.setdefault(column, []).append(value)
+    means = {
+        column: _average(values)
+        for column, values in measured.items()
+        if len(values) == len(group.stitches)
+    }
     accuracies = [[stitch.row.accuracy for stitch in stitches] for stitches in group.by_networks]
     spreads = [
         max(of_networks) - min(of_networks) for of_networks in accuracies if len(of_networks) > 1
@@ -211,6 +215,24 @@ def _means(group: Group, networks: NetworkPair) -> dict[str, float]:
     if spreads:
         means["seed_spread"] = max(spreads)
     return means
+
+
+def quantities_of(stitch: Stitch) -> dict[str, float]:
+    """Return the measured quantities of a stitch by column, without undefined ones."""
+    values = {}
+    for name, quantity in OF_STITCHES.items():
+        sources: dict[str, object] = {name: stitch.row}
+        if quantity.measured_by == SKILL:
+            sources = {name: stitch.skill}
+        elif quantity.measured_by == DETECTOR:
+            sources = {f"{name}_{detector}": row for detector, row in stitch.evaluations.items()}
+        for column, source in sources.items():
+            values[column] = getattr(source, name, None)
+    return {
+        column: value
+        for column, value in values.items()
+        if value is not None and not math.isnan(value)
+    }
 
 
 def _estimates(verdict: Verdict) -> dict[str, float]:
