@@ -152,9 +152,10 @@ def judge(args) -> Judged:
     """Return the results of the folders with the verdicts; note the limits of comparisons of groups."""
     from src.core.console import listed, note
     from src.figures.words import note_on_layers
-    from src.results.frame import frame_of, list_in
+    from src.results.frame import list_in
     from src.results.named_networks import named_by_list, order_in
     from src.results.reports import SHARES, STITCHED, compare_groups, of_several_networks
+    from src.results.verdict_rows import rows_of
     from src.results.verdicts import judge_stitches, n_changed
 
     stitches, similarities = read_results(args)
@@ -166,16 +167,16 @@ def judge(args) -> Judged:
     if networks:
         order = order_in(names)
         stitches.sort(key=lambda stitch: order(stitch.row))
-    verdicts = judge_stitches(stitches, similarities, limits=limits, pool=args.pool, names=names)
+    frame = judge_stitches(stitches, similarities, limits=limits, pool=args.pool, names=names)
+    verdicts = rows_of(frame)
     if similarities:
         check_similarities(similarities, verdicts)
-    frame = frame_of(verdicts, (), names)
     comparison = compare_groups(of_several_networks(frame), [*SHARES, *STITCHED])
     note_on_layers(comparison.groups)
     if comparison.untested:
         note(f"groups that cannot be tested: {listed(comparison.untested, n=1)}")
     changes = [
-        n_changed(verdicts, stitches, factor, limits=limits, pool=args.pool, names=names)
+        n_changed(frame, stitches, factor, limits=limits, pool=args.pool, names=names)
         for factor in (0.5, 1.5)
     ]
     sensitivity = (

@@ -22,31 +22,20 @@ from src.results.groups import Names
 from src.results.named_networks import NamedNetwork, kind_of_pair, named_pair
 from src.results.network_names import architecture
 from src.results.pair_kinds import PAIRS, SAME_RUN
+from src.results.quantities import (
+    COLUMNS,
+    DEPTHS,
+    GROUPS,
+    LAYERS,
+    NETWORKS,
+    SIDES,
+    TRAINING,
+    TYPES,
+)
 from src.results.similarity_rows import SimilarityRow, column_of
 from src.results.spec import OPTIONS
-from src.results.tables import to_record
-from src.results.verdict_rows import VerdictRow
 
-SIDES = ("front", "end")
-NETWORKS = ["front_network", "end_network"]
-GROUPS = ["front_group", "end_group"]
-TYPES = ["front_type", "end_type"]
-TRAINING = ["front_training", "end_training"]
-LAYERS = ["front_layer", "end_layer"]
-DEPTHS = ["front_relative_depth", "end_relative_depth"]
-ESTIMATES = ("accuracy", "accuracy_drop", "skill", "skill_at_end")
-VERDICT = ["verdict", "reason"]
-# The first columns of every frame; measures, detectors and what was measured follow
-COLUMNS = [
-    "method",
-    *NETWORKS,
-    *GROUPS,
-    *TYPES,
-    *LAYERS,
-    *DEPTHS,
-    *(f"{name}{end}" for name in ESTIMATES for end in ("", "_low", "_high")),
-    *VERDICT,
-]
+__all__ = ["COLUMNS", "DEPTHS", "GROUPS", "LAYERS", "NETWORKS", "SIDES", "TRAINING", "TYPES"]
 INTEGERS = (
     *("n_runs", "n_networks", "n_images", "seed", "n_epochs"),
     *("front_depth", "end_depth", "front_rank", "end_rank"),
@@ -61,16 +50,17 @@ NO_MEASURES = {
 
 
 def frame_of(
-    verdicts: Iterable[VerdictRow], similarities: Iterable[SimilarityRow], names: Names
+    verdicts: Iterable[Mapping[str, Any]], similarities: Iterable[SimilarityRow], names: Names
 ) -> pd.DataFrame:
     """Return the frame of verdicts on stitches and of tables of similarity.
 
     A measure with a direction has a row for each direction; a symmetric one has the row of its table.
 
     Args:
+        verdicts: from `src.results.verdicts.records_of`.
         names: of all networks.
     """
-    records = [of_verdict(row) for row in verdicts]
+    records = [dict(record) for record in verdicts]
     for row in similarities:
         records += of_similarity(row, named_pair(row, names))
     frame = with_columns(pd.DataFrame.from_records(records))
@@ -82,14 +72,6 @@ def with_columns(frame: pd.DataFrame) -> pd.DataFrame:
     further = [name for name in frame.columns if name not in COLUMNS]
     frame = frame.reindex(columns=[*COLUMNS, *further])
     return frame.astype({name: "Int64" for name in INTEGERS if name in frame})
-
-
-def of_verdict(row: VerdictRow) -> dict[str, Any]:
-    """Return the record of a judged pair of layers."""
-    record = to_record(row) | {"kind": row.kind, **row.settings}
-    for side in SIDES:
-        record[f"{side}_type"] = record.pop(f"{side}_model_type")
-    return record
 
 
 def of_similarity(
@@ -299,13 +281,13 @@ def read(*folders: str | Path, networks: str | Path | None = None) -> pd.DataFra
         UserError: a folder does not exist, or has no results.
     """
     from src.results.collected import collect
-    from src.results.verdicts import judge_stitches
+    from src.results.verdicts import records_of
 
     paths = [Path(path) for path in folders]
     tables = [path for path in paths if path.suffix == ".csv"]
     others = [path for path in paths if path not in tables]
     found = collect(others, networks or list_in(folders), tables=tables)
-    verdicts = judge_stitches(found.stitches, found.similarities, names=found.names)
+    verdicts = records_of(found.stitches, found.similarities, names=found.names)
     if not verdicts and not found.similarities:
         raise UserError(
             f"{listed(folders)}: no finished stitching run, and no table in a folder similarity; give folders that "

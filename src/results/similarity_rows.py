@@ -11,9 +11,9 @@ from src.choices.similarity import MEASURES
 from src.core.errors import UserError
 from src.core.user_code import is_user_code, title_of
 from src.results.network_names import OfTwoNetworks, architecture
+from src.results.quantities import COLUMNS, JUDGED
 from src.results.spec import FurtherOptions
 from src.results.tables import columns
-from src.results.verdict_rows import VerdictRow
 from src.values import (
     ALL_IMAGES,
     LARGEST,
@@ -213,7 +213,7 @@ def refuse_names_of_columns(metrics: Iterable[str]) -> None:
                 f"{name}: a name that ends in {ending} is that of another column; "
                 "rename the function"
             )
-        if title in (*columns(SimilarityRow), *columns(VerdictRow)):
+        if title in (*columns(SimilarityRow), *COLUMNS, *JUDGED):
             raise UserError(f"{name}: tables have a column {title}; rename the function")
 
 

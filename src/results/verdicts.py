@@ -1,34 +1,40 @@
-"""The verdicts on stitches, from runs and tables: a row for each pair of layers, method and
+"""The verdicts on stitches, from runs and tables, as a frame: a row for each pair of layers, method and
 pair of networks."""
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
+
+import pandas as pd
 
 from src.choices.similarity import ACTIVATIONS, measure_of
 from src.core.console import warn_once
 from src.core.grouping import grouped
 from src.results.folders import Stitch
+from src.results.frame import frame_of
 from src.results.groups import UNTRAINED_END_CONTROL, Group, Names, families_of
-from src.results.named_networks import NamedNetwork, named_networks, named_pair
-from src.results.quantities import DETECTOR, SKILL, STITCHING, measured_by
+from src.results.named_networks import named_networks, named_pair
+from src.results.quantities import (
+    AUROC,
+    COLUMNS,
+    DETECTOR,
+    JUDGED,
+    SIDES,
+    SKILL,
+    STITCHING,
+    measured_by,
+)
 from src.results.similarity_rows import SimilarityRow, column_of
 from src.results.spec import NETWORKS, are_same
-from src.results.stitch_rows import StitchRow
-from src.results.tables import columns
-from src.results.verdict_rows import AUROC, VerdictRow
 from src.values import ALL_IMAGES, Predictions, StitchSkill
 from src.verdict import SIMILAR, Limits, Stitches, Verdict, judge, obstacle_of
 
 SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
-COLUMNS_OF_ROW = {*columns(VerdictRow), *NETWORKS, "further_options"}
+NO_SETTINGS = {*NETWORKS, "further_options"}
 OF_STITCHES = measured_by(STITCHING, SKILL, DETECTOR)
 SEPARATOR = ";"  # between the names of folders
-
-VerdictSide = tuple[str | None, str | None, str]  # the name of a network, its weights and a layer
 
 
 def judge_stitches(
@@ -38,45 +44,54 @@ def judge_stitches(
     limits: Limits = Limits(),  # noqa: B008 - immutable
     pool: bool = False,
     names: Names | None = None,
-) -> list[VerdictRow]:
-    """Return the verdict on each pair of layers, method and pair of networks.
+) -> pd.DataFrame:
+    """Return the frame of the verdicts on each pair of layers, method and pair of networks, see `records_of`."""
+    stitches = list(stitches)
+    if names is None:
+        names = named_networks(chain.from_iterable(stitch.row.networks for stitch in stitches), {})
+    records = records_of(stitches, similarities, limits=limits, pool=pool, names=names)
+    return frame_of(records, (), names)
 
-    The rows come family by family (see `families_of`): a family is judged together. Numbers that
-    were not measured, or are not defined, are None.
+
+def records_of(
+    stitches: Iterable[Stitch],
+    similarities: Iterable[SimilarityRow] = (),
+    *,
+    limits: Limits = Limits(),  # noqa: B008 - immutable
+    pool: bool = False,
+    names: Names,
+) -> list[dict[str, Any]]:
+    """Return the columns of the verdict on each pair of layers, method and pair of networks.
+
+    The records come family by family (see `families_of`): a family is judged together. Numbers that
+    were not measured, or are not defined, are None. Measurements are means over runs; `_low` and `_high`
+    are the ends of intervals of 95 % of the pair by itself, while `p_below` and `p_above` are adjusted for all
+    pairs that were judged together.
 
     Args:
         stitches: with their evaluations.
         similarities: rows of tables of similarity. Rows of the stitched networks and layers, at
             full rank and in either order, add their values to the verdict.
         pool: take pairs of networks together that share no network.
-        names: name, group and training of each network, by its key; default: networks are named by
-            their paths.
+        names: name, group and training of each network, by its key.
     """
-    stitches = list(stitches)
-    if names is None:
-        names = named_networks(chain.from_iterable(stitch.row.networks for stitch in stitches), {})
     similarities = list(similarities)
     similarity_of_layers = _by_layers(similarities)
     shown: list[str] = []
     if similarities:
         shown = similarity_columns(row.values for row in similarities)
-    families = families_of(stitches, names, pool=pool)
-    rows = []
-    for family in families:
+    records = []
+    for family in families_of(stitches, names, pool=pool):
         verdicts = judge([stitches_of(group) for group in family], limits=limits)
         for group, verdict in zip(family, verdicts, strict=True):
-            row = _row(
-                group,
-                verdict,
-                names=names,
-                similarity=_similarity(group, similarity_of_layers, shown),
-            )
-            rows.append(row)
-    return _with_both_ways(rows)
+            similarity = _similarity(group, similarity_of_layers, shown)
+            records.append(_record(group, verdict, names) | similarity | _settings(group, names))
+    _add_both_ways(records)
+    return records
 
 
 def n_changed(
-    rows: Sequence[VerdictRow],
+    judged: pd.DataFrame,
     stitches: Iterable[Stitch],
     factor: float,
     *,
@@ -87,13 +102,13 @@ def n_changed(
     """Count the verdicts that change if both limits of skill are multiplied by a factor.
 
     Args:
-        rows: the verdicts by the limits, from `judge_stitches` with the same arguments.
+        judged: the verdicts by the limits, from `judge_stitches` with the same arguments.
     """
     changed = limits._replace(
         skill=min(1, factor * limits.skill), skill_at_end=min(1, factor * limits.skill_at_end)
     )
     others = judge_stitches(stitches, limits=changed, pool=pool, names=names)
-    return sum(row.verdict != other.verdict for row, other in zip(rows, others, strict=True))
+    return int((judged.verdict != others.verdict).sum())
 
 
 def stitches_of(group: Group) -> Stitches:
@@ -137,64 +152,54 @@ def _skills(group: Group) -> list[list[StitchSkill]]:
     ]
 
 
-def _row(
-    group: Group,
-    verdict: Verdict,
-    *,
-    names: Names,
-    similarity: dict[str, float],
-) -> VerdictRow:
-    """Return the row of a verdict; `both_ways` is not known yet."""
+def _record(group: Group, verdict: Verdict, names: Names) -> dict[str, Any]:
+    """Return the columns of a verdict; `both_ways` is not known yet."""
     rows = [stitch.row for stitch in group.stitches]
-    front, end = named_pair(rows[0], names)
-    titles: dict[str, Any] = {}  # of the networks, unless there are several pairs
-    if len(group.by_networks) == 1:
-        titles = {"front_network": front.name, "front_group": front.group_title}
-        titles |= {"end_network": end.name, "end_group": end.group_title}
-    means = _means(group)
-    aurocs = {name: means.pop(name) for name in list(means) if name.startswith(AUROC)}
-    further = {name: means.pop(name) for name in list(means) if name not in COLUMNS_OF_ROW}
-    numbers = titles | means | _estimates(verdict)
-    return VerdictRow(
-        method=group.method,
-        networks=group.networks,
-        front_layer=group.pair.front_layer,
-        end_layer=group.pair.end_layer,
-        verdict=verdict.verdict,
-        reason=verdict.reason,
-        control=group.control,
-        n_runs=len(rows),
-        n_networks=len(group.by_networks),
-        folders=SEPARATOR.join(stitch.folder.name for stitch in group.stitches),
-        front_depth=rows[0].front_depth,
-        end_depth=rows[0].end_depth,
-        front_weights=_common(row.front_weights for row in rows),
-        end_weights=_common(row.end_weights for row in rows),
-        both_ways=None,
-        same_run=group.is_same_run,
-        kind=group.kind,
-        front_model_type=rows[0].front_model_type,
-        end_model_type=rows[0].end_model_type,
-        front_relative_depth=rows[0].front_relative_depth,
-        end_relative_depth=rows[0].end_relative_depth,
-        stitching_type=_common(row.stitching_type for row in rows),
-        further=aurocs | similarity,
-        settings=further | _settings(rows, (front, end)),
-        **numbers,
-    )
+    record: dict[str, Any] = dict.fromkeys([*COLUMNS, *JUDGED])
+    record |= {"method": group.method, **group.pair._asdict()}
+    record |= {"verdict": verdict.verdict, "reason": verdict.reason}
+    for side, network in zip(SIDES, named_pair(rows[0], names), strict=True):
+        if len(group.by_networks) == 1:
+            record |= {f"{side}_network": network.name, f"{side}_group": network.group_title}
+        record[f"{side}_type"] = getattr(rows[0], f"{side}_model_type")
+        for name in ("depth", "relative_depth"):
+            record[f"{side}_{name}"] = getattr(rows[0], f"{side}_{name}")
+        record[f"{side}_weights"] = _common(getattr(row, f"{side}_weights") for row in rows)
+    record |= {
+        "networks": group.networks,
+        "control": group.control,
+        "n_runs": len(rows),
+        "n_networks": len(group.by_networks),
+        "folders": SEPARATOR.join(stitch.folder.name for stitch in group.stitches),
+        "same_run": group.is_same_run,
+        "stitching_type": _common(row.stitching_type for row in rows),
+    }
+    means = {name: value for name, value in _means(group).items() if _is_of_verdict(name)}
+    return record | means | _estimates(verdict)
 
 
-def _settings(
-    rows: Sequence[StitchRow], networks: tuple[NamedNetwork, NamedNetwork]
-) -> dict[str, Any]:
-    """Return the options of all runs as they were recorded, and the training runs of the networks; None
-    where runs differ."""
+def _is_of_verdict(column: str) -> bool:
+    return column in (*COLUMNS, *JUDGED) or column.startswith(AUROC)
+
+
+def _settings(group: Group, names: Names) -> dict[str, Any]:
+    """Return the kind of the networks, further measurements, the options of all runs as they were recorded,
+    and the training runs of the networks; None where runs differ."""
+    rows = [stitch.row for stitch in group.stitches]
     recorded = [row.settings | json.loads(row.further_options) for row in rows]
-    names = dict.fromkeys(chain.from_iterable(recorded))
-    options = {name: _common(values.get(name) for values in recorded) for name in names}
+    options = {
+        name: _common(values.get(name) for values in recorded)
+        for name in chain.from_iterable(recorded)
+    }
     options["n_images"] = _common(row.n_images for row in rows)
-    options |= {"front_training": networks[0].training, "end_training": networks[1].training}
-    return {name: value for name, value in options.items() if name not in COLUMNS_OF_ROW}
+    settings = {"kind": group.kind, **_means(group), **options}
+    for side, network in zip(SIDES, named_pair(rows[0], names), strict=True):
+        settings[f"{side}_training"] = network.training
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in NO_SETTINGS and not _is_of_verdict(name)
+    }
 
 
 def _means(group: Group) -> dict[str, float]:
@@ -305,27 +310,24 @@ def similarity_columns(values: Iterable[Mapping[str, float]]) -> list[str]:
     return shown
 
 
-def _with_both_ways(rows: Sequence[VerdictRow]) -> list[VerdictRow]:
-    """Return the rows with `both_ways`, where the pair was stitched in both directions."""
-
-    stitches = [row for row in rows if row.front_network]
-    row_of_direction = {(row.method, *_sides(row)): row for row in stitches}
-    judged = []
-    for row in rows:
-        front, end = _sides(row)
-        back = row_of_direction.get((row.method, end, front))
+def _add_both_ways(records: Sequence[dict[str, Any]]) -> None:
+    """Add whether pairs that were stitched in both directions are similar in both."""
+    verdict_of = {
+        (record["method"], *_sides(record)): record["verdict"]
+        for record in records
+        if record["front_network"]
+    }
+    for record in records:
+        front, end = _sides(record)
+        back = verdict_of.get((record["method"], end, front))
         if back is not None and front != end:
-            is_similar = row.verdict == back.verdict == SIMILAR
-            row = replace(row, both_ways=is_similar)
-        judged.append(row)
-    return judged
+            record["both_ways"] = record["verdict"] == back == SIMILAR
 
 
-def _sides(row: VerdictRow) -> tuple[VerdictSide, VerdictSide]:
-    """Return the front and the end of a stitch."""
-    front = (row.front_network, row.front_weights, row.front_layer)
-    end = (row.end_network, row.end_weights, row.end_layer)
-    return front, end
+def _sides(record: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """Yield the network, its weights and the layer of the front and of the end."""
+    for side in SIDES:
+        yield tuple(record[f"{side}_{name}"] for name in ("network", "weights", "layer"))
 
 
 def _common(values: Iterable[Any]) -> Any:
