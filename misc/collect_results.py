@@ -133,7 +133,7 @@ def source_of(frame) -> str:
     """Return the sentence of captions on the networks and the images of rows."""
     from src.figures.pages import on_data
     from src.results.frame import NETWORKS
-    from src.results.pair_kinds import counted
+    from src.results.network_names import counted
 
     pairs = set(frame[NETWORKS].itertuples(index=False, name=None))
     images = frame[["dataset", "n_images"]].astype(object)

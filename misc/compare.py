@@ -206,7 +206,7 @@ def names_of(first: NetworkName, second: NetworkName) -> list[str]:
 
 def is_name(text: str) -> bool:
     """Return whether a text may be the name of a network in a list."""
-    from src.results.network_list import NAME
+    from src.results.network_names import NAME
 
     return NAME.fullmatch(text) is not None
 

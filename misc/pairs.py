@@ -21,15 +21,16 @@ from src.choices.stitching import Method
 from src.core.console import listed, note, silenced, warn, warn_once
 from src.core.errors import Busy, UserError, as_user_error
 from src.core.user_code import is_user_code, title_of
-from src.results.network_list import (
+from src.results.network_names import (
     PROBES,
+    RECORD,
     SIMILARITY,
     TABLES,
-    ListedNetwork,
+    NamedNetwork,
+    networks_named_by,
     pair_name,
     stitches_name,
 )
-from src.results.network_names import RECORD, networks_named_by
 from src.results.public import read_options
 from src.results.spec import (
     CONTENTS,
@@ -93,7 +94,7 @@ def options_of(script: ModuleType, args: Namespace, **chosen: Any) -> Namespace:
     return parser.parse_args(parser.words(Namespace(**shared | chosen)))
 
 
-def layers_of(network: ListedNetwork, args: Namespace) -> str:
+def layers_of(network: NamedNetwork, args: Namespace) -> str:
     """Return the layers of a network: from its line in the list, or else from the options."""
     return network.layers or args.layers
 
@@ -103,7 +104,7 @@ class Unit(NamedTuple):
     stitches, compare a pair of networks, or probe a network."""
 
     kind: str  # the folder of the method, or of the tables
-    networks: tuple[ListedNetwork, ...]
+    networks: tuple[NamedNetwork, ...]
     place: Path  # the folder of the runs, or the table
     calls: list[Call]
 
@@ -119,7 +120,7 @@ class Unit(NamedTuple):
         return self.kind in TABLES
 
     @property
-    def end(self) -> ListedNetwork | Path:
+    def end(self) -> NamedNetwork | Path:
         """The end network; of a table, its path."""
         return self.place if self.is_table else self.networks[1]
 
@@ -213,7 +214,7 @@ def with_record(
 
 
 def stitching_unit(
-    pair: tuple[ListedNetwork, ListedNetwork], method: Method, args: Namespace, save_dir: str
+    pair: tuple[NamedNetwork, NamedNetwork], method: Method, args: Namespace, save_dir: str
 ) -> Unit:
     """Return the unit that stitches an ordered pair by a method."""
     front, end = pair
@@ -251,7 +252,7 @@ def stitching_unit(
 
 
 def similarity_unit(
-    pair: tuple[ListedNetwork, ListedNetwork], args: Namespace, save_dir: str
+    pair: tuple[NamedNetwork, NamedNetwork], args: Namespace, save_dir: str
 ) -> Unit:
     """Return the unit that compares a pair by the measures of the options, and by the measures that
     its table already has."""
@@ -305,7 +306,7 @@ def metrics_of(table: Path, metrics: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name for name in [*measured, *metrics] if name not in unnamed))
 
 
-def probing_unit(network: ListedNetwork, n_epochs: int, args: Namespace, save_dir: str) -> Unit:
+def probing_unit(network: NamedNetwork, n_epochs: int, args: Namespace, save_dir: str) -> Unit:
     """Return the unit that probes a network."""
     table = Path("results", save_dir, PROBES, f"{network.name}.csv")
     options = options_of(

@@ -136,7 +136,7 @@ def draw(args, frame, probes) -> None:
     from src.figures.pages import on_data
     from src.figures.shown import of_ranks
     from src.results.frame import NETWORKS
-    from src.results.pair_kinds import counted
+    from src.results.network_names import counted
     from src.results.ranks import chosen_pairs, curves_of_pair, over_ranks, rank_values
 
     curves = over_ranks(rank_values(frame))

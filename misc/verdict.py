@@ -152,11 +152,10 @@ def judge(args) -> Judged:
     """Return the results of the folders with the verdicts; note the limits of comparisons of groups."""
     from src.core.console import listed, note
     from src.figures.words import note_on_layers
-    from src.results.frame import list_in
-    from src.results.named_networks import named_by_list, order_in
+    from src.results.frame import judge_stitches, list_in, n_changed
+    from src.results.network_names import named_by_list, order_in
     from src.results.reports import SHARES, STITCHED, compare_groups, of_several_networks
     from src.results.verdict_rows import rows_of
-    from src.results.verdicts import judge_stitches, n_changed
 
     stitches, similarities = read_results(args)
     limits = limits_of(args)
@@ -350,7 +349,7 @@ def parts_of_page(table: Path, judged, made_with: str, *, name: str) -> list[str
 def read_results(args) -> tuple:
     """Return the stitches with their evaluations, and the similarities; warn of changed weights and of
     results on different images."""
-    from src.results.collected import read_similarities
+    from src.results.similarity_rows import read_similarities
     from src.results.spec import warn_of_several
 
     stitches = read_folders(args.source_dirs)

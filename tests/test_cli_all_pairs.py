@@ -15,7 +15,7 @@ from src.core.errors import Busy
 from src.figures import pages
 from src.models import Network, build_model
 from src.results.checkpoints import save_state
-from src.results.network_list import ListedNetwork, read_networks
+from src.results.network_names import NamedNetwork, read_networks
 from src.results.run import Run
 from src.skill.baseline import Baselines
 from tests.commands import (
@@ -197,7 +197,7 @@ def test_a_list_names_the_layers_of_each_network(networks, few):
 
 def test_shares_are_disjoint_complete_and_stable():
     def shares(names: str) -> list[set[str]]:
-        networks = [ListedNetwork(name, f"{name}.pt", "small_cnn") for name in names]
+        networks = [NamedNetwork(name, f"{name}.pt", "small_cnn") for name in names]
         units = all_pairs.units_of(all_pairs.parser().parse_args(OPTIONS), networks)
         return [
             {unit.title for unit in units if all_pairs.is_in_share(unit, number, 3)}

@@ -9,8 +9,8 @@ from src.models import Network
 from src.ood import make_detector, ood_metrics
 from src.results.evaluation_rows import SkillRow
 from src.results.folders import RunFiles, Stitch
+from src.results.frame import judge_stitches
 from src.results.verdict_rows import rows_of
-from src.results.verdicts import judge_stitches
 from src.skill.baseline import Baselines
 from src.skill.running import Following
 from src.skill.skills import skill_of

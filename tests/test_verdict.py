@@ -11,11 +11,11 @@ from scipy import stats
 
 from src.figures import pages, sections, words
 from src.results.evaluation_rows import EvaluationFiles, EvaluationRow, read_evaluations
+from src.results.frame import judge_stitches
 from src.results.similarity_rows import SimilarityRow
 from src.results.tables import write_table
 from src.results.training_rows import EpochRow
 from src.results.verdict_rows import VerdictRow, rows_of
-from src.results.verdicts import judge_stitches
 from src.results.writing import write_logs
 from src.statistics.intervals import of_share
 from src.values import Null

@@ -17,7 +17,7 @@ from src.results.architectures import corresponding_layers
 from src.results.evaluation_rows import TYPICAL_AUROC, EvaluationFiles, EvaluationRow, SkillRow
 from src.results.experiments import Experiment
 from src.results.matrices import known, pivot
-from src.results.pair_kinds import counted
+from src.results.network_names import counted
 from src.results.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, shown_in
 from src.results.stitch_rows import StitchRow
 from src.results.tables import to_record, write_table

@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 from src.core.files import read_json
 from src.core.grouping import grouped
 from src.results.folders import Stitch
-from src.results.groups import Names
-from src.results.named_networks import NamedNetwork
-from src.results.network_names import SHORT, NetworkName, networks_named_by
+from src.results.network_names import SHORT, NamedNetwork, Names, NetworkName, networks_named_by
 from src.results.similarity_rows import SimilarityRow
 from src.results.spec import RECORDS, TEST
 
@@ -105,7 +103,7 @@ def _named(
     name: NamedNetwork, network: NetworkName, dataset: str, accuracy: float | None
 ) -> MeasuredNetwork:
     return MeasuredNetwork(
-        name.name, name.group, network.type, network.path, network.weights, dataset, accuracy
+        name.name, str(name.group), network.type, network.path, network.weights, dataset, accuracy
     )
 
 

@@ -25,9 +25,7 @@ from src.core.errors import UserError
 from src.results.experiments import method_names, typed
 from src.results.folders import read_stitches
 from src.results.frame import LAYERS, SIDES, measures_in, of_network, of_similarity
-from src.results.groups import Names
-from src.results.named_networks import named_by_list, named_pair
-from src.results.network_names import short
+from src.results.network_names import Names, named_by_list, named_pair, short
 from src.results.probe_rows import ProbeRow
 from src.results.reports import similarity
 from src.results.similarity_rows import SimilarityRow

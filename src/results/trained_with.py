@@ -3,47 +3,19 @@
 Only questions about the images import torch.
 """
 
-import contextlib
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.choices import Options
 from src.choices.datasets import dataset_label
 from src.core.console import listed, warn_once
 from src.core.errors import Misfit, UserError
 from src.core.images import ImageSpec, are_images, describe_values, shape_text
 from src.core.user_code import digest_of, is_user_code, title_of
-from src.results.network_names import SHORT, NetworkName
+from src.results.network_names import SHORT, NetworkName, options_beside
 
 IMAGES = "image_spec"  # the entry of a `config.txt` with the `ImageSpec.record` of the training
 REMEDY = "Name the data set of the training by -d, unless other inputs are meant"
 AS_TRAINED = "give mean, std and the order of classes as in the training, in dataset.yaml or in the .npz file"
-
-
-def options_beside(checkpoint: str | Path) -> Options:
-    """Return the options in `config.txt` beside a checkpoint; {} without a readable file."""
-    if not Path(checkpoint).is_file():  # for example DEFAULT
-        return {}
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        config = Path(checkpoint).parent / "config.txt"
-        return dict(json.loads(config.read_text()))
-    return {}
-
-
-def training_of(network: NetworkName) -> str:
-    """Return a text that two names share if they name one network, at whatever epochs.
-
-    It is a digest of the options of the training, if they have its folder, as those of exec_train.py
-    do: a `config.txt` of the user's may be the same for many training runs. Otherwise it is made of
-    weights and type.
-    """
-    options = options_beside(network.path) if network.is_file else {}
-    is_of_type = title_of(str(options.get("model_type"))) == title_of(network.type)
-    if not is_of_type or "save_dir" not in options:
-        return " ".join(network.key)
-    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:SHORT]
 
 
 def training_images(checkpoint: str | Path) -> tuple[str, ImageSpec]:

@@ -1,21 +1,26 @@
-"""The verdicts on stitches, from runs and tables, as a frame: a row for each pair of layers, method and
+"""The verdicts on stitches, from runs and tables: a record for each pair of layers, method and
 pair of networks."""
 
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
-
-import pandas as pd
+from typing import Any, NamedTuple
 
 from src.choices.similarity import ACTIVATIONS, measure_of
-from src.core.console import warn_once
+from src.core.console import note, warn_once
 from src.core.grouping import grouped
-from src.results.folders import Stitch
-from src.results.frame import frame_of
-from src.results.groups import UNTRAINED_END_CONTROL, Group, Names, families_of
-from src.results.named_networks import named_networks, named_pair
+from src.results.experiments import method_names
+from src.results.folders import Stitch, newest_stitches
+from src.results.network_names import (
+    SAME_RUN,
+    UNTRAINED_END,
+    UNTRAINED_FRONT,
+    Names,
+    NetworkKey,
+    kind_of_pair,
+    named_pair,
+)
 from src.results.quantities import (
     AUROC,
     COLUMNS,
@@ -27,30 +32,37 @@ from src.results.quantities import (
     measured_by,
 )
 from src.results.similarity_rows import SimilarityRow, column_of
-from src.results.spec import NETWORKS, are_same
-from src.values import ALL_IMAGES, Predictions, StitchSkill
+from src.results.spec import CHECKPOINTS, NETWORKS, WEIGHTS, are_same
+from src.values import ALL_IMAGES, Pair, Predictions, StitchSkill
 from src.verdict import SIMILAR, Limits, Stitches, Verdict, judge, obstacle_of
 
 SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
 NO_SETTINGS = {*NETWORKS, "further_options"}
 OF_STITCHES = measured_by(STITCHING, SKILL, DETECTOR)
 SEPARATOR = ";"  # between the names of folders
+# Controls
+SELF = "self"  # a layer stitched to itself
+UNTRAINED_END_CONTROL = (
+    "untrained_end"  # the end network was never trained, so nothing can be said of the stitch
+)
+CONTROLS = {
+    UNTRAINED_FRONT: "untrained",
+    UNTRAINED_END: UNTRAINED_END_CONTROL,
+}  # by the kind of the pair of networks
 
 
-def judge_stitches(
-    stitches: Iterable[Stitch],
-    similarities: Iterable[SimilarityRow] = (),
-    *,
-    limits: Limits = Limits(),  # noqa: B008 - immutable
-    pool: bool = False,
-    names: Names | None = None,
-) -> pd.DataFrame:
-    """Return the frame of the verdicts on each pair of layers, method and pair of networks, see `records_of`."""
-    stitches = list(stitches)
-    if names is None:
-        names = named_networks(chain.from_iterable(stitch.row.networks for stitch in stitches), {})
-    records = records_of(stitches, similarities, limits=limits, pool=pool, names=names)
-    return frame_of(records, (), names)
+class Group(NamedTuple):
+    """The stitches of the same layers by one method."""
+
+    method: str
+    networks: str  # the names of both networks, or the number of pairs that are taken together
+    by_networks: list[list[Stitch]]  # the stitches on each pair of networks
+    stitches: list[Stitch]  # all of them
+    pair: Pair  # the layers
+    # SELF, or of `CONTROLS`; None: of two trained networks, or of different layers of one network
+    control: str | None
+    is_same_run: bool  # front and end are one network, at one or two epochs of its training
+    kind: str  # of the pair of networks, a member of `KINDS`
 
 
 def records_of(
@@ -88,27 +100,6 @@ def records_of(
             records.append(_record(group, verdict, names) | similarity | _settings(group, names))
     _add_both_ways(records)
     return records
-
-
-def n_changed(
-    judged: pd.DataFrame,
-    stitches: Iterable[Stitch],
-    factor: float,
-    *,
-    limits: Limits,
-    pool: bool = False,
-    names: Names | None = None,
-) -> int:
-    """Count the verdicts that change if both limits of skill are multiplied by a factor.
-
-    Args:
-        judged: the verdicts by the limits, from `judge_stitches` with the same arguments.
-    """
-    changed = limits._replace(
-        skill=min(1, factor * limits.skill), skill_at_end=min(1, factor * limits.skill_at_end)
-    )
-    others = judge_stitches(stitches, limits=changed, pool=pool, names=names)
-    return int((judged.verdict != others.verdict).sum())
 
 
 def stitches_of(group: Group) -> Stitches:
@@ -342,3 +333,104 @@ def _average(values: Sequence[float]) -> float:
     if not values:
         return math.nan
     return sum(values) / len(values)
+
+
+def families_of(
+    stitches: Iterable[Stitch], names: Names, *, pool: bool = False
+) -> list[list[Group]]:
+    """Return the groups of stitches to judge, in families; accuracy drops of a family are tested together.
+
+    A group has one pair of layers, of one pair of networks (with `pool`, of several). A family has
+    all groups of one method with one type of networks on either side, whatever the networks: the
+    adjusted p-values depend on the folders that are judged together.
+    Stitches of a network to itself, at whatever epochs, are a family of their own. So are stitches
+    from untrained networks, and stitches into untrained networks. Of repeated stitches the
+    newest counts, with a warning.
+
+    Args:
+        names: the networks of the stitches.
+        pool: take pairs of networks of the same types together that share no network, as
+            repetitions of one experiment. Otherwise a note says where that is possible.
+    """
+    families: list[list[Group]] = []
+    for method, repetitions in _repetitions(newest_stitches(stitches), names, pool=pool):
+        family: list[Group] = []
+        for title, titled in _titled(repetitions, method, names, pool=pool).items():
+            for pair, of_layers in grouped(titled, lambda stitch: stitch.row.pair).items():
+                by_networks = grouped(of_layers, lambda stitch: stitch.row.network_keys).values()
+                family.append(_group(method, title, pair, list(by_networks), names))
+        families.append(family)
+    return families
+
+
+def _group(
+    method: str, title: str, pair: Pair, by_networks: list[list[Stitch]], names: Names
+) -> Group:
+    """Return the group of the stitches of a title on a pair of layers."""
+    front, end = by_networks[0][0].row.network_keys
+    kind = kind_of_pair(names[front], names[end])
+    control = CONTROLS.get(kind)
+    if kind == SAME_RUN and front == end and pair.front_layer == pair.end_layer:
+        control = SELF
+    return Group(
+        method=method,
+        networks=title,
+        by_networks=by_networks,
+        stitches=list(chain.from_iterable(by_networks)),
+        pair=pair,
+        control=control,
+        is_same_run=names[front].training == names[end].training,
+        kind=kind,
+    )
+
+
+def _repetitions(
+    stitches: Sequence[Stitch], names: Names, *, pool: bool
+) -> Iterator[tuple[str, list[Stitch]]]:
+    """Yield each method with stitches that may repeat one experiment on further networks.
+
+    One network at two epochs repeats no stitch of two networks, and neither do networks of other
+    types. The types stand in the name of the method only if pairs of networks are pooled: rows then
+    name no networks.
+    """
+    apart_from = [*NETWORKS, "seed"]
+    if pool:
+        apart_from = [*CHECKPOINTS, *WEIGHTS, "seed"]
+    methods = method_names([stitch.row for stitch in stitches], apart_from=apart_from)
+    repetitions: dict[tuple[str, ...], list[Stitch]] = {}
+    for stitch, method in zip(stitches, methods, strict=True):
+        front, end = stitch.row.network_keys
+        kind = kind_of_pair(names[front], names[end])
+        types = (str(stitch.row.front_model_type), str(stitch.row.end_model_type))
+        repetitions.setdefault((method, kind, *types), []).append(stitch)
+    for (method, *_), of_kind in repetitions.items():
+        yield method, of_kind
+
+
+def _titled(
+    stitches: Sequence[Stitch], method: str, names: Names, *, pool: bool
+) -> dict[str, list[Stitch]]:
+    """Return stitches by title: a title for each pair of networks, or one title for all stitches."""
+    by_networks = grouped(stitches, lambda stitch: stitch.row.network_keys)
+    if len(by_networks) > 1 and _share_no_network(by_networks, names):
+        if pool:
+            return {f"{len(by_networks)} pairs of networks": list(stitches)}
+        note(
+            f"{method}: {len(by_networks)} pairs of networks share no network; --pool takes them "
+            "together"
+        )
+    return {
+        f"{names[front].name} → {names[end].name}": of_pair
+        for (front, end), of_pair in by_networks.items()
+    }
+
+
+def _share_no_network(pairs: Iterable[tuple[NetworkKey, NetworkKey]], names: Names) -> bool:
+    """Return whether no network is in two of the pairs, at whatever epoch."""
+    training_runs = list(chain.from_iterable(_training_runs(pair, names) for pair in pairs))
+    return len(training_runs) == len(set(training_runs))
+
+
+def _training_runs(pair: tuple[NetworkKey, NetworkKey], names: Names) -> set[str]:
+    """Return the training runs of a pair: one for a network stitched to itself, else two."""
+    return {str(names[key].training) for key in pair}
