@@ -97,7 +97,10 @@ def records_of(
         verdicts = judge([stitches_of(group) for group in family], limits=limits)
         for group, verdict in zip(family, verdicts, strict=True):
             similarity = _similarity(group, similarity_of_layers, shown)
-            records.append(_record(group, verdict, names) | similarity | _settings(group, names))
+            means = _means(group)
+            record = _record(group, verdict, means, names)
+            further = {"kind": group.kind, **means, **_settings(group, names)}
+            records.append(record | similarity | further | record)
     _add_both_ways(records)
     return records
 
@@ -143,7 +146,9 @@ def _skills(group: Group) -> list[list[StitchSkill]]:
     ]
 
 
-def _record(group: Group, verdict: Verdict, names: Names) -> dict[str, Any]:
+def _record(
+    group: Group, verdict: Verdict, means: Mapping[str, float], names: Names
+) -> dict[str, Any]:
     """Return the columns of a verdict; `both_ways` is not known yet."""
     rows = [stitch.row for stitch in group.stitches]
     record: dict[str, Any] = dict.fromkeys([*COLUMNS, *JUDGED])
@@ -165,32 +170,25 @@ def _record(group: Group, verdict: Verdict, names: Names) -> dict[str, Any]:
         "same_run": group.is_same_run,
         "stitching_type": _common(row.stitching_type for row in rows),
     }
-    means = {name: value for name, value in _means(group).items() if _is_of_verdict(name)}
-    return record | means | _estimates(verdict)
-
-
-def _is_of_verdict(column: str) -> bool:
-    return column in (*COLUMNS, *JUDGED) or column.startswith(AUROC)
+    numbers = dict(means) | _estimates(verdict)
+    return record | {
+        name: value for name, value in numbers.items() if name in record or name.startswith(AUROC)
+    }
 
 
 def _settings(group: Group, names: Names) -> dict[str, Any]:
-    """Return the kind of the networks, further measurements, the options of all runs as they were recorded,
-    and the training runs of the networks; None where runs differ."""
+    """Return the options of all runs as they were recorded, None where runs differ; and the training runs of the
+    networks."""
     rows = [stitch.row for stitch in group.stitches]
     recorded = [row.settings | json.loads(row.further_options) for row in rows]
     options = {
         name: _common(values.get(name) for values in recorded)
-        for name in chain.from_iterable(recorded)
+        for name in dict.fromkeys(chain.from_iterable(recorded))
     }
     options["n_images"] = _common(row.n_images for row in rows)
-    settings = {"kind": group.kind, **_means(group), **options}
     for side, network in zip(SIDES, named_pair(rows[0], names), strict=True):
-        settings[f"{side}_training"] = network.training
-    return {
-        name: value
-        for name, value in settings.items()
-        if name not in NO_SETTINGS and not _is_of_verdict(name)
-    }
+        options[f"{side}_training"] = network.training
+    return {name: value for name, value in options.items() if name not in NO_SETTINGS}
 
 
 def _means(group: Group) -> dict[str, float]:
