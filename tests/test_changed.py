@@ -362,7 +362,7 @@ def test_probes_and_similarity_on_other_images_are_not_compared():
         (["sim.csv", "new.csv"], "no probes"),
     ):
         run_anew("misc/score_measures.py", *tables, "probes.csv", "-o", "ranks.csv")
-        rows = [row for row in read_csv("ranks.csv") if row["varied"] == "layer1"]
+        rows = [row for row in read_csv("ranks.csv") if row["varied"] == "front"]
         notes = {row["note"] for row in rows if row["test"] == "sensitivity"}
         assert any(note in text for text in notes), (tables, notes)
         assert len({row["setting"] for row in rows}) == len(tables)
