@@ -30,7 +30,7 @@ from src.results.network_list import (
     stitches_name,
 )
 from src.results.network_names import RECORD, networks_named_by
-from src.results.public import read_options
+from src.results.run import options_of_table
 from src.results.spec import (
     CONTENTS,
     MEASURING,
@@ -135,13 +135,13 @@ class Unit(NamedTuple):
     @property
     def run(self) -> "Run":
         """The lock and the record of the finished unit, of its last call."""
-        from src.results.evaluation_rows import EvaluationFiles
+        from src.results.evaluation import EvaluationFiles
         from src.results.run import Run
 
         options = vars(self.calls[-1].options)
         if self.is_table:
             return Run.beside(self.place, options)
-        return Run.beside(EvaluationFiles(self.place).skill, options)
+        return Run.beside(EvaluationFiles(self.place).table, options)
 
     def difference(self, written: Options) -> Difference:
         """Return what differs between this unit in files and in this command, whatever the measures.
@@ -164,7 +164,7 @@ class Unit(NamedTuple):
             UserError: it was finished or begun with other networks, inputs or options.
         """
         run = self.run
-        is_whole = run.config.exists()
+        is_whole = run.is_finished
         found = self.difference(written)
         if found:
             where = run.config if is_whole else run.state_file
@@ -289,10 +289,9 @@ def metrics_of(table: Path, metrics: Sequence[str]) -> list[str]:
     Raises:
         UserError: the table would have to be made again without such code.
     """
-    config = table.with_suffix(".config.txt")
-    if not config.exists():
+    options = options_of_table(table)
+    if not options:
         return list(metrics)
-    options = read_options(config)
     named = {title_of(name): name for name in metrics}  # a copied project has another path
     measured = [named.get(title_of(name), name) for name in options.get("metrics", [])]
     unnamed = [name for name in measured if is_user_code(name) and name not in metrics]
@@ -455,5 +454,3 @@ def stitch_and_evaluate(unit: Unit, session: "Session") -> None:
     exec_stitch.conclude(stitching, setup, rows)
     remove_remains(unit.place)  # of a killed process
     exec_eval_stitcher_ood.evaluate(evaluation, session, measured, is_claimed=True)
-    if measured:
-        unit.run.made_with.unlink()  # the run.json of the stitches has the same content

@@ -66,8 +66,8 @@ def score_by_truth(args) -> None:
     """Print and write the agreement of all quantities with known differences of networks."""
     from src.core.console import note, table
     from src.results.frame import read, write_frame
-    from src.results.outputs import outputs
     from src.results.reports import agreement
+    from src.results.run import outputs
 
     truth = read_truth(args.truth)
     scores = agreement(read(*args.tables, networks=args.networks), truth)
@@ -113,9 +113,9 @@ def test_measures(args) -> None:
     from src.core.console import note
     from src.core.errors import UserError
     from src.core.files import write_csv
-    from src.results.outputs import outputs
     from src.results.rank_measurements import read_measurements
     from src.results.rank_tests import COLUMNS, sensitivity, specificity
+    from src.results.run import outputs
 
     tables = read_measurements(args.tables)
     if not tables.values:

@@ -213,7 +213,7 @@ def test_a_pair_that_another_process_is_at_is_left(networks, few, monkeypatch):
     folder, claim = networks("claimed", 2), Run.claim
 
     def claim_others(run, **options):
-        if run.config.parts[-3:] == ("a to b", "pinv", "skill.config.txt"):
+        if run.config.parts[-3:] == ("a to b", "pinv", "evaluation.json"):
             raise Busy("another run is writing")
         claim(run, **options)
 
@@ -238,7 +238,7 @@ def test_a_pair_that_fails_stops_no_other(networks, few):
     )
     said = run(SCRIPT, *OPTIONS, "--no-similarity", cwd=folder, status=2).err
     assert "4 of 6 failed (pinv " in said.splitlines()[-1] and said.count(" failed: ") == 4
-    finished = (folder / "results" / "all").glob("*/pinv/skill.config.txt")
+    finished = (folder / "results" / "all").glob("*/pinv/evaluation.json")
     assert sorted(path.parts[-3] for path in finished) == ["a to c", "c to a"]
     assert not list((folder / "results").rglob("*.resume.pt.lock"))
 

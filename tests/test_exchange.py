@@ -109,7 +109,7 @@ def test_exported_stitches_have_the_skill_of_those_of_the_run(name, workplace):
     with few_images(64, n_test=40), pages.left_out():
         for source in (f"results/{name}", f"exported/{name}"):
             run(EVALUATE, source, *ON_DIGITS, "--detector", "none", cwd=workplace)
-            tables.append(read_csv(workplace / source / "skill.csv"))
+            tables.append(read_csv(workplace / source / "evaluation.csv"))
     for row, expected in zip(*tables, strict=True):
         assert row | {"folder": ""} == expected | {"folder": ""}
 

@@ -17,7 +17,7 @@ from src.figures import pages
 from src.figures.dots import draw_groups
 from src.figures.shown import SHARE, of_means, of_networks
 from src.figures.words import lines_on_groups, tables_of_groups
-from src.results.evaluations import read_evaluated_stitches
+from src.results.evaluation import read_evaluated_stitches
 from src.results.named_networks import named_networks
 from src.results.network_list import ListedNetwork, as_listed, tell_groups
 from src.results.network_names import NetworkName

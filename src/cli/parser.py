@@ -65,8 +65,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, formatter_class=formatter, allow_abbrev=False)
         self.add_argument(
             "--config",
-            help="YAML or JSON file of options, such as the config.txt of a run; options on the "
-            "command line override it",
+            help="YAML or JSON file of options, such as the config.txt of a run or the .json of a table; options "
+            "on the command line override it",
         )
 
     def parse_args(  # type: ignore[override]  # the overloads of argparse have a second namespace
@@ -100,7 +100,8 @@ class Parser(argparse.ArgumentParser):
             if action.dest not in (*NOT_RECORDED, "help"):
                 actions[action.dest] = action
         names = []
-        for key, value in read_yaml(path).items():
+        content = read_yaml(path)
+        for key, value in content.get("options", content).items():  # of a table, or alone
             name = str(key)
             if value in (None, "", []) or name.endswith(DERIVED):
                 continue

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from src.choices.similarity import SIMILARITY
-from src.results.evaluations import read_evaluated_stitches
+from src.results.evaluation import read_evaluated_stitches
+from src.results.experiments import (
+    options_beside_tables,
+    told_apart,
+    warn_of_earlier,
+    warn_of_several,
+)
 from src.results.folders import Stitch, newest_stitches
 from src.results.groups import Names
 from src.results.named_networks import named_by_list, order_in
 from src.results.similarity_rows import SimilarityRow
-from src.results.spec import options_beside_tables, told_apart, warn_of_earlier, warn_of_several
 from src.results.tables import read_table
 
 

@@ -7,13 +7,13 @@ files of a run of one stitch: those that have a `config.txt` are finished.
 """
 
 import math
-import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,14 +22,12 @@ from src.core.console import warn, warn_once
 from src.core.errors import UserError
 from src.core.files import read_json
 from src.core.grouping import grouped
-from src.results.evaluation_rows import EvaluationRow, SkillRow
-from src.results.experiments import by_experiment, keys_of, newest, with_columns
+from src.results.experiments import experiments_of, keys_of, newest, warn_of_earlier
 from src.results.network_names import networks_in_words
 from src.results.public import RUN_NAME, read_options, read_summary, typed_options
-from src.results.spec import CHECKPOINTS, RunOptions, warn_of_earlier
-from src.results.stitch_rows import StitchRow
-from src.results.tables import columns, from_record, read_table
-from src.results.training_rows import EpochRow
+from src.results.spec import spec_of
+from src.results.stitch_rows import EpochRow, StitchRow, columns_of
+from src.results.tables import from_record, read_table
 from src.values import Pair, Predictions, has_converged, learning_rates
 
 
@@ -81,8 +79,9 @@ class Stitch:
     options: Options  # the content of `config.txt`, with the layers of the stitch
     row: StitchRow
     files: RunFiles
-    evaluations: Mapping[str, EvaluationRow] = field(default_factory=dict)  # by detector
-    skill: SkillRow | None = None  # None: it was not measured
+    # An `EvaluationRow`, and its `detectors`; None: not evaluated
+    skill: Any = None
+    evaluations: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def predictions(self) -> Predictions | None:
@@ -139,22 +138,8 @@ def _run_folders(source_dir: Path, *, recursive: bool) -> list[Path]:
     folders below."""
     if is_run(source_dir):
         return [source_dir]
-    parents = {source_dir}
-    if recursive:
-        parents |= _parents_below(source_dir)
-    children = [path for parent in sorted(parents) for path in sorted(parent.iterdir())]
-    return list(filter(is_run, children))
-
-
-def _parents_below(source_dir: Path) -> set[Path]:
-    """Return the folders at and below a folder that hold runs."""
-    parents = set()
-    for config in source_dir.rglob("*/config.txt"):
-        run = config.parent
-        if RUN_NAME.fullmatch(run.parent.name):  # a run, with a folder for each stitch
-            run = run.parent
-        parents.add(run.parent)
-    return parents
+    paths = sorted(source_dir.rglob("*") if recursive else source_dir.iterdir())
+    return [path for path in paths if is_run(path) and not RUN_NAME.fullmatch(path.parent.name)]
 
 
 def holds_runs(source_dir: Path) -> bool:
@@ -190,29 +175,27 @@ def newest_stitches(stitches: Iterable[Stitch]) -> list[Stitch]:
     The stitches keep their order. The names of the folders of runs are times, which tell the newest.
     """
     stitches = list(stitches)
-    oldest_first = sorted(stitches, key=lambda stitch: stitch.folder.name)
-    keys = keys_of([stitch.row for stitch in oldest_first])
+    keys = keys_of([stitch.row for stitch in stitches])
     kept = newest(
-        zip(oldest_first, keys, strict=True),
-        lambda item: (item[0].row.pair, item[1]),
-        lambda item: networks_in_words(item[0].row.networks),
+        sorted(range(len(stitches)), key=lambda number: stitches[number].folder.name),
+        lambda number: (stitches[number].row.pair, keys[number]),
+        lambda number: networks_in_words(stitches[number].row.networks),
     )
-    kept_ids = {id(stitch) for stitch, _ in kept}
-    return [stitch for stitch in stitches if id(stitch) in kept_ids]
+    return [stitches[number] for number in sorted(kept)]
 
 
 def newest_by_experiment(stitches: Iterable[Stitch]) -> dict[str, list[Stitch]]:
     """Return the newest stitch of each pair of layers, by the title of the experiment
-    (`by_experiment`).
+    (`experiments_of`).
 
     Warns if stitches were dropped. The oldest comes first.
     """
-    newest_of_all = sorted(newest_stitches(stitches), key=lambda stitch: stitch.folder.name)
-    stitch_of_row = {stitch.row: stitch for stitch in newest_of_all}
-    return {
-        title: [stitch_of_row[row] for row in rows]
-        for title, rows in by_experiment(stitch_of_row).items()
-    }
+    in_order = sorted(newest_stitches(stitches), key=lambda stitch: stitch.folder.name)
+    titles = experiments_of([stitch.row for stitch in in_order])
+    by_title: dict[str, list[Stitch]] = {}
+    for title, stitch in zip(titles, in_order, strict=True):
+        by_title.setdefault(title, []).append(stitch)
+    return by_title
 
 
 def warn_of_weights(stitches: Sequence[Stitch]) -> None:
@@ -264,26 +247,15 @@ def _read_part(folder: Path, *, run: Path) -> list[Stitch]:
     if not (folder / "config.txt").is_file():
         raise UserError(f"{folder} has no config.txt: the run in it did not finish")
     options = read_options(folder / "config.txt")
-    typed = RunOptions(typed_options(options))
+    typed = typed_options(options)
     if (folder / "grid.csv").is_file():
-        rows = [
-            replace(row, folder=run.name, options=typed, **_normal_paths(vars(row)))
-            for row in read_table(folder / "grid.csv", StitchRow)
-        ]
+        rows = read_table(folder / "grid.csv", StitchRow)
     else:
-        rows = [replace(_row_of_summary(folder, options), options=typed)]
+        rows = [_row_of_summary(folder, options)]
+    spec = spec_of(typed)
+    rows = [replace(row, folder=run.name, spec=spec) for row in rows]
     files = RunFiles(folder, [row.pair for row in rows])
     return [Stitch(run, {**typed, **row.pair._asdict()}, row, files) for row in rows]
-
-
-def _normal_paths(options: Options) -> dict[str, str]:
-    """Return the normal paths of both checkpoints, by option."""
-    paths = {}
-    for name in CHECKPOINTS:
-        path = options.get(name)
-        if path and isinstance(path, str):
-            paths[name] = os.path.normpath(path)
-    return paths
 
 
 def _row_of_summary(folder: Path, options: Options) -> StitchRow:
@@ -305,9 +277,8 @@ def row_of(folder: Path, options: Options, metrics: Mapping[str, object]) -> Sti
     Raises:
         UserError: a value is missing or damaged.
     """
-    recorded = with_columns(options)
-    settings = {name: recorded[name] for name in columns(StitchRow) if name in recorded}
-    record = {**metrics, **settings, **_normal_paths(options), "folder": folder.name}
+    layers = {name: options[name] for name in Pair._fields if name in options}
+    record = {**metrics, **columns_of(options), **layers, "folder": folder.name}
     try:
         return from_record(StitchRow, record)
     except ValueError as error:

@@ -7,7 +7,7 @@ from src.core.files import write_csv
 from src.datasets.base import BaseImageSet
 from src.results.checkpoints import save_state
 from src.results.run import Run
-from src.results.training_rows import EpochRow
+from src.results.stitch_rows import EpochRow
 from src.results.writing import write_logs
 from src.training.loop import Epochs, History, Settings, train
 from src.training.task import Classification, EpochLog

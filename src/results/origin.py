@@ -11,6 +11,7 @@ from src.results.folders import Stitch
 from src.results.groups import Names
 from src.results.named_networks import NamedNetwork
 from src.results.network_names import SHORT, NetworkName, networks_named_by
+from src.results.run import record_of
 from src.results.similarity_rows import SimilarityRow
 from src.results.spec import RECORDS, TEST
 
@@ -154,6 +155,6 @@ def files_of(
     for folder in folders:
         yield folder / "run.json"
     for folder in dict.fromkeys([*(folder.parent for folder in folders), *folders]):
-        yield from sorted(folder.glob("*.run.json"))
+        yield from sorted(folder.glob("evaluation*.json"))
     for table in tables:
-        yield table.with_suffix(".run.json")
+        yield record_of(table)

@@ -11,7 +11,15 @@ from typing import NamedTuple
 from src.choices import STARTS
 from src.core.console import warn
 from src.core.grouping import grouped
-from src.results.experiments import method_names, newest, typed
+from src.results.experiments import (
+    method_names,
+    newest,
+    options_beside_tables,
+    told_apart,
+    typed,
+    warn_of_earlier,
+    warn_of_several,
+)
 from src.results.folders import read_stitches
 from src.results.groups import Names
 from src.results.measurements import (
@@ -28,10 +36,6 @@ from src.results.similarity_rows import SimilarityRow
 from src.results.spec import (
     NETWORKS,
     RANKS,
-    options_beside_tables,
-    told_apart,
-    warn_of_earlier,
-    warn_of_several,
 )
 from src.results.stitch_rows import StitchRow
 from src.results.tables import read_table
@@ -195,7 +199,7 @@ def _accuracies(rows: Sequence[StitchRow], names: Names) -> Iterator[Measurement
     """Yield the accuracy of each row; its setting names the method."""
     for row, method in zip(rows, _methods(rows), strict=True):
         networks = named_pair(row, names)
-        stitching_type = row.distinctions["stitching_type"]
+        stitching_type = row.spec["stitching_type"]
         setting = f"{_title(networks)}: {stitching_type}, {method}"
         yield Measurement(
             method,

@@ -188,18 +188,6 @@ def _with_channels_first(
     return network
 
 
-def records_of(names: Mapping[str, NetworkName], options: Options) -> Options:
-    """Return the weights and the images of an evaluation, as columns of rows: the public code
-    records neither.
-
-    Args:
-        names: of the loaded networks, by side.
-        options: of the evaluation, with the fingerprints of its images.
-    """
-    weights = {f"{side}_weights": names[side].identity for side in SIDES}
-    return weights | {split: digest for split, digest in short_images(options).items() if digest}
-
-
 def name_of(options: Options, side: str, moved: MovedNetwork) -> NetworkName:
     """Return the name of the front or the end network of a run.
 

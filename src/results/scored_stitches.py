@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,12 +14,13 @@ from src.choices.datasets import dataset_label
 from src.core.console import warn
 from src.core.files import write_arrays
 from src.ood.evaluation import StitchScores, detection_of, score_grid
-from src.ood.reference import DetectorKey, Reference
-from src.results.evaluation_rows import EvaluationFiles, EvaluationRow, SkillRow
-from src.results.experiments import Place
+from src.ood.reference import Reference
+from src.results.evaluation import EvaluationFiles, EvaluationRow, columns_of_skill
 from src.results.folders import Stitch
 from src.results.public import write_energies
 from src.results.reloading import GridOfStitches
+from src.results.spec import on_same_images
+from src.values import Pair
 
 MOST_CHANGED = 0.02  # difference of accuracies that precision and batches may make
 
@@ -34,7 +37,7 @@ class MeasuredStitches(NamedTuple):
     """The scores of stitches that this process has just made."""
 
     reference: Reference
-    scores: dict[Place, StitchScores]
+    scores: dict[tuple[str, Pair], StitchScores]
 
     def are_all_of(self, stitches: Iterable[Stitch]) -> bool:
         """Return whether all stitches have scores."""
@@ -60,7 +63,7 @@ class MeasuredStitches(NamedTuple):
 
 def score_stitches(grids: Iterable[GridOfStitches], reference: Reference) -> MeasuredStitches:
     """Score all stitches."""
-    scores: dict[Place, StitchScores] = {}
+    scores: dict[tuple[str, Pair], StitchScores] = {}
     for grid, stitches in grids:
         scores_of_pair = score_grid(grid, reference)
         scores |= {stitch.row.place: scores_of_pair[pair] for pair, stitch in stitches.items()}
@@ -93,7 +96,6 @@ def check_scored(scored: Iterable[ScoredStitch], *, other_data: bool, batch_size
 
 
 def evaluation_rows(
-    score: str,
     scored: Iterable[ScoredStitch],
     reference: Reference,
     record: Options,
@@ -103,76 +105,100 @@ def evaluation_rows(
     """Return the row of each stitch, in their order.
 
     Args:
-        score: the name of the score. Stitches without a detector for it are skipped.
-        record: the weights and the images of the evaluation, by column.
+        record: the images of the evaluation, by column.
         other_data: the test images are other data than the stitches were made on.
     """
-    return [
-        _evaluation_row(score, item, reference, record, other_data=other_data)
-        for item in scored
-        if score in item.scores.scores
-    ]
-
-
-def _evaluation_row(
-    score: str, scored: ScoredStitch, reference: Reference, record: Options, *, other_data: bool
-) -> EvaluationRow:
-    """Return the row of one stitch and one detector."""
     options = reference.options
-    row = scored.stitch.row
-    detector = reference.detectors[DetectorKey(score, row.end_layer)]
-    detection = detection_of(
-        scored.scores.scores[score],
-        reference.id_scores[score][row.end_layer],
-        is_paired=not options.id_dataset,  # both are activations of the test images
-    )
+    rows = []
+    for stitch, scores, _ in scored:
+        # The data: those of the stitch, as its row names them, unless other data were given
+        dataset = dataset_label(options.dataset)
+        if not other_data and stitch.row.dataset is not None:
+            dataset = stitch.row.dataset
+        row = EvaluationRow(
+            **stitch.row.pair._asdict(),
+            **record,
+            folder=stitch.folder.name,
+            dataset=dataset,
+            id_dataset=options.id_dataset or dataset,
+            sanity_dataset=options.sanity_dataset or None,
+            accuracy=scores.accuracy,
+            further=_measured_by_detectors(stitch.row.end_layer, scores, reference),
+            **columns_of_skill(scores.skill),
+        )
+        rows.append(row)
+    return rows
 
-    # The data: those of the stitch, as its row names them, unless other data were given
-    dataset = dataset_label(options.dataset)
-    if not other_data and row.dataset is not None:
-        dataset = row.dataset
-    settings = {**row.settings, **record, "dataset": dataset, "folder": scored.stitch.folder.name}
-    sanity_auroc = None
-    checks = reference.checks.get(score, {})
-    if row.end_layer in checks:
-        sanity_auroc = checks[row.end_layer].auroc
 
-    return EvaluationRow(
-        **settings,
-        options=row.options,
-        **row.pair._asdict(),
-        front_depth=row.front_depth,
-        end_depth=row.end_depth,
-        **detection.metrics._asdict(),
-        auroc_low=detection.auroc_interval.low,
-        auroc_high=detection.auroc_interval.high,
-        accuracy=scored.scores.accuracy,
-        mean_energy=detection.mean_stitched,
-        mean_id_energy=detection.mean_own,
-        detector=score,
-        detector_id_data=detector.id_data,
-        detector_ood_data=detector.ood_data or None,
-        id_dataset=options.id_dataset or dataset,
-        sanity_dataset=options.sanity_dataset or None,
-        sanity_auroc=sanity_auroc,
-        experiment=scored.experiment,
-    )
+def _measured_by_detectors(
+    end_layer: str, scores: StitchScores, reference: Reference
+) -> dict[str, float]:
+    """Return what the detectors of the end layer measured of a stitch, by column."""
+    columns: dict[str, float] = {}
+    for name, of_stitch in scores.scores.items():
+        detection = detection_of(
+            of_stitch,
+            reference.id_scores[name][end_layer],
+            is_paired=not reference.options.id_dataset,  # both are activations of the test images
+        )
+        measured = {
+            **detection.metrics._asdict(),
+            "auroc_low": detection.auroc_interval.low,
+            "auroc_high": detection.auroc_interval.high,
+            "mean_energy": detection.mean_stitched,
+            "mean_id_energy": detection.mean_own,
+        }
+        check = reference.checks.get(name, {}).get(end_layer)
+        if check:
+            measured["sanity_auroc"] = check.auroc
+        columns |= {f"{column}_{name}": value for column, value in measured.items()}
+    return columns
+
+
+def with_earlier_detectors(
+    rows: Iterable[EvaluationRow], earlier: Iterable[EvaluationRow]
+) -> list[EvaluationRow]:
+    """Return rows with what other detectors measured of the same stitches on the same images."""
+    before = {row.place: row for row in earlier}
+    together = []
+    for row in rows:
+        of_stitch = before.get(row.place)
+        if of_stitch and on_same_images(row, of_stitch):
+            others = {
+                name: value
+                for name, value in of_stitch.further.items()
+                if name.rpartition("_")[2] not in row.detectors
+            }
+            row = replace(row, further=others | row.further)
+        together.append(row)
+    return together
+
+
+def describe_detectors(reference: Reference) -> dict[str, dict[str, dict[str, object]]]:
+    """Return the data that detectors were made with and their sanity checks, by detector and layer."""
+    described: dict[str, dict[str, dict[str, object]]] = {}
+    for (score, layer), detector in reference.detectors.items():
+        entry: dict[str, object] = {"id_data": detector.id_data, "ood_data": detector.ood_data}
+        check = reference.checks.get(score, {}).get(layer)
+        if check:
+            entry["sanity_check"] = check._asdict()
+        described.setdefault(score, {})[layer] = entry
+    return described
 
 
 def save_scores(
     folder: str | None,
     files: EvaluationFiles,
-    detectors: Iterable[str],
     scored: Sequence[ScoredStitch],
     reference: Reference,
 ) -> None:
-    """Save the scores of all images, by each detector with an evaluation.
+    """Save the scores of all images, by each detector that scored a stitch.
 
     Args:
         folder: to write an array a file to, in a folder a detector if there are several; None: write a
             file a detector.
-        detectors: that have evaluations.
     """
+    detectors = dict.fromkeys(chain.from_iterable(scores.scores for _, scores, _ in scored))
     has_several = len(reference.options.scores) > 1
     for detector in detectors:
         arrays = _scores_of_images(detector, scored, reference)
@@ -206,15 +232,3 @@ def _scores_of_images(
             key += f" {stitch.folder.name}"
         arrays[key] = scores_of_stitch.scores[score]
     return {key: scores.astype(np.float32) for key, scores in arrays.items()}
-
-
-def skill_rows(scored: Iterable[ScoredStitch], test_images: str | None) -> list[SkillRow]:
-    """Return the skill of each stitch, in their order.
-
-    Args:
-        test_images: the first digits of their fingerprint.
-    """
-    return [
-        SkillRow.of(stitch.folder.name, stitch.row.pair, scores.skill, test_images)
-        for stitch, scores, _ in scored
-    ]

@@ -18,14 +18,12 @@ from src.core.errors import UserError
 from src.core.files import durable_together, write_json
 from src.core.tensors import load_tensors
 from src.models import Network
-from src.results.experiments import Experiment, pair_of
 from src.results.folders import Stitch, one_of_each, read_stitches, remove_parts
 from src.results.network_training import epoch_row, report_epoch
-from src.results.options import as_written
-from src.results.public import RUN_NAME, SPARSITY
-from src.results.run import Run, new_folder
-from src.results.spec import RANKS, changed_since, described, difference
-from src.results.stitch_rows import StitchRow
+from src.results.public import RUN_NAME, SPARSITY, chosen_options
+from src.results.run import Run, as_written, new_folder
+from src.results.spec import RANKS, Spec, changed_since, described, difference, spec_of
+from src.results.stitch_rows import StitchRow, columns_of
 from src.results.tables import columns
 from src.results.writing import write_logs_of_pairs, write_stitches
 from src.stitching.closed_forms import Matching
@@ -44,7 +42,7 @@ class RunOnDisk(NamedTuple):
     """An interrupted run."""
 
     folder: Path
-    experiment: Experiment
+    options: Options
 
 
 class EarlierRuns(NamedTuple):
@@ -87,7 +85,8 @@ class GridRun:
     Args:
         directory: the folder of the run's folder.
         layers: the stitching layer of each pair.
-        experiment: the settings and options of all pairs.
+        options: of the run.
+        chosen: by pair, the options that `auto` chose.
         call: of a single pair, where it is one of several that train whole networks.
 
     Attributes:
@@ -100,13 +99,17 @@ class GridRun:
         self,
         directory: Path,
         layers: Mapping[Pair, StitchingLayer],
-        experiment: Experiment,
+        options: Options,
+        *,
+        chosen: Mapping[Pair, Options] | None = None,
         call: FolderOfCall | None = None,
     ):
         self.directory = Path(directory)
         self.call = call
         self.layers = dict(layers)
-        self.experiment = experiment
+        self.typed = options
+        self.spec = spec_of(options)
+        self.chosen = chosen or {}
         self.folder: Path | None = None
         self.start = datetime.now()
         self._run: Run | None = None
@@ -122,9 +125,13 @@ class GridRun:
     def options(self) -> Options:
         """The content of `config.txt`: of a single pair with its layers, as the public code has
         it."""
-        if len(self.layers) == 1:
-            return self.experiment.config(*self.layers)
-        return self.experiment.options
+        if len(self.layers) != 1:
+            return self.typed
+        return self._options_of(*self.layers)
+
+    def _options_of(self, pair: Pair) -> Options:
+        """Return the options of a pair, with those that `auto` chose."""
+        return chosen_options({**self.typed, **pair._asdict()}, self.chosen.get(pair, {}))
 
     def resume(self, earlier: EarlierRuns) -> int:
         """Claim an interrupted run of the same options; without one, drop the finished pairs.
@@ -148,24 +155,23 @@ class GridRun:
         return len(finished)
 
     def _finished_pairs(self, stitches: Iterable[Stitch]) -> set[Pair]:
-        """Return the pairs of the grid that are finished, with the options of this experiment."""
+        """Return the pairs of the grid that are finished, with the spec of the run."""
         pairs = set()
         for stitch in stitches:
-            if stitch.row.pair in self.layers and self._is_of_this_spec(stitch.row):
+            if stitch.row.pair in self.layers and self._is_of_this_spec(stitch.row.spec):
                 pairs.add(stitch.row.pair)
                 if self.call:
                     self.call.take_up(stitch.files.folder)
         return pairs
 
-    def _is_of_this_spec(self, experiment: Experiment) -> bool:
-        """Return whether an experiment has this spec, as far as it is known."""
-        return not difference(experiment.spec, self.experiment.spec)
+    def _is_of_this_spec(self, spec: Spec) -> bool:
+        """Return whether a spec is that of the run, as far as it is known."""
+        return not difference(spec, self.spec)
 
     def _of_these_options(self, runs: Iterable[RunOnDisk]) -> list[RunOnDisk]:
-        """Return the runs of this experiment with the layers of the options."""
-        of_experiment = [run for run in runs if self._is_of_this_spec(run.experiment)]
-        pair = pair_of(self.options)
-        return [run for run in of_experiment if pair_of(run.experiment.options) == pair]
+        """Return the runs of this spec with the layers of the options."""
+        of_layers = [run for run in runs if pair_of(run.options) == pair_of(self.options)]
+        return [run for run in of_layers if self._is_of_this_spec(spec_of(run.options))]
 
     def _take_up(self, folder: Path) -> None:
         """Claim the folder of an interrupted run, and take over its pairs.
@@ -246,7 +252,7 @@ class GridRun:
             run.start = self.start
             write_json(run.made_with, run.provenance())
         _warn_of_undefined(rows.values())
-        _warn_of_fits(rows, matched, is_auto=self.experiment.n_pinv_init_samples == "auto")
+        _warn_of_fits(rows, matched, is_auto=self.typed["n_pinv_init_samples"] == "auto")
         return rows
 
     def finish(self) -> None:
@@ -259,29 +265,29 @@ class GridRun:
     def _row(
         self, pair: Pair, score: GridScore, matched: Mapping[Pair, Matching], folder: Path
     ) -> StitchRow:
-        """Return the row of a pair: its experiment, its layers, and its measurements."""
+        """Return the row of a pair: its settings, its layers, and its measurements."""
         metrics = score.pairs[pair]
         if pair in matched:
             metrics = with_matching(metrics, matched[pair])
         shares = self.layers[pair].sparsity()
-        settings = dict(self.experiment.settings_of(pair))
+        settings = {**columns_of(self._options_of(pair)), **pair._asdict()}
         width = self.layers[pair].transform.weight.shape[1]
         for option in RANKS:  # a rank above the width keeps all components
             if settings[option]:
                 settings[option] = min(settings[option], width)
         return StitchRow(
             **settings,
-            options=self.experiment.options,
             **vars(metrics),
             folder=folder.name,
             further={f"{SPARSITY}{threshold}": share for threshold, share in shares.items()},
+            spec=self.spec,
         )
 
     def _states(
         self, whole_networks: tuple[Network, Network] | None
     ) -> dict[Pair, Mapping[str, Tensor]]:
         """Return the weights to save of each pair; empty with `--no-save`."""
-        if self.experiment.options["no_save"]:
+        if self.typed["no_save"]:
             return {}
         if whole_networks is None:
             return {pair: layer.state_dict() for pair, layer in self.layers.items()}
@@ -297,9 +303,14 @@ class GridRun:
 
     def _title(self, pair: Pair) -> str:
         """Return the pair as a title; "" if it is the only pair that the options name."""
-        if pair == pair_of(self.experiment.options):
+        if pair == pair_of(self.typed):
             return ""
         return f"{pair}: "
+
+
+def pair_of(options: Options) -> Pair:
+    """Return the pair of layers in the options of a run."""
+    return Pair(options.get("front_layer", ""), options.get("end_layer", ""))
 
 
 def _mean(results: Iterable[HeadResult]) -> HeadResult:
@@ -322,9 +333,9 @@ def resume(directory: Path, earlier: EarlierRuns, runs: Sequence[GridRun]) -> No
         Busy: another process works on an interrupted run.
         UserError: networks or images have changed since a run.
     """
-    now = runs[0].experiment.options
+    now = runs[0].typed
     before = [stitch.options for stitch in one_of_each(earlier.stitches)]
-    before += [run.experiment.options for run in earlier.interrupted]
+    before += [run.options for run in earlier.interrupted]
     for options in before:
         changed = changed_since(options, now)
         if changed:
@@ -347,9 +358,10 @@ def interrupted_runs(directory: Path) -> list[RunOnDisk]:
     runs = []
     for state_file in sorted(state_files):
         # Another process may have just removed the file of a finished run; not all scripts stitch.
-        with contextlib.suppress(UserError, ValueError):
-            experiment = Experiment.of(load_tensors(state_file)["options"])
-            runs.append(RunOnDisk(state_file.parent, experiment))
+        with contextlib.suppress(UserError):
+            options = load_tensors(state_file)["options"]
+            if "stitching_type" in options:
+                runs.append(RunOnDisk(state_file.parent, options))
     return runs
 
 

@@ -15,9 +15,8 @@ from src.core.files import write_arrays, write_csv
 from src.core.tensors import load_tensors, save_tensors
 from src.results import public
 from src.results.checkpoints import StateDict, load_state, on_cpu, save_state
-from src.results.stitch_rows import StitchRow
+from src.results.stitch_rows import EpochRow, StitchRow
 from src.results.tables import columns, write_table
-from src.results.training_rows import EpochRow
 from src.values import Pair, Predictions
 
 STITCHES = "stitches.pt"  # the stitches of a run with several
