@@ -113,9 +113,8 @@ def evaluate(args, session=None, measured=None, *, is_claimed=False) -> None:
         is_claimed: the caller has claimed the table.
     """
     from src.core.console import note
-    from src.results.reloading import rebuild_grids
     from src.results.run import claimed
-    from src.results.scored_stitches import check_scored, score_stitches
+    from src.results.scoring import check_scored, rebuild_grids, score_stitches
 
     setup = set_up(args, session)
     test_set = setup.test_set
@@ -161,9 +160,9 @@ def set_up(args, session) -> Setup:
     from src.core.console import warn
     from src.core.runtime import device_of
     from src.datasets import dataset_info
-    from src.results.folders import newest_by_experiment, read_stitches
-    from src.results.reloading import check_images, check_stitches, load_networks
+    from src.results.scoring import check_images, check_stitches, load_networks
     from src.results.session import Session
+    from src.results.stitches import newest_by_experiment, read_stitches
 
     # The stitches, and the table that will be written
     session = session or Session()
@@ -209,7 +208,7 @@ def set_up(args, session) -> Setup:
 
 def moved_networks(args) -> dict:
     """Return where the networks of the stitches are now, by side."""
-    from src.results.reloading import MovedNetwork
+    from src.results.scoring import MovedNetwork
 
     return {
         "front": MovedNetwork(args.front_model, args.own_types),
@@ -354,7 +353,7 @@ def write_results(args, setup, scored, reference) -> None:
     from src.core.grouping import grouped
     from src.figures.matrices import report
     from src.results.evaluation import EvaluationRow
-    from src.results.scored_stitches import (
+    from src.results.scoring import (
         describe_detectors,
         evaluation_rows,
         save_scores,

@@ -190,7 +190,7 @@ def set_up(args, session) -> Setup:
     """Load networks and images, and begin the runs."""
     from src.core.runtime import device_of
     from src.datasets import dataset_info
-    from src.results.check import check_options
+    from src.results.stitch_runs import check_options
     from src.stitching import chosen_options
     from src.stitching.closed_forms import solver_of
     from src.stitching.objectives import objective_of

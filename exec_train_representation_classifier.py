@@ -248,7 +248,7 @@ def train_detector(args, run, source, layer, spec, settings, store, images: Imag
     from src.core.console import note
     from src.ood import finetuning
     from src.results.detector_store import new_name
-    from src.results.network_training import finetune_network, train_network
+    from src.results.writing import finetune_network, train_network
 
     note(f"detector for {layer}")
     classifier, shape = finetuning.untrained_classifier(

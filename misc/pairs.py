@@ -21,7 +21,6 @@ from src.choices.stitching import Method
 from src.core.console import listed, note, silenced, warn, warn_once
 from src.core.errors import Busy, UserError, as_user_error
 from src.core.user_code import is_user_code, title_of
-from src.results.evaluation import EvaluationFiles
 from src.results.network_list import (
     PROBES,
     SIMILARITY,
@@ -124,6 +123,8 @@ class Unit(NamedTuple):
     @property
     def run(self) -> Run:
         """The lock and the record of the finished unit."""
+        from src.results.evaluation import EvaluationFiles
+
         table = self.place if self.is_table else EvaluationFiles(self.place).table
         return Run.beside(table, vars(self.options))
 
@@ -408,8 +409,8 @@ def stitch_and_evaluate(unit: Unit, stitching: Namespace, session: "Session") ->
     If some stitches were finished before, all are evaluated from their files.
     """
     from src.ood.evaluation import measure_grids
-    from src.results.folders import remove_remains
-    from src.results.scored_stitches import MeasuredStitches
+    from src.results.scoring import MeasuredStitches
+    from src.results.stitches import remove_remains
 
     setup = exec_stitch.set_up(stitching, session)
     (runs,) = setup.groups  # one, as both networks are frozen

@@ -8,7 +8,7 @@ from src.results.evaluation import EvaluationRow
 from src.results.probe_rows import ProbeRow
 from src.results.similarity_rows import SimilarityRow
 from src.results.spec import spec_of
-from src.results.stitch_rows import StitchRow
+from src.results.stitches import StitchRow
 from src.values import Null
 
 OPTIONS = {  # of a stitching run

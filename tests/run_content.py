@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from src.results.stitch_rows import StitchRow
+from src.results.stitches import StitchRow
 from src.results.tables import read_table
 from tests.commands import pair_of
 

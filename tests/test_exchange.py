@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from src.figures import pages
-from src.results.folders import Stitch, read_stitches
-from src.results.stitch_rows import StitchRow
+from src.results.stitches import Stitch, StitchRow, read_stitches
 from src.results.tables import columns
 from src.results.writing import load_stitch
 from tests.commands import (

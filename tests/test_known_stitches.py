@@ -8,7 +8,7 @@ import torch
 from src.models import Network
 from src.ood import make_detector, ood_metrics
 from src.results.evaluation import EvaluationRow, columns_of_skill
-from src.results.folders import RunFiles, Stitch
+from src.results.stitches import RunFiles, Stitch
 from src.results.verdicts import judge_stitches
 from src.skill.baseline import Baselines
 from src.skill.running import Following

@@ -21,10 +21,10 @@ from src.results.evaluation import read_evaluated_stitches
 from src.results.named_networks import named_networks
 from src.results.network_list import ListedNetwork, as_listed, tell_groups
 from src.results.network_names import NetworkName
+from src.results.public import training_of
 from src.results.reports import compare_groups
-from src.results.stitch_rows import StitchRow
+from src.results.stitches import StitchRow
 from src.results.tables import read_table, write_table
-from src.results.trained_with import training_of
 from src.verdict import INCONCLUSIVE
 from tests.commands import (
     caption_of,

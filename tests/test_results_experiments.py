@@ -9,12 +9,18 @@ import pytest
 
 from src.results import spec as lists
 from src.results.experiments import experiments_of, keys_of, method_names
-from src.results.folders import RunFiles, Stitch, newest_by_experiment, newest_stitches
 from src.results.network_names import UNTRAINED, NetworkName, titles_of
 from src.results.public import chosen_options, read_options
 from src.results.run import Run
 from src.results.spec import COLUMNS_OF_WEIGHTS, NETWORKS, SPLITS, described, difference, spec_of
-from src.results.stitch_rows import StitchRow, columns_of
+from src.results.stitches import (
+    RunFiles,
+    Stitch,
+    StitchRow,
+    columns_of,
+    newest_by_experiment,
+    newest_stitches,
+)
 from src.values import Pair
 from tests.commands import parser_of, says
 from tests.goldens import DATA

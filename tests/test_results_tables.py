@@ -17,7 +17,7 @@ from src.results.quantities import (
 )
 from src.results.similarity_rows import SimilarityRow
 from src.results.spec import FurtherOptions
-from src.results.stitch_rows import EpochRow, StitchRow
+from src.results.stitches import EpochRow, StitchRow
 from src.results.tables import columns, fields, from_record, read_table, to_record, write_table
 from src.results.verdict_rows import VerdictRow
 from src.values import Metrics

@@ -13,10 +13,8 @@ import torch
 import exec_stitch
 from src.models import build_model
 from src.results import stitch_runs
-from src.results.check import check_options
-from src.results.folders import read_stitches
-from src.results.stitch_rows import EpochRow
-from src.results.stitch_runs import GridRun, earlier_runs, resume
+from src.results.stitch_runs import GridRun, check_options, earlier_runs, resume
+from src.results.stitches import EpochRow, read_stitches
 from src.results.tables import read_table
 from src.stitching import Pair, build_layers, build_stitching_layer
 from src.stitching.closed_forms import Matching

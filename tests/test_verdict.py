@@ -12,7 +12,7 @@ from scipy import stats
 from src.figures import pages, sections, words
 from src.results.evaluation import EvaluationFiles, EvaluationRow
 from src.results.similarity_rows import SimilarityRow
-from src.results.stitch_rows import EpochRow
+from src.results.stitches import EpochRow
 from src.results.tables import write_table
 from src.results.verdict_rows import VerdictRow
 from src.results.verdicts import judge_stitches

@@ -15,8 +15,7 @@ from src.results.evaluation import (
     columns_of_skill,
     with_evaluations,
 )
-from src.results.folders import Stitch, read_stitches, row_of
-from src.results.stitch_rows import StitchRow
+from src.results.stitches import Stitch, StitchRow, read_stitches, row_of
 from src.results.tables import write_table
 from src.values import Pair, Skill, StitchSkill
 from tests import result_rows

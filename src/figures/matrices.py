@@ -16,7 +16,7 @@ from src.results.evaluation import TYPICAL_AUROC, EvaluationRow
 from src.results.matrices import known, pivot
 from src.results.pair_kinds import counted
 from src.results.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, shown_in
-from src.results.stitch_rows import StitchRow
+from src.results.stitches import StitchRow
 
 EXPLANATION = (
     "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched from own "

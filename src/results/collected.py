@@ -14,10 +14,10 @@ from src.results.experiments import (
     warn_of_earlier,
     warn_of_several,
 )
-from src.results.folders import Stitch, newest_stitches
 from src.results.groups import Names
 from src.results.named_networks import named_by_list, order_in
 from src.results.similarity_rows import SimilarityRow
+from src.results.stitches import Stitch, newest_stitches
 from src.results.tables import read_table
 
 

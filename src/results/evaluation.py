@@ -13,8 +13,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from src.choices.scores import ON_OTHER_DATA
 from src.core.console import warn
-from src.results.folders import Stitch, holds_runs, read_stitches, warn_of_weights
 from src.results.spec import on_same_images
+from src.results.stitches import Stitch, holds_runs, read_stitches, warn_of_weights
 from src.results.tables import read_table
 from src.values import Pair, Skill, StitchSkill
 

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from src.choices import Options
 from src.core.console import listed, warn, warn_once
@@ -24,14 +24,12 @@ from src.results.spec import (
     key_of,
 )
 
-if TYPE_CHECKING:
-    from src.results.stitch_rows import StitchRow
-
+StitchRow = Any  # of `src.results.stitches`, which imports this module
 Result = TypeVar("Result")
 Key = TypeVar("Key", bound=Hashable)
 
 
-def keys_of(rows: Sequence["StitchRow"]) -> list[str]:
+def keys_of(rows: Sequence[StitchRow]) -> list[str]:
     """Return the key of the experiment of each stitch.
 
     The place of a network stands for weights that are not known. Inputs that a run did not record are
@@ -87,7 +85,7 @@ def newest(
     return [group[-1] for group in groups.values()]
 
 
-def experiments_of(rows: Sequence["StitchRow"]) -> list[str]:
+def experiments_of(rows: Sequence[StitchRow]) -> list[str]:
     """Return the title of the experiment of each stitch; different images are different experiments.
 
     A title has the settings that tell the experiments apart, such as "init=pinv". That of a single
@@ -99,7 +97,7 @@ def experiments_of(rows: Sequence["StitchRow"]) -> list[str]:
     return [titles[key] for key in keys]
 
 
-def settings_of(row: "StitchRow") -> Options:
+def settings_of(row: StitchRow) -> Options:
     """Return the entries of the spec, the options of a stitch first, with the name of the data set in
     place of the fingerprints."""
     known = row.spec | {"dataset": row.dataset}
@@ -107,7 +105,7 @@ def settings_of(row: "StitchRow") -> Options:
     return {name: known[name] for name in names if name in known and name not in SPLITS}
 
 
-def method_names(rows: Sequence["StitchRow"], *, apart_from: Collection[str]) -> list[str]:
+def method_names(rows: Sequence[StitchRow], *, apart_from: Collection[str]) -> list[str]:
     """Return the name of the method of each stitch, such as "task loss matching (-e 5)".
 
     Methods with one name have the options behind it in which they differ.

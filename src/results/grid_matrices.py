@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from src.core.console import note_once
 from src.results.experiments import experiments_of, keys_of, told_apart
-from src.results.stitch_rows import StitchRow
+from src.results.stitches import StitchRow
 
 MAX_EXPERIMENTS = 12  # that are printed and drawn
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 from src.core.console import note
 from src.core.grouping import grouped
 from src.results.experiments import method_names
-from src.results.folders import Stitch, newest_stitches
 from src.results.named_networks import NamedNetwork, kind_of_pair
 from src.results.network_names import NetworkKey
 from src.results.pair_kinds import SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
 from src.results.spec import CHECKPOINTS, NETWORKS, WEIGHTS
+from src.results.stitches import Stitch, newest_stitches
 from src.values import Pair
 
 # Controls

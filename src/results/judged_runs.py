@@ -10,7 +10,7 @@ from src.results.evaluation import EvaluationFiles, EvaluationRow, columns_of_sk
 from src.results.public import chosen_options
 from src.results.run import Run, new_folder
 from src.results.spec import short_images
-from src.results.stitch_rows import EpochRow, StitchRow, columns_of
+from src.results.stitches import EpochRow, StitchRow, columns_of
 from src.results.tables import write_table
 from src.results.writing import write_logs_of_pairs, write_stitches
 from src.values import MeasuredStitch, Pair

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from src.choices.similarity import SAMPLES, SIMILARITY, measure_of
-from src.results.folders import Stitch
 from src.results.groups import Names
 from src.results.named_networks import NamedNetwork
 from src.results.network_names import OfTwoNetworks
@@ -16,7 +15,7 @@ from src.results.quantities import (
     measured_by,
 )
 from src.results.similarity_rows import SimilarityRow
-from src.results.stitch_rows import StitchRow
+from src.results.stitches import Stitch, StitchRow
 from src.values import Pair, Rank
 
 OF_STITCHES = measured_by(STITCHING, SKILL, DETECTOR)

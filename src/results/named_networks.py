@@ -8,7 +8,7 @@ from src.core.console import warn
 from src.results.network_list import ListedNetwork, as_listed, read_networks, tell_groups
 from src.results.network_names import NetworkKey, NetworkName, titles_of
 from src.results.pair_kinds import PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
-from src.results.trained_with import training_of
+from src.results.public import training_of
 
 NEVER_TRAINED = "untrained"  # marks the group of such a network
 UNLISTED = "not listed"  # the group of a network that the list lacks; it is not compared

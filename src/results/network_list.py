@@ -17,8 +17,8 @@ from src.core.errors import UserError, unknown_name
 from src.core.grouping import grouped
 from src.core.user_code import absolute, title_of
 from src.results.network_names import FEATURES, NetworkKey, NetworkName
+from src.results.public import options_beside
 from src.results.tables import FIRST_LINE, columns, read_table
-from src.results.trained_with import options_beside
 
 # Of a network: of any script, but no path, no hidden file and no option
 NAME = re.compile(r"[^\s./\\-]([^/\\\x00-\x1f]*[^\s/\\])?")

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 from src.core.files import read_json
 from src.core.grouping import grouped
-from src.results.folders import Stitch
 from src.results.groups import Names
 from src.results.named_networks import NamedNetwork
 from src.results.network_names import SHORT, NetworkName, networks_named_by
 from src.results.run import record_of
 from src.results.similarity_rows import SimilarityRow
 from src.results.spec import RECORDS, TEST
+from src.results.stitches import Stitch
 
 NOT_RECORDED = "images without a fingerprint"
 PACKAGES = ("python", "torch", "torchvision", "numpy", "scipy", "cuda")

@@ -3,7 +3,10 @@
 Only this module knows the files that the public code writes and reads. It does not import torch.
 """
 
+import contextlib
+import hashlib
 import io
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +21,8 @@ from src.core.files import (
     write_json,
     write_text,
 )
+from src.core.user_code import title_of
+from src.results.network_names import SHORT, NetworkName
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,3 +160,27 @@ def read_meta(store: Path) -> dict[str, dict[str, Any]]:
 def write_meta(store: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
     """Write the entries of a store of detectors."""
     write_json(store / META, entries)
+
+
+def options_beside(checkpoint: str | Path) -> Options:
+    """Return the options in `config.txt` beside a checkpoint; {} without a readable file."""
+    if not Path(checkpoint).is_file():  # for example DEFAULT
+        return {}
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        config = Path(checkpoint).parent / "config.txt"
+        return dict(json.loads(config.read_text()))
+    return {}
+
+
+def training_of(network: NetworkName) -> str:
+    """Return a text that two names share if they name one network, at whatever epochs.
+
+    It is a digest of the options of the training, if they have its folder, as those of exec_train.py
+    do: a `config.txt` of the user's may be the same for many training runs. Otherwise it is made of
+    weights and type.
+    """
+    options = options_beside(network.path) if network.is_file else {}
+    is_of_type = title_of(str(options.get("model_type"))) == title_of(network.type)
+    if not is_of_type or "save_dir" not in options:
+        return " ".join(network.key)
+    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:SHORT]

@@ -20,7 +20,6 @@ from src.results.experiments import (
     warn_of_earlier,
     warn_of_several,
 )
-from src.results.folders import read_stitches
 from src.results.groups import Names
 from src.results.measurements import (
     Measurement,
@@ -37,7 +36,7 @@ from src.results.spec import (
     NETWORKS,
     RANKS,
 )
-from src.results.stitch_rows import StitchRow
+from src.results.stitches import StitchRow, read_stitches
 from src.results.tables import read_table
 from src.values import Pair, Rank
 

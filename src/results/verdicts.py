@@ -11,13 +11,12 @@ from typing import Any
 from src.choices.similarity import ACTIVATIONS, measure_of
 from src.core.console import warn_once
 from src.core.grouping import grouped
-from src.results.folders import Stitch
 from src.results.groups import UNTRAINED_END_CONTROL, Group, Names, families_of
 from src.results.measurements import NetworkPair, named_pair, quantities_of
 from src.results.named_networks import named_networks
 from src.results.similarity_rows import SimilarityRow, column_of
 from src.results.spec import NETWORKS, are_same
-from src.results.stitch_rows import StitchRow
+from src.results.stitches import Stitch, StitchRow
 from src.results.tables import columns
 from src.results.verdict_rows import AUROC, VerdictRow
 from src.values import ALL_IMAGES, Predictions, StitchSkill
