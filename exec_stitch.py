@@ -282,12 +282,7 @@ def begin_runs(args, layers, chosen) -> list:
     """
     from pathlib import Path
 
-    from src.results.stitch_runs import (
-        FolderOfCall,
-        GridRun,
-        earlier_runs,
-        resume,
-    )
+    from src.results.stitch_runs import FolderOfCall, GridRun, resume
 
     directory = Path("results", args.save_dir)
     if is_frozen(args) or len(layers) == 1:
@@ -299,7 +294,7 @@ def begin_runs(args, layers, chosen) -> list:
             for pair, layer in layers.items()
         ]
     if args.resume:
-        resume(directory, earlier_runs(directory), runs_of_groups)
+        resume(directory, runs_of_groups)
     return runs_of_groups
 
 

@@ -13,7 +13,7 @@ import torch
 import exec_stitch
 from src.models import build_model
 from src.results import stitch_runs
-from src.results.stitch_runs import GridRun, check_options, earlier_runs, resume
+from src.results.stitch_runs import GridRun, check_options, resume
 from src.results.stitches import EpochRow, read_stitches
 from src.results.tables import read_table
 from src.stitching import Pair, build_layers, build_stitching_layer
@@ -103,7 +103,7 @@ def test_cuts_around_which_the_images_go_on_are_noted_once(networks, layer, caps
 def resumed(folder: Path, layers, options) -> GridRun:
     """The runs of a folder that go on with these options."""
     runs = GridRun(folder, layers, options)
-    resume(folder, earlier_runs(folder), [runs])
+    resume(folder, [runs])
     return runs
 
 

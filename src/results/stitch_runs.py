@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -26,7 +25,6 @@ from src.results.run import Run, as_written, new_folder
 from src.results.spec import (
     OPTIONS,
     RANKS,
-    Spec,
     changed_since,
     described,
     difference,
@@ -150,20 +148,6 @@ def _note_cuts_inside_blocks(end_layers: Sequence[str], end: Network) -> None:
 MAY_BE_UNDEFINED = ("kappa", "front_accuracy", "r2_fit", "r2_test")
 
 
-class RunOnDisk(NamedTuple):
-    """An interrupted run."""
-
-    folder: Path
-    options: Options
-
-
-class EarlierRuns(NamedTuple):
-    """The runs in a folder, read once before a call."""
-
-    stitches: list[Stitch]  # of the finished runs
-    interrupted: list[RunOnDisk]
-
-
 class FolderOfCall:
     """The folder of a call that trains whole networks: each pair is a run in a folder of its own,
     and waits for no pair.
@@ -245,8 +229,11 @@ class GridRun:
         """Return the options of a pair, with those that `auto` chose."""
         return chosen_options({**self.typed, **pair._asdict()}, self.chosen.get(pair, {}))
 
-    def resume(self, earlier: EarlierRuns) -> int:
-        """Claim an interrupted run of the same options; without one, drop the finished pairs.
+    def resume(self, finished: Iterable[Stitch], interrupted: Mapping[Path, Options]) -> int:
+        """Claim an interrupted run of the same spec; without one, drop the finished pairs.
+
+        Args:
+            interrupted: options of runs by folder.
 
         Returns:
             The number of finished pairs.
@@ -254,36 +241,31 @@ class GridRun:
         Raises:
             Busy: another process works on the interrupted run.
         """
-        finished = self._finished_pairs(earlier.stitches)
-        interrupted = self._of_these_options(earlier.interrupted)
-        if not interrupted:
-            self.layers = {
-                pair: layer for pair, layer in self.layers.items() if pair not in finished
-            }
+        done = [stitch for stitch in finished if self._has(stitch)]
+        if self.call and done:
+            self.call.take_up(done[-1].files.folder)
+        folders = self._of_this_spec(interrupted)
+        if not folders:
+            for stitch in done:
+                self.layers.pop(stitch.row.pair, None)
             # A single pair that remains has options of its own
-            interrupted = self._of_these_options(earlier.interrupted)
-        if interrupted:
-            self._take_up(interrupted[0].folder)
-        return len(finished)
+            folders = self._of_this_spec(interrupted)
+        if folders:
+            self._take_up(folders[0])
+        return len({stitch.row.pair for stitch in done})
 
-    def _finished_pairs(self, stitches: Iterable[Stitch]) -> set[Pair]:
-        """Return the pairs of the grid that are finished, with the spec of the run."""
-        pairs = set()
-        for stitch in stitches:
-            if stitch.row.pair in self.layers and self._is_of_this_spec(stitch.row.spec):
-                pairs.add(stitch.row.pair)
-                if self.call:
-                    self.call.take_up(stitch.files.folder)
-        return pairs
+    def _has(self, stitch: Stitch) -> bool:
+        """Return whether a stitch is one of the grid, with the spec of the run as far as it is known."""
+        return stitch.row.pair in self.layers and not difference(stitch.row.spec, self.spec)
 
-    def _is_of_this_spec(self, spec: Spec) -> bool:
-        """Return whether a spec is that of the run, as far as it is known."""
-        return not difference(spec, self.spec)
-
-    def _of_these_options(self, runs: Iterable[RunOnDisk]) -> list[RunOnDisk]:
-        """Return the runs of this spec with the layers of the options."""
-        of_layers = [run for run in runs if pair_of(run.options) == pair_of(self.options)]
-        return [run for run in of_layers if self._is_of_this_spec(spec_of(run.options))]
+    def _of_this_spec(self, interrupted: Mapping[Path, Options]) -> list[Path]:
+        """Return the folders of runs of this spec with the layers of the options."""
+        return [
+            folder
+            for folder, options in interrupted.items()
+            if pair_of(options) == pair_of(self.options)
+            and not difference(spec_of(options), self.spec)
+        ]
 
     def _take_up(self, folder: Path) -> None:
         """Claim the folder of an interrupted run, and take over its pairs.
@@ -430,50 +412,46 @@ def _mean(results: Iterable[HeadResult]) -> HeadResult:
     return HeadResult(*(fmean(values) for values in zip(*results, strict=True)))
 
 
-def earlier_runs(directory: Path) -> EarlierRuns:
-    """Read the runs in a folder, which may not exist."""
-    if not directory.is_dir():
-        return EarlierRuns([], [])
-    stitches, _ = read_stitches(directory)
-    return EarlierRuns(stitches, interrupted_runs(directory))
-
-
-def resume(directory: Path, earlier: EarlierRuns, runs: Sequence[GridRun]) -> None:
+def resume(directory: Path, runs: Sequence[GridRun]) -> None:
     """Let the runs of a call go on in the folders of interrupted ones, without finished pairs.
+
+    Args:
+        directory: of the runs; it may not exist.
 
     Raises:
         Busy: another process works on an interrupted run.
         UserError: networks or images have changed since a run.
     """
-    now = runs[0].typed
-    before = [stitch.options for stitch in one_of_each(earlier.stitches)]
-    before += [run.options for run in earlier.interrupted]
-    for options in before:
-        changed = changed_since(options, now)
+    if not directory.is_dir():
+        return
+    finished, _ = read_stitches(directory)
+    interrupted = interrupted_runs(directory)
+    options_of_finished = [stitch.options for stitch in one_of_each(finished)]
+    for options in [*options_of_finished, *interrupted.values()]:
+        changed = changed_since(options, runs[0].typed)
         if changed:
             raise UserError(
                 f"{directory} has runs from before a change ({described(changed)}); remove their folders, give another "
                 "-dir, or bring back what has changed"
             )
     n_pairs = sum(len(run.layers) for run in runs)
-    n_finished = sum(run.resume(earlier) for run in runs)
+    n_finished = sum(run.resume(finished, interrupted) for run in runs)
     if n_finished:
         note(f"{directory}: {n_finished} of {n_pairs} stitches are finished")
 
 
-def interrupted_runs(directory: Path) -> list[RunOnDisk]:
-    """Return the interrupted runs in a folder, the oldest first."""
-    state_files = list(directory.glob("*/resume.pt"))
-    for of_pair in directory.glob("*/*/resume.pt"):
-        if RUN_NAME.fullmatch(of_pair.parents[1].name):
-            state_files.append(of_pair)
-    runs = []
-    for state_file in sorted(state_files):
+def interrupted_runs(directory: Path) -> dict[Path, Options]:
+    """Return the options of the interrupted runs in a folder, by the folders of these, the oldest first."""
+    of_pairs = [
+        path for path in directory.glob("*/*/resume.pt") if RUN_NAME.fullmatch(path.parents[1].name)
+    ]
+    runs = {}
+    for state_file in sorted([*directory.glob("*/resume.pt"), *of_pairs]):
         # Another process may have just removed the file of a finished run; not all scripts stitch.
         with contextlib.suppress(UserError):
             options = load_tensors(state_file)["options"]
             if "stitching_type" in options:
-                runs.append(RunOnDisk(state_file.parent, options))
+                runs[state_file.parent] = options
     return runs
 
 
