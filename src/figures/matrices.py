@@ -63,8 +63,9 @@ def report(
 
         def measured(stitch: StitchRow, column: str) -> float:
             row = evaluated[stitch.place]
-            source = row if column == "accuracy" else row.detectors[name]  # noqa: B023
-            return known(source, name=column)
+            if column == "accuracy":
+                return known(row, name=column)
+            return known(row.detectors[name], name=column)  # noqa: B023
 
         of_detector = {}
         for title, of_experiment in stitches.items():

@@ -1,5 +1,5 @@
-"""State dicts on disk, networks that are built from them, and what they were trained on, by the
-`config.txt` beside a checkpoint.
+"""Checkpoints: state dicts on disk, the networks of state dicts, and the training by the `config.txt`
+beside a checkpoint.
 """
 
 import re

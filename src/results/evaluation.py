@@ -78,7 +78,7 @@ class EvaluationRow:
 
     @cached_property
     def detectors(self) -> dict[str, SimpleNamespace]:
-        """What each detector measured: `auroc`, `auroc_low`, `aupr`, …"""
+        """The measurements of each detector: `auroc`, `auroc_low`, `aupr`, …"""
         values: dict[str, dict[str, float]] = {}
         for name, value in self.further.items():
             column, _, detector = name.rpartition("_")
@@ -122,7 +122,9 @@ class EvaluationFiles(NamedTuple):
 
     def read(self) -> list[EvaluationRow]:
         """Return the rows of the table; [] without one."""
-        return read_table(self.table, EvaluationRow) if self.table.exists() else []
+        if not self.table.exists():
+            return []
+        return read_table(self.table, EvaluationRow)
 
     @property
     def _ending(self) -> str:

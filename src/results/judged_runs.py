@@ -55,4 +55,6 @@ def write_judged_run(
         write_stitches(folder, rows, states={}, predictions=predictions, command=command)
         write_table(EvaluationFiles(folder).table, EvaluationRow, evaluations)
         write_logs_of_pairs(folder, epochs)
-    Run(folder, of_pair if len(stitches) == 1 else options).finish()
+    if len(stitches) == 1:
+        options = of_pair
+    Run(folder, options).finish()

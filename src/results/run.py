@@ -183,7 +183,9 @@ class Run:
         """Return the options in the files of a finished or interrupted run; {} without such
         files."""
         if self.is_finished:
-            return options_of_table(self.table) if self.table else read_options(self.config)
+            if self.table:
+                return options_of_table(self.table)
+            return read_options(self.config)
         if self.state_file.exists():
             return load_tensors(self.state_file)["options"]
         return {}
@@ -232,7 +234,9 @@ class Run:
 
     def earlier(self, entry: str) -> dict[str, Any]:
         """Return an entry of the record of a finished run; {} without one."""
-        return read_json(self.config).get(entry, {}) if self.is_finished else {}
+        if not self.is_finished:
+            return {}
+        return read_json(self.config).get(entry, {})
 
     def mark_as_unfinished(self) -> None:
         """Remove the options and the record: the results that follow are not theirs. The names of the
@@ -246,7 +250,7 @@ class Run:
                 path.unlink(missing_ok=True)
 
     def provenance(self) -> dict[str, object]:
-        """Return the content of the record: spec, key, warnings, and with what the run was made.
+        """Return the content of the record: spec, key, warnings, and the provenance.
 
         A script without the option `-gpu` runs on the CPU.
         """
@@ -317,8 +321,12 @@ def as_written(options: Options) -> Options:
 def options_of_table(table: str | Path) -> Options:
     """Return the options in the record beside a table; {} without one, or if the run is unfinished."""
     record = record_of(table)
-    content = read_json(record) if record.is_file() else {}
-    return content.get("options", {}) if isinstance(content, dict) else {}
+    if not record.is_file():
+        return {}
+    content = read_json(record)
+    if not isinstance(content, dict):  # of the user's
+        return {}
+    return content.get("options", {})
 
 
 @contextlib.contextmanager

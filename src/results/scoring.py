@@ -450,7 +450,7 @@ def evaluation_rows(
 def _measured_by_detectors(
     end_layer: str, scores: StitchScores, reference: Reference
 ) -> dict[str, float]:
-    """Return what the detectors of the end layer measured of a stitch, by column."""
+    """Return the measurements of the detectors of the end layer by column."""
     columns: dict[str, float] = {}
     for name, of_stitch in scores.scores.items():
         detection = detection_of(
@@ -475,7 +475,7 @@ def _measured_by_detectors(
 def with_earlier_detectors(
     rows: Iterable[EvaluationRow], earlier: Iterable[EvaluationRow]
 ) -> list[EvaluationRow]:
-    """Return rows with what other detectors measured of the same stitches on the same images."""
+    """Return rows with the columns of other detectors, measured of the same stitches on the same images."""
     before = {row.place: row for row in earlier}
     together = []
     for row in rows:

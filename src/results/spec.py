@@ -214,7 +214,9 @@ def changed_since(before: Options, now: Options) -> Difference:
     changed = {}
     for name, values in difference(spec_of(before), spec_of(now)).items():
         option = name.rpartition("_")[0]  # of weights, images or code
-        named_by = CHOOSING if name in SPLITS else (option, f"{option}_path")
+        named_by: Iterable[str] = (option, f"{option}_path")
+        if name in SPLITS:
+            named_by = CHOOSING
         are_typed = all(before.get(typed) == now.get(typed) for typed in named_by)
         if _is_content(name) and are_typed:
             changed[name] = values

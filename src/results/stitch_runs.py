@@ -226,7 +226,7 @@ class GridRun:
         return self._options_of(*self.layers)
 
     def _options_of(self, pair: Pair) -> Options:
-        """Return the options of a pair, with those that `auto` chose."""
+        """Return the options of a pair, with the choices of `auto`."""
         return chosen_options({**self.typed, **pair._asdict()}, self.chosen.get(pair, {}))
 
     def resume(self, finished: Iterable[Stitch], interrupted: Mapping[Path, Options]) -> int:

@@ -142,15 +142,15 @@ class StitchRow(Metrics, StitchSettings):
         It is False if something else may have lowered R²: training after the matching, or a
         stitching rank below the rank that was matched.
         """
-        matched_rank = math.inf if self.front_pinv_rank is None else self.front_pinv_rank
-        stitched_rank = math.inf if self.front_stitch_rank is None else self.front_stitch_rank
+        ranks = (self.front_pinv_rank, self.front_stitch_rank)
+        matched_rank, stitched_rank = (rank or math.inf for rank in ranks)
         if self.n_epochs != 0 or matched_rank > stitched_rank:
             return False
         return super().has_few_fitting_samples(keeps_variance=keeps_variance)
 
 
 def columns_of(options: Options) -> Options:
-    """Return the settings of a run's stitches by column, as far as its options have them."""
+    """Return the settings in the options of a run by column."""
     values = {**options, **short_images(options)}
     for column, path_option in zip(COLUMNS_OF_WEIGHTS, CHECKPOINTS, strict=True):
         values[column] = (options.get(f"{path_option}_sha256") or "")[:SHORT] or None
@@ -283,8 +283,12 @@ def _run_folders(source_dir: Path, *, recursive: bool) -> list[Path]:
     folders below."""
     if is_run(source_dir):
         return [source_dir]
-    paths = sorted(source_dir.rglob("*") if recursive else source_dir.iterdir())
-    return [path for path in paths if is_run(path) and not RUN_NAME.fullmatch(path.parent.name)]
+    paths = source_dir.iterdir()
+    if recursive:
+        paths = source_dir.rglob("*")
+    return [
+        path for path in sorted(paths) if is_run(path) and not RUN_NAME.fullmatch(path.parent.name)
+    ]
 
 
 def holds_runs(source_dir: Path) -> bool:

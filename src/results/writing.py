@@ -1,4 +1,4 @@
-"""Writes what a run made: stitches, their predictions, and the epochs of a training run. `stitches` reads
+"""Writes the results of runs: stitches, predictions, and the epochs of a training run. `stitches` reads
 the tables. A run of one stitch has the files of the public code, see `public`.
 """
 
