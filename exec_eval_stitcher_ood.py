@@ -292,7 +292,7 @@ def refer_to(end, end_name, args, scores, layers, test_set, loading, session):
     from pathlib import Path
 
     from src.ood.reference import make_reference
-    from src.results.detector_store import DetectorStore, load_trained
+    from src.results.checkpoints import DetectorStore, load_trained
 
     options = evaluation_options(args, scores, layers, test_set, loading, session)
     store = Path(args.ood_detector_dir or STORE)
