@@ -1,24 +1,18 @@
 """Rows of results whose values tests choose; the others have usual values."""
 
-import json
 from dataclasses import fields, replace
 from typing import Any
 
 from src.results.evaluation import EvaluationRow
 from src.results.probe_rows import ProbeRow
 from src.results.similarity_rows import SimilarityRow
-from src.results.spec import spec_of
-from src.results.stitches import StitchRow
+from src.results.stitches import StitchRow, with_spec
 from src.values import Null
 
 OPTIONS = {  # of a stitching run
     "front_model_path": "a.pt", "end_model_path": "b.pt", "front_model_type": "resnet18", "end_model_type": "resnet18",
     "front_layer": "layer1.0", "end_layer": "layer2.0", "stitching_type": "rc2c_pre", "init": "rand", "seed": 0,
     "front_stitch_rank": None, "front_pinv_rank": None, "dataset": "digits", "n_epochs": 3, "n_pinv_init_samples": 100,
-}  # fmt: skip
-CONTENTS = {  # the options of columns
-    "front_weights": "front_model_path_sha256", "end_weights": "end_model_path_sha256",
-    "train_images": "train_images_sha256", "test_images": "test_images_sha256",
 }  # fmt: skip
 MEASURED = {"accuracy": 0.5, "end_accuracy": float("nan"), "folder": "f"}
 SKILL = {
@@ -33,11 +27,7 @@ SCORES = {
 
 def stitch_row(**values: Any) -> StitchRow:
     """A row of `grid.csv`, from values by column, with the spec of its run."""
-    row = StitchRow(**OPTIONS | MEASURED | values)
-    options = {name: value for name, value in vars(row).items() if name in row.settings}
-    for column, option in CONTENTS.items():
-        options[option] = options.pop(column)
-    return replace(row, spec=spec_of(options | json.loads(options.pop("further_options"))))
+    return with_spec(StitchRow(**OPTIONS | MEASURED | values))
 
 
 def evaluation_row(*, detector: str = "energy", **values: Any) -> EvaluationRow:

@@ -21,6 +21,7 @@ from src.results.spec import (
     WEIGHTS,
     Spec,
     data_of,
+    is_idle,
     key_of,
 )
 
@@ -151,11 +152,16 @@ def _text(name: str, value: object) -> object:
 def _titles(
     settings: Mapping[Key, Options], text_of: Callable[[str, object], str] = _named
 ) -> dict[Key, str]:
-    """Describe each of several settings by the entries in which they differ."""
+    """Describe each of several settings by the entries in which they differ, but for options that have no
+    effect by the others."""
     names = dict.fromkeys(chain.from_iterable(settings.values()))
     titles: dict[Key, list[str]] = {key: [] for key in settings}
     for name in names:
-        texts = {key: text_of(name, values.get(name)) for key, values in settings.items()}
+        texts = {
+            key: text_of(name, values.get(name))
+            for key, values in settings.items()
+            if not is_idle(name, values)
+        }
         if len(set(texts.values())) > 1:
             for key, text in texts.items():
                 titles[key].append(text)

@@ -6,7 +6,7 @@ Of repeated results the newest counts: the result in the table that was written 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from src.choices import STARTS
 from src.core.console import warn
@@ -36,7 +36,7 @@ from src.results.spec import (
     NETWORKS,
     RANKS,
 )
-from src.results.stitches import StitchRow, read_stitches
+from src.results.stitches import StitchRow, read_stitches, with_spec
 from src.results.tables import read_table
 from src.values import Pair, Rank
 
@@ -76,7 +76,10 @@ def read_measurements(paths: Sequence[str | Path]) -> Measurements:
             of_folder, _ = read_stitches(path, recursive=True)
             tables[path] = [stitch.row for stitch in of_folder]
         else:
-            tables[path] = read_table(path, SimilarityRow, ProbeRow, StitchRow)
+            rows: list[Any] = read_table(path, SimilarityRow, ProbeRow, StitchRow)
+            if rows and isinstance(rows[0], StitchRow):
+                rows = list(map(with_spec, rows))
+            tables[path] = rows
 
     # Rows, the oldest first; folders of stitches are named by time
     oldest_first = sorted(tables, key=lambda path: path.stat().st_mtime)

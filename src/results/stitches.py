@@ -9,6 +9,7 @@ This module does not import torch.
 """
 
 import dataclasses
+import json
 import math
 import os
 import shutil
@@ -34,6 +35,8 @@ from src.results.public import RUN_NAME, read_options, read_summary, typed_optio
 from src.results.spec import (
     CHECKPOINTS,
     COLUMNS_OF_WEIGHTS,
+    DIGEST,
+    SPLITS,
     FurtherOptions,
     Spec,
     further_options,
@@ -158,6 +161,16 @@ def columns_of(options: Options) -> Options:
         values["dataset"] = dataset_label(options["dataset"])
     values["further_options"] = further_options(options, columns=SETTINGS)
     return {name: values[name] for name in SETTINGS if name in values}
+
+
+def with_spec(row: StitchRow) -> StitchRow:
+    """Return a row of a table without its run, with the spec as far as columns tell."""
+    options = dict(row.settings)
+    options |= json.loads(options.pop("further_options"))
+    contents = dict(zip(COLUMNS_OF_WEIGHTS, CHECKPOINTS, strict=True))
+    for column, option in [*contents.items(), *zip(SPLITS, SPLITS, strict=True)]:
+        options[f"{option}{DIGEST}"] = options.pop(column)
+    return replace(row, spec=spec_of(options))
 
 
 @dataclass(frozen=True, kw_only=True)
