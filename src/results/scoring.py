@@ -97,21 +97,19 @@ def check_images(stitches: Sequence[Stitch], options: Options) -> None:
     )
     of_runs = one_of_each(stitches)
     others = [stitch for stitch in of_runs if not on_same_images(stitch.row, now)]
-    if options["other_data"] and not others:
-        raise UserError(
-            f"--other-data: no run says that it was stitched on other data than {dataset}; leave it out"
-        )
-    if (
-        others
-        and not options["other_data"]
-        and all(_is_same_name(stitch, dataset, options) for stitch in others)
-    ):
+    if options["other_data"]:
+        if not others:
+            raise UserError(
+                f"--other-data: no run says that it was stitched on other data than {dataset}; leave it out"
+            )
+        return
+    names = sorted({_images_named_by(stitch.options) for stitch in others})
+    if names == [_images_named_by(options)]:
         raise UserError(
             f"-d {dataset} has changed since {len(others)} of {len(of_runs)} runs were stitched on it; restore it, or "
             f"remove the folders and stitch again; or {OTHER_DATA}"
         )
-    if others and not options["other_data"]:
-        names = sorted({_images_of(stitch) for stitch in others})
+    if names:
         raise UserError(
             f"-d {dataset}: {len(others)} of {len(of_runs)} runs were stitched on other inputs ({listed(names)}); "
             "give these (-d, -data, --shortcut); if they have changed since, remove the folders "
@@ -119,24 +117,11 @@ def check_images(stitches: Sequence[Stitch], options: Options) -> None:
         )
 
 
-def _is_same_name(stitch: Stitch, dataset: str, options: Options) -> bool:
-    """Return whether the options of an evaluation name the images that a stitch was made on."""
-    before = (
-        stitch.options.get("dataset"),
-        stitch.options.get("dataset_root"),
-        stitch.row.shortcut,
-    )
-    return before == (dataset, options["dataset_root"], options["shortcut"])
-
-
-def _images_of(stitch: Stitch) -> str:
-    """Return the images of a stitch by their name on the command line."""
-    settings = {
-        "-d": stitch.options.get("dataset"),
-        "-data": stitch.options.get("dataset_root"),
-        "--shortcut": stitch.row.shortcut,
-    }
-    return " ".join(f"{flag} {value}" for flag, value in settings.items() if value is not None)
+def _images_named_by(options: Options) -> str:
+    """Return the images in the options of a run by their name on the command line."""
+    settings = {"-d": "dataset", "-data": "dataset_root", "--shortcut": "shortcut"}
+    values = {flag: options.get(name) for flag, name in settings.items()}
+    return " ".join(f"{flag} {value}" for flag, value in values.items() if value is not None)
 
 
 def load_networks(
