@@ -191,7 +191,7 @@ def work_and_judge(args, table: str, page: str) -> None:
         table: the CSV of the verdict.
         page: the page of HTML.
     """
-    from src.results.outputs import check_output
+    from src.results.run import check_output
 
     if not args.no_verdict and methods_of(args):
         check_output(table, str(verdict.__file__))
@@ -220,9 +220,9 @@ def name_next_commands(args, units) -> None:
 def judge_all(args, units, table: str, page: str) -> None:
     """Write the verdict on the stitches of all units, its figure and the page, if all are finished."""
     from src.core.console import listed, note
-    from src.results.outputs import files_of, record_of
+    from src.results.run import files_of, record_of
 
-    n_left = sum(not unit.run.config.exists() for unit in units)
+    n_left = sum(not unit.run.is_finished for unit in units)
     if n_left:
         note(
             f"{n_left} of {len(units)} units of work are not finished: the process that finishes the last one writes "

@@ -64,7 +64,7 @@ def collect(args) -> None:
     from src.core.console import note
     from src.core.errors import UserError
     from src.results.frame import list_in, read, write_frame
-    from src.results.outputs import outputs
+    from src.results.run import outputs
 
     types = (args.front_model_type, args.end_model_type)
     if args.front_model_type and not args.end_model_type:

@@ -66,8 +66,8 @@ def score_by_truth(args) -> None:
     """Print and write the agreement of all quantities with known differences of networks."""
     from src.core.console import note, table
     from src.results.frame import read, write_frame
-    from src.results.outputs import outputs
     from src.results.reports import agreement
+    from src.results.run import outputs
 
     truth = read_truth(args.truth)
     scores = agreement(read(*args.tables, networks=args.networks), truth)
@@ -115,8 +115,8 @@ def test_measures(args) -> None:
 
     from src.core.console import note
     from src.results.frame import write_frame
-    from src.results.outputs import outputs
     from src.results.ranks import read_ranks, sensitivity, specificity
+    from src.results.run import outputs
 
     frame, probes = read_ranks(*args.tables)
     correlations = sensitivity(frame, probes)

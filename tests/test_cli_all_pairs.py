@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import exec_stitch
 from misc import all_pairs, pairs
 from src.core.errors import Busy
 from src.figures import pages
@@ -74,11 +75,12 @@ def test_files_are_those_of_the_single_scripts(networks, few, monkeypatch):
     monkeypatch.chdir(one)
     args = parser_of(SCRIPT).parse_args(list(map(str, every)))
     units = all_pairs.units_of(args, read_networks("networks.csv"))
-    calls = [call for unit in units for call in unit.calls]
-    assert len(calls) == 2 * 2 * 2 + 1 + 2
+    assert len(units) == 2 * 2 + 1 + 2
     with pages.left_out(True):
-        for call in calls:
-            call.function(call.options)
+        for unit in units:
+            if unit.stitching:
+                exec_stitch.stitch(unit.stitching)
+            unit.function(unit.options)
 
     run(SCRIPT, *every, "--memory", "0.0002", cwd=many)  # too little for all
     expected, found = (content(folder / "results") for folder in (one, many))
@@ -213,7 +215,7 @@ def test_a_pair_that_another_process_is_at_is_left(networks, few, monkeypatch):
     folder, claim = networks("claimed", 2), Run.claim
 
     def claim_others(run, **options):
-        if run.config.parts[-3:] == ("a to b", "pinv", "skill.config.txt"):
+        if run.config.parts[-3:] == ("a to b", "pinv", "evaluation.json"):
             raise Busy("another run is writing")
         claim(run, **options)
 
@@ -238,7 +240,7 @@ def test_a_pair_that_fails_stops_no_other(networks, few):
     )
     said = run(SCRIPT, *OPTIONS, "--no-similarity", cwd=folder, status=2).err
     assert "4 of 6 failed (pinv " in said.splitlines()[-1] and said.count(" failed: ") == 4
-    finished = (folder / "results" / "all").glob("*/pinv/skill.config.txt")
+    finished = (folder / "results" / "all").glob("*/pinv/evaluation.json")
     assert sorted(path.parts[-3] for path in finished) == ["a to c", "c to a"]
     assert not list((folder / "results").rglob("*.resume.pt.lock"))
 

@@ -7,15 +7,15 @@ import torch
 
 from src.models import Network
 from src.ood import make_detector, ood_metrics
-from src.results.evaluation_rows import SkillRow
-from src.results.folders import RunFiles, Stitch
+from src.results.evaluation import EvaluationRow, columns_of_skill
 from src.results.frame import judge_stitches
+from src.results.stitches import RunFiles, Stitch
 from src.results.verdict_rows import rows_of
 from src.skill.baseline import Baselines
 from src.skill.running import Following
 from src.skill.skills import skill_of
 from src.stitching import direct_matching
-from src.values import Pair, Predictions
+from src.values import Predictions
 from tests.commands import digit_images
 from tests.result_rows import OPTIONS, stitch_row
 from tests.tiny_networks import PLAIN, plain_network
@@ -65,7 +65,9 @@ def run_of(baselines: Baselines, made: torch.Tensor, name: str, layer: str = LAY
     following.add_stitch(name, layer, made, logits)
     skill = skill_of(following.products(name), baselines.measured([key])[key])
     row = stitch_row(front_layer=name, end_layer=layer, n_epochs=0)
-    skill_row = SkillRow.of(name, Pair(name, layer), skill, None)
+    skill_row = EvaluationRow(
+        folder=name, front_layer=name, end_layer=layer, **columns_of_skill(skill)
+    )
     own = end(images).argmax(1)
     classes = logits.argmax(1), own, own, labels
     predictions = Predictions(*(of_images.numpy() for of_images in classes))

@@ -17,7 +17,7 @@ from src.figures import pages
 from src.figures.dots import draw_groups
 from src.figures.shown import SHARE, of_means, of_networks
 from src.figures.words import lines_on_groups, tables_of_groups
-from src.results.evaluations import read_evaluated_stitches
+from src.results.evaluation import read_evaluated_stitches
 from src.results.network_names import (
     NamedNetwork,
     NetworkName,
@@ -27,7 +27,7 @@ from src.results.network_names import (
     training_of,
 )
 from src.results.reports import compare_groups
-from src.results.stitch_rows import StitchRow
+from src.results.stitches import StitchRow
 from src.results.tables import read_table, write_table
 from src.verdict import INCONCLUSIVE
 from tests.commands import (

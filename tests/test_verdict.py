@@ -10,11 +10,11 @@ import pytest
 from scipy import stats
 
 from src.figures import pages, sections, words
-from src.results.evaluation_rows import EvaluationFiles, EvaluationRow, read_evaluations
+from src.results.evaluation import EvaluationFiles, EvaluationRow
 from src.results.frame import judge_stitches
 from src.results.similarity_rows import SimilarityRow
+from src.results.stitches import EpochRow
 from src.results.tables import write_table
-from src.results.training_rows import EpochRow
 from src.results.verdict_rows import VerdictRow, rows_of
 from src.results.writing import write_logs
 from src.statistics.intervals import of_share
@@ -264,8 +264,8 @@ def test_stitches_of_several_seeds_have_one_row(tmp_path, capsys):
     right = np.stack([predicted(n) == LABELS for n in n_right])
     found = (verdict.accuracy, verdict.accuracy_low, verdict.accuracy_high)
     assert found == pytest.approx(of_share([right]).interval())
-    rows = read_csv(tmp_path / "ood_evaluation.csv")
-    auroc_of = {row["folder"]: float(row["auroc"]) for row in rows}
+    rows = read_csv(tmp_path / "evaluation.csv")
+    auroc_of = {row["folder"]: float(row["auroc_energy"]) for row in rows}
     assert [auroc_of[name] for name in verdict.folders.split(";")] == [0.5, 0.6, 0.7]
 
     write_run(tmp_path, "3", n_right=945, seed=3)
@@ -317,12 +317,12 @@ def test_what_is_missing_or_of_other_data_is_left_out(tmp_path, capsys):
     run_folder = write_run(tmp_path, "1", n_right=940, test_images_sha256="1" * 64)
     path = run_folder / "predictions.npz"
     write_evaluation(tmp_path, {"1": 0.5})
-    (row,) = read_evaluations(tmp_path)["energy"]
+    files = EvaluationFiles(tmp_path)
+    (row,) = files.read()
     for other in ({"dataset": "mnist"}, {"test_images": "0" * 12}):
-        table = EvaluationFiles(tmp_path).table("energy")
-        write_table(table, EvaluationRow, [replace(row, **other)])
+        write_table(files.table, EvaluationRow, [replace(row, **other)])
         assert not runs_of(tmp_path)[0].evaluations
-        assert says(capsys.readouterr().err, "energy", "skipped", "other data")
+        assert says(capsys.readouterr().err, "evaluation", "skipped", "other data")
     path.write_bytes(path.read_bytes()[:100])
     assert "no predictions" in verdict_on(tmp_path).reason
     assert says(capsys.readouterr().err, "predictions.npz", "damaged")

@@ -20,8 +20,8 @@ from src.choices.similarity import SAMPLES, SIMILARITY, measure_of
 from src.core.console import listed, note_once
 from src.core.errors import UserError
 from src.core.files import write_text
-from src.results.evaluations import read_evaluated_stitches
-from src.results.folders import Stitch, newest_stitches
+from src.results.evaluation import read_evaluated_stitches
+from src.results.experiments import told_apart, warn_of_several
 from src.results.network_names import (
     PAIRS,
     SAME_RUN,
@@ -50,7 +50,8 @@ from src.results.similarity_rows import (
     read_similarities,
     tables_of_similarity,
 )
-from src.results.spec import OPTIONS, told_apart, warn_of_several
+from src.results.spec import OPTIONS
+from src.results.stitches import Stitch, newest_stitches
 from src.results.verdicts import records_of
 from src.verdict import Limits
 

@@ -5,8 +5,8 @@ A new quantity needs a function that measures it, a field that keeps its value, 
 `QUANTITIES` under the name of the field. Its `measured_by` says where the field is:
 
     STITCHING   `Metrics` in `src.values`
-    SKILL       `SkillRow` in `src.results.evaluation_rows`, and `JudgedStitch` in `src.judge`
-    DETECTOR    `OODMetrics` in `src.statistics.detection`, and `EvaluationRow` in `src.results`
+    SKILL       `EvaluationRow` in `src.results.evaluation`, and `JudgedStitch` in `src.judge`
+    DETECTOR    `OODMetrics` in `src.statistics.detection`, and the `detectors` of an `EvaluationRow`
     VERDICT     `Verdict` in `src.verdict`
 
 Printed matrices, heat maps, curves and the table of all measurements read the entry.

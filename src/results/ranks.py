@@ -22,22 +22,21 @@ from src.choices import STARTS
 from src.choices.similarity import SAMPLES, SIMILARITY, measure_of
 from src.core.console import listed, warn, warn_once
 from src.core.errors import UserError
-from src.results.experiments import method_names, typed
-from src.results.folders import read_stitches
+from src.results.experiments import (
+    method_names,
+    options_beside_tables,
+    told_apart,
+    typed,
+    warn_of_earlier,
+    warn_of_several,
+)
 from src.results.frame import LAYERS, SIDES, measures_in, of_network, of_similarity
 from src.results.network_names import Names, named_by_list, named_pair, short
 from src.results.probe_rows import ProbeRow
 from src.results.reports import similarity
 from src.results.similarity_rows import SimilarityRow
-from src.results.spec import (
-    NETWORKS,
-    RANKS,
-    options_beside_tables,
-    told_apart,
-    warn_of_earlier,
-    warn_of_several,
-)
-from src.results.stitch_rows import StitchRow
+from src.results.spec import NETWORKS, RANKS
+from src.results.stitches import StitchRow, read_stitches, with_spec
 from src.results.tables import read_table
 from src.values import Pair, Rank
 
@@ -77,7 +76,8 @@ def read_ranks(*paths: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         if path.is_dir():
             rows += [stitch.row for stitch in read_stitches(path, recursive=True)[0]]
         else:
-            rows += read_table(path, SimilarityRow, ProbeRow, StitchRow)
+            for row in read_table(path, SimilarityRow, ProbeRow, StitchRow):
+                rows.append(with_spec(row) if isinstance(row, StitchRow) else row)
     warn_of_several(rows)
     rows = told_apart(rows)
     networks = [name for row in rows for name in row.networks]
@@ -119,7 +119,7 @@ def of_stitches(rows: Sequence[StitchRow], names: Names) -> list[dict[str, Any]]
             record |= of_network(side, network)
         record["networks"] = " → ".join(network.name for network in networks)
         record["front_rank"] = row.front_stitch_rank
-        record["stitching_type"] = row.distinctions["stitching_type"]
+        record["stitching_type"] = row.spec["stitching_type"]
         records.append(record | {"accuracy": row.accuracy})
     return records
 

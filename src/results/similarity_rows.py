@@ -12,9 +12,10 @@ from typing import Any, ClassVar, NamedTuple
 from src.choices.similarity import MEASURES, SIMILARITY
 from src.core.errors import UserError
 from src.core.user_code import is_user_code, title_of
+from src.results.experiments import options_beside_tables, warn_of_earlier
 from src.results.network_names import OfTwoNetworks, architecture
 from src.results.quantities import COLUMNS, JUDGED
-from src.results.spec import FurtherOptions, options_beside_tables, warn_of_earlier
+from src.results.spec import FurtherOptions
 from src.results.tables import columns, read_table
 from src.values import (
     ALL_IMAGES,

@@ -11,7 +11,6 @@ from src.choices.similarity import ACTIVATIONS, measure_of
 from src.core.console import note, warn_once
 from src.core.grouping import grouped
 from src.results.experiments import method_names
-from src.results.folders import Stitch, newest_stitches
 from src.results.network_names import (
     SAME_RUN,
     UNTRAINED_END,
@@ -33,6 +32,7 @@ from src.results.quantities import (
 )
 from src.results.similarity_rows import SimilarityRow, column_of
 from src.results.spec import CHECKPOINTS, NETWORKS, WEIGHTS, are_same
+from src.results.stitches import Stitch, newest_stitches
 from src.values import ALL_IMAGES, Pair, Predictions, StitchSkill
 from src.verdict import SIMILAR, Limits, Stitches, Verdict, judge, obstacle_of
 
