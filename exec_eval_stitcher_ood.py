@@ -87,7 +87,7 @@ def add_networks(options: cli.Parser) -> None:
 
 
 class Setup(NamedTuple):
-    """The stitches, networks, images and tables of an evaluation."""
+    """The stitches, networks, images and table of an evaluation."""
 
     experiments: dict[str, Any]  # the newest stitches of each experiment, by its title
     stitches: list[Any]  # of all experiments
@@ -95,8 +95,7 @@ class Setup(NamedTuple):
     n_earlier: int  # number of stitches that a later run repeats
     scores: tuple[str, ...]  # of `--detector`
     files: Any  # the files to write, an `EvaluationFiles`
-    tables: dict[str, Any]  # the records of the tables, see `begin_tables`
-    skill: Any  # the record of the table of skill
+    run: Any  # the `Run` of the table
     session: Any  # keeps images, networks and the reference
     loading: dict[str, Any]  # how images are loaded
     test_set: Any
@@ -111,19 +110,15 @@ def evaluate(args, session=None, measured=None, *, is_claimed=False) -> None:
     Args:
         session: shares its networks, images and reference with further experiments.
         measured: `MeasuredStitches`; if they are all stitches of the folder, none runs again.
-        is_claimed: the caller has claimed the table of skill.
+        is_claimed: the caller has claimed the table.
     """
     from src.core.console import note
-    from src.results.reloading import rebuild_grids
     from src.results.run import claimed
-    from src.results.scored_stitches import check_scored, score_stitches
+    from src.results.scoring import check_scored, rebuild_grids, score_stitches
 
     setup = set_up(args, session)
     test_set = setup.test_set
-    runs = [*setup.tables.values()]
-    if not is_claimed:
-        runs.append(setup.skill)
-    with claimed(runs):
+    with claimed([] if is_claimed else [setup.run]):
         unusable = []
         if measured and measured.are_all_of(setup.stitches):
             check_usable(args, measured.scores, measured.reference, unusable)
@@ -158,18 +153,18 @@ def evaluate(args, session=None, measured=None, *, is_claimed=False) -> None:
 
 
 def set_up(args, session) -> Setup:
-    """Read the stitches, begin the tables, and load images and networks."""
+    """Read the stitches, begin the table, and load images and networks."""
     from itertools import chain
     from pathlib import Path
 
     from src.core.console import warn
     from src.core.device import device_of
     from src.datasets import dataset_info
-    from src.results.folders import newest_by_experiment, read_stitches
-    from src.results.reloading import check_images, check_stitches, load_networks
+    from src.results.scoring import check_images, check_stitches, load_networks
     from src.results.session import Session
+    from src.results.stitches import newest_by_experiment, read_stitches
 
-    # The stitches, and the tables that will be written
+    # The stitches, and the table that will be written
     session = session or Session()
     device = device_of(args.gpu)
     folder = Path(args.source_dir)
@@ -179,7 +174,7 @@ def set_up(args, session) -> Setup:
     check_stitches(finished, folder)
     dataset_info(args.dataset, labelled=True)
     scores = scores_of(args)
-    files, tables, skill = begin_tables(args, scores)
+    files, run = begin_table(args)
     experiments = newest_by_experiment(finished)
     stitches = list(chain(*experiments.values()))
 
@@ -201,8 +196,7 @@ def set_up(args, session) -> Setup:
         len(finished) - len(stitches),
         scores,
         files,
-        tables,
-        skill,
+        run,
         session,
         loading,
         test_set,
@@ -214,7 +208,7 @@ def set_up(args, session) -> Setup:
 
 def moved_networks(args) -> dict:
     """Return where the networks of the stitches are now, by side."""
-    from src.results.reloading import MovedNetwork
+    from src.results.scoring import MovedNetwork
 
     return {
         "front": MovedNetwork(args.front_model, args.own_types),
@@ -264,22 +258,19 @@ def check_usable(args, stitches, reference, reasons) -> None:
         )
 
 
-def begin_tables(args, scores) -> tuple:
-    """Return the files to write, and the records of the tables: of each score, and of skill."""
+def begin_table(args) -> tuple:
+    """Return the files to write, and the run that writes the table."""
     from pathlib import Path
 
     from src.choices.datasets import dataset_label
-    from src.results.evaluation_rows import EvaluationFiles
+    from src.results.evaluation import EvaluationFiles
     from src.results.run import Run
 
     other_data = ""
     if args.other_data:
         other_data = dataset_label(args.dataset)
     files = EvaluationFiles(Path(args.source_dir), other_data)
-    tables = {
-        score: Run.beside(files.table(score), vars(args) | {"detector": score}) for score in scores
-    }
-    return files, tables, Run.beside(files.skill, vars(args))
+    return files, Run.beside(files.table, vars(args))
 
 
 def end_layers_of(stitches) -> list:
@@ -301,7 +292,7 @@ def refer_to(end, end_name, args, scores, layers, test_set, loading, session):
     from pathlib import Path
 
     from src.ood.reference import make_reference
-    from src.results.detector_store import DetectorStore, load_trained
+    from src.results.checkpoints import DetectorStore, load_trained
 
     options = evaluation_options(args, scores, layers, test_set, loading, session)
     store = Path(args.ood_detector_dir or STORE)
@@ -354,62 +345,67 @@ def evaluation_options(args, scores, layers, test_set, loading, session):
 
 def write_results(args, setup, scored, reference) -> None:
     """Report skill and the metrics of each score, save them and the scores of all images, and finish the
-    runs of the tables."""
+    run of the table.
+
+    What other detectors measured of the same stitches stays in the table.
+    """
     from src.core.files import durable_together
     from src.core.grouping import grouped
-    from src.core.tensors import content_of_state
-    from src.figures.matrices import report, report_skill
-    from src.results.reloading import records_of
-    from src.results.scored_stitches import evaluation_rows, save_scores, skill_rows
-    from src.results.spec import recorded_images
+    from src.figures.matrices import report
+    from src.results.evaluation import EvaluationRow
+    from src.results.scoring import (
+        describe_detectors,
+        evaluation_rows,
+        save_scores,
+        with_earlier_detectors,
+    )
+    from src.results.spec import short_images
+    from src.results.tables import write_table
 
-    # The metrics
-    record = records_of(setup.names, vars(args))
-    evaluations = {}
-    for score in setup.tables:
-        rows = evaluation_rows(score, scored, reference, record, other_data=args.other_data)
-        if rows:  # no rows: no stitch ends at a layer with a detector
-            evaluations[score] = rows
-
-    # The files
-    written = [setup.skill, *(setup.tables[score] for score in evaluations)]
-    for run in written:
-        run.mark_as_unfinished()
-    with durable_together():  # no table is of another evaluation than those beside it
-        experiments = grouped(scored, lambda item: item.experiment)
-        stitches = {
-            title: [item.stitch.row for item in items] for title, items in experiments.items()
-        }
-        report_skill(setup.files.skill, stitches, skill_rows(scored, record.get("test_images")))
+    record = {"shortcut": args.shortcut, **short_images(vars(args))}
+    rows = evaluation_rows(scored, reference, record, other_data=args.other_data)
+    detectors = setup.run.earlier("detectors") | describe_detectors(reference)
+    earlier = setup.files.read()
+    experiments = grouped(scored, lambda item: item.experiment)
+    stitches = {title: [item.stitch.row for item in items] for title, items in experiments.items()}
+    setup.run.mark_as_unfinished()
+    with durable_together():  # no file is of another evaluation than those beside it
+        write_table(setup.files.table, EvaluationRow, with_earlier_detectors(rows, earlier))
         report(
-            setup.files,
-            evaluations,
+            setup.files.table,
+            stitches,
+            rows,
             own_scores=reference.id_scores,
             checks=reference.checks,
-            n_images=len(reference.options.test),
         )
-        save_scores(args.energy_dir, setup.files, evaluations, scored, reference)
+        save_scores(args.energy_dir, setup.files, scored, reference)
+    setup.run.further = {"detectors": detectors}
+    setup.run.options |= contents_of(args, setup, reference)
+    setup.run.finish()
 
-    # The weights and images that the tables are about
-    weights = {f"{side}_model_path_sha256": name.weights for side, name in setup.names.items()}
-    images = recorded_images(vars(args))
+
+def contents_of(args, setup, reference) -> dict:
+    """Return the weights and images that the table is about, as options of its run."""
+    from src.core.tensors import content_of_state
+    from src.results.spec import recorded_images
+
+    contents = {f"{side}_model_path_sha256": name.weights for side, name in setup.names.items()}
+    contents |= recorded_images(vars(args))
     further = {
         "id_dataset": reference.options.id_data,
         "sanity_check_dataset": reference.options.sanity_data,
     }
     for option, data in further.items():
         if data is not None:
-            images[f"{option}_sha256"] = data.fingerprint
+            contents[f"{option}_sha256"] = data.fingerprint
     detectors = {}
     for key, detector in reference.detectors.items():
         if SCORES[key.score].is_trained:
             content = content_of_state(detector.network.state_dict())
             detectors[f"{key.score} {key.layer}"] = content
     if detectors:
-        images["detectors_sha256"] = detectors
-    for run in written:
-        run.options |= weights | images
-        run.finish()
+        contents["detectors_sha256"] = detectors
+    return contents
 
 
 def main(argv=None) -> int:

@@ -188,12 +188,9 @@ def stitch(args, session=None) -> None:
 
 def set_up(args, session) -> Setup:
     """Load networks and images, and begin the runs."""
-    from dataclasses import replace
-
     from src.core.device import device_of
     from src.datasets import dataset_info
-    from src.results.check import check_options
-    from src.results.experiments import Experiment
+    from src.results.stitch_runs import check_options
     from src.stitching import chosen_options
     from src.stitching.closed_forms import solver_of
     from src.stitching.objectives import objective_of
@@ -212,13 +209,10 @@ def set_up(args, session) -> Setup:
     layers, skipped = stitching_layers(args, front, end, spec.shape)
     check_options(vars(args), layers, front.network, end.network)
 
-    # The images, whose fingerprints are a part of the experiment
+    # The images, whose fingerprints are a part of the spec
     images = load_images(args, session, device)
-    experiment = Experiment.of(vars(args))
-    if args.stitching_type == AUTO:
-        experiment = replace(experiment, chosen=chosen_options(layers))
-
-    groups = begin_runs(args, layers, experiment)
+    chosen = chosen_options(layers) if args.stitching_type == AUTO else {}
+    groups = begin_runs(args, layers, chosen)
     if any(runs.layers for runs in groups) and not end.name.is_untrained:
         warn_of_end_at_chance(end.network, images[1], end.name.title)
 
@@ -277,31 +271,30 @@ def load_images(args, session, device):
     return train_set, cli.load_split(args, session, device, train=False)
 
 
-def begin_runs(args, layers, experiment) -> list:
+def begin_runs(args, layers, chosen) -> list:
     """Return the `GridRun` of all pairs; with `--resume`, of the pairs that remain.
 
     All pairs share frozen networks. If BatchNorm statistics move, each pair needs copies of the
     networks, and runs by itself.
+
+    Args:
+        chosen: by pair, the options that `auto` chose.
     """
     from pathlib import Path
 
-    from src.results.stitch_runs import (
-        FolderOfCall,
-        GridRun,
-        earlier_runs,
-        resume,
-    )
+    from src.results.stitch_runs import FolderOfCall, GridRun, resume
 
     directory = Path("results", args.save_dir)
     if is_frozen(args) or len(layers) == 1:
-        runs_of_groups = [GridRun(directory, layers, experiment)]
+        runs_of_groups = [GridRun(directory, layers, vars(args), chosen=chosen)]
     else:
         call = FolderOfCall(directory)
         runs_of_groups = [
-            GridRun(directory, {pair: layer}, experiment, call) for pair, layer in layers.items()
+            GridRun(directory, {pair: layer}, vars(args), chosen=chosen, call=call)
+            for pair, layer in layers.items()
         ]
     if args.resume:
-        resume(directory, earlier_runs(directory), runs_of_groups)
+        resume(directory, runs_of_groups)
     return runs_of_groups
 
 

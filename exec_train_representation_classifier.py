@@ -163,7 +163,7 @@ def train_detectors(args) -> None:
     """Train a detector for each layer, and add it to the store."""
     from src.core.device import device_of
     from src.datasets import dataset_info
-    from src.results.detector_store import DetectorStore
+    from src.results.checkpoints import DetectorStore
     from src.results.session import Session
 
     # The network and its layers
@@ -247,8 +247,8 @@ def train_detector(args, run, source, layer, spec, settings, store, images: Imag
     """Train a classifier of the activations of a layer, fine-tune it, and add it to the store."""
     from src.core.console import note
     from src.ood import finetuning
-    from src.results.detector_store import new_name
-    from src.results.network_training import finetune_network, train_network
+    from src.results.checkpoints import new_name
+    from src.results.writing import finetune_network, train_network
 
     note(f"detector for {layer}")
     classifier, shape = finetuning.untrained_classifier(

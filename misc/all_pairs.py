@@ -34,8 +34,7 @@ from src.choices.similarity import SIMILARITY
 from src.choices.stitching import FORMS, OBJECTIVES, Method
 from src.core.errors import Busy, UserError, unknown_name
 from src.core.user_code import CODE, file_and_function, is_user_code, title_of
-from src.results.network_list import ListedNetwork
-from src.results.network_names import FEATURES
+from src.results.network_names import FEATURES, NamedNetwork
 
 METHODS = ["pinv", "covariance"]
 NONE = "none"  # as a method: stitch nothing; as a detector: use none
@@ -192,7 +191,7 @@ def work_and_judge(args, table: str, page: str) -> None:
         table: the CSV of the verdict.
         page: the page of HTML.
     """
-    from src.results.outputs import check_output
+    from src.results.run import check_output
 
     if not args.no_verdict and methods_of(args):
         check_output(table, str(verdict.__file__))
@@ -221,9 +220,9 @@ def name_next_commands(args, units) -> None:
 def judge_all(args, units, table: str, page: str) -> None:
     """Write the verdict on the stitches of all units, its figure and the page, if all are finished."""
     from src.core.console import listed, note
-    from src.results.outputs import files_of, record_of
+    from src.results.run import files_of, record_of
 
-    n_left = sum(not unit.run.config.exists() for unit in units)
+    n_left = sum(not unit.run.is_finished for unit in units)
     if n_left:
         note(
             f"{n_left} of {len(units)} units of work are not finished: the process that finishes the last one writes "
@@ -259,7 +258,7 @@ def make_results(args) -> list[Unit]:
     from src.core.device import device_of
     from src.datasets import dataset_info
     from src.figures import pages
-    from src.results.network_list import read_networks, tell_groups
+    from src.results.network_names import read_networks, tell_groups
     from src.results.session import Session
 
     # The units of this share, which record their weights and images.
@@ -298,7 +297,7 @@ def make_results(args) -> list[Unit]:
     return units
 
 
-def networks_of(units) -> list[ListedNetwork]:
+def networks_of(units) -> list[NamedNetwork]:
     """Return the networks of units, each once."""
     return list(dict.fromkeys(network for unit in units for network in unit.networks))
 
@@ -405,7 +404,7 @@ def check_layers(args, units, names, session, spec, device) -> None:
         )
 
 
-def check_depths(network: ListedNetwork, layers) -> None:
+def check_depths(network: NamedNetwork, layers) -> None:
     """Raise a UserError if the list gives a network depths, but lacks that of a layer."""
     from src.core.console import listed
 

@@ -64,7 +64,7 @@ def collect(args) -> None:
     from src.core.console import note
     from src.core.errors import UserError
     from src.results.frame import list_in, read, write_frame
-    from src.results.outputs import outputs
+    from src.results.run import outputs
 
     types = (args.front_model_type, args.end_model_type)
     if args.front_model_type and not args.end_model_type:
@@ -133,7 +133,7 @@ def source_of(frame) -> str:
     """Return the sentence of captions on the networks and the images of rows."""
     from src.figures.pages import on_data
     from src.results.frame import NETWORKS
-    from src.results.pair_kinds import counted
+    from src.results.network_names import counted
 
     pairs = set(frame[NETWORKS].itertuples(index=False, name=None))
     images = frame[["dataset", "n_images"]].astype(object)

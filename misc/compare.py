@@ -160,7 +160,7 @@ def write_list(networks: Sequence[NetworkName], table: Path) -> None:
 
     folder = table.parent
     names = names_of(*networks)
-    if any(folder.rglob("*config.txt")):
+    if any(folder.rglob("config.txt")) or any(folder.glob("similarity/*.json")):
         names = [row["name"] for row in read_csv(table)]
         if not are_of_results(networks, names, folder):
             raise UserError(f"{folder} has results of other networks; give another -o")
@@ -179,14 +179,15 @@ def write_list(networks: Sequence[NetworkName], table: Path) -> None:
 def are_of_results(networks: Sequence[NetworkName], names: Sequence[str], folder: Path) -> bool:
     """Return whether results in a folder are of networks with these names: by the contents that they
     recorded."""
-    from src.results.public import read_options
+    from src.results.public import CONFIG, read_options
+    from src.results.run import options_of_table
 
     first, second = names
-    tables = [folder / "similarity" / f"{first}-{second}.config.txt"]
-    for path in [*tables, *sorted((folder / f"{first} to {second}").rglob("*config.txt"))]:
-        if path.exists():
-            recorded = networks_named_by(read_options(path)).values()
-            return [name.listed_as for name in recorded] == [name.listed_as for name in networks]
+    recorded = [options_of_table(folder / "similarity" / f"{first}-{second}.csv")]
+    recorded += map(read_options, sorted((folder / f"{first} to {second}").rglob(CONFIG)))
+    for options in filter(None, recorded):
+        of_results = networks_named_by(options).values()
+        return [name.listed_as for name in of_results] == [name.listed_as for name in networks]
     return True
 
 
@@ -206,7 +207,7 @@ def names_of(first: NetworkName, second: NetworkName) -> list[str]:
 
 def is_name(text: str) -> bool:
     """Return whether a text may be the name of a network in a list."""
-    from src.results.network_list import NAME
+    from src.results.network_names import NAME
 
     return NAME.fullmatch(text) is not None
 

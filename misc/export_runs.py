@@ -22,7 +22,7 @@ def parser() -> cli.Parser:
 def export(args) -> None:
     from src.core.console import note, warn
     from src.core.errors import UserError
-    from src.results.folders import read_stitches
+    from src.results.stitches import read_stitches
 
     target = Path(args.output)
     if target.exists():

@@ -21,19 +21,21 @@ from src.choices.stitching import Method
 from src.core.console import listed, note, silenced, warn, warn_once
 from src.core.errors import Busy, UserError, as_user_error
 from src.core.user_code import is_user_code, title_of
-from src.results.network_list import (
+from src.results.network_names import (
     PROBES,
+    RECORD,
     SIMILARITY,
     TABLES,
-    ListedNetwork,
+    NamedNetwork,
+    networks_named_by,
     pair_name,
     stitches_name,
 )
-from src.results.network_names import RECORD, networks_named_by
-from src.results.public import read_options
+from src.results.run import Run, options_of_table
 from src.results.spec import (
     CONTENTS,
     MEASURING,
+    OPTIONS,
     Difference,
     Spec,
     described,
@@ -44,7 +46,6 @@ from src.results.spec import (
 
 if TYPE_CHECKING:
     from src.cli import Parser
-    from src.results.run import Run
     from src.results.session import Session
 
 # options of all_pairs.py that mean something else to a single script
@@ -52,23 +53,6 @@ NOT_PASSED = {"config", "save_dir"}
 FINISHED, BUSY, FAILED = "finished", "busy", "failed"  # outcomes of a unit
 OF_MEASURES = (*MEASURING, "metrics")  # a table may have further measures
 REMEDY = "give the same ones, or choose another -dir (of misc/compare.py: -o)"
-
-
-def options_of_method(method: Method) -> dict[str, Any]:
-    """Return the options of exec_stitch.py for a method; options without effect have their defaults."""
-    option = "objective" if method.n_epochs else "init"
-    parser = parser_of(exec_stitch)
-    chosen = {"init": parser.get_default("init"), option: method.name, "n_epochs": method.n_epochs}
-    of_matching = ("n_pinv_init_samples", "pinv_cutoff")
-    idle = [name for name in of_matching if is_idle(name, chosen)]
-    return chosen | {name: parser.get_default(name) for name in idle}
-
-
-class Call(NamedTuple):
-    """A call of the function of a single script."""
-
-    function: Callable[[Namespace, "Session"], None]
-    options: Namespace
 
 
 @functools.cache  # units by the hundred share it
@@ -84,16 +68,19 @@ def options_of(script: ModuleType, args: Namespace, **chosen: Any) -> Namespace:
         args: options of all_pairs.py; the script takes all that it shares with all_pairs.py.
         chosen: options of the script that win over `args`. All further options have their defaults.
     """
-    parser = parser_of(script)
-    accepted = {action.dest for action in parser._actions if action.option_strings} - NOT_PASSED
-    shared = {}
-    for name, value in vars(args).items():
-        if name in accepted and value is not None:
-            shared[name] = value
-    return parser.parse_args(parser.words(Namespace(**shared | chosen)))
+    shared = {name: value for name, value in vars(args).items() if name not in NOT_PASSED}
+    return parser_of(script).values(shared, **chosen)
 
 
-def layers_of(network: ListedNetwork, args: Namespace) -> str:
+def options_of_method(method: Method) -> dict[str, Any]:
+    """Return the options of exec_stitch.py for a method; options without effect have their defaults."""
+    chosen = {"init": OPTIONS["init"].absent, "n_epochs": method.n_epochs}
+    chosen["objective" if method.n_epochs else "init"] = method.name
+    idle = [name for name in ("n_pinv_init_samples", "pinv_cutoff") if is_idle(name, chosen)]
+    return chosen | {name: OPTIONS[name].absent for name in idle}
+
+
+def layers_of(network: NamedNetwork, args: Namespace) -> str:
     """Return the layers of a network: from its line in the list, or else from the options."""
     return network.layers or args.layers
 
@@ -103,9 +90,11 @@ class Unit(NamedTuple):
     stitches, compare a pair of networks, or probe a network."""
 
     kind: str  # the folder of the method, or of the tables
-    networks: tuple[ListedNetwork, ...]
+    networks: tuple[NamedNetwork, ...]
     place: Path  # the folder of the runs, or the table
-    calls: list[Call]
+    options: Namespace  # of the script that writes the table; of an evaluation also of the stitches
+    function: Callable[[Namespace, "Session"], None]  # of the script
+    stitching: Namespace | None = None  # the options of the stitches; None of a table
 
     @property
     def title(self) -> str:
@@ -119,7 +108,7 @@ class Unit(NamedTuple):
         return self.kind in TABLES
 
     @property
-    def end(self) -> ListedNetwork | Path:
+    def end(self) -> NamedNetwork | Path:
         """The end network; of a table, its path."""
         return self.place if self.is_table else self.networks[1]
 
@@ -133,15 +122,12 @@ class Unit(NamedTuple):
         return (False,)
 
     @property
-    def run(self) -> "Run":
-        """The lock and the record of the finished unit, of its last call."""
-        from src.results.evaluation_rows import EvaluationFiles
-        from src.results.run import Run
+    def run(self) -> Run:
+        """The lock and the record of the finished unit."""
+        from src.results.evaluation import EvaluationFiles
 
-        options = vars(self.calls[-1].options)
-        if self.is_table:
-            return Run.beside(self.place, options)
-        return Run.beside(EvaluationFiles(self.place).skill, options)
+        table = self.place if self.is_table else EvaluationFiles(self.place).table
+        return Run.beside(table, vars(self.options))
 
     def difference(self, written: Options) -> Difference:
         """Return what differs between this unit in files and in this command, whatever the measures.
@@ -164,7 +150,7 @@ class Unit(NamedTuple):
             UserError: it was finished or begun with other networks, inputs or options.
         """
         run = self.run
-        is_whole = run.config.exists()
+        is_whole = run.is_finished
         found = self.difference(written)
         if found:
             where = run.config if is_whole else run.state_file
@@ -202,18 +188,16 @@ def with_record(
         weights: the SHA-256 of the weights, by path and type.
         images: the fingerprints of the images, by option.
     """
-    for call in unit.calls:
-        options = vars(call.options)
-        networks = networks_named_by(options)
-        for name, network in networks.items():
+    for values in filter(None, (unit.options, unit.stitching)):
+        options = vars(values)
+        for name, network in networks_named_by(options).items():
             options[f"{name}{RECORD}"] = weights[network.path, network.type]
-        if networks:  # the evaluation of stitches takes the images of the stitches
-            options |= images
+        options |= images
     return unit
 
 
 def stitching_unit(
-    pair: tuple[ListedNetwork, ListedNetwork], method: Method, args: Namespace, save_dir: str
+    pair: tuple[NamedNetwork, NamedNetwork], method: Method, args: Namespace, save_dir: str
 ) -> Unit:
     """Return the unit that stitches an ordered pair by a method."""
     front, end = pair
@@ -233,25 +217,21 @@ def stitching_unit(
         save_dir=str(folder),
         **options_of_method(method),
     )
-    source_dir = str(Path("results", folder))
     evaluation = options_of(
         exec_eval_stitcher_ood,
         args,
-        source_dir=source_dir,
+        source_dir=str(Path("results", folder)),
         batch_size=stitching.batch_size,  # test images pass once for both
         own_types=list(filter(is_user_code, dict.fromkeys([front.type, end.type]))),
     )
     # Its record shows whether a unit with other options of stitching is another one
-    evaluation = Namespace(**{**vars(evaluation), **vars(stitching)})
-    calls = [
-        Call(exec_stitch.stitch, stitching),
-        Call(exec_eval_stitcher_ood.evaluate, evaluation),
-    ]
-    return Unit(method.title, pair, Path("results", folder), calls)
+    options = Namespace(**{**vars(evaluation), **vars(stitching)})
+    evaluate = exec_eval_stitcher_ood.evaluate
+    return Unit(method.title, pair, Path("results", folder), options, evaluate, stitching)
 
 
 def similarity_unit(
-    pair: tuple[ListedNetwork, ListedNetwork], args: Namespace, save_dir: str
+    pair: tuple[NamedNetwork, NamedNetwork], args: Namespace, save_dir: str
 ) -> Unit:
     """Return the unit that compares a pair by the measures of the options, and by the measures that
     its table already has."""
@@ -270,8 +250,8 @@ def similarity_unit(
         metrics=metrics_of(table, args.metrics),
         output=str(table),
     )
-    call = Call(functools.partial(script.compute, at_claim=add_measures_of_table), options)
-    return Unit(SIMILARITY, pair, table, [call])
+    compute = functools.partial(script.compute, at_claim=add_measures_of_table)
+    return Unit(SIMILARITY, pair, table, options, compute)
 
 
 def add_measures_of_table(options: Namespace) -> None:
@@ -289,10 +269,9 @@ def metrics_of(table: Path, metrics: Sequence[str]) -> list[str]:
     Raises:
         UserError: the table would have to be made again without such code.
     """
-    config = table.with_suffix(".config.txt")
-    if not config.exists():
+    options = options_of_table(table)
+    if not options:
         return list(metrics)
-    options = read_options(config)
     named = {title_of(name): name for name in metrics}  # a copied project has another path
     measured = [named.get(title_of(name), name) for name in options.get("metrics", [])]
     unnamed = [name for name in measured if is_user_code(name) and name not in metrics]
@@ -305,7 +284,7 @@ def metrics_of(table: Path, metrics: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name for name in [*measured, *metrics] if name not in unnamed))
 
 
-def probing_unit(network: ListedNetwork, n_epochs: int, args: Namespace, save_dir: str) -> Unit:
+def probing_unit(network: NamedNetwork, n_epochs: int, args: Namespace, save_dir: str) -> Unit:
     """Return the unit that probes a network."""
     table = Path("results", save_dir, PROBES, f"{network.name}.csv")
     options = options_of(
@@ -318,7 +297,7 @@ def probing_unit(network: ListedNetwork, n_epochs: int, args: Namespace, save_di
         output=str(table),
         resume=True,
     )
-    return Unit(PROBES, (network,), table, [Call(exec_probe.probe, options)])
+    return Unit(PROBES, (network,), table, options, exec_probe.probe)
 
 
 def run_units(units: Sequence[Unit], session: "Session") -> None:
@@ -419,23 +398,21 @@ def run_claimed(unit: Unit, session: "Session") -> bool:
 def run_calls(unit: Unit, session: "Session") -> None:
     """Run the scripts of a unit."""
     with silenced(notes=False):
-        if unit.is_table:
-            (call,) = unit.calls
-            call.function(call.options, session)
+        if unit.stitching:
+            stitch_and_evaluate(unit, unit.stitching, session)
         else:
-            stitch_and_evaluate(unit, session)
+            unit.function(unit.options, session)
 
 
-def stitch_and_evaluate(unit: Unit, session: "Session") -> None:
+def stitch_and_evaluate(unit: Unit, stitching: Namespace, session: "Session") -> None:
     """Stitch a pair of networks, and evaluate the stitches; the test images pass once for both.
 
     If some stitches were finished before, all are evaluated from their files.
     """
     from src.ood.evaluation import measure_grids
-    from src.results.folders import remove_remains
-    from src.results.scored_stitches import MeasuredStitches
+    from src.results.scoring import MeasuredStitches
+    from src.results.stitches import remove_remains
 
-    stitching, evaluation = (call.options for call in unit.calls)
     setup = exec_stitch.set_up(stitching, session)
     (runs,) = setup.groups  # one, as both networks are frozen
     rows = {}
@@ -445,7 +422,7 @@ def stitch_and_evaluate(unit: Unit, session: "Session") -> None:
         end = end._replace(weights=stitching.end_model_path_sha256)
         # The reference comes first: a detector that fails costs no stitch
         reference = exec_eval_stitcher_ood.reference_of(
-            setup.end, end, evaluation, runs.layers, setup.test_set, session
+            setup.end, end, unit.options, runs.layers, setup.test_set, session
         )
         grid, matched = exec_stitch.make_stitches(stitching, runs, setup)
         score, scores = measure_grids({unit.title: grid}, reference)[unit.title]
@@ -454,6 +431,4 @@ def stitch_and_evaluate(unit: Unit, session: "Session") -> None:
         measured = MeasuredStitches(reference, places)
     exec_stitch.conclude(stitching, setup, rows)
     remove_remains(unit.place)  # of a killed process
-    exec_eval_stitcher_ood.evaluate(evaluation, session, measured, is_claimed=True)
-    if measured:
-        unit.run.made_with.unlink()  # the run.json of the stitches has the same content
+    exec_eval_stitcher_ood.evaluate(unit.options, session, measured, is_claimed=True)

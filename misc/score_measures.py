@@ -66,8 +66,8 @@ def score_by_truth(args) -> None:
     """Print and write the agreement of all quantities with known differences of networks."""
     from src.core.console import note, table
     from src.results.frame import read, write_frame
-    from src.results.outputs import outputs
     from src.results.reports import agreement
+    from src.results.run import outputs
 
     truth = read_truth(args.truth)
     scores = agreement(read(*args.tables, networks=args.networks), truth)
@@ -110,81 +110,61 @@ def read_truth(path: str):
 
 
 def test_measures(args) -> None:
-    from src.core.console import note
-    from src.core.errors import UserError
-    from src.core.files import write_csv
-    from src.results.outputs import outputs
-    from src.results.rank_measurements import read_measurements
-    from src.results.rank_tests import COLUMNS, sensitivity, specificity
+    """Print and write the tests of sensitivity and specificity, and draw the curves over ranks."""
+    import pandas
 
-    tables = read_measurements(args.tables)
-    if not tables.values:
-        raise UserError(
-            "these tables hold no similarity and no stitching; add a CSV of one of them"
-        )
-    correlations = list(sensitivity(tables))
-    places = list(specificity(tables))
-    show_tests(correlations, places)
+    from src.core.console import note
+    from src.results.frame import write_frame
+    from src.results.ranks import read_ranks, sensitivity, specificity
+    from src.results.run import outputs
+
+    frame, probes = read_ranks(*args.tables)
+    correlations = sensitivity(frame, probes)
+    places = specificity(frame)
+    show_sensitivity(correlations)
+    show_specificity(places)
     if args.output:
         with outputs(args.output, __file__):
-            write_csv(Path(args.output), COLUMNS, [*correlations, *places])
-            draw(args, tables)
+            write_frame(Path(args.output), pandas.concat([correlations, places]))
+            draw(args, frame, probes)
         note(f"wrote {args.output}")
 
 
-def draw(args, tables) -> None:
+def draw(args, frame, probes) -> None:
     """Draw the curves over ranks beside the table, where there are some."""
     from src.figures.curves import draw_ranks
     from src.figures.pages import on_data
     from src.figures.shown import of_ranks
-    from src.results.pair_kinds import counted
-    from src.results.rank_curves import chosen_pairs, curves_of_pair
+    from src.results.frame import NETWORKS
+    from src.results.network_names import counted
+    from src.results.ranks import chosen_pairs, curves_of_pair, over_ranks, rank_values
 
+    curves = over_ranks(rank_values(frame))
     shown = []
-    pairs = {value.networks for value in tables.values}
-    for pair in chosen_pairs(tables, args.layers, args.other_layer):
+    for pair in chosen_pairs(curves, args.layers, args.other_layer):
         title = pair.front_layer
         if pair.end_layer != title:
             title = f"{pair.front_layer} → {pair.end_layer}"
-        shown += of_ranks(curves_of_pair(tables, pair), title)
+        shown += of_ranks(curves_of_pair(curves, probes, pair), title)
     if shown:
+        pairs = set(frame[NETWORKS].itertuples(index=False, name=None))
+        datasets = {(dataset, None) for dataset in frame.dataset}
         draw_ranks(
             Path(args.output).with_suffix(".png"),
             shown,
             y_title="similarity or accuracy",
-            source=on_data(counted(pairs), {(value.dataset, None) for value in tables.values}),
+            source=on_data(counted(pairs), datasets),
         )
 
 
-def show_tests(correlations: list, places: list) -> None:
-    """Print the tests, with warnings of what could not be tested."""
-    from src.core.console import warn
-    from src.results.rank_tests import MIXED
-
-    if correlations:
-        show_sensitivity(correlations)
-    else:
-        warn("no sensitivity: no pair of layers was measured at several ranks")
-    if places:
-        show_specificity(places)
-    else:
-        warn(
-            "no specificity: no two layers of the same name were measured at full rank beside"
-            " others"
-        )
-    mixed = dict.fromkeys(row["measure"] for row in places if MIXED in row["note"])
-    if mixed:
-        warn(
-            f"specificity of {', '.join(mixed)}: {MIXED}, so alignments are ranked rather than"
-            " layers; measure with --alignment pool"
-        )
-
-
-def show_sensitivity(rows: list) -> None:
+def show_sensitivity(tests) -> None:
     """Print how measures correlate with probing accuracy over ranks."""
-    from src.core.console import result
-    from src.results.rank_tests import BASELINE, summary_of_correlations
+    from src.core.console import decimals, result, warn
+    from src.results.ranks import BASELINE
 
+    if tests.empty:
+        warn("no sensitivity: no pair of layers was measured at several ranks")
+        return
     result(
         "Sensitivity: rank correlation of measure and probing accuracy over the ranks of the varied"
         " layer"
@@ -200,14 +180,28 @@ def show_sensitivity(rows: list) -> None:
         "kendall_p": "p",
         "note": "",
     }
-    show(rows, columns, summary=summary_of_correlations)
+
+    def summary(tests) -> str:
+        # It counts none as significant: the layers of a network depend on each other
+        if tests.spearman.isna().all():
+            return "no correlation is defined"
+        rho, tau = map(decimals, (tests.spearman.mean(), tests.kendall.mean()))
+        return f"mean rho {rho}, mean tau {tau}"
+
+    show(tests, columns, summary)
 
 
-def show_specificity(rows: list) -> None:
-    """Print the place of the layer of the same name, by measure."""
-    from src.core.console import result
-    from src.results.rank_tests import summary_of_places
+def show_specificity(tests) -> None:
+    """Print the place of the layer of the same name, by measure; warn of alignments that differ."""
+    from src.core.console import result, warn
+    from src.results.ranks import MIXED
 
+    if tests.empty:
+        warn(
+            "no specificity: no two layers of the same name were measured at full rank beside"
+            " others"
+        )
+        return
     result(
         "Specificity: place of the layer of the same name among all layers of the varied network,"
         " at full rank"
@@ -215,32 +209,48 @@ def show_specificity(rows: list) -> None:
     result(
         "(a line has both layers, and the varied one; 1 is the most similar; ties count against it)"
     )
-    show(rows, {"n": "layers", "place": "place", "note": ""}, summary=summary_of_places)
+
+    def summary(tests) -> str:
+        texts = []
+        for varied, places in tests.dropna(subset="place").groupby("varied", sort=False).place:
+            n_first = (places == 1).sum()
+            texts.append(
+                f"{varied}: first in {n_first} of {len(places)}, mean place {places.mean():.2f}"
+            )
+        return "; ".join(texts) or "no place is defined"
+
+    show(tests, {"n": "layers", "place": "place", "note": ""}, summary)
+    mixed = tests.quantity[tests.note.str.contains(MIXED)].unique()
+    if len(mixed):
+        warn(
+            f"specificity of {', '.join(mixed)}: {MIXED}, so alignments are ranked rather than"
+            " layers; measure with --alignment pool"
+        )
 
 
-def show(rows: list, columns: dict[str, str], *, summary) -> None:
-    """Print rows by setting and measure, each group followed by its summary.
+def show(tests, columns: dict[str, str], summary) -> None:
+    """Print tests by setting and measure, each group followed by its summary.
 
     Args:
         columns: titles of the columns behind the two layers and the varied one, by column.
         summary: returns the text for the rows of a group.
     """
     from src.core.console import result, table
-    from src.core.grouping import grouped
 
-    groups = grouped(rows, lambda row: (row["setting"], row["measure"]))
-    for (setting, measure), tests in groups.items():
-        labels = [f"{row['layer1']} {row['layer2']} {row['varied']}" for row in tests]
-        cells = [[text(row[field]) for field in columns] for row in tests]
+    for (setting, quantity), rows in tests.groupby(["setting", "quantity"], sort=False):
+        names = rows[["front_layer", "end_layer", "varied"]].itertuples(index=False)
+        cells = [list(map(text, row)) for row in rows[list(columns)].itertuples(index=False)]
         result()
-        table(f"{measure} | {setting}", labels, list(columns.values()), cells)
-        result(summary(tests))
+        table(f"{quantity} | {setting}", list(map(" ".join, names)), list(columns.values()), cells)
+        result(summary(rows))
     result()
 
 
 def text(value) -> str:
-    """Return the text of a cell: numbers with four digits, nothing for None."""
-    if value is None:
+    """Return the text of a cell: numbers with four digits, nothing for a missing one."""
+    import pandas
+
+    if pandas.isna(value):
         return ""
     if isinstance(value, float):
         return f"{value:.4g}"

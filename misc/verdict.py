@@ -121,7 +121,7 @@ def give_verdict(args, judged: "Judged | None" = None) -> None:
     """
     from src.core.console import note, result
     from src.figures.sections import parts_of, sections_of
-    from src.results.outputs import check_output
+    from src.results.run import check_output
 
     start = datetime.now()
     table = Path(args.output)
@@ -152,10 +152,10 @@ def judge(args) -> Judged:
     """Return the results of the folders with the verdicts; note the limits of comparisons of groups."""
     from src.core.console import listed, note
     from src.figures.words import note_on_layers
-    from src.results.frame import frame_of, list_in
-    from src.results.named_networks import named_by_list, order_in
+    from src.results.frame import judge_stitches, list_in, n_changed
+    from src.results.network_names import named_by_list, order_in
     from src.results.reports import SHARES, STITCHED, compare_groups, of_several_networks
-    from src.results.verdicts import judge_stitches, n_changed
+    from src.results.verdict_rows import rows_of
 
     stitches, similarities = read_results(args)
     limits = limits_of(args)
@@ -166,16 +166,16 @@ def judge(args) -> Judged:
     if networks:
         order = order_in(names)
         stitches.sort(key=lambda stitch: order(stitch.row))
-    verdicts = judge_stitches(stitches, similarities, limits=limits, pool=args.pool, names=names)
+    frame = judge_stitches(stitches, similarities, limits=limits, pool=args.pool, names=names)
+    verdicts = rows_of(frame)
     if similarities:
         check_similarities(similarities, verdicts)
-    frame = frame_of(verdicts, (), names)
     comparison = compare_groups(of_several_networks(frame), [*SHARES, *STITCHED])
     note_on_layers(comparison.groups)
     if comparison.untested:
         note(f"groups that cannot be tested: {listed(comparison.untested, n=1)}")
     changes = [
-        n_changed(verdicts, stitches, factor, limits=limits, pool=args.pool, names=names)
+        n_changed(frame, stitches, factor, limits=limits, pool=args.pool, names=names)
         for factor in (0.5, 1.5)
     ]
     sensitivity = (
@@ -276,7 +276,7 @@ def write_page(args, judged: Judged, table: Path, path: Path, *, start: datetime
     from src.core.console import note, warn
     from src.core.files import write_text
     from src.figures.page import page
-    from src.results.outputs import outputs
+    from src.results.run import outputs
 
     if importlib.util.find_spec("matplotlib") is None:
         warn("the page has no figures: matplotlib is not installed")
@@ -314,8 +314,8 @@ def parts_of_page(table: Path, judged, made_with: str, *, name: str) -> list[str
     """
     from src.figures import page, words
     from src.figures.sections import sections_of
-    from src.results.outputs import files_of, record_of
     from src.results.reports import on_unlike_types
+    from src.results.run import files_of, record_of
 
     rows = judged.verdicts
     groups = judged.comparison.groups
@@ -349,8 +349,8 @@ def parts_of_page(table: Path, judged, made_with: str, *, name: str) -> list[str
 def read_results(args) -> tuple:
     """Return the stitches with their evaluations, and the similarities; warn of changed weights and of
     results on different images."""
-    from src.results.collected import read_similarities
-    from src.results.spec import warn_of_several
+    from src.results.experiments import warn_of_several
+    from src.results.similarity_rows import read_similarities
 
     stitches = read_folders(args.source_dirs)
     similarities = read_similarities(args.similarity)
@@ -373,7 +373,7 @@ def read_folders(folders):
     from src.core.console import listed, note
     from src.core.errors import UserError
     from src.core.grouping import grouped
-    from src.results.evaluations import read_evaluated_stitches
+    from src.results.evaluation import read_evaluated_stitches
 
     stitches = read_evaluated_stitches(folders)
     if not stitches:

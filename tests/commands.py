@@ -190,7 +190,7 @@ def stitch_rows(folder: Path | str) -> list[dict[str, str]]:
 def read_metrics(folder: Path) -> dict[str, Any]:
     """The numbers of the only stitch of a run; None where there is none."""
     from src.results.public import SPARSITY
-    from src.results.stitch_rows import StitchRow
+    from src.results.stitches import StitchRow
     from src.results.tables import columns, read_table
     from src.values import Metrics
 

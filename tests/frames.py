@@ -6,7 +6,7 @@ import math
 import pandas as pd
 
 from src.results.frame import COLUMNS
-from src.results.pair_kinds import PAIRS
+from src.results.network_names import PAIRS
 
 NAMES = "abcd"
 GROUP = dict(zip(NAMES, ("one", "one", "two", "two"), strict=True))

@@ -1,12 +1,12 @@
 """Rows of results whose values tests choose; the others have usual values."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
-from src.results.evaluation_rows import EvaluationRow
+from src.results.evaluation import EvaluationRow
 from src.results.probe_rows import ProbeRow
 from src.results.similarity_rows import SimilarityRow
-from src.results.stitch_rows import StitchRow
+from src.results.stitches import StitchRow, with_spec
 from src.values import Null
 
 OPTIONS = {  # of a stitching run
@@ -15,21 +15,34 @@ OPTIONS = {  # of a stitching run
     "front_stitch_rank": None, "front_pinv_rank": None, "dataset": "digits", "n_epochs": 3, "n_pinv_init_samples": 100,
 }  # fmt: skip
 MEASURED = {"accuracy": 0.5, "end_accuracy": float("nan"), "folder": "f"}
+SKILL = {
+    "correlation": 0.75, "baseline": 0.5, "skill": 0.5, "skill_low": 0.45, "skill_high": 0.55,
+    "correlation_at_end": 0.75, "baseline_at_end": 0.5, "skill_at_end": 0.5, "skill_at_end_low": 0.45,
+    "skill_at_end_high": 0.55, "n_images": 360, "n_classes": 10, "width": 64, "n_copies": 1, "rows_per_channel": 50.0,
+}  # fmt: skip
 SCORES = {
-    "accuracy": 0.5, "auroc": 0.5, "aupr": 0.5, "fpr95": 0.5, "mean_energy": 1.0, "mean_id_energy": 2.0,
-    "detector": "energy", "detector_id_data": "digits", "detector_ood_data": None, "id_dataset": "digits",
-    "sanity_dataset": None, "sanity_auroc": None, "auroc_low": None, "auroc_high": None, "folder": "f",
+    "auroc": 0.5, "aupr": 0.5, "fpr95": 0.5, "mean_energy": 1.0, "mean_id_energy": 2.0,
 }  # fmt: skip
 
 
 def stitch_row(**values: Any) -> StitchRow:
-    """A row of `grid.csv`, from values by column."""
-    return StitchRow(**OPTIONS | MEASURED | values)
+    """A row of `grid.csv`, from values by column, with the spec of its run."""
+    return with_spec(StitchRow(**OPTIONS | MEASURED | values))
 
 
-def evaluation_row(**values: Any) -> EvaluationRow:
-    """A row of `ood_evaluation.csv`, from values by column."""
-    return EvaluationRow(**OPTIONS | SCORES | values)
+def evaluation_row(*, detector: str = "energy", **values: Any) -> EvaluationRow:
+    """A row of `evaluation.csv`, from values by column; those of `SCORES` are of the detector."""
+    names = [field.name for field in fields(EvaluationRow)]
+    of_row = {name: value for name, value in values.items() if name in names}
+    scores = SCORES | {name: value for name, value in values.items() if name not in names}
+    layers = {
+        "front_layer": "layer1.0",
+        "end_layer": "layer2.0",
+        "folder": "f",
+        "dataset": "digits",
+    }
+    further = {f"{name}_{detector}": value for name, value in scores.items()}
+    return EvaluationRow(**SKILL | layers | of_row, further=further)
 
 
 def similarity_row(*, nulls: dict[str, Null] | None = None, **values: Any) -> SimilarityRow:

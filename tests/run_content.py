@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from src.results.stitch_rows import StitchRow
+from src.results.stitches import StitchRow
 from src.results.tables import read_table
 from tests.commands import pair_of
 
@@ -35,6 +35,8 @@ def content(folder: Path) -> dict[str, bytes]:
                 if path.suffix == ".pt"
                 else json.dumps(list(json.loads(data).values())).encode()
             )
+        if path.suffix == ".json" and "options" in (record := json.loads(data)):
+            data = json.dumps(record["options"], indent=1).encode()
         if path.suffix in (".csv", ".json"):  # they name run folders
             data = "\n".join(sorted(TIME.sub("TIME", data.decode()).splitlines())).encode()
         if path.name == "summary.txt":

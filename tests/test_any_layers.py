@@ -283,7 +283,7 @@ def test_a_list_of_mixed_kinds_is_stitched_evaluated_and_compared(four_networks)
     folder = four_networks / "results" / "mixed"
     compared, evaluated = (
         list(folder.glob("similarity/*.csv")),
-        list(folder.glob("*/pinv/skill.csv")),
+        list(folder.glob("*/pinv/evaluation.csv")),
     )
     assert (len(compared), len(evaluated)) == (6, 12)
     for row in itertools.chain.from_iterable(map(read_csv, compared)):
@@ -317,5 +317,5 @@ def test_a_run_of_auto_is_resumed_repeated_by_its_type_and_evaluated(four_networ
     assert "stitching_option" not in read_json(again)
     states = [torch.load(path.with_name("final_model.pt")) for path in (config, again)]
     torch.testing.assert_close(*states, rtol=0, atol=0)
-    (row,) = read_csv(four_networks / "results/auto/ood_evaluation_mahalanobis.csv")
+    (row,) = read_csv(config.with_name("grid.csv"))
     assert (row["stitching_type"], row["stitching_option"]) == ("c2s", "auto")

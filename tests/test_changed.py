@@ -20,6 +20,7 @@ from src.results import session
 from src.results import stitch_runs as runs
 from src.results.checkpoints import load_model, save_state
 from src.results.network_names import SHORT, NetworkName
+from src.results.run import options_of_table
 from tests.commands import error_line, names_in, read_csv, read_json, run, says, stitch_rows
 from tests.tables import blank
 from tests.tiny_datasets import random_images, write_mnist
@@ -157,18 +158,19 @@ def test_runs_and_tables_record_weights_and_images():
     config = next(Path("results/r").glob("*/config.txt"))
     recorded = {
         config: of_run | {"test_images_sha256": test},
-        "results/r/ood_evaluation_mahalanobis.config.txt": of_run | {"test_images_sha256": test},
-        "probes.config.txt": {"model_path_sha256": f, "test_images_sha256": test},
-        "sim.config.txt": {"model2_path_sha256": g, "test_images_sha256": test},
+        "results/r/evaluation.json": of_run | {"test_images_sha256": test},
+        "probes.json": {"model_path_sha256": f, "test_images_sha256": test},
+        "sim.json": {"model2_path_sha256": g, "test_images_sha256": test},
         "m/config.txt": {"train_images_sha256": train, "test_images_sha256": test},
     }
     for path, expected in recorded.items():
-        assert expected.items() <= read_json(path).items(), path
+        content = read_json(path)
+        assert expected.items() <= content.get("options", content).items(), path
     of_pair = {"front_weights": f[:SHORT], "end_weights": g[:SHORT]}
     images = {"train_images": train[:SHORT], "test_images": test[:SHORT]}
     tables = {
         next(Path("results/r").glob("*/grid.csv")): of_pair | images,
-        "results/r/ood_evaluation_mahalanobis.csv": of_pair | images,
+        "results/r/evaluation.csv": images,
         "verdict.csv": of_pair | images,
         "all.csv": of_pair | images,
         "probes.csv": {"model_weights": f[:SHORT]} | images,
@@ -183,7 +185,8 @@ def test_a_verdict_says_by_which_limits_and_version_and_on_which_images_it_was_g
     """In files beside its table, and in its sentences."""
     run(*STITCH)
     run("misc/verdict.py", "results/r", "--tolerance", 7, "-o", "out/v.csv")
-    options, made_with = read_json("out/v.config.txt"), read_json("out/v.run.json")
+    made_with = read_json("out/v.json")
+    options = made_with["options"]
     assert (options["tolerance"], options["skill"], options["pairwise"]) == (7, 0.33, False)
     name, test = "dd", digest(train=False)
     assert options["train_images_sha256"] == {name: [digest(train=True)]}
@@ -193,7 +196,7 @@ def test_a_verdict_says_by_which_limits_and_version_and_on_which_images_it_was_g
     assert says(made, f"Given by version {__version__}", f"{name} ({test[:SHORT]})")
     assert made_with["command"] in command
     again = Path("out/v.csv").read_bytes()
-    run("misc/verdict.py", "--config", "out/v.config.txt")
+    run("misc/verdict.py", "--config", "out/v.json")
     assert Path("out/v.csv").read_bytes() == again
 
 
@@ -214,7 +217,7 @@ def test_what_was_replaced_is_refused_where_work_goes_on(changed, monkeypatch):
         run(*half, status=130)
     change, undo = CHANGES[changed]
     change()
-    for command, where in ((finished, "results/r"), (half, "half"), (probe, "probes.config.txt")):
+    for command, where in ((finished, "results/r"), (half, "half"), (probe, "probes.json")):
         assert says(error_line(*command, "--resume"), where, changed.removeprefix("front_"))
     undo()
     assert "2 of 2 stitches are finished" in run(*finished, "--resume").err
@@ -229,7 +232,7 @@ def test_weights_are_known_wherever_they_lie_and_results_wherever_they_were_move
     moved = [{"f.pt": "old.pt", "r": "renamed"}.get(word, word) for word in STITCH]
     assert "2 of 2 stitches are finished" in run(*moved, "--resume").err
     run(*PROBE)
-    for name in ("csv", "config.txt", "run.json"):
+    for name in ("csv", "json"):
         os.rename(f"probes.{name}", f"others.{name}")
     assert "nothing is left to do" in run(*PROBE[:-1], "others.csv", "--resume").err
 
@@ -266,8 +269,8 @@ def test_an_evaluation_takes_the_weights_and_images_that_the_stitches_were_made_
     train("g", 7)
     assert says(error_line(*EVALUATE), "g.pt has other weights", "--end-model")
     run(*EVALUATE, "--end-model", "old.pt")
-    table = Path("results/r/ood_evaluation_mahalanobis.csv")
-    assert read_csv(table)[0]["end_weights"] == sha256("old.pt")[:SHORT]
+    table = Path("results/r/evaluation.csv")
+    assert options_of_table(table)["end_model_path_sha256"] == sha256("old.pt")
     run(*STITCH)
     assert says(error_line(*EVALUATE), "differ in end_model_path")
     shutil.copy("old.pt", "g.pt")
@@ -289,10 +292,10 @@ def test_images_without_a_record_are_accepted():
     write_images(test=7)
     assert "2 of 2 stitches are finished" in run(*STITCH, "--resume").err
     run(*EVALUATE)
-    (row, _) = read_csv("results/r/ood_evaluation_mahalanobis.csv")
+    (row, _) = read_csv("results/r/evaluation.csv")
     assert row["test_images"] == digest(train=False)[:SHORT]
     run("misc/verdict.py", "results/r")
-    assert read_json("verdict.config.txt")["test_images_sha256"] == {"dd": []}
+    assert options_of_table("verdict.csv")["test_images_sha256"] == {"dd": []}
     run(*STITCH)  # beside them, with a record
     said = run_anew("misc/verdict.py", "results/r").err
     assert (
@@ -362,7 +365,7 @@ def test_probes_and_similarity_on_other_images_are_not_compared():
         (["sim.csv", "new.csv"], "no probes"),
     ):
         run_anew("misc/score_measures.py", *tables, "probes.csv", "-o", "ranks.csv")
-        rows = [row for row in read_csv("ranks.csv") if row["varied"] == "layer1"]
+        rows = [row for row in read_csv("ranks.csv") if row["varied"] == "front"]
         notes = {row["note"] for row in rows if row["test"] == "sensitivity"}
         assert any(note in text for text in notes), (tables, notes)
         assert len({row["setting"] for row in rows}) == len(tables)

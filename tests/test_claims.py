@@ -1,5 +1,5 @@
-"""Every script claims what it writes, and writes `config.txt` after the results: two processes do not
-write one table, and results of a killed one are beside no `config.txt`."""
+"""Every script claims what it writes, and writes its options after the results: two processes do not
+write one table, and results of a killed one are beside no options."""
 
 import contextlib
 import shutil
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from src.core.files import write_json
 from src.core.seeds import seeded
 from src.models import build_model
 from src.results.checkpoints import save_state
-from src.results.run import Run
+from src.results.run import Run, options_of_table
 from tests.commands import ON_DIGITS, error_line, run, start_code
 from tests.conftest import few_images
 
@@ -28,7 +29,7 @@ SCRIPTS = {  # by the table that it writes: a command, and an option that change
         ["exec_probe.py", "f.pt", "small_cnn", "-l", "pool4", *ON_DIGITS, "-e", 1],
         ["-lr", 0.1],
     ),
-    "results/r/ood_evaluation_mahalanobis.csv": (
+    "results/r/evaluation.csv": (
         ["exec_eval_stitcher_ood.py", "results/r", *ON_DIGITS, "--detector", "mahalanobis"],
         ["-idd", "mnist5k"],
     ),
@@ -62,7 +63,7 @@ def networks(template, in_tmp_path):
 
 def command_of(table: str) -> list:
     command, _ = SCRIPTS[table]
-    return command if "ood" in table else [*command, "-o", table]
+    return command if "eval" in table else [*command, "-o", table]
 
 
 def files_of(folder: Path) -> dict[Path, bytes]:
@@ -75,25 +76,27 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("table", SCRIPTS)
 def test_a_process_killed_behind_its_results_leaves_no_word_that_it_finished(table, monkeypatch):
-    path, config = Path(table), Path(table).with_suffix(".config.txt")
+    path = Path(table)
     if table == "verdict.csv":
         path = path.with_suffix(
             ".md"
         )  # has the limits; the table of an end network at chance has none
     run(*command_of(table))
     before = path.read_bytes()
-    assert config.exists()
+    assert options_of_table(table)
 
-    def die(path, content):
-        raise Killed
+    def die_at_the_end(path, content):
+        if "options" in content:
+            raise Killed
+        write_json(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr("src.results.run.write_json", die)
+        patch.setattr("src.results.run.write_json", die_at_the_end)
         with pytest.raises(Killed):
             run(*command_of(table), *SCRIPTS[table][1])
-    assert path.read_bytes() != before and not config.exists()
+    assert path.read_bytes() != before and not options_of_table(table)
     run(*command_of(table))
-    assert path.read_bytes() == before and config.exists()
+    assert path.read_bytes() == before and options_of_table(table)
 
 
 @contextlib.contextmanager

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+import exec_stitch
 from misc import all_pairs, pairs
 from src.core.errors import Busy
 from src.figures import pages
 from src.models import Network, build_model
 from src.results.checkpoints import save_state
-from src.results.network_list import ListedNetwork, read_networks
+from src.results.network_names import NamedNetwork, read_networks
 from src.results.run import Run
 from src.skill.baseline import Baselines
 from tests.commands import (
@@ -74,11 +75,12 @@ def test_files_are_those_of_the_single_scripts(networks, few, monkeypatch):
     monkeypatch.chdir(one)
     args = parser_of(SCRIPT).parse_args(list(map(str, every)))
     units = all_pairs.units_of(args, read_networks("networks.csv"))
-    calls = [call for unit in units for call in unit.calls]
-    assert len(calls) == 2 * 2 * 2 + 1 + 2
+    assert len(units) == 2 * 2 + 1 + 2
     with pages.left_out(True):
-        for call in calls:
-            call.function(call.options)
+        for unit in units:
+            if unit.stitching:
+                exec_stitch.stitch(unit.stitching)
+            unit.function(unit.options)
 
     run(SCRIPT, *every, "--memory", "0.0002", cwd=many)  # too little for all
     expected, found = (content(folder / "results") for folder in (one, many))
@@ -199,7 +201,7 @@ def test_a_list_names_the_layers_of_each_network(networks, few):
 
 def test_shares_are_disjoint_complete_and_stable():
     def shares(names: str) -> list[set[str]]:
-        networks = [ListedNetwork(name, f"{name}.pt", "small_cnn") for name in names]
+        networks = [NamedNetwork(name, f"{name}.pt", "small_cnn") for name in names]
         units = all_pairs.units_of(all_pairs.parser().parse_args(OPTIONS), networks)
         return [
             {unit.title for unit in units if all_pairs.is_in_share(unit, number, 3)}
@@ -215,7 +217,7 @@ def test_a_pair_that_another_process_is_at_is_left(networks, few, monkeypatch):
     folder, claim = networks("claimed", 2), Run.claim
 
     def claim_others(run, **options):
-        if run.config.parts[-3:] == ("a to b", "pinv", "skill.config.txt"):
+        if run.config.parts[-3:] == ("a to b", "pinv", "evaluation.json"):
             raise Busy("another run is writing")
         claim(run, **options)
 
@@ -240,7 +242,7 @@ def test_a_pair_that_fails_stops_no_other(networks, few):
     )
     said = run(SCRIPT, *OPTIONS, "--no-similarity", cwd=folder, status=2).err
     assert "4 of 6 failed (pinv " in said.splitlines()[-1] and said.count(" failed: ") == 4
-    finished = (folder / "results" / "all").glob("*/pinv/skill.config.txt")
+    finished = (folder / "results" / "all").glob("*/pinv/evaluation.json")
     assert sorted(path.parts[-3] for path in finished) == ["a to c", "c to a"]
     assert not list((folder / "results").rglob("*.resume.pt.lock"))
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from src.choices.scores import SCORES
 from src.core.images import ImageSpec
 from src.core.tensors import load_tensors, save_tensors
 from src.models import Network, build_model
@@ -143,10 +144,14 @@ def stitched_from_pool4(folder: Path, front: Network, images: torch.Tensor) -> t
 
 
 def rows_of(folder: Path, detector: str = "energy") -> list[dict[str, str]]:
-    return read_csv(
-        folder
-        / ("ood_evaluation.csv" if detector == "energy" else f"ood_evaluation_{detector}.csv")
-    )
+    """The rows that a detector measured, under the names of its columns without its own."""
+    rows = []
+    others = tuple(f"_{name}" for name in SCORES if name != detector)
+    for row in read_csv(folder / "evaluation.csv"):
+        if row.get(f"auroc_{detector}"):
+            columns = [name for name in row if not name.endswith(others)]
+            rows.append({name.removesuffix(f"_{detector}"): row[name] for name in columns})
+    return rows
 
 
 def test_detector_files_have_the_layout_of_the_public_code(workplace, networks):
@@ -218,18 +223,16 @@ def test_an_evaluation_prints_and_writes_the_scores_of_the_detector(
     """Energies and AUROC are recomputed layer by layer, without the grid."""
     printed = evaluate(workplace, "dm", "-scd", "photo_patches").out
     folder = workplace / "results" / "dm"
-    rows, written = rows_of(folder), read_json(folder / "ood_evaluation.json")
+    rows, written = rows_of(folder), read_json(folder / "evaluation.json")["detectors"]["energy"]
     assert [pair_of(row) for row in rows] == [(front, "pool1") for front in FRONTS]
     for column, title in TITLES.items():
         assert parse_matrix(printed, title) == {
             pair_of(row): f"{float(row[column]):.4f}" for row in rows
         }
-    for row, saved in zip(rows, written["stitches"], strict=True):
-        assert (row["accuracy"], row["auroc"]) == (str(saved["accuracy"]), str(saved["auroc"]))
-    drawn = panels_of(drawn_figures["ood_evaluation.png"])["AUROC"].images[0].get_array()
+    drawn = panels_of(drawn_figures["evaluation_energy.png"])["AUROC"].images[0].get_array()
     assert drawn.ravel().tolist() == pytest.approx([float(row["auroc"]) for row in rows])
-    assert list(written["sanity_checks"]) == ["pool1", "pool2"]
-    assert f"{written['sanity_checks']['pool1']['auroc']:.4f}" in printed.splitlines()[-2]
+    assert list(written) == ["pool1", "pool2"]
+    assert f"{written['pool1']['sanity_check']['auroc']:.4f}" in printed.splitlines()[-2]
 
     front, end = map(network, networks)
     options = {"n_classes": 10, "n_channels": 1, "image_shape": (1, 8, 8)}
@@ -246,9 +249,8 @@ def test_an_evaluation_prints_and_writes_the_scores_of_the_detector(
         assert float(row[column]) == pytest.approx(ood_metrics(own, others).auroc, abs=1e-3)
     assert float(row["mean_energy"]) == pytest.approx(saved.mean(), rel=1e-5)
     assert float(row["mean_id_energy"]) == pytest.approx(own.mean(), rel=1e-3)
-    of_detector = [row[f"detector{part}"] for part in ("", "_id_data", "_ood_data")]
-    assert of_detector == ["energy", "digits", "photo_patches"]
-    assert row["end_model_path"] == str(networks[1]) and row["front_model_type"] == MODEL
+    assert written["pool1"]["id_data"] == "digits"
+    assert written["pool1"]["ood_data"] == "photo_patches"
 
 
 @torch.no_grad()
@@ -272,7 +274,7 @@ def test_detectors_that_need_no_training(workplace, copied, networks):
         saved = np.load(folder / "energies_mahalanobis.npz")[f"pool1/{FRONTS[0]}"]
         assert float(row["mean_id_energy"]) == pytest.approx(own.mean(), rel=1e-4)
         assert float(row["auroc"]) == pytest.approx(ood_metrics(own, saved).auroc, abs=1e-3)
-        assert bool(row["sanity_auroc"]) == ("-scd" in options)
+        assert bool(row.get("sanity_auroc")) == ("-scd" in options)
     found = [pair_of(each) for each in (row, *rows)]
     assert found == [(front, end) for end in ENDS for front in FRONTS]
     assert row["id_dataset"].endswith("other.npz") and row["dataset"] == "digits"
@@ -284,11 +286,10 @@ def test_a_run_is_evaluated_by_itself_and_found_by_the_verdict_of_its_folder(wor
     run(EVALUATE, one, *ON_DIGITS, "--detector", "mahalanobis", cwd=workplace)
     assert names_in(folder) == {one.name}
     run("misc/verdict.py", "results/alone", "-o", "alone.csv", cwd=workplace)
-    skills = {pair_of(row): row["skill"] for row in read_csv(one / "skill.csv")}
+    skills = {pair_of(row): row["skill"] for row in read_csv(one / "evaluation.csv")}
     verdicts = read_csv(workplace / "alone.csv")
     assert {pair_of(row): row["skill"] for row in verdicts} == skills and len(skills) == 6
     evaluate(workplace, "alone", "--detector", "mahalanobis")
-    assert read_csv(folder / "skill.csv") == read_csv(one / "skill.csv")
     assert rows_of(folder, "mahalanobis") == rows_of(one, "mahalanobis")
 
 
@@ -302,7 +303,6 @@ def test_detectors_that_share_a_pass_give_what_each_gives_alone(workplace, copie
         evaluate(workplace, "apart", "--detector", name)
         rows = rows_of(apart, name)
         assert rows_of(together, name) == rows and len(rows) == n_stitches
-        assert read_csv(apart / "skill.csv") == read_csv(together / "skill.csv")
         for row in rows:
             assert float(row["auroc_low"]) <= float(row["auroc"]) <= float(row["auroc_high"])
 
@@ -312,8 +312,9 @@ def test_skill_needs_no_detector(workplace, copied, networks):
     """The within-class correlation is recomputed without the grid; of few images no word is said."""
     folder = copied("skilled")
     printed = run(EVALUATE, "results/skilled", *ON_DIGITS, "--detector", "none", cwd=workplace)
-    assert not list(folder.glob("ood_evaluation*")) and not list(folder.glob("energies*"))
-    rows = read_csv(folder / "skill.csv")
+    assert not list(folder.glob("energies*"))
+    rows = read_csv(folder / "evaluation.csv")
+    assert not [name for name in rows[0] if "auroc" in name]
     assert [pair_of(row) for row in rows] == [(front, end) for end in ENDS for front in FRONTS]
     shown = parse_matrix(printed.out, "STITCHING SKILL")
     assert shown == {pair_of(row): f"{float(row['skill']):.4f}" for row in rows}
@@ -351,7 +352,7 @@ def test_other_data_are_refused_or_kept_apart(workplace, copied):
     refused = evaluate(workplace, "elsewhere", *other, status=2).err
     assert says(refused, "other.npz", "stitched on other inputs (-d digits", "--other-data")
     evaluate(workplace, "elsewhere", *other, "--other-data")
-    rows = read_csv(folder / "ood_evaluation_mahalanobis_on_other.csv")
+    rows = read_csv(folder / "evaluation_on_other.csv")
     assert {row["dataset"] for row in rows} == {"other"}
     assert rows_of(folder, "mahalanobis") == before
 
@@ -367,7 +368,6 @@ def test_moved_checkpoints_are_recognised_and_the_retained_rank_of_a_run_is_hono
     evaluate(workplace, "moved", "--detector", "mahalanobis", "-b", "256", *models)
     accuracies = {pair_of(row): row["accuracy"] for row in stitch_rows(folder)}
     for row in rows_of(folder, "mahalanobis"):
-        assert row["front_stitch_rank"] == "2"
         assert row["accuracy"] == accuracies[pair_of(row)]
 
 
@@ -399,9 +399,7 @@ def test_what_cannot_be_evaluated_is_named_skipped_and_counted(
     monkeypatch.chdir(workplace)
     stitch(networks, "broken", ends=["pool3"])
     evaluate(workplace, "broken", "--detector", "energy,mahalanobis", "-scd", "photo_patches")
-    assert {path.name for path in folder.glob("ood_evaluation*.csv")} == {
-        "ood_evaluation_mahalanobis.csv"
-    }
+    assert rows_of(folder, "mahalanobis") and not rows_of(folder)
     err = evaluate(workplace, "broken", status=2).err
     assert says(err, "no detector for pool3") and says(err, "error: ")
 
@@ -417,17 +415,16 @@ def test_a_stitch_that_diverged_has_nan_and_the_rest_is_evaluated(workplace, cop
     err = evaluate(workplace, "diverged", "--detector", "mahalanobis").err
     assert says(err, f"{one.name}, pool2 -> pool1", "not finite")
     evaluate(workplace, "clean", "--detector", "mahalanobis")
-    undefined = {
-        "ood_evaluation_mahalanobis.csv": ["accuracy", "auroc", "auroc_low", "aupr", "fpr95", "mean_energy"],
-        "skill.csv": ["correlation", "skill", "correlation_at_end", "skill_at_end"],
-    }  # fmt: skip
-    for table, columns in undefined.items():
-        rows, expected = (
-            {pair_of(row): row for row in read_csv(each / table)} for each in (folder, clean)
-        )
-        row = rows.pop(diverged)
-        assert {row[column] for column in columns} == {"nan"}
-        assert row.get("baseline") == expected.pop(diverged).get("baseline") and rows == expected
+    undefined = [
+        *("accuracy", "auroc", "auroc_low", "aupr", "fpr95", "mean_energy"),
+        *("correlation", "skill", "correlation_at_end", "skill_at_end"),
+    ]
+    rows, expected = (
+        {pair_of(row): row for row in rows_of(each, "mahalanobis")} for each in (folder, clean)
+    )
+    row = rows.pop(diverged)
+    assert {row[column] for column in undefined} == {"nan"}
+    assert row["baseline"] == expected.pop(diverged)["baseline"] and rows == expected
     scores = np.load(folder / "energies_mahalanobis.npz")
     assert np.isnan(scores["pool1/pool2"]).all() and np.isfinite(scores["pool1/pool4"]).all()
 
@@ -441,8 +438,8 @@ def test_an_evaluation_that_fails_leaves_all_tables_of_the_one_before(
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    names = ["ood_evaluation_mahalanobis.csv", "skill.csv", "energies_mahalanobis.npz"]
+    names = ["evaluation.csv", "energies_mahalanobis.npz"]
     before = [(folder / name).read_bytes() for name in names]
-    monkeypatch.setattr("src.results.scored_stitches.save_scores", full)
+    monkeypatch.setattr("src.results.scoring.save_scores", full)
     evaluate(workplace, "full", "--detector", "mahalanobis", "-b", "7", status=1)
     assert [(folder / name).read_bytes() for name in names] == before

@@ -135,9 +135,7 @@ def test_ranks(compare, digit_networks, in_tmp_path, drawn_figures):
     panels = panels_of(drawn_figures["r.png"])
     drawn = panels["linear CKA"].images[0].get_array().ravel().tolist()
     assert drawn == pytest.approx([float(row["cka"]) for row in rows])
-    assert names_in(Path("out")) == {
-        f"r.{end}" for end in ("csv", "png", "pdf", "config.txt", "run.json")
-    }
+    assert names_in(Path("out")) == {f"r.{end}" for end in ("csv", "png", "pdf", "json")}
 
 
 def test_all_layers(compare):

@@ -10,9 +10,8 @@ import pytest
 
 from misc.compare import names_of
 from src.core.console import decimals, points, table
-from src.results.folders import read_stitches, row_of
 from src.results.network_names import NetworkName, short_names
-from src.results.stitch_rows import StitchRow
+from src.results.stitches import StitchRow, read_stitches, row_of
 from src.results.tables import write_table
 from src.values import IntervalEstimate
 from tests.commands import error_line, panels_of, read_csv, run, says

@@ -16,10 +16,9 @@ from src.core.seeds import seeded
 from src.figures import pages
 from src.models import build_model
 from src.results.checkpoints import load_model, save_state
-from src.results.folders import read_stitches
-from src.results.network_names import NetworkName
+from src.results.network_names import NetworkName, training_of
 from src.results.spec import difference, key_of
-from src.results.trained_with import training_of
+from src.results.stitches import read_stitches
 from tests.commands import ROOT, error_line, read_csv, read_json, run, says
 from tests.tiny_datasets import random_images
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from src.figures import pages
-from src.results.folders import Stitch, read_stitches
-from src.results.stitch_rows import StitchRow
+from src.results.stitches import Stitch, StitchRow, read_stitches
 from src.results.tables import columns
 from src.results.writing import load_stitch
 from tests.commands import (
@@ -109,7 +108,7 @@ def test_exported_stitches_have_the_skill_of_those_of_the_run(name, workplace):
     with few_images(64, n_test=40), pages.left_out():
         for source in (f"results/{name}", f"exported/{name}"):
             run(EVALUATE, source, *ON_DIGITS, "--detector", "none", cwd=workplace)
-            tables.append(read_csv(workplace / source / "skill.csv"))
+            tables.append(read_csv(workplace / source / "evaluation.csv"))
     for row, expected in zip(*tables, strict=True):
         assert row | {"folder": ""} == expected | {"folder": ""}
 

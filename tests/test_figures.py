@@ -17,7 +17,7 @@ from src.figures.maps import draw_layers, draw_networks
 from src.figures.pages import CM, COLUMN, NUMBERS, PAGE, remove_figure
 from src.figures.shown import SHARE, Shown, of_matrix, of_ranks
 from src.results.matrices import Matrix
-from src.results.pair_kinds import PAIRS
+from src.results.network_names import PAIRS
 from src.results.verdict_rows import VerdictRow
 from src.verdict import ACCURATE_ONLY, INCONCLUSIVE, NOT_MATCHED, SIMILAR, Limits
 from tests.commands import caption_of, panels_of, says

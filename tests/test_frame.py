@@ -20,7 +20,7 @@ def folder(tmp_path_factory):
     """Stitches of all pairs of three networks, skill and a detector of one pair, and similarities of another."""
     path = tmp_path_factory.mktemp("frame")
     assert write_pairs(path / "results", TYPES, LAYERS, lambda *names: 940) == PAIRS
-    write_evaluation(path / "results" / "a-b", {"0": 0.25, "3": 0.75}, skill=None)
+    write_evaluation(path / "results" / "a-b", {"0": 0.25, "3": 0.75})
     write_skill(path / "results" / "a-b", {"0": skill(0.5, 0.25)})
     write_list(path / "nets.csv", TYPES, group={"a": "one", "b": "one", "c": "two"})
     table = path / "results" / "similarity" / "a-c.csv"

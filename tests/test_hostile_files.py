@@ -13,8 +13,7 @@ from src.core.errors import UserError
 from src.core.files import read_yaml
 from src.core.images import ImageSpec
 from src.datasets import load_dataset
-from src.results.checkpoints import load_model
-from src.results.detector_store import DetectorStore
+from src.results.checkpoints import DetectorStore, load_model
 from src.results.network_names import NetworkName
 from tests.commands import Code, save_network
 from tests.tiny_datasets import random_images, write_folder

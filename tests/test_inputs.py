@@ -18,7 +18,7 @@ from src.datasets.inputs import InputSet
 from src.judge import judge
 from src.models import Network, build_model, inputs_of
 from src.models.determinism import nondeterminism_of
-from src.results.trained_with import warn_of_other_images
+from src.results.checkpoints import warn_of_other_images
 from tests.commands import read_csv, run, says, stitch_rows
 from tests.tiny_datasets import collect
 

@@ -7,14 +7,15 @@ import torch
 
 from src.models import Network
 from src.ood import make_detector, ood_metrics
-from src.results.evaluation_rows import SkillRow
-from src.results.folders import RunFiles, Stitch
-from src.results.verdicts import judge_stitches
+from src.results.evaluation import EvaluationRow, columns_of_skill
+from src.results.frame import judge_stitches
+from src.results.stitches import RunFiles, Stitch
+from src.results.verdict_rows import rows_of
 from src.skill.baseline import Baselines
 from src.skill.running import Following
 from src.skill.skills import skill_of
 from src.stitching import direct_matching
-from src.values import Pair, Predictions
+from src.values import Predictions
 from tests.commands import digit_images
 from tests.result_rows import OPTIONS, stitch_row
 from tests.tiny_networks import PLAIN, plain_network
@@ -29,6 +30,10 @@ WORDS = {
     "shuffled positions": "not matched",
     "untrained front": "not matched",
 }
+
+
+def judged(*results):
+    return rows_of(judge_stitches(*results))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +65,9 @@ def run_of(baselines: Baselines, made: torch.Tensor, name: str, layer: str = LAY
     following.add_stitch(name, layer, made, logits)
     skill = skill_of(following.products(name), baselines.measured([key])[key])
     row = stitch_row(front_layer=name, end_layer=layer, n_epochs=0)
-    skill_row = SkillRow.of(name, Pair(name, layer), skill, None)
+    skill_row = EvaluationRow(
+        folder=name, front_layer=name, end_layer=layer, **columns_of_skill(skill)
+    )
     own = end(images).argmax(1)
     classes = logits.argmax(1), own, own, labels
     predictions = Predictions(*(of_images.numpy() for of_images in classes))
@@ -101,7 +108,7 @@ def test_the_word_on_each(end, baselines):
     detector.add(end(images, until=LAYER), labels)
     detector.fit()
     runs = [run_of(baselines, acts, name) for name, acts in made.items()]
-    verdicts = {row.front_layer: row for row in judge_stitches(runs)}
+    verdicts = {row.front_layer: row for row in judged(runs)}
     assert {name: row.verdict for name, row in verdicts.items()} == WORDS
     skills = {name: row.skill for name, row in verdicts.items()}
     assert skills["itself"] == pytest.approx(1) and skills["shrunk to 0.7"] > 0.9
@@ -126,7 +133,7 @@ def test_another_image_is_never_similar(end, baselines):
     images, _ = digits(train=True)
     acts = end(images, until="2")
     runs = [run_of(baselines, acts[shown], name, "2") for name, shown in other_images(end).items()]
-    nearest, drawn = judge_stitches(runs)
+    nearest, drawn = judged(runs)
     for row in (nearest, drawn):
         assert row.accuracy_drop < 0.05 and row.verdict == "accurate only"
     assert drawn.skill < 0 and nearest.skill_at_end < 0
@@ -146,5 +153,5 @@ def test_features_clustered_by_class_are_never_similar(end, baselines, form):
         source[train] = centres[labels] + 0.03 * torch.randn(len(labels), 160, 4, 4, generator=draw)
     target = end(digits(train=True)[0], until=LAYER)
     weight, bias, *_ = direct_matching(source[True], target, form=form, cutoff="exact")
-    (verdict,) = judge_stitches([run_of(baselines, stitched(source[False], weight, bias), form)])
+    (verdict,) = judged([run_of(baselines, stitched(source[False], weight, bias), form)])
     assert verdict.verdict == "accurate only" and verdict.skill < 0

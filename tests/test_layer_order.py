@@ -43,7 +43,7 @@ def test_every_table_and_figure(printed, drawn_figures):
         matrix = parse_matrix(printed[script], title)
         for side in zip(*matrix, strict=True):
             assert list(dict.fromkeys(side)) == LAYERS
-    for name in ("collected.png", "verdict.png", "ood_evaluation_mahalanobis.png", "f-g.png"):
+    for name in ("collected.png", "verdict.png", "evaluation_mahalanobis.png", "f-g.png"):
         maps = [axes for axes in drawn_figures[name].axes if axes.get_gid() == CELLS]
         for labels in (maps[0].get_yticklabels(), maps[-1].get_xticklabels()):
             assert [text.get_text() for text in labels] == LAYERS, name

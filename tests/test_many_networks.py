@@ -17,14 +17,18 @@ from src.figures import pages
 from src.figures.dots import draw_groups
 from src.figures.shown import SHARE, of_means, of_networks
 from src.figures.words import lines_on_groups, tables_of_groups
-from src.results.evaluations import read_evaluated_stitches
-from src.results.named_networks import named_networks
-from src.results.network_list import ListedNetwork, as_listed, tell_groups
-from src.results.network_names import NetworkName
+from src.results.evaluation import read_evaluated_stitches
+from src.results.network_names import (
+    NamedNetwork,
+    NetworkName,
+    as_listed,
+    named_networks,
+    tell_groups,
+    training_of,
+)
 from src.results.reports import compare_groups
-from src.results.stitch_rows import StitchRow
+from src.results.stitches import StitchRow
 from src.results.tables import read_table, write_table
-from src.results.trained_with import training_of
 from src.verdict import INCONCLUSIVE
 from tests.commands import (
     caption_of,
@@ -232,13 +236,13 @@ def test_the_training_of_a_network_is_that_of_its_config(tmp_path):
 
 
 def test_one_line_of_a_list_stands_for_untrained_weights_of_every_seed():
-    line = ListedNetwork("untrained", "-", "resnet18", "none")
+    line = NamedNetwork("untrained", "-", "resnet18", "none")
     networks = [NetworkName("-", "resnet18", seed) for seed in (0, 1)]
     named = named_networks(networks, as_listed([line]))
     assert [network.name for network in named.values()] == ["untrained", "untrained (seed 1)"]
     assert {network.group for network in named.values()} == {"none"}
     (network,) = named_networks(networks[:1], {}).values()
-    assert network[:2] == ("- (resnet18, seed 0)", "resnet18")
+    assert (network.name, network.group) == ("- (resnet18, seed 0)", "resnet18")
 
 
 def test_checkpoints_of_one_training_are_one_network(tmp_path):
@@ -380,7 +384,7 @@ def test_groups_that_share_a_seed_are_warned_of(tmp_path, capsys, seeds, groups,
         path.parent.mkdir()
         path.touch()
         (path.parent / "config.txt").write_text(json.dumps({"seed": int(seed)}))
-        networks.append(ListedNetwork(name, str(path), "small_cnn", group=group))
+        networks.append(NamedNetwork(name, str(path), "small_cnn", group=group))
     tell_groups("list.csv", networks)
     assert says(capsys.readouterr().err, "a, b", "one seed") == is_warned
 
@@ -397,7 +401,7 @@ def test_groups_that_share_a_seed_are_warned_of(tmp_path, capsys, seeds, groups,
 )
 def test_groups_that_seem_mistyped_or_missing_are_warned_of(capsys, groups, words):
     networks = [
-        ListedNetwork(name, "-", "small_cnn", group=group)
+        NamedNetwork(name, "-", "small_cnn", group=group)
         for name, group in zip("ab", groups, strict=True)
     ]
     tell_groups("list.csv", networks)

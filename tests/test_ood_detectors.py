@@ -9,8 +9,7 @@ from src.core.errors import UserError
 from src.core.images import ImageSpec
 from src.models import build_model
 from src.ood import energy
-from src.results.checkpoints import save_state
-from src.results.detector_store import DetectorStore, new_name
+from src.results.checkpoints import DetectorStore, new_name, save_state
 from src.results.network_names import NetworkName, content_of
 from tests.commands import says
 from tests.goldens import DATA

@@ -40,7 +40,7 @@ def test_a_file_of_another_origin_stays_and_the_files_of_the_command_are_replace
     run(script, *words, "-o", output)
     written = names_in(folder) - before
     assert output in written
-    (record,) = {name for name in written if name.endswith("run.json")}
+    (record,) = {name for name in written if name.endswith(".json")}
     assert set(read_json(record)["files"]) == written
     run(script, *words, "-o", output)
     assert names_in(folder) == before | written

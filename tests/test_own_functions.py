@@ -160,7 +160,7 @@ def test_a_measure_is_what_scipy_computes(folder, drawn_figures):
         ]
         assert float(row["rsa"]) == pytest.approx(spearmanr(*rdms).statistic, abs=1e-4)
         assert "rsa_reversed" not in row
-    written = read_json("m.config.txt")
+    written = read_json("m.json")["options"]
     assert written["metrics"] == ["cka", f"{folder}/mine.py:rsa"]
     assert len(written["metrics_sha256"]) == 1
     assert list(panels_of(drawn_figures["m.png"])) == ["linear CKA", "rsa"]

@@ -177,7 +177,7 @@ def test_the_commands_of_the_papers_readme_run_word_by_word(in_tmp_path):
             script, *words = shlex.split(command)
             said = run(script, *words, *ON_DIGITS, *small.split())
             assert "error" not in said.err
-    (row,) = read_csv("results/stitching_m1_to_m2/ood_evaluation.csv")
+    (row,) = read_csv("results/stitching_m1_to_m2/evaluation.csv")
     assert (row["front_layer"], row["end_layer"]) == ("layer4.1", "layer1.0")
 
 
@@ -195,8 +195,7 @@ def test_files_md_has_columns_of_the_tables(in_tmp_path):
     (grid,) = Path("results/r").glob("*/grid.csv")
     tables = {
         "G": grid,
-        "S": "results/r/skill.csv",
-        "O": "results/r/ood_evaluation_mahalanobis.csv",
+        "S": "results/r/evaluation.csv",
     }
     tables |= {"V": "v.csv", "C": "c.csv", "P": "p.csv"}
     columns = {letter: read_csv(path)[0].keys() for letter, path in tables.items()}

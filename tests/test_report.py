@@ -152,7 +152,7 @@ def test_the_page_needs_nothing_else(tmp_path, rendered):
     assert "://" not in html and html.count("Report on results") == 2  # head and heading
     assert html.count('<div class="wide" tabindex="0">') == len(page.tables) + len(page.images)
     assert html.count('<th scope="col">') + html.count('<th scope="row">') == html.count("<th ")
-    assert {"page.html", "page.html.run.json"} <= {path.name for path in tmp_path.iterdir()}
+    assert {"page.html", "page.html.json"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_names_are_texts(tmp_path):

@@ -3,33 +3,47 @@ counts."""
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from src.results import spec as lists
-from src.results.experiments import (
-    Experiment,
-    by_experiment,
-    method_names,
-    pair_of,
-)
-from src.results.folders import RunFiles, Stitch, newest_by_experiment, newest_stitches
+from src.results.experiments import experiments_of, keys_of, method_names
 from src.results.network_names import UNTRAINED, NetworkName, titles_of
-from src.results.public import read_options
+from src.results.public import chosen_options, read_options
 from src.results.run import Run
 from src.results.spec import COLUMNS_OF_WEIGHTS, NETWORKS, SPLITS, described, difference, spec_of
-from src.results.stitch_rows import StitchRow
-from src.results.tables import columns, read_table, write_table
+from src.results.stitches import (
+    RunFiles,
+    Stitch,
+    StitchRow,
+    columns_of,
+    newest_by_experiment,
+    newest_stitches,
+)
 from src.values import Pair
 from tests.commands import parser_of, says
 from tests.goldens import DATA
-from tests.result_rows import OPTIONS, evaluation_row, stitch_row
+from tests.result_rows import OPTIONS, stitch_row
 
 
-def experiment(**options) -> Experiment:
-    return Experiment.of(OPTIONS | options)
+def row_of(options) -> StitchRow:
+    """The row of a stitch of a run with these options."""
+    settings = columns_of(options) | {name: options[name] for name in Pair._fields}
+    return StitchRow(**settings, accuracy=0.5, end_accuracy=0.5, folder="f", spec=spec_of(options))
+
+
+def experiment(**options) -> StitchRow:
+    return row_of(OPTIONS | options)
+
+
+def key(row: StitchRow) -> str:
+    (of_row,) = keys_of([row])
+    return of_row
+
+
+def titles_of_experiments(rows) -> list[str]:
+    return list(dict.fromkeys(experiments_of(list(rows))))
 
 
 @pytest.fixture
@@ -56,7 +70,7 @@ def test_a_copy_of_a_checkpoint_under_another_name_is_the_same_network(checkpoin
     (tmp_path / "link.pt").symlink_to(checkpoint)
     same = ("f.pt", "./f.pt", "m/../f.pt", str(checkpoint), str(copy), "link.pt")
     assert (
-        len({experiment(front_model_path=name).key for name in same})
+        len({key(experiment(front_model_path=name)) for name in same})
         == 1
         == len(set(map(identity, same)))
     )
@@ -96,18 +110,18 @@ def test_what_a_run_recorded_of_weights_counts_and_not_what_the_file_holds_now(c
         {"front_model_path_sha256": identity("f.pt") + "0" * 52},
     ]
     now, earlier, recorded = (experiment(front_model_path="f.pt", **record) for record in records)
-    assert now.key != earlier.key and earlier.front_weights == "0" * 12
+    assert key(now) != key(earlier) and earlier.front_weights == "0" * 12
     assert now.spec["front_model_weights"][:12] == recorded.spec["front_model_weights"][:12]
     rows = [
         stitch_row(front_model_path="f.pt", front_weights=each.front_weights)
         for each in (recorded, earlier)
     ]
-    assert list(by_experiment(rows)) == [
+    assert titles_of_experiments(rows) == [
         f"front_model_weights={identity('f.pt')}",
         f"front_model_weights={'0' * 12}",
     ]
     other = stitch_row(front_model_path="g.pt", front_weights="1" * 12)
-    assert list(by_experiment([rows[0], other])) == [
+    assert titles_of_experiments([rows[0], other]) == [
         f"front_model_weights={identity('f.pt')}",
         f"front_model_weights={'1' * 12}",
     ]
@@ -129,28 +143,19 @@ def test_networks_of_one_title_are_told_apart(checkpoint):
 
 def test_a_data_set_that_is_not_recorded_is_unknown():
     rows = [stitch_row(dataset=dataset, seed=seed) for dataset in (None, "") for seed in (0, 1)]
-    assert list(by_experiment(rows)) == ["seed=0", "seed=1"]
+    assert titles_of_experiments(rows) == ["seed=0", "seed=1"]
 
 
-def test_an_experiment_is_the_columns_of_rows_the_key_and_the_options_of_a_run(tmp_path):
+def test_the_settings_of_a_stitch_are_columns_of_its_row(tmp_path):
     options = OPTIONS | {"save_dir": "x", "gpu": -1}
-    found = Experiment.of(options)
-    assert found.settings.keys() == {
-        *OTHER,
-        *COLUMNS_OF_WEIGHTS,
-        *SPLITS,
-        "stitching_option",
-        "further_options",
-    }
-    assert list(found.settings) == columns(Experiment)
-    assert found == experiment(objective="task")
-    for row in (stitch_row(seed=7), evaluation_row(seed=7)):
-        assert row.settings == experiment(seed=7).settings and set(OTHER) <= set(columns(type(row)))
-        assert row.key == experiment(seed=7).key and row.pair == Pair("layer1.0", "layer2.0")
-    assert found.config(Pair("x", "y")) == options | {"front_layer": "x", "end_layer": "y"}
-    Run(tmp_path, found.config(Pair("x", "y"))).finish()
-    written = read_options(tmp_path / "config.txt")
-    assert written == found.config(Pair("x", "y")) and pair_of(written) == Pair("x", "y")
+    row = row_of(options)
+    further = {*COLUMNS_OF_WEIGHTS, *SPLITS, "stitching_option", "further_options"}
+    assert row.settings.keys() == {*OTHER, *further}
+    assert row == experiment(objective="task") and row.pair == Pair("layer1.0", "layer2.0")
+    assert stitch_row(seed=7).settings == experiment(seed=7).settings
+    assert key(stitch_row(seed=7)) == key(experiment(seed=7))
+    Run(tmp_path, options).finish()
+    assert read_options(tmp_path / "config.txt") == options
 
 
 def stitch_in(folder: str, **values) -> Stitch:
@@ -168,13 +173,13 @@ def test_different_images_are_different_experiments_and_unrecorded_ones_are_not(
     runs = [of("1", None), of("2", first)]
     assert newest_stitches(runs) == runs[1:]
     assert "1 result repeats another" in capsys.readouterr().err
-    assert list(by_experiment(run.row for run in runs)) == [""]
+    assert titles_of_experiments(run.row for run in runs) == [""]
 
     runs += [of("3", second), of("4", second, seed=1)]
     assert newest_stitches(runs) == runs and not capsys.readouterr().err
     rows = [run.row for run in runs]
-    groups = by_experiment(rows)
-    assert [row for group in groups.values() for row in group] == rows and len(groups) == 4
+    groups = titles_of_experiments(rows)
+    assert len(groups) == 4
     names = [f"digits [{SPLITS[split]} {digits}]" for digits in (first, second, second)]
     for title, name in zip(groups, ["digits", *names], strict=True):
         assert f"dataset={name}" in title
@@ -183,7 +188,7 @@ def test_different_images_are_different_experiments_and_unrecorded_ones_are_not(
 
     # Of other data, or with dots, there are other images
     others = [of("5", first, dataset="mnist").row, of("6", second, shortcut=0.5).row]
-    titles = set(by_experiment([rows[1], *others]))
+    titles = set(experiments_of([rows[1], *others]))
     assert len(titles) == 3 and not any("[" in title for title in titles)
 
 
@@ -191,10 +196,10 @@ def test_types_that_were_chosen_for_pairs_of_layers_tell_no_experiments_apart():
     row = stitch_row(stitching_option="auto")
     other_type = stitch_row(stitching_option="auto", stitching_type="t2c", end_layer="layer3.0")
     whole = experiment(stitching_type="auto")
-    assert row.key == other_type.key == whole.key != stitch_row().key
-    assert list(by_experiment([row, other_type])) == [""]
+    assert key(row) == key(other_type) == key(whole) != key(stitch_row())
+    assert titles_of_experiments([row, other_type]) == [""]
     titles = [f"stitching_type={name}" for name in ("rc2c_pre", "auto")]
-    assert list(by_experiment([stitch_row(), row])) == titles
+    assert titles_of_experiments([stitch_row(), row]) == titles
 
     # So are the tokens that were chosen, and not those that were asked for
     pairs = {
@@ -205,9 +210,9 @@ def test_types_that_were_chosen_for_pairs_of_layers_tell_no_experiments_apart():
         }
         for name, kind, token in (("a", "c2t", "learn"), ("b", "rc2c_pre", None))
     }
-    asked = replace(experiment(stitching_type="auto", c2t_cls_token="learn"), chosen=pairs)
-    found = [Experiment.of(asked.config(pair)) for pair in pairs]
-    assert {each.key for each in found} == {asked.key} != {whole.key}
+    asked = OPTIONS | {"stitching_type": "auto", "c2t_cls_token": "learn"}
+    found = [row_of(chosen_options({**asked, **pair._asdict()}, pairs[pair])) for pair in pairs]
+    assert {key(each) for each in found} == {key(row_of(asked))} != {key(whole)}
 
 
 def test_of_repeated_stitches_the_newest_counts(capsys):
@@ -245,18 +250,18 @@ def test_every_option_counts_or_is_in_a_list():
         default[action.dest] = action.default
     del default["help"]
     options = default | OPTIONS | {"init": "pinv", "learning_rate": 0.5}
-    key = experiment(**options).key
+    usual_key = key(experiment(**options))
     for name in default:
         value = [7] if name == "reduce_lr_epochs" else "7"
-        changed = experiment(**options | {name: value}).key
-        assert (changed == key) == (name in (*lists.NOT_COMPARED, *lists.LAYERS)), name
+        changed = key(experiment(**options | {name: value}))
+        assert (changed == usual_key) == (name in (*lists.NOT_COMPARED, *lists.LAYERS)), name
     for name in lists.OPTIONS.keys() - OPTIONS.keys():
         usual = options | {name: default[name]}
         without = {other: value for other, value in usual.items() if other != name}
-        assert Experiment.of(without).key == Experiment.of(usual).key, name
+        assert key(row_of(without)) == key(row_of(usual)), name
     (config, *_) = (DATA / "public_runs").rglob("config.txt")
     public = read_options(config)
-    assert Experiment.of(public).key == Experiment.of(default | public).key
+    assert key(row_of(public)) == key(row_of(default | public))
     flags = {name: option.flag for name, option in lists.OPTIONS.items() if option.flag}
     actions = parser_of("exec_stitch.py")._option_string_actions
     assert {name: actions[flag].dest for name, flag in flags.items()} == {
@@ -275,43 +280,33 @@ def test_an_option_without_effect_does_not_count():
         ({"init": "rand"}, matched),
         ({"init": "ortho"}, {"pinv_cutoff": "exact"}),
     ):
-        assert experiment(**base, **idle).key == experiment(**base).key
+        assert key(experiment(**base, **idle)) == key(experiment(**base))
     for name, value in trained.items():
-        assert experiment(**{name: value}).key != experiment().key
+        assert key(experiment(**{name: value})) != key(experiment())
     for name, value in matched.items():
-        assert experiment(init="pinv", **{name: value}).key != experiment(init="pinv").key
+        assert key(experiment(init="pinv", **{name: value})) != key(experiment(init="pinv"))
 
 
-def test_a_table_tells_apart_what_its_folders_do(tmp_path):
-    """By a column of the options without a column; a table without it has the usual ones."""
+def test_further_options_have_a_column():
     options = [{}, {"learning_rate": 0.5}, {"reduce_lr_epochs": [2, 4], "amp": "bf16"}]
-    experiments = [experiment(**each) for each in options]
-    rows = [stitch_row(further_options=each.further_options) for each in experiments]
-    write_table(tmp_path / "grid.csv", StitchRow, rows)
-    keys = [row.key for row in read_table(tmp_path / "grid.csv", StitchRow)]
-    assert keys == [each.key for each in experiments] and len(set(keys)) == 3
-    assert [json.loads(row.further_options) for row in rows[:2]] == options[:2]
-    assert stitch_row().key == keys[0]
+    further = [json.loads(experiment(**each).further_options) for each in options]
+    assert further == options
 
 
-def test_a_method_has_the_shortest_name_that_tells_it_apart():
+def test_a_method_has_the_options_in_which_it_differs():
     settings = [
-        {"learning_rate": 0.1, "n_epochs": 5, "weight_decay": 0.1, "batch_size": 8},
-        {"learning_rate": 0.1, "n_epochs": 9, "weight_decay": 0.2, "batch_size": 16},
-        {"learning_rate": 0.2, "n_epochs": 9, "weight_decay": 0.2, "batch_size": 16},
+        {"learning_rate": 0.1, "n_epochs": 5, "batch_size": 8},
+        {"learning_rate": 0.1, "n_epochs": 9, "batch_size": 8, "reduce_lr_epochs": [2, 4]},
+        {"init": "pinv", "n_epochs": 0},
     ]
     assert method_names([experiment(**each) for each in settings], apart_from=[]) == [
-        "task loss matching (-e 5, -lr 0.1)",
-        "task loss matching (-e 9, -lr 0.1)",
-        "task loss matching (-e 9, -lr 0.2)",
+        "task loss matching (-e 5, -rlre none)",
+        "task loss matching (-e 9, -rlre 2 4)",
+        "direct matching",
     ]
     every = [name for name in lists.OPTIONS if name not in ("dataset", "init", "n_epochs")]
-    ablations = [experiment(init="pinv", **{name: 7}) for name in every]
+    ablations = [experiment(init="pinv", **{name: "7"}) for name in every]
     assert len(set(method_names(ablations, apart_from=[]))) == len(every)
-    for number, options in enumerate(settings):
-        options["optimizer"] = ("adam", "sgd", "adamw")[number]
-    names = method_names([experiment(**each) for each in settings], apart_from=[])
-    assert names == [f"task loss matching (-o {name})" for name in ("adam", "sgd", "adamw")]
 
 
 def test_options_that_change_no_result_do_not_differ():

@@ -9,17 +9,16 @@ import pytest
 from src.core.errors import UserError
 from src.figures.maps import draw_layers
 from src.figures.shown import of_matrix
-from src.results.evaluation_rows import EvaluationRow, SkillRow
-from src.results.experiments import FurtherOptions
+from src.results.evaluation import EvaluationRow
 from src.results.matrices import Matrix
 from src.results.probe_rows import ProbeRow
 from src.results.quantities import (
     QUANTITIES,
 )
 from src.results.similarity_rows import SimilarityRow
-from src.results.stitch_rows import StitchRow
+from src.results.spec import FurtherOptions
+from src.results.stitches import EpochRow, StitchRow
 from src.results.tables import columns, fields, from_record, read_table, to_record, write_table
-from src.results.training_rows import EpochRow
 from src.results.verdict_rows import VerdictRow
 from src.values import Metrics
 from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_row
@@ -40,8 +39,9 @@ COLUMNS = {  # that all tables of a type have
         "front_relative_depth,end_relative_depth,end_is_cut,front_nondeterminism,end_nondeterminism"
     ),
     EvaluationRow: (
-        f"{STITCH},detector,detector_id_data,detector_ood_data,id_dataset,sanity_dataset,sanity_auroc,accuracy,auroc,"
-        "auroc_low,auroc_high,aupr,fpr95,mean_energy,mean_id_energy,front_depth,end_depth"
+        "folder,front_layer,end_layer,dataset,shortcut,train_images,test_images,id_dataset,sanity_dataset,accuracy,"
+        "correlation,baseline,skill,skill_low,skill_high,correlation_at_end,baseline_at_end,skill_at_end,"
+        "skill_at_end_low,skill_at_end_high,n_images,n_classes,width,n_copies,rows_per_channel"
     ),
     ProbeRow: (
         "model,layer,rank,accuracy,train_accuracy,loss,seed,epochs,model_type,dataset,n_images,shortcut,model_weights,"
@@ -58,10 +58,6 @@ COLUMNS = {  # that all tables of a type have
         "correlation,baseline,correlation_at_end,baseline_at_end,front_depth,end_depth,front_weights,end_weights,"
         "front_network,front_group,end_network,end_group,both_ways,same_run,"
         "front_model_type,end_model_type,front_relative_depth,end_relative_depth,stitching_type"
-    ),
-    SkillRow: (
-        "folder,front_layer,end_layer,correlation,baseline,skill,skill_low,skill_high,correlation_at_end,baseline_at_end,"
-        "skill_at_end,skill_at_end_low,skill_at_end_high,n_images,n_classes,width,n_copies,rows_per_channel,test_images"
     ),
     EpochRow: "front_layer,end_layer,train_acc,train_loss,val_acc,val_loss",
 }

@@ -100,11 +100,11 @@ COMMANDS = {  # script: (arguments, where its options are written down)
     ),
     "exec_probe.py": (
         ["f.pt", MODEL, "-l", "layer3.0", "layer4.1", *ON_DIGITS, "-e", "1", "-ranks", "4", "1", "-o", "p.csv"],
-        "p.config.txt",
+        "p.json",
     ),
     "exec_compute_low_rank_sim_metrics.py": (
         [*PAIR, "layer3.0", "layer4.1", *ON_DIGITS, "-m1r", "8", "2", "-n", "100", "-o", "s.csv"],
-        "s.config.txt",
+        "s.json",
     ),
 }  # fmt: skip
 

@@ -1,23 +1,27 @@
-"""Sensitivity and specificity (misc/score_measures.py): tables of measurements at ranks, cases
-worked out by hand, and scipy as oracle."""
+"""Sensitivity and specificity (misc/score_measures.py): tables of measurements at ranks, and cases
+worked out by hand."""
 
 import itertools
 import math
 import os
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from scipy import stats
 
-from src.results import measurements, rank_tests
-from src.results.measurements import Measurement, NetworkLayer
-from src.results.named_networks import NamedNetwork
-from src.results.probe_rows import ProbeRow
-from src.results.rank_curves import curves_of_pair
-from src.results.rank_measurements import FULL, Measurements, ranks_of, read_measurements
-from src.results.rank_tests import BASELINE, correlation, summary_of_places
+from src.results.ranks import (
+    BASELINE,
+    FULL,
+    correlation,
+    curves_of_pair,
+    over_ranks,
+    rank_values,
+    read_ranks,
+    sensitivity,
+    specificity,
+)
 from src.results.tables import write_table as write_rows
 from src.values import Pair
 from tests.commands import error_line, read_csv, run, says
@@ -34,12 +38,13 @@ def write(path, *rows, year: int | None = None):
     return path
 
 
-def settings_of(values: list[Measurement]) -> dict[tuple[str, str], list[float]]:
+def read_values(*paths: Path) -> pd.DataFrame:
+    return rank_values(read_ranks(*paths)[0])
+
+
+def settings_of(values: pd.DataFrame) -> dict[tuple[str, str], list[float]]:
     """The values by quantity and setting."""
-    found: dict[tuple[str, str], list[float]] = {}
-    for each in values:
-        found.setdefault((each.quantity, each.setting), []).append(each.value)
-    return found
+    return values.groupby(["quantity", "setting"]).value.agg(list).to_dict()
 
 
 def test_values_of_other_alignments_are_kept_apart(tmp_path):
@@ -49,13 +54,13 @@ def test_values_of_other_alignments_are_kept_apart(tmp_path):
             alignment="average pool", alignment_option="pool", values={"cka": 0.5, "pwcca": 0.75}
         ),
     ]
-    values = read_measurements([write(tmp_path / "s.csv", *rows)]).values
+    values = read_values(write(tmp_path / "s.csv", *rows))
     assert settings_of(values) == {
-        ("cka", "a.pt -- b.pt"): [0.5],
-        ("pwcca", "a.pt -- b.pt"): [0.25],
-        ("pwcca", "a.pt -- b.pt, pool"): [0.75],
+        ("cka", "a.pt → b.pt"): [0.5],
+        ("pwcca", "a.pt → b.pt"): [0.25],
+        ("pwcca", "a.pt → b.pt, pool"): [0.75],
     }
-    assert [each.alignment for each in values] == ["", "positions", "average pool"]
+    assert list(values.alignment.dropna()) == ["positions", "average pool"]
 
 
 def test_the_newest_of_repetitions_counts_whatever_the_order_of_the_tables(tmp_path):
@@ -63,38 +68,35 @@ def test_the_newest_of_repetitions_counts_whatever_the_order_of_the_tables(tmp_p
     old = write(tmp_path / "1.csv", similarity_row(values={"cka": 0.5}), year=2025)
     new = write(tmp_path / "2.csv", similarity_row(values={"cka": 0.7}), year=2026)
     for tables in ([old, new], [new, old]):
-        assert [each.value for each in read_measurements(tables).values] == [0.7]
+        assert list(read_values(*tables).value) == [0.7]
     probes = [
         write(tmp_path / f"p{i}.csv", probe_row(accuracy=i / 8), year=2020 + i) for i in (3, 2)
     ]
-    ((probe,),) = (by_rank.values() for by_rank in read_measurements(probes).probes.values())
-    assert probe.accuracy == 3 / 8
+    assert list(read_ranks(old, *probes)[1].accuracy) == [3 / 8]
     days = [stitch_row(folder=f"2026-01-0{day}", accuracy=day / 4) for day in (2, 1)]
-    assert [
-        each.value for each in read_measurements([write(tmp_path / "g.csv", *days)]).values
-    ] == [0.5]
+    assert list(read_values(write(tmp_path / "g.csv", *days)).value) == [0.5]
 
 
-def test_similarities_of_other_data_or_numbers_of_images_are_kept_apart(tmp_path, capsys):
-    for one, other, names in (
+@pytest.mark.parametrize(
+    "first, second, names",
+    [
         ({}, {"dataset": "/data/sets/mnist"}, (", digits", ", sets/mnist")),
         ({"dataset": "mnist"}, {"n_samples": 5}, (", mnist, 10 images", ", digits, 5 images")),
-    ):
-        rows = [
-            similarity_row(**given, values={"cka": value})
-            for given, value in ((one, 0.25), (other, 0.5))
-        ]
-        same = similarity_row(
-            model1="c.pt", values={"cka": 1.0}
-        )  # of other networks: it needs no such name
-        values = read_measurements([write(tmp_path / "s.csv", *rows, same)]).values
-        first, second = (("cka", f"a.pt -- b.pt{name}") for name in names)
-        assert settings_of(values) == {
-            first: [0.25],
-            second: [0.5],
-            ("cka", "c.pt -- b.pt"): [1.0],
-        }
-        assert [each.dataset for each in values] == [row.dataset for row in (*rows, same)]
+    ],
+)
+def test_similarities_of_other_data_or_numbers_of_images_are_kept_apart(
+    tmp_path, capsys, first, second, names
+):
+    rows = [similarity_row(**first, values={"cka": 0.25})]
+    rows.append(similarity_row(**second, values={"cka": 0.5}))
+    rows.append(similarity_row(model1="c.pt", values={"cka": 1.0}))  # its name tells it apart
+    values = read_values(write(tmp_path / "s.csv", *rows))
+    assert settings_of(values) == {
+        ("cka", f"a.pt → b.pt{names[0]}"): [0.25],
+        ("cka", f"a.pt → b.pt{names[1]}"): [0.5],
+        ("cka", "c.pt → b.pt"): [1.0],
+    }
+    assert list(values.dataset) == [row.dataset for row in rows]
     assert not capsys.readouterr().err
 
 
@@ -107,11 +109,10 @@ def test_probes_of_other_data_are_kept_apart_and_of_other_epochs_the_newest_coun
         probe_row(epochs=20, rank=2),
         probe_row(epochs=20, rank=1),
     ]
-    probes = read_measurements([write(tmp_path / "p.csv", *rows)]).probes
-    assert {data: list(by_rank) for (_, _, data), by_rank in probes.items()} == {
-        "digits": [4, 2, 1],
-        "mnist": [FULL],
-    }
+    values = write(tmp_path / "s.csv", similarity_row(values={"cka": 0.5}))
+    probes = read_ranks(values, write(tmp_path / "p.csv", *rows))[1]
+    found = probes.groupby("dataset")["rank"].agg(list).to_dict()
+    assert found == {"digits": [4, 2, 1], "mnist": [FULL]}
     assert says(capsys.readouterr().err, "2 probes have other options or epochs")
 
 
@@ -131,270 +132,200 @@ def test_stitches_are_kept_apart_by_networks_method_and_rank_of_matching(tmp_pat
     rows.append(stitch_row(front_stitch_rank=8, front_pinv_rank=4, accuracy=0.75))
     # Training that goes on from a matching is a setting of its own.
     rows.append(stitch_row(init="pinv", front_stitch_rank=2, accuracy=0.6))
-    setting = "a.pt -- b.pt: rc2c_pre, direct matching"
-    values = read_measurements([write(tmp_path / "grid.csv", *rows)]).values
-    assert {(each.setting, ranks_of(each)[0]): each.value for each in values} == {
+    setting = "a.pt → b.pt: rc2c_pre, direct matching"
+    values = read_values(write(tmp_path / "grid.csv", *rows))
+    assert values.set_index(["setting", "front_rank"]).value.to_dict() == {
         (setting, 8): 0.5,
         (f"{setting}, --front-pinv-rank full", 8): 0.25,
         (setting, 4): 0.4,
         (f"{setting}, --front-pinv-rank 16", 4): 0.125,
         (setting, FULL): 0.9,
-        ("a.pt -- b.pt: rc2c_pre, task loss matching (-i rand)", 8): 0.75,
-        ("a.pt -- b.pt: rc2c_pre, task loss matching (-i pinv)", 2): 0.6,
+        ("a.pt → b.pt: rc2c_pre, task loss matching (-i rand)", 8): 0.75,
+        ("a.pt → b.pt: rc2c_pre, task loss matching (-i pinv)", 2): 0.6,
     }
     # Where no two of them collide, they are one series.
-    values = read_measurements([write(tmp_path / "grid.csv", rows[1], rows[4])]).values
-    assert {each.setting for each in values} == {setting}
+    values = read_values(write(tmp_path / "grid.csv", rows[1], rows[4]))
+    assert set(values.setting) == {setting}
     assert not capsys.readouterr().err
 
 
-X, Y = (
-    NetworkLayer(NamedNetwork(f"{name}.pt", "resnet18", name), layer)
-    for name, layer in ("ax", "by")
-)
-CKA = Measurement(
-    measurements.SIMILARITY, "cka", X, Y, 0.5, setting="a.pt -- b.pt", dataset="digits"
-)
+SETTING = "a.pt → b.pt"
 FEW = "fewer than 10 ranks: no p-values"
 
 
-def moved(of: Measurement, layers: tuple[str, str], ranks=(FULL, FULL), **values) -> Measurement:
-    """A value at other layers and ranks."""
-    front, end = (
-        side._replace(layer=layer, rank=None if rank == FULL else rank)
-        for side, layer, rank in zip((of.front, of.end), layers, ranks, strict=True)
-    )
-    return of._replace(front=front, end=end, **values)
+def row(layers: str, value: float, ranks=(FULL, FULL), **columns) -> dict:
+    """A similarity of two layers of the networks a.pt and b.pt at two ranks."""
+    record = {"method": "similarity", "networks": SETTING, "dataset": "digits", "cka": value}
+    for side, network, layer, rank in zip(("front", "end"), "ab", layers, ranks, strict=True):
+        record |= {f"{side}_network": f"{network}.pt", f"{side}_layer": layer}
+        record[f"{side}_rank"] = None if rank == FULL else rank
+    return record | columns
 
 
-def at(
-    layers: tuple[str, str], values: dict[tuple[float, float], float], of: Measurement = CKA
-) -> list[Measurement]:
-    """Values at two layers, by their ranks."""
-    return [moved(of, layers, ranks, value=value) for ranks, value in values.items()]
+def over_first(values: dict[float, float], **columns) -> list[dict]:
+    """Similarities of x and y by the rank of x."""
+    return [row("xy", value, (rank, FULL), **columns) for rank, value in values.items()]
 
 
-def at_full_rank(values: dict[tuple[str, str], float]) -> list[Measurement]:
-    """Values by layers."""
-    return [moved(CKA, layers, value=value) for layers, value in values.items()]
+def probes(*, network="a.pt", layer="x", dataset="digits", width=FULL, **accuracies) -> list[dict]:
+    """Probes whose loss says their accuracy, and the same one for all ranks from the width on.
 
-
-def over_first(values: dict[float, float], of: Measurement = CKA) -> list[Measurement]:
-    """Values of x and y by the rank of x."""
-    return at(("x", "y"), {(rank, FULL): value for rank, value in values.items()}, of)
-
-
-def probes(accuracies: dict[float, float], *, width: float = FULL, **values) -> list[ProbeRow]:
-    """Probes whose loss says their accuracy, and the same one for all ranks from the width on."""
+    Args:
+        accuracies: by rank, as r1=0.5; r0 is the full rank.
+    """
+    known = {"network": network, "layer": layer, "dataset": dataset}
+    ranks = {int(name[1:]) or FULL: accuracy for name, accuracy in accuracies.items()}
     return [
-        probe_row(
-            rank=None if rank == FULL else rank,
-            accuracy=accuracy,
-            loss=accuracy if rank < width else -1.0,
-            **values,
-        )
-        for rank, accuracy in accuracies.items()
+        known | {"rank": rank, "accuracy": accuracy, "loss": accuracy if rank < width else -1.0}
+        for rank, accuracy in ranks.items()
     ]
 
 
-def tables(
-    values: list[Measurement], known: dict[tuple[str, str], list[ProbeRow]] | None = None
-) -> Measurements:
-    """Tables of these values and, by network and layer, probes."""
-    curves: dict[tuple[str, str, str], dict[float, ProbeRow]] = {}
-    for (network, layer), rows in (known or {}).items():
-        for row in rows:
-            curves.setdefault((network, layer, row.dataset), {})[
-                FULL if row.rank is None else row.rank
-            ] = row
-    return Measurements(values, curves)
-
-
-def of_measures(rows) -> list[SimpleNamespace]:
-    """The tests of measures, without those of the baseline."""
-    return [row for row in rows if row.measure != BASELINE]
-
-
-def only(rows):
-    (row,) = of_measures(rows)
-    return row
-
-
-def sensitivity(measured: Measurements) -> list[SimpleNamespace]:
-    return [SimpleNamespace(**record) for record in rank_tests.sensitivity(measured)]
-
-
-def specificity(measured: Measurements) -> list[SimpleNamespace]:
-    return [SimpleNamespace(**record) for record in rank_tests.specificity(measured)]
+def sensitivities(values: list[dict], known: list[dict], *, baseline: bool = False) -> pd.DataFrame:
+    """The tests of sensitivity of measures, without those of the baseline unless these are asked for."""
+    columns = ["network", "layer", "dataset", "rank", "accuracy", "loss"]
+    found = sensitivity(
+        pd.DataFrame(values), pd.DataFrame(known, columns=columns).astype({"rank": float})
+    )
+    return found if baseline else found[found.quantity != BASELINE].reset_index()
 
 
 def test_correlations_and_p_values_by_hand():
     # One discordant pair of six: tau = (5 - 1) / 6; rho = 1 - 6 · 2 / (4 · 15).
     found = correlation([0.1, 0.2, 0.3, 0.4], [0.5, 0.7, 0.6, 0.9])
-    assert (found.n, found.note, found.kendall_p) == (4, FEW, None)
-    assert found.kendall == pytest.approx(2 / 3) and found.spearman == pytest.approx(0.8)
+    assert found["n"] == 4 and found["note"] == FEW and math.isnan(found["kendall_p"])
+    assert found["kendall"] == pytest.approx(2 / 3) and found["spearman"] == pytest.approx(0.8)
     # One discordant pair. Of 10! orders, 1 has no inversion and 9 have one; as many lie at the
     # other end.
     found = correlation(range(10), [1, 0, 2, 3, 4, 5, 6, 7, 8, 9])
-    assert found.kendall_p == pytest.approx(2 * (1 + 9) / math.factorial(10)) and found.note == ""
+    assert found["kendall_p"] == pytest.approx(2 * (1 + 9) / math.factorial(10))
     rho = 1 - 6 * 2 / (10 * 99)
-    assert found.spearman == pytest.approx(rho)
-    assert found.spearman_p == pytest.approx(2 * stats.t.sf(rho * math.sqrt(8 / (1 - rho**2)), 8))
+    assert found["spearman"] == pytest.approx(rho) and found["note"] == ""
+    p_value = 2 * stats.t.sf(rho * math.sqrt(8 / (1 - rho**2)), 8)
+    assert found["spearman_p"] == pytest.approx(p_value)
 
 
-def test_what_has_no_correlation_says_why():
-    for values, accuracies, n, note in (
-        ([], [], 0, "fewer than 3 common ranks"),
-        ([1, 2, 3], [0.1, 0.1, 0.1], 3, "the accuracy is constant"),
-        (
-            [1, math.nan, 3],
-            [1, 2, 3],
-            2,
-            "ranks without a value: 1 of 3; fewer than 3 common ranks",
-        ),
-        (
-            [math.nan, 1, 1, 1],
-            [0, 1, 2, 3],
-            3,
-            "ranks without a value: 1 of 4; the measure is constant",
-        ),
-    ):
-        found = correlation(values, accuracies)
-        assert (found.n, found.note) == (n, note)
-        assert (
-            math.isnan(found.spearman)
-            and math.isnan(found.kendall)
-            and found.spearman_p is found.kendall_p is None
-        )
+@pytest.mark.parametrize(
+    "values, accuracies, note",
+    [
+        ([], [], "fewer than 3 common ranks"),
+        ([1, 3], [1, 2], "fewer than 3 common ranks"),
+        ([1, 2, 3], [0.1, 0.1, 0.1], "the accuracy is constant"),
+        ([1, 1, 1], [1, 2, 3], "the measure is constant"),
+    ],
+)
+def test_what_has_no_correlation_says_why(values, accuracies, note):
+    found = correlation(values, accuracies)
+    assert (found["n"], found["note"]) == (len(values), note)
+    assert math.isnan(found["spearman"]) and math.isnan(found["kendall"])
 
 
 def test_sensitivity_of_either_side():
-    first = over_first({1: 0.1, 2: 0.2, 4: 0.4, FULL: 0.3})
-    second = at(("x", "y"), {(FULL, 1): 0.9, (FULL, 2): 0.6, (FULL, 4): 0.5})
-    known = {
-        ("a.pt", "x"): probes({1: 0.2, 2: 0.5, 4: 0.6, FULL: 0.9}),
-        ("b.pt", "y"): probes({1: 0.2, 2: 0.5, 4: 0.6}),
-    }
-    one, two = of_measures(sensitivity(tables(first + second, known)))
-    assert (one.varied, one.n, one.note) == ("layer1", 4, FEW)
-    assert one.spearman == pytest.approx(0.8) and one.kendall == pytest.approx(2 / 3)
-    assert (two.varied, two.n) == ("layer2", 3)
-    assert two.spearman == pytest.approx(-1) and two.kendall == pytest.approx(-1)
-    assert (two.test, two.measure, two.layer1, two.layer2) == ("sensitivity", "cka", "x", "y")
+    values = over_first({1: 0.1, 2: 0.2, 4: 0.4, FULL: 0.3, 8: math.nan})
+    values += [row("xy", value, (FULL, rank)) for rank, value in ((1, 0.9), (2, 0.6), (4, 0.5))]
+    known = probes(r1=0.2, r2=0.5, r4=0.6, r8=0.7, r0=0.9)
+    known += probes(network="b.pt", layer="y", r1=0.2, r2=0.5, r4=0.6)
+    found = sensitivities(values, known)
+    assert list(found.varied) == ["front", "end"] and list(found.n) == [4, 3]  # NaN are left out
+    assert list(found.spearman) == pytest.approx([0.8, -1])
+    assert list(found.kendall) == pytest.approx([2 / 3, -1])
+    assert set(found.test) == {"sensitivity"} and set(found.note) == {FEW}
+    assert set(found.front_layer) == {"x"} and set(found.end_layer) == {"y"}
 
 
 def test_where_full_rank_was_not_measured_the_highest_rank_counts():
-    values = {(rank1, rank2): rank1 * rank2 for rank1 in (1, 2, 4) for rank2 in (8, 16)}
-    values[1, 8] = 100.0
-    known = {("a.pt", "x"): probes({1: 0.2, 2: 0.5, 4: 0.6})}
-    row, other = of_measures(sensitivity(tables(at(("x", "y"), values), known)))
-    assert row.spearman == pytest.approx(1) and row.note == f"y at rank 16; {FEW}"
-    assert other.varied == "layer2"
-    assert says(other.note, "x at rank 4; ", "no probes", "y of b.pt on digits")
+    values = [
+        row("xy", 100.0 if ranks == (1, 8) else math.prod(ranks), ranks)
+        for ranks in itertools.product((1, 2, 4), (8, 16))
+    ]
+    found = sensitivities(values, probes(r1=0.2, r2=0.5, r4=0.6))
+    assert found.spearman[0] == pytest.approx(1) and found.note[0] == f"y at rank 16; {FEW}"
+    assert found.varied[1] == "end"
+    assert found.note[1] == "x at rank 4; no probes of y of b.pt on digits"
 
 
 def test_ranks_above_the_width_count_once():
-    ranks = (1, 2, 4, 8, 16, FULL)
-    values = over_first({rank: min(rank, 4.0) for rank in ranks})
-    known = probes(
-        {rank: [0.5, 0.2, 0.9, 0.9, 0.9, 0.9][i] for i, rank in enumerate(ranks)}, width=4
-    )
-    row = only(sensitivity(tables(values, {("a.pt", "x"): known})))
-    assert row.n == 3 and says(row.note, "above the width", "left out: 3; ", FEW)
-    assert row.kendall == pytest.approx(1 / 3)
+    values = over_first({rank: min(rank, 4.0) for rank in (1, 2, 4, 8, 16, FULL)})
+    known = probes(r1=0.5, r2=0.2, r4=0.9, r8=0.9, r16=0.9, r0=0.9, width=4)
+    found = sensitivities(values, known)
+    assert found.n[0] == 3 and found.note[0] == f"ranks above the width left out: 3; {FEW}"
+    assert found.kendall[0] == pytest.approx(1 / 3)
 
 
 def test_probes_belong_to_the_network_that_was_cut_and_to_the_data_of_the_measurement():
-    values, rising = over_first({1: 1, 2: 2, 4: 4}), probes({1: 0.2, 2: 0.5, 4: 0.6})
-    row = only(sensitivity(tables(values, {("b.pt", "x"): rising, ("a.pt", "y"): rising})))
-    assert row.n == 0 and math.isnan(row.spearman)
-    assert says(row.note, "no probes", "x of a.pt on digits")
-    back = []
-    for value in values:
-        front = value.front._replace(network=Y.network)
-        back.append(value._replace(front=front, end=value.end._replace(network=X.network)))
-    assert only(sensitivity(tables(back, {("b.pt", "x"): rising}))).note == FEW
-    on_mnist = [each._replace(dataset="mnist") for each in values]
-    both = rising + probes({1: 0.6, 2: 0.5, 4: 0.2}, dataset="mnist")
-    found = [
-        only(sensitivity(tables(each, {("a.pt", "x"): both}))).spearman
-        for each in (values, on_mnist)
-    ]
-    assert found == pytest.approx([1, -1])
-    assert only(sensitivity(tables(on_mnist, {("a.pt", "x"): rising}))).note.endswith(
-        "x of a.pt on mnist"
-    )
+    measured = {1: 1.0, 2: 2.0, 4: 4.0}
+    rising = {"r1": 0.2, "r2": 0.5, "r4": 0.6}
+    others = probes(network="b.pt", **rising) + probes(layer="y", **rising)
+    found = sensitivities(over_first(measured), others)
+    assert found.n[0] == 0 and math.isnan(found.spearman[0])
+    assert found.note[0] == "no probes of x of a.pt on digits"
+    swapped = over_first(measured, front_network="b.pt", end_network="a.pt")
+    assert sensitivities(swapped, others).note[0] == FEW
+    both = probes(**rising) + probes(r1=0.6, r2=0.5, r4=0.2, dataset="mnist")
+    for dataset, rho in (("digits", 1), ("mnist", -1), (None, -1)):  # None: the last data
+        found = sensitivities(over_first(measured, dataset=dataset), both)
+        assert found.spearman[0] == pytest.approx(rho)
 
 
 def test_the_rank_itself_is_the_baseline():
     """Beside the measures of a setting, over the same ranks of the same layers."""
-    cka = over_first({rank: rank / 20 for rank in (1, 2, 4, 8, 16)})
-    fewer = [each._replace(quantity="procrustes", value=-each.value) for each in cka[:4]]
-    other = [each._replace(quantity="pwcca", setting="pool") for each in cka]
-    known = {("a.pt", "x"): probes({1: 0.1, 2: 0.3, 4: 0.2, 8: 0.5, 16: 0.4})}
-    rows = list(sensitivity(tables([*cka, *other, *fewer], known)))
-    assert [(row.measure, row.setting, row.n) for row in rows] == [
-        ("cka", CKA.setting, 5),
-        ("procrustes", CKA.setting, 4),
-        (BASELINE, CKA.setting, 5),
-        (BASELINE, CKA.setting, 4),
-        ("pwcca", "pool", 5),
-        (BASELINE, "pool", 5),
+    values = over_first({rank: rank / 20 for rank in (1, 2, 4, 8, 16)})
+    for record in values[:4]:
+        record["procrustes"] = -record["cka"]
+    pooled = {"alignment_option": "pool", "alignment": "average pool", "cka": math.nan}
+    values += [
+        record | pooled | {"pwcca": record["cka"], "procrustes": math.nan} for record in values
+    ]
+    known = probes(r1=0.1, r2=0.3, r4=0.2, r8=0.5, r16=0.4)
+    found = sensitivities(values, known, baseline=True)
+    columns = ["quantity", "setting", "n"]
+    assert list(found[columns].itertuples(index=False, name=None)) == [
+        ("cka", SETTING, 5),
+        ("procrustes", SETTING, 4),
+        (BASELINE, SETTING, 5),
+        (BASELINE, SETTING, 4),
+        ("pwcca", f"{SETTING}, pool", 5),
+        (BASELINE, f"{SETTING}, pool", 5),
     ]
     # Distances that rise with the rank fall with the similarity
-    assert (
-        rows[2].spearman
-        == rows[0].spearman
-        == pytest.approx(1 - 6 * 4 / (5 * 24))
-        == -rows[4].spearman
-    )
-    assert rows[3].spearman == rows[1].spearman and rows[2].kendall == rows[0].kendall
-    assert (rows[2].test, rows[2].layer1, rows[2].layer2, rows[2].varied) == (
+    rho = found.spearman
+    assert rho[2] == rho[0] == pytest.approx(1 - 6 * 4 / (5 * 24)) == -rho[4]
+    assert rho[3] == rho[1] and found.kendall[2] == found.kendall[0]
+    assert list(found.loc[2, ["test", "front_layer", "end_layer", "varied"]]) == [
         "sensitivity",
         "x",
         "y",
-        "layer1",
-    )
-    assert list(sensitivity(tables(cka)))[1:] == []  # without probes there is no baseline
+        "front",
+    ]
+    without_probes = sensitivities(values, [], baseline=True)
+    assert BASELINE not in set(without_probes.quantity)
 
 
 def test_specificity_by_hand():
     # Layer "a" is found in its row and in its column; "b" in its column only; "c" is known to the
-    # second network alone.
-    matrix = {
-        ("a", "a"): 0.9,
-        ("a", "b"): 0.2,
-        ("a", "c"): 0.1,
-        ("b", "a"): 0.3,
-        ("b", "b"): 0.6,
-        ("b", "c"): 0.7,
-    }
-    truncated = at(("a", "b"), {(4, FULL): 5.0, (FULL, 4): 5.0})  # which is another matter
-    rows = list(specificity(tables(at_full_rank(matrix) + truncated)))
-    ties = specificity(tables(at_full_rank({("a", "a"): 0.9, ("a", "b"): 0.9})))
-    assert [row.place for row in ties] == [2]  # ties count against it
-    near = [
-        value._replace(quantity="procrustes", value=1 - value.value)
-        for value in at_full_rank(matrix)
+    # end network alone.
+    matrix = {"aa": 0.9, "ab": 0.2, "ac": 0.1, "ba": 0.3, "bb": 0.6, "bc": 0.7}
+    values = [row(layers, value) for layers, value in matrix.items()]
+    cut = [row("ab", 5.0, ranks) for ranks in ((4, FULL), (FULL, 4))]  # which is another matter
+    found = specificity(pd.DataFrame(values + cut))
+    columns = ["front_layer", "varied", "n", "place"]
+    assert list(found[columns].itertuples(index=False, name=None)) == [
+        ("a", "end", 3, 1),
+        ("a", "front", 2, 1),
+        ("b", "end", 3, 2),
+        ("b", "front", 2, 1),
     ]
-    assert [row.place for row in specificity(tables(near))] == [row.place for row in rows]
-    assert [(row.layer1, row.varied, row.n, row.place) for row in rows] == [
-        ("a", "layer2", 3, 1),
-        ("a", "layer1", 2, 1),
-        ("b", "layer2", 3, 2),
-        ("b", "layer1", 2, 1),
-    ]
+    distances = [record | {"procrustes": 1 - record.pop("cka")} for record in values]
+    assert list(specificity(pd.DataFrame(distances)).place) == list(found.place)
+    ties = specificity(pd.DataFrame([row("aa", 0.9), row("ab", 0.9)]))
+    assert list(ties.place) == [2]  # ties count against it
 
 
 def test_a_missing_pair_has_no_place():
-    values = {("a", "b"): 0.5, ("a", "c"): 0.5, ("b", "b"): math.nan, ("b", "c"): 0.1}
-    rows = list(specificity(tables(at_full_rank(values))))
-    assert [(row.layer1, row.varied, row.n) for row in rows] == [
-        ("b", "layer2", 1),
-        ("b", "layer1", 1),
-    ]
-    assert all(math.isnan(row.place) and "no value" in row.note for row in rows)
-    assert summary_of_places(list(map(vars, rows))) == "no place is defined"
+    matrix = {"ab": 0.5, "ac": 0.5, "bb": math.nan, "bc": 0.1, "bd": 0.2}
+    found = specificity(pd.DataFrame([row(layers, value) for layers, value in matrix.items()]))
+    assert list(zip(found.front_layer, found.varied, found.n, strict=True)) == [("b", "end", 2)]
+    assert found.place.isna().all() and "no value" in found.note[0]
 
 
 STATISTICS = "misc/score_measures.py"
@@ -440,25 +371,30 @@ def test_prints_and_writes_both_tests(paths):
     assert says(out, "mean rho -1.0000", "mean tau -1.0000") and "no p-values" in out
     rows = read_csv("statistics.csv")
     found = {
-        (row["measure"], row["setting"]): row["spearman"]
+        (row["quantity"], row["setting"]): row["spearman"]
         for row in rows
-        if row["layer2"] == row["layer1"] == "x" and row["test"] == "sensitivity"
+        if row["end_layer"] == row["front_layer"] == "x" and row["test"] == "sensitivity"
     }
-    stitch = "a.pt -- b.pt: rc2c_pre, direct matching"
+    stitch = "a.pt → b.pt: rc2c_pre, direct matching"
     assert found == {
-        ("cka", "a.pt -- b.pt"): "1.0",
-        ("pwcca", "a.pt -- b.pt"): "-1.0",
-        ("procrustes", "a.pt -- b.pt"): "nan",
-        ("rank itself", "a.pt -- b.pt"): "1.0",
-        ("stitching accuracy", stitch): "1.0",
+        ("cka", "a.pt → b.pt"): "1.0",
+        ("pwcca", "a.pt → b.pt"): "-1.0",
+        ("procrustes", "a.pt → b.pt"): "",
+        ("rank itself", "a.pt → b.pt"): "1.0",
+        ("accuracy", stitch): "1.0",
         ("rank itself", stitch): "1.0",
     }
-    places = [row["place"] for row in rows if row["measure"] == "pwcca" and row["place"]]
+    places = [row["place"] for row in rows if row["quantity"] == "pwcca" and row["place"]]
     assert places == ["1", "1", "2", "1"]
 
 
+def curves_of(paths, layers: str):
+    frame, probes = read_ranks(*paths)
+    return curves_of_pair(over_ranks(rank_values(frame)), probes, Pair(*layers))
+
+
 def test_curves_rise_with_similarity_and_are_of_the_truncated_network(paths):
-    assert curves_of_pair(read_measurements(paths), Pair("x", "x")) == {
+    assert curves_of(paths, "xx") == {
         "linear CKA": {4: 0.4, 2: 0.2, 1: 0.1},
         "1 − PWCCA distance": {4: 0.8, 2: 0.9, 1: 0.95},
         "1 − Procrustes distance / 2": dict.fromkeys([4, 2, 1], 0.95),
@@ -466,18 +402,16 @@ def test_curves_rise_with_similarity_and_are_of_the_truncated_network(paths):
         "task loss matching (accuracy)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
         "linear probe (accuracy)": {8: 1, 4: 0.5, 2: 0.25, 1: 0.125},
     }
-    assert not any(
-        "matching" in name for name in curves_of_pair(read_measurements(paths), Pair("x", "y"))
-    )
+    assert not any("matching" in name for name in curves_of(paths, "xy"))
     other = paths[2].with_name("2.csv")
     other.write_text(paths[2].read_text().replace("b.pt", "c.pt"))
-    one, two, probe = curves_of_pair(read_measurements([*paths[1:3], other]), Pair("x", "x"))
-    assert says(one, "direct matching", "a.pt -- b.pt")
-    assert says(two, "direct matching", "a.pt -- c.pt")  # of one name
+    one, two, probe = curves_of([*paths[1:3], other], "xx")
+    assert says(one, "direct matching", "a.pt → b.pt")
+    assert says(two, "direct matching", "a.pt → c.pt")  # of one name
     assert probe == "linear probe (accuracy)"
 
 
-def test_functions_of_users_have_their_name_and_no_curve_without_values(paths, capsys):
+def test_functions_of_users_have_their_name_and_no_curve_without_values(paths):
     """They are measured at full rank only; their values below are NaN."""
     for value, has_curve in ((0.5, True), (math.nan, False)):
         rows = [
@@ -485,9 +419,7 @@ def test_functions_of_users_have_their_name_and_no_curve_without_values(paths, c
             for rank in ("", *RANKS)
         ]
         table = write_table(paths[0], SIMILARITY | {"own": ""}, *rows)
-        curves = curves_of_pair(read_measurements([table]), Pair("x", "x"))
-        assert curves == ({"own": dict.fromkeys(RANKS, 0.5)} if has_curve else {})
-    assert says(capsys.readouterr().err, "no curve of the own at x", "below full rank")
+        assert curves_of([table], "xx") == ({"own": dict.fromkeys(RANKS, 0.5)} if has_curve else {})
 
 
 def test_measures_are_scored_by_known_differences(in_tmp_path):

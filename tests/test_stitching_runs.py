@@ -13,12 +13,9 @@ import torch
 import exec_stitch
 from src.models import build_model
 from src.results import stitch_runs
-from src.results.check import check_options
-from src.results.experiments import Experiment, Place
-from src.results.folders import read_stitches
-from src.results.stitch_runs import GridRun, earlier_runs, resume
+from src.results.stitch_runs import GridRun, check_options, resume
+from src.results.stitches import EpochRow, read_stitches
 from src.results.tables import read_table
-from src.results.training_rows import EpochRow
 from src.stitching import Pair, build_layers, build_stitching_layer
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore, agreement_of
@@ -105,8 +102,8 @@ def test_cuts_around_which_the_images_go_on_are_noted_once(networks, layer, caps
 
 def resumed(folder: Path, layers, options) -> GridRun:
     """The runs of a folder that go on with these options."""
-    runs = GridRun(folder, layers, Experiment.of(options))
-    resume(folder, earlier_runs(folder), [runs])
+    runs = GridRun(folder, layers, options)
+    resume(folder, [runs])
     return runs
 
 
@@ -175,7 +172,7 @@ def test_whole_networks_are_one_folder_with_a_folder_a_pair(epochs, tmp_path):
     (call,) = (tmp_path / "cut/results/s").iterdir()
     assert {stitch.folder for stitch in stitches} == {call} and not skipped
     assert [stitch.row.place for stitch in stitches] == [
-        Place(call.name, Pair(front, "pool4")) for front in ("pool3", "pool4")
+        (call.name, Pair(front, "pool4")) for front in ("pool3", "pool4")
     ]
 
 
@@ -183,8 +180,8 @@ def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
     """In other batches they could round otherwise."""
     others = [Pair("layer2.0", "layer3.1"), Pair("layer1.0", "layer3.1")]
     pairs = dict.fromkeys([PAIR, *others], layer)
-    experiment = Experiment.of(options_of("--mod-only-stitch", "-e", "1", "-gpu", "-1"))
-    begun = GridRun(tmp_path, pairs, experiment)
+    options = options_of("--mod-only-stitch", "-e", "1", "-gpu", "-1")
+    begun = GridRun(tmp_path, pairs, options)
     assert not list(tmp_path.iterdir())  # a failure in the first epoch leaves nothing
     losses = {pair: float(number) for number, pair in enumerate(reversed(pairs))}
     begun.log([logs_of(losses)], {"history": torch.ones(1, 3, 2, 3), "weight": torch.ones(1)})
@@ -194,11 +191,11 @@ def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
     assert state.parent == begun.folder
     folder = begun.folder
     del begun  # an interrupted process has no lock
-    GridRun(tmp_path, pairs, experiment)  # claims nothing
-    again = resumed(tmp_path, pairs, experiment.options)
+    GridRun(tmp_path, pairs, options)  # claims nothing
+    again = resumed(tmp_path, pairs, options)
     assert list(again.layers) == list(pairs) and again.folder == folder
     assert again.state["weight"] == 1
-    other = resumed(tmp_path, pairs, experiment.options | {"n_epochs": 2})  # a further experiment
+    other = resumed(tmp_path, pairs, options | {"n_epochs": 2})  # a further experiment
     assert not other.folder and not other.state
 
 
@@ -221,14 +218,14 @@ MATCHED = Matching(torch.zeros(1, 1), torch.zeros(1), error=0.5, r2=0.5, rank=1,
     ],
 )
 def test_a_fit_to_doubt_has_one_line(matching, line, layer, tmp_path, capsys):
-    experiment = Experiment.of(options_of("-i", "pinv", "-e", "0", "-gpu", "-1"))
+    options = options_of("-i", "pinv", "-e", "0", "-gpu", "-1")
     metrics = Metrics(
         accuracy=0.5, end_accuracy=0.5, representation_difference=0.5, agreement=0.5, r2_test=0.5
     )
     score = GridScore(
         {PAIR: metrics}, dict.fromkeys((PAIR, "front", "end", "labels"), torch.arange(3))
     )
-    runs = GridRun(tmp_path, {PAIR: layer}, experiment)
+    runs = GridRun(tmp_path, {PAIR: layer}, options)
     runs.write(score, {PAIR: matching}, whole_networks=None)
     runs.finish()
     warnings = re.findall("warning: (.*)", capsys.readouterr().err)

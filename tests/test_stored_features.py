@@ -74,7 +74,7 @@ def test_features_give_what_their_network_gives(paths, folder):
         assert row == pytest.approx(other, abs=1e-5, nan_ok=True) and "cka_null_95_within" in row
     for name in ("dataset", "test_images", "relative_depth1", "layer1", "layer2", "n_samples"):
         assert [row[name] for row in rows] == [row[name] for row in expected]
-    assert len(read_json("m.config.txt")["model2_path_sha256"]) == 64
+    assert len(read_json("m.json")["options"]["model2_path_sha256"]) == 64
 
 
 def test_two_files_need_no_images(folder):
@@ -223,7 +223,7 @@ def test_a_file_says_what_it_was_made_with(folder):
         assert np.array_equal(arrays["ids"], np.arange(50)) and len(arrays["labels"]) == 50
         made_with = json.loads(str(arrays["made_with"]))
     assert made_with["weights"] == content_of("0.pt")
-    assert made_with["test_images"] == read_json("0.config.txt")["test_images_sha256"]
+    assert made_with["test_images"] == read_json("0.json")["options"]["test_images_sha256"]
     assert made_with["preprocessing"] == "1×8×8, values in [0, 1]"
     run(SAVE, "0.pt", "small_cnn", *SAVED, "again.npz")
     assert Path("again.npz").read_bytes() == Path("0.npz").read_bytes()

@@ -10,12 +10,12 @@ import pytest
 from scipy import stats
 
 from src.figures import pages, sections, words
-from src.results.evaluation_rows import EvaluationFiles, EvaluationRow, read_evaluations
+from src.results.evaluation import EvaluationFiles, EvaluationRow
+from src.results.frame import judge_stitches
 from src.results.similarity_rows import SimilarityRow
+from src.results.stitches import EpochRow
 from src.results.tables import write_table
-from src.results.training_rows import EpochRow
-from src.results.verdict_rows import VerdictRow
-from src.results.verdicts import judge_stitches
+from src.results.verdict_rows import VerdictRow, rows_of
 from src.results.writing import write_logs
 from src.statistics.intervals import of_share
 from src.values import Null
@@ -39,8 +39,12 @@ SCRIPT = "misc/verdict.py"
 UNTRAINED = "- (resnet18, seed 0)"  # the name of a network that was never trained
 
 
+def judged(*results, **options) -> list[VerdictRow]:
+    return rows_of(judge_stitches(*results, **options))
+
+
 def verdict_on(folder: Path, similarities=(), *, pool: bool = False, **limits) -> VerdictRow:
-    (verdict,) = judge_stitches(runs_of(folder), similarities, limits=Limits(**limits), pool=pool)
+    (verdict,) = judged(runs_of(folder), similarities, limits=Limits(**limits), pool=pool)
     return verdict
 
 
@@ -67,7 +71,7 @@ def test_similar_both_ways(tmp_path):
     write_run(tmp_path, "5", n_right=945, front_layer="w")
     write_run(tmp_path, "6", n_right=945, front_layer="y", front_model_path="g.pt")
     write_evaluation(tmp_path, dict.fromkeys("123456", 0.5))
-    verdicts = judge_stitches(runs_of(tmp_path))
+    verdicts = judged(runs_of(tmp_path))
     both_ways = {(row.networks, *row.pair): row.both_ways for row in verdicts}
     assert both_ways == {
         ("f.pt → g.pt", "x", "y"): True,
@@ -91,7 +95,7 @@ def test_a_flaw_and_a_training_that_had_not_converged_are_read(tmp_path):
         folder = write_run(tmp_path, name, n_right=700, front_layer=name, **options)
         measured = {"train_acc": None, "val_acc": 0.5, "val_loss": 1.0}
         write_logs(folder, [EpochRow(train_loss=loss, **measured) for loss in losses])
-    rows = judge_stitches(runs_of(tmp_path))
+    rows = judged(runs_of(tmp_path))
     reasons = {row.front_layer: (row.verdict, row.reason) for row in rows}
     assert reasons["a"][0] == INCONCLUSIVE and "too few fitting samples" in reasons["a"][1]
     assert reasons["b"][0] == INCONCLUSIVE and "not converged" in reasons["b"][1]
@@ -143,13 +147,13 @@ def test_similarity_counts_both_ways(tmp_path):
     values = {"cka": 0.9, "mine": 0.3, "mine_reversed": 0.4}
     null = Null(0.005, 0.3, 0.7)
     table = of_networks(layer1="x", layer2="y", values=values, nulls={"cka": null})
-    forth, back = judge_stitches(runs_of(tmp_path), [table])
+    forth, back = judged(runs_of(tmp_path), [table])
     assert forth.further["cka"] == back.further["cka"] == 0.9
     assert forth.further["cka_p_value"] == back.further["cka_p_value"] == 0.005
     assert (forth.further["mine"], back.further["mine"]) == (0.3, 0.4)
 
     measured = of_networks("g.pt", "f.pt", layer1="y", layer2="x", values={"cka": 0.8})
-    forth, back = judge_stitches(runs_of(tmp_path), [measured, table])
+    forth, back = judged(runs_of(tmp_path), [measured, table])
     assert (forth.further["cka"], back.further["cka"]) == (0.9, 0.8)  # as measured that way
 
 
@@ -171,8 +175,8 @@ def test_accuracy_drops_of_one_method_and_of_networks_of_one_kind_are_tested_tog
         write_run(tmp_path, name, n_right=918, front_layer=name, **options)
     write_evaluation(tmp_path, {"good": 0.5})
     runs = runs_of(tmp_path)
-    together = {row.front_layer: row for row in judge_stitches(runs)}
-    alone = {row.front_layer: row for row in judge_stitches(runs, limits=Limits(pairwise=True))}
+    together = {row.front_layer: row for row in judged(runs)}
+    alone = {row.front_layer: row for row in judged(runs, limits=Limits(pairwise=True))}
     assert alone["good"].verdict == SIMILAR and together["good"].verdict == INCONCLUSIVE
     family = [name for name in alone if name not in apart]
     adjusted = stats.false_discovery_control([alone[name].p_below for name in family])
@@ -212,7 +216,7 @@ def test_independent_networks_are_taken_together_on_demand(tmp_path, capsys):
     for front, n in n_right.items():
         paths = {"front_model_path": front, "end_model_path": front.replace("f", "g")}
         write_run(tmp_path / "apart", front, n_right=n, **paths)
-    assert len(judge_stitches(runs_of(tmp_path / "apart"))) == 3
+    assert len(judged(runs_of(tmp_path / "apart"))) == 3
     assert says(capsys.readouterr().err, "direct matching", "3 pairs", "no network", "--pool")
     verdict = verdict_on(tmp_path / "apart", pool=True)
     assert (verdict.n_runs, verdict.n_networks, verdict.networks) == (3, 3, "3 pairs of networks")
@@ -238,7 +242,7 @@ def test_independent_networks_are_taken_together_on_demand(tmp_path, capsys):
         }
         write_run(tmp_path / "shared", str(number), n_right=945, **options)
     write_evaluation(tmp_path / "shared", {"4": 0.5})
-    verdicts = judge_stitches(runs_of(tmp_path / "shared"), pool=True)
+    verdicts = judged(runs_of(tmp_path / "shared"), pool=True)
     assert {row.networks for row in verdicts} == {*networks.values()}
     assert [row.control for row in verdicts] == [None, None, "untrained", "untrained", "self"]
     own, untrained = remarks(verdicts)
@@ -260,8 +264,8 @@ def test_stitches_of_several_seeds_have_one_row(tmp_path, capsys):
     right = np.stack([predicted(n) == LABELS for n in n_right])
     found = (verdict.accuracy, verdict.accuracy_low, verdict.accuracy_high)
     assert found == pytest.approx(of_share([right]).interval())
-    rows = read_csv(tmp_path / "ood_evaluation.csv")
-    auroc_of = {row["folder"]: float(row["auroc"]) for row in rows}
+    rows = read_csv(tmp_path / "evaluation.csv")
+    auroc_of = {row["folder"]: float(row["auroc_energy"]) for row in rows}
     assert [auroc_of[name] for name in verdict.folders.split(";")] == [0.5, 0.6, 0.7]
 
     write_run(tmp_path, "3", n_right=945, seed=3)
@@ -275,7 +279,7 @@ def test_options_that_change_a_result_are_methods_and_no_repetitions(tmp_path, c
     trained = {"init": "rand", "n_epochs": 3}
     write_run(tmp_path, "1", n_right=868, **trained, learning_rate=0.1)
     write_run(tmp_path, "2", n_right=26, **trained, learning_rate=1e-4)
-    rows = judge_stitches(runs_of(tmp_path))
+    rows = judged(runs_of(tmp_path))
     assert "repeat" not in capsys.readouterr().err
     assert {row.method: row.accuracy for row in rows} == {
         "task loss matching (-lr 0.1)": 0.868,
@@ -304,7 +308,7 @@ def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch):
         write_run(tmp_path, str(seed), n_right=900, seed=seed, front_model_path=front)
     tables = [of_networks("-", "-", values={"cka": seed}, seed=seed) for seed in (1, 7)]
     tables.append(of_networks("copy.pt", f"{tmp_path}/g.pt", values={"cka": 0.8}))
-    rows = judge_stitches(runs_of(tmp_path), tables)
+    rows = judged(runs_of(tmp_path), tables)
     found = {row.front_network: (row.n_runs, row.further.get("cka")) for row in rows}
     assert [*found.values()] == [(2, 0.8), (1, None), (1, 1)]
 
@@ -313,12 +317,12 @@ def test_what_is_missing_or_of_other_data_is_left_out(tmp_path, capsys):
     run_folder = write_run(tmp_path, "1", n_right=940, test_images_sha256="1" * 64)
     path = run_folder / "predictions.npz"
     write_evaluation(tmp_path, {"1": 0.5})
-    (row,) = read_evaluations(tmp_path)["energy"]
+    files = EvaluationFiles(tmp_path)
+    (row,) = files.read()
     for other in ({"dataset": "mnist"}, {"test_images": "0" * 12}):
-        table = EvaluationFiles(tmp_path).table("energy")
-        write_table(table, EvaluationRow, [replace(row, **other)])
+        write_table(files.table, EvaluationRow, [replace(row, **other)])
         assert not runs_of(tmp_path)[0].evaluations
-        assert says(capsys.readouterr().err, "energy", "skipped", "other data")
+        assert says(capsys.readouterr().err, "evaluation", "skipped", "other data")
     path.write_bytes(path.read_bytes()[:100])
     assert "no predictions" in verdict_on(tmp_path).reason
     assert says(capsys.readouterr().err, "predictions.npz", "damaged")
@@ -330,7 +334,7 @@ def test_what_is_missing_or_of_other_data_is_left_out(tmp_path, capsys):
 
 
 def test_folders_of_the_public_code_are_read():
-    verdicts = judge_stitches(runs_of(DATA / "public_runs" / "det"))
+    verdicts = judged(runs_of(DATA / "public_runs" / "det"))
     assert {verdict.verdict for verdict in verdicts} == {INCONCLUSIVE}
     assert {verdict.accuracy_drop for verdict in verdicts} == {None}  # it keeps no end accuracy
 
@@ -342,7 +346,7 @@ def test_words_are_counted_and_equal_reasons_have_one_line(tmp_path):
     write_skill(
         tmp_path, {name: skill(0.6) for name in "023"} | {"1": skill(0.1), "4": skill(0.05)}
     )
-    rows = judge_stitches(runs_of(tmp_path))
+    rows = judged(runs_of(tmp_path))
     counted = words.counts(sections.sections_of(rows))
     line = dict(zip(counted.header, counted.lines[0], strict=True))
     assert [line[verdict] for verdict in VERDICTS] == ["1", "2", "1", "2"]

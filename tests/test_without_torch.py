@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from src.results.training_rows import EpochRow
+from src.results.stitches import EpochRow
 from src.results.writing import write_logs
 from tests import tables
 from tests.commands import ON_DIGITS, ROOT, read_csv

@@ -4,15 +4,19 @@ choice."""
 import itertools
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from src.results.evaluation_rows import EvaluationFiles, EvaluationRow, SkillRow
-from src.results.evaluations import with_evaluations
-from src.results.folders import Stitch, read_stitches, row_of
-from src.results.stitch_rows import StitchRow
-from src.results.tables import read_table, write_table
+from src.results.evaluation import (
+    EvaluationFiles,
+    EvaluationRow,
+    columns_of_skill,
+    with_evaluations,
+)
+from src.results.stitches import Stitch, StitchRow, read_stitches, row_of
+from src.results.tables import write_table
 from src.values import Pair, Skill, StitchSkill
 from tests import result_rows
 from tests.commands import pair_of
@@ -115,24 +119,27 @@ def write_evaluation(
     aurocs: dict[str, float],
     *,
     detector: str = "energy",
-    skill: StitchSkill | None = SKILL,
+    skill: StitchSkill = SKILL,
 ) -> None:
     """The evaluation of runs by a detector: AUROCs with intervals of ± 0.01, and one skill for all of
-    them."""
-    rows = [
-        result_rows.evaluation_row(
+    them; what other detectors measured stays."""
+    rows = []
+    earlier = {row.folder: row for row in EvaluationFiles(folder).read()}
+    for run, auroc in aurocs.items():
+        name = f"2025-01-01_00-00-00.{run}"
+        row = result_rows.evaluation_row(
             auroc=auroc,
             auroc_low=auroc - 0.01,
             auroc_high=auroc + 0.01,
             detector=detector,
-            folder=f"2025-01-01_00-00-00.{run}",
-            **layers_in(folder, f"2025-01-01_00-00-00.{run}")._asdict(),
+            folder=name,
+            **layers_in(folder, name)._asdict(),
+            **columns_of_skill(skill),
         )
-        for run, auroc in aurocs.items()
-    ]
-    write_table(EvaluationFiles(folder).table(detector), EvaluationRow, rows)
-    if skill:
-        write_skill(folder, dict.fromkeys(aurocs, skill))
+        if name in earlier:
+            row = replace(row, further=earlier[name].further | row.further)
+        rows.append(row)
+    write_table(EvaluationFiles(folder).table, EvaluationRow, rows)
 
 
 def layers_in(folder: Path, name: str) -> Pair:
@@ -150,18 +157,16 @@ def skill(output: float, at_end: float = 0.5) -> StitchSkill:
 
 
 def write_skill(folder: Path, skill_of_run: Mapping[str, StitchSkill]) -> None:
-    """The skill of runs; other runs keep what they have."""
-    folders = {f"2025-01-01_00-00-00.{run}": skill for run, skill in skill_of_run.items()}
-    rows = []
-    if EvaluationFiles(folder).skill.exists():
-        rows = [
-            row
-            for row in read_table(EvaluationFiles(folder).skill, SkillRow)
-            if row.folder not in folders
-        ]
-    for name, of_run in folders.items():
-        rows.append(SkillRow.of(name, layers_in(folder, name), of_run, None))
-    write_table(EvaluationFiles(folder).skill, SkillRow, rows)
+    """The skill of runs; other runs, and what detectors measured, keep what they have."""
+    rows = {row.folder: row for row in EvaluationFiles(folder).read()}
+    for run, skill in skill_of_run.items():
+        name = f"2025-01-01_00-00-00.{run}"
+        layers = layers_in(folder, name)._asdict()
+        further = rows[name].further if name in rows else {}
+        rows[name] = EvaluationRow(
+            folder=name, **layers, **columns_of_skill(skill), further=further
+        )
+    write_table(EvaluationFiles(folder).table, EvaluationRow, rows.values())
 
 
 def runs_of(folder: Path) -> list[Stitch]:

@@ -12,7 +12,7 @@ for dataset in $DATASETS; do
             for alignment in auto pool; do
                 table=$folder/similarity
                 if [[ $alignment == pool ]]; then table+=_pool; fi
-                todo "$table.config.txt" exec_compute_low_rank_sim_metrics.py \
+                todo "$table.json" exec_compute_low_rank_sim_metrics.py \
                     "$(checkpoint "$dataset" "$network" "${pair%-*}")" \
                     "$(checkpoint "$dataset" "$network" "${pair#*-}")" \
                     "$network" "$network" "$layers" "$layers" -d "$dataset" -data "$DATA" \

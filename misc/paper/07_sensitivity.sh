@@ -25,10 +25,10 @@ for dataset in $DATASETS; do
         folder=$RESULTS/$dataset/$network/$pair/sensitivity
         read -ra layers <<< "${LAYERS[$network]}"
 
-        todo "$folder/probes.config.txt" exec_probe.py "$front" "$network" -l "${layers[@]}" -ranks "${ranks[@]}" \
+        todo "$folder/probes.json" exec_probe.py "$front" "$network" -l "${layers[@]}" -ranks "${ranks[@]}" \
             -d "$dataset" -data "$DATA" -b 256 -e "$PROBE_EPOCHS" -o "$folder/probes.csv" --resume -gpu GPU
         for layer in "${layers[@]}"; do
-            todo "$folder/similarity/$layer.config.txt" exec_compute_low_rank_sim_metrics.py "$front" "$end" \
+            todo "$folder/similarity/$layer.json" exec_compute_low_rank_sim_metrics.py "$front" "$end" \
                 "$network" "$network" "$layer" "$layer" -m1r "${ranks[@]}" -d "$dataset" -data "$DATA" \
                 -o "$folder/similarity/$layer.csv" -gpu GPU
             for rank in "${ranks[@]}"; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Curves of sensitivity, and which measure can be trusted. No GPU. The other figures come with the results: grid.png
-# (accuracy), ood_evaluation.png (accuracy, AUROC, AUPR, FPR95), similarity.png (CKA, PWCCA, Procrustes).
+# (accuracy), evaluation_energy.png (accuracy, AUROC, AUPR, FPR95), similarity.png (CKA, PWCCA, Procrustes).
 source "$(dirname "$0")/common.sh"
 
 for dataset in $DATASETS; do

@@ -37,7 +37,7 @@ for script in [0-9]*.sh; do
 done
 
 cd "$RESULTS"
-for result in cifar10/{resnet18,vit_tiny_patch4_32}/0-1/{{dm,tlm}/{*/grid,ood_evaluation},similarity}.png \
+for result in cifar10/{resnet18,vit_tiny_patch4_32}/0-1/{{dm,tlm}/{*/grid,evaluation_energy},similarity}.png \
     {svhn/resnet18,imagenet/tv_resnet18}/0-0/{dm,tlm}/*/grid.png \
     cifar10/resnet18/0-1/{soft,feature,covariance,ortho}/*/grid.png \
     cifar10/resnet18/{0-1/sensitivity/{probes,{dm,tlm}/collected}.csv,statistics.{csv,png}}; do

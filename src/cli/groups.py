@@ -240,7 +240,7 @@ def _warn_of_equal_splits(args: Namespace, session: "Session") -> None:
 def _note_training_on_others(args: Namespace) -> None:
     """Note which networks of `args` were trained on different training images of the same name."""
     from src.core.console import note_once
-    from src.results.trained_with import options_beside
+    from src.results.network_names import options_beside
 
     options = vars(args)
     record = RECORDS[TRAIN]

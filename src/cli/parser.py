@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -65,8 +65,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, formatter_class=formatter, allow_abbrev=False)
         self.add_argument(
             "--config",
-            help="YAML or JSON file of options, such as the config.txt of a run; options on the "
-            "command line override it",
+            help="YAML or JSON file of options, such as the config.txt of a run or the .json of a table; options "
+            "on the command line override it",
         )
 
     def parse_args(  # type: ignore[override]  # the overloads of argparse have a second namespace
@@ -100,7 +100,8 @@ class Parser(argparse.ArgumentParser):
             if action.dest not in (*NOT_RECORDED, "help"):
                 actions[action.dest] = action
         names = []
-        for key, value in read_yaml(path).items():
+        content = read_yaml(path)
+        for key, value in content.get("options", content).items():  # of a table, or alone
             name = str(key)
             if value in (None, "", []) or name.endswith(DERIVED):
                 continue
@@ -146,17 +147,25 @@ class Parser(argparse.ArgumentParser):
             formatter.end_section()
         return formatter.format_help()
 
-    def words(self, options: argparse.Namespace) -> list[str]:
-        """Return the command line of options, without options that have their default."""
-        positional = []
-        named = []
+    def values(self, shared: Mapping[str, object], **chosen: object) -> argparse.Namespace:
+        """Return options of values: chosen ones, or else shared ones, or else the defaults.
+
+        Args:
+            shared: options of another script. Those that this script lacks or takes as arguments are
+                left out.
+        """
+        values: dict[str, object] = {}
         for action in self._actions:
-            value = getattr(options, action.dest, None)
-            if not action.option_strings:
-                positional += _words(action, value)
-            elif value is not None and value != action.default:
-                named += [action.option_strings[0], *_words(action, value)]
-        return [*positional, *named]
+            if action.default is argparse.SUPPRESS:  # --help
+                continue
+            values[action.dest] = action.default
+            if isinstance(action.default, str):
+                values[action.dest] = self._get_value(action, action.default)
+            if action.option_strings and shared.get(action.dest) is not None:
+                values[action.dest] = shared[action.dest]
+        parsed = argparse.Namespace(**values | chosen)
+        _record_code(parsed, [], [])
+        return parsed
 
     def error(self, message: str) -> NoReturn:
         """Print the mistake in one line, and exit."""

@@ -27,13 +27,18 @@ def provenance(*, gpu: int, start: datetime) -> dict[str, object]:
         "suite": __version__,
         "commit": _commit(),
         "python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES},
+        **_versions(),
     }
     device: dict[str, str | None] = {"device": "CPU"}
     if gpu != -1:
         device = _gpu_provenance(gpu)
     times = {"start": start.isoformat(), "end": datetime.now().isoformat()}
     return {"command": shlex.join(sys.argv), **versions, **device, **times}
+
+
+@cache  # reading the metadata of torch takes longer than stitching small networks
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in PACKAGES}
 
 
 def _gpu_provenance(gpu: int) -> dict[str, str | None]:

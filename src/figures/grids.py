@@ -10,7 +10,7 @@ from src.figures.shown import Shown, of_matrix
 from src.results.architectures import corresponding_layers
 from src.results.grid_matrices import shown_experiments
 from src.results.matrices import pivot
-from src.results.stitch_rows import StitchRow
+from src.results.stitches import StitchRow
 
 
 def draw_grid(path: Path, rows: Sequence[StitchRow]) -> list[Path]:

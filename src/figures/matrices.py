@@ -8,19 +8,15 @@ from typing import Any
 
 from src.choices.datasets import dataset_label
 from src.core.console import listed, note, note_once, result, table
-from src.core.files import write_json
-from src.core.grouping import grouped
 from src.figures.maps import draw_layers
 from src.figures.pages import on_data, remove_figure
 from src.figures.shown import Shown, of_matrix
 from src.results.architectures import corresponding_layers
-from src.results.evaluation_rows import TYPICAL_AUROC, EvaluationFiles, EvaluationRow, SkillRow
-from src.results.experiments import Experiment
+from src.results.evaluation import TYPICAL_AUROC, EvaluationRow
 from src.results.matrices import known, pivot
-from src.results.pair_kinds import counted
+from src.results.network_names import counted
 from src.results.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, shown_in
-from src.results.stitch_rows import StitchRow
-from src.results.tables import to_record, write_table
+from src.results.stitches import StitchRow
 
 EXPLANATION = (
     "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched from own "
@@ -29,82 +25,77 @@ EXPLANATION = (
 )
 
 
-def source_of(rows: Sequence[Experiment], n_images: int | None = None) -> str:
-    """Return the sentence of captions on the networks and the images of stitches.
-
-    Args:
-        n_images: of the test set; None: rows have it.
-    """
-    images = {(row.dataset, n_images or getattr(row, "n_images", None)) for row in rows}
+def source_of(rows: Sequence[StitchRow]) -> str:
+    """Return the sentence of captions on the networks and the images of stitches."""
+    images = {(row.dataset, row.n_images) for row in rows}
     return on_data(counted({row.network_keys for row in rows}), images)
 
 
-def report_skill(
-    path: Path, stitches: Mapping[str, Sequence[StitchRow]], rows: Sequence[SkillRow]
-) -> None:
-    """Print the skill of stitches at both places, and write the table and its figure.
-
-    Args:
-        stitches: by experiment, in the order of the rows.
-    """
-    skills = {row.place: row for row in rows}
-
-    def skill(stitch: StitchRow, column: str) -> float:
-        return getattr(skills[stitch.place], column)
-
-    write_table(path, SkillRow, rows)
-    shown = _print_matrices(stitches, ["skill", "skill_at_end"], skill)
-    source = source_of(list(chain.from_iterable(stitches.values())))
-    _draw(path, shown, source=source)
-
-
 def report(
-    files: EvaluationFiles,
-    evaluations: Mapping[str, Sequence[EvaluationRow]],
+    table_path: Path,
+    stitches: Mapping[str, Sequence[StitchRow]],
+    rows: Sequence[EvaluationRow],
     *,
     own_scores: Mapping[str, Mapping[str, Any]],
     checks: Mapping[str, Mapping[str, Any]],
-    n_images: int,
 ) -> None:
-    """Print the evaluations, and write the table, the figure and the JSON file of each detector.
+    """Print the evaluation of stitches, and draw the figures of skill and of each detector.
 
     Args:
-        evaluations: rows by name of the detector; no list is empty.
+        table_path: of the evaluation; figures go beside it.
+        stitches: by experiment, in the order of the rows.
         own_scores: of the end network's own activations, by detector and layer.
         checks: the metrics of sanity checks, by detector and layer.
-        n_images: the number of test images.
     """
-    for number, (name, rows) in enumerate(evaluations.items()):
-        if len(evaluations) > 1:
+    evaluated = {row.place: row for row in rows}
+
+    def skill(stitch: StitchRow, column: str) -> float:
+        return getattr(evaluated[stitch.place], column)
+
+    shown = _print_matrices(stitches, ["skill", "skill_at_end"], skill)
+    networks = counted({row.network_keys for row in chain.from_iterable(stitches.values())})
+    source = on_data(networks, {(row.dataset, row.n_images) for row in rows})
+    _draw(table_path, shown, source=source)
+    scored = [name for name in own_scores if any(name in row.detectors for row in rows)]
+    for number, name in enumerate(scored):
+        if len(scored) > 1:
             result(f"DETECTOR: {name}")
-        experiments = grouped(rows, lambda row: row.experiment)
+
+        def measured(stitch: StitchRow, column: str) -> float:
+            row = evaluated[stitch.place]
+            if column == "accuracy":
+                return known(row, name=column)
+            return known(row.detectors[name], name=column)  # noqa: B023
+
+        of_detector = {}
+        for title, of_experiment in stitches.items():
+            with_scores = [row for row in of_experiment if name in evaluated[row.place].detectors]
+            if with_scores:
+                of_detector[title] = with_scores
         columns = list(shown_in(IN_EVALUATION))
         not_printed = ["accuracy"] if number else []  # accuracies are those of the first detector
         shown = _print_matrices(
-            experiments, columns, _known, detector=name, not_printed=not_printed
+            of_detector, columns, measured, detector=name, not_printed=not_printed
         )
         of_layers = checks.get(name, {})
         _print_detectors(name, rows[0].sanity_dataset, own_scores[name], of_layers)
-        typical = [row.pair for row in rows if row.auroc < TYPICAL_AUROC]
-        if typical:
-            note(
-                f"{name}: the AUROC of {len(typical)} stitches is below {TYPICAL_AUROC}. They are "
-                "more typical than the end network's own activations, as activations of little variance "
-                f"are ({listed(typical)})"
-            )
-        content = {
-            "stitches": [to_record(row) for row in rows],
-            "sanity_checks": {layer: metrics._asdict() for layer, metrics in of_layers.items()},
-        }
-        write_table(files.table(name), EvaluationRow, rows)
-        write_json(files.table(name).with_suffix(".json"), content)
-        _draw(files.table(name), shown, source=source_of(rows, n_images))
-    if evaluations:
+        _note_typical(name, list(chain.from_iterable(of_detector.values())), measured)
+        _draw(table_path.with_stem(f"{table_path.stem}_{name}"), shown, source=source)
+    if scored:
         note_once(EXPLANATION)
 
 
-def _known(row: EvaluationRow, column: str) -> float:
-    return known(row, name=column)
+def _note_typical(
+    detector: str, rows: Sequence[StitchRow], measured: Callable[[StitchRow, str], float]
+) -> None:
+    """Note stitches whose activations are more typical than the end network's own."""
+    typical = [row.pair for row in rows if measured(row, "auroc") < TYPICAL_AUROC]
+    if typical:
+        note(
+            f"{detector}: the AUROC of {len(typical)} stitches is below {TYPICAL_AUROC}. They are "
+            "more typical than the end network's own activations, as activations of little variance "
+            f"are ({listed(typical)})"
+        )
 
 
 def _print_matrices(
@@ -141,10 +132,9 @@ def _heading(column: str, detector: str) -> str:
 def _draw(path: Path, shown: Sequence[Shown], *, source: str) -> None:
     """Draw maps of an evaluation beside its table, unless it is of a single stitch."""
     remove_figure(path)  # of an earlier evaluation, of more stitches
-    drawn = []
     if len({row.layers for row in shown}) > 1:
         drawn = draw_layers(path.with_suffix(".png"), shown, source=source)
-    note(f"wrote {listed([path, *drawn[:1]])}")
+        note(f"wrote {listed(drawn[:1])}")
 
 
 def _print_detectors(

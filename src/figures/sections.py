@@ -7,7 +7,7 @@ from typing import NamedTuple
 from src.core.grouping import grouped
 from src.core.user_code import titles_in
 from src.results.architectures import architecture_pairs
-from src.results.pair_kinds import counted
+from src.results.network_names import counted
 from src.results.verdict_rows import VerdictRow
 
 MAX_GROUP_PAIRS = 9  # pairs of groups that a method is divided into

@@ -14,7 +14,7 @@ from src.core.user_code import titles_in
 from src.figures.sections import parts_of, sections_of
 from src.results.architectures import corresponding_layers
 from src.results.matrices import Matrix, by_depth, depths_of, known
-from src.results.pair_kinds import IN_SHORT
+from src.results.network_names import IN_SHORT
 from src.results.quantities import QUANTITIES
 from src.results.verdict_rows import VerdictRow
 from src.verdict import SIMILAR

@@ -14,7 +14,7 @@ from src.figures.maps import draw_layers
 from src.figures.pages import on_data
 from src.figures.shown import Shown, of_matrix, of_ranks
 from src.results.matrices import Matrix
-from src.results.pair_kinds import counted
+from src.results.network_names import counted
 from src.results.similarity_rows import SimilarityRow, same_layers
 from src.results.tables import write_table
 

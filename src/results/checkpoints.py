@@ -1,28 +1,42 @@
-"""State dicts on disk, and networks that are built from state dicts."""
+"""Checkpoints: state dicts on disk, the networks of state dicts, the training by the `config.txt` beside a
+checkpoint, and the store of trained detectors.
+
+A store is a folder with a checkpoint for each detector. Its `meta.json` has the network, the layer and
+the data of each detector.
+"""
 
 import re
-from collections.abc import Iterable, Mapping
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from src.choices.datasets import dataset_label
 from src.choices.models import MODEL_NAMES
-from src.core.console import note_once, warn, warn_once
-from src.core.errors import Misfit, UserError
-from src.core.images import ImageSpec
+from src.choices.scores import SCORES
+from src.core.console import listed, note_once, warn, warn_once
+from src.core.errors import Misfit, UserError, unknown_name
+from src.core.files import locked, readable
+from src.core.images import ImageSpec, are_images, describe_values, shape_text
 from src.core.seeds import seeded
 from src.core.tensors import content_of_state, load_tensors, save_tensors
-from src.core.user_code import is_user_code
+from src.core.user_code import digest_of, is_user_code, title_of
 from src.models import Network, build_model, inputs_of
 from src.models.determinism import nondeterminism_of, warn_of_probabilities
-from src.results.network_names import DEFAULT, FEATURES, NetworkName, seed_of_untrained
-from src.results.trained_with import (
-    explained,
+from src.ood.detectors import EnergyDetector
+from src.ood.reference import DetectorKey, EvaluationOptions
+from src.results.network_names import (
+    DEFAULT,
+    FEATURES,
+    SHORT,
+    NetworkName,
     options_beside,
-    warn_of_other_images,
-    warn_of_other_type,
+    seed_of_untrained,
 )
+from src.results.public import META, read_meta, write_meta
 from src.values import BATCH_DEPENDENT, STOCHASTIC
 
 StateDict = dict[str, Tensor]
@@ -289,3 +303,275 @@ def freeze(model: Network, device: torch.device | str) -> Network:
     """Move a network to a device, and return it frozen: in evaluation mode, without gradients."""
     # The layout of the weights decides that of the activations; channels_last convolves faster
     return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+IMAGES = "image_spec"  # the entry of a `config.txt` with the `ImageSpec.record` of the training
+REMEDY = "Name the data set of the training by -d, unless other inputs are meant"
+AS_TRAINED = "give mean, std and the order of classes as in the training, in dataset.yaml or in the .npz file"
+
+
+def training_images(checkpoint: str | Path) -> tuple[str, ImageSpec]:
+    """Return the name of the data set that a checkpoint was trained on, and its images.
+
+    They are as they were recorded. Without a record they are those of the data set as it is now.
+
+    Raises:
+        UserError: nothing beside the checkpoint names the data set, or it has no record and the data set
+            is gone.
+    """
+    from src.datasets import dataset_info
+
+    options = options_beside(checkpoint)
+    dataset = options.get("dataset")
+    if not isinstance(dataset, str):
+        raise UserError(f"nothing beside {checkpoint} names the data set that it was trained on")
+    if IMAGES in options:
+        return dataset_label(dataset), ImageSpec.of_record(options[IMAGES])
+    return dataset_label(dataset), dataset_info(dataset).spec
+
+
+def explained(misfit: Misfit, name: NetworkName, images: ImageSpec) -> Misfit:
+    """Explain a misfit by the training, if its images had another shape or number of classes.
+
+    Args:
+        misfit: between the network `name` and its checkpoint.
+        images: the images that the network was built for.
+    Returns:
+        A misfit that describes both kinds of images. `misfit` itself if they are equal, if the
+        images of the training are unknown, or if the checkpoint is of a network of another type.
+    """
+    try:
+        dataset, trained = training_images(name.path)
+    except UserError:
+        return misfit
+    type_of_training = str(options_beside(name.path).get("model_type", name.type))
+    is_of_type = title_of(type_of_training) == title_of(name.type)
+    fits = trained.shape == images.shape and trained.n_classes == images.n_classes
+    if fits or not is_of_type:
+        return misfit
+    return Misfit(
+        f"checkpoint {name.path} was trained on {dataset} ({trained.describe()}); "
+        f"{Misfit.IMAGES} ({images.describe()}): {misfit.clause}"
+    )
+
+
+def warn_of_other_type(network: NetworkName) -> None:
+    """Warn if a checkpoint was trained as a network of another type, or by code that has changed since."""
+    options = options_beside(network.path)
+    trained = options.get("model_type")
+    if not isinstance(trained, str):
+        return
+    if title_of(trained) != title_of(network.type):
+        warn_once(
+            f"checkpoint {network.path} was trained as {title_of(trained)}, and is loaded as {title_of(network.type)}; "
+            "give the type of the training, unless another one is meant"
+        )
+        return
+    before = options.get("model_type_sha256")
+    now = digest_of(network.type) if is_user_code(network.type) else None
+    if before != now:
+        code = [digest[:SHORT] if digest else "of the suite" for digest in (before, now)]
+        warn_once(
+            f"checkpoint {network.path} was trained by other code of {title_of(trained)} (was {code[0]}, now "
+            f"{code[1]}); bring it back, or train again"
+        )
+
+
+def warn_of_other_images(checkpoint: str, images: ImageSpec) -> None:
+    """Warn if a checkpoint was trained on images of a different size, classes or range of values.
+
+    Args:
+        images: the images at hand.
+    """
+    try:
+        dataset, trained = training_images(checkpoint)
+    except UserError:
+        return
+    differences = _differences(trained, images)
+    if differences:
+        before, now = ("; ".join(texts) for texts in zip(*differences, strict=True))
+        warn_once(
+            f"checkpoint {checkpoint} was trained on {dataset}: {before}. The images at hand: {now}. {REMEDY}; or "
+            f"{AS_TRAINED}"
+        )
+
+
+def _differences(trained: ImageSpec, images: ImageSpec) -> list[tuple[str, str]]:
+    """Return pairs of texts, of the training and at hand, where size, classes or values differ.
+
+    Classes are compared where both data sets have names of classes.
+    """
+    differences = []
+    if trained.shape != images.shape:
+        differences.append((_size(trained), _size(images)))
+    if trained.classes and images.classes and trained.classes != images.classes:
+        first = _first_difference(trained.classes, images.classes)
+        differences.append((_classes(trained, first), _classes(images, first)))
+    if trained.normalisation != images.normalisation:
+        before = describe_values(trained.normalisation)
+        differences.append((before, describe_values(images.normalisation)))
+    return differences
+
+
+def _size(images: ImageSpec) -> str:
+    noun = "images" if are_images(images.shape) else "inputs"
+    return f"{noun} of {shape_text(images.shape)}"
+
+
+def _first_difference(classes: Sequence[str], others: Sequence[str]) -> int:
+    """Return the first output that stands for another class."""
+    pairs = zip(classes, others, strict=False)
+    different = (place for place, (name, name_at_hand) in enumerate(pairs) if name != name_at_hand)
+    return next(different, min(len(classes), len(others)))
+
+
+def _classes(images: ImageSpec, first: int) -> str:
+    """Return the names of the classes from an output on."""
+    return f"classes {listed(images.classes[first:], n=3)} from output {first} on"
+
+
+DetectorEntry = dict[str, Any]
+
+
+def new_name() -> str:
+    """Make up a file name that no detector has yet."""
+    return f"{uuid.uuid4().hex}.pt"
+
+
+class DetectorStore:
+    """Detectors in a folder; several processes may add to it at the same time."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.meta = self.folder / META
+
+    def entries(self) -> dict[str, DetectorEntry]:
+        """Read the entries of `meta.json` by file name, oldest first; empty without that file."""
+        return read_meta(self.folder)
+
+    def add(self, name: str, state: Mapping[str, Tensor], entry: DetectorEntry) -> None:
+        """Save a detector, and write its entry into `meta.json`.
+
+        Args:
+            name: from `new_name`. Adding a detector again under its name changes nothing.
+            state: the state dict of its network.
+        """
+        save_state(self.folder / name, state)
+        with locked(self.folder / ".meta.lock"):
+            write_meta(self.folder, self.entries() | {name: entry})
+
+    def names_by_layer(self, source: NetworkName) -> dict[str, list[str]]:
+        """Return the file names of a network's detectors by layer, oldest first.
+
+        A detector belongs to the network if the contents of its checkpoint were recorded and are
+        equal. Entries of the public code record no contents: there the paths must be equal.
+
+        Raises:
+            UserError: there is no `meta.json`.
+        """
+        if not self.meta.exists():
+            raise UserError(
+                f"no detectors in {self.folder}: there is no meta.json; train some, give "
+                "-detectors, or --detector mahalanobis, which needs no training"
+            )
+        source_path = Path(source.path).resolve()
+        names: dict[str, list[str]] = {}
+        for name, entry in self.entries().items():
+            sha256 = entry.get("source_sha256")
+            if sha256:
+                is_of_source = sha256[:SHORT] == source.identity
+            else:
+                path = Path(str(entry.get("source_model_path")))
+                is_of_source = path.resolve() == source_path
+            if is_of_source:
+                names.setdefault(str(entry.get("source_layer")), []).append(name)
+        return names
+
+    def load(
+        self, source: NetworkName, layer: str, images: ImageSpec, *, device: torch.device
+    ) -> EnergyDetector:
+        """Load the newest detector for a layer of a network, frozen and in evaluation mode.
+
+        Args:
+            images: the images that the network takes.
+        Raises:
+            UserError: there is no detector for the layer, the detector is for images of another
+                shape, or its checkpoint does not fit.
+        """
+        name = self._newest_name(source, layer)
+        entry = self.entries()[name]
+        with readable(f"{self.meta}, entry {name}", "restore or remove it"):
+            kind = entry["model_type"]
+            image_shape = tuple(map(int, entry["orig_input_shape"]))
+            representation_shape = tuple(map(int, entry["required_input_shape"]))
+        if kind not in MODEL_NAMES:  # a store never names a file whose code would be run
+            raise unknown_name(f"detector in {self.meta}", kind, MODEL_NAMES)
+        if image_shape != images.shape:
+            trained_on = shape_text(image_shape)
+            expected = shape_text(images.shape)
+            raise UserError(
+                f"detector {name} for {layer} is for images of {trained_on} pixels, not {expected}"
+            )
+        network = build_model(
+            kind,
+            n_classes=images.n_classes,
+            representation_shape=representation_shape,
+            image_shape=images.shape,
+        )
+        load_weights(network, self.folder / name, expected=f"the detector {kind} for {layer}")
+        detector = EnergyDetector(freeze(network, device))
+        id_dataset = entry.get("id_dataset", "")
+        detector.id_data = str(entry.get("finetune_id_dataset", id_dataset))
+        detector.ood_data = str(entry.get("finetune_ood_dataset", ""))
+        return detector
+
+    def _newest_name(self, source: NetworkName, layer: str) -> str:
+        """Return the file name of the newest detector for a layer; warn if there are several."""
+        names_by_layer = self.names_by_layer(source)
+        if layer not in names_by_layer:
+            message = f"no detector for {layer} of {source.path} in {self.folder}"
+            if names_by_layer:
+                message += f"; the store has detectors for {', '.join(names_by_layer)}"
+            raise UserError(message)
+        names = names_by_layer[layer]
+        if len(names) > 1:
+            warn(
+                f"{len(names)} detectors for {layer} of {source.path}; "
+                f"the newest is used, {names[-1]}"
+            )
+        return names[-1]
+
+
+def load_trained(
+    store: DetectorStore, network: Network, name: NetworkName, options: EvaluationOptions
+) -> tuple[dict[DetectorKey, EnergyDetector], list[str]]:
+    """Load the trained detectors of an evaluation; return a reason for each missing detector too.
+
+    They are those of the end layers. With sanity-check data, they are those of all layers in the
+    store.
+
+    Args:
+        network: the end network.
+        name: of the end network.
+
+    Raises:
+        UserError: there is no store.
+    """
+    detectors: dict[DetectorKey, EnergyDetector] = {}
+    missing = []
+    for score in options.scores:
+        if not SCORES[score].is_trained:
+            continue
+        layers = list(options.layers)
+        stored = store.names_by_layer(name)
+        if options.sanity_data is not None:
+            layers += sorted(set(stored).difference(layers), key=network.depth)
+        for layer in layers:
+            key = DetectorKey(score, layer)
+            try:
+                detectors[key] = store.load(
+                    name, layer, options.test.spec, device=options.test.device
+                )
+            except UserError as error:
+                missing.append(str(error))
+    return detectors, missing

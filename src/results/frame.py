@@ -9,6 +9,8 @@ This module does not import torch.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +20,42 @@ from src.choices.similarity import SAMPLES, SIMILARITY, measure_of
 from src.core.console import listed, note_once
 from src.core.errors import UserError
 from src.core.files import write_text
-from src.results.groups import Names
-from src.results.measurements import named_pair
-from src.results.named_networks import NamedNetwork, kind_of_pair
-from src.results.network_names import architecture
-from src.results.pair_kinds import PAIRS, SAME_RUN
-from src.results.similarity_rows import SimilarityRow, column_of
+from src.results.evaluation import read_evaluated_stitches
+from src.results.experiments import told_apart, warn_of_several
+from src.results.network_names import (
+    PAIRS,
+    SAME_RUN,
+    NamedNetwork,
+    Names,
+    architecture,
+    kind_of_pair,
+    named_by_list,
+    named_networks,
+    named_pair,
+    order_in,
+)
+from src.results.quantities import (
+    COLUMNS,
+    DEPTHS,
+    GROUPS,
+    LAYERS,
+    NETWORKS,
+    SIDES,
+    TRAINING,
+    TYPES,
+)
+from src.results.similarity_rows import (
+    SimilarityRow,
+    column_of,
+    read_similarities,
+    tables_of_similarity,
+)
 from src.results.spec import OPTIONS
-from src.results.tables import to_record
-from src.results.verdict_rows import VerdictRow
+from src.results.stitches import Stitch, newest_stitches
+from src.results.verdicts import records_of
+from src.verdict import Limits
 
-SIDES = ("front", "end")
-NETWORKS = ["front_network", "end_network"]
-GROUPS = ["front_group", "end_group"]
-TYPES = ["front_type", "end_type"]
-TRAINING = ["front_training", "end_training"]
-LAYERS = ["front_layer", "end_layer"]
-DEPTHS = ["front_relative_depth", "end_relative_depth"]
-ESTIMATES = ("accuracy", "accuracy_drop", "skill", "skill_at_end")
-VERDICT = ["verdict", "reason"]
-# The first columns of every frame; measures, detectors and what was measured follow
-COLUMNS = [
-    "method",
-    *NETWORKS,
-    *GROUPS,
-    *TYPES,
-    *LAYERS,
-    *DEPTHS,
-    *(f"{name}{end}" for name in ESTIMATES for end in ("", "_low", "_high")),
-    *VERDICT,
-]
+__all__ = ["COLUMNS", "DEPTHS", "GROUPS", "LAYERS", "NETWORKS", "SIDES", "TRAINING", "TYPES"]
 INTEGERS = (
     *("n_runs", "n_networks", "n_images", "seed", "n_epochs"),
     *("front_depth", "end_depth", "front_rank", "end_rank"),
@@ -62,16 +70,17 @@ NO_MEASURES = {
 
 
 def frame_of(
-    verdicts: Iterable[VerdictRow], similarities: Iterable[SimilarityRow], names: Names
+    verdicts: Iterable[Mapping[str, Any]], similarities: Iterable[SimilarityRow], names: Names
 ) -> pd.DataFrame:
     """Return the frame of verdicts on stitches and of tables of similarity.
 
     A measure with a direction has a row for each direction; a symmetric one has the row of its table.
 
     Args:
+        verdicts: from `src.results.verdicts.records_of`.
         names: of all networks.
     """
-    records = [of_verdict(row) for row in verdicts]
+    records = [dict(record) for record in verdicts]
     for row in similarities:
         records += of_similarity(row, named_pair(row, names))
     frame = with_columns(pd.DataFrame.from_records(records))
@@ -83,14 +92,6 @@ def with_columns(frame: pd.DataFrame) -> pd.DataFrame:
     further = [name for name in frame.columns if name not in COLUMNS]
     frame = frame.reindex(columns=[*COLUMNS, *further])
     return frame.astype({name: "Int64" for name in INTEGERS if name in frame})
-
-
-def of_verdict(row: VerdictRow) -> dict[str, Any]:
-    """Return the record of a judged pair of layers."""
-    record = to_record(row) | {"kind": row.kind, **row.settings}
-    for side in SIDES:
-        record[f"{side}_type"] = record.pop(f"{side}_model_type")
-    return record
 
 
 def of_similarity(
@@ -196,7 +197,7 @@ def with_depths(frame: pd.DataFrame, networks: Iterable[NamedNetwork]) -> pd.Dat
         UserError: the list lacks a measured layer of a network, or gives networks of one type
             different depths.
     """
-    given = {network.name: dict(network.depths) for network in networks if network.depths}
+    given = {network.name: network.relative_depths for network in networks}
     depth_of: dict[tuple[str, str], float] = {}
     assumed = []
     by_type = layers_of(frame).groupby("architecture", sort=False)
@@ -299,17 +300,79 @@ def read(*folders: str | Path, networks: str | Path | None = None) -> pd.DataFra
     Raises:
         UserError: a folder does not exist, or has no results.
     """
-    from src.results.collected import collect
-    from src.results.verdicts import judge_stitches
-
     paths = [Path(path) for path in folders]
     tables = [path for path in paths if path.suffix == ".csv"]
     others = [path for path in paths if path not in tables]
-    found = collect(others, networks or list_in(folders), tables=tables)
-    verdicts = judge_stitches(found.stitches, found.similarities, names=found.names)
-    if not verdicts and not found.similarities:
+    stitches, similarities, names = _collect(others, tables, networks or list_in(folders))
+    if not stitches and not similarities:
         raise UserError(
             f"{listed(folders)}: no finished stitching run, and no table in a folder similarity; give folders that "
             "hold some"
         )
-    return frame_of(verdicts, found.similarities, found.names)
+    verdicts = records_of(stitches, similarities, names=names)
+    return frame_of(verdicts, similarities, names)
+
+
+def _collect(
+    folders: Sequence[Path], tables: Sequence[Path], networks: str | Path | None
+) -> tuple[list[Stitch], list[SimilarityRow], Names]:
+    """Return the newest stitches with their evaluations, the rows of tables of similarity, and the names of all
+    networks.
+
+    Results on different images have different names of data sets, with a warning.
+
+    Args:
+        tables: of similarity, beside those below the folders.
+        networks: the list of networks; None: networks are named by their paths.
+    """
+    stitches = newest_stitches(read_evaluated_stitches(folders, recursive=True))
+    paths = [*tables, *chain.from_iterable(map(tables_of_similarity, folders))]
+    similarities = read_similarities(list(dict.fromkeys(paths)))
+    results: list[Any] = [*(stitch.row for stitch in stitches), *similarities]
+    warn_of_several(results)
+    names = named_by_list(chain.from_iterable(row.networks for row in results), networks)
+    told = told_apart(results)
+    stitches = [replace(stitch, row=row) for stitch, row in zip(stitches, told, strict=False)]
+    similarities = told[len(stitches) :]
+    if networks:
+        order = order_in(names)
+        stitches.sort(key=lambda stitch: order(stitch.row))
+        similarities.sort(key=order)
+    return stitches, similarities, names
+
+
+def judge_stitches(
+    stitches: Iterable[Stitch],
+    similarities: Iterable[SimilarityRow] = (),
+    *,
+    limits: Limits = Limits(),  # noqa: B008 - immutable
+    pool: bool = False,
+    names: Names | None = None,
+) -> pd.DataFrame:
+    """Return the frame of the verdicts on each pair of layers, method and pair of networks, see `records_of`."""
+    stitches = list(stitches)
+    if names is None:
+        names = named_networks(chain.from_iterable(stitch.row.networks for stitch in stitches), {})
+    records = records_of(stitches, similarities, limits=limits, pool=pool, names=names)
+    return frame_of(records, (), names)
+
+
+def n_changed(
+    judged: pd.DataFrame,
+    stitches: Iterable[Stitch],
+    factor: float,
+    *,
+    limits: Limits,
+    pool: bool = False,
+    names: Names | None = None,
+) -> int:
+    """Count the verdicts that change if both limits of skill are multiplied by a factor.
+
+    Args:
+        judged: the verdicts by the limits, from `judge_stitches` with the same arguments.
+    """
+    changed = limits._replace(
+        skill=min(1, factor * limits.skill), skill_at_end=min(1, factor * limits.skill_at_end)
+    )
+    others = judge_stitches(stitches, limits=changed, pool=pool, names=names)
+    return int((judged.verdict != others.verdict).sum())

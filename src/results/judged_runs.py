@@ -2,17 +2,16 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from src.choices import Options
 from src.core.files import durable_together
-from src.results.evaluation_rows import EvaluationFiles, SkillRow
-from src.results.experiments import Experiment
+from src.results.evaluation import EvaluationFiles, EvaluationRow, columns_of_skill
+from src.results.public import chosen_options
 from src.results.run import Run, new_folder
-from src.results.stitch_rows import StitchRow
+from src.results.spec import short_images
+from src.results.stitches import EpochRow, StitchRow, columns_of
 from src.results.tables import write_table
-from src.results.training_rows import EpochRow
 from src.results.writing import write_logs_of_pairs, write_stitches
 from src.values import MeasuredStitch, Pair
 
@@ -28,19 +27,23 @@ def write_judged_run(
     Raises:
         UserError: a file cannot be written.
     """
-    chosen = {pair: stitch.chosen for pair, stitch in stitches.items()}
-    experiment = replace(Experiment.of(options), chosen=chosen)
     folder = new_folder(directory)
-    if len(stitches) == 1:
-        options = experiment.config(*stitches)
-    run = Run(folder, options)
     rows = {}
-    skills = []
+    evaluations = []
     epochs = {}
     for pair, stitch in stitches.items():
-        settings = experiment.settings_of(pair)
+        of_pair = chosen_options({**options, **pair._asdict()}, stitch.chosen)
+        settings = {**columns_of(of_pair), **pair._asdict()}
         rows[pair] = StitchRow(**settings, **vars(stitch.metrics), folder=folder.name)
-        skills.append(SkillRow.of(folder.name, pair, stitch.skill, experiment.test_images))
+        evaluation = EvaluationRow(
+            **pair._asdict(),
+            **short_images(options),
+            folder=folder.name,
+            dataset=rows[pair].dataset,
+            accuracy=stitch.metrics.accuracy,
+            **columns_of_skill(stitch.skill),
+        )
+        evaluations.append(evaluation)
         if stitch.losses:
             epochs[pair] = [
                 EpochRow(train_acc=None, train_loss=loss, val_acc=None, val_loss=None)
@@ -50,6 +53,8 @@ def write_judged_run(
     with durable_together():
         command = " ".join(sys.argv)
         write_stitches(folder, rows, states={}, predictions=predictions, command=command)
-        write_table(EvaluationFiles(folder).skill, SkillRow, skills)
+        write_table(EvaluationFiles(folder).table, EvaluationRow, evaluations)
         write_logs_of_pairs(folder, epochs)
-    run.finish()
+    if len(stitches) == 1:
+        options = of_pair
+    Run(folder, options).finish()

@@ -1,17 +1,31 @@
-"""Names of networks: the checkpoint, the type, the seed of randomly initialised weights, the recorded weights."""
+"""The networks of results: their names, their contents, and lists of networks with names and groups.
 
+A network is named by its checkpoint, its type, the seed of randomly initialised weights and the recorded weights. A
+list is a CSV with the columns name, path, type, and optionally group, layers, depths and training. Two epochs of a
+training run are one network. This module does not import torch.
+"""
+
+import contextlib
 import functools
 import hashlib
+import itertools
+import json
+import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from src.choices import Options
-from src.core.errors import UserError
-from src.core.user_code import title_of
+from src.choices.similarity import SIMILARITY
+from src.core.console import listed, warn, warn_once
+from src.core.errors import UserError, unknown_name
+from src.core.grouping import grouped
+from src.core.user_code import absolute, title_of
+from src.results.tables import FIRST_LINE, columns, read_table
 
 UNTRAINED = "-"  # in place of a checkpoint: randomly initialised weights
 DEFAULT = "DEFAULT"  # in place of a checkpoint: the weights that come with the type
@@ -21,6 +35,26 @@ SHORT = 12  # digits of a SHA-256 in the row of a table
 
 # Ending of the option in `config.txt` that holds the SHA-256 of a network's weights
 RECORD = "_path_sha256"
+
+NEVER_TRAINED = "untrained"  # marks the group of such a network
+UNLISTED = "not listed"  # the group of a network that the list lacks; it is not compared
+# Of a network: of any script, but no path, no hidden file and no option
+NAME = re.compile(r"[^\s./\\-]([^/\\\x00-\x1f]*[^\s/\\])?")
+
+# Folders of tables, beside the folders of stitching methods
+PROBES = "probes"
+TABLES = (SIMILARITY, PROBES)
+# Kinds of pairs of networks: stitches of different kinds are not averaged together
+PAIRS = "pairs of networks"
+SAME_RUN = "pairs of a network with itself"  # at the same or another epoch
+UNTRAINED_FRONT = "pairs with an untrained front network"
+UNTRAINED_END = "pairs with an untrained end network"
+IN_SHORT = {  # in headings, of pairs that are not of two trained networks
+    SAME_RUN: "of a network with itself",
+    UNTRAINED_FRONT: "untrained front",
+    UNTRAINED_END: "untrained end",
+}
+KINDS = (PAIRS, SAME_RUN, UNTRAINED_FRONT, UNTRAINED_END)
 
 NetworkKey = tuple[str, str]  # identity and type; equal for names of the same network
 
@@ -282,3 +316,364 @@ def short_names(paths: Sequence[str]) -> list[str]:
         if len(set(names)) == n_networks:
             return names
     return whole
+
+
+def options_beside(checkpoint: str | Path) -> Options:
+    """Return the options in `config.txt` beside a checkpoint; {} without a readable file."""
+    if not Path(checkpoint).is_file():  # for example DEFAULT
+        return {}
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        config = Path(checkpoint).parent / "config.txt"
+        return dict(json.loads(config.read_text()))
+    return {}
+
+
+def training_of(network: NetworkName) -> str:
+    """Return a text that two names share if they name one network, at whatever epochs.
+
+    It is a digest of the options of the training, if they have its folder, as those of exec_train.py
+    do: a `config.txt` of the user's may be the same for many training runs. Otherwise it is made of
+    weights and type.
+    """
+    options = options_beside(network.path) if network.is_file else {}
+    is_of_type = title_of(str(options.get("model_type"))) == title_of(network.type)
+    if not is_of_type or "save_dir" not in options:
+        return " ".join(network.key)
+    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:SHORT]
+
+
+@dataclass(frozen=True)
+class NamedNetwork:
+    """A network of a list, or one that reports name."""
+
+    contents: ClassVar[str] = "networks"
+    written_by: ClassVar[str] = (
+        "with the columns name, path, type, and optionally group, layers, depths and training"
+    )
+
+    name: str  # in the names of folders and files
+    path: str  # of the checkpoint, as on the command line
+    type: str  # as on the command line; FEATURES: the path is an .npz file of activations
+    group: str | None = None  # networks of a group were made alike
+    layers: str | None = None  # names and patterns with commas between them; None: as for all
+    # Relative depths to take in place of the recorded ones, such as "pool1=0.2, pool2=1"
+    depths: str | None = None
+    training: str | None = None  # equal for one network at several epochs; None: as was recorded
+    further: dict[str, str] = field(default_factory=dict, hash=False)  # columns of other names
+
+    @property
+    def is_features(self) -> bool:
+        """Whether a file of activations stands in the place of a network."""
+        return self.type == FEATURES
+
+    @property
+    def relative_depths(self) -> dict[str, float]:
+        """The relative depths of layers that the list gives, from 0 to 1.
+
+        Raises:
+            UserError: they are not written as LAYER=DEPTH with commas between them, or a layer has
+                two.
+        """
+        depths: dict[str, float] = {}
+        for part in (self.depths or "").split(","):
+            layer, _, text = part.partition("=")
+            layer = layer.strip()
+            if not part.strip():
+                continue
+            try:
+                depth = float(text)
+            except ValueError:
+                depth = math.nan
+            if not layer or not 0 <= depth <= 1:
+                raise UserError(
+                    f"depths of {self.name}: {part.strip()!r} is no relative depth of a layer; give "
+                    "LAYER=DEPTH with commas between them, and depths from 0 to 1"
+                )
+            if layer in depths:
+                raise UserError(
+                    f"depths of {self.name}: {layer} stands there twice or more; give each layer one depth"
+                )
+            depths[layer] = depth
+        return depths
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether the weights are randomly initialised."""
+        return self.path == UNTRAINED
+
+    @property
+    def group_title(self) -> str:
+        """The group in tables, else the type; it says that a network was never trained."""
+        group = self.group or self.type
+        if self.is_untrained and group != NEVER_TRAINED:
+            return f"{group} ({NEVER_TRAINED})"
+        return group
+
+    def named(self, *, seed: int | None = None) -> NetworkName:
+        """Return checkpoint and type as the name of a network.
+
+        Args:
+            seed: of the run, for randomly initialised weights.
+        """
+        return NetworkName.of(self.path, self.type, seed=seed)
+
+
+Names = Mapping[NetworkKey, NamedNetwork]  # of all networks, as reports name them
+
+
+def kind_of_pair(front: NamedNetwork, end: NamedNetwork) -> str:
+    """Return the kind of a pair of networks, a member of `pair_kinds.KINDS`."""
+    if end.is_untrained:
+        return UNTRAINED_END
+    if front.is_untrained:
+        return UNTRAINED_FRONT
+    return SAME_RUN if front.training == end.training else PAIRS
+
+
+def counted(pairs: Collection[tuple[Hashable, Hashable]], kind: str = PAIRS) -> str:
+    """Return the number of different ordered pairs of networks in words."""
+    is_of_networks = kind == PAIRS
+    if is_of_networks and len(pairs) == 2 and len(set(map(frozenset, pairs))) == 1:
+        return "both directions of 2 networks"
+    if is_of_networks and len(pairs) == 1:
+        return "1 pair of networks"
+    return f"{len(pairs):,} {kind}"
+
+
+def named_by_list(
+    networks: Iterable[NetworkName], table: str | Path | None
+) -> dict[NetworkKey, NamedNetwork]:
+    """Return each network as reports name it, by its key, in the order of the list; warn of networks that
+    the list lacks.
+
+    Args:
+        table: the list of networks; None: networks are named by their paths.
+    """
+    networks = list(networks)
+    if not table:
+        return named_networks(networks, {})
+    in_table = read_networks(table)
+    tell_groups(table, in_table)
+    listed = as_listed(in_table)
+    missing = [network.title for network in networks if network.listed_as not in listed]
+    for title in dict.fromkeys(missing):
+        warn(
+            f"{table} does not list {title}, or lists it with other weights; it has no name and no "
+            "group, and does not count in the comparison of groups"
+        )
+    place = {key: number for number, key in enumerate(listed)}
+    in_list = sorted(networks, key=lambda network: place.get(network.listed_as, len(place)))
+    return named_networks(in_list, listed)
+
+
+def named_pair(result: OfTwoNetworks, names: Names) -> tuple[NamedNetwork, NamedNetwork]:
+    """Return both networks of a result as reports name them."""
+    first, second = result.network_keys
+    return names[first], names[second]
+
+
+def order_in(names: Iterable[NetworkKey]) -> Callable[[Any], list[int]]:
+    """Return a key that sorts rows of two networks as their networks stand in `names`."""
+    places = {key: place for place, key in enumerate(names)}
+    return lambda row: [places[key] for key in row.network_keys]
+
+
+def named_networks(
+    networks: Iterable[NetworkName], listed: Names
+) -> dict[NetworkKey, NamedNetwork]:
+    """Return each network as reports name it, by its key; without a line, by its checkpoint and its type.
+
+    Args:
+        listed: the networks of a list by `listed_as`; empty: there is no list.
+    """
+    networks = list(networks)
+    titles = titles_of(networks)
+    named: dict[NetworkKey, NamedNetwork] = {}
+    for network in networks:
+        if network.key in named:
+            continue
+        line = listed.get(network.listed_as)
+        group = UNLISTED if listed and not line else network.type
+        if not line:
+            line = NamedNetwork(titles[network.key], network.path, network.type, group)
+        # One line of the list stands for randomly initialised weights of every seed.
+        name = line.name
+        if name in [earlier.name for earlier in named.values()]:
+            name += f" (seed {network.seed})"
+        training = line.training or training_of(network)
+        named[network.key] = replace(
+            line, name=name, type=network.type, group=line.group or network.type, training=training
+        )
+    return named
+
+
+def read_networks(table: str | Path) -> list[NamedNetwork]:
+    """Read a list of at least two networks; relative paths count from the folder of the list.
+
+    Raises:
+        UserError: the list cannot be read, lacks a column or a value, has a column of another name,
+            repeats a name or the weights of a network, has a name that is no file name, or names a missing
+            checkpoint.
+    """
+    networks: list[NamedNetwork] = [
+        replace(network, group=(network.group or "").strip() or None)
+        for network in read_table(table, NamedNetwork)
+    ]
+    if len(networks) < 2:
+        raise UserError(f"{table} lists fewer than two networks; give at least two, a line each")
+    for column in itertools.chain.from_iterable(network.further for network in networks):
+        raise UserError(f"{table}: {unknown_name('column', column, columns(NamedNetwork))}")
+    lines = {f"{table}, line {line}": row for line, row in enumerate(networks, start=FIRST_LINE)}
+    _check_names(table, lines)
+    networks = [_with_path_from(Path(table).parent, row, place) for place, row in lines.items()]
+    _refuse_equal_weights(table, networks)
+    _warn_of_depths(table, networks)
+    return networks
+
+
+def _warn_of_depths(table: str | Path, networks: Sequence[NamedNetwork]) -> None:
+    """Warn of depths that fall from layer to layer, and of layers that have several in networks of one type."""
+    first: dict[
+        tuple[str, str], tuple[str, float]
+    ] = {}  # a network and its depth, by type and layer
+    for network in networks:
+        depths = network.relative_depths
+        for (layer, depth), (behind, depth_behind) in itertools.pairwise(depths.items()):
+            if depth > depth_behind:
+                warn_once(
+                    f"{table}: the depths of {network.name} fall from {layer}={depth:g} to {behind}={depth_behind:g}; "
+                    "list layers in the order in which they are computed, and deeper ones with larger depths"
+                )
+        for layer, depth in depths.items():
+            other, depth_of_other = first.setdefault((network.type, layer), (network.name, depth))
+            if depth != depth_of_other and not network.is_features:
+                warn_once(
+                    f"{table}: {layer} has the depth {depth_of_other:g} in {other} and {depth:g} in {network.name}, "
+                    f"which are both {network.type}; give networks of one type equal depths"
+                )
+
+
+def _refuse_equal_weights(table: str | Path, networks: Sequence[NamedNetwork]) -> None:
+    """Raise a UserError if two networks of a list are one: of one type and of equal weights."""
+    first_of: dict[NetworkKey, NamedNetwork] = {}
+    for network in networks:
+        first = first_of.setdefault(network.named().listed_as, network)
+        if first is not network:
+            raise UserError(
+                f"{table}: {first.name} and {network.name} have equal weights ({first.path} and {network.path}, "
+                f"{title_of(network.type)}) and are one network; list it once"
+            )
+
+
+def _check_names(table: str | Path, lines: Mapping[str, NamedNetwork]) -> None:
+    """Raise a UserError if names of networks, or of their pairs, are no file names or repeat.
+
+    Args:
+        lines: the networks by their lines.
+    """
+    place_of: dict[str, str] = {}  # the first line by name
+    for place, network in lines.items():
+        if not NAME.fullmatch(network.name):
+            raise UserError(
+                f"{place}: the name {network.name!r} cannot be that of a folder; leave out / and \\, blanks at the "
+                "ends, and . or - at the beginning"
+            )
+        first = place_of.setdefault(network.name, place)
+        if first != place:
+            raise UserError(
+                f"{place}: {first}, has the name {network.name} as well; give each network its own"
+            )
+    for title in (pair_name, stitches_name):
+        pairs = Counter(title(*pair) for pair in itertools.permutations(lines.values(), 2))
+        pair, n = pairs.most_common(1)[0]
+        if n > 1:
+            raise UserError(
+                f"{table}: two pairs have the name {pair}; give names without - and to in them"
+            )
+
+
+def tell_groups(table: str | Path, networks: Sequence[NamedNetwork]) -> None:
+    """Warn of networks without a group where some have one, of groups with almost the same name, and of groups with
+    networks of several types."""
+    in_groups = [network for network in networks if network.group]
+    without = [network.name for network in networks if not network.group]
+    if in_groups and without:
+        warn_once(
+            f"{table}: no group is given for {listed(without)}, so that the type is the group there; give all networks "
+            "a group, or none"
+        )
+    for groups in grouped(dict.fromkeys(network.group for network in in_groups), _plain).values():
+        if len(groups) > 1:
+            warn_once(
+                f"{table}: the groups {' and '.join(map(repr, groups))} count as different groups; write them alike if "
+                "they are one"
+            )
+    for group, members in grouped(in_groups, lambda network: network.group).items():
+        types = dict.fromkeys(network.type for network in members)
+        if len(types) > 1:
+            warn_once(
+                f"{table}: the group {group} has networks of unlike types ({listed(map(title_of, types))}), so "
+                "differences from other groups may be those of types"
+            )
+    _warn_of_shared_seeds(table, in_groups)
+
+
+def _plain(group: str | None) -> str:
+    """Return the letters and digits of the name of a group, in lower case."""
+    return re.sub(r"[\W_]", "", group or "").lower()
+
+
+def _warn_of_shared_seeds(table: str | Path, networks: Sequence[NamedNetwork]) -> None:
+    """Warn of networks of several groups that were trained from one seed."""
+    seed_of = {network: options_beside(network.path).get("seed") for network in networks}
+    seeded = [network for network in networks if seed_of[network] is not None]
+    of_seeds = grouped(seeded, lambda network: (network.type, seed_of[network]))
+    for members in of_seeds.values():
+        if len({network.group for network in members}) > 1:
+            names = listed(network.name for network in members)
+            warn_once(
+                f"{table}: {names} are of several groups and were trained from one seed, so they began with the same "
+                "weights and may be more alike than others; train each network with a seed of its own"
+            )
+            return
+
+
+def as_listed(networks: Sequence[NamedNetwork]) -> dict[NetworkKey, NamedNetwork]:
+    """Return networks by `listed_as`, the key of a network in rows of tables."""
+    return {network.named().listed_as: network for network in networks}
+
+
+def pair_name(first: NamedNetwork, second: NamedNetwork) -> str:
+    """Return the name of the folder or table of two networks, such as "a-b"."""
+    return f"{first.name}-{second.name}"
+
+
+def stitches_name(front: NamedNetwork, end: NamedNetwork) -> str:
+    """Return the name of the folder of stitches from one network into another."""
+    return f"{front.name} to {end.name}"
+
+
+def _with_path_from(folder: Path, network: NamedNetwork, place: str) -> NamedNetwork:
+    """Return a network of a list with paths that count from the working folder.
+
+    Args:
+        folder: of the list.
+        place: the line.
+
+    Raises:
+        UserError: the checkpoint is missing, or the depths are no depths.
+    """
+    try:
+        network.relative_depths  # noqa: B018
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
+    kind = absolute(network.type, folder)
+    if not NetworkName(network.path, kind).is_file:
+        return replace(network, type=kind)
+    path = os.path.normpath(folder / Path(network.path).expanduser())
+    if not os.path.isfile(path):
+        raise UserError(
+            f"{place}: there is no checkpoint {path}; correct the path, which is relative to {folder}, the folder of "
+            "the list"
+        )
+    return replace(network, path=path, type=kind)

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 from src.core.files import read_json
 from src.core.grouping import grouped
-from src.results.folders import Stitch
-from src.results.groups import Names
-from src.results.named_networks import NamedNetwork
-from src.results.network_names import SHORT, NetworkName, networks_named_by
+from src.results.network_names import SHORT, Names, NetworkKey, NetworkName, networks_named_by
+from src.results.run import record_of
 from src.results.similarity_rows import SimilarityRow
 from src.results.spec import RECORDS, TEST
+from src.results.stitches import Stitch
 
 NOT_RECORDED = "images without a fingerprint"
 PACKAGES = ("python", "torch", "torchvision", "numpy", "scipy", "cuda")
@@ -85,28 +84,21 @@ def networks_of(
     measured: list[tuple[NetworkName, str, float | None]] = []
     for stitch in stitches:
         networks = networks_named_by(stitch.options)
-        dataset = str(stitch.row.dataset)
-        measured.append((networks["front_model"], dataset, _or_none(stitch.row.front_accuracy)))
-        measured.append((networks["end_model"], dataset, _or_none(stitch.row.end_accuracy)))
+        for side in ("front", "end"):
+            accuracy: float = getattr(stitch.row, f"{side}_accuracy")
+            known = None if math.isnan(accuracy) else accuracy
+            measured.append((networks[f"{side}_model"], str(stitch.row.dataset), known))
     for row in similarities:
         named = [network for network in row.networks if network.key in names]
         measured += [(network, row.dataset, None) for network in named]
-    by_data = grouped(measured, lambda item: (item[0].key, item[1]))
-    first = [items[0] for items in by_data.values()]
-    in_order = sorted(first, key=lambda item: list(names).index(item[0].key))
-    return [_named(names[item[0].key], *item) for item in in_order]
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _named(
-    name: NamedNetwork, network: NetworkName, dataset: str, accuracy: float | None
-) -> MeasuredNetwork:
-    return MeasuredNetwork(
-        name.name, name.group, network.type, network.path, network.weights, dataset, accuracy
-    )
+    first: dict[tuple[NetworkKey, str], MeasuredNetwork] = {}
+    for network, dataset, accuracy_of in measured:
+        listed = names[network.key]
+        columns = (network.type, network.path, network.weights, dataset, accuracy_of)
+        of_network = MeasuredNetwork(listed.name, str(listed.group), *columns)
+        first.setdefault((network.key, dataset), of_network)
+    order = list(names)
+    return [first[place] for place in sorted(first, key=lambda place: order.index(place[0]))]
 
 
 class Command(NamedTuple):
@@ -154,6 +146,6 @@ def files_of(
     for folder in folders:
         yield folder / "run.json"
     for folder in dict.fromkeys([*(folder.parent for folder in folders), *folders]):
-        yield from sorted(folder.glob("*.run.json"))
+        yield from sorted(folder.glob("evaluation*.json"))
     for table in tables:
-        yield table.with_suffix(".run.json")
+        yield record_of(table)

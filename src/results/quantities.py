@@ -1,12 +1,13 @@
-"""The quantities that are measured of a stitch, each with its title, scale and description.
+"""The columns of the frame of results, and the quantities that are measured of a stitch, each with its title
+and scale.
 
 A new quantity needs a function that measures it, a field that keeps its value, and an entry in
 `QUANTITIES` under the name of the field. Its `measured_by` says where the field is:
 
     STITCHING   `Metrics` in `src.values`
-    SKILL       `SkillRow` in `src.results.evaluation_rows`, and `JudgedStitch` in `src.judge`
-    DETECTOR    `OODMetrics` in `src.statistics.detection`, and `EvaluationRow` in `src.results`
-    VERDICT     `Verdict` in `src.verdict`, and `VerdictRow` in `src.results`
+    SKILL       `EvaluationRow` in `src.results.evaluation`, and `JudgedStitch` in `src.judge`
+    DETECTOR    `OODMetrics` in `src.statistics.detection`, and the `detectors` of an `EvaluationRow`
+    VERDICT     `Verdict` in `src.verdict`
 
 Printed matrices, heat maps, curves and the table of all measurements read the entry.
 `misc/docs/files.md` repeats it.
@@ -27,6 +28,38 @@ VERDICT = "verdict"
 IN_EVALUATION = "evaluation"  # matrices and heat maps of the OOD evaluation
 IN_VERDICT = "verdict"  # matrices and heat maps of the verdict
 IN_CURVES = "curves"  # curves over depth
+
+
+# Columns of the frame of results, which `src.results.frame` exports
+SIDES = ("front", "end")
+NETWORKS = ["front_network", "end_network"]
+GROUPS = ["front_group", "end_group"]
+TYPES = ["front_type", "end_type"]
+TRAINING = ["front_training", "end_training"]
+LAYERS = ["front_layer", "end_layer"]
+DEPTHS = ["front_relative_depth", "end_relative_depth"]
+ESTIMATES = ("accuracy", "accuracy_drop", "skill", "skill_at_end")
+# The first columns of every frame; those of judged stitches, measures, detectors and what was measured follow
+COLUMNS = [
+    "method",
+    *NETWORKS,
+    *GROUPS,
+    *TYPES,
+    *LAYERS,
+    *DEPTHS,
+    *(f"{name}{end}" for name in ESTIMATES for end in ("", "_low", "_high")),
+    "verdict",
+    "reason",
+]
+# Of judged stitches, see `misc/docs/files.md`
+JUDGED = [
+    *("networks", "control", "n_runs", "n_networks", "folders", "seed_spread"),
+    *("front_accuracy", "end_accuracy", "p_below", "p_above"),
+    *("correlation", "baseline", "correlation_at_end", "baseline_at_end"),
+    *("front_depth", "end_depth", "front_weights", "end_weights", "both_ways", "same_run"),
+    "stitching_type",
+]
+AUROC = "auroc_"  # begins the column of a detector
 
 
 class Quantity(NamedTuple):

@@ -35,10 +35,8 @@ from src.results.frame import (
     measures_in,
 )
 from src.results.matrices import by_depth
-from src.results.named_networks import UNLISTED
-from src.results.pair_kinds import PAIRS, SAME_RUN
-from src.results.quantities import QUANTITIES, SKILL, STITCHING, measured_by
-from src.results.verdict_rows import AUROC
+from src.results.network_names import PAIRS, SAME_RUN, UNLISTED
+from src.results.quantities import AUROC, QUANTITIES, SKILL, STITCHING, measured_by
 from src.statistics.permutations import END, FRONT, permutation_test
 from src.statistics.resampling import Estimate, estimate, permuted_p
 from src.verdict import INCONCLUSIVE, SIMILAR, VERDICTS

@@ -3,8 +3,8 @@
 `config.txt` holds the options, with the SHA-256 of the networks' weights and the fingerprints of the
 images. It is written last: a run with this file is finished. `run.json` holds the spec of the run and
 its key, see `spec`, and says with what the run was made. `resume.pt` holds the state of an unfinished
-run. A run with one table writes these files beside that table, as `table.config.txt`,
-`table.run.json` and `table.resume.pt`.
+run. A run that writes a table has one record beside it, `table.json`, with all of this; it is finished
+if the record has `options`. The state is in `table.resume.pt`.
 
 Every script that makes a run goes by one rule. It claims the run before it writes, so that two
 processes never write the same files. It removes `config.txt` before it writes results over earlier ones, and writes it
@@ -12,23 +12,31 @@ again after them. A table and what stands beside it appear in one step (`Run.rep
 """
 
 import contextlib
+import json
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 from src.choices import Options
-from src.core.console import note
+from src.core.console import listed, note
 from src.core.errors import UserError
-from src.core.files import locked, read_json, write_json
+from src.core.files import durable_together, locked, read_json, write_json
 from src.core.provenance import provenance
 from src.core.tensors import load_tensors, save_tensors
-from src.results.options import as_written
-from src.results.outputs import BESIDE_TABLES, files_of, refuse_others, replacing
-from src.results.public import read_options
-from src.results.spec import described, key_of, other_inputs, refuse_difference, spec_of
+from src.results.public import CONFIG, read_options
+from src.results.spec import (
+    NOT_RECORDED,
+    described,
+    key_of,
+    other_inputs,
+    refuse_difference,
+    spec_of,
+)
+
+BESIDE_TABLES = (".png", ".pdf")  # endings of the figure of a table
 
 RunState = dict[str, Any]  # tensors and plain values by name, see `Run.save`
 
@@ -37,50 +45,50 @@ class Run:
     """The files of one run.
 
     Args:
+        folder: of the files.
         options: the run's options, all of a script; `config.txt` leaves out `NOT_RECORDED`.
-        prefix: begins the names of the files; "" if the run has a folder to itself.
-        output: the table, or other file, that the run writes.
-        script: the file of the script that writes it.
+        table: the table that the run writes; None: the run has a folder to itself.
+        script: the file of the script that writes the table. With it, `claim` and `replacing` refuse to
+            replace files that the script did not write.
 
     Attributes:
         state: what an interrupted run goes on from; empty for a new run.
-        start: the time when the run began, for `run.json`. It is now unless it is set.
+        start: the time when the run began, for the record. It is now unless it is set.
+        further: entries of the record of a table.
     """
 
     def __init__(
-        self,
-        folder: str | Path,
-        options: Options,
-        *,
-        prefix: str = "",
-        output: Path | None = None,
-        script: str = "",
+        self, folder: str | Path, options: Options, *, table: Path | None = None, script: str = ""
     ):
         self.folder = Path(folder)
-        self.output = output
+        self.table = table
         self.script = script
         self.options = dict(options)
-        self.config = self.folder / f"{prefix}config.txt"
-        self.made_with = self.folder / f"{prefix}run.json"
-        self.state_file = self.folder / f"{prefix}resume.pt"
+        self.further: dict[str, object] = {}
         self.logs: list[Path] = []
-        if not prefix:
+        if table is None:
+            self.config = self.folder / CONFIG
+            self.made_with = self.folder / "run.json"
+            self.state_file = self.folder / "resume.pt"
             self.logs = [self.folder / "training_logs.csv", self.folder / "ft_logs.csv"]
+        else:
+            self.config = self.made_with = record_of(table)
+            self.state_file = table.with_suffix(".resume.pt")
         self.state: RunState = {}
         self.start = datetime.now()
         self._release: Callable[[], None] | None = None  # set while this process has the lock
 
     @classmethod
     def beside(cls, table: str | Path, options: Options, *, script: str = "") -> "Run":
-        """Return the run that writes one table.
+        """Return the run that writes one table."""
+        return cls(Path(table).parent, options, table=Path(table), script=script)
 
-        Args:
-            script: the file of the script. With it, `claim` and `replacing` refuse to replace files
-                that the script did not write.
-        """
-        path = Path(table)
-        output = path if script else None
-        return cls(path.parent, options, prefix=f"{path.stem}.", output=output, script=script)
+    @property
+    def is_finished(self) -> bool:
+        """Whether the options are on the disk."""
+        if self.table is None:
+            return self.config.exists()
+        return bool(options_of_table(self.table))
 
     def skip_if_finished(self, *, resume: bool, overwrite: bool = False) -> bool:
         """Return whether the run is resumed and already finished; if so, print a note.
@@ -91,9 +99,9 @@ class Run:
         Raises:
             UserError: the finished run has other options.
         """
-        if overwrite or not self.config.exists():
+        if overwrite or not self.is_finished:
             return False
-        written = read_options(self.config)
+        written = self.options_on_disk()
         if not self._is_record(written):
             raise UserError(
                 f"{self.config} is not of a run, and would be replaced; move it, or choose another folder"
@@ -119,10 +127,9 @@ class Run:
         """
         self.lock()
         if not resume:
-            for path in (self.config, self.state_file, *self.logs):
+            self.mark_as_unfinished()
+            for path in (self.state_file, *self.logs):
                 path.unlink(missing_ok=True)
-            if self.output is None:  # otherwise it is the record of a table that stays
-                self.made_with.unlink(missing_ok=True)
         self.state = self.saved_state() if resume else {}
 
     def _is_record(self, written: Options) -> bool:
@@ -143,18 +150,18 @@ class Run:
     def check_output(self) -> None:
         """Raise a UserError if the table, its figure or its options exist and are not of the script, or
         have results of other networks or images."""
-        if self.output is None:
+        if self.table is None or not self.script:
             return
-        paths = [self.output, self.config, self.made_with]
-        if self.output.suffix == ".csv":
-            paths += map(self.output.with_suffix, BESIDE_TABLES)
+        paths = [self.table, self.config]
+        if self.table.suffix == ".csv":
+            paths += map(self.table.with_suffix, BESIDE_TABLES)
         own = files_of(self.made_with, self.script)
         refuse_others(paths, own)
-        if own and self.output.exists():
+        if own and self.table.exists():
             found = other_inputs(read_json(self.made_with).get("spec", {}), spec_of(self.options))
             if found:
                 raise UserError(
-                    f"{self.output} has results of other inputs ({described(found)}); give another -o, or remove it"
+                    f"{self.table} has results of other inputs ({described(found)}); give another -o, or remove it"
                 )
 
     def wait(self) -> None:
@@ -175,7 +182,9 @@ class Run:
     def options_on_disk(self) -> Options:
         """Return the options in the files of a finished or interrupted run; {} without such
         files."""
-        if self.config.exists():
+        if self.is_finished:
+            if self.table:
+                return options_of_table(self.table)
             return read_options(self.config)
         if self.state_file.exists():
             return load_tensors(self.state_file)["options"]
@@ -200,12 +209,12 @@ class Run:
         save_tensors(self.state_file, {**self.state, "options": as_written(self.options)})
 
     def finish(self) -> None:
-        """Write `run.json` and then `config.txt`, which marks the run as finished; release the
-        folder."""
-        made_with = self.provenance()
-        options = as_written(self.options)
-        write_json(self.made_with, made_with)
-        write_json(self.config, options)
+        """Write the record and, last, the options, which mark the run as finished; release the folder."""
+        if self.table is None:
+            write_json(self.made_with, self.provenance())
+            write_json(self.config, as_written(self.options))
+        else:
+            write_json(self.config, {**self.provenance(), "options": as_written(self.options)})
         self.discard()
 
     @contextlib.contextmanager
@@ -217,25 +226,44 @@ class Run:
         Raises:
             UserError: a file exists that the script did not write. No file has changed.
         """
-        with replacing(self.made_with, self.script, self.provenance, self.config):
+        with replacing(self.made_with, self.script, self.provenance):
             yield
-        write_json(self.config, as_written(self.options))
+        record = read_json(self.config)
+        write_json(self.config, {**record, "options": as_written(self.options)})
         self.discard()
 
+    def earlier(self, entry: str) -> dict[str, Any]:
+        """Return an entry of the record of a finished run; {} without one."""
+        if not self.is_finished:
+            return {}
+        return read_json(self.config).get(entry, {})
+
     def mark_as_unfinished(self) -> None:
-        """Remove `config.txt` and `run.json`: the results that follow are not theirs."""
-        for path in (self.config, self.made_with):
-            path.unlink(missing_ok=True)
+        """Remove the options and the record: the results that follow are not theirs. The names of the
+        files that the script wrote stay."""
+        if self.table and self.script and self.is_finished:
+            record = read_json(self.config)
+            del record["options"]
+            write_json(self.config, record)
+        elif not self.script:
+            for path in (self.config, self.made_with):
+                path.unlink(missing_ok=True)
 
     def provenance(self) -> dict[str, object]:
-        """Return the content of `run.json`: spec, key, warnings, and with what the run was made.
+        """Return the content of the record: spec, key, warnings, and the provenance.
 
         A script without the option `-gpu` runs on the CPU.
         """
         spec = spec_of(self.options)
         made_with = provenance(gpu=self.options.get("gpu", -1), start=self.start)
         warnings = self.options.get("warnings", [])  # about networks and inputs
-        return {"key": key_of(spec), "spec": spec, "warnings": warnings, **made_with}
+        return {
+            "key": key_of(spec),
+            "spec": spec,
+            "warnings": warnings,
+            **made_with,
+            **self.further,
+        }
 
     def discard(self) -> None:
         """Remove the saved state, and release the folder."""
@@ -282,3 +310,109 @@ def new_folder(parent: Path) -> Path:
         except OSError as error:
             raise UserError(f"cannot create {path}: {error.strerror or error}") from error
         return path
+
+
+def as_written(options: Options) -> Options:
+    """Return options in the form that `read_options` returns: without `NOT_RECORDED`, in JSON's types."""
+    recorded = {name: value for name, value in options.items() if name not in NOT_RECORDED}
+    return json.loads(json.dumps(recorded))
+
+
+def options_of_table(table: str | Path) -> Options:
+    """Return the options in the record beside a table; {} without one, or if the run is unfinished."""
+    record = record_of(table)
+    if not record.is_file():
+        return {}
+    content = read_json(record)
+    if not isinstance(content, dict):  # of the user's
+        return {}
+    return content.get("options", {})
+
+
+@contextlib.contextmanager
+def outputs(path: str | Path, script: str) -> Iterator[None]:
+    """Write the files of a command that keeps no run; arguments and errors as for `replacing`.
+
+    Args:
+        path: of `-o`.
+        script: the file of the script.
+    """
+    start = datetime.now()
+    with replacing(record_of(path), script, lambda: provenance(gpu=-1, start=start)):
+        yield
+
+
+def record_of(path: str | Path) -> Path:
+    """Return the path of the record beside a file that `-o` names."""
+    if Path(path).suffix == ".html":  # a table of this name has a record of its own
+        return Path(path).with_suffix(".html.json")
+    return Path(path).with_suffix(".json")
+
+
+def check_output(path: str | Path, script: str) -> None:
+    """Raise a UserError if the file of `-o`, or the figure beside it, exists, and the script did
+    not write it."""
+    paths = [Path(path), Path(path).with_suffix(".png")]
+    if Path(path).suffix == ".html":
+        paths = paths[:1]
+    refuse_others(paths, files_of(record_of(path), script))
+
+
+@contextlib.contextmanager
+def replacing(
+    record: Path,
+    script: str,
+    content: Callable[[], Mapping[str, object]],
+) -> Iterator[None]:
+    """Let the files that the block writes appear in one step, with their record.
+
+    Files of an earlier call that the block does not write are removed.
+
+    Args:
+        record: the path of the record.
+        script: the file of the script.
+        content: gives the content of the record, but for script and files.
+
+    Raises:
+        UserError: a file exists that the script did not write. No file has changed.
+    """
+    before = files_of(record, script)
+    with durable_together() as batch:
+        yield
+        written = {*batch.values(), record}
+        refuse_others(written, before)
+        names = sorted(os.path.relpath(path, record.parent) for path in written)
+        write_json(record, {**content(), "script": Path(script).name, "files": names})
+        for temporary in list(batch)[:-1]:  # the record is renamed first: no file is without it
+            batch[temporary] = batch.pop(temporary)
+        for path in before - _absolute(batch.values()):
+            path.unlink(missing_ok=True)
+
+
+def files_of(record: Path, script: str) -> set[Path]:
+    """Return the files that a script wrote earlier, by its record; empty without such a record."""
+    if not record.is_file():
+        return set()
+    content = read_json(record)
+    if content.get("script") != Path(script).name:
+        return set()
+    return _absolute(record.parent / name for name in content["files"])
+
+
+def refuse_others(paths: Iterable[Path], before: set[Path]) -> None:
+    """Raise a UserError for files that exist and are not of an earlier call.
+
+    Args:
+        paths: of files to write.
+        before: from `files_of`.
+    """
+    foreign = sorted(str(path) for path in paths if path.exists() and path.absolute() not in before)
+    if foreign:
+        raise UserError(
+            f"{listed(foreign)}: not written by an earlier call of this script, which replaces no other files; "
+            "give another -o, or move them"
+        )
+
+
+def _absolute(paths: Iterable[Path]) -> set[Path]:
+    return {path.absolute() for path in paths}

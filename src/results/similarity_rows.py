@@ -5,15 +5,18 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from src.choices.similarity import MEASURES
+from src.choices.similarity import MEASURES, SIMILARITY
 from src.core.errors import UserError
 from src.core.user_code import is_user_code, title_of
+from src.results.experiments import options_beside_tables, warn_of_earlier
 from src.results.network_names import OfTwoNetworks, architecture
+from src.results.quantities import COLUMNS, JUDGED
 from src.results.spec import FurtherOptions
-from src.results.tables import columns
-from src.results.verdict_rows import VerdictRow
+from src.results.tables import columns, read_table
 from src.values import (
     ALL_IMAGES,
     LARGEST,
@@ -213,7 +216,7 @@ def refuse_names_of_columns(metrics: Iterable[str]) -> None:
                 f"{name}: a name that ends in {ending} is that of another column; "
                 "rename the function"
             )
-        if title in (*columns(SimilarityRow), *columns(VerdictRow)):
+        if title in (*columns(SimilarityRow), *COLUMNS, *JUDGED):
             raise UserError(f"{name}: tables have a column {title}; rename the function")
 
 
@@ -227,3 +230,18 @@ def same_layers(rows: Sequence[SimilarityRow]) -> list[tuple[str, str]]:
     if len(architectures) > 1:
         return []
     return [(row.layer1, row.layer2) for row in rows if row.layer1 == row.layer2]
+
+
+def tables_of_similarity(source_dir: Path) -> list[Path]:
+    """Return the paths of all tables of similarity below a folder."""
+    return sorted(source_dir.rglob(f"{SIMILARITY}/*.csv"))
+
+
+def read_similarities(tables: Sequence[str | Path]) -> list[SimilarityRow]:
+    """Return the rows of tables of similarity; warn of rows of weights that have changed since."""
+    rows: list[SimilarityRow] = []
+    for table in tables:
+        rows += read_table(table, SimilarityRow)
+    networks = chain.from_iterable(row.networks for row in rows)
+    warn_of_earlier(networks, options_beside_tables(tables))
+    return rows

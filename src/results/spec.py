@@ -5,29 +5,23 @@ file: a copied project and a renamed checkpoint have the spec of the original. O
 list of this module count. This module does not import torch.
 """
 
-import contextlib
-import dataclasses
-import functools
 import hashlib
 import json
 import reprlib
-from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from src.choices import STARTS, Options
 from src.choices.datasets import DATASET_NAMES, INTERVENTIONS
 from src.choices.stitching import FORMS
 from src.core.console import listed, warn_once
 from src.core.errors import UserError
-from src.core.files import read_json
-from src.core.grouping import grouped
-from src.core.user_code import digest_of, is_user_code, source_of, title_of
-from src.results.network_names import RECORD, SHORT, NetworkName, networks_named_by
+from src.core.user_code import title_of
+from src.results.network_names import RECORD, SHORT, networks_named_by
 
 Spec = dict[str, Any]  # values of JSON by name
 Difference = dict[str, tuple[Any, Any]]  # of two specs: both values by name
-Row = TypeVar("Row")
 
 # Options that `config.txt` leaves out: with them it would not repeat the run
 NOT_RECORDED = ("config", "resume", "overwrite", "warnings")
@@ -154,15 +148,6 @@ def spec_of(options: Options) -> Spec:
     return json.loads(json.dumps(known))
 
 
-class RunOptions(dict[str, Any]):
-    """The options of a run, whose spec is made once."""
-
-    @functools.cached_property
-    def spec(self) -> Spec:
-        """The spec, see `spec_of`."""
-        return spec_of(self)
-
-
 def _with_effect(options: Options) -> Options:
     """Return the options of a run that are not empty, and of a stitch the values of missing ones; without
     options that have no effect by the others."""
@@ -226,29 +211,16 @@ def difference(before: Spec, now: Spec) -> Difference:
 def changed_since(before: Options, now: Options) -> Difference:
     """Return the contents of two runs that differ although the same names were typed: what has changed
     since the first run."""
-    found = difference(spec_of(before), spec_of(now))
     changed = {}
-    for name, values in found.items():
-        named_by = CHOOSING
-        if name.endswith("_weights"):
-            named_by = (name.removesuffix("_weights") + "_path",)
-        elif name not in SPLITS:
-            named_by = (name.removesuffix("_code").removesuffix("_images"),)
-        names = [_typed_names(options, named_by) for options in (before, now)]
-        if _is_content(name) and names[0] == names[1]:
+    for name, values in difference(spec_of(before), spec_of(now)).items():
+        option = name.rpartition("_")[0]  # of weights, images or code
+        named_by: Iterable[str] = (option, f"{option}_path")
+        if name in SPLITS:
+            named_by = CHOOSING
+        are_typed = all(before.get(typed) == now.get(typed) for typed in named_by)
+        if _is_content(name) and are_typed:
             changed[name] = values
     return changed
-
-
-def _typed_names(options: Options, named_by: Iterable[str]) -> list[object]:
-    """Return the values of options: of code and data sets of a user without their folders."""
-    names = []
-    for option in named_by:
-        value = options.get(option)
-        if isinstance(value, str) and not option.endswith("_path"):
-            value = Path(value).name
-        names.append(value)
-    return names
 
 
 def other_inputs(before: Spec, now: Spec) -> Difference:
@@ -346,7 +318,7 @@ def recorded_images(options: Options) -> dict[str, str]:
     return {name: options[name] for name in RECORDS.values() if options.get(name)}
 
 
-def short_images(options: Options) -> dict[str, str | None]:
+def short_images(options: Options) -> dict[str, Any]:
     """Return the first digits of the fingerprints in options, by column; None without a record."""
     return {split: (options.get(record) or "")[:SHORT] or None for split, record in RECORDS.items()}
 
@@ -364,89 +336,9 @@ def on_same_images(first: Any, second: Any) -> bool:
     if recorded:
         return all(are_same(*digests) for digests in recorded)
     is_known = None not in (first.dataset, second.dataset)
-    return not is_known or _data_of(first) == _data_of(second)
+    return not is_known or data_of(first) == data_of(second)
 
 
-def told_apart(rows: Sequence[Row]) -> list[Row]:
-    """Return rows in which different images have different names of data sets.
-
-    Where rows of one data set recorded different images, the name of the data set has their
-    fingerprints behind it, such as "digits [test inputs 0123456789ab]". All other rows stay.
-    """
-    several = _several(rows)
-    return [_with_images(row, several.get(_data_of(row), {})) for row in rows]
-
-
-def warn_of_several(rows: Iterable[Any]) -> None:
-    """Warn of data sets for which rows recorded different fingerprints of images."""
-    for (dataset, _), digests_of in _several(rows).items():
-        for split, digests in digests_of.items():
-            warn_once(
-                f"results of {dataset} are of different {SPLITS[split]} ({listed(digests)}), and count as results of "
-                "different data sets"
-            )
-
-
-def _several(rows: Iterable[Any]) -> dict[tuple[str, float | None], dict[str, list[str]]]:
-    """Return the fingerprints of images, by split, of the data sets that have several in rows."""
-    several: dict[tuple[str, float | None], dict[str, list[str]]] = {}
-    for data, group in grouped(rows, _data_of).items():
-        for split in SPLITS:
-            digests = dict.fromkeys(getattr(row, split, None) for row in group)
-            recorded = list(filter(None, digests))
-            if len(recorded) > 1:
-                several.setdefault(data, {})[split] = recorded
-    return several
-
-
-def _data_of(row: Any) -> tuple[str, float | None]:
+def data_of(row: Any) -> tuple[str, float | None]:
     """Return the settings by which a row names its images."""
     return row.dataset, row.shortcut
-
-
-def _with_images(row: Any, splits: Iterable[str]) -> Any:
-    """Return a row with the fingerprints of splits behind the name of its data set."""
-    digests = [
-        f"{SPLITS[split]} {getattr(row, split)}" for split in splits if getattr(row, split, None)
-    ]
-    if not digests:
-        return row
-    return dataclasses.replace(row, dataset=f"{row.dataset} [{', '.join(digests)}]")
-
-
-def options_beside_tables(tables: Iterable[str | Path]) -> list[Options]:
-    """Return the options in the files `.config.txt` beside tables."""
-    records = []
-    for table in tables:
-        with contextlib.suppress(UserError):
-            records.append(read_json(Path(table).with_suffix(".config.txt")))
-    return [options for options in records if isinstance(options, dict)]
-
-
-def warn_of_earlier(networks: Iterable[NetworkName], records: Iterable[Options]) -> None:
-    """Warn of results with weights or code that have changed since. The code does not run.
-
-    Args:
-        networks: of all results.
-        records: the options of results, as far as there are some.
-    """
-    for network in dict.fromkeys(networks):
-        if network.has_changed:
-            warn_once(f"there are results of earlier weights of {network.title}")
-    for options in records:
-        for code, digest in recorded_code(options).items():
-            with contextlib.suppress(UserError):  # the file is gone
-                if digest_of(code) != digest:
-                    warn_once(f"there are results of earlier code of {source_of(code)}")
-
-
-def recorded_code(options: Options) -> dict[str, str]:
-    """Return the recorded digests of a user's code, by its name."""
-    digests: dict[str, str] = {}
-    for name, value in options.items():
-        of_code = options.get(name.removesuffix(DIGEST))
-        if isinstance(value, dict) and name.endswith(DIGEST):
-            digests |= value
-        elif isinstance(of_code, str) and is_user_code(of_code) and name.endswith(DIGEST):
-            digests[of_code] = value
-    return digests

@@ -1,33 +1,46 @@
-"""Writes the run of a grid of pairs of layers, in one folder; `folders` reads it."""
+"""The run of a grid of pairs of layers: its options are checked together, and it is written to one folder;
+`stitches` reads it.
+"""
 
 import contextlib
 import math
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from src.choices import Options
-from src.choices.stitching import KEEP_VARIANCE
-from src.core.console import listed, note, result, warn
+from src.choices import AUTO, STITCHING_TYPES, Options
+from src.choices.stitching import INITS, KEEP_VARIANCE
+from src.core.console import listed, note, note_once, result, warn, warn_once
 from src.core.errors import UserError
 from src.core.files import durable_together, write_json
 from src.core.tensors import load_tensors
 from src.models import Network
-from src.results.experiments import Experiment, pair_of
-from src.results.folders import Stitch, one_of_each, read_stitches, remove_parts
-from src.results.network_training import epoch_row, report_epoch
-from src.results.options import as_written
-from src.results.public import RUN_NAME, SPARSITY
-from src.results.run import Run, new_folder
-from src.results.spec import RANKS, changed_since, described, difference
-from src.results.stitch_rows import StitchRow
+from src.results.public import RUN_NAME, SPARSITY, chosen_options
+from src.results.run import Run, as_written, new_folder
+from src.results.spec import (
+    OPTIONS,
+    RANKS,
+    changed_since,
+    described,
+    difference,
+    is_idle,
+    spec_of,
+)
+from src.results.stitches import (
+    Stitch,
+    StitchRow,
+    columns_of,
+    one_of_each,
+    read_stitches,
+    remove_parts,
+)
 from src.results.tables import columns
-from src.results.writing import write_logs_of_pairs, write_stitches
+from src.results.writing import epoch_row, report_epoch, write_logs_of_pairs, write_stitches
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
@@ -36,22 +49,103 @@ from src.stitching.stitched_model import StitchedModel
 from src.training import EpochLog, HeadResult, State
 from src.values import Metrics, Pair, Predictions
 
+
+def check_options(
+    options: Options,
+    layers: Mapping[Pair, StitchingLayer],
+    front: Network,
+    end: Network,
+) -> None:
+    """Warn of options without effect, or with a surprising effect.
+
+    Notes the types that `auto` chooses, and end layers that are no true cut.
+
+    Args:
+        options: of the run.
+        layers: the stitching layers of all pairs.
+
+    Raises:
+        UserError: two options contradict each other.
+    """
+    if options["stitching_type"] == AUTO:
+        _note_chosen_types(list(layers.values()))
+    _check_training(options)
+    _warn_of_options_of_other_inits(options)
+    _warn_of_high_ranks(options, layers)
+    if options["n_epochs"] and not options["mod_only_stitch"] and _has_batch_norms(front, end):
+        note(
+            "without --mod-only-stitch the BatchNorm statistics of both networks move, in the parts "
+            "that the stitch uses"
+        )
+    end_layers = dict.fromkeys(pair.end_layer for pair in layers)
+    _note_cuts_inside_blocks(list(end_layers), end)
+
+
+def _note_chosen_types(layers: Sequence[StitchingLayer]) -> None:
+    """Note how many pairs each stitching type was chosen for, and how it reads the activations."""
+    parts = []
+    types = Counter(layer.stitching_type for layer in layers)
+    for name, n_pairs in types.items():
+        part = f"{name} for {n_pairs} pair"
+        if n_pairs > 1:
+            part += "s"
+        if STITCHING_TYPES[name].reading:
+            part += f" ({STITCHING_TYPES[name].reading})"
+        parts.append(part)
+    note_once(f"{AUTO} chooses {', '.join(parts)}")
+
+
+def _check_training(options: Options) -> None:
+    """Raise a UserError for an objective without training; warn of a random stitching layer."""
+    if options["n_epochs"]:
+        return
+    if options["objective"] != "task":
+        raise UserError(
+            f"--objective {options['objective']} with -e 0: nothing is trained; leave one of them out"
+        )
+    if options["init"] == "rand":
+        warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
+
+
+def _warn_of_options_of_other_inits(options: Options) -> None:
+    """Warn of options of direct matching that do not count with this `-i`."""
+    for name, option in OPTIONS.items():
+        is_of_matching = "init" in option.idle and options[name] != option.absent
+        if is_of_matching and is_idle(name, options):
+            inits = [init for init in INITS if init not in option.idle["init"]]
+            warn_once(f"{option.flag} counts with -i {', '.join(inits)} only")
+
+
+def _warn_of_high_ranks(options: Options, layers: Mapping[Pair, StitchingLayer]) -> None:
+    """Warn of ranks that leave a front layer whole."""
+    widths = {pair.front_layer: layer.transform.weight.shape[1] for pair, layer in layers.items()}
+    for option in ("front_stitch_rank", "front_pinv_rank"):
+        rank = options[option] or 0
+        whole = [f"{name} ({width})" for name, width in widths.items() if rank > width]
+        if whole:
+            flag = option.replace("_", "-")
+            warn(f"--{flag} {rank} is above the width of {', '.join(whole)}: no effect")
+
+
+def _has_batch_norms(front: Network, end: Network) -> bool:
+    """Return whether one of two networks has a BatchNorm."""
+    modules = [*front.modules(), *end.modules()]
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules)
+
+
+def _note_cuts_inside_blocks(end_layers: Sequence[str], end: Network) -> None:
+    """Note the end layers that lie inside a block, where a branch goes around the layer."""
+    cuts = set(end.cut_names)
+    inside = [name for name in end_layers if name not in cuts]
+    if inside:
+        note(
+            f"{listed(inside)}: inside a block, no true cut, as what follows depends on the images "
+            "past this layer too (misc/list_layers.py lists the layers)"
+        )
+
+
 # Measurements that are undefined for some stitches
 MAY_BE_UNDEFINED = ("kappa", "front_accuracy", "r2_fit", "r2_test")
-
-
-class RunOnDisk(NamedTuple):
-    """An interrupted run."""
-
-    folder: Path
-    experiment: Experiment
-
-
-class EarlierRuns(NamedTuple):
-    """The runs in a folder, read once before a call."""
-
-    stitches: list[Stitch]  # of the finished runs
-    interrupted: list[RunOnDisk]
 
 
 class FolderOfCall:
@@ -87,7 +181,8 @@ class GridRun:
     Args:
         directory: the folder of the run's folder.
         layers: the stitching layer of each pair.
-        experiment: the settings and options of all pairs.
+        options: of the run.
+        chosen: by pair, the options that `auto` chose.
         call: of a single pair, where it is one of several that train whole networks.
 
     Attributes:
@@ -100,13 +195,17 @@ class GridRun:
         self,
         directory: Path,
         layers: Mapping[Pair, StitchingLayer],
-        experiment: Experiment,
+        options: Options,
+        *,
+        chosen: Mapping[Pair, Options] | None = None,
         call: FolderOfCall | None = None,
     ):
         self.directory = Path(directory)
         self.call = call
         self.layers = dict(layers)
-        self.experiment = experiment
+        self.typed = options
+        self.spec = spec_of(options)
+        self.chosen = chosen or {}
         self.folder: Path | None = None
         self.start = datetime.now()
         self._run: Run | None = None
@@ -122,12 +221,19 @@ class GridRun:
     def options(self) -> Options:
         """The content of `config.txt`: of a single pair with its layers, as the public code has
         it."""
-        if len(self.layers) == 1:
-            return self.experiment.config(*self.layers)
-        return self.experiment.options
+        if len(self.layers) != 1:
+            return self.typed
+        return self._options_of(*self.layers)
 
-    def resume(self, earlier: EarlierRuns) -> int:
-        """Claim an interrupted run of the same options; without one, drop the finished pairs.
+    def _options_of(self, pair: Pair) -> Options:
+        """Return the options of a pair, with the choices of `auto`."""
+        return chosen_options({**self.typed, **pair._asdict()}, self.chosen.get(pair, {}))
+
+    def resume(self, finished: Iterable[Stitch], interrupted: Mapping[Path, Options]) -> int:
+        """Claim an interrupted run of the same spec; without one, drop the finished pairs.
+
+        Args:
+            interrupted: options of runs by folder.
 
         Returns:
             The number of finished pairs.
@@ -135,37 +241,31 @@ class GridRun:
         Raises:
             Busy: another process works on the interrupted run.
         """
-        finished = self._finished_pairs(earlier.stitches)
-        interrupted = self._of_these_options(earlier.interrupted)
-        if not interrupted:
-            self.layers = {
-                pair: layer for pair, layer in self.layers.items() if pair not in finished
-            }
+        done = [stitch for stitch in finished if self._has(stitch)]
+        if self.call and done:
+            self.call.take_up(done[-1].files.folder)
+        folders = self._of_this_spec(interrupted)
+        if not folders:
+            for stitch in done:
+                self.layers.pop(stitch.row.pair, None)
             # A single pair that remains has options of its own
-            interrupted = self._of_these_options(earlier.interrupted)
-        if interrupted:
-            self._take_up(interrupted[0].folder)
-        return len(finished)
+            folders = self._of_this_spec(interrupted)
+        if folders:
+            self._take_up(folders[0])
+        return len({stitch.row.pair for stitch in done})
 
-    def _finished_pairs(self, stitches: Iterable[Stitch]) -> set[Pair]:
-        """Return the pairs of the grid that are finished, with the options of this experiment."""
-        pairs = set()
-        for stitch in stitches:
-            if stitch.row.pair in self.layers and self._is_of_this_spec(stitch.row):
-                pairs.add(stitch.row.pair)
-                if self.call:
-                    self.call.take_up(stitch.files.folder)
-        return pairs
+    def _has(self, stitch: Stitch) -> bool:
+        """Return whether a stitch is one of the grid, with the spec of the run as far as it is known."""
+        return stitch.row.pair in self.layers and not difference(stitch.row.spec, self.spec)
 
-    def _is_of_this_spec(self, experiment: Experiment) -> bool:
-        """Return whether an experiment has this spec, as far as it is known."""
-        return not difference(experiment.spec, self.experiment.spec)
-
-    def _of_these_options(self, runs: Iterable[RunOnDisk]) -> list[RunOnDisk]:
-        """Return the runs of this experiment with the layers of the options."""
-        of_experiment = [run for run in runs if self._is_of_this_spec(run.experiment)]
-        pair = pair_of(self.options)
-        return [run for run in of_experiment if pair_of(run.experiment.options) == pair]
+    def _of_this_spec(self, interrupted: Mapping[Path, Options]) -> list[Path]:
+        """Return the folders of runs of this spec with the layers of the options."""
+        return [
+            folder
+            for folder, options in interrupted.items()
+            if pair_of(options) == pair_of(self.options)
+            and not difference(spec_of(options), self.spec)
+        ]
 
     def _take_up(self, folder: Path) -> None:
         """Claim the folder of an interrupted run, and take over its pairs.
@@ -246,7 +346,7 @@ class GridRun:
             run.start = self.start
             write_json(run.made_with, run.provenance())
         _warn_of_undefined(rows.values())
-        _warn_of_fits(rows, matched, is_auto=self.experiment.n_pinv_init_samples == "auto")
+        _warn_of_fits(rows, matched, is_auto=self.typed["n_pinv_init_samples"] == "auto")
         return rows
 
     def finish(self) -> None:
@@ -259,29 +359,29 @@ class GridRun:
     def _row(
         self, pair: Pair, score: GridScore, matched: Mapping[Pair, Matching], folder: Path
     ) -> StitchRow:
-        """Return the row of a pair: its experiment, its layers, and its measurements."""
+        """Return the row of a pair: its settings, its layers, and its measurements."""
         metrics = score.pairs[pair]
         if pair in matched:
             metrics = with_matching(metrics, matched[pair])
         shares = self.layers[pair].sparsity()
-        settings = dict(self.experiment.settings_of(pair))
+        settings = {**columns_of(self._options_of(pair)), **pair._asdict()}
         width = self.layers[pair].transform.weight.shape[1]
         for option in RANKS:  # a rank above the width keeps all components
             if settings[option]:
                 settings[option] = min(settings[option], width)
         return StitchRow(
             **settings,
-            options=self.experiment.options,
             **vars(metrics),
             folder=folder.name,
             further={f"{SPARSITY}{threshold}": share for threshold, share in shares.items()},
+            spec=self.spec,
         )
 
     def _states(
         self, whole_networks: tuple[Network, Network] | None
     ) -> dict[Pair, Mapping[str, Tensor]]:
         """Return the weights to save of each pair; empty with `--no-save`."""
-        if self.experiment.options["no_save"]:
+        if self.typed["no_save"]:
             return {}
         if whole_networks is None:
             return {pair: layer.state_dict() for pair, layer in self.layers.items()}
@@ -297,9 +397,14 @@ class GridRun:
 
     def _title(self, pair: Pair) -> str:
         """Return the pair as a title; "" if it is the only pair that the options name."""
-        if pair == pair_of(self.experiment.options):
+        if pair == pair_of(self.typed):
             return ""
         return f"{pair}: "
+
+
+def pair_of(options: Options) -> Pair:
+    """Return the pair of layers in the options of a run."""
+    return Pair(options.get("front_layer", ""), options.get("end_layer", ""))
 
 
 def _mean(results: Iterable[HeadResult]) -> HeadResult:
@@ -307,49 +412,46 @@ def _mean(results: Iterable[HeadResult]) -> HeadResult:
     return HeadResult(*(fmean(values) for values in zip(*results, strict=True)))
 
 
-def earlier_runs(directory: Path) -> EarlierRuns:
-    """Read the runs in a folder, which may not exist."""
-    if not directory.is_dir():
-        return EarlierRuns([], [])
-    stitches, _ = read_stitches(directory)
-    return EarlierRuns(stitches, interrupted_runs(directory))
-
-
-def resume(directory: Path, earlier: EarlierRuns, runs: Sequence[GridRun]) -> None:
+def resume(directory: Path, runs: Sequence[GridRun]) -> None:
     """Let the runs of a call go on in the folders of interrupted ones, without finished pairs.
+
+    Args:
+        directory: of the runs; it may not exist.
 
     Raises:
         Busy: another process works on an interrupted run.
         UserError: networks or images have changed since a run.
     """
-    now = runs[0].experiment.options
-    before = [stitch.options for stitch in one_of_each(earlier.stitches)]
-    before += [run.experiment.options for run in earlier.interrupted]
-    for options in before:
-        changed = changed_since(options, now)
+    if not directory.is_dir():
+        return
+    finished, _ = read_stitches(directory)
+    interrupted = interrupted_runs(directory)
+    options_of_finished = [stitch.options for stitch in one_of_each(finished)]
+    for options in [*options_of_finished, *interrupted.values()]:
+        changed = changed_since(options, runs[0].typed)
         if changed:
             raise UserError(
                 f"{directory} has runs from before a change ({described(changed)}); remove their folders, give another "
                 "-dir, or bring back what has changed"
             )
     n_pairs = sum(len(run.layers) for run in runs)
-    n_finished = sum(run.resume(earlier) for run in runs)
+    n_finished = sum(run.resume(finished, interrupted) for run in runs)
     if n_finished:
         note(f"{directory}: {n_finished} of {n_pairs} stitches are finished")
 
 
-def interrupted_runs(directory: Path) -> list[RunOnDisk]:
-    """Return the interrupted runs in a folder, the oldest first."""
-    state_files = list(directory.glob("*/resume.pt"))
-    for of_pair in directory.glob("*/*/resume.pt"):
-        if RUN_NAME.fullmatch(of_pair.parents[1].name):
-            state_files.append(of_pair)
-    runs = []
-    for state_file in sorted(state_files):
+def interrupted_runs(directory: Path) -> dict[Path, Options]:
+    """Return the options of the interrupted runs in a folder, by the folders of these, the oldest first."""
+    of_pairs = [
+        path for path in directory.glob("*/*/resume.pt") if RUN_NAME.fullmatch(path.parents[1].name)
+    ]
+    runs = {}
+    for state_file in sorted([*directory.glob("*/resume.pt"), *of_pairs]):
         # Another process may have just removed the file of a finished run; not all scripts stitch.
-        with contextlib.suppress(UserError, ValueError):
-            experiment = Experiment.of(load_tensors(state_file)["options"])
-            runs.append(RunOnDisk(state_file.parent, experiment))
+        with contextlib.suppress(UserError):
+            options = load_tensors(state_file)["options"]
+            if "stitching_type" in options:
+                runs[state_file.parent] = options
     return runs
 
 

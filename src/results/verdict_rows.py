@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from src.results.quantities import AUROC as AUROC
+from src.results.quantities import JUDGED
 from src.values import Pair
 
-AUROC = "auroc_"  # begins the column of a detector
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,3 +85,17 @@ class VerdictRow:
     def pair(self) -> Pair:
         """The layers."""
         return Pair(self.front_layer, self.end_layer)
+
+
+def rows_of(frame: "DataFrame") -> list[VerdictRow]:
+    """Return the verdicts of a frame as rows."""
+    columns = list(frame.columns)
+    further = columns[columns.index(JUDGED[-1]) + 1 : columns.index("kind")]
+    known = frame.astype(object).where(frame.notna(), None)
+    names = {"front_type": "front_model_type", "end_type": "end_model_type"}
+    rows = []
+    for record in known.rename(columns=names).to_dict("records"):
+        values = {name: record[name] for name in further if record[name] is not None}
+        fields = {name: record[name] for name in VerdictRow.__dataclass_fields__ if name in record}
+        rows.append(VerdictRow(**fields, further=values))
+    return rows

@@ -1,98 +1,108 @@
-"""The verdicts on stitches, from runs and tables: a row for each pair of layers, method and
+"""The verdicts on stitches, from runs and tables: a record for each pair of layers, method and
 pair of networks."""
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from src.choices.similarity import ACTIVATIONS, measure_of
-from src.core.console import warn_once
+from src.core.console import note, warn_once
 from src.core.grouping import grouped
-from src.results.folders import Stitch
-from src.results.groups import UNTRAINED_END_CONTROL, Group, Names, families_of
-from src.results.measurements import NetworkPair, named_pair, quantities_of
-from src.results.named_networks import named_networks
+from src.results.experiments import method_names
+from src.results.network_names import (
+    SAME_RUN,
+    UNTRAINED_END,
+    UNTRAINED_FRONT,
+    Names,
+    NetworkKey,
+    kind_of_pair,
+    named_pair,
+)
+from src.results.quantities import (
+    AUROC,
+    COLUMNS,
+    DETECTOR,
+    JUDGED,
+    SIDES,
+    SKILL,
+    STITCHING,
+    measured_by,
+)
 from src.results.similarity_rows import SimilarityRow, column_of
-from src.results.spec import NETWORKS, are_same
-from src.results.stitch_rows import StitchRow
-from src.results.tables import columns
-from src.results.verdict_rows import AUROC, VerdictRow
-from src.values import ALL_IMAGES, Predictions, StitchSkill
+from src.results.spec import CHECKPOINTS, NETWORKS, WEIGHTS, are_same
+from src.results.stitches import Stitch, newest_stitches
+from src.values import ALL_IMAGES, Pair, Predictions, StitchSkill
 from src.verdict import SIMILAR, Limits, Stitches, Verdict, judge, obstacle_of
 
 SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
-COLUMNS_OF_ROW = {*columns(VerdictRow), *NETWORKS, "further_options"}
+NO_SETTINGS = {*NETWORKS, "further_options"}
+OF_STITCHES = measured_by(STITCHING, SKILL, DETECTOR)
 SEPARATOR = ";"  # between the names of folders
+# Controls
+SELF = "self"  # a layer stitched to itself
+UNTRAINED_END_CONTROL = (
+    "untrained_end"  # the end network was never trained, so nothing can be said of the stitch
+)
+CONTROLS = {
+    UNTRAINED_FRONT: "untrained",
+    UNTRAINED_END: UNTRAINED_END_CONTROL,
+}  # by the kind of the pair of networks
 
-VerdictSide = tuple[str | None, str | None, str]  # the name of a network, its weights and a layer
+
+class Group(NamedTuple):
+    """The stitches of the same layers by one method."""
+
+    method: str
+    networks: str  # the names of both networks, or the number of pairs that are taken together
+    by_networks: list[list[Stitch]]  # the stitches on each pair of networks
+    stitches: list[Stitch]  # all of them
+    pair: Pair  # the layers
+    # SELF, or of `CONTROLS`; None: of two trained networks, or of different layers of one network
+    control: str | None
+    is_same_run: bool  # front and end are one network, at one or two epochs of its training
+    kind: str  # of the pair of networks, a member of `KINDS`
 
 
-def judge_stitches(
+def records_of(
     stitches: Iterable[Stitch],
     similarities: Iterable[SimilarityRow] = (),
     *,
     limits: Limits = Limits(),  # noqa: B008 - immutable
     pool: bool = False,
-    names: Names | None = None,
-) -> list[VerdictRow]:
-    """Return the verdict on each pair of layers, method and pair of networks.
+    names: Names,
+) -> list[dict[str, Any]]:
+    """Return the columns of the verdict on each pair of layers, method and pair of networks.
 
-    The rows come family by family (see `families_of`): a family is judged together. Numbers that
-    were not measured, or are not defined, are None.
+    The records come family by family (see `families_of`): a family is judged together. Numbers that
+    were not measured, or are not defined, are None. Measurements are means over runs; `_low` and `_high`
+    are the ends of intervals of 95 % of the pair by itself, while `p_below` and `p_above` are adjusted for all
+    pairs that were judged together.
 
     Args:
         stitches: with their evaluations.
         similarities: rows of tables of similarity. Rows of the stitched networks and layers, at
             full rank and in either order, add their values to the verdict.
         pool: take pairs of networks together that share no network.
-        names: name, group and training of each network, by its key; default: networks are named by
-            their paths.
+        names: name, group and training of each network, by its key.
     """
-    stitches = list(stitches)
-    if names is None:
-        names = named_networks(chain.from_iterable(stitch.row.networks for stitch in stitches), {})
     similarities = list(similarities)
     similarity_of_layers = _by_layers(similarities)
     shown: list[str] = []
     if similarities:
         shown = similarity_columns(row.values for row in similarities)
-    families = families_of(stitches, names, pool=pool)
-    rows = []
-    for family in families:
+    records = []
+    for family in families_of(stitches, names, pool=pool):
         verdicts = judge([stitches_of(group) for group in family], limits=limits)
         for group, verdict in zip(family, verdicts, strict=True):
-            row = _row(
-                group,
-                verdict,
-                names=names,
-                similarity=_similarity(group, similarity_of_layers, shown),
-            )
-            rows.append(row)
-    return _with_both_ways(rows)
-
-
-def n_changed(
-    rows: Sequence[VerdictRow],
-    stitches: Iterable[Stitch],
-    factor: float,
-    *,
-    limits: Limits,
-    pool: bool = False,
-    names: Names | None = None,
-) -> int:
-    """Count the verdicts that change if both limits of skill are multiplied by a factor.
-
-    Args:
-        rows: the verdicts by the limits, from `judge_stitches` with the same arguments.
-    """
-    changed = limits._replace(
-        skill=min(1, factor * limits.skill), skill_at_end=min(1, factor * limits.skill_at_end)
-    )
-    others = judge_stitches(stitches, limits=changed, pool=pool, names=names)
-    return sum(row.verdict != other.verdict for row, other in zip(rows, others, strict=True))
+            similarity = _similarity(group, similarity_of_layers, shown)
+            means = _means(group)
+            record = _record(group, verdict, means, names)
+            further = {"kind": group.kind, **means, **_settings(group, names)}
+            records.append(record | similarity | further | record)
+    _add_both_ways(records)
+    return records
 
 
 def stitches_of(group: Group) -> Stitches:
@@ -136,74 +146,62 @@ def _skills(group: Group) -> list[list[StitchSkill]]:
     ]
 
 
-def _row(
-    group: Group,
-    verdict: Verdict,
-    *,
-    names: Names,
-    similarity: dict[str, float],
-) -> VerdictRow:
-    """Return the row of a verdict; `both_ways` is not known yet."""
+def _record(
+    group: Group, verdict: Verdict, means: Mapping[str, float], names: Names
+) -> dict[str, Any]:
+    """Return the columns of a verdict; `both_ways` is not known yet."""
     rows = [stitch.row for stitch in group.stitches]
-    front, end = named_pair(rows[0], names)
-    titles: dict[str, Any] = {}  # of the networks, unless there are several pairs
-    if len(group.by_networks) == 1:
-        titles = {"front_network": front.name, "front_group": front.group_title}
-        titles |= {"end_network": end.name, "end_group": end.group_title}
-    means = _means(group, (front, end))
-    aurocs = {name: means.pop(name) for name in list(means) if name.startswith(AUROC)}
-    further = {name: means.pop(name) for name in list(means) if name not in COLUMNS_OF_ROW}
-    numbers = titles | means | _estimates(verdict)
-    return VerdictRow(
-        method=group.method,
-        networks=group.networks,
-        front_layer=group.pair.front_layer,
-        end_layer=group.pair.end_layer,
-        verdict=verdict.verdict,
-        reason=verdict.reason,
-        control=group.control,
-        n_runs=len(rows),
-        n_networks=len(group.by_networks),
-        folders=SEPARATOR.join(stitch.folder.name for stitch in group.stitches),
-        front_depth=rows[0].front_depth,
-        end_depth=rows[0].end_depth,
-        front_weights=_common(row.front_weights for row in rows),
-        end_weights=_common(row.end_weights for row in rows),
-        both_ways=None,
-        same_run=group.is_same_run,
-        kind=group.kind,
-        front_model_type=rows[0].front_model_type,
-        end_model_type=rows[0].end_model_type,
-        front_relative_depth=rows[0].front_relative_depth,
-        end_relative_depth=rows[0].end_relative_depth,
-        stitching_type=_common(row.stitching_type for row in rows),
-        further=aurocs | similarity,
-        settings=further | _settings(rows, (front, end)),
-        **numbers,
-    )
+    record: dict[str, Any] = dict.fromkeys([*COLUMNS, *JUDGED])
+    record |= {"method": group.method, **group.pair._asdict()}
+    record |= {"verdict": verdict.verdict, "reason": verdict.reason}
+    for side, network in zip(SIDES, named_pair(rows[0], names), strict=True):
+        if len(group.by_networks) == 1:
+            record |= {f"{side}_network": network.name, f"{side}_group": network.group_title}
+        record[f"{side}_type"] = getattr(rows[0], f"{side}_model_type")
+        for name in ("depth", "relative_depth"):
+            record[f"{side}_{name}"] = getattr(rows[0], f"{side}_{name}")
+        record[f"{side}_weights"] = _common(getattr(row, f"{side}_weights") for row in rows)
+    record |= {
+        "networks": group.networks,
+        "control": group.control,
+        "n_runs": len(rows),
+        "n_networks": len(group.by_networks),
+        "folders": SEPARATOR.join(stitch.folder.name for stitch in group.stitches),
+        "same_run": group.is_same_run,
+        "stitching_type": _common(row.stitching_type for row in rows),
+    }
+    numbers = dict(means) | _estimates(verdict)
+    return record | {
+        name: value for name, value in numbers.items() if name in record or name.startswith(AUROC)
+    }
 
 
-def _settings(rows: Sequence[StitchRow], networks: NetworkPair) -> dict[str, Any]:
-    """Return the options of all runs as they were recorded, and the training runs of the networks; None
-    where runs differ."""
+def _settings(group: Group, names: Names) -> dict[str, Any]:
+    """Return the options of all runs as they were recorded, None where runs differ; and the training runs of the
+    networks."""
+    rows = [stitch.row for stitch in group.stitches]
     recorded = [row.settings | json.loads(row.further_options) for row in rows]
-    names = dict.fromkeys(chain.from_iterable(recorded))
-    options = {name: _common(values.get(name) for values in recorded) for name in names}
+    options = {
+        name: _common(values.get(name) for values in recorded)
+        for name in dict.fromkeys(chain.from_iterable(recorded))
+    }
     options["n_images"] = _common(row.n_images for row in rows)
-    options |= {"front_training": networks[0].training, "end_training": networks[1].training}
-    return {name: value for name, value in options.items() if name not in COLUMNS_OF_ROW}
+    for side, network in zip(SIDES, named_pair(rows[0], names), strict=True):
+        options[f"{side}_training"] = network.training
+    return {name: value for name, value in options.items() if name not in NO_SETTINGS}
 
 
-def _means(group: Group, networks: NetworkPair) -> dict[str, float]:
+def _means(group: Group) -> dict[str, float]:
     """Return the means over stitches, by column, where all stitches have values, and `seed_spread`."""
-    measured = chain.from_iterable(
-        quantities_of(stitch, group.method, networks) for stitch in group.stitches
-    )
-    means = {}
-    for (quantity, part), rows in grouped(measured, lambda row: (row.quantity, row.part)).items():
-        column = f"{quantity}_{part}" if part else quantity
-        if len(rows) == len(group.stitches):
-            means[column] = _average([row.value for row in rows])
+    measured: dict[str, list[float]] = {}
+    for stitch in group.stitches:
+        for column, value in quantities_of(stitch).items():
+            measured.setdefault(column, []).append(value)
+    means = {
+        column: _average(values)
+        for column, values in measured.items()
+        if len(values) == len(group.stitches)
+    }
     accuracies = [[stitch.row.accuracy for stitch in stitches] for stitches in group.by_networks]
     spreads = [
         max(of_networks) - min(of_networks) for of_networks in accuracies if len(of_networks) > 1
@@ -211,6 +209,24 @@ def _means(group: Group, networks: NetworkPair) -> dict[str, float]:
     if spreads:
         means["seed_spread"] = max(spreads)
     return means
+
+
+def quantities_of(stitch: Stitch) -> dict[str, float]:
+    """Return the measured quantities of a stitch by column, without undefined ones."""
+    values = {}
+    for name, quantity in OF_STITCHES.items():
+        sources: dict[str, object] = {name: stitch.row}
+        if quantity.measured_by == SKILL:
+            sources = {name: stitch.skill}
+        elif quantity.measured_by == DETECTOR:
+            sources = {f"{name}_{detector}": row for detector, row in stitch.evaluations.items()}
+        for column, source in sources.items():
+            values[column] = getattr(source, name, None)
+    return {
+        column: value
+        for column, value in values.items()
+        if value is not None and not math.isnan(value)
+    }
 
 
 def _estimates(verdict: Verdict) -> dict[str, float]:
@@ -283,27 +299,24 @@ def similarity_columns(values: Iterable[Mapping[str, float]]) -> list[str]:
     return shown
 
 
-def _with_both_ways(rows: Sequence[VerdictRow]) -> list[VerdictRow]:
-    """Return the rows with `both_ways`, where the pair was stitched in both directions."""
-
-    stitches = [row for row in rows if row.front_network]
-    row_of_direction = {(row.method, *_sides(row)): row for row in stitches}
-    judged = []
-    for row in rows:
-        front, end = _sides(row)
-        back = row_of_direction.get((row.method, end, front))
+def _add_both_ways(records: Sequence[dict[str, Any]]) -> None:
+    """Add whether pairs that were stitched in both directions are similar in both."""
+    verdict_of = {
+        (record["method"], *_sides(record)): record["verdict"]
+        for record in records
+        if record["front_network"]
+    }
+    for record in records:
+        front, end = _sides(record)
+        back = verdict_of.get((record["method"], end, front))
         if back is not None and front != end:
-            is_similar = row.verdict == back.verdict == SIMILAR
-            row = replace(row, both_ways=is_similar)
-        judged.append(row)
-    return judged
+            record["both_ways"] = record["verdict"] == back == SIMILAR
 
 
-def _sides(row: VerdictRow) -> tuple[VerdictSide, VerdictSide]:
-    """Return the front and the end of a stitch."""
-    front = (row.front_network, row.front_weights, row.front_layer)
-    end = (row.end_network, row.end_weights, row.end_layer)
-    return front, end
+def _sides(record: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """Yield the network, its weights and the layer of the front and of the end."""
+    for side in SIDES:
+        yield tuple(record[f"{side}_{name}"] for name in ("network", "weights", "layer"))
 
 
 def _common(values: Iterable[Any]) -> Any:
@@ -318,3 +331,104 @@ def _average(values: Sequence[float]) -> float:
     if not values:
         return math.nan
     return sum(values) / len(values)
+
+
+def families_of(
+    stitches: Iterable[Stitch], names: Names, *, pool: bool = False
+) -> list[list[Group]]:
+    """Return the groups of stitches to judge, in families; accuracy drops of a family are tested together.
+
+    A group has one pair of layers, of one pair of networks (with `pool`, of several). A family has
+    all groups of one method with one type of networks on either side, whatever the networks: the
+    adjusted p-values depend on the folders that are judged together.
+    Stitches of a network to itself, at whatever epochs, are a family of their own. So are stitches
+    from untrained networks, and stitches into untrained networks. Of repeated stitches the
+    newest counts, with a warning.
+
+    Args:
+        names: the networks of the stitches.
+        pool: take pairs of networks of the same types together that share no network, as
+            repetitions of one experiment. Otherwise a note says where that is possible.
+    """
+    families: list[list[Group]] = []
+    for method, repetitions in _repetitions(newest_stitches(stitches), names, pool=pool):
+        family: list[Group] = []
+        for title, titled in _titled(repetitions, method, names, pool=pool).items():
+            for pair, of_layers in grouped(titled, lambda stitch: stitch.row.pair).items():
+                by_networks = grouped(of_layers, lambda stitch: stitch.row.network_keys).values()
+                family.append(_group(method, title, pair, list(by_networks), names))
+        families.append(family)
+    return families
+
+
+def _group(
+    method: str, title: str, pair: Pair, by_networks: list[list[Stitch]], names: Names
+) -> Group:
+    """Return the group of the stitches of a title on a pair of layers."""
+    front, end = by_networks[0][0].row.network_keys
+    kind = kind_of_pair(names[front], names[end])
+    control = CONTROLS.get(kind)
+    if kind == SAME_RUN and front == end and pair.front_layer == pair.end_layer:
+        control = SELF
+    return Group(
+        method=method,
+        networks=title,
+        by_networks=by_networks,
+        stitches=list(chain.from_iterable(by_networks)),
+        pair=pair,
+        control=control,
+        is_same_run=names[front].training == names[end].training,
+        kind=kind,
+    )
+
+
+def _repetitions(
+    stitches: Sequence[Stitch], names: Names, *, pool: bool
+) -> Iterator[tuple[str, list[Stitch]]]:
+    """Yield each method with stitches that may repeat one experiment on further networks.
+
+    One network at two epochs repeats no stitch of two networks, and neither do networks of other
+    types. The types stand in the name of the method only if pairs of networks are pooled: rows then
+    name no networks.
+    """
+    apart_from = [*NETWORKS, "seed"]
+    if pool:
+        apart_from = [*CHECKPOINTS, *WEIGHTS, "seed"]
+    methods = method_names([stitch.row for stitch in stitches], apart_from=apart_from)
+    repetitions: dict[tuple[str, ...], list[Stitch]] = {}
+    for stitch, method in zip(stitches, methods, strict=True):
+        front, end = stitch.row.network_keys
+        kind = kind_of_pair(names[front], names[end])
+        types = (str(stitch.row.front_model_type), str(stitch.row.end_model_type))
+        repetitions.setdefault((method, kind, *types), []).append(stitch)
+    for (method, *_), of_kind in repetitions.items():
+        yield method, of_kind
+
+
+def _titled(
+    stitches: Sequence[Stitch], method: str, names: Names, *, pool: bool
+) -> dict[str, list[Stitch]]:
+    """Return stitches by title: a title for each pair of networks, or one title for all stitches."""
+    by_networks = grouped(stitches, lambda stitch: stitch.row.network_keys)
+    if len(by_networks) > 1 and _share_no_network(by_networks, names):
+        if pool:
+            return {f"{len(by_networks)} pairs of networks": list(stitches)}
+        note(
+            f"{method}: {len(by_networks)} pairs of networks share no network; --pool takes them "
+            "together"
+        )
+    return {
+        f"{names[front].name} → {names[end].name}": of_pair
+        for (front, end), of_pair in by_networks.items()
+    }
+
+
+def _share_no_network(pairs: Iterable[tuple[NetworkKey, NetworkKey]], names: Names) -> bool:
+    """Return whether no network is in two of the pairs, at whatever epoch."""
+    training_runs = list(chain.from_iterable(_training_runs(pair, names) for pair in pairs))
+    return len(training_runs) == len(set(training_runs))
+
+
+def _training_runs(pair: tuple[NetworkKey, NetworkKey], names: Names) -> set[str]:
+    """Return the training runs of a pair: one for a network stitched to itself, else two."""
+    return {str(names[key].training) for key in pair}

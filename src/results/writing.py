@@ -1,8 +1,8 @@
-"""Writes the stitches of a run, their predictions and logs, and loads stitches; `folders` reads the tables.
-
-A run of one stitch has the files of the public code, see `public`.
+"""Writes the results of runs: stitches, predictions, and the epochs of a training run. `stitches` reads
+the tables. A run of one stitch has the files of the public code, see `public`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +10,18 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from src.core.console import result
 from src.core.errors import UserError
 from src.core.files import write_arrays, write_csv
 from src.core.tensors import load_tensors, save_tensors
+from src.datasets.base import BaseImageSet
 from src.results import public
 from src.results.checkpoints import StateDict, load_state, on_cpu, save_state
-from src.results.stitch_rows import StitchRow
+from src.results.run import Run
+from src.results.stitches import EpochRow, StitchRow
 from src.results.tables import columns, write_table
-from src.results.training_rows import EpochRow
+from src.training.loop import Epochs, History, Settings, train
+from src.training.task import Classification, EpochLog
 from src.values import Pair, Predictions
 
 STITCHES = "stitches.pt"  # the stitches of a run with several
@@ -111,3 +115,102 @@ def write_logs_of_pairs(folder: Path, epochs: Mapping[Pair, Sequence[EpochRow]])
         replace(epoch, **pair._asdict()) for pair, of_pair in epochs.items() for epoch in of_pair
     ]
     write_logs(folder, rows, of_pairs=len(epochs) > 1)
+
+
+def train_network(
+    run: Run,
+    task: Classification,
+    train_set: BaseImageSet,
+    val_set: BaseImageSet,
+    settings: Settings,
+    *,
+    save_frequency: int,
+) -> None:
+    """Train the network of a task; log, save and report every epoch.
+
+    Args:
+        run: claimed; training goes on from its state.
+        save_frequency: keep the network of every so many epochs, and of the last one, as
+            `model_<epoch>.pt`; 0 keeps the last one only.
+    """
+    for history, state in train(task, train_set, val_set, settings, state=run.state.get("loop")):
+        epoch = len(history)
+        logs = _logs_of_network(history)
+        write_logs(run.folder, [epoch_row(log) for log in logs])
+        is_last = epoch == settings.n_epochs
+        is_kept = save_frequency > 0 and epoch % save_frequency == 0
+        if is_last or is_kept:
+            save_state(run.folder / f"model_{epoch}.pt", task.head.state_dict())
+        run.save(loop=state)
+        report_epoch(epoch, logs[-1])
+
+
+def finetune_network(
+    run: Run, task: Classification, mixed: Epochs, val_set: BaseImageSet, settings: Settings
+) -> dict[str, float]:
+    """Fine-tune the detector of a task; log, save and report every epoch.
+
+    Args:
+        run: claimed; fine-tuning goes on from its state.
+        mixed: the training images, ID and OOD.
+
+    Returns:
+        The last row of the log; empty without epochs.
+    """
+    log: list[dict[str, float]] = []
+    for history, state in train(task, mixed, val_set, settings, state=run.state.get("finetuning")):
+        log = [_finetuning_row(epoch_log) for epoch_log in _logs_of_network(history)]
+        epoch = len(log)
+        write_csv(run.folder / "ft_logs.csv", list(log[0]), log)
+        save_state(run.folder / f"ft_model_{epoch}.pt", task.head.state_dict())
+        run.save(loop=None, finetuning=state)
+        row = log[-1]
+        result(
+            f"FT Epoch #{epoch} FT loss: {row['ft_loss']}, CE Loss: {row['ce_loss']}, "
+            f"accuracy: {row['train_acc']}"
+        )
+        result(f"FT Epoch #{epoch} val loss: {row['val_ce_loss']}, accuracy: {row['val_acc']}")
+    if not log:
+        return {}
+    return log[-1]
+
+
+def _logs_of_network(history: History[str]) -> list[EpochLog]:
+    """Return the log of each epoch of the only network."""
+    return [log for logs in history for log in logs.values()]
+
+
+def _finetuning_row(log: EpochLog) -> dict[str, float]:
+    """Return the row of an epoch in `ft_logs.csv`: cross-entropies, and the loss, cross-entropy
+    plus accuracy drop."""
+    return {
+        "ft_loss": log.train.loss,
+        "ce_loss": log.train.cross_entropy,
+        "train_acc": log.train.accuracy,
+        "val_ce_loss": log.val.cross_entropy,
+        "val_acc": log.val.accuracy,
+    }
+
+
+def epoch_row(log: EpochLog) -> EpochRow:
+    """Return the row of an epoch."""
+    return EpochRow(
+        train_acc=_measured(log.train.accuracy),
+        train_loss=log.train.loss,
+        val_acc=_measured(log.val.accuracy),
+        val_loss=_measured(log.val.loss),
+    )
+
+
+def _measured(value: float) -> float | None:
+    """Return the value, or None for NaN: a cell without a number stays empty."""
+    return None if math.isnan(value) else value
+
+
+def report_epoch(epoch: int, log: EpochLog) -> None:
+    """Print an epoch the way the public code does, without accuracies that are not measured."""
+    for split, measured in (("train", log.train), ("val", log.val)):
+        line = f"Epoch #{epoch} {split} loss: {measured.loss}"
+        if not math.isnan(measured.accuracy):
+            line += f", accuracy: {measured.accuracy}"
+        result(line)

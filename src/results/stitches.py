@@ -4,8 +4,12 @@ A run is a folder with one stitch or many. Both codes write `summary.txt` and `c
 one stitch, and `training_logs.csv`. This suite writes `grid.csv`, with a row a stitch, and
 `predictions.npz`. A run of several stitches with networks of their own has a folder for each, with the
 files of a run of one stitch: those that have a `config.txt` are finished.
+
+This module does not import torch.
 """
 
+import dataclasses
+import json
 import math
 import os
 import shutil
@@ -14,23 +18,175 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
-from src.choices import Options
+from src.choices import STARTS, Options
+from src.choices.datasets import dataset_label
+from src.choices.stitching import Method
 from src.core.console import warn, warn_once
 from src.core.errors import UserError
 from src.core.files import read_json
 from src.core.grouping import grouped
-from src.results.evaluation_rows import EvaluationRow, SkillRow
-from src.results.experiments import by_experiment, keys_of, newest, with_columns
-from src.results.network_names import networks_in_words
+from src.results.experiments import experiments_of, keys_of, newest, warn_of_earlier
+from src.results.network_names import SHORT, OfTwoNetworks, networks_in_words
 from src.results.public import RUN_NAME, read_options, read_summary, typed_options
-from src.results.spec import CHECKPOINTS, RunOptions, warn_of_earlier
-from src.results.stitch_rows import StitchRow
-from src.results.tables import columns, from_record, read_table
-from src.results.training_rows import EpochRow
-from src.values import Pair, Predictions, has_converged, learning_rates
+from src.results.spec import (
+    CHECKPOINTS,
+    COLUMNS_OF_WEIGHTS,
+    DIGEST,
+    SPLITS,
+    FurtherOptions,
+    Spec,
+    further_options,
+    short_images,
+    spec_of,
+)
+from src.results.tables import from_record, read_table
+from src.values import Metrics, Pair, Predictions, has_converged, learning_rates
+
+
+@dataclass(frozen=True)
+class StitchSettings(OfTwoNetworks):
+    """The settings of a stitch: options of `exec_stitch.py`, entries of `config.txt` and columns of
+    tables. None: not recorded."""
+
+    network_columns: ClassVar = (
+        ("front_model_path", "front_model_type", "front_weights"),
+        ("end_model_path", "end_model_type", "end_weights"),
+    )
+
+    front_model_path: str | None
+    end_model_path: str | None
+    front_model_type: str | None
+    end_model_type: str | None
+    dataset: str | None
+    stitching_type: str
+    init: str
+    n_pinv_init_samples: int | str | None = None  # "auto": as many as each pair needs
+    front_pinv_rank: int | None = None
+    front_stitch_rank: int | None = None
+    # The public code has only this objective, and does not record it.
+    objective: str = "task"
+    n_epochs: int | None = None
+    pinv_cutoff: str = "paper"  # the only cutoff of the public code
+    seed: int | None = None
+    # With dots on all images: the probability that the dots tell the class
+    shortcut: float | None = None
+    # The first digits of the SHA-256 of the weights
+    front_weights: str | None = None
+    end_weights: str | None = None
+    # The first digits of the fingerprints of the images
+    train_images: str | None = None
+    test_images: str | None = None
+    stitching_option: str | None = None  # "auto": the type was chosen for the pair of layers
+    # The further options that tell experiments apart, as JSON; those with their usual value are left out
+    further_options: FurtherOptions = FurtherOptions()  # noqa: RUF009 - immutable
+    # Of the stitch; no settings
+    _: dataclasses.KW_ONLY
+    front_layer: str
+    end_layer: str
+    folder: str  # the name of the run's folder
+
+    @property
+    def settings(self) -> Options:
+        """The settings by name."""
+        return {name: getattr(self, name) for name in SETTINGS}
+
+
+SETTINGS = [entry.name for entry in dataclasses.fields(StitchSettings) if not entry.kw_only]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StitchRow(Metrics, StitchSettings):
+    """A stitch of a finished run: a row of `grid.csv`."""
+
+    contents: ClassVar[str] = "stitching"
+    written_by: ClassVar[str] = "exec_stitch.py"
+
+    end_accuracy: float = field()  # required: every `grid.csv` has it
+    # The share of the layer's weights up to each threshold, as `sparsity_<threshold>`
+    further: dict[str, float] = field(default_factory=dict, hash=False)
+    spec: Spec = field(default_factory=dict, compare=False, repr=False)  # of the run; no column
+
+    @cached_property
+    def pair(self) -> Pair:
+        """The layers."""
+        return Pair(self.front_layer, self.end_layer)
+
+    @property
+    def place(self) -> tuple[str, Pair]:
+        """The folder and the layers, by which tables name a stitch."""
+        return self.folder, self.pair
+
+    @property
+    def method(self) -> str:
+        """The name of the method, such as "task loss matching"."""
+        if self.n_epochs != 0:
+            return Method(self.objective).words
+        if self.init in STARTS:
+            return f"init {self.init}"
+        return Method(self.init).words
+
+    @property
+    def accuracy_drop(self) -> float:
+        """The accuracy of the end network less the accuracy of the stitch."""
+        return self.end_accuracy - self.accuracy
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether the cutoff truncated the fit, and no training has changed it since."""
+        return bool(self.truncated) and self.n_epochs == 0
+
+    def has_few_fitting_samples(self, *, keeps_variance: bool) -> bool:
+        """Return whether the map was fitted to too few samples: R² is much lower on the test images.
+
+        It is False if something else may have lowered R²: training after the matching, or a
+        stitching rank below the rank that was matched.
+        """
+        ranks = (self.front_pinv_rank, self.front_stitch_rank)
+        matched_rank, stitched_rank = (rank or math.inf for rank in ranks)
+        if self.n_epochs != 0 or matched_rank > stitched_rank:
+            return False
+        return super().has_few_fitting_samples(keeps_variance=keeps_variance)
+
+
+def columns_of(options: Options) -> Options:
+    """Return the settings in the options of a run by column."""
+    values = {**options, **short_images(options)}
+    for column, path_option in zip(COLUMNS_OF_WEIGHTS, CHECKPOINTS, strict=True):
+        values[column] = (options.get(f"{path_option}_sha256") or "")[:SHORT] or None
+    if options.get("dataset"):
+        values["dataset"] = dataset_label(options["dataset"])
+    values["further_options"] = further_options(options, columns=SETTINGS)
+    return {name: values[name] for name in SETTINGS if name in values}
+
+
+def with_spec(row: StitchRow) -> StitchRow:
+    """Return a row of a table without its run, with the spec as far as columns tell."""
+    options = dict(row.settings)
+    options |= json.loads(options.pop("further_options"))
+    contents = dict(zip(COLUMNS_OF_WEIGHTS, CHECKPOINTS, strict=True))
+    for column, option in [*contents.items(), *zip(SPLITS, SPLITS, strict=True)]:
+        options[f"{option}{DIGEST}"] = options.pop(column)
+    return replace(row, spec=spec_of(options))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRow:
+    """An epoch of training: a row of `training_logs.csv`. None: not measured."""
+
+    contents: ClassVar[str] = "training"
+    written_by: ClassVar[str] = "exec_stitch.py"
+
+    # Of a pair of layers; only logs of several pairs have these columns
+    front_layer: str = ""
+    end_layer: str = ""
+    train_acc: float | None
+    train_loss: float
+    val_acc: float | None
+    val_loss: float | None
 
 
 class RunFiles:
@@ -81,8 +237,9 @@ class Stitch:
     options: Options  # the content of `config.txt`, with the layers of the stitch
     row: StitchRow
     files: RunFiles
-    evaluations: Mapping[str, EvaluationRow] = field(default_factory=dict)  # by detector
-    skill: SkillRow | None = None  # None: it was not measured
+    # An `EvaluationRow`, and its `detectors`; None: not evaluated
+    skill: Any = None
+    evaluations: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def predictions(self) -> Predictions | None:
@@ -139,22 +296,12 @@ def _run_folders(source_dir: Path, *, recursive: bool) -> list[Path]:
     folders below."""
     if is_run(source_dir):
         return [source_dir]
-    parents = {source_dir}
+    paths = source_dir.iterdir()
     if recursive:
-        parents |= _parents_below(source_dir)
-    children = [path for parent in sorted(parents) for path in sorted(parent.iterdir())]
-    return list(filter(is_run, children))
-
-
-def _parents_below(source_dir: Path) -> set[Path]:
-    """Return the folders at and below a folder that hold runs."""
-    parents = set()
-    for config in source_dir.rglob("*/config.txt"):
-        run = config.parent
-        if RUN_NAME.fullmatch(run.parent.name):  # a run, with a folder for each stitch
-            run = run.parent
-        parents.add(run.parent)
-    return parents
+        paths = source_dir.rglob("*")
+    return [
+        path for path in sorted(paths) if is_run(path) and not RUN_NAME.fullmatch(path.parent.name)
+    ]
 
 
 def holds_runs(source_dir: Path) -> bool:
@@ -190,29 +337,27 @@ def newest_stitches(stitches: Iterable[Stitch]) -> list[Stitch]:
     The stitches keep their order. The names of the folders of runs are times, which tell the newest.
     """
     stitches = list(stitches)
-    oldest_first = sorted(stitches, key=lambda stitch: stitch.folder.name)
-    keys = keys_of([stitch.row for stitch in oldest_first])
+    keys = keys_of([stitch.row for stitch in stitches])
     kept = newest(
-        zip(oldest_first, keys, strict=True),
-        lambda item: (item[0].row.pair, item[1]),
-        lambda item: networks_in_words(item[0].row.networks),
+        sorted(range(len(stitches)), key=lambda number: stitches[number].folder.name),
+        lambda number: (stitches[number].row.pair, keys[number]),
+        lambda number: networks_in_words(stitches[number].row.networks),
     )
-    kept_ids = {id(stitch) for stitch, _ in kept}
-    return [stitch for stitch in stitches if id(stitch) in kept_ids]
+    return [stitches[number] for number in sorted(kept)]
 
 
 def newest_by_experiment(stitches: Iterable[Stitch]) -> dict[str, list[Stitch]]:
     """Return the newest stitch of each pair of layers, by the title of the experiment
-    (`by_experiment`).
+    (`experiments_of`).
 
     Warns if stitches were dropped. The oldest comes first.
     """
-    newest_of_all = sorted(newest_stitches(stitches), key=lambda stitch: stitch.folder.name)
-    stitch_of_row = {stitch.row: stitch for stitch in newest_of_all}
-    return {
-        title: [stitch_of_row[row] for row in rows]
-        for title, rows in by_experiment(stitch_of_row).items()
-    }
+    in_order = sorted(newest_stitches(stitches), key=lambda stitch: stitch.folder.name)
+    titles = experiments_of([stitch.row for stitch in in_order])
+    by_title: dict[str, list[Stitch]] = {}
+    for title, stitch in zip(titles, in_order, strict=True):
+        by_title.setdefault(title, []).append(stitch)
+    return by_title
 
 
 def warn_of_weights(stitches: Sequence[Stitch]) -> None:
@@ -264,26 +409,18 @@ def _read_part(folder: Path, *, run: Path) -> list[Stitch]:
     if not (folder / "config.txt").is_file():
         raise UserError(f"{folder} has no config.txt: the run in it did not finish")
     options = read_options(folder / "config.txt")
-    typed = RunOptions(typed_options(options))
+    typed = typed_options(options)
     if (folder / "grid.csv").is_file():
-        rows = [
-            replace(row, folder=run.name, options=typed, **_normal_paths(vars(row)))
-            for row in read_table(folder / "grid.csv", StitchRow)
-        ]
+        rows = read_table(folder / "grid.csv", StitchRow)
     else:
-        rows = [replace(_row_of_summary(folder, options), options=typed)]
+        rows = [_row_of_summary(folder, options)]
+    paths = {
+        name: os.path.normpath(str(options[name])) for name in CHECKPOINTS if options.get(name)
+    }
+    spec = spec_of(typed)
+    rows = [replace(row, folder=run.name, spec=spec, **paths) for row in rows]
     files = RunFiles(folder, [row.pair for row in rows])
     return [Stitch(run, {**typed, **row.pair._asdict()}, row, files) for row in rows]
-
-
-def _normal_paths(options: Options) -> dict[str, str]:
-    """Return the normal paths of both checkpoints, by option."""
-    paths = {}
-    for name in CHECKPOINTS:
-        path = options.get(name)
-        if path and isinstance(path, str):
-            paths[name] = os.path.normpath(path)
-    return paths
 
 
 def _row_of_summary(folder: Path, options: Options) -> StitchRow:
@@ -305,9 +442,8 @@ def row_of(folder: Path, options: Options, metrics: Mapping[str, object]) -> Sti
     Raises:
         UserError: a value is missing or damaged.
     """
-    recorded = with_columns(options)
-    settings = {name: recorded[name] for name in columns(StitchRow) if name in recorded}
-    record = {**metrics, **settings, **_normal_paths(options), "folder": folder.name}
+    layers = {name: options[name] for name in Pair._fields if name in options}
+    record = {**metrics, **columns_of(options), **layers, "folder": folder.name}
     try:
         return from_record(StitchRow, record)
     except ValueError as error:

@@ -1,0 +1,416 @@
+"""The two tests of measures of similarity of Ding, Denain and Steinhardt 2021 (arXiv 2108.01661).
+
+Sensitivity: when a layer is cut to fewer principal components, does the measure fall as probes of
+the layer lose accuracy? Specificity: is the corresponding layer of another network the most similar
+one? Distances are taken negative, so higher always means more similar.
+
+Any two curves that rise with the rank correlate. Therefore the rank itself is tested as well: a
+measure is sensitive where it does better than this baseline.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy  # loads a part of it at its first use
+
+from src.choices import STARTS
+from src.choices.similarity import SAMPLES, SIMILARITY, measure_of
+from src.core.console import listed, warn, warn_once
+from src.core.errors import UserError
+from src.results.experiments import (
+    method_names,
+    options_beside_tables,
+    told_apart,
+    typed,
+    warn_of_earlier,
+    warn_of_several,
+)
+from src.results.frame import LAYERS, SIDES, measures_in, of_network, of_similarity
+from src.results.network_names import Names, named_by_list, named_pair, short
+from src.results.probe_rows import ProbeRow
+from src.results.reports import similarity
+from src.results.similarity_rows import SimilarityRow
+from src.results.spec import NETWORKS, RANKS
+from src.results.stitches import StitchRow, read_stitches, with_spec
+from src.results.tables import read_table
+from src.values import Pair, Rank
+
+FULL = math.inf  # the rank of a layer that is not truncated: above all other ranks
+BASELINE = "rank itself"
+MIN_RANKS = 10  # for p-values
+MIXED = "alignments differ"  # the measure may rank the alignments instead of the layers
+OTHER = dict(zip(SIDES, reversed(SIDES), strict=True))
+SERIES = ["setting", "quantity"]
+PROBED = ["network", "layer", "dataset"]
+HOW_PROBED = ["epochs", "further_options"]
+TEST = ["test", "quantity", "setting", *LAYERS, "varied"]
+CORRELATION = ["n", "spearman", "spearman_p", "kendall", "kendall_p"]
+COLUMNS = [*TEST, *CORRELATION, "place", "note"]
+# Columns of a frame that tests read, beside its values
+NEEDED = ["front_stitch_rank", "is_reversed", "n_images", "stitching_type", "accuracy"]
+NEEDED += ["networks", "dataset", "alignment", "alignment_option"]
+NEEDED += [f"{side}_{name}" for side in SIDES for name in ("network", "layer", "rank")]
+KEPT = ["method", "setting", *NEEDED[5:]]
+
+
+def read_ranks(*paths: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read CSVs of similarity, probing and stitching, and folders of stitching runs, in any order.
+
+    Of repeated results the newest counts: the result in the table that was written last.
+
+    Returns:
+        The frame of stitches and similarities, with `front_rank` and `end_rank`; and that of probes: network,
+        layer, dataset, rank, accuracy and loss.
+    Raises:
+        UserError: a file cannot be read, is of no such kind, or is damaged. The message names it.
+    """
+    # Rows, the oldest first; folders of stitches are named by time
+    rows: list[Any] = []
+    tables = sorted(map(Path, paths), key=lambda path: path.stat().st_mtime if path.exists() else 0)
+    for path in tables:
+        if path.is_dir():
+            rows += [stitch.row for stitch in read_stitches(path, recursive=True)[0]]
+        else:
+            for row in read_table(path, SimilarityRow, ProbeRow, StitchRow):
+                rows.append(with_spec(row) if isinstance(row, StitchRow) else row)
+    warn_of_several(rows)
+    rows = told_apart(rows)
+    networks = [name for row in rows for name in row.networks]
+    warn_of_earlier(networks, options_beside_tables(tables))
+    names = named_by_list(networks, None)
+    stitches = [row for row in rows if isinstance(row, StitchRow)]
+    records = of_stitches(sorted(stitches, key=lambda row: row.folder), names)
+    for row in rows:
+        if isinstance(row, SimilarityRow):
+            records += of_similarity(row, named_pair(row, names))[:1]
+    if not records:
+        raise UserError(
+            "these tables hold no similarity and no stitching; add a CSV of one of them"
+        )
+    probes = [row for row in rows if isinstance(row, ProbeRow)]
+    return pd.DataFrame.from_records(records), newest_probes(probes, names)
+
+
+def of_stitches(rows: Sequence[StitchRow], names: Names) -> list[dict[str, Any]]:
+    """Return the records of stitches with their accuracies.
+
+    The method has the rank of the matched activations in its name if two stitches of the method differ in
+    nothing else, and if it is not the rank of the stitch.
+    """
+    methods = method_names(rows, apart_from=(*NETWORKS, *RANKS))
+    matched_ranks: dict[tuple, set[Rank]] = {}
+    for row, method in zip(rows, methods, strict=True):
+        key = (method, row.network_keys, row.pair, row.front_stitch_rank)
+        matched_ranks.setdefault(key, set()).add(_matched_rank(row))
+    ambiguous = {method for (method, *_), ranks in matched_ranks.items() if len(ranks) > 1}
+    records = []
+    for row, method in zip(rows, methods, strict=True):
+        networks = named_pair(row, names)
+        rank = _matched_rank(row)
+        if method in ambiguous and rank != row.front_stitch_rank:
+            method += f", {typed('front_pinv_rank', rank)}"
+        record: dict[str, Any] = {"method": method, **row.pair._asdict(), "dataset": row.dataset}
+        for side, network in zip(SIDES, networks, strict=True):
+            record |= of_network(side, network)
+        record["networks"] = " → ".join(network.name for network in networks)
+        record["front_rank"] = row.front_stitch_rank
+        record["stitching_type"] = row.spec["stitching_type"]
+        records.append(record | {"accuracy": row.accuracy})
+    return records
+
+
+def _matched_rank(row: StitchRow) -> Rank:
+    """Return the rank of the activations that a stitch was matched on.
+
+    A stitch that starts without matching has the rank of the stitch.
+    """
+    return row.front_stitch_rank if row.init in STARTS else row.front_pinv_rank
+
+
+def newest_probes(rows: Sequence[ProbeRow], names: Names) -> pd.DataFrame:
+    """Return the newest probe of each layer and rank; all probes of a layer have the epochs and the options
+    of its newest one.
+
+    Args:
+        rows: the oldest first.
+    """
+    columns = [*PROBED, "rank", "accuracy", "loss", *HOW_PROBED]
+    records = []
+    for row in rows:
+        name = names[row.networks[0].key].name
+        rank = FULL if row.rank is None else row.rank
+        numbers = (rank, row.accuracy, row.loss, row.epochs or 0, row.further_options)
+        records.append((name, row.layer, row.dataset, *numbers))
+    probes = pd.DataFrame(records, columns=columns).astype({"rank": float})
+    probes = _newest(probes, [*PROBED, *HOW_PROBED, "rank"], probes.network)
+    last = probes.groupby(PROBED)[HOW_PROBED].transform("last")
+    is_alike = (probes[HOW_PROBED] == last).all(axis=1)
+    if not is_alike.all():
+        warn(
+            f"{(~is_alike).sum()} probes have other options or epochs than the newest of their layers, and are left "
+            "out; give the tables of one kind of probes"
+        )
+    return probes[is_alike]
+
+
+def _newest(frame: pd.DataFrame, keys: list[str], networks: pd.Series) -> pd.DataFrame:
+    """Return the last row of each key; warn if rows repeat others.
+
+    Args:
+        networks: names the networks of each row, for the warning.
+    """
+    is_repeated = frame.duplicated(keys, keep="last")
+    if is_repeated.any():
+        warn_once(
+            f"{is_repeated.sum()} results repeat others of the same experiment "
+            f"({listed(networks[is_repeated].unique(), n=3)}); the newest of each counts"
+        )
+    return frame[~is_repeated]
+
+
+def rank_values(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each value of a measure and each accuracy of a stitch; NaN are left out.
+
+    The columns are networks, layers and ranks of both sides (`FULL` of a whole layer), `dataset`, `alignment`,
+    `quantity`, `similarity` (higher is more similar) and `setting`: the networks and of stitches the method, and
+    the data, the images and the alignment where similarities of the same networks differ in them.
+    """
+    frame = frame.reindex(columns=list(dict.fromkeys([*frame.columns, *NEEDED])))
+    frame = frame[~frame.is_reversed.eq(True)]
+    front_rank = frame.front_rank.fillna(frame.front_stitch_rank)
+    ranks = {"front_rank": front_rank, "end_rank": frame.end_rank}
+    ranks = {name: rank.astype(float).fillna(FULL) for name, rank in ranks.items()}
+    frame = frame.assign(**ranks, setting=_settings(frame))
+    quantities = [*measures_in(frame), "accuracy"]
+    long = frame.melt(KEPT, quantities, "quantity", "value").dropna(subset="value")
+    long["similarity"] = list(map(similarity, long.quantity, long.value))
+    has_samples = (long.method == SIMILARITY) & long.quantity.map(_takes_samples)
+    long["alignment"] = long.alignment.where(has_samples)
+    is_pooled = has_samples & (long.alignment_option == "pool")
+    long["setting"] = long.setting.where(~is_pooled, long.setting + ", pool")
+    return _newest(long, [*SERIES, *LAYERS, *ranks], long.networks)
+
+
+def _takes_samples(quantity: str) -> bool:
+    return quantity != "accuracy" and measure_of(quantity).of == SAMPLES
+
+
+def _settings(frame: pd.DataFrame) -> pd.Series:
+    """Return the networks of each row, with the method of stitches, and what else tells similarities of the
+    same networks apart."""
+    of_networks = frame[frame.method == SIMILARITY].groupby("networks")
+    several = of_networks[["dataset", "n_images"]].nunique() > 1
+    settings = []
+    for row in frame.itertuples():
+        setting = str(row.networks)
+        if row.method != SIMILARITY:
+            setting += f": {row.stitching_type}, {row.method}"
+        elif several.dataset[row.networks]:
+            setting += f", {short(row.dataset)}"
+        if row.method == SIMILARITY and several.n_images[row.networks]:
+            setting += f", {row.n_images:.0f} images"
+        settings.append(setting)
+    return pd.Series(settings, frame.index, dtype=object)
+
+
+def over_ranks(values: pd.DataFrame) -> pd.DataFrame:
+    """Return the values at several ranks of one layer, whose side, network, layer and rank are added; the other
+    layer has the highest rank that was measured (`other_rank`).
+
+    Args:
+        values: from `rank_values`.
+    """
+    keys = [*SERIES, *LAYERS]
+    sides = []
+    for side, other in OTHER.items():
+        highest = values.groupby(keys)[f"{other}_rank"].transform("max")
+        kept = values[values[f"{other}_rank"] == highest]
+        kept = kept.assign(varied=side, other_rank=highest)
+        for name in ("network", "layer", "rank"):
+            kept[name] = kept[f"{side}_{name}"]
+        sides.append(kept[kept.groupby(keys)["rank"].transform("size") > 1])
+    return pd.concat(sides, ignore_index=True)
+
+
+def sensitivity(frame: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
+    """Return the correlation of each measure with the accuracy of probes, over the ranks of a layer.
+
+    There is a row for either layer of two. The other layer is at full rank; where full rank was not
+    measured it is at its highest rank, with a note. After the measures of a setting come rows of the rank
+    itself, over the same ranks of the same layers. Ranks above the width of the layer are the full rank, whose
+    probes have equal losses: only the first of them counts.
+
+    Args:
+        frame, probes: from `read_ranks`.
+    """
+    curves = over_ranks(rank_values(frame))
+    # A value that names no data has the probes on any data
+    on_any = probes.drop_duplicates(PROBED[:2], keep="last").set_index(PROBED[:2]).dataset
+    names = zip(curves.network, curves.layer, strict=True)
+    curves["dataset"] = curves.dataset.fillna(pd.Series(map(on_any.get, names), dtype=object))
+    curves = curves.merge(probes, "left", [*PROBED, "rank"])
+    rows: list[dict[str, Any]] = []
+    for setting, of_setting in curves.groupby("setting", sort=False):
+        baselines = {}
+        for key, test in of_setting.groupby(["quantity", *LAYERS, "varied"], sort=False):
+            columns = dict(zip(TEST, ("sensitivity", key[0], setting, *key[1:]), strict=True))
+            probed = test.dropna(subset="loss").sort_values("rank")
+            common = probed.drop_duplicates("loss")
+            measured = correlation(common.similarity, common.accuracy)
+            notes = _notes(test, len(probed) - len(common), measured["note"])
+            rows.append(columns | measured | {"note": "; ".join(filter(None, notes))})
+            if len(common):
+                ranks = common["rank"]
+                same_ranks = (*key[1:], *ranks)
+                measured = correlation(ranks, common.accuracy)
+                baselines[same_ranks] = columns | {"quantity": BASELINE} | measured
+        rows += baselines.values()
+    return _tests(rows)
+
+
+def _tests(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"place": "Int64"})
+
+
+def _notes(test: pd.DataFrame, n_left_out: int, note: str) -> Iterator[str]:
+    """Yield the notes on a test of sensitivity, before the note on its correlation."""
+    first = test.iloc[0]
+    if first.other_rank != FULL:
+        other = first[f"{OTHER[first.varied]}_layer"]
+        yield f"{other} at rank {first.other_rank:.0f}"
+    if test.loss.isna().all():
+        yield f"no probes of {first.layer} of {first.network} on {first.dataset}"
+        return
+    if n_left_out:
+        yield f"ranks above the width left out: {n_left_out}"
+    yield note
+
+
+def correlation(values: Iterable[float], accuracies: Iterable[float]) -> dict[str, Any]:
+    """Return Spearman's rho and Kendall's tau-b of two sequences, the number of pairs, and a note.
+
+    Spearman's p-value is taken from Student's distribution. Kendall's is exact as long as there are
+    no ties. Below ten ranks there are no p-values: Spearman's is too small there (0 for a third of
+    all orders of three ranks), and Kendall's is left out with it.
+    """
+    pairs = np.array([*zip(values, accuracies, strict=True)], dtype=float).reshape(-1, 2)
+    numbers = dict.fromkeys(CORRELATION[1:], math.nan)
+    note = ""
+    if len(pairs) < 3:
+        note = "fewer than 3 common ranks"
+    elif np.ptp(pairs[:, 0]) == 0:
+        note = "the measure is constant"
+    elif np.ptp(pairs[:, 1]) == 0:
+        note = "the accuracy is constant"
+    else:
+        rho = scipy.stats.spearmanr(*pairs.T)
+        tau = scipy.stats.kendalltau(*pairs.T)
+        numbers |= {"spearman": float(rho.statistic), "kendall": float(tau.statistic)}
+        if len(pairs) < MIN_RANKS:
+            note = f"fewer than {MIN_RANKS} ranks: no p-values"
+        else:
+            numbers |= {"spearman_p": float(rho.pvalue), "kendall_p": float(tau.pvalue)}
+    return {"n": len(pairs), **numbers, "note": note}
+
+
+def specificity(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the place of the corresponding layer among all layers of a network, at full rank.
+
+    The corresponding layer has the same name. For each layer of the front network the end layer
+    is varied, and the other way round. Ties count against the corresponding layer.
+    """
+    values = rank_values(frame)
+    full = values[(values.front_rank == FULL) & (values.end_rank == FULL)]
+    rows = []
+    for (setting, quantity), series in full.groupby(SERIES, sort=False):
+        layers = series.front_layer[series.front_layer.isin(series.end_layer)].unique()
+        for layer, (fixed, varied) in itertools.product(layers, OTHER.items()):
+            candidates = series[series[f"{fixed}_layer"] == layer]
+            if len(candidates) > 1:
+                test = ("specificity", quantity, setting, layer, layer, varied)
+                rows.append(dict(zip(TEST, test, strict=True)) | _place(layer, candidates, varied))
+    return _tests(rows)
+
+
+def _place(layer: str, candidates: pd.DataFrame, varied: str) -> dict[str, Any]:
+    """Return the place of a layer among candidates; 1 is the most similar."""
+    own = candidates.similarity[candidates[f"{varied}_layer"] == layer]
+    notes = []
+    place = None
+    if own.empty:
+        notes.append("its similarity has no value")
+    else:
+        place = int((candidates.similarity >= own.iloc[0]).sum())
+    alignments = sorted(candidates.alignment.dropna().unique())
+    if len(alignments) > 1:
+        notes.append(f"{MIXED}: {', '.join(alignments)}")
+    return {"n": len(candidates), "place": place, "note": "; ".join(notes)}
+
+
+def chosen_pairs(
+    curves: pd.DataFrame, layers: Sequence[str] | None, other_layer: str | None
+) -> list[Pair]:
+    """Return the pairs of layers to show, of those that were measured at several ranks of the front layer.
+
+    Args:
+        curves: from `over_ranks`.
+        layers: the front layers; None: of all measured pairs.
+        other_layer: the end layer; None: the front layer again.
+    Raises:
+        UserError: a pair was not measured.
+    """
+    of_front = curves[curves.varied == "front"]
+    measured = [Pair(*pair) for pair in of_front[LAYERS].drop_duplicates().itertuples(index=False)]
+    if not layers:
+        return [pair for pair in measured if pair.end_layer == (other_layer or pair.front_layer)]
+    pairs = [Pair(layer, other_layer or layer) for layer in layers]
+    missing = [" and ".join(pair) for pair in pairs if pair not in measured]
+    if missing:
+        available = ", ".join(" and ".join(pair) for pair in measured)
+        raise UserError(
+            f"these tables have no two ranks of the first layer of {', '.join(missing)}; choose by -l and -other among "
+            f"the pairs that have them: {available or 'none'}"
+        )
+    return pairs
+
+
+def curves_of_pair(
+    curves: pd.DataFrame, probes: pd.DataFrame, pair: Pair
+) -> dict[str, dict[int, float]]:
+    """Return the values by rank of the front layer of each curve of a pair of layers, by label, with those of its
+    probes on the same data.
+
+    Full rank is left out: it has no place on the axis of ranks.
+    """
+    is_of_pair = (curves[LAYERS] == list(pair)).all(axis=1) & (curves.varied == "front")
+    shown = curves[is_of_pair]
+    is_on_data = probes.dataset.isin(shown.dataset) | shown.dataset.isna().any()
+    probed = probes[
+        (probes.layer == pair.front_layer) & probes.network.isin(shown.network) & is_on_data
+    ]
+    probed = probed.assign(
+        label="linear probe (accuracy)",
+        setting=probed.network + ", " + probed.dataset,
+        similarity=probed.accuracy,
+    )
+    lines = pd.concat([shown.assign(label=_labels(shown)), probed])
+    n_settings = lines.groupby("label").setting.transform("nunique")
+    lines["label"] = lines.label.where(n_settings == 1, lines.label + ", " + lines.setting)
+    below = lines[lines["rank"] != FULL].astype({"rank": int})
+    return {
+        str(label): dict(zip(line["rank"], line.similarity, strict=True))
+        for label, line in below.groupby("label", sort=False)
+    }
+
+
+def _labels(curves: pd.DataFrame) -> list[str]:
+    """Return the title of each similarity, and of stitches the method."""
+    return [
+        measure_of(quantity).similarity_title if method == SIMILARITY else f"{method} (accuracy)"
+        for method, quantity in zip(curves.method, curves.quantity, strict=True)
+    ]
