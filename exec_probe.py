@@ -155,8 +155,8 @@ def print_start() -> None:
     from src.core.console import note, result
 
     note(
-        "The output has the form of the paper's code: the command; for each layer the test accuracies of its probes "
-        "by rank (None: full rank); then the same accuracies as bare numbers"
+        "prints, as the paper's code does, the list of arguments; then for each layer the test accuracies of its probes "
+        "by rank (None: full rank), and the same accuracies without ranks"
     )
     result(str(sys.argv))
 

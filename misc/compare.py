@@ -52,11 +52,13 @@ def parser() -> cli.Parser:
         nargs="+",
         default=all_pairs.METHODS,
         metavar="METHOD",
-        help="methods of stitching, as for misc/all_pairs.py, which also has the options of training; default: least "
-        "squares and covariance matching",
+        help="methods of stitching, as for misc/all_pairs.py, such as pinv task:20; default: least squares and "
+        "covariance matching",
     )
     cli.add_gpu(options)
     cli.add_data(options, batch_size=None)
+    cli.add_training(options, n_epochs=None)
+    cli.add_scheduler(options)
     cli.add_matching(options, n_samples="auto", default_cutoff="exact")
     cli.add_similarity(options)
     cli.add_memory(options)

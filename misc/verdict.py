@@ -13,7 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
 
-POSITIONS = "Between a vector and positions, what lies in the positions does not pass."
+POSITIONS = (
+    "Stitches between feature maps or tokens and vectors lose the differences between positions."
+)
 
 
 def parser() -> cli.Parser:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from src.choices.stitching import Method
 from src.core.arguments import check_integer
@@ -160,6 +161,8 @@ def views_of(front: nn.Module | Network, end: nn.Module | Network) -> tuple[Netw
                 f"{side} is a {type(network).__name__}; give a torch.nn.Module with its weights loaded, in evaluation "
                 "mode"
             )
+        if isinstance(network, (nn.DataParallel, DistributedDataParallel)):
+            network = network.module
         if any(module.training for module in network.modules()):
             raise UserError(
                 f"the {side} network is in training mode, where it is another function in each batch; "

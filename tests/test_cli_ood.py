@@ -393,7 +393,10 @@ def test_what_cannot_be_evaluated_is_named_skipped_and_counted(
     err = evaluate(workplace, "broken").err
     assert says(err, "no detector for pool3", "for pool1") and "did not finish" in err
     assert says(err, f"results/broken/{one.name}/stitches.pt has no stitch pool2 -> pool1")
-    assert says(err, "evaluated 5 stitches", "skipped stitches: 1, skipped runs: 1")
+    assert says(
+        err,
+        "evaluated 5 stitches; left out 1 that a later run repeats; left out 1 of unreadable runs",
+    )
     # The store has no detector where any stitch ends
     shutil.rmtree(folder)
     monkeypatch.chdir(workplace)

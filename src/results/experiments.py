@@ -287,7 +287,7 @@ def newest(
             results = f"{n_repeated} results repeat others"
         repeated = dict.fromkeys(title(group[0]) for group in groups.values() if len(group) > 1)
         warn(
-            f"{results} of the same experiment ({listed(repeated, n=3)}); the newest of each counts"
+            f"{results} of the same experiment ({listed(repeated, n=3)}); the newest of each counts, of evaluated stitches if there are some"
         )
     return [group[-1] for group in groups.values()]
 

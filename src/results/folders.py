@@ -90,6 +90,11 @@ class Stitch:
         return self.files.predictions.get(self.row.pair)
 
     @property
+    def is_evaluated(self) -> bool:
+        """Whether skill or a detector's score was measured."""
+        return self.skill is not None or bool(self.evaluations)
+
+    @property
     def has_converged(self) -> bool:
         """Whether the training had converged, see `values.has_converged`."""
         losses = [row.train_loss for row in self.files.epochs.get(self.row.pair, [])]
@@ -184,13 +189,13 @@ def parts_of(run: Path) -> list[Path]:
 
 
 def newest_stitches(stitches: Iterable[Stitch]) -> list[Stitch]:
-    """Keep the newest stitch of each pair of layers in each experiment; warn if stitches were
-    dropped.
+    """Keep the newest stitch of each pair of layers in each experiment, of evaluated ones if there are some;
+    warn if stitches were dropped.
 
     The stitches keep their order. The names of the folders of runs are times, which tell the newest.
     """
     stitches = list(stitches)
-    oldest_first = sorted(stitches, key=lambda stitch: stitch.folder.name)
+    oldest_first = sorted(stitches, key=lambda stitch: (stitch.is_evaluated, stitch.folder.name))
     keys = keys_of([stitch.row for stitch in oldest_first])
     kept = newest(
         zip(oldest_first, keys, strict=True),
