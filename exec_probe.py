@@ -155,8 +155,8 @@ def print_start() -> None:
     from src.core.console import note, result
 
     note(
-        "prints, as the paper's code does, the list of arguments; then for each layer the test accuracies of its probes "
-        "by rank (None: full rank), and the same accuracies without ranks"
+        "prints, as the paper's code does, the list of arguments; then for each layer the test accuracies of its "
+        "probes by rank (None: full rank), and the same accuracies without ranks"
     )
     result(str(sys.argv))
 

@@ -201,6 +201,7 @@ def newest_stitches(stitches: Iterable[Stitch]) -> list[Stitch]:
         zip(oldest_first, keys, strict=True),
         lambda item: (item[0].row.pair, item[1]),
         lambda item: networks_in_words(item[0].row.networks),
+        which="the newest (if some are evaluated, of these)",
     )
     kept_ids = {id(stitch) for stitch, _ in kept}
     return [stitch for stitch in stitches if id(stitch) in kept_ids]
