@@ -113,7 +113,7 @@ def evaluate(args, session=None, measured=None, *, is_claimed=False) -> None:
         measured: `MeasuredStitches`; if they are all stitches of the folder, none runs again.
         is_claimed: the caller has claimed the table of skill.
     """
-    from src.core.console import note
+    from src.core.console import counted, note
     from src.results.reloading import rebuild_grids
     from src.results.run import claimed
     from src.results.scored_stitches import check_scored, score_stitches
@@ -157,7 +157,7 @@ def evaluate(args, session=None, measured=None, *, is_claimed=False) -> None:
         "of unreadable runs": setup.n_skipped,
     }
     texts = [f"; left out {n} {what}" for what, n in left_out.items() if n]
-    note(f"evaluated {len(scored)} stitches{''.join(texts)}")
+    note(f"evaluated {counted(len(scored), 'stitch', 'stitches')}{''.join(texts)}")
 
 
 def set_up(args, session) -> Setup:

@@ -152,7 +152,7 @@ def give_verdict(args, judged: "Judged | None" = None) -> None:
 
 def judge(args) -> Judged:
     """Return the results of the folders with the verdicts; note the limits of comparisons of groups."""
-    from src.core.console import listed, note
+    from src.core.console import counted, listed, note
     from src.figures.words import note_on_layers
     from src.results.frame import frame_of, list_in
     from src.results.named_networks import named_by_list, order_in
@@ -180,8 +180,9 @@ def judge(args) -> Judged:
         n_changed(verdicts, stitches, factor, limits=limits, pool=args.pool, names=names)
         for factor in (0.5, 1.5)
     ]
+    n_verdicts = counted(len(verdicts), "verdict", "verdicts")
     sensitivity = (
-        f"Of {len(verdicts)} verdicts, {changes[0]} change if both limits of skill are halved, and {changes[1]} if "
+        f"Of {n_verdicts}, {changes[0]} change if both limits of skill are halved, and {changes[1]} if "
         "they are raised by half."
     )
     return Judged(

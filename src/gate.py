@@ -161,8 +161,7 @@ def views_of(front: nn.Module | Network, end: nn.Module | Network) -> tuple[Netw
                 f"{side} is a {type(network).__name__}; give a torch.nn.Module with its weights loaded, in evaluation "
                 "mode"
             )
-        if isinstance(network, (nn.DataParallel, DistributedDataParallel)):
-            network = network.module
+        network = _unwrapped(network)
         if any(module.training for module in network.modules()):
             raise UserError(
                 f"the {side} network is in training mode, where it is another function in each batch; "
@@ -183,6 +182,13 @@ def views_of(front: nn.Module | Network, end: nn.Module | Network) -> tuple[Netw
     if front_view.module is end_view.module:
         return end_view, end_view
     return front_view, end_view
+
+
+def _unwrapped(network: nn.Module | Network) -> nn.Module | Network:
+    """Return the network inside of DataParallel and of torch.compile, which hide its layers."""
+    if isinstance(network, (nn.DataParallel, DistributedDataParallel)):
+        return _unwrapped(network.module)
+    return getattr(network, "_orig_mod", network)
 
 
 def _of_both(

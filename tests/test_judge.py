@@ -360,12 +360,21 @@ def test_a_front_that_shows_the_same_for_every_input_is_warned_of(networks, digi
     )
 
 
-def test_networks_in_data_parallel_are_judged_with_their_own_names_of_layers(networks, digits):
-    wrapped = [nn.DataParallel(network) for network in networks[1]]
-    assert all(network.training for network in wrapped)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, where it imports its compiler
+def test_parallel_and_compiled_networks_are_judged_with_their_own_names_of_layers(networks, digits):
+    wrapped = [nn.DataParallel(networks[1][0]), torch.compile(networks[1][1])]
+    assert wrapped[0].training
     (row,) = judge(*wrapped, *digits, layers="pool3", forms="pinv")
     (expected,) = judge(*networks[1], *digits, layers="pool3", forms="pinv")
     assert row.accuracy == expected.accuracy and row.front_layer == "pool3"
+
+
+def test_a_single_test_input_judges_nothing(networks, digits):
+    images, labels = digits[1][0]
+    (row,) = judge(
+        *networks[1], digits[0], [(images[:1], labels[:1])], layers="pool3", forms="pinv"
+    )
+    assert row.verdict == "inconclusive"
 
 
 def test_an_iterable_gives_any_images_in_any_order():

@@ -32,6 +32,8 @@ N_PARTS = 6
 N_CLASSES_OF_CIFAR5M = 10
 N_LOOKED_AT = 1000  # images
 SHAPE = (32, 32, 3)  # (H, W, C) of CIFAR-5M and the 300K Random Images
+# Of a user's file
+ARRAYS = ("x_train", "y_train", "x_test", "y_test", "mean", "std", "classes")
 REMEDY = (
     "save it with numpy.savez: x_train and x_test images uint8 (N, H, W, C) or (N, H, W), tokens (N, T) or vectors "
     "(N, D); y_train and y_test integers from 0 or names; for images optionally mean and std; optionally classes"
@@ -160,6 +162,10 @@ def describe(path: Path) -> ImageSpec:
         UserError: the file is damaged, lacks an array, or its arrays do not fit.
     """
     classes = _read_classes(path)
+    with _archive(path) as arrays:
+        unread = [name for name in arrays if name not in ARRAYS]
+    if unread:
+        note_once(f"{path}: {listed(unread)} is not read; read are {', '.join(ARRAYS)}")
     train_inputs, train_labels = _read_split(path, "train", classes)
     test_inputs, test_labels = _read_split(path, "test", classes)
     if train_inputs.shape[1:] != test_inputs.shape[1:]:
