@@ -272,13 +272,12 @@ def _read_part(folder: Path, *, run: Path) -> list[Stitch]:
     options = read_options(folder / "config.txt")
     typed = RunOptions(typed_options(options))
     if (folder / "grid.csv").is_file():
-        table: list[StitchRow] = read_table(folder / "grid.csv", StitchRow)
-        if not table:
-            raise UserError(f"{folder / 'grid.csv'} is damaged: it has no rows")
         rows = [
             replace(row, folder=run.name, options=typed, **_normal_paths(vars(row)))
-            for row in table
+            for row in read_table(folder / "grid.csv", StitchRow)
         ]
+        if not rows:
+            raise UserError(f"{folder / 'grid.csv'} is damaged: it has no rows")
     else:
         rows = [replace(_row_of_summary(folder, options), options=typed)]
     files = RunFiles(folder, [row.pair for row in rows])
