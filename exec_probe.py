@@ -8,7 +8,7 @@ from src import cli
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Train a linear probe for each given layer and rank; prints their test accuracies."
+        "Train linear probes on layers of a network, one for each layer and rank; prints their test accuracies."
     )
     add = options.add_argument
     add("model_path", help=cli.CHECKPOINT)

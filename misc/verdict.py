@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Judge stitched pairs of layers: similar, accurate only, not matched, or inconclusive; and write one page
-with the verdicts, for a reader who has nothing else."""
+"""Judge stitched pairs of layers: similar, accurate only, not matched, or inconclusive; and write the
+verdicts as tables, figures and a self-contained page."""
 
 import importlib.util
 import sys

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from src.choices.stitching import Method
 from src.core.arguments import check_integer
@@ -22,7 +21,7 @@ from src.core.runtime import full_precision
 from src.datasets.base import UNLABELLED, BaseImageSet, CastImages
 from src.datasets.iterated import IteratedEpochs, IteratedImages, check_classes
 from src.models import Network, inputs_of
-from src.models.building import advice_on_positions
+from src.models.building import advice_on_positions, unwrapped
 from src.models.determinism import nondeterminism_of, warn_of_probabilities
 from src.ood.reference import N_IMAGES
 from src.stitching.closed_forms import ClosedForm, UserForm, name_of, solver_of
@@ -161,7 +160,8 @@ def views_of(front: nn.Module | Network, end: nn.Module | Network) -> tuple[Netw
                 f"{side} is a {type(network).__name__}; give a torch.nn.Module with its weights loaded, in evaluation "
                 "mode"
             )
-        network = _unwrapped(network)
+        if isinstance(network, nn.Module):
+            network = unwrapped(network)
         if any(module.training for module in network.modules()):
             raise UserError(
                 f"the {side} network is in training mode, where it is another function in each batch; "
@@ -182,13 +182,6 @@ def views_of(front: nn.Module | Network, end: nn.Module | Network) -> tuple[Netw
     if front_view.module is end_view.module:
         return end_view, end_view
     return front_view, end_view
-
-
-def _unwrapped(network: nn.Module | Network) -> nn.Module | Network:
-    """Return the network inside of DataParallel and of torch.compile, which hide its layers."""
-    if isinstance(network, (nn.DataParallel, DistributedDataParallel)):
-        return _unwrapped(network.module)
-    return getattr(network, "_orig_mod", network)
 
 
 def _of_both(

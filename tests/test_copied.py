@@ -254,6 +254,16 @@ def test_compare_refuses_a_table_of_other_inputs_before_the_work(project, monkey
     assert says(error_line(*other), "two.csv has results of other inputs", "another -o")
 
 
+def test_compare_needs_a_name_and_a_folder_of_its_own(project):
+    for name in ("", ".", "two/.."):
+        line = error_line(*COMPARE[:-1], name)
+        assert "argument -o" in line
+    run(*STITCH)
+    assert says(
+        error_line(*COMPARE[:-1], "r"), "results/r has results of other commands", "another -o"
+    )
+
+
 def test_compare_from_another_folder_replaces_no_results(project, monkeypatch):
     command = [*COMPARE[:-1], str(project.parent / "two")]
     run(*command)

@@ -1,4 +1,4 @@
-"""The names of the types of networks; their rows are in `src.models.zoo`."""
+"""The names of network types; their rows are in `src.models.zoo`."""
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 VARIANTS = (

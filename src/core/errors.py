@@ -1,4 +1,4 @@
-"""Errors that a user can correct, such as unknown names."""
+"""Errors that a user can correct, and their messages."""
 
 import difflib
 import errno
