@@ -112,7 +112,7 @@ def evaluate(args, session=None, measured=None, *, is_claimed=False) -> None:
         measured: `MeasuredStitches`; if they are all stitches of the folder, none runs again.
         is_claimed: the caller has claimed the table.
     """
-    from src.core.console import note
+    from src.core.console import counted, note
     from src.results.run import claimed
     from src.results.scoring import check_scored, rebuild_grids, score_stitches
 
@@ -146,10 +146,13 @@ def evaluate(args, session=None, measured=None, *, is_claimed=False) -> None:
         scored = measured.scored(setup.experiments)
         check_scored(scored, other_data=args.other_data, batch_size=args.batch_size)
         write_results(args, setup, scored, reference)
-    n_skipped = setup.n_earlier + len(unusable)
-    note(
-        f"evaluated {len(scored)} stitches; skipped stitches: {n_skipped}, skipped runs: {setup.n_skipped}"
-    )
+    left_out = {
+        "that a later run repeats": setup.n_earlier,
+        "that cannot be rebuilt": len(unusable),
+        "of unreadable runs": setup.n_skipped,
+    }
+    texts = [f"; left out {n} {what}" for what, n in left_out.items() if n]
+    note(f"evaluated {counted(len(scored), 'stitch', 'stitches')}{''.join(texts)}")
 
 
 def set_up(args, session) -> Setup:

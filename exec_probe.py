@@ -8,7 +8,7 @@ from src import cli
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Train a linear probe for each given layer and rank; prints their test accuracies."
+        "Train linear probes on layers of a network, one for each layer and rank; prints their test accuracies."
     )
     add = options.add_argument
     add("model_path", help=cli.CHECKPOINT)
@@ -155,8 +155,8 @@ def print_start() -> None:
     from src.core.console import note, result
 
     note(
-        "The output has the form of the paper's code: the command; for each layer the test accuracies of its probes "
-        "by rank (None: full rank); then the same accuracies as bare numbers"
+        "prints, as the paper's code does, the list of arguments; then for each layer the test accuracies of its "
+        "probes by rank (None: full rank), and the same accuracies without ranks"
     )
     result(str(sys.argv))
 

@@ -80,6 +80,7 @@ def train(args, session=None) -> None:
     import torch
 
     from src.core.device import device_of
+    from src.core.errors import UserError
     from src.datasets import dataset_info
     from src.models.determinism import warn_of_probabilities
     from src.results.run import Run
@@ -104,6 +105,10 @@ def train(args, session=None) -> None:
     test_set = cli.load_split(args, session, device, train=False)
     args.image_spec = spec.record()
     if args.epoch_size is not None:
+        if args.epoch_size > len(train_set):
+            raise UserError(
+                f"-epoch-size {args.epoch_size} is more than the {len(train_set)} training inputs; give at most so many"
+            )
         train_set.epoch_size = args.epoch_size
 
     # The training

@@ -34,7 +34,7 @@ from src.choices.similarity import SIMILARITY
 from src.choices.stitching import FORMS, OBJECTIVES, Method
 from src.core.errors import Busy, UserError, unknown_name
 from src.core.user_code import CODE, file_and_function, is_user_code, title_of
-from src.results.network_names import FEATURES, NamedNetwork
+from src.results.network_names import FEATURES, NamedNetwork, networks_named_by
 
 METHODS = ["pinv", "covariance"]
 NONE = "none"  # as a method: stitch nothing; as a detector: use none
@@ -196,7 +196,7 @@ def work_and_judge(args, table: str, page: str) -> None:
     if not args.no_verdict and methods_of(args):
         check_output(table, str(verdict.__file__))
         check_output(page, str(verdict.__file__))
-    units = make_results(args)
+    units = make_results(args, table)
     if args.no_verdict:
         return
     if all(unit.is_table for unit in units):
@@ -250,9 +250,13 @@ def judge_all(args, units, table: str, page: str) -> None:
     note(f"look at {listed([*figures, page])}; {folder} has the stitches")
 
 
-def make_results(args) -> list[Unit]:
+def make_results(args, table: str) -> list[Unit]:
     """Stitch and compare all pairs of the list, as far as they are not finished; return all units of
-    work, also those of other shares."""
+    work, also those of other shares.
+
+    Args:
+        table: the CSV of the verdict, which must not be of other inputs.
+    """
     from src.core.cache import Cache
     from src.core.console import note
     from src.core.device import device_of
@@ -282,6 +286,9 @@ def make_results(args) -> list[Unit]:
     }
     share = [with_record(unit, weights, images[unit.splits]) for unit in share]
 
+    if not args.no_verdict:
+        check_inputs(table, share)
+
     # The units that are not finished.
     unfinished = unfinished_units(share)
 
@@ -295,6 +302,23 @@ def make_results(args) -> list[Unit]:
     with pages.left_out(not args.figures):
         run_units(unfinished, session)
     return units
+
+
+def check_inputs(table: str, units) -> None:
+    """Raise a UserError if the table has verdicts on other networks or images than those of units."""
+    from src.results.run import Run
+    from src.results.spec import RECORDS
+
+    stitchings = [vars(unit.stitching) for unit in units if not unit.is_table]
+    if not stitchings:
+        return
+    inputs = {
+        name: sorted({stitching[name] for stitching in stitchings}) for name in RECORDS.values()
+    }
+    pairs = [networks_named_by(stitching).values() for stitching in stitchings]
+    weights = {" → ".join(network.key[0] for network in pair) for pair in pairs}
+    options = {**inputs, "stitches_sha256": sorted(weights)}
+    Run.beside(table, options, script=str(verdict.__file__)).check_output()
 
 
 def networks_of(units) -> list[NamedNetwork]:

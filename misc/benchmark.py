@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Measure how much faster the scripts are than the straightforward way.
+"""Compare the run times of the scripts with those of a straightforward implementation.
 
-The straightforward way takes one pair of layers after the other, with hooks in passes of whole
+That implementation takes one pair of layers after the other, with hooks in passes of whole
 networks. Both ways use one thread. The benchmark fails where they give different numbers.
 """
 
@@ -125,7 +125,9 @@ def run_races(kind, n_images):
 
 
 def parser() -> cli.Parser:
-    options = cli.Parser("Measure how much faster the scripts are than the straightforward way.")
+    options = cli.Parser(
+        "Compare the run times of the scripts with those of a straightforward implementation."
+    )
     options.add_argument("-m", "--model-type", default="resnet18", help="type of both networks")
     options.add_argument(
         "-n",

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compare two networks: stitch both into each other, judge all pairs of layers, and write one page."""
+"""Compare two networks: stitch both into each other, judge all pairs of layers, and write a page."""
 
 import re
 import sys
@@ -19,7 +19,7 @@ from src.results.network_names import FEATURES, NetworkName, networks_named_by, 
 def parser() -> cli.Parser:
     options = cli.Parser(
         "Compare two networks: stitch all layers of each to all layers of the other, evaluate the stitches, measure "
-        "similarity, judge which layers are functionally similar, and write a table, a figure and one page. After "
+        "similarity, judge which layers are functionally similar, and write a table, a figure and an HTML page. After "
         "an interruption, the same command resumes."
     )
     add = options.add_argument
@@ -52,11 +52,13 @@ def parser() -> cli.Parser:
         nargs="+",
         default=all_pairs.METHODS,
         metavar="METHOD",
-        help="methods of stitching, as for misc/all_pairs.py, which also has the options of training; default: least "
-        "squares and covariance matching",
+        help="methods of stitching, as for misc/all_pairs.py, such as pinv task:20; default: least squares and "
+        "covariance matching",
     )
     cli.add_gpu(options)
     cli.add_data(options, batch_size=None)
+    cli.add_training(options, n_epochs=None)
+    cli.add_scheduler(options)
     cli.add_matching(options, n_samples="auto", default_cutoff="exact")
     cli.add_similarity(options)
     cli.add_memory(options)
@@ -67,6 +69,8 @@ def output_name(text: str) -> str:
     """Read the value of -o: the name that all files begin with, or the name of a file."""
     for ending in (".csv", ".png", ".html"):
         text = text.removesuffix(ending)
+    if not Path(text).name:
+        raise ArgumentTypeError(f"{text!r} is no name; give one, such as both")
     if ".." in Path(text).parts:
         raise ArgumentTypeError(f"{text!r} has .. in it; give a name, or an absolute path")
     return text
@@ -161,6 +165,8 @@ def write_list(networks: Sequence[NetworkName], table: Path) -> None:
     folder = table.parent
     names = names_of(*networks)
     if any(folder.rglob("config.txt")) or any(folder.glob("similarity/*.json")):
+        if not table.exists():
+            raise UserError(f"{folder} has results of other commands; give another -o")
         names = [row["name"] for row in read_csv(table)]
         if not are_of_results(networks, names, folder):
             raise UserError(f"{folder} has results of other networks; give another -o")

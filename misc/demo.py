@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The paper on embedded digits: train two networks, stitch their layers by both methods, judge, and report.
+"""The paper's experiments on embedded digits: train two networks, stitch by both methods, judge, report.
 
 Each step is a command that can be typed in the demo's folder, and is printed. Its output goes to a log,
 and only the figures to open are drawn. After an interruption, the same command resumes: finished training runs
@@ -83,7 +83,9 @@ def answer(rows: Sequence[Any]) -> Iterator[str]:
 
 
 def parser() -> cli.Parser:
-    options = cli.Parser("Run the paper on embedded digits, in about a minute on a quiet core.")
+    options = cli.Parser(
+        "Run the paper's experiments in small on embedded digits, in about a minute on an idle core."
+    )
     options.add_argument("folder", nargs="?", default="demo", help="folder to write to")
     return options
 

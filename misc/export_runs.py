@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write a folder for each stitch of some runs, as the paper's code has them."""
+"""Export stitches to the layout of the paper's code."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from src import cli
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Write a folder for each stitch of some runs. The paper's code reads the folders, and so does this suite."
+        "Export stitches to the layout of the paper's code: a folder per stitch, which this suite reads as well."
     )
     add = options.add_argument
     add("source_dirs", nargs="+", help="folders of stitching runs, or single runs")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Save the features of a network, as files that stand for it where layers are compared."""
+"""Save activations of a network in a file that can replace the network where layers are compared."""
 
 import sys
 from pathlib import Path
@@ -42,7 +42,7 @@ def parser() -> cli.Parser:
 
 def save(args, session=None) -> None:
     """Write the features."""
-    from src.core.console import note, warn_once
+    from src.core.console import counted, note, warn_once
     from src.core.device import device_of
     from src.datasets import dataset_info
     from src.results.feature_files import check_names, images_of, write_features
@@ -67,7 +67,8 @@ def save(args, session=None) -> None:
         images = images_of(test_set, args.test_images_sha256, dataset=args.dataset)
         with run.replacing():
             write_features(args.output, activations, images, made_with(args, model))
-    note(f"wrote {args.output}: {len(model.layers)} layers, {n_images} images")
+    n_layers = counted(len(model.layers), "layer", "layers")
+    note(f"wrote {args.output}: {n_layers}, {n_images} images")
 
 
 def take_activations(args, model, test_set, n_images: int):

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Judge stitched pairs of layers: similar, accurate only, not matched, or inconclusive; and write one page
-with the verdicts, for a reader who has nothing else."""
+"""Judge stitched pairs of layers: similar, accurate only, not matched, or inconclusive; and write the
+verdicts as tables, figures and a self-contained page."""
 
 import importlib.util
 import sys
@@ -13,7 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
 
-POSITIONS = "Between a vector and positions, what lies in the positions does not pass."
+POSITIONS = (
+    "Stitches between feature maps or tokens and vectors lose the differences between positions."
+)
 
 
 def parser() -> cli.Parser:
@@ -150,7 +152,7 @@ def give_verdict(args, judged: "Judged | None" = None) -> None:
 
 def judge(args) -> Judged:
     """Return the results of the folders with the verdicts; note the limits of comparisons of groups."""
-    from src.core.console import listed, note
+    from src.core.console import counted, listed, note
     from src.figures.words import note_on_layers
     from src.results.frame import judge_stitches, list_in, n_changed
     from src.results.network_names import named_by_list, order_in
@@ -178,8 +180,9 @@ def judge(args) -> Judged:
         n_changed(frame, stitches, factor, limits=limits, pool=args.pool, names=names)
         for factor in (0.5, 1.5)
     ]
+    n_verdicts = counted(len(verdicts), "verdict", "verdicts")
     sensitivity = (
-        f"Of {len(verdicts)} verdicts, {changes[0]} change if both limits of skill are halved, and {changes[1]} if "
+        f"Of {n_verdicts}, {changes[0]} change if both limits of skill are halved, and {changes[1]} if "
         "they are raised by half."
     )
     return Judged(

@@ -21,7 +21,7 @@ from src.core.precision import full_precision
 from src.datasets.base import UNLABELLED, BaseImageSet, CastInputs
 from src.datasets.iterated import IteratedEpochs, IteratedInputs, check_classes
 from src.models import Network, inputs_of
-from src.models.building import advice_on_positions
+from src.models.building import advice_on_positions, unwrapped
 from src.models.determinism import nondeterminism_of, warn_of_probabilities
 from src.ood.reference import N_IMAGES
 from src.stitching.closed_forms import ClosedForm, UserForm, name_of, solver_of
@@ -160,6 +160,8 @@ def views_of(front: nn.Module | Network, end: nn.Module | Network) -> tuple[Netw
                 f"{side} is a {type(network).__name__}; give a torch.nn.Module with its weights loaded, in evaluation "
                 "mode"
             )
+        if isinstance(network, nn.Module):
+            network = unwrapped(network)
         if any(module.training for module in network.modules()):
             raise UserError(
                 f"the {side} network is in training mode, where it is another function in each batch; "

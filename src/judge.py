@@ -18,7 +18,7 @@ from torch import nn
 
 from src import gate
 from src.choices import AUTO, Options
-from src.core.console import listed, note, warn
+from src.core.console import counted, listed, note, warn
 from src.core.grouping import grouped
 from src.core.precision import full_precision
 from src.core.tensors import content_of_state
@@ -118,9 +118,11 @@ def judge(
         # Stitches by each method, measured in one pass of the test images
         made = {}
         for name, method in methods.items():
-            note(f"judge: stitches {len(drawn)} pairs of layers by {name}")
+            pairs = counted(len(drawn), "pair of layers", "pairs of layers")
+            note(f"judge: stitches {pairs} by {name}")
             made[name] = _made(networks, drawn, images, method)
-        note(f"judge: measures accuracy, skill and its baselines on {len(images.test)} test inputs")
+        n_inputs = counted(len(images.test), "test input", "test inputs")
+        note(f"judge: measures accuracy, skill and its baselines on {n_inputs}")
         measured = measure_grids({name: made[name].grid for name in made}, reference)
     stitches = {name: _with_scores(made[name], *measured[name], list(drawn)) for name in made}
     _tell_accuracies(stitches, names)

@@ -386,14 +386,21 @@ def test_what_cannot_be_evaluated_is_named_skipped_and_counted(
 ):
     folder = copied("broken")
     (one,) = folder.glob("2*")
+    empty = folder / "2020-01-02_00-00-00.000000"
+    shutil.copytree(one, empty)
+    (empty / "grid.csv").write_text((one / "grid.csv").read_text().splitlines()[0])
     states = load_tensors(one / STITCHES)
     del states["pool2"]["pool1"]
     save_tensors(one / STITCHES, states)
     (folder / "2020-01-01_00-00-00.000000").mkdir()
     err = evaluate(workplace, "broken").err
     assert says(err, "no detector for pool3", "for pool1") and "did not finish" in err
+    assert says(err, "01-02_00-00-00.000000/grid.csv is damaged: it has no rows")
     assert says(err, f"results/broken/{one.name}/stitches.pt has no stitch pool2 -> pool1")
-    assert says(err, "evaluated 5 stitches", "skipped stitches: 1, skipped runs: 1")
+    assert says(
+        err,
+        "evaluated 5 stitches; left out 1 that cannot be rebuilt; left out 2 of unreadable runs",
+    )
     # The store has no detector where any stitch ends
     shutil.rmtree(folder)
     monkeypatch.chdir(workplace)

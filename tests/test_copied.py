@@ -238,6 +238,31 @@ def test_an_output_belongs_to_its_inputs(project):
     run("misc/verdict.py", "results/r", "results/other", "-o", "v.csv")
 
 
+def test_compare_refuses_a_table_of_other_inputs_before_the_work(project, monkeypatch):
+    run(*STITCH)
+    run("misc/verdict.py", "results/r", "-o", "two.csv")
+    spoilt = [{"f.pt": "g.pt", "g.pt": "f.pt"}.get(word, word) for word in STITCH]
+    run(*spoilt[:-2], "back")
+    run("misc/verdict.py", "results/r", "results/back", "-o", "two.csv")
+    monkeypatch.setattr("misc.all_pairs.run_units", None)  # no unit runs
+    with np.load("dd.npz") as arrays:
+        contents = dict(arrays)
+    contents["x_test"] = 255 - contents["x_test"]
+    np.savez("other.npz", **contents)
+    other = [{"dd.npz": "other.npz"}.get(word, word) for word in COMPARE]
+    assert says(error_line(*other), "two.csv has results of other inputs", "another -o")
+
+
+def test_compare_needs_a_name_and_a_folder_of_its_own(project):
+    for name in ("", ".", "two/.."):
+        line = error_line(*COMPARE[:-1], name)
+        assert "argument -o" in line
+    run(*STITCH)
+    assert says(
+        error_line(*COMPARE[:-1], "r"), "results/r has results of other commands", "another -o"
+    )
+
+
 def test_compare_from_another_folder_replaces_no_results(project, monkeypatch):
     command = [*COMPARE[:-1], str(project.parent / "two")]
     run(*command)

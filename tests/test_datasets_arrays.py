@@ -148,6 +148,9 @@ def test_a_file_of_a_users_own(save, tmp_path, capsys):
         assert np.array_equal(labels, arrays[f"y_{split}"]) and dataset.spec == info.spec
         assert isinstance(dataset.images.parts[0], np.memmap)
     assert says(capsys.readouterr().err, "no training image has label 3", "4 classes")
+    write_npz(path, save=save, means=np.array([0.5] * 3))
+    dataset_info(str(path))
+    assert says(capsys.readouterr().err, "means is not read; read are x_train", "mean")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match=r"own\.npz: it is no .npz archive"):
         dataset_info(str(path))

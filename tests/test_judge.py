@@ -21,7 +21,7 @@ from src.judge import JudgedStitch, judge
 from src.models import Network, build_model
 from src.results.frame import COLUMNS
 from src.verdict import Limits
-from tests.commands import read_csv, run, stitch_rows
+from tests.commands import read_csv, run, says, stitch_rows
 from tests.conftest import few_images
 from tests.tiny_datasets import collect
 from tests.tiny_networks import Computed
@@ -347,6 +347,34 @@ def test_a_map_that_is_worse_than_the_mean_is_warned_of(networks, digits, capsys
     assert "R²" not in capsys.readouterr().err and row.r2_fit == pytest.approx(1)
     (row,) = judge(*networks[1], *digits, layers="pool3", forms=transposed)
     assert row.r2_fit < 0 and "transposed: R² is below 0" in capsys.readouterr().err
+
+
+def test_a_front_that_shows_the_same_for_every_input_is_warned_of(networks, digits, capsys):
+    front = copy.deepcopy(networks[1][0])
+    for name, values in front.named_parameters():
+        if name.startswith("conv1"):
+            nn.init.zeros_(values)
+    judge(front, networks[1][1], *digits, layers=("pool1", "pool3"), forms="covariance")
+    assert says(
+        capsys.readouterr().err, "activations of pool1", "constant over the fitting samples"
+    )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, where it imports its compiler
+def test_parallel_and_compiled_networks_are_judged_with_their_own_names_of_layers(networks, digits):
+    wrapped = [nn.DataParallel(networks[1][0]), torch.compile(networks[1][1])]
+    assert wrapped[0].training
+    (row,) = judge(*wrapped, *digits, layers="pool3", forms="pinv")
+    (expected,) = judge(*networks[1], *digits, layers="pool3", forms="pinv")
+    assert row.accuracy == expected.accuracy and row.front_layer == "pool3"
+
+
+def test_a_single_test_input_judges_nothing(networks, digits):
+    images, labels = digits[1][0]
+    (row,) = judge(
+        *networks[1], digits[0], [(images[:1], labels[:1])], layers="pool3", forms="pinv"
+    )
+    assert row.verdict == "inconclusive"
 
 
 def test_an_iterable_gives_any_images_in_any_order():

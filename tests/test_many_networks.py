@@ -315,7 +315,7 @@ def test_groups_that_are_architectures_are_all_named_and_so_are_lost_positions(
     write_list(tmp_path / "list.csv", types, group={name: types[name][-1] for name in types})
     run(SCRIPT, "all", "--networks", "list.csv", "-o", "v.csv", cwd=tmp_path)
     text = drawn_figures["v_groups.png"].get_supxlabel().replace("\n", " ")
-    assert says(text, "(k, l)", "what lies in the positions")
+    assert says(text, "(k, l)", "lose the differences between positions")
 
 
 def test_a_list_in_the_folder_names_networks(folder, tmp_path):

@@ -252,6 +252,16 @@ def test_a_view_without_parameters_knows_its_device_and_type():
     assert view.double().example.dtype == torch.float64
 
 
+def test_a_network_that_a_function_wraps_in_data_parallel_is_trained_and_read_again(in_tmp_path):
+    wrapped = "nn.DataParallel(nn.Sequential(nn.Flatten(), nn.Linear(64, n_classes)))"
+    Path("w.py").write_text(f"from torch import nn\ndef net(n_classes):\n    return {wrapped}\n")
+    commands.run("exec_train.py", "w.py:net", *ON_DIGITS, "-e", 1, "-dir", "m")
+    assert set(torch.load("m/model_1.pt")) == {"1.weight", "1.bias"}
+    assert (
+        "Clean accuracy" in commands.run("exec_eval.py", "m/model_1.pt", "w.py:net", *ON_DIGITS).out
+    )
+
+
 def test_layers_with_volumes_let_the_others_be_used(in_tmp_path):
     """Conv3d has no channels_last; a volume is neither a map nor tokens."""
     Path("volumes.py").write_text(VOLUMES)

@@ -1,6 +1,7 @@
 """Experiments: which results belong together, under what titles, and which of repeated ones
 counts."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -227,6 +228,8 @@ def test_of_repeated_stitches_the_newest_counts(capsys):
     assert newest_stitches([*runs, again]) == [*runs[1:], again]
     assert says(capsys.readouterr().err, "1 result repeats another", "newest")
     assert newest_stitches([again, *runs]) == [again, *runs[1:]]
+    evaluated = dataclasses.replace(runs[0], evaluations={"energy": None})
+    assert newest_stitches([evaluated, *runs[1:], again]) == [evaluated, *runs[1:]]
     expected = {"seed=0": [runs[1], again], "seed=1": [runs[2]]}
     assert newest_by_experiment([again, *runs]) == expected
     assert says(capsys.readouterr().err, "1 result repeats another", "newest")

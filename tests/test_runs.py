@@ -14,7 +14,7 @@ from src.figures import pages
 from src.results.public import read_options
 from src.results.run import Run
 from src.training import Classification, Settings, train
-from tests.commands import MODEL, ON_DIGITS, PAIR, run
+from tests.commands import MODEL, ON_DIGITS, PAIR, run, says
 from tests.conftest import few_images
 from tests.run_content import content
 from tests.tiny_datasets import few_grey_images
@@ -78,6 +78,7 @@ def test_a_finished_run_is_skipped_when_it_is_resumed(tmp_path, capsys):
     run.finish()
     assert run.skip_if_finished(resume=True) and "nothing is left to do" in capsys.readouterr().err
     assert not run.skip_if_finished(resume=False)  # written over
+    assert says(capsys.readouterr().err, "replaces the finished run", "--resume keeps it")
     other = Run(tmp_path, OPTIONS | {"learning_rate": 0.2})
     with pytest.raises(UserError, match="learning_rate was 0.1, now 0.2.*or give --overwrite"):
         other.skip_if_finished(resume=False)

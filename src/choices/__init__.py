@@ -84,7 +84,4 @@ def on_lost_positions(stitching_types: Iterable[str | None]) -> str:
     for name, n in counts.items():
         between = STITCHING_TYPES[name]
         parts.append(f"{n} from a {between.source} to a {between.target} ({between.reading})")
-    return (
-        f"Stitches between positions and a vector: {', '.join(parts)}. What lies in the positions does "
-        "not pass."
-    )
+    return f"Stitches between positions and a vector: {', '.join(parts)}. They lose the differences between positions."

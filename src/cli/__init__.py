@@ -26,6 +26,7 @@ from src.cli.groups import (
     add_optimizer,
     add_own_types,
     add_resume,
+    add_scheduler,
     add_similarity,
     add_training,
     load_networks,

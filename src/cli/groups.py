@@ -306,15 +306,19 @@ def add_training(parser: Parser, *, n_epochs: int | None) -> None:
 
 def add_optimizer(parser: Parser) -> None:
     """Add `-o` and `-sched`."""
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "-o",
         "--optimizer",
         choices=OPTIMIZERS,
         default="adam",
         help="optimizer; sgd has a momentum of 0.9",
     )
-    add(
+    add_scheduler(parser)
+
+
+def add_scheduler(parser: Parser) -> None:
+    """Add `-sched`."""
+    parser.add_argument(
         "-sched",
         "--lr-scheduler",
         dest="scheduler",

@@ -1,4 +1,4 @@
-"""Activations: channels at positions.
+"""The layout of activations: channels at positions.
 
 `Form` decides how the axes of an activation are read. All else takes positions × channels from here:
 

@@ -185,6 +185,11 @@ def layer_in_words(layer: str) -> str:
     return f"layer {layer}" if layer.replace(".", "").isdigit() else layer
 
 
+def counted(n: int, one: str, many: str) -> str:
+    """Return a number with its noun, such as "1 stitch" or "2 stitches"."""
+    return f"{n} {one if n == 1 else many}"
+
+
 def listed(items: Iterable[object], *, n: int = 8) -> str:
     """Join the first n items by commas, and append how many are missing, such as "and 3 more"."""
     names = list(map(str, items))

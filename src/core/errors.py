@@ -1,6 +1,7 @@
-"""Errors that a user can correct, such as unknown names."""
+"""Errors that a user can correct, and their messages."""
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 MAX_LISTED = 12  # names that fit into one line
@@ -17,6 +18,9 @@ OUT_OF_MEMORY = (
     "unable to find an engine to execute this computation",
     "Unable to find a valid cuDNN algorithm",
 )
+
+# Errors of the system that another name or folder, or more room, mends
+OF_PLACES = (errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class UserError(Exception):
@@ -72,7 +76,8 @@ def as_user_error(error: Exception) -> UserError | None:
     """Translate an exception into a UserError; return None if the user cannot correct the cause.
 
     Three errors of torch are translated: exhausted GPU memory, a training batch that is too small
-    for BatchNorm, and a step of an optimiser that overflows. A UserError is returned unchanged.
+    for BatchNorm, and a step of an optimiser that overflows; and errors of the system on names, rights and
+    room of files. A UserError is returned unchanged.
     """
     if isinstance(error, UserError):
         return error
@@ -82,6 +87,10 @@ def as_user_error(error: Exception) -> UserError | None:
         return UserError(
             "the GPU is out of memory; lower -b (inputs in a batch), "
             "-n (inputs to compare on) or the number of layers"
+        )
+    if isinstance(error, OSError) and error.errno in OF_PLACES:
+        return UserError(
+            f"{error.strerror}: {error.filename or 'a file to write'}; choose another name or folder, or make room"
         )
     if "Expected more than 1 value per channel" in message:  # BatchNorm in training mode
         return UserError(

@@ -1,4 +1,4 @@
-"""Who may change a value.
+"""Copies of values that a user's code gets and gives.
 
 The code of the suite changes no tensor that it was given. Code of others may change whatever it
 gets, and may reuse its own memory later, so it shares none with the suite:

@@ -43,6 +43,7 @@ FURTHER = (
     "mean",
     "std",
 )  # arrays of a user's file beside the inputs
+ARRAYS = ("x_train", "x_test", *FURTHER)
 Arrays = tuple[Tensor | MappedImages, Tensor | None]
 
 
@@ -153,6 +154,9 @@ class InputFile:
             check_archive(path)
             with np.load(path, allow_pickle=False) as arrays:
                 self._arrays = {name: arrays[name] for name in FURTHER if name in arrays}
+                unread = [name for name in arrays if name not in ARRAYS]
+            if unread:
+                note_once(f"{path}: {listed(unread)} is not read; read are {', '.join(ARRAYS)}")
             self.classes = self._read_classes()
             for train, split in SPLITS.items():
                 inputs = map_member(path, f"x_{split}")

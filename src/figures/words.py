@@ -158,8 +158,8 @@ def meanings(limits: Limits) -> dict[str, str]:
         SIMILAR: f"less than {100 * limits.tolerance:g} points of accuracy drop, with a skill above "
         f"{limits.skill_at_end:g} at the end layer ({limits.skill:g} with two or three classes) and {limits.skill:g} "
         "at the output",
-        ACCURATE_ONLY: "no more accuracy drop, but a skill below its limit at one of the two places",
-        NOT_MATCHED: "more accuracy drop by this method; another may do better",
+        ACCURATE_ONLY: "an accuracy drop as small, but a skill below its limit at one of the two places",
+        NOT_MATCHED: "a larger accuracy drop by this method; another may do better",
         INCONCLUSIVE: "none of these is certain, for a reason that is given",
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from src.choices.models import MODEL_NAMES, MODELS
 from src.core.console import listed
@@ -119,6 +120,13 @@ def _check(network: Network, name: str, image_shape: tuple[int, ...], *, encoder
         )
 
 
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Return the network inside of DataParallel and of torch.compile, which hide its layers."""
+    if isinstance(module, (nn.DataParallel, DistributedDataParallel)):
+        return unwrapped(module.module)
+    return getattr(module, "_orig_mod", module)
+
+
 def _user_network(name: str, **options: object) -> nn.Module:
     """Call a user's function with the options that it takes by name; return its module."""
     remedy = (
@@ -133,6 +141,7 @@ def _user_network(name: str, **options: object) -> nn.Module:
         module = module.module
     if not isinstance(module, nn.Module):
         raise UserError(f"{name} returns a {type(module).__name__}; let it return an nn.Module")
+    module = unwrapped(module)
     dtypes = {parameter.dtype for parameter in module.parameters()} - {torch.float32}
     if any(dtype.is_floating_point for dtype in dtypes):
         raise UserError(

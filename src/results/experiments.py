@@ -66,12 +66,15 @@ def newest(
     items: Iterable[Result],
     key: Callable[[Result], Hashable],
     title: Callable[[Result], str],
+    *,
+    which: str = "the newest",
 ) -> list[Result]:
     """Keep the last result of each key; warn if results were dropped.
 
     Args:
         items: results, the oldest first.
         title: names the networks of a result, for the warning.
+        which: says which result is the last one, for the warning.
     """
     groups = grouped(items, key)
     n_repeated = sum(len(group) - 1 for group in groups.values())
@@ -80,9 +83,7 @@ def newest(
         if n_repeated > 1:
             results = f"{n_repeated} results repeat others"
         repeated = dict.fromkeys(title(group[0]) for group in groups.values() if len(group) > 1)
-        warn(
-            f"{results} of the same experiment ({listed(repeated, n=3)}); the newest of each counts"
-        )
+        warn(f"{results} of the same experiment ({listed(repeated, n=3)}); {which} of each counts")
     return [group[-1] for group in groups.values()]
 
 

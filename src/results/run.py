@@ -113,6 +113,8 @@ class Run:
         if resume:
             note(f"{self.config} is of a finished run of these options: nothing is left to do")
             self.discard()
+        else:
+            note(f"replaces the finished run of these options in {self.folder}; --resume keeps it")
         return resume
 
     def claim(self, *, resume: bool) -> None:

@@ -310,7 +310,7 @@ class GridRun:
 
         title = self._title(next(iter(self.layers)))
         if title and len(self.layers) > 1:
-            title = f"means over {len(self.layers)} pairs:"
+            title = f"means over {len(self.layers)} pairs:" if len(history) == 1 else ""
         if title:
             result(title)
         last_epoch = history[-1].values()

@@ -247,6 +247,11 @@ class Stitch:
         return self.files.predictions.get(self.row.pair)
 
     @property
+    def is_evaluated(self) -> bool:
+        """Whether skill or a detector's score was measured."""
+        return self.skill is not None or bool(self.evaluations)
+
+    @property
     def has_converged(self) -> bool:
         """Whether the training had converged, see `values.has_converged`."""
         losses = [row.train_loss for row in self.files.epochs.get(self.row.pair, [])]
@@ -331,17 +336,21 @@ def parts_of(run: Path) -> list[Path]:
 
 
 def newest_stitches(stitches: Iterable[Stitch]) -> list[Stitch]:
-    """Keep the newest stitch of each pair of layers in each experiment; warn if stitches were
-    dropped.
+    """Keep the newest stitch of each pair of layers in each experiment, of evaluated ones if there are some;
+    warn if stitches were dropped.
 
     The stitches keep their order. The names of the folders of runs are times, which tell the newest.
     """
     stitches = list(stitches)
     keys = keys_of([stitch.row for stitch in stitches])
     kept = newest(
-        sorted(range(len(stitches)), key=lambda number: stitches[number].folder.name),
+        sorted(
+            range(len(stitches)),
+            key=lambda number: (stitches[number].is_evaluated, stitches[number].folder.name),
+        ),
         lambda number: (stitches[number].row.pair, keys[number]),
         lambda number: networks_in_words(stitches[number].row.networks),
+        which="the newest (if some are evaluated, of these)",
     )
     return [stitches[number] for number in sorted(kept)]
 
@@ -412,6 +421,8 @@ def _read_part(folder: Path, *, run: Path) -> list[Stitch]:
     typed = typed_options(options)
     if (folder / "grid.csv").is_file():
         rows = read_table(folder / "grid.csv", StitchRow)
+        if not rows:
+            raise UserError(f"{folder / 'grid.csv'} is damaged: it has no rows")
     else:
         rows = [_row_of_summary(folder, options)]
     paths = {

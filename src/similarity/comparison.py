@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from src.choices.similarity import ACTIVATIONS, SAMPLES
-from src.core.console import progress, warn
+from src.core.console import counted, progress, warn
 from src.similarity.features import LayerFeatures
 from src.similarity.nulls import (
     largest_permuted,
@@ -296,7 +296,7 @@ class Comparison:
         n_few = sum(map(self._has_few_samples, self.statistics.alignments))
         if n_few and sample_metrics:
             lines.append(
-                f"{sample_metrics} of {n_few} pairs are biased downwards: their layers have more "
+                f"{sample_metrics} of {counted(n_few, 'pair', 'pairs')} are biased downwards: their layers have more "
                 f"features together than there are samples; give {self.advice.n_images}"
             )
         for reason, metrics in self.undefined.items():

@@ -200,6 +200,7 @@ class Baselines:
             width: of the front.
             form: of the stitches, of `FORMS`; "": they were trained.
         """
+        width = max(1, width)  # 0: of a constant front
         end_width = self.form(layer).n_channels
         n_copies = n_copies_for(width, end_width)
         width = rounded_width(min(width, n_copies * end_width))

@@ -37,6 +37,7 @@ ROWS_PER_CHANNEL = 50  # of the source, for the number of images that `auto` tak
 FEWEST_MATCHED = 500  # images
 MOST_FITTING_SAMPLES = 10_000
 AT_ONCE = 2**25  # float64 numbers of activations
+ROUNDING = 1e-12  # of a variance, relative to the square of the mean
 
 StitchingLayers = Mapping[Pair, StitchingLayer]
 Activations = Mapping[str, Tensor]  # by layer
@@ -330,8 +331,24 @@ def _matched(
             for i, key in enumerate(keys.of_pair[pair].cls_keys):
                 layer.cls_token[:, i] = moments[source].targets[key].mean
             matched[pair] = matching
+    _warn_of_constants(moments)
     _warn_of_misfits(form, matched)
     return {pair: matched[pair] for pair in keys.layers}
+
+
+def _warn_of_constants(moments: GridMoments) -> None:
+    """Warn of front layers whose activations do not vary over the fitting samples."""
+    constant = []
+    for source, of_source in moments.items():
+        x = of_source.source
+        if x.scatter.trace() <= ROUNDING * x.n_rows * x.mean.square().sum():
+            constant.append(source.front_layer)
+    if constant:
+        warn(
+            f"the activations of {listed(dict.fromkeys(constant))} of the front network are constant over the fitting "
+            "samples, so that its stitches show the end network the same input each time; check that the network is "
+            "trained, and its inputs"
+        )
 
 
 def _warn_of_misfits(form: ClosedForm, matched: Mapping[Any, Matching]) -> None:
