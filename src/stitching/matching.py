@@ -138,30 +138,31 @@ class GridMoments:
 
     def add(self, front_acts: Activations, end_acts: Activations) -> None:
         """Add the activations (B, …) of the same images, by layer."""
+        # Each source and each target is prepared once for all of its pairs
         source_rows: dict[Hashable, Rows | UpsampledRows] = {}
         target_rows: dict[Hashable, Rows] = {}
         for pair, layer in self.layers.items():
             source = self.source_of(pair)
             if source not in source_rows:
                 laid_out = layer.lay_out(front_acts[pair.front_layer])
-                rows = resized_rows(laid_out, layer.plan.resized_to, layer.upsample_mode)
-                source_rows[source] = rows
-                self.sources[source] = self.sources[source].pooled(rows.moments())
-
+                size = layer.plan.resized_to
+                source_rows[source] = resized_rows(laid_out, size, layer.upsample_mode)
             target = self.target_of(pair)
-            end_activation = end_acts[pair.end_layer]
             if target not in target_rows:
-                matched = Rows.of(layer.targets(end_activation))
-                target_rows[target] = matched
-                of_target = matched.moments(diagonal=not self.needs_covariance)
-                self.targets[target] = self.targets[target].pooled(of_target)
+                target_rows[target] = Rows.of(layer.targets(end_acts[pair.end_layer]))
 
-            of_both = source_rows[source].cross(target_rows[target])
-            self.both[pair] = self.both[pair].pooled(of_both)
+        for source, rows in source_rows.items():
+            self.sources[source] = self.sources[source].pooled(rows.moments())
+        for target, matched_rows in target_rows.items():
+            moments = matched_rows.moments(diagonal=not self.needs_covariance)
+            self.targets[target] = self.targets[target].pooled(moments)
+        for pair, layer in self.layers.items():
+            cross = source_rows[self.source_of(pair)].cross(target_rows[self.target_of(pair)])
+            self.both[pair] = self.both[pair].pooled(cross)
             if hasattr(layer, "cls_token"):
-                tokens = Rows.of(end_activation[:, layer.plan.made].flatten(1))
+                tokens = Rows.of(end_acts[pair.end_layer][:, layer.plan.made].flatten(1))
                 self.learned[pair] = self.learned[pair].pooled(tokens.moments(diagonal=True))
-        self.n_samples += len(end_activation)
+        self.n_samples += len(next(iter(end_acts.values())))
 
 
 @torch.no_grad()
