@@ -39,7 +39,7 @@ from src.results.named_networks import UNLISTED
 from src.results.pair_kinds import PAIRS, SAME_RUN
 from src.results.quantities import QUANTITIES, SKILL, STITCHING, measured_by
 from src.results.verdict_rows import AUROC
-from src.statistics.permutations import END, FRONT, permutation_test
+from src.statistics.permutation_tests import END, FRONT, permutation_test
 from src.statistics.resampling import Estimate, estimate, permuted_p
 from src.verdict import INCONCLUSIVE, SIMILAR, VERDICTS
 
