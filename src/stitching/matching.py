@@ -24,6 +24,7 @@ from src.stitching.closed_forms import (
     AnyForm,
     Cutoff,
     Matching,
+    Solver,
     Source,
     Target,
     name_of,
@@ -62,9 +63,9 @@ def direct_matching(
         cutoff: of the singular values of [X 1] for `pinv`: `paper`, `exact`, or a number relative to the largest one;
             see `relative_cutoff`.
     Raises:
-        UserError: an activation has other axes.
+        UserError: an activation has other axes, or there is no such form.
         ValueError: the samples or positions differ, an activation has no finite real numbers, or there is
-            no such form or cutoff.
+            no such cutoff.
     """
     source = real_tensor(source, "the source")
     target = real_tensor(target, "the target")
@@ -203,10 +204,22 @@ def match_layers(
         for rows in _slices(*both):
             moments.add(*[{name: act[rows] for name, act in acts.items()} for acts in both])
 
-    # Each source and each target is decomposed once
-    matched = {}
+    matched = _solved(moments, solver, rank=rank, cutoff=cutoff)
+    for pair, layer in layers.items():
+        layer.set_affine(matched[pair].weight, matched[pair].bias)
+        if hasattr(layer, "cls_token"):
+            layer.cls_token.copy_(moments.learned[pair].mean.view_as(layer.cls_token))
+    _warn_of_misfits(form, matched)
+    return {pair: matched[pair] for pair in layers}
+
+
+def _solved(
+    moments: GridMoments, solver: Solver, *, rank: int | None, cutoff: Cutoff
+) -> dict[Pair, Matching]:
+    """Return the map of each pair; each source and each target is decomposed once."""
+    matched: dict[Pair, Matching] = {}
     targets: dict[Hashable, Target] = {}
-    groups = grouped(layers, moments.source_of)
+    groups = grouped(moments.layers, moments.source_of)
     for key, pairs in progress(groups.items(), "direct matching", len(groups)):
         try:
             source = Source(
@@ -223,13 +236,7 @@ def match_layers(
                 matched[pair] = solver.solve(source, targets[target], moments.both[pair].scatter)
         except ValueError as error:
             raise UserError(f"{pairs[0]}: {error}; check the models and the images") from error
-
-    for pair, layer in layers.items():
-        layer.set_affine(matched[pair].weight, matched[pair].bias)
-        if hasattr(layer, "cls_token"):
-            layer.cls_token.copy_(moments.learned[pair].mean.view_as(layer.cls_token))
-    _warn_of_misfits(form, matched)
-    return {pair: matched[pair] for pair in layers}
+    return matched
 
 
 def _slices(sources: Activations, targets: Activations) -> list[slice]:
