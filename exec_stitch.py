@@ -248,7 +248,7 @@ def stitching_layers(args, front, end, image_shape):
         args.stitching_type,
         image_shape=image_shape,
         seed=args.seed,
-        init=args.init,
+        is_identity=args.init == "eye",
         upsample_mode=args.upsample_mode,
         c2t_cls_token=args.c2t_cls_token,
         t2c_cls_token=args.t2c_cls_token,

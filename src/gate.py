@@ -24,7 +24,7 @@ from src.models import Network, inputs_of
 from src.models.building import advice_on_positions, unwrapped
 from src.models.determinism import nondeterminism_of, warn_of_probabilities
 from src.ood.reference import N_IMAGES
-from src.stitching.closed_forms import ClosedForm, UserForm, name_of, solver_of
+from src.stitching.closed_forms import AnyForm, UserForm, name_of, solver_of
 from src.stitching.objectives import objective_of
 from src.stitching.training import BATCH_SIZE, Settings
 from src.training.loop import Epochs
@@ -50,7 +50,7 @@ class ChosenMethod(NamedTuple):
     """A method of stitching, and how it is fitted."""
 
     method: Method
-    form: ClosedForm  # of direct matching
+    form: AnyForm  # of direct matching
     settings: Settings  # of the training
 
 

@@ -194,7 +194,7 @@ def test_the_rule_of_kinds():
 
 
 def test_a_user_may_read_a_grid_as_a_sequence():
-    layer = build_stitching_layer("s2s", (4, 3), (9, 3), init="eye")
+    layer = build_stitching_layer("s2s", (4, 3), (9, 3), is_identity=True)
     tokens = torch.rand(2, 4, 3)
     expected = torch.from_numpy(resampled(tokens.numpy(), 9))
     torch.testing.assert_close(layer(tokens), expected.to(tokens))

@@ -241,7 +241,7 @@ def reference(network):
     return make_reference(network, options, trained={})
 
 
-def grid_of(network, *, init: str) -> Grid:
+def grid_of(network, *, is_identity: bool) -> Grid:
     layers, _ = build_layers(
         network,
         network,
@@ -250,14 +250,14 @@ def grid_of(network, *, init: str) -> Grid:
         "rc2c_pre",
         image_shape=IMAGES.image_shape,
         seed=0,
-        init=init,
+        is_identity=is_identity,
     )
     return Grid(network, network, {Pair(name, name): layers[name, name] for name in LAYERS})
 
 
 def test_a_stitch_that_changes_nothing_is_the_network_itself(network, reference):
     right = [network(images).argmax(1) == labels for images, labels in IMAGES.batches(50)]
-    for pair, scores in score_grid(grid_of(network, init="eye"), reference).items():
+    for pair, scores in score_grid(grid_of(network, is_identity=True), reference).items():
         own = reference.id_scores[SCORE][pair.end_layer]
         assert scores.is_finite and scores.accuracy == torch.cat(right).double().mean()
         np.testing.assert_allclose(scores.scores[SCORE], own, rtol=1e-4)

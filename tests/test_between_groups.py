@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_ind
 
-from src.statistics import permutations
-from src.statistics.permutations import END, FRONT, permutation_test
+from src.statistics import permutation_tests
+from src.statistics.permutation_tests import END, FRONT, permutation_test
 
 IN_GROUP = np.array([True, True, False])
 
@@ -27,8 +27,8 @@ def test_effects_are_those_of_least_squares(rng):
     """Of a layout of two ways without a diagonal; their difference is that of the means of pairs."""
     values = rng.normal(size=(6, 6))
     for n_in_group in (2, 3, 5):
-        labelings = permutations.all_labelings(6, n_in_group)
-        found = permutations.effects(values, labelings)
+        labelings = permutation_tests.all_labelings(6, n_in_group)
+        found = permutation_tests.effects(values, labelings)
         for effects, in_group in zip(found, labelings, strict=True):
             pairs = [(i, j) for i in np.flatnonzero(in_group) for j in range(6) if i != j]
             design = np.array([[*np.eye(6)[i], *np.eye(6)[j]] for i, j in pairs])
@@ -42,14 +42,14 @@ def test_effects_are_those_of_least_squares(rng):
 
 def test_welch_p_values_are_those_of_scipy(rng):
     samples = rng.normal(size=(20, 9)) * np.arange(1, 10)
-    labelings = permutations.all_labelings(9, 3)[:20]
-    found = permutations.welch_p(samples, labelings)
+    labelings = permutation_tests.all_labelings(9, 3)[:20]
+    found = permutation_tests.welch_p(samples, labelings)
     for p_value, sample, in_group in zip(found, samples, labelings, strict=True):
         expected = ttest_ind(sample[in_group], sample[~in_group], equal_var=False).pvalue
         assert p_value == pytest.approx(expected)
     equal = np.array([[1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 1.0, 1.0]])
     halves = np.array([[True, True, False, False]] * 2)
-    assert permutations.welch_p(equal, halves).tolist() == [0, 1]
+    assert permutation_tests.welch_p(equal, halves).tolist() == [0, 1]
 
 
 def test_networks_without_spread_differ_or_do_not():
@@ -97,7 +97,7 @@ def test_exactly_so_many_labelings_are_rejected_under_the_null(rng):
     values = rng.normal(size=(6, 6))
     p_values = [
         permutation_test(values, labeling, side=END).p_value
-        for labeling in permutations.all_labelings(6, 3)
+        for labeling in permutation_tests.all_labelings(6, 3)
     ]
     assert sorted(p_values) == pytest.approx(np.arange(1, 21) / 20)
 
@@ -129,7 +129,7 @@ def test_groups_of_different_sizes_and_spreads(n_in_group, n_second, rng):
 
 
 def test_of_many_networks_random_labelings_are_drawn(rng, monkeypatch):
-    monkeypatch.setattr(permutations, "MAX_EXACT", 1000)
+    monkeypatch.setattr(permutation_tests, "MAX_EXACT", 1000)
     values = rng.normal(size=(16, 16))
     in_group = np.arange(16) < 8
     test = permutation_test(values, in_group, side=END)
@@ -137,6 +137,6 @@ def test_of_many_networks_random_labelings_are_drawn(rng, monkeypatch):
     assert test.p_value >= test.lowest_p
     values[:8, :8] += 9
     assert permutation_test(values, in_group, side=END).p_value == 0.001
-    monkeypatch.setattr(permutations, "MAX_EXACT", 20_000)
+    monkeypatch.setattr(permutation_tests, "MAX_EXACT", 20_000)
     exact = permutation_test(values - 9 * np.outer(in_group, in_group), in_group, side=END)
     assert exact.is_exact and exact.p_value == pytest.approx(test.p_value, abs=0.06)

@@ -1,6 +1,8 @@
 """Direct matching: goldens, numpy, scipy and scikit-learn, and what each closed form has to be by
 definition."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -12,18 +14,18 @@ from src.core.errors import UserError
 from src.low_rank import low_rank_approx
 from src.statistics.moments import Rows
 from src.stitching import direct_matching
-from src.stitching.closed_forms import closed_form
+from src.stitching.closed_forms import Source, Target, solver_of
 from src.stitching.layers import resize
-from src.stitching.matching import moments_of
-from src.stitching.moments import SourceMoments, source_rows
+from src.stitching.upsampling import resized_rows
 from tests.goldens import numbers, random, tensor
 
 GOLDENS = sorted({key.split("/")[0] for key in numbers("ps_inv")})
 
 
 def solved(form, x, y, *, rank=None, size=None):
-    moments = moments_of(source_rows(x, size), Rows.of(y), len(x), form=form)
-    return closed_form(form, moments, rank=rank)["target"]
+    solver, rows, target = solver_of(form), resized_rows(x, size), Rows.of(y)
+    source = Source(rows.moments(), len(x), rank=rank, along_axes=solver.along_axes)
+    return solver.solve(source, Target(target.moments()), rows.cross(target).scatter)
 
 
 def error_of(matching, rows, target):
@@ -195,23 +197,25 @@ def test_resized_and_truncated_sources_equal_doing_so_first(source, target, rank
     )
 
 
-def test_a_target_is_decomposed_once_for_all_sources(monkeypatch):
-    draw = torch.Generator().manual_seed(0)
-    rows = {name: Rows.of(torch.randn(60, 5, generator=draw)) for name in "aby"}
-    moments = []
-    for source in "ab":
-        cross = {"y": rows[source].cross(rows["y"]).scatter}
-        of_targets = {"y": rows["y"].moments()}
-        moments.append(SourceMoments(60, rows[source].moments(), of_targets, cross))
-    expected = [closed_form("covariance", of_source)["y"] for of_source in moments]
-    decomposed, roots, eigh = [], {}, torch.linalg.eigh
+def test_a_source_and_a_target_are_decomposed_once_for_all_pairs(monkeypatch):
+    rows = [Rows.of(random(60, 5, seed=seed)) for seed in range(4)]
+    sources = [Source(of_source.moments(), 60) for of_source in rows[:2]]
+    targets = [Target(of_target.moments()) for of_target in rows[2:]]
+    decomposed, eigh = [], torch.linalg.eigh
     monkeypatch.setattr(
         torch.linalg, "eigh", lambda matrix: decomposed.append(matrix) or eigh(matrix)
     )
-    for of_source, alone in zip(moments, expected, strict=True):
-        found = closed_form("covariance", of_source, roots=roots)["y"]
-        assert torch.equal(found.weight, alone.weight)
-    assert len(decomposed) == 3
+    pairs = list(itertools.product((0, 1), (2, 3)))
+    for form, n_decomposed in (("covariance", 4), ("pinv", 2)):
+        found = [
+            solver_of(form).solve(sources[i], targets[j - 2], rows[i].cross(rows[j]).scatter)
+            for i, j in pairs
+        ]
+        assert len(decomposed) == n_decomposed
+        for (i, j), matching in zip(pairs, found, strict=True):
+            alone = direct_matching(random(60, 5, seed=i), random(60, 5, seed=j), form=form)
+            assert torch.equal(matching.weight, alone.weight)
+        decomposed.clear()
 
 
 REFUSED = {
@@ -219,7 +223,7 @@ REFUSED = {
     "target activations are not finite": lambda x, y: direct_matching(x, y / 0, form="covariance"),
     "9 positions, the target 4": lambda x, y: direct_matching(random(1, 4, 3, 3), random(1, 4, 2, 2)),
     "the same samples": lambda x, y: direct_matching(x[:5], y),
-    "unknown closed form .pca.; choose one of pinv": lambda x, y: direct_matching(x, y, form="pca"),
+    "unknown closed form .pca.; known: pinv, covariance, ortho": lambda x, y: direct_matching(x, y, form="pca"),
     "cutoff papr is not paper, exact": lambda x, y: direct_matching(x, y, cutoff="papr"),
     "cutoff None is not paper, exact": lambda x, y: direct_matching(x, y, cutoff=None),
     "the source has .*complex64; give real": lambda x, y: direct_matching(x.to(torch.complex64), y),

@@ -23,7 +23,7 @@ from src.statistics.intervals import (
 )
 from src.statistics.jackknife import jackknife_variance
 from src.statistics.moments import CrossMoments, Moments, Rows
-from src.statistics.permutations import permutation_p
+from src.statistics.permutation_tests import permutation_p
 from src.statistics.resampling import Estimate, estimate, permuted_p
 from src.statistics.significance import false_discovery_rate
 from src.values import IntervalEstimate

@@ -1,5 +1,5 @@
-"""The closed forms of direct matching (their functions are in `src.stitching.closed_forms`), and
-the objectives of training, which are in `src.stitching.objectives`."""
+"""The closed forms of direct matching and the objectives of training: a row for each, with its help text and
+its function in `src.stitching`, which is loaded when it is used."""
 
 import difflib
 from typing import NamedTuple
@@ -9,34 +9,84 @@ from src.core.errors import UserError
 from src.core.user_code import CODE, absolute, is_user_code, title_of
 
 
-class Form(NamedTuple):
+class ClosedForm(NamedTuple):
     """A closed form of direct matching."""
 
     description: str  # for `--help`
+    solver: str  # module:function
+    paper_name: str = ""
     cuts_off: bool = False  # it has a cutoff of small singular values
     keeps_variance: bool = False  # its output has the variance of the target
+    needs_covariance: bool = False  # of the target, not only the variances
+    along_axes: bool = (
+        False  # a source of low rank is given in coordinates along its principal axes
+    )
 
 
 FORMS = {
-    "pinv": Form("least squares", cuts_off=True),
-    "covariance": Form(
-        "the map of least error among those whose output has the covariance of the target",
-        keeps_variance=True,
+    "pinv": ClosedForm(
+        "least squares",
+        "src.stitching.closed_forms:least_squares",
+        paper_name="direct",
+        cuts_off=True,
     ),
-    "ortho": Form("the best orthogonal map"),
+    "covariance": ClosedForm(
+        "the map of least error among those whose output has the covariance of the target",
+        "src.stitching.closed_forms:covariance",
+        keeps_variance=True,
+        needs_covariance=True,
+    ),
+    "ortho": ClosedForm(
+        "the best orthogonal map", "src.stitching.closed_forms:orthogonal", along_axes=True
+    ),
 }
 KEEP_VARIANCE = [name for name, form in FORMS.items() if form.keeps_variance]
-INITS = {**STARTS, **{name: form.description for name, form in FORMS.items()}}
+INITS = {**STARTS, **FORMS}
 
-IN_PAPER = {"pinv": "direct", "task": "task loss"}  # the names of the paper's methods
+# Where activations are compared: slices of the end layer, the blocks behind it, and the logits
+NOWHERE = slice(0)
+AT_END = slice(1)
+FROM_END = slice(-1)
+AT_LAST = slice(-2, -1)
+AT_LOGITS = slice(-1, None)
 
-OBJECTIVES = {  # help texts
-    "task": "cross-entropy",
-    "soft": "KL divergence to the end network's predictions",
-    "hint": "relative distance at the end layer",
-    "fula": "mean relative distance at the end layer and all blocks behind it",
-    "feature": "mean squared difference at the last block",
+
+class Objective(NamedTuple):
+    """An objective of training: a loss, and the layers where it compares stitch and end network."""
+
+    description: str  # for `--help`
+    loss: str = ""  # module:function, or user code; "": the cross-entropy
+    compares: slice = NOWHERE
+    paper_name: str = ""
+    # Whether accuracy is measured in training; otherwise the pass ends at the last compared layer
+    measures_accuracy: bool = True
+
+
+OBJECTIVES = {
+    "task": Objective("cross-entropy", paper_name="task loss"),
+    "soft": Objective(
+        "KL divergence to the end network's predictions",
+        "src.stitching.objectives:soft_label_loss",
+        AT_LOGITS,
+    ),
+    "hint": Objective(
+        "relative distance at the end layer",
+        "src.stitching.objectives:hint_loss",
+        AT_END,
+        measures_accuracy=False,
+    ),
+    "fula": Objective(
+        "mean relative distance at the end layer and all blocks behind it",
+        "src.stitching.objectives:hint_loss",
+        FROM_END,
+    ),
+    "feature": Objective(
+        "mean squared difference at the last block",
+        "src.stitching.objectives:feature_loss",
+        AT_LAST,
+    ),
 }
+METHODS: dict[str, ClosedForm | Objective] = {**FORMS, **OBJECTIVES}
 
 
 class Method(NamedTuple):
@@ -53,16 +103,14 @@ class Method(NamedTuple):
             UserError: there is no such form or objective, or the number of epochs is not 1 or more.
         """
         name, _, epochs = text.rpartition(":")
-        if text in FORMS:
-            return cls(text)
         is_objective = name in OBJECTIVES or is_user_code(name)
         if is_objective and epochs.isdecimal() and int(epochs) > 0:
             return cls(absolute(name), int(epochs))
-        if is_user_code(text) and name not in OBJECTIVES:
+        if text in FORMS or is_user_code(text):
             return cls(absolute(text))
         if text in OBJECTIVES:
             raise UserError(f"the method {text} is trained: give its epochs, such as {text}:10")
-        close = difflib.get_close_matches(text, [*FORMS, *OBJECTIVES], n=1)
+        close = difflib.get_close_matches(text, METHODS, n=1)
         meant = f"did you mean {close[0]}? " if close else ""
         raise UserError(
             f"unknown method {text!r}; {meant}give {', '.join(FORMS)}, or a closed form of your own, {CODE}; or an "
@@ -77,25 +125,10 @@ class Method(NamedTuple):
     @property
     def words(self) -> str:
         """The name of the method in figures, such as task loss matching."""
-        name = self.name
-        if name in IN_PAPER:
-            name = IN_PAPER[name]
-        elif name not in FORMS and name not in OBJECTIVES:
-            name = title_of(name)
+        name = title_of(self.name)
+        if self.name in METHODS:
+            name = METHODS[self.name].paper_name or name
         return f"{name} matching"
-
-    @property
-    def description(self) -> str:
-        """The purpose of the method, for captions."""
-        if not self.n_epochs and self.name in FORMS:
-            return FORMS[self.name].description
-        if not self.n_epochs:
-            return f"the closed form {title_of(self.name)}"
-        loss = title_of(self.name)
-        if self.name in OBJECTIVES:
-            loss = OBJECTIVES[self.name]
-        epochs = "1 epoch" if self.n_epochs == 1 else f"{self.n_epochs} epochs"
-        return f"trained for {epochs} on the {loss}"
 
     def __str__(self) -> str:
         if self.n_epochs:

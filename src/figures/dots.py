@@ -16,7 +16,7 @@ from src.figures.maps import number
 from src.figures.pages import CM, Look, draw_pages, panels_in
 from src.figures.shown import SHARE, Shown, scale_of
 from src.results.matrices import by_depth
-from src.statistics.permutations import FRONT
+from src.statistics.permutation_tests import FRONT
 from src.verdict import INCONCLUSIVE
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from src.results.frame import (
 from src.results.matrices import by_depth
 from src.results.network_names import PAIRS, SAME_RUN, UNLISTED
 from src.results.quantities import AUROC, QUANTITIES, SKILL, STITCHING, measured_by
-from src.statistics.permutations import END, FRONT, permutation_test
+from src.statistics.permutation_tests import END, FRONT, permutation_test
 from src.statistics.resampling import Estimate, estimate, permuted_p
 from src.verdict import INCONCLUSIVE, SIMILAR, VERDICTS
 

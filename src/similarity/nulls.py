@@ -13,7 +13,7 @@ from torch import Tensor
 
 from src.choices.similarity import Measure
 from src.core.seeds import generator
-from src.statistics.permutations import TIE, permutation_p
+from src.statistics.permutation_tests import TIE, permutation_p
 from src.values import Null
 
 BLOCK = 4  # permutations of Gram matrices that are held at once

@@ -18,7 +18,8 @@ that features do not explain.
 
 import contextlib
 import math
-from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,9 +44,8 @@ from src.skill.untrained import (
     untrained_copy,
 )
 from src.skill.within_class import WithinClass
-from src.statistics.moments import Moments, Rows
-from src.stitching.closed_forms import Matching, Roots, closed_form
-from src.stitching.moments import SourceMoments
+from src.statistics.moments import CrossMoments, Moments, Rows
+from src.stitching.closed_forms import Matching, Source, Target, solver_of
 
 N_DRAWS = 5  # of untrained weights; the largest correlation counts
 FEW = 5_000  # training images: all are fitted to
@@ -68,7 +68,6 @@ MOST_COPIES = 16  # side by side: more hardly raise a baseline, see methods.md
 COPIES = "copies"
 PINV = "pinv"
 COVARIANCE = "covariance"
-TARGET = 0  # the only target of the moments
 
 
 class BaselineKey(NamedTuple):
@@ -128,6 +127,14 @@ class _Group(NamedTuple):
     kind: str | tuple[int, ...]
     number: int
     target: _Target
+
+
+class _Moments(NamedTuple):
+    """The moments of the widest draw of each group, of its target, and of both together."""
+
+    sources: defaultdict[_Group, Moments]
+    targets: defaultdict[_Target, Moments]
+    both: defaultdict[_Group, CrossMoments]
 
 
 def n_copies_for(width: int, end_width: int) -> int:
@@ -391,16 +398,17 @@ class _Features:
         widest = {groups[draw]: draw for draw in rising}
         moments = self._moments(widest)
         maps = {}
-        roots: dict[_Target, Roots] = {}
+        targets: dict[_Target, Target] = {}
         for stitch in stitches:
             group = groups[stitch.draw]
-            of_draw = _narrowed(
-                moments[group], n_features[stitch.draw], n_classes=self.baselines.n_classes
+            sources, cross = _narrowed(
+                moments, group, n_features[stitch.draw], n_classes=self.baselines.n_classes
             )
-            shared = roots.setdefault(group.target, {})
             with contextlib.suppress(ValueError):  # not finite
-                solved = closed_form(stitch.form, of_draw, cutoff="exact", roots=shared)
-                maps[stitch] = solved[TARGET]
+                if group.target not in targets:
+                    targets[group.target] = Target(moments.targets[group.target])
+                source = Source(sources, group.target.n_images, cutoff="exact")
+                maps[stitch] = solver_of(stitch.form).solve(source, targets[group.target], cross)
         return maps
 
     def _group(self, draw: _Draw) -> _Group:
@@ -409,56 +417,43 @@ class _Features:
         n_channels = self.baselines.n_classes + self.baselines.n_channels(draw.of)
         return _Group(kind, draw.number, _Target(layer, *self.baselines.sample(layer, n_channels)))
 
-    def _moments(self, draws: Mapping[_Group, _Draw]) -> dict[_Group, SourceMoments]:
-        """Return the moments of a draw of each group with its target."""
+    def _moments(self, draws: Mapping[_Group, _Draw]) -> _Moments:
+        """Return the moments of a draw of each group, of its target, and of both together."""
         n_images = max(group.target.n_images for group in draws)
         order = self.baselines.order[:n_images]
-        moments: dict[_Group, SourceMoments] = {}
+        moments = _Moments(defaultdict(Moments), defaultdict(Moments), defaultdict(CrossMoments))
         n_before = 0
         for images, _ in self._batches(self.baselines.train, order, "baseline: fits"):
             needed = {
                 group: draw for group, draw in draws.items() if n_before < group.target.n_images
             }
-            targets: dict[_Target, Moments] = {}  # over all batches so far
-            for group, of_batch in self._batch_moments(images, needed, n_before):
-                if group not in moments:
-                    moments[group] = of_batch
-                    continue
-                known: dict[Hashable, Moments] = {}
-                if group.target in targets:
-                    known[TARGET] = targets[group.target]
-                moments[group] = moments[group].pooled(of_batch, known)
-                targets[group.target] = moments[group].targets[TARGET]
+            self._add_moments(moments, images, needed, n_before)
             n_before += len(images)
         return moments
 
-    def _batch_moments(
-        self, images: Tensor, draws: Mapping[_Group, _Draw], n_before: int
-    ) -> Iterator[tuple[_Group, SourceMoments]]:
-        """Yield the moments of a batch.
+    def _add_moments(
+        self, moments: _Moments, images: Tensor, draws: Mapping[_Group, _Draw], n_before: int
+    ) -> None:
+        """Add the moments of a batch.
 
         Args:
             n_before: images of the batches before.
         """
         layers = list(dict.fromkeys(group.target.layer for group in draws))
         end_acts = self.end.activations(images, [*layers, self.end.output_name], keep=True)
-        targets: dict[_Target, tuple[Rows, Moments]] = {}
+        target_rows: dict[_Target, Rows] = {}
         for target in dict.fromkeys(group.target for group in draws):
             rows = Rows.of(self._fitted(end_acts[target.layer], target, n_before))
-            targets[target] = rows, rows.moments()
+            target_rows[target] = rows
+            moments.targets[target] = moments.targets[target].pooled(rows.moments())
         logits = end_acts[self.end.output_name]
         features = self.of(images, list(draws.values()))
         for group, draw in draws.items():
             parts = [self._fitted(values, group.target, n_before) for values in features[draw]]
-            source = Rows.of(beside_class(parts, logits[: len(parts[0])]))
-            rows, of_target = targets[group.target]
-            cross = source.cross(rows).scatter
-            yield (
-                group,
-                SourceMoments(
-                    len(parts[0]), source.moments(), {TARGET: of_target}, {TARGET: cross}
-                ),
-            )
+            rows = Rows.of(beside_class(parts, logits[: len(parts[0])]))
+            moments.sources[group] = moments.sources[group].pooled(rows.moments())
+            of_both = rows.cross(target_rows[group.target])
+            moments.both[group] = moments.both[group].pooled(of_both)
 
     def _fitted(self, values: Tensor, target: _Target, n_before: int) -> Tensor:
         """Return the positions (B, P, C) of a batch that are fitted."""
@@ -526,10 +521,12 @@ def _mapped(source: Tensor, fitted: Matching) -> Tensor:
     return map_positions(source, fitted.weight.to(source), fitted.bias.to(source))
 
 
-def _narrowed(moments: SourceMoments, n_features: int, *, n_classes: int) -> SourceMoments:
-    """Return the moments of the first features and of the class, from those of wider features."""
-    n_rows, mean, scatter = moments.source
+def _narrowed(
+    moments: _Moments, group: _Group, n_features: int, *, n_classes: int
+) -> tuple[Moments, Tensor]:
+    """Return the moments of the first features and of the class, from those of wider features; and the sums of
+    products with the target, (C1, C2)."""
+    n_rows, mean, scatter = moments.sources[group]
     kept = torch.arange(len(mean), device=mean.device)
     kept = torch.cat([kept[:n_features], kept[-n_classes:]])
-    source = Moments(n_rows, mean[kept], scatter[kept][:, kept])
-    return moments._replace(source=source, cross={TARGET: moments.cross[TARGET][kept]})
+    return Moments(n_rows, mean[kept], scatter[kept][:, kept]), moments.both[group].scatter[kept]

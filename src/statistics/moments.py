@@ -36,6 +36,8 @@ class Moments(NamedTuple):
 
     def pooled(self, second: "Moments") -> "Moments":
         """Return the moments of the rows of both sets together."""
+        if self.n_rows == 0:
+            return second
         n_rows = self.n_rows + second.n_rows
         step = second.mean - self.mean  # (C,)
         weight = self.n_rows * second.n_rows / n_rows
@@ -89,6 +91,8 @@ class CrossMoments(NamedTuple):
 
     def pooled(self, second: "CrossMoments") -> "CrossMoments":
         """Return the moments of the pairs of both sets together."""
+        if self.n_rows == 0:
+            return second
         n_rows = self.n_rows + second.n_rows
         step1 = second.mean1 - self.mean1  # (C1,)
         step2 = second.mean2 - self.mean2  # (C2,)

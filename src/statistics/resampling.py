@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from src.statistics.intervals import student_half_width
 from src.statistics.jackknife import jackknife_variance
-from src.statistics.permutations import permutation_p
+from src.statistics.permutation_tests import permutation_p
 from src.values import Interval
 
 LEVEL = 0.95

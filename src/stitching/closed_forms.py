@@ -7,27 +7,30 @@ squares explains. `covariance` restores the variance, also of the part that the 
 explain. If the source explains nothing, its error on new rows is twice the variance of the target,
 and the error of least squares is one variance.
 
-Each function takes moments of a source and its targets, and returns a `Matching` per target.
-`SOLVERS` lists the functions. A user's function takes the moments of a source and of one target.
+Each function takes a `Source`, a `Target`, and Σ(x−μ₁)(y−μ₂)ᵀ, (C1, C2), and returns a `Matching`.
+What is decomposed of a source or a target is kept with it, for all pairs that share it. A user's
+function takes the moments of both instead.
 """
 
 import functools
 import inspect
 import math
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import pkgutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from src.choices import STARTS
-from src.choices.stitching import OBJECTIVES
+from src.choices.stitching import FORMS, METHODS
 from src.core.errors import UserError, unknown_name
 from src.core.ownership import call_on_copies
 from src.core.user_code import failing_as_user_error, is_user_code, load, title_of
+from src.low_rank import principal_axes
 from src.statistics.moments import ROUNDING, Moments
-from src.stitching.moments import SourceMoments
 
 VISIBLE = 0.01  # of R², the mean over channels: about a point of accuracy
 EPS = torch.finfo(torch.float64).eps
@@ -55,59 +58,92 @@ class Matching(NamedTuple):
     truncated: bool = False
 
 
-# A form of `FORMS`, or a user's function of the moments of source and target and of Σ(x−μ₁)(y−μ₂)ᵀ,
-# (C1, C2): the function, or its name. It returns the weight (C2, C1) and the bias (C2,)
-UserForm = Callable[[Moments, Moments, Tensor], tuple[Tensor, Tensor]]
-ClosedForm = str | UserForm
-Matchings = dict[Hashable, Matching]  # by target
-Roots = dict[Hashable, Tensor]  # (q, C2) by target, with rootᵀ root = Σ(y−mean)(y−mean)ᵀ
-
-
-def closed_form(
-    form: ClosedForm,
-    moments: SourceMoments,
-    *,
-    rank: int | None = None,
-    cutoff: Cutoff = "paper",
-    roots: Roots | None = None,
-) -> Matchings:
-    """Return the affine map of a closed form for each target.
+class Source:
+    """The moments of a source, and its decompositions, each computed at its first use.
 
     Args:
-        moments: of the matched rows.
-        rank: fit on the source truncated to its first principal components; None: do not truncate.
-        cutoff: of singular values, see `relative_cutoff`. Only `pinv` uses it.
-        roots: of the targets' scatters, for `covariance`. What is missing is added: give one
-            mapping to all sources of the same targets, and each target is decomposed once.
+        moments: of all rows.
+        n_samples: the number of images.
+        rank: truncate the source to its first principal components; None: do not.
+        along_axes: give a truncated source in coordinates along its principal axes, (r,), instead of (C1,).
+        cutoff: of the singular values of [X 1], see `relative_cutoff`. Only `pinv` uses it.
+
+    Attributes:
+        moments: of the rows as they are matched.
+        axes: the principal axes of a truncated source, (C1, r), or None.
+        basis: the matrix that the centred rows are multiplied by, (C1, C1) or (C1, r), or None.
 
     Raises:
-        ValueError: an activation is not finite. The message says on which side.
-        UserError: a user's function fails, or returns no such map.
+        ValueError: the activations are not finite.
     """
-    solver = solver_of(form)
-    if roots is None:
-        roots = {}
-    available = {"cutoff": cutoff, "roots": roots}
-    solve = functools.partial(solver.solve, **{name: available[name] for name in solver.takes})
-    _check_finite("source", [moments.source])
-    _check_finite("target", list(moments.targets.values()))
-    if rank is None:
-        return solve(moments)
 
-    components = moments.components(rank)
-    if not solver.along_axes:
-        return solve(moments.truncated(components))
+    def __init__(
+        self,
+        moments: Moments,
+        n_samples: int,
+        *,
+        rank: int | None = None,
+        along_axes: bool = False,
+        cutoff: Cutoff = "paper",
+    ):
+        _check_finite("source", moments)
+        self.n_samples = n_samples
+        self.cutoff = cutoff
+        self.moments = moments
+        self.axes: Tensor | None = None
+        self.basis: Tensor | None = None
+        if rank is None:
+            return
+        n_rows, mean, scatter = moments
+        axes = principal_axes(scatter, rank)
+        basis = axes
+        if not along_axes:
+            basis = axes @ axes.T
+        projected_mean = mean @ basis
+        if not along_axes:
+            projected_mean = projected_mean + mean - axes @ (axes.T @ mean)
+        self.axes = axes
+        self.basis = basis
+        self.moments = Moments(n_rows, projected_mean, basis.T @ scatter @ basis)
 
-    # Solve for coordinates along the axes, and compose the map with the projection to the axes
-    matchings = {}
-    for name, matching in solve(moments.in_coordinates(components.axes)).items():
-        matchings[name] = matching._replace(weight=matching.weight @ components.axes.T)
-    return matchings
+    @cached_property
+    def whitening(self) -> Tensor:
+        """The map of the centred source to uncorrelated coordinates of norm 1, (C1, r)."""
+        variations, axes = _varying_axes(self.moments)
+        return axes / variations.sqrt()
+
+    @cached_property
+    def directions(self) -> "_Directions":
+        """The directions of [X 1] that least squares uses."""
+        return _Directions.of(self, self.cutoff)
+
+    @cached_property
+    def exact_directions(self) -> "_Directions":
+        """The directions by the cutoff "exact"."""
+        return _Directions.of(self, "exact")
 
 
-def _check_finite(side: str, sums: Sequence[Moments]) -> None:
+class Target:
+    """The moments of a target, and the root of its scatter, computed at its first use.
+
+    Raises:
+        ValueError: the activations are not finite.
+    """
+
+    def __init__(self, moments: Moments):
+        _check_finite("target", moments)
+        self.moments = moments
+
+    @cached_property
+    def root(self) -> Tensor:
+        """A root (q, C2) with rootᵀ root = Σ(y−mean)(y−mean)ᵀ."""
+        variations, axes = _varying_axes(self.moments)
+        return variations.sqrt()[:, None] * axes.T
+
+
+def _check_finite(side: str, moments: Moments) -> None:
     """Raise a ValueError if activations of a side ("source", "target") were not finite."""
-    if not all(moments.scatter.isfinite().all() for moments in sums):
+    if not moments.scatter.isfinite().all():
         raise ValueError(f"the {side} activations are not finite")
 
 
@@ -149,14 +185,14 @@ class _Directions(NamedTuple):
     sums: Tensor  # [X 1]ᵀ1 along the directions, (n,)
 
     @classmethod
-    def of(cls, moments: SourceMoments, cutoff: Cutoff) -> "_Directions":
+    def of(cls, source: Source, cutoff: Cutoff) -> "_Directions":
         """Return the directions of a source; see `_scaled_axes` for the cutoff "exact"."""
-        n_rows, source_mean, scatter = moments.source
+        n_rows, source_mean, scatter = source.moments
         mean = torch.cat([source_mean, source_mean.new_ones(1)])  # of [X 1], (C1+1,)
         gram = n_rows * torch.outer(mean, mean)  # [X 1]ᵀ[X 1], (C1+1, C1+1)
         gram[:-1, :-1] += scatter
         if cutoff == "exact":
-            squared_sigma, axes = _scaled_axes(gram, moments.axes)
+            squared_sigma, axes = _scaled_axes(gram, source.axes)
         else:
             squared_sigma, axes = torch.linalg.eigh(gram)
         smallest = relative_cutoff(cutoff, n_rows, len(squared_sigma))
@@ -164,11 +200,16 @@ class _Directions(NamedTuple):
         return cls(axes, squared_sigma, kept, n_rows * (mean @ axes))
 
     @property
+    def rank(self) -> int:
+        """The number of kept directions."""
+        return int(self.kept.sum())
+
+    @property
     def inverse(self) -> Tensor:
         """1/σ² of the kept directions, and 0 of the dropped ones, (n,)."""
         return torch.where(self.kept, 1 / self.squared_sigma, 0)
 
-    def coordinates(self, cross: Tensor, target: Moments) -> Tensor:
+    def coordinates(self, target: Moments, cross: Tensor) -> Tensor:
         """Return [X 1]ᵀY along the directions, (n, C2)."""
         return torch.addr(self.axes[:-1].T @ cross, self.sums, target.mean)
 
@@ -193,93 +234,72 @@ def _scaled_axes(gram: Tensor, principal: Tensor | None) -> tuple[Tensor, Tensor
     return squared_sigma, columns @ (scale[:, None] * vectors)
 
 
-def least_squares(moments: SourceMoments, cutoff: Cutoff = "paper") -> Matchings:
-    """Return the minimum-norm solution of [X 1] B = Y for each target.
+def least_squares(source: Source, target: Target, cross: Tensor) -> Matching:
+    """Return the minimum-norm solution of [X 1] B = Y.
 
     Directions of [X 1] with singular values up to the cutoff are dropped. With the cutoff "exact"
     the columns of [X 1] are scaled to unit norm before: the units of the channels do not matter.
     The norm is then that of the scaled B, which matters where directions are dropped.
     """
-    directions = _Directions.of(moments, cutoff)
-    rank = int(directions.kept.sum())
-    exact = None
+    directions = source.directions
+    coordinates = directions.coordinates(target.moments, cross)
+    solution = directions.axes @ (directions.inverse[:, None] * coordinates)  # (C1+1, C2)
+
+    # ‖Y‖² is the sum over the directions of what each explains, plus the residual
+    explained = coordinates.square().sum(1) / directions.squared_sigma  # (n,)
+    residual = target.moments.squared_norm - explained[directions.kept].sum()
+    matching = _with_errors(
+        source, target, solution[:-1].T, solution[-1], residual, rank=directions.rank
+    )
+    return matching._replace(truncated=_is_truncated(source, target, cross))
+
+
+def _is_truncated(source: Source, target: Target, cross: Tensor) -> bool:
+    """Return whether the cutoff "paper" costs more than `VISIBLE` of R², the mean over the target's
+    channels that vary. So it does not depend on the units of the channels."""
+    directions = source.directions
     # A user who gives a number knows that it truncates
-    if cutoff == "paper" and rank < len(directions.kept):
-        exact = _Directions.of(moments, "exact")
-
-    matchings: Matchings = {}
-    for name, cross in moments.cross.items():
-        target = moments.targets[name]
-        coordinates = directions.coordinates(cross, target)
-        solution = directions.axes @ (directions.inverse[:, None] * coordinates)  # (C1+1, C2)
-
-        # ‖Y‖² is the sum over the directions of what each explains, plus the residual
-        explained = coordinates.square().sum(1) / directions.squared_sigma  # (n,)
-        squared_norm = target.squared_norm
-        residual = squared_norm - explained[directions.kept].sum()
-        r2 = target.r2(residual)
-        matchings[name] = Matching(
-            solution[:-1].T,
-            solution[-1],
-            error=_relative(residual, squared_norm),
-            r2=r2,
-            rank=rank,
-            n_samples=moments.n_samples,
-            truncated=exact is not None and _lost_r2(directions, exact, cross, target) > VISIBLE,
-        )
-    return matchings
+    if source.cutoff != "paper" or directions.rank == len(directions.kept):
+        return False
+    exact = source.exact_directions
+    moments = target.moments
+    explained = directions.inverse @ directions.coordinates(moments, cross).square()  # (C2,)
+    explained_by_exact = exact.inverse @ exact.coordinates(moments, cross).square()
+    squared_norms = moments.variations + moments.n_rows * moments.mean.square()
+    varies = moments.variations > EPS32**2 * squared_norms  # less is rounding
+    lost = (explained_by_exact - explained)[varies] / moments.variations[varies]
+    return lost.sum().item() / max(1, len(lost)) > VISIBLE
 
 
-def _lost_r2(directions: _Directions, exact: _Directions, cross: Tensor, target: Moments) -> float:
-    """Return by how much R² of a target's channel is lower than with the cutoff "exact".
-
-    It is the mean over the channels that vary, so it does not depend on the units of the channels.
-    """
-    explained = directions.inverse @ directions.coordinates(cross, target).square()  # (C2,)
-    explained_by_exact = exact.inverse @ exact.coordinates(cross, target).square()
-    squared_norms = target.variations + target.n_rows * target.mean.square()
-    varies = target.variations > EPS32**2 * squared_norms  # less is rounding
-    lost = (explained_by_exact - explained)[varies] / target.variations[varies]
-    return lost.sum().item() / max(1, len(lost))
-
-
-def covariance(moments: SourceMoments, roots: Roots) -> Matchings:
-    """Return the map of least error that gives stitched rows the target's covariance, per target.
+def covariance(source: Source, target: Target, cross: Tensor) -> Matching:
+    """Return the map of least error that gives stitched rows the target's covariance.
 
     With Σx^(−1/2) Σxy Σy^(1/2) = U S Vᵀ it is W = Σx^(−1/2) U Vᵀ Σy^(1/2): an orthogonal map of the
     whitened source, chosen in the metric of the target's covariance. A source that varies in r
     directions, fewer than the target, gives the target's covariance in r directions only.
     """
-    variations, axes = _varying_axes(moments.source)
-    whitening = axes / variations.sqrt()  # (C1, r)
-    matchings = {}
-    for name, cross in moments.cross.items():
-        target = moments.targets[name]
-        if name not in roots:
-            target_variations, target_axes = _varying_axes(target)
-            roots[name] = target_variations.sqrt()[:, None] * target_axes.T
-        root = roots[name]
-        predicted = whitening.T @ cross  # (r, C2)
-        u, vh = _singular_vectors(predicted @ root.T)
-        mapped = u @ (vh @ root)  # the map of whitened coordinates, (r, C2)
-        residual = target.variations.sum() - 2 * (predicted * mapped).sum() + mapped.square().sum()
-        weight = (whitening @ mapped).T
-        matchings[name] = _about_means(moments, name, weight, whitening.shape[1], residual)
-    return matchings
+    predicted = source.whitening.T @ cross  # (r, C2)
+    u, vh = _singular_vectors(predicted @ target.root.T)
+    mapped = u @ (vh @ target.root)  # the map of whitened coordinates, (r, C2)
+    variation = target.moments.variations.sum()
+    residual = variation - 2 * (predicted * mapped).sum() + mapped.square().sum()
+    weight = (source.whitening @ mapped).T
+    rank = source.whitening.shape[1]
+    return _with_errors(source, target, weight, _bias(source, target, weight), residual, rank=rank)
 
 
-def orthogonal(moments: SourceMoments) -> Matchings:
-    """Return the orthogonal map of centred activations, with a bias, for each target.
+def orthogonal(source: Source, target: Target, cross: Tensor) -> Matching:
+    """Return the orthogonal map of centred activations, with a bias.
 
     It is W = UVᵀ for the cross-covariance UΣVᵀ (Schönemann 1966); it does not scale. Between
     unequal widths it has orthonormal rows or columns, and maximises the trace of Wᵀ UΣVᵀ. It then
     has the least error of all such maps only if the target is the wider side.
     """
-    matchings = {}
-    for name, cross in moments.cross.items():
-        u, vh = _singular_vectors(cross)
-        matchings[name] = _about_means(moments, name, (u @ vh).T, u.shape[1])
-    return matchings
+    u, vh = _singular_vectors(cross)
+    weight = (u @ vh).T
+    bias = _bias(source, target, weight)
+    residual = _squared_residual(source, target, cross, weight, bias)
+    return _with_errors(source, target, weight, bias, residual, rank=u.shape[1])
 
 
 def _singular_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -289,103 +309,6 @@ def _singular_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """
     u, _, vh = torch.linalg.svd(matrix.cpu(), full_matrices=False)
     return u.to(matrix.device), vh.to(matrix.device)
-
-
-class Solver(NamedTuple):
-    """The function of a closed form, and its needs."""
-
-    solve: Callable[..., Matchings]
-    takes: tuple[str, ...] = ()  # further arguments of `closed_form`
-    along_axes: bool = False  # a source of low rank is given along its principal axes
-    target_scatter: bool = False  # the covariance of the target, not only the variances
-
-
-SOLVERS = {
-    "pinv": Solver(least_squares, ("cutoff",)),
-    "covariance": Solver(covariance, ("roots",), target_scatter=True),
-    "ortho": Solver(orthogonal, along_axes=True),
-}
-
-
-def solver_of(form: ClosedForm) -> Solver:
-    """Return the function of a closed form of the suite or of a user, and its needs.
-
-    Raises:
-        UserError: there is no such form, the user's code fails, or the function has the name of a form
-            or takes other arguments.
-    """
-    if isinstance(form, str) and form in SOLVERS:
-        return SOLVERS[form]
-    if isinstance(form, str) and not is_user_code(form):
-        raise unknown_name("closed form", form, SOLVERS)
-    name = name_of(form)
-    if title_of(name) in (*SOLVERS, *STARTS, *OBJECTIVES):
-        raise UserError(
-            f"{name}: {title_of(name)} is the name of a closed form of the suite, or of another method; rename "
-            "the function"
-        )
-    function = load(form) if isinstance(form, str) else form
-    try:
-        inspect.signature(function).bind("source", "target", "cross")
-    except (TypeError, ValueError):  # other arguments, or none that can be known, as of a type
-        raise UserError(
-            f"{name} is no closed form, which takes the moments of source and target and their cross moments, as in "
-            f"def {title_of(name)}(source, target, cross); for an objective give epochs, such as {name}:10"
-        ) from None
-    return Solver(functools.partial(_by_user, name, function), target_scatter=True)
-
-
-def name_of(form: ClosedForm) -> str:
-    """Return the name of a closed form, also of a function."""
-    if isinstance(form, str):
-        return form
-    return getattr(form, "__name__", type(form).__name__)
-
-
-def _by_user(name: str, function: UserForm, moments: SourceMoments) -> Matchings:
-    """Return the map that a user's function gives for each target.
-
-    Raises:
-        UserError: the function fails, or returns no finite weight and bias of the right shapes.
-    """
-    errors: Callable[[], AbstractContextManager[None]] = nullcontext
-    if is_user_code(name):  # the errors of a function in a notebook show their own lines
-        errors = functools.partial(failing_as_user_error, name)
-    matchings = {}
-    for target_name, cross in moments.cross.items():
-        target = moments.targets[target_name]
-        needed = (tuple(cross.T.shape), tuple(target.mean.shape))
-        with errors():
-            returned = call_on_copies(function, moments.source, target, cross)
-        if not isinstance(returned, tuple | list) or len(returned) != 2:
-            what = type(returned).__name__
-            if isinstance(returned, tuple | list):
-                what = f"{what} of {len(returned)}"
-            raise UserError(
-                f"{name} returns a {what}; let it return two tensors, a weight {needed[0]} and a bias {needed[1]}"
-            )
-        try:
-            weight, bias = map(torch.as_tensor, returned)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"{name} returns no numbers ({error}); let it return two tensors, a weight {needed[0]} and a bias "
-                f"{needed[1]}"
-            ) from error
-        shapes = (tuple(weight.shape), tuple(bias.shape))
-        are_real = not (weight.is_complex() or bias.is_complex())
-        if (
-            shapes != needed
-            or not are_real
-            or not (weight.isfinite().all() and bias.isfinite().all())
-        ):
-            raise UserError(
-                f"{name} returns a weight {shapes[0]} and a bias {shapes[1]}; let it return "
-                f"finite numbers that are real, a weight {needed[0]} and a bias {needed[1]}"
-            )
-        weight = weight.to(cross)
-        rank = int(torch.linalg.matrix_rank(weight))
-        matchings[target_name] = _with_errors(moments, target_name, weight, bias.to(cross), rank)
-    return matchings
 
 
 def _varying_axes(moments: Moments) -> tuple[Tensor, Tensor]:
@@ -400,48 +323,148 @@ def _varying_axes(moments: Moments) -> tuple[Tensor, Tensor]:
     return variations[varies], axes[:, varies]
 
 
-def _about_means(
-    moments: SourceMoments,
-    name: Hashable,
-    weight: Tensor,
-    rank: int,
-    squared_residual: Tensor | None = None,
-) -> Matching:
-    """Complete a map of centred activations to a matching: add the bias and the errors.
+def _bias(source: Source, target: Target, weight: Tensor) -> Tensor:
+    """Return the bias (C2,) that maps the mean of the source to the mean of the target."""
+    return target.moments.mean - weight @ source.moments.mean
 
-    Args:
-        name: of the target.
-        weight: (C2, C1).
-        squared_residual: ‖XW+b−Y‖² if it is computed already.
-    """
-    bias = moments.targets[name].mean - weight @ moments.source.mean
-    return _with_errors(moments, name, weight, bias, rank, squared_residual)
+
+def _squared_residual(
+    source: Source, target: Target, cross: Tensor, weight: Tensor, bias: Tensor
+) -> Tensor:
+    """Return ‖XW+b−Y‖² of a map given as weight (C2, C1) and bias (C2,)."""
+    offset = target.moments.mean - weight @ source.moments.mean - bias
+    squared = (weight * (weight @ source.moments.scatter)).sum()
+    within = target.moments.variations.sum() - 2 * (weight.T * cross).sum() + squared
+    return within + source.moments.n_rows * offset.square().sum()
 
 
 def _with_errors(
-    moments: SourceMoments,
-    name: Hashable,
+    source: Source,
+    target: Target,
     weight: Tensor,
     bias: Tensor,
+    squared_residual: Tensor,
+    *,
     rank: int,
-    squared_residual: Tensor | None = None,
 ) -> Matching:
-    """Return a map as a matching, with its errors; arguments as for `_about_means`."""
-    target = moments.targets[name]
-    if squared_residual is None:
-        squared_residual = moments.squared_residual(name, weight, bias)
+    """Return a map as a matching, with its errors from ‖XW+b−Y‖²."""
+    error = 0.0  # of a target of zeros
+    if target.moments.squared_norm != 0:  # rounding may make the residual negative
+        error = max(0.0, (squared_residual / target.moments.squared_norm).item())
     return Matching(
         weight,
         bias,
-        error=_relative(squared_residual, target.squared_norm),
-        r2=target.r2(squared_residual),
+        error=error,
+        r2=target.moments.r2(squared_residual),
         rank=rank,
-        n_samples=moments.n_samples,
+        n_samples=source.n_samples,
     )
 
 
-def _relative(squared_residual: Tensor, squared_norm: Tensor) -> float:
-    """Return ‖residual‖²/‖Y‖²; 0 for a target of zeros."""
-    if squared_norm == 0:
-        return 0.0
-    return max(0.0, (squared_residual / squared_norm).item())  # rounding may make it negative
+# ---- The closed form that a caller names
+
+
+# The moments of source and target and Σ(x−μ₁)(y−μ₂)ᵀ, (C1, C2) -> the weight (C2, C1) and the bias (C2,)
+UserForm = Callable[[Moments, Moments, Tensor], tuple[Tensor, Tensor]]
+# A form of `FORMS`, or a user's function: the function, or its name
+AnyForm = str | UserForm
+
+
+class Solver(NamedTuple):
+    """The function of a closed form, and its needs; see the fields of `ClosedForm`."""
+
+    name: str
+    function: Callable[[Source, Target, Tensor], Matching]
+    needs_covariance: bool = True
+    along_axes: bool = False
+
+    def solve(self, source: Source, target: Target, cross: Tensor) -> Matching:
+        """Return the affine map between a source and a target.
+
+        Args:
+            source: maybe truncated, `along_axes` if this solver is.
+            cross: Σ(x−μ₁)(y−μ₂)ᵀ of the source that is not truncated, (C1, C2).
+        Raises:
+            UserError: a user's function fails, or returns no such map.
+        """
+        if source.basis is None:
+            return self.function(source, target, cross)
+        matching = self.function(source, target, source.basis.T @ cross)
+        if self.along_axes:  # compose the map with the projection to the axes
+            matching = matching._replace(weight=matching.weight @ source.basis.T)
+        return matching
+
+
+def solver_of(form: AnyForm) -> Solver:
+    """Return the function of a closed form of the suite or of a user, and its needs.
+
+    Raises:
+        UserError: there is no such form, the user's code fails, or the function has the name of a form
+            or takes other arguments.
+    """
+    if isinstance(form, str) and form in FORMS:
+        row = FORMS[form]
+        function = pkgutil.resolve_name(row.solver)
+        return Solver(form, function, row.needs_covariance, row.along_axes)
+    if isinstance(form, str) and not is_user_code(form):
+        raise unknown_name("closed form", form, FORMS)
+    name = name_of(form)
+    if title_of(name) in (*METHODS, *STARTS):
+        raise UserError(
+            f"{name}: {title_of(name)} is the name of a closed form of the suite, or of another method; rename "
+            "the function"
+        )
+    function = load(form) if isinstance(form, str) else form
+    try:
+        inspect.signature(function).bind("source", "target", "cross")
+    except (TypeError, ValueError):  # other arguments, or none that can be known, as of a type
+        raise UserError(
+            f"{name} is no closed form, which takes the moments of source and target and their cross moments, as in "
+            f"def {title_of(name)}(source, target, cross); for an objective give epochs, such as {name}:10"
+        ) from None
+    return Solver(name, functools.partial(_by_user, name, function))
+
+
+def name_of(form: AnyForm) -> str:
+    """Return the name of a closed form, also of a function."""
+    if isinstance(form, str):
+        return form
+    return getattr(form, "__name__", type(form).__name__)
+
+
+def _by_user(
+    name: str, function: UserForm, source: Source, target: Target, cross: Tensor
+) -> Matching:
+    """Return the map that a user's function gives.
+
+    Raises:
+        UserError: the function fails, or returns no finite weight and bias of the right shapes.
+    """
+    # The errors of a function in a notebook show their own lines
+    errors = failing_as_user_error(name) if is_user_code(name) else nullcontext()
+    with errors:
+        returned = call_on_copies(function, source.moments, target.moments, cross)
+    needed = f"a weight {tuple(cross.T.shape)} and a bias {tuple(target.moments.mean.shape)}"
+    if not isinstance(returned, tuple | list) or len(returned) != 2:
+        what = type(returned).__name__
+        if isinstance(returned, tuple | list):
+            what = f"{what} of {len(returned)}"
+        raise UserError(f"{name} returns a {what}; let it return two tensors, {needed}")
+    try:
+        weight, bias = map(torch.as_tensor, returned)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{name} returns no numbers ({error}); let it return two tensors, {needed}"
+        ) from error
+    fits = weight.shape == cross.T.shape and bias.shape == target.moments.mean.shape
+    are_real = not (weight.is_complex() or bias.is_complex())
+    if not fits or not are_real or not (weight.isfinite().all() and bias.isfinite().all()):
+        raise UserError(
+            f"{name} returns a weight {tuple(weight.shape)} and a bias {tuple(bias.shape)}; let it return finite "
+            f"numbers that are real, {needed}"
+        )
+    weight = weight.to(cross)
+    bias = bias.to(cross)
+    residual = _squared_residual(source, target, cross, weight, bias)
+    rank = int(torch.linalg.matrix_rank(weight))
+    return _with_errors(source, target, weight, bias, residual, rank=rank)

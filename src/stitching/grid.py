@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from src.choices.stitching import OBJECTIVES, Objective
 from src.core.activations import at_least_single
 from src.core.errors import not_finite
 from src.datasets.base import Batches, batches_in
@@ -25,7 +26,7 @@ from src.low_rank import low_rank_approx
 from src.models import Network, activations_of_both
 from src.statistics.moments import Moments, Rows
 from src.stitching.layers import StitchingLayer
-from src.stitching.objectives import OBJECTIVES, Objective, loss_of
+from src.stitching.objectives import loss_of
 from src.training import (
     NO_CLASS,
     HeadLosses,
@@ -130,12 +131,13 @@ class Grid(Task[Pair]):
 
     def _compared_in(self, end: Network) -> dict[str, list[str]]:
         """Return the layers that the objective compares, by end layer; the cross-entropy has none."""
+        compared: dict[str, list[str]] = {end_layer: [] for end_layer in self.end_layers}
         if not self.objective.loss:
-            return {end_layer: [] for end_layer in self.end_layers}
-        return {
-            end_layer: self.objective.compared(end_layer, end.behind(end_layer), end.output_name)
-            for end_layer in self.end_layers
-        }
+            return compared
+        for end_layer in self.end_layers:
+            layers = [end_layer, *end.behind(end_layer), end.output_name]
+            compared[end_layer] = layers[self.objective.compares]
+        return compared
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """Yield the losses of all stitches on a batch, a group of pairs at a time.

@@ -14,11 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.choices import AUTO, GRID, LETTERS, MAP, OF_MAPS, SEQUENCE, STITCHING_TYPES, VECTOR
-from src.choices.stitching import INITS
 from src.core.activations import Form, MapSize, TokenLayout, channels_first, pool, positions_of
 from src.core.console import warn
-from src.core.errors import UserError, unknown_name
-from src.core.user_code import is_user_code
+from src.core.errors import UserError
 
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")  # of sparsity
 
@@ -328,7 +326,7 @@ def build_stitching_layer(
     target: Sequence[int],
     *,
     layouts: Layouts = (None, None),
-    init: str = "rand",
+    is_identity: bool = False,
     c2t_cls_token: str | None = None,
     t2c_cls_token: str | None = None,
     upsample_mode: str = "bilinear",
@@ -343,15 +341,13 @@ def build_stitching_layer(
             (D,).
         layouts: of the tokens of source and target, as `Network.token_layout` returns them; None:
             guessed from their number.
-        init: `eye` starts as the identity. All further names of `-i` start from torch's random
-            weights, drawn from the global generator; nothing is matched here.
+        is_identity: start as the identity; otherwise from torch's random weights, drawn from the global
+            generator.
         c2t_cls_token, t2c_cls_token: `made_cls` and `used_cls` of `plan_of`.
         upsample_mode: `bilinear` or `nearest`.
     Raises:
-        UserError: there is no such init, the shapes do not fit the type, or `eye` has no identity.
+        UserError: the shapes do not fit the type, or have no identity.
     """
-    if init not in INITS and not is_user_code(init):
-        raise unknown_name("init", init, INITS)
     source_form = Form.of(source, layouts[0])
     target_form = Form.of(target, layouts[1])
     if stitching_type == AUTO:
@@ -365,7 +361,7 @@ def build_stitching_layer(
     plan = plan_of(stitching_type, source_form, target_form, c2t_cls_token, t2c_cls_token)
     _check_plan(stitching_type, source_form, target_form, plan, c2t_cls_token)
     layer = StitchingLayer(stitching_type, plan, target_form, upsample_mode=upsample_mode)
-    if init == "eye":
+    if is_identity:
         _set_identity(layer)
     return layer
 

@@ -2,9 +2,10 @@
 are in `closed_forms`."""
 
 import math
+from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
@@ -16,21 +17,21 @@ from src.core.arguments import real_tensor
 from src.core.console import listed, progress, warn, warn_once
 from src.core.errors import UserError
 from src.core.grouping import grouped
-from src.core.user_code import is_user_code
 from src.datasets.base import BaseImageSet, Batches, batches_in
 from src.models import Network, activations_of_both
-from src.statistics.moments import Moments, Rows
+from src.statistics.moments import CrossMoments, Moments, Rows
 from src.stitching.closed_forms import (
-    ClosedForm,
+    AnyForm,
     Cutoff,
     Matching,
-    Roots,
-    closed_form,
+    Solver,
+    Source,
+    Target,
     name_of,
     solver_of,
 )
 from src.stitching.layers import Plan, StitchingLayer
-from src.stitching.moments import SourceMoments, UpsampledRows, source_rows
+from src.stitching.upsampling import UpsampledRows, resized_rows
 from src.values import Metrics, Pair
 
 ROWS_PER_CHANNEL = 50  # of the source, for the number of images that `auto` takes
@@ -43,87 +44,11 @@ StitchingLayers = Mapping[Pair, StitchingLayer]
 Activations = Mapping[str, Tensor]  # by layer
 
 
-class SourceKey(NamedTuple):
-    """Identifies a source: a front layer, and how its activation is laid out and resized."""
-
-    front_layer: str
-    plan: Plan  # without the steps behind the affine map
-    upsample_mode: str
-
-
-class TargetKey(NamedTuple):
-    """Identifies a target: the matched part of an end layer's activation."""
-
-    end_layer: str
-    left_out: tuple[int, int]  # first and last place, excluded, of the tokens that are made
-
-
-class ClsKey(NamedTuple):
-    """The key of a learned prefix token of an end layer: it is not matched, but its mean is needed."""
-
-    end_layer: str
-    place: int  # among the tokens
-
-
-class _PairKeys(NamedTuple):
-    """The source and the target of a stitching layer, and its learned prefix tokens in order."""
-
-    source: SourceKey
-    target: TargetKey
-    cls_keys: list[ClsKey]
-
-    @classmethod
-    def of(cls, pair: Pair, layer: StitchingLayer) -> "_PairKeys":
-        """Return the keys of the stitching layer of a pair."""
-        made = layer.plan.made
-        places = range(0)
-        if hasattr(layer, "cls_token"):
-            places = range(made.start, made.stop)
-        return cls(
-            SourceKey(pair.front_layer, layer.plan.of_source, layer.upsample_mode),
-            TargetKey(pair.end_layer, (made.start, made.stop)),
-            [ClsKey(pair.end_layer, place) for place in places],
-        )
-
-
-class GridKeys(NamedTuple):
-    """The sources and the targets of the stitching layers of a grid."""
-
-    layers: StitchingLayers
-    of_pair: dict[Pair, _PairKeys]
-    # The sources and targets, each with a stitching layer that has it
-    sources: dict[SourceKey, StitchingLayer]
-    targets: dict[TargetKey, StitchingLayer]
-    cls_keys: dict[ClsKey, None]  # a set in order
-    targets_of: dict[SourceKey, dict[TargetKey | ClsKey, None]]  # sets in order
-    pairs_of: dict[SourceKey, list[Pair]]
-
-    @classmethod
-    def of(cls, layers: StitchingLayers) -> "GridKeys":
-        """Collect the keys of all pairs."""
-        keys = cls(layers, {}, {}, {}, {}, {}, {})
-        for pair, layer in layers.items():
-            keys.of_pair[pair] = _PairKeys.of(pair, layer)
-            source, target, cls_keys = keys.of_pair[pair]
-            keys.sources.setdefault(source, layer)
-            keys.targets.setdefault(target, layer)
-            keys.pairs_of.setdefault(source, []).append(pair)
-            targets_of_source = keys.targets_of.setdefault(source, {})
-            targets_of_source[target] = None
-            for cls_key in cls_keys:
-                targets_of_source[cls_key] = None
-                keys.cls_keys[cls_key] = None
-        return keys
-
-
-GridMoments = Mapping[SourceKey, SourceMoments]
-
-
 def direct_matching(
     source: ArrayLike | Tensor,
     target: ArrayLike | Tensor,
     *,
-    form: ClosedForm = "pinv",
+    form: AnyForm = "pinv",
     cutoff: Cutoff = "paper",
 ) -> Matching:
     """Return the affine map that matches two activations of the same samples and positions, with
@@ -139,9 +64,9 @@ def direct_matching(
         cutoff: of the singular values of [X 1] for `pinv`: `paper`, `exact`, or a number relative to the largest one;
             see `relative_cutoff`.
     Raises:
-        UserError: an activation has other axes.
+        UserError: an activation has other axes, or there is no such form.
         ValueError: the samples or positions differ, an activation has no finite real numbers, or there is
-            no such form or cutoff.
+            no such cutoff.
     """
     source = real_tensor(source, "the source")
     target = real_tensor(target, "the target")
@@ -156,25 +81,18 @@ def direct_matching(
             f"the source has {n_source} positions, the target {n_target}; resize one of them, or "
             'let src.stitching.build_layers(…, "auto") do so'
         )
-    if isinstance(form, str) and form not in FORMS and not is_user_code(form):
-        raise ValueError(f"unknown closed form {form!r}; choose one of {', '.join(FORMS)}")
-    moments = moments_of(Rows.of(source), Rows.of(target), len(source), form=form)
-    matching = closed_form(form, moments, cutoff=cutoff)["target"]
+    solver = solver_of(form)
+    rows1 = Rows.of(source)
+    rows2 = Rows.of(target)
+    matching = solver.solve(
+        Source(rows1.moments(), len(source), cutoff=cutoff),
+        Target(rows2.moments(diagonal=not solver.needs_covariance)),
+        rows1.cross(rows2).scatter,
+    )
     _warn_of_misfits(form, {"source to target": matching})
     if matching.truncated:
         warn_once('the cutoff of singular values truncates a fit; give cutoff="exact"')
     return matching
-
-
-def moments_of(
-    source: Rows | UpsampledRows, target: Rows, n_samples: int, *, form: ClosedForm
-) -> SourceMoments:
-    """Return the moments of a source and a target that a form needs."""
-    moments = target.moments(diagonal=not solver_of(form).target_scatter)
-    targets: dict[Hashable, Moments] = {"target": moments}
-    return SourceMoments(
-        n_samples, source.moments(), targets, {"target": source.cross(target).scatter}
-    )
 
 
 def matching_batches(train_set: BaseImageSet, n: int, batch_size: int, *, seed: int) -> Batches:
@@ -188,28 +106,139 @@ def matching_batches(train_set: BaseImageSet, n: int, batch_size: int, *, seed: 
     return train_set.batches(batch_size, indices=train_set.in_cheapest_order(samples))
 
 
+class GridMoments:
+    """The moments of sources, targets, and both together, of the pairs of a grid, which grow batch by batch.
+
+    The matched rows of a pair are the positions of its source, laid out and resized, and those of its target.
+    Pairs share a source if their layers prepare one front activation alike, and a target if they match the
+    same positions of one end activation.
+
+    Args:
+        layers: of each pair.
+        needs_covariance: of the targets; otherwise their scatters have only the diagonal.
+    """
+
+    def __init__(self, layers: StitchingLayers, *, needs_covariance: bool):
+        self.layers = layers
+        self.needs_covariance = needs_covariance
+        self.n_samples = 0
+        self.sources: defaultdict[Hashable, Moments] = defaultdict(Moments)
+        self.targets: defaultdict[Hashable, Moments] = defaultdict(Moments)
+        self.both: defaultdict[Pair, CrossMoments] = defaultdict(CrossMoments)
+        # Of the target's tokens in the place of learned ones, which are not matched, but start as the mean
+        self.learned: defaultdict[Pair, Moments] = defaultdict(Moments)
+
+    def source_of(self, pair: Pair) -> Hashable:
+        """Return the key of the source of a pair."""
+        layer = self.layers[pair]
+        return pair.front_layer, layer.plan.of_source, layer.upsample_mode
+
+    def target_of(self, pair: Pair) -> Hashable:
+        """Return the key of the target of a pair."""
+        made = self.layers[pair].plan.made
+        return pair.end_layer, made.start, made.stop
+
+    def add(self, front_acts: Activations, end_acts: Activations) -> None:
+        """Add the activations (B, …) of the same images, by layer."""
+        # Each source and each target is prepared once for all of its pairs
+        source_rows: dict[Hashable, Rows | UpsampledRows] = {}
+        target_rows: dict[Hashable, Rows] = {}
+        for pair, layer in self.layers.items():
+            source = self.source_of(pair)
+            if source not in source_rows:
+                laid_out = layer.lay_out(front_acts[pair.front_layer])
+                size = layer.plan.resized_to
+                source_rows[source] = resized_rows(laid_out, size, layer.upsample_mode)
+            target = self.target_of(pair)
+            if target not in target_rows:
+                target_rows[target] = Rows.of(layer.targets(end_acts[pair.end_layer]))
+
+        for source, rows in source_rows.items():
+            self.sources[source] = self.sources[source].pooled(rows.moments())
+        for target, matched_rows in target_rows.items():
+            moments = matched_rows.moments(diagonal=not self.needs_covariance)
+            self.targets[target] = self.targets[target].pooled(moments)
+        for pair, layer in self.layers.items():
+            cross = source_rows[self.source_of(pair)].cross(target_rows[self.target_of(pair)])
+            self.both[pair] = self.both[pair].pooled(cross)
+            if hasattr(layer, "cls_token"):
+                tokens = Rows.of(end_acts[pair.end_layer][:, layer.plan.made].flatten(1))
+                self.learned[pair] = self.learned[pair].pooled(tokens.moments(diagonal=True))
+        self.n_samples += len(next(iter(end_acts.values())))
+
+
 @torch.no_grad()
-def grid_moments(
-    front: Network, end: Network, keys: GridKeys, batches: Batches, *, form: ClosedForm
-) -> GridMoments:
-    """Return the moments that a form needs of all pairs, from one pass of each network
-    over the batches."""
-    front_layers = list(dict.fromkeys(pair.front_layer for pair in keys.layers))
-    end_layers = list(dict.fromkeys(pair.end_layer for pair in keys.layers))
-    total: GridMoments = {}
-    for images, _ in batches_in(batches):
-        sources, targets = activations_of_both(
-            front, front_layers, end, end_layers, images, keep=True
-        )
-        for rows in _slices(sources, targets):
-            source_part = {name: activation[rows] for name, activation in sources.items()}
-            target_part = {name: activation[rows] for name, activation in targets.items()}
-            moments = _moments(keys, source_part, target_part, form=form)
-            if total:
-                total = pooled(total, moments)
-            else:
-                total = moments
-    return total
+def match_layers(
+    front: Network,
+    end: Network,
+    layers: StitchingLayers,
+    batches: Batches,
+    *,
+    form: AnyForm = "pinv",
+    rank: int | None = None,
+    cutoff: Cutoff = "paper",
+) -> dict[Pair, Matching]:
+    """Set stitching layers by direct matching on the given images; `direct_matching` has sources.
+
+    Args:
+        front, end: the networks, in evaluation mode.
+        layers: of each pair of layers, as from `build_layers`; their weights are changed. A learned CLS
+            token starts as the mean of the target's.
+        batches: images (B, C, H, W) and labels, which are not used and may be None.
+        form: one of `FORMS`, or a `UserForm`.
+        rank: retained rank of the resized front activations; None keeps all.
+        cutoff: see `relative_cutoff`.
+    Returns:
+        The `Matching` of each pair.
+    Raises:
+        UserError: the activations of a pair have no closed form, such as NaN.
+        ValueError: the batches are no pairs of images and labels.
+    """
+    solver = solver_of(form)
+
+    # One pass of each network
+    front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
+    end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
+    moments = GridMoments(layers, needs_covariance=solver.needs_covariance)
+    for images, _ in batches_in(progress(batches, "matching")):
+        both = activations_of_both(front, front_layers, end, end_layers, images, keep=True)
+        for rows in _slices(*both):
+            moments.add(*[{name: act[rows] for name, act in acts.items()} for acts in both])
+
+    matched = _solved(moments, solver, rank=rank, cutoff=cutoff)
+    for pair, layer in layers.items():
+        layer.set_affine(matched[pair].weight, matched[pair].bias)
+        if hasattr(layer, "cls_token"):
+            layer.cls_token.copy_(moments.learned[pair].mean.view_as(layer.cls_token))
+    _warn_of_constants(moments)
+    _warn_of_misfits(form, matched)
+    return {pair: matched[pair] for pair in layers}
+
+
+def _solved(
+    moments: GridMoments, solver: Solver, *, rank: int | None, cutoff: Cutoff
+) -> dict[Pair, Matching]:
+    """Return the map of each pair; each source and each target is decomposed once."""
+    matched: dict[Pair, Matching] = {}
+    targets: dict[Hashable, Target] = {}
+    groups = grouped(moments.layers, moments.source_of)
+    for key, pairs in progress(groups.items(), "direct matching", len(groups)):
+        try:
+            source = Source(
+                moments.sources[key],
+                moments.n_samples,
+                rank=rank,
+                along_axes=solver.along_axes,
+                cutoff=cutoff,
+            )
+            for pair in pairs:
+                target = moments.target_of(pair)
+                if target not in targets:
+                    targets[target] = Target(moments.targets[target])
+                matched[pair] = solver.solve(source, targets[target], moments.both[pair].scatter)
+        except ValueError as error:
+            raise UserError(f"{pairs[0]}: {error}; check the models and the images") from error
+    return matched
 
 
 def _slices(sources: Activations, targets: Activations) -> list[slice]:
@@ -221,128 +250,13 @@ def _slices(sources: Activations, targets: Activations) -> list[slice]:
     return [slice(first, first + n_rows) for first in range(0, len(activations[-1]), n_rows)]
 
 
-def pooled(moments: GridMoments, further: GridMoments) -> GridMoments:
-    """Return the moments over the samples of both.
-
-    Args:
-        further: of the same sources and targets, over further samples.
-    """
-    pooled_moments: dict[SourceKey, SourceMoments] = {}
-    targets: dict[Hashable, Moments] = {}  # pooled once for all sources
-    for source, moments_of_source in further.items():
-        pooled_moments[source] = moments[source].pooled(moments_of_source, targets)
-        targets |= pooled_moments[source].targets
-    return pooled_moments
-
-
-def _moments(
-    keys: GridKeys, sources: Activations, targets: Activations, *, form: ClosedForm
-) -> GridMoments:
-    """Return the moments of all pairs over activations of the same images."""
-    # Each source and each target is prepared once for all of its pairs
-    laid_out = {
-        source: layer.lay_out(sources[source.front_layer]) for source, layer in keys.sources.items()
-    }
-    matched: dict[TargetKey | ClsKey, Tensor] = {
-        target: layer.targets(targets[target.end_layer]) for target, layer in keys.targets.items()
-    }
-    for cls_key in keys.cls_keys:
-        matched[cls_key] = targets[cls_key.end_layer][:, cls_key.place]
-    source_rows_of = {
-        source: source_rows(laid_out[source], layer.plan.resized_to, layer.upsample_mode)
-        for source, layer in keys.sources.items()
-    }
-    target_rows_of = {target: Rows.of(activation) for target, activation in matched.items()}
-
-    # Moments of each target, of each source, and of both together
-    diagonal = not solver_of(form).target_scatter
-    moments_of_target = {
-        target: rows.moments(diagonal=diagonal) for target, rows in target_rows_of.items()
-    }
-    n_samples = len(next(iter(targets.values())))
-    moments = {}
-    for source, targets_of_source in keys.targets_of.items():
-        rows = source_rows_of[source]
-        moments[source] = SourceMoments(
-            n_samples,
-            rows.moments(),
-            {key: moments_of_target[key] for key in targets_of_source},
-            {
-                key: rows.cross(target_rows_of[key]).scatter
-                for key in targets_of_source
-                if isinstance(key, TargetKey)
-            },
-        )
-    return moments
-
-
-def match_layers(
-    front: Network,
-    end: Network,
-    layers: StitchingLayers,
-    batches: Batches,
-    *,
-    form: ClosedForm = "pinv",
-    rank: int | None = None,
-    cutoff: Cutoff = "paper",
-) -> dict[Pair, Matching]:
-    """Set stitching layers by direct matching on the given images; `direct_matching` has sources.
-
-    Args:
-        front, end: the networks, in evaluation mode.
-        layers: of each pair of layers, as from `build_layers`; their weights are changed.
-        batches: images (B, C, H, W) and labels, which are not used and may be None.
-        form: one of `FORMS`, or a `UserForm`.
-        rank: retained rank of the resized front activations; None keeps all.
-        cutoff: see `closed_form`.
-    Returns:
-        The `Matching` of each pair.
-    Raises:
-        UserError: the activations of a pair have no closed form, such as NaN.
-        UserError: the batches are no pairs of inputs and labels.
-    """
-    keys = GridKeys.of(layers)
-    moments = grid_moments(front, end, keys, progress(batches, "matching"), form=form)
-    return _matched(keys, moments, form=form, rank=rank, cutoff=cutoff)
-
-
-@torch.no_grad()
-def _matched(
-    keys: GridKeys,
-    moments: GridMoments,
-    *,
-    form: ClosedForm,
-    rank: int | None,
-    cutoff: Cutoff,
-) -> dict[Pair, Matching]:
-    """Set stitching layers from moments; a learned CLS token starts as the mean of the target's."""
-    matched = {}
-    roots: Roots = {}  # each target is decomposed once, for all sources
-    groups = keys.pairs_of
-    for source, pairs in progress(groups.items(), "direct matching", len(groups)):
-        try:
-            matchings = closed_form(form, moments[source], rank=rank, cutoff=cutoff, roots=roots)
-        except ValueError as error:
-            raise UserError(f"{pairs[0]}: {error}; check the models and the images") from error
-        for pair in pairs:
-            layer = keys.layers[pair]
-            matching = matchings[keys.of_pair[pair].target]
-            layer.set_affine(matching.weight, matching.bias)
-            for i, key in enumerate(keys.of_pair[pair].cls_keys):
-                layer.cls_token[:, i] = moments[source].targets[key].mean
-            matched[pair] = matching
-    _warn_of_constants(moments)
-    _warn_of_misfits(form, matched)
-    return {pair: matched[pair] for pair in keys.layers}
-
-
 def _warn_of_constants(moments: GridMoments) -> None:
     """Warn of front layers whose activations do not vary over the fitting samples."""
     constant = []
-    for source, of_source in moments.items():
-        x = of_source.source
-        if x.scatter.trace() <= ROUNDING * x.n_rows * x.mean.square().sum():
-            constant.append(source.front_layer)
+    for pair in moments.layers:
+        source = moments.sources[moments.source_of(pair)]
+        if source.scatter.trace() <= ROUNDING * source.n_rows * source.mean.square().sum():
+            constant.append(pair.front_layer)
     if constant:
         warn(
             f"the activations of {listed(dict.fromkeys(constant))} of the front network are constant over the fitting "
@@ -351,7 +265,7 @@ def _warn_of_constants(moments: GridMoments) -> None:
         )
 
 
-def _warn_of_misfits(form: ClosedForm, matched: Mapping[Any, Matching]) -> None:
+def _warn_of_misfits(form: AnyForm, matched: Mapping[Any, Matching]) -> None:
     """Warn of maps of a user's form that are worse than the mean of the target on the fitting samples.
 
     Args:
@@ -377,7 +291,7 @@ def match(
     *,
     n_samples: int | None,
     seed: int,
-    form: ClosedForm,
+    form: AnyForm,
     **solution: Any,
 ) -> dict[Pair, Matching]:
     """Set stitching layers by direct matching on training images in shuffled order, not augmented.

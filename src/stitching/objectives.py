@@ -5,17 +5,19 @@ same layer. It takes the stitched tensor (or array) of one pair, or of P pairs w
 in front. No gradient reaches the end network's activations.
 """
 
+import functools
+import pkgutil
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
+from src.choices.stitching import AT_END, AT_LOGITS, FROM_END, OBJECTIVES, Objective
 from src.core.activations import at_least_single
 from src.core.errors import UserError
 from src.core.ownership import call_on_copies
-from src.core.user_code import by_title, failing_as_user_error, is_user_code, load
+from src.core.user_code import by_title, failing_as_user_error, is_user_code, load, title_of
 
 
 def soft_label_loss(stitched_logits: Tensor, end_logits: Tensor) -> Tensor:
@@ -82,43 +84,8 @@ def feature_loss(stitched: Tensor, target: Tensor) -> Tensor:
 # returns (P,)
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-# An objective with several layers takes the mean of the loss over the layers
-LOSSES: dict[str, Loss] = {
-    "soft": soft_label_loss,
-    "hint": hint_loss,
-    "feature": feature_loss,
-}
-
-# Where activations are compared: slices of the end layer, the blocks behind it, and the logits
-NOWHERE = slice(0)
-AT_END = slice(1)
-FROM_END = slice(-1)
-AT_LAST = slice(-2, -1)
-AT_LOGITS = slice(-1, None)
 # Where a user's loss compares activations, by the attribute `at` of its function
 PLACES = {"end": AT_END, "blocks": FROM_END, "logits": AT_LOGITS}
-
-
-class Objective(NamedTuple):
-    """A loss of stitches, and the layers where it compares stitch and end network."""
-
-    loss: str = ""  # in `LOSSES`, or the name of user code; "": the cross-entropy
-    compares: slice = NOWHERE
-    # Whether accuracy is measured in training; otherwise the pass ends at the last compared layer
-    measures_accuracy: bool = True
-
-    def compared(self, end_layer: str, behind: Sequence[str], output: str) -> list[str]:
-        """Return the layers to compare, of the end layer, the blocks behind it, and the logits."""
-        return [end_layer, *behind, output][self.compares]
-
-
-OBJECTIVES = {
-    "task": Objective(),
-    "soft": Objective("soft", AT_LOGITS),
-    "hint": Objective("hint", AT_END, measures_accuracy=False),
-    "fula": Objective("hint", FROM_END),
-    "feature": Objective("feature", AT_LAST),
-}
 
 
 def objective_of(name: str) -> Objective:
@@ -138,40 +105,38 @@ def objective_of(name: str) -> Objective:
     at = getattr(load(name), "at", "end")
     if not isinstance(at, str) or at not in PLACES:
         raise UserError(f"{name}: at is {at!r}; give one of {', '.join(PLACES)}")
-    place = PLACES[at]
-    return Objective(name, place, place != AT_END)
+    return Objective(title_of(name), name, PLACES[at], measures_accuracy=at != "end")
 
 
 def loss_of(objective: Objective) -> Loss:
-    """Return the loss of an objective that compares activations.
+    """Return the loss of an objective that compares activations; of several layers, the mean counts.
 
     The loss of a user's code raises a UserError where the code fails, returns another shape, or
     returns a loss without a gradient.
     """
     if not is_user_code(objective.loss):
-        return LOSSES[objective.loss]
-    function = load(objective.loss)
+        return pkgutil.resolve_name(objective.loss)
+    return functools.partial(_loss_by_user, objective.loss, load(objective.loss))
 
-    def loss(stitched: Tensor, target: Tensor) -> Tensor:
-        with failing_as_user_error(objective.loss):
-            losses = call_on_copies(
-                function, at_least_single(stitched), at_least_single(target).detach()
-            )
-        shape = tuple(getattr(losses, "shape", ()))
-        n_stitches = len(stitched)
-        if shape != (n_stitches,):
-            raise UserError(
-                f"{objective.loss} returns shape {shape} for {n_stitches} stitches; let it return a "
-                f"loss for each, ({n_stitches},)"
-            )
-        if stitched.requires_grad and not losses.requires_grad:
-            raise UserError(
-                f"{objective.loss} returns a loss without a gradient; compute it from the stitched "
-                "activations by functions of torch, without detach() and no_grad()"
-            )
-        return losses
 
-    return loss
+def _loss_by_user(name: str, function: Loss, stitched: Tensor, target: Tensor) -> Tensor:
+    """Return the losses (P,) that a user's function gives."""
+    with failing_as_user_error(name):
+        losses = call_on_copies(
+            function, at_least_single(stitched), at_least_single(target).detach()
+        )
+    shape = tuple(getattr(losses, "shape", ()))
+    n_stitches = len(stitched)
+    if shape != (n_stitches,):
+        raise UserError(
+            f"{name} returns shape {shape} for {n_stitches} stitches; let it return a loss for each, ({n_stitches},)"
+        )
+    if stitched.requires_grad and not losses.requires_grad:
+        raise UserError(
+            f"{name} returns a loss without a gradient; compute it from the stitched activations by functions of "
+            "torch, without detach() and no_grad()"
+        )
+    return losses
 
 
 def _squares(stitched: Tensor, target: Tensor) -> Tensor:

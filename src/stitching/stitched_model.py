@@ -69,7 +69,7 @@ def build_layers(
     *,
     image_shape: Sequence[int],
     seed: int,
-    init: str = "rand",
+    is_identity: bool = False,
     c2t_cls_token: str | None = None,
     t2c_cls_token: str | None = None,
     upsample_mode: str = "bilinear",
@@ -83,7 +83,7 @@ def build_layers(
         stitching_type: a name in `STITCHING_TYPES`, or `auto`, which chooses a type for each pair.
         image_shape: (C, H, W) of the images that the networks take.
         seed: each layer is initialised with a generator seeded by it.
-        init, c2t_cls_token, t2c_cls_token, upsample_mode: as for `build_stitching_layer`.
+        is_identity, c2t_cls_token, t2c_cls_token, upsample_mode: as for `build_stitching_layer`.
     Returns:
         The layers, and the reason for each pair that cannot be stitched.
     Raises:
@@ -104,7 +104,7 @@ def build_layers(
                     sources[pair.front_layer],
                     targets[pair.end_layer],
                     layouts=(source_layouts[pair.front_layer], target_layouts[pair.end_layer]),
-                    init=init,
+                    is_identity=is_identity,
                     c2t_cls_token=c2t_cls_token,
                     t2c_cls_token=t2c_cls_token,
                     upsample_mode=upsample_mode,
