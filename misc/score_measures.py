@@ -110,7 +110,7 @@ def read_truth(path: str):
 
 
 def test_measures(args) -> None:
-    from src.core.console import note
+    from src.core.console import note, result
     from src.core.errors import UserError
     from src.core.files import write_csv
     from src.results.outputs import outputs
@@ -128,32 +128,79 @@ def test_measures(args) -> None:
     if args.output:
         with outputs(args.output, __file__):
             write_csv(Path(args.output), COLUMNS, [*correlations, *places])
-            draw(args, tables)
+            draw(args, tables, correlations)
         note(f"wrote {args.output}")
+    result(answer(correlations, places))
 
 
-def draw(args, tables) -> None:
+def draw(args, tables, correlations: list) -> None:
     """Draw the curves over ranks beside the table, where there are some."""
     from src.figures.curves import draw_ranks
     from src.figures.pages import on_data
-    from src.figures.shown import of_ranks
     from src.results.pair_kinds import counted
-    from src.results.rank_curves import chosen_pairs, curves_of_pair
+    from src.results.rank_curves import PROBE, chosen_pairs, curves_of_pair
 
-    shown = []
+    panels = {}
+    rho = {}
     pairs = {value.networks for value in tables.values}
     for pair in chosen_pairs(tables, args.layers, args.other_layer):
         title = pair.front_layer
         if pair.end_layer != title:
             title = f"{pair.front_layer} → {pair.end_layer}"
-        shown += of_ranks(curves_of_pair(tables, pair), title)
-    if shown:
+        panels[title] = curves_of_pair(tables, pair)
+        of_pair = [
+            row
+            for row in correlations
+            if (row["layer1"], row["layer2"], row["varied"]) == (*pair, "layer1")
+        ]
+        rho[title] = {label_of(row): row["spearman"] for row in of_pair}
+    if panels:
         draw_ranks(
             Path(args.output).with_suffix(".png"),
-            shown,
-            y_title="similarity or accuracy",
+            panels,
+            y_title="value",
+            truth=PROBE,
+            rho=rho,
             source=on_data(counted(pairs), {(value.dataset, None) for value in tables.values}),
         )
+
+
+def label_of(row) -> str:
+    """Return the label of the curve that a test of sensitivity is of."""
+    from src.choices.similarity import measure_of
+    from src.results.rank_tests import BASELINE
+
+    name = row["measure"]
+    if name == BASELINE:
+        return name
+    if name.startswith("stitching "):
+        method = row["setting"].rpartition(", ")[2]
+        return f"{method} (accuracy)"
+    return measure_of(name).similarity_title
+
+
+def answer(correlations: list, places: list) -> str:
+    """Return the sentence on the mean rank correlation of each measure, or without one on its mean place."""
+    from statistics import fmean
+
+    from src.core.grouping import grouped
+
+    for rows, column, subject in (
+        (
+            correlations,
+            "spearman",
+            "Mean rank correlation ρ with the accuracy of probes over ranks",
+        ),
+        (places, "place", "Mean place of the layer of the same name"),
+    ):
+        texts = []
+        for label, of_label in grouped(rows, label_of).items():
+            known = [row[column] for row in of_label if row[column] == row[column]]
+            if known:
+                texts.append(f"{fmean(known):.2f} ({label})")
+        if texts:
+            return f"{subject}: {', '.join(texts)}."
+    return "No test of these tables has an answer."
 
 
 def show_tests(correlations: list, places: list) -> None:

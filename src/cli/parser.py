@@ -144,6 +144,7 @@ class Parser(argparse.ArgumentParser):
             formatter.start_section(title)
             formatter.add_arguments(actions)
             formatter.end_section()
+        formatter.add_text(self.epilog)
         return formatter.format_help()
 
     def words(self, options: argparse.Namespace) -> list[str]:

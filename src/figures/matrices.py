@@ -1,4 +1,4 @@
-"""Matrices of an evaluation of stitches, printed and drawn beside their table."""
+"""Matrices of stitches and of their evaluation, printed and drawn beside their table."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -10,16 +10,14 @@ from src.choices.datasets import dataset_label
 from src.core.console import listed, note, note_once, result, table
 from src.core.files import write_json
 from src.core.grouping import grouped
-from src.figures.maps import draw_layers
+from src.figures.maps import Map, draw_layers
 from src.figures.pages import on_data, remove_figure
-from src.figures.shown import Shown, of_matrix
 from src.results.architectures import corresponding_layers
-from src.results.evaluation_rows import TYPICAL_AUROC, EvaluationFiles, EvaluationRow, SkillRow
-from src.results.experiments import Experiment
+from src.results.evaluation_rows import TYPICAL_AUROC, EvaluationFiles
+from src.results.grid_matrices import shown_experiments
 from src.results.matrices import known, pivot
 from src.results.pair_kinds import counted
 from src.results.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, shown_in
-from src.results.stitch_rows import StitchRow
 from src.results.tables import to_record, write_table
 
 EXPLANATION = (
@@ -29,7 +27,7 @@ EXPLANATION = (
 )
 
 
-def source_of(rows: Sequence[Experiment], n_images: int | None = None) -> str:
+def source_of(rows: Sequence[Any], n_images: int | None = None) -> str:
     """Return the sentence of captions on the networks and the images of stitches.
 
     Args:
@@ -39,9 +37,17 @@ def source_of(rows: Sequence[Experiment], n_images: int | None = None) -> str:
     return on_data(counted({row.network_keys for row in rows}), images)
 
 
-def report_skill(
-    path: Path, stitches: Mapping[str, Sequence[StitchRow]], rows: Sequence[SkillRow]
-) -> None:
+def draw_grid(path: Path, rows: Sequence[Any]) -> list[Path]:
+    """Draw the accuracies of stitches as a map of layers for each experiment. Return the written
+    paths."""
+    maps = []
+    for title, of_map in shown_experiments(rows).items():
+        matrix = pivot(of_map, lambda row: row.accuracy)
+        maps.append(Map("accuracy", matrix, title, corresponding_layers(of_map)))
+    return draw_layers(path, maps, source=source_of(rows))
+
+
+def report_skill(path: Path, stitches: Mapping[str, Sequence[Any]], rows: Sequence[Any]) -> None:
     """Print the skill of stitches at both places, and write the table and its figure.
 
     Args:
@@ -49,18 +55,18 @@ def report_skill(
     """
     skills = {row.place: row for row in rows}
 
-    def skill(stitch: StitchRow, column: str) -> float:
+    def skill(stitch: Any, column: str) -> float:
         return getattr(skills[stitch.place], column)
 
-    write_table(path, SkillRow, rows)
-    shown = _print_matrices(stitches, ["skill", "skill_at_end"], skill)
+    write_table(path, type(rows[0]), rows)
+    maps = _print_matrices(stitches, ["skill", "skill_at_end"], skill)
     source = source_of(list(chain.from_iterable(stitches.values())))
-    _draw(path, shown, source=source)
+    _draw(path, maps, source=source)
 
 
 def report(
     files: EvaluationFiles,
-    evaluations: Mapping[str, Sequence[EvaluationRow]],
+    evaluations: Mapping[str, Sequence[Any]],
     *,
     own_scores: Mapping[str, Mapping[str, Any]],
     checks: Mapping[str, Mapping[str, Any]],
@@ -80,9 +86,7 @@ def report(
         experiments = grouped(rows, lambda row: row.experiment)
         columns = list(shown_in(IN_EVALUATION))
         not_printed = ["accuracy"] if number else []  # accuracies are those of the first detector
-        shown = _print_matrices(
-            experiments, columns, _known, detector=name, not_printed=not_printed
-        )
+        maps = _print_matrices(experiments, columns, _known, detector=name, not_printed=not_printed)
         of_layers = checks.get(name, {})
         _print_detectors(name, rows[0].sanity_dataset, own_scores[name], of_layers)
         typical = [row.pair for row in rows if row.auroc < TYPICAL_AUROC]
@@ -96,14 +100,14 @@ def report(
             "stitches": [to_record(row) for row in rows],
             "sanity_checks": {layer: metrics._asdict() for layer, metrics in of_layers.items()},
         }
-        write_table(files.table(name), EvaluationRow, rows)
+        write_table(files.table(name), type(rows[0]), rows)
         write_json(files.table(name).with_suffix(".json"), content)
-        _draw(files.table(name), shown, source=source_of(rows, n_images))
+        _draw(files.table(name), maps, source=source_of(rows, n_images))
     if evaluations:
         note_once(EXPLANATION)
 
 
-def _known(row: EvaluationRow, column: str) -> float:
+def _known(row: Any, column: str) -> float:
     return known(row, name=column)
 
 
@@ -114,20 +118,20 @@ def _print_matrices(
     *,
     detector: str = "",
     not_printed: Sequence[str] = (),
-) -> list[Shown]:
+) -> list[Map]:
     """Print the matrix of each column that has values, under a heading for each experiment;
-    return the values for its figure."""
-    shown: list[Shown] = []
+    return the maps of its figure."""
+    maps = []
     for experiment, rows in experiments.items():
         if experiment:
             result(f"EXPERIMENT: {experiment}")
         for column in columns:
             matrix = pivot(rows, lambda row: value(row, column))  # noqa: B023
             if not all(map(math.isnan, chain.from_iterable(matrix.values))):
-                shown += of_matrix(matrix, column, experiment, corresponding_layers(rows))
+                maps.append(Map(column, matrix, experiment, corresponding_layers(rows)))
                 if column not in not_printed:
                     table(_heading(column, detector), *matrix)
-    return shown
+    return maps
 
 
 def _heading(column: str, detector: str) -> str:
@@ -138,12 +142,12 @@ def _heading(column: str, detector: str) -> str:
     return f"STITCHING {title.upper()}"
 
 
-def _draw(path: Path, shown: Sequence[Shown], *, source: str) -> None:
+def _draw(path: Path, maps: Sequence[Map], *, source: str) -> None:
     """Draw maps of an evaluation beside its table, unless it is of a single stitch."""
     remove_figure(path)  # of an earlier evaluation, of more stitches
     drawn = []
-    if len({row.layers for row in shown}) > 1:
-        drawn = draw_layers(path.with_suffix(".png"), shown, source=source)
+    if any(len(item.values.rows) * len(item.values.columns) > 1 for item in maps):
+        drawn = draw_layers(path.with_suffix(".png"), maps, source=source)
     note(f"wrote {listed([path, *drawn[:1]])}")
 
 

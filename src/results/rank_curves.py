@@ -10,6 +10,8 @@ from src.core.errors import UserError
 from src.results.rank_measurements import FULL, Measurements, by_series, over_ranks
 from src.values import Pair
 
+PROBE = "linear probe (accuracy)"  # the label of its curve
+
 
 class RankCurve(NamedTuple):
     """The values of a measure over the ranks of a layer."""
@@ -97,4 +99,4 @@ def _probed(tables: Measurements, pair: Pair) -> Iterator[RankCurve]:
     for (network, layer, data), probes in tables.probes.items():
         if layer == pair.front_layer and {(network, data), (network, None)} & measured:
             accuracies = {rank: probe.accuracy for rank, probe in probes.items()}
-            yield RankCurve("linear probe (accuracy)", f"{network}, {data}", accuracies)
+            yield RankCurve(PROBE, f"{network}, {data}", accuracies)
