@@ -306,22 +306,20 @@ def draw(path: Path, judged: Judged) -> None:
     frame = judged.frame if judged.are_listed else with_short_names(judged.frame)
     groups = judged.comparison.groups
     tests = judged.comparison.tests
-    remarks = [on_unlike_types(tests), on_unlike_accuracies(frame, tests)]
-    if on_lost_positions(frame.stitching_type):
-        remarks.append(POSITIONS)
-    texts: dict[str, Any] = {
-        "remark": " ".join(filter(None, remarks)),
-        "source": source_of([stitch.row for stitch in judged.stitches]),
-    }
+    positions = POSITIONS if on_lost_positions(frame.stitching_type) else ""
+    source = source_of([stitch.row for stitch in judged.stitches])
+    texts = {"remark": positions, "source": source}
     draw_verdicts(path.with_suffix(".png"), frame, judged.limits, **texts)
     if has_two_networks(frame):
         draw_points(path.with_name(f"{path.stem}_points.png"), frame, judged.limits)
     if len(groups):
         maps = maps_of_networks(judged.comparison.means, are_paths=not judged.are_listed)
         axes = ("front network", "end network")
-        draw_layers(path.with_name(f"{path.stem}_networks.png"), maps, axes=axes, **texts)
+        draw_layers(path.with_name(f"{path.stem}_networks.png"), maps[:1], axes=axes, **texts)
         if groups.networks.nunique() > 1:
             beside = path.with_name(f"{path.stem}_groups.png")
+            remarks = [on_unlike_types(tests), on_unlike_accuracies(frame, tests), positions]
+            texts["remark"] = " ".join(filter(None, remarks))
             draw_groups(beside, judged.comparison, judged.limits, **texts)
 
 

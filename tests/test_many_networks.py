@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.text import Text
-
-from src.figures import pages
 from src.figures.dots import draw_groups
 from src.figures.shown import SHARE, of_means, of_networks
+
+from src.figures import pages
 from src.figures.words import lines_on_groups, tables_of_groups
 from src.results.evaluations import read_evaluated_stitches
 from src.results.named_networks import named_networks

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 import pytest
 
 from src.core.errors import UserError
-from src.figures.maps import draw_layers
-from src.figures.shown import of_matrix
+from src.figures.maps import Map, draw_layers
 from src.results.evaluation_rows import EvaluationRow, SkillRow
 from src.results.experiments import FurtherOptions
 from src.results.matrices import Matrix
@@ -195,10 +194,9 @@ EXAMPLES = [  # (quantity, value of a similar stitch, value of a different one)
 
 @pytest.mark.parametrize(("name", "similar", "different"), EXAMPLES)
 def test_dark_is_similar(name, similar, different, tmp_path, drawn_figures):
-    unit = 100 if name == "accuracy_drop" else 1  # points of accuracy
-    matrix = Matrix(["x"], ["a", "b"], [[unit * similar, unit * different]])
-    draw_layers(tmp_path / "f.png", list(of_matrix(matrix, name)))
+    matrix = Matrix(["x"], ["a", "b"], [[similar, different]])
+    draw_layers(tmp_path / "f.png", [Map(name, matrix)])
     image = drawn_figures["f.png"].axes[0].images[0]
-    dark, bright = (sum(image.to_rgba(unit * value)[:3]) for value in (similar, different))
+    dark, bright = (sum(image.to_rgba(value)[:3]) for value in (similar, different))
     assert dark < bright
     assert QUANTITIES[name].similarity(similar) > QUANTITIES[name].similarity(different)

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
-from src.figures import pages, sections, words
+from src.figures import pages, words
 from src.results.evaluation_rows import EvaluationFiles, EvaluationRow, read_evaluations
+from src.results.frame import of_verdict, with_columns
 from src.results.similarity_rows import SimilarityRow
 from src.results.tables import write_table
 from src.results.training_rows import EpochRow
@@ -50,7 +52,12 @@ def word_on(folder: Path, **options) -> tuple[str, str]:
 
 
 def remarks(verdicts: list[VerdictRow]) -> list[str]:
-    return list(words.remarks(verdicts, Limits()))
+    return list(words.remarks(framed(verdicts), Limits()))
+
+
+def framed(verdicts: list[VerdictRow]):
+    """The frame of verdicts."""
+    return with_columns(pd.DataFrame.from_records([of_verdict(row) for row in verdicts]))
 
 
 def of_networks(front: str = "f.pt", end: str = "g.pt", **values) -> SimilarityRow:
@@ -77,7 +84,7 @@ def test_similar_both_ways(tmp_path):
         ("f.pt → g.pt", "w", "y"): None,
         ("g.pt → g.pt", "y", "y"): None,
     }
-    counted = words.counts(sections.sections_of(verdicts))
+    counted = words.counts(framed(verdicts))
     line = dict(zip(counted.header, counted.lines[0], strict=True))
     assert line["similar both ways"] == "1 of 2"
 
@@ -244,7 +251,7 @@ def test_independent_networks_are_taken_together_on_demand(tmp_path, capsys):
     own, untrained = remarks(verdicts)
     assert says(own, "of 1 layers", "to themselves", " 1 are similar")
     assert says(untrained, "of 2 stitches", "never trained", " 0 are similar", "2 inconclusive")
-    titles = [section.title for section in sections.sections_of(verdicts)]
+    titles = [title for title, *_ in words.counts(framed(verdicts)).lines]
     assert says(titles[0], "direct matching", "both directions of 2 networks")
     assert says(titles[1], "direct matching", "2 pairs", "untrained front network")
 
@@ -343,13 +350,13 @@ def test_words_are_counted_and_equal_reasons_have_one_line(tmp_path):
         tmp_path, {name: skill(0.6) for name in "023"} | {"1": skill(0.1), "4": skill(0.05)}
     )
     rows = judge_stitches(runs_of(tmp_path))
-    counted = words.counts(sections.sections_of(rows))
+    counted = words.counts(framed(rows))
     line = dict(zip(counted.header, counted.lines[0], strict=True))
     assert [line[verdict] for verdict in VERDICTS] == ["1", "2", "1", "2"]
     assert (line["all"], line["similar at the same layer"]) == ("6", "1 of 1")
-    assert len(words.reasons(rows)) == 3  # two have one reason, whatever the numbers
-    cells = str(words.word_map(sections.sections_of(rows)[0])).split()[-12:]
-    assert "".join(cells) == "u?vAw?xAySz–"
+    assert len(words.reasons(framed(rows))) == 3  # two have one reason, whatever the numbers
+    (table,) = words.sign_maps(framed(rows))
+    assert "".join(str(table).split()[-12:]) == "u?vAw?xAySzN"
 
 
 @pytest.fixture
@@ -367,9 +374,12 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures, laid
     given = ["dm", "tlm", "-sim", "s.csv", "-o", "out/v.csv"]
     out, err = run(SCRIPT, *given, cwd=two_methods)
     assert says(err, "tlm: skill", "not measured") and "dm: skill" not in err
-    assert parse_matrix(out, "direct matching") == {("x", "y"): "S", ("y", "y"): "?"}
+    assert parse_matrix(out, "f.pt → g.pt: direct") == {("x", "y"): "S", ("y", "y"): "?"}
     _, text, _ = (two_methods / "out" / "v.md").read_text().split("```")
-    assert out.startswith(text.removeprefix("text\n"))
+    *lines, answer = out.rstrip().splitlines()
+    assert "\n".join(lines) == text.removeprefix("text\n").rstrip()
+    assert says(answer, "1 of 2 by direct matching (x → y)", "0 of 2 by task loss matching")
+    assert len(lines) <= 40
     rows = read_csv(two_methods / "out" / "v.csv")
     assert [row["verdict"] for row in rows] == [SIMILAR, INCONCLUSIVE, NOT_MATCHED, NOT_MATCHED]
     assert [row["cka"] for row in rows[:2]] == ["0.5", ""]
@@ -381,7 +391,7 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures, laid
     options = ["-o", "w.csv", "--skill", "0.59", "-sim", "t.csv"]
     out, err = run(SCRIPT, "dm", *options, cwd=two_methods)
     assert says(err, "-sim: no row", "these stitches") and "x -> y" not in out
-    _, cells = drawn_figures["w.png"].axes
+    (cells,) = drawn_figures["w.png"].axes
     assert [text.get_text() for text in cells.texts] == ["0.5\n0.60", "0.5"]
     assert [row["verdict"] for row in read_csv(two_methods / "w.csv")] == [
         INCONCLUSIVE,

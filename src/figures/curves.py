@@ -11,7 +11,7 @@ from src.choices.similarity import SIMILARITY, measure_of
 from src.core.console import listed
 from src.core.user_code import titles_in
 from src.figures.maps import number
-from src.figures.pages import CM, COLUMN, PAGE, Look, draw_pages, panels_in, span
+from src.figures.pages import CM, COLUMN, PAGE, Look, draw_pages, panels_in, shortened, span
 from src.figures.scales import draw_interval, set_scale, title_of, unit_of
 from src.results.quantities import QUANTITIES
 from src.verdict import Limits
@@ -27,7 +27,7 @@ NAMED = 12  # layers or ranks at most, for all of them on the axis
 UPRIGHT = 4  # more names of layers are turned
 LIMIT: Look = {"color": "0.4", "linewidth": 0.6, "linestyle": ":", "zorder": 1}
 TRUTH: Look = {"color": "black", "linewidth": 1.8, "linestyle": "-", "marker": "", "zorder": 4}
-NAME_LENGTH = 24  # characters of the name of a line
+LONG = 10  # characters; longer names of layers are turned
 
 RankLines = Mapping[str, Mapping[int | None, float]]  # values by label and by rank; None: full rank
 
@@ -102,7 +102,7 @@ def _draw_depth(figure: "Figure", panels: Sequence[Panel], *, limits: Limits) ->
         _set_axes(axes, panel.quantity, rows, limits)
         axes.set_title(panel.title, x=0, ha="left")
         for label, of_line in panel.lines.items():
-            axes.plot(of_line.relative_depth, of_line.value, **looks[label])
+            axes.plot(of_line.relative_depth, of_line.value, label=label, **looks[label])
             for row in of_line.dropna(subset="low").itertuples():
                 look = {"color": looks[label]["color"], "linewidth": 0.7}
                 draw_interval(axes, "y", row.relative_depth, (row.low, row.high), **look)
@@ -134,8 +134,9 @@ def _set_axes(axes: "Axes", quantity: str, rows: "DataFrame", limits: Limits) ->
     layers.pop("", None)
     axes.set_xlabel("layer" if 0 < len(layers) <= NAMED else "relative depth")
     if 0 < len(layers) <= NAMED:
-        axes.set_xticks(list(layers.values()), list(layers))
-        axes.tick_params(axis="x", labelrotation=90 if len(layers) > UPRIGHT else 0)
+        axes.set_xticks(list(layers.values()), list(map(shortened, layers)))
+        is_crowded = len(layers) > UPRIGHT or max(map(len, layers)) > LONG
+        axes.tick_params(axis="x", labelrotation=90 if is_crowded else 0)
     known = [value for name in ("value", "low", "high") for value in rows[name].dropna()]
     low, high = min([0.0, *known]), max([1.0, *known])
     room = 0.04 * (high - low)
@@ -209,7 +210,7 @@ def _draw_ranks(
             ranks = list(values)
             full = values[ranks[-1]] if is_relative and values[ranks[-1]] else 1
             heights = [value / full for value in values.values()]
-            axes.plot(ranks, heights, clip_on=False, **looks[label])
+            axes.plot(ranks, heights, label=label, clip_on=False, **looks[label])
             score = rho.get(title, {}).get(label, math.nan)
             names[label] = f"{label}  ρ {number(score)}" if math.isfinite(score) else label
             points[names[label]] = (ranks[0], heights[0])
@@ -267,6 +268,7 @@ def name_lines(
     import matplotlib
 
     figure: Any = axes.figure
+    figure.draw_without_rendering()  # axes get their height
     height = axes.get_position().height * figure.get_figheight() * 72  # points
     step = 1.15 * matplotlib.rcParams["font.size"] / max(height, 1)
     to_axes = axes.transData + axes.transAxes.inverted()
@@ -286,11 +288,3 @@ def name_lines(
             color=looks[label]["color"],
             weight="bold" if looks[label] is TRUTH else "normal",
         )
-
-
-def shortened(text: str) -> str:
-    """Return a text with dots in place of its middle, if it is long."""
-    if len(text) <= NAME_LENGTH:
-        return text
-    half = NAME_LENGTH // 2
-    return f"{text[:half]}…{text[1 - half :]}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.core.user_code import titles_in
-from src.figures.pages import CM, COLUMN, Look, draw_pages
+from src.figures.pages import CM, COLUMN, Look, draw_pages, shortened
 from src.figures.scales import draw_interval, set_scale
 from src.figures.verdicts import LOOKS
 from src.results.matrices import by_depth
@@ -89,13 +89,15 @@ def _rows_of(groups: "DataFrame") -> dict[Groups, float]:
 def _name_rows(axes: "Axes", groups: "DataFrame", row_of: dict[Groups, float]) -> None:
     """Name the rows by front group and number of pairs of networks, below the name of the end group."""
     n_pairs = groups.groupby(["front_group", "end_group"]).n_pairs.max()
-    labels = [f"from {titles_in(front)} ({n_pairs[front, end]})" for front, end in row_of]
+    labels = [
+        f"from {shortened(titles_in(front))} ({n_pairs[front, end]})" for front, end in row_of
+    ]
     axes.set_yticks(list(row_of.values()), labels)
     axes.set_ylim(max(row_of.values()) + 0.6, -1)
     for end in dict.fromkeys(end for _, end in row_of):
         top = min(place for (_, of_row), place in row_of.items() if of_row == end)
         look: Look = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
-        axes.text(-0.02, top - 0.72, f"into {titles_in(end)}", weight="bold", **look)
+        axes.text(-0.02, top - 0.72, f"into {shortened(titles_in(end))}", weight="bold", **look)
 
 
 def _draw_shares(axes: "Axes", groups: "DataFrame", row_of: dict[Groups, float]) -> None:
@@ -120,7 +122,7 @@ def _draw_shares(axes: "Axes", groups: "DataFrame", row_of: dict[Groups, float])
                     va="center",
                 )
             left[pair] += row.value
-    axes.set(xlim=(0, 1), xlabel="verdicts (% of pairs of layers)")
+    axes.set(xlim=(0, 1), xlabel="verdicts (%)")
     axes.set_xticks([0, 0.5, 1], ["0", "50", "100"])
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)

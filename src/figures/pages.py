@@ -33,6 +33,7 @@ CAPTION = "Description"  # the text in a PNG that holds its caption
 CELLS = "cells"  # marks the axes of a map
 NUMBERS = "numbers"  # marks the numbers of a map
 FILLED = 0.9  # of a cell, by its text at most
+NAME_LENGTH = 18  # characters of a name in a figure
 PAD = 6  # pixels between panels, legends and texts
 LINE = 0.4  # cm of height, for a line of a remark
 CHARACTERS = 8  # in a cm of a line
@@ -306,3 +307,11 @@ def on_data(networks: str, images: Collection[tuple[str | None, int | None]]) ->
 def span(numbers: Collection[int]) -> str:
     """Return the range of numbers as a text, such as "4 to 20"."""
     return " to ".join(dict.fromkeys(f"{number:,}" for number in (min(numbers), max(numbers))))
+
+
+def shortened(text: str) -> str:
+    """Return a text with dots in place of its middle, if it is long."""
+    if len(text) <= NAME_LENGTH:
+        return text
+    half = NAME_LENGTH // 2
+    return f"{text[:half]}…{text[1 - half :]}"

@@ -56,7 +56,7 @@ def titles_of_pairs(frame: "DataFrame") -> "Series":
         titles = titles.mask(titles.notna(), "all groups")
     n_layouts = layouts.apply(tuple, axis=1).groupby(titles).transform("nunique")
     types = " (" + joined(frame, TYPES) + ")"
-    kinds = frame.kind.map(IN_SHORT).map(", {}".format, na_action="ignore").fillna("")
+    kinds = frame.kind.map(lambda kind: f", {IN_SHORT[kind]}" if kind in IN_SHORT else "")
     return titles + types.where(n_layouts > 1, "") + kinds
 
 

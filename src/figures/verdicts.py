@@ -4,6 +4,7 @@ against skill."""
 import textwrap
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from src.core.console import layer_in_words
 from src.core.grouping import grouped
 from src.core.user_code import titles_in
 from src.figures.maps import name_cells, number, write_in_cell
-from src.figures.pages import CHARACTERS, CM, COLUMN, Look, draw_figure, draw_pages
+from src.figures.pages import CHARACTERS, CM, COLUMN, Look, draw_figure, draw_pages, shortened
 from src.figures.scales import POINTS, draw_interval, set_scale
 from src.figures.sections import Part, parts_of
 from src.results.frame import LAYERS
@@ -41,7 +42,7 @@ METHODS: tuple[Look, ...] = (  # in turn dark and light, for print in grey
 )
 BORDER: Look = {"edgecolor": "0.5", "linewidth": 0.4}
 MARK = "†"  # behind a skill at the end layer
-ROOM = 1.9  # cm of width, for a map at least
+ROOM = 1.8  # cm of width, for a map at least
 CELL = 0.45  # cm of width, for a cell at least
 IN_LINE = 4  # maps
 ON_PAGE = 16  # maps
@@ -93,9 +94,14 @@ def _draw_maps(figure: "Figure", parts: Sequence[Part], *, limits: Limits) -> st
     is_by_pair = len({part.pair for part in parts}) == 1 or len(shapes) > 1
     line, column = ("pair", "method") if is_by_pair else ("method", "pair")
     width = figure.get_figwidth() / CM
-    room = max(ROOM, CELL * max(n_columns for _, n_columns in shapes))
+    layers = chain.from_iterable(part.rows[LAYERS].to_numpy().ravel() for part in parts)
+    words = chain.from_iterable(part.pair.split(" ") for part in parts)
+    beside, longest = (max(len(shortened(name)) for name in names) for names in (layers, words))
+    n_columns = max(n for _, n in shapes)
+    room = max(ROOM, CELL * n_columns, longest / CHARACTERS + 0.4)
+    left = width - beside / CHARACTERS
     of_lines = grouped(parts, lambda part: getattr(part, line)).values()
-    in_line = min(max(map(len, of_lines)), IN_LINE, max(1, int(width / room)))
+    in_line = min(max(map(len, of_lines)), IN_LINE, max(1, int(left / room)))
     lines = [
         of_line[start : start + in_line]
         for of_line in of_lines
@@ -106,20 +112,20 @@ def _draw_maps(figure: "Figure", parts: Sequence[Part], *, limits: Limits) -> st
     panels = figure.subplots(len(lines), in_line, squeeze=False)
     above: list[str] = []
     for of_line, axes_of_line in zip(lines, panels, strict=True):
-        titles = [getattr(part, column) for part in of_line]
+        titles = [_short(getattr(part, column)) for part in of_line]
         label, below = _labels(of_line[0]) if is_by_pair else (of_line[0].method, "end layer")
         for part, axes, title in zip(of_line, axes_of_line, titles, strict=False):
             _draw_map(axes, part.rows, limits)
             if titles != above:
                 number_of_pairs = f"\n({part.n_pairs})" if part.n_pairs > 1 else ""
-                axes.set_title(_wrapped(title, width / in_line - 0.5) + number_of_pairs)
+                axes.set_title(_wrapped(title, left / in_line - 0.2) + number_of_pairs)
             if axes is not axes_of_line[0]:
                 axes.set_yticks([])
             if is_by_pair or of_line is lines[-1]:
-                axes.set_xlabel(_wrapped(below, width / in_line - 0.5))
+                axes.set_xlabel(_wrapped(_short(below), width / in_line - 0.5))
             elif len(of_line) == len(lines[-1]):
                 axes.set_xticks([])
-        axes_of_line[0].set_ylabel(_wrapped(label, width / in_line - 0.5))
+        axes_of_line[0].set_ylabel(_wrapped(_short(label), width / in_line - 0.5))
         for unused in axes_of_line[len(of_line) :]:
             unused.remove()
         above = titles
@@ -137,6 +143,11 @@ def _labels(part: Part) -> tuple[str, str]:
     return f"from layer of {front}", f"into layer of {end}"
 
 
+def _short(text: str) -> str:
+    """Return a text with dots in its long words."""
+    return " ".join(map(shortened, text.split(" ")))
+
+
 def _wrapped(text: str, width: float) -> str:
     """Return a text in lines of a width in cm."""
     return textwrap.fill(text, max(8, int(CHARACTERS * width)))
@@ -150,7 +161,9 @@ def _draw_map(axes: "Axes", rows: "DataFrame", limits: Limits) -> None:
     order = matrix(rows, "skill")
     fronts, ends = list(order.index), list(order.columns)
     framed = set(corresponding(rows)[LAYERS].itertuples(index=False, name=None))
-    name_cells(axes, list(map(layer_in_words, fronts)), list(map(layer_in_words, ends)))
+    name_cells(
+        axes, *([shortened(layer_in_words(name)) for name in names] for names in (fronts, ends))
+    )
     for (front, end), of_cell in rows.groupby(LAYERS, sort=False):
         x, y = ends.index(end), fronts.index(front)
         shares = of_cell.verdict.value_counts(normalize=True)

@@ -165,7 +165,8 @@ def on_groups(groups: "DataFrame", tests: "DataFrame") -> str:
         for name in (test.within, test.across)
     )
     method = titles_in(test.method)
-    return f"The clearest difference between groups is of skill by {method}: {within} and {across}, p {test.p_value:.2g}."
+    skills = f"{within} and {across}, p {test.p_value:.2g}"
+    return f"The clearest difference between groups is of skill by {method}: {skills}."
 
 
 def reasons(frame: "DataFrame") -> list[str]:
