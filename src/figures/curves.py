@@ -62,7 +62,10 @@ def _panels_of(depths: "DataFrame") -> Iterator[Panel]:
     titles = depths.method.map(titles_in)
     measures = depths.quantity[is_measure].map(lambda name: measure_of(name).similarity_title)
     titles = titles.mask(is_measure, measures)
-    labels = depths.networks.map(titles_in) if has_groups else titles
+    names = depths.networks.map(titles_in)
+    has_direction = ~is_measure | names.map(lambda name: len(set(name.split(" → "))) == 1)
+    names = names.where(has_direction, names.str.replace(" → ", ", "))
+    labels = names if has_groups else titles
     values = {
         name: [_shown(row, name) for row in depths.itertuples()]
         for name in ("value", "low", "high")

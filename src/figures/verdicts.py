@@ -98,7 +98,7 @@ def _draw_maps(figure: "Figure", parts: Sequence[Part], *, limits: Limits) -> st
     words = chain.from_iterable(part.pair.split(" ") for part in parts)
     beside, longest = (max(len(shortened(name)) for name in names) for names in (layers, words))
     n_columns = max(n for _, n in shapes)
-    room = max(ROOM, CELL * n_columns, longest / CHARACTERS + 0.4)
+    room = max(ROOM, CELL * n_columns, (longest + 4) / CHARACTERS + 0.4)
     left = width - beside / CHARACTERS
     of_lines = grouped(parts, lambda part: getattr(part, line)).values()
     in_line = min(max(map(len, of_lines)), IN_LINE, max(1, int(left / room)))
