@@ -50,8 +50,9 @@ def parser() -> cli.Parser:
         "--output",
         type=cli.csv_file,
         default="verdict.csv",
-        help="CSV to write. Beside it go the printed text (.md), the figure (.png and .pdf) and, with several pairs of "
-        "networks, the figures of networks and groups (_networks.png, _groups.png) and the tables of groups "
+        help="CSV to write. Beside it go the printed text (.md), the figure (.png and .pdf), of two networks the points "
+        "(_points.png), and with several pairs of "
+        "networks, those of networks and groups (_networks.png, _groups.png) and the tables of groups "
         "(_means.csv, _tests.csv)",
     )
     add(
