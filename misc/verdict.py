@@ -50,7 +50,7 @@ def parser() -> cli.Parser:
         "--output",
         type=cli.csv_file,
         default="verdict.csv",
-        help="CSV to write. Beside it go the printed text (.md), the figure (.png and .pdf), of two networks the points "
+        help="CSV to write. Beside it go the printed text (.md), the figure (.png and .pdf), of two networks points "
         "(_points.png), and with several pairs of "
         "networks, those of networks and groups (_networks.png, _groups.png) and the tables of groups "
         "(_means.csv, _tests.csv)",
