@@ -340,22 +340,23 @@ def print_rows(comparison, columns, source, depths, *, is_verbose: bool) -> list
     """
     from src.core.console import note
     from src.figures.similarities import is_matrix, print_largest, print_matrices, print_tables
-    from src.results.similarity_rows import SimilarityRow
+    from src.results.similarity_rows import SimilarityRow, frame_of_rows
 
     rows_of_pairs = []
     for results in comparison.results():
         rows_of_pairs.append([SimilarityRow.of(compared, source, depths) for compared in results])
     all_rows = [row for rows in rows_of_pairs for row in rows]
-    are_matrix = is_matrix(all_rows)
+    frame = frame_of_rows(all_rows)
+    are_matrix = is_matrix(frame)
     for rows in rows_of_pairs:
         if is_verbose:
             pair = f"{rows[0].layer1} -- {rows[0].layer2}"
             note(f"{pair}: samples of CCA and Procrustes: {rows[0].alignment}")
         if is_verbose or not are_matrix:
-            print_tables(rows, columns)
+            print_tables(frame_of_rows(rows), columns)
     if are_matrix:
-        print_matrices(all_rows)
-        print_largest(all_rows)
+        print_matrices(frame, columns)
+        print_largest(frame, columns)
     return with_used_ranks(all_rows, comparison.statistics)
 
 
@@ -384,10 +385,16 @@ def write_rows(args, run, rows) -> None:
     from pathlib import Path
 
     from src.core.console import note
-    from src.figures.similarities import write_files
+    from src.figures.similarities import draw
+    from src.results.similarity_rows import SimilarityRow, frame_of_rows
+    from src.results.tables import write_table
 
+    path = Path(args.output)
     with run.replacing():
-        write_files(Path(args.output), rows)
+        write_table(path, SimilarityRow, rows)
+        if len(rows) > 1:
+            measures = dict.fromkeys(name for row in rows for name in row.measures)
+            draw(path.with_suffix(".png"), frame_of_rows(rows), list(measures))
     note(f"wrote {args.output}")
 
 

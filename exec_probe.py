@@ -229,7 +229,6 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
     from src.core.console import note, warn_once
     from src.figures.curves import draw_ranks
     from src.figures.pages import on_data
-    from src.figures.shown import of_ranks
     from src.low_rank import used_rank
     from src.results import tables
     from src.results.probe_rows import IN_COLUMNS, ProbeRow
@@ -274,9 +273,8 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
     with run.replacing():
         tables.write_table(path, ProbeRow, rows)
         source = on_data("1 network", {(args.dataset, n_images)})
-        shown = of_ranks(accuracies)
         drawing = path.with_suffix(".png")
-        draw_ranks(drawing, list(shown), y_title="accuracy of probes", source=source)
+        draw_ranks(drawing, {"": accuracies}, y_title="accuracy of probes", source=source)
     note(f"wrote {args.output}")
 
 

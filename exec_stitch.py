@@ -347,7 +347,7 @@ def finish(runs, grid, score, matched) -> dict:
         score: the `GridScore`.
         matched: the `Matching` of each pair.
     """
-    from src.figures.grids import draw_grid
+    from src.figures.matrices import draw_grid
 
     whole_networks = None
     if not grid.frozen:

@@ -36,6 +36,7 @@ from src.core.errors import Busy, UserError, unknown_name
 from src.core.user_code import CODE, file_and_function, is_user_code, title_of
 from src.results.network_names import FEATURES, NamedNetwork, networks_named_by
 
+METRICS = ["cka_debiased", "pwcca", "procrustes"]  # CKA itself is biased where images are few
 METHODS = ["pinv", "covariance"]
 NONE = "none"  # as a method: stitch nothing; as a detector: use none
 
@@ -80,6 +81,7 @@ def parser() -> cli.Parser:
         help="interpolation for resizing feature maps",
     )
     cli.add_similarity(options)
+    options.set_defaults(metrics=METRICS)
     cli.add_memory(options)
     return options
 
@@ -191,18 +193,20 @@ def work_and_judge(args, table: str, page: str) -> None:
         table: the CSV of the verdict.
         page: the page of HTML.
     """
+    from src.core.console import recorded_warnings
     from src.results.run import check_output
 
     if not args.no_verdict and methods_of(args):
         check_output(table, str(verdict.__file__))
         check_output(page, str(verdict.__file__))
-    units = make_results(args, table)
+    with recorded_warnings() as said:
+        units = make_results(args, table)
     if args.no_verdict:
         return
     if all(unit.is_table for unit in units):
         name_next_commands(args, units)
     else:
-        judge_all(args, units, table, page)
+        judge_all(args, units, table, page, said)
 
 
 def name_next_commands(args, units) -> None:
@@ -217,10 +221,13 @@ def name_next_commands(args, units) -> None:
         )
 
 
-def judge_all(args, units, table: str, page: str) -> None:
-    """Write the verdict on the stitches of all units, its figure and the page, if all are finished."""
-    from src.core.console import listed, note
-    from src.results.run import files_of, record_of
+def judge_all(args, units, table: str, page: str, said: list[str]) -> None:
+    """Write the verdict on the stitches of all units, its figure and the page, if all are finished.
+
+    Args:
+        said: the warnings of the work, which the text and the page repeat.
+    """
+    from src.core.console import note
 
     n_left = sum(not unit.run.is_finished for unit in units)
     if n_left:
@@ -240,14 +247,12 @@ def judge_all(args, units, table: str, page: str) -> None:
     }
     options = options_of(verdict, args, **sources, output=table, page=page)
     judged = verdict.judge(options)
+    judged = judged._replace(warnings=list(dict.fromkeys([*said, *judged.warnings])))
+    note(f"{folder} has the stitches")
     try:
         verdict.give_verdict(options, judged)
     except Busy:
         note("another process writes the verdict")
-        return
-    written = files_of(record_of(table), str(verdict.__file__))
-    figures = sorted(path.name for path in written if path.suffix == ".png")
-    note(f"look at {listed([*figures, page])}; {folder} has the stitches")
 
 
 def make_results(args, table: str) -> list[Unit]:

@@ -100,8 +100,7 @@ def show_accuracies(path: Path, frame, *, has_list: bool) -> None:
     from src.choices.similarity import SIMILARITY
     from src.core.console import note, table
     from src.core.user_code import titles_in
-    from src.figures.maps import draw_layers
-    from src.figures.shown import of_matrix
+    from src.figures.maps import Map, draw_layers
     from src.results.frame import LAYERS
     from src.results.matrices import Matrix
     from src.results.reports import corresponding, matrix
@@ -119,7 +118,7 @@ def show_accuracies(path: Path, frame, *, has_list: bool) -> None:
         cells = Matrix(list(values.index), list(values.columns), values.to_numpy().tolist())
         table(title, *cells)
         framed = set(corresponding(rows)[LAYERS].itertuples(index=False, name=None))
-        shown += of_matrix(cells, "accuracy", title, framed)
+        shown.append(Map("accuracy", cells, title, framed))
         drawn.append(rows)
     if len(experiments) > MAX_MATRICES:
         note(f"{MAX_MATRICES} of {len(experiments)} experiments are shown; the CSV has all of them")
@@ -156,7 +155,7 @@ def report(args, path: Path, frame, *, has_list: bool) -> None:
         draw_curves(args, path, frame, depths)
     if has_list:
         comparison = compare_groups(frame, [*SHARES, *MEASURED, *measures])
-        print_groups(comparison)
+        print_groups(comparison, frame)
         note_on_layers(comparison.groups)
         if comparison.untested:
             note(f"groups that cannot be tested: {listed(comparison.untested, n=1)}")
@@ -175,17 +174,16 @@ def report(args, path: Path, frame, *, has_list: bool) -> None:
 def draw_curves(args, path: Path, frame, depths) -> None:
     """Draw the curves over depth of the chosen quantities."""
     from src.figures.curves import draw_depth
-    from src.figures.shown import of_means
     from src.results.reports import corresponding, of_two_networks, on_architectures
     from src.verdict import Limits
 
     if depths.networks.nunique() == 1:
         depths = depths.assign(networks="")
-    shown = of_means(drawn_depths(depths, args.quantities))
+    shown = drawn_depths(depths, args.quantities)
     rows = corresponding(of_two_networks(frame))
     sources = [on_architectures(rows), source_of(rows)]
     beside = path.with_name(f"{path.stem}_depth.png")
-    draw_depth(beside, list(shown), Limits(), source=" ".join(filter(None, sources)))
+    draw_depth(beside, shown, Limits(), source=" ".join(filter(None, sources)))
 
 
 def drawn_depths(rows, quantities):
@@ -218,7 +216,7 @@ def chosen_rows(rows, chosen):
     return rows[rows.quantity.isin(chosen) | rows.method.isin(chosen)]
 
 
-def print_groups(comparison) -> None:
+def print_groups(comparison, frame) -> None:
     """Print the means and tests of groups: of similarity by all measures, of stitches as the verdict does."""
     from src.core.console import result
     from src.figures.words import OF_GROUPS, lines_on_groups, tables_of_groups
@@ -233,7 +231,7 @@ def print_groups(comparison) -> None:
         of_tests = tests[tests.method == method] if len(tests) else tests
         texts = [
             *tables_of_groups(of_method, of_tests, names),
-            *lines_on_groups(of_method, of_tests),
+            *lines_on_groups(of_method, of_tests, frame),
         ]
         for text in texts:
             result(f"{text}\n")
@@ -241,7 +239,7 @@ def print_groups(comparison) -> None:
 
 def find_best_matches(args, frame, measures):
     """Print the best matches of the chosen quantities; return all."""
-    from src.core.console import note, result, table
+    from src.core.console import note, result
     from src.core.errors import UserError
     from src.figures.words import tables_of_matches, tables_of_shares
     from src.results.reports import MATCHED, best_matches, match_shares
@@ -254,9 +252,8 @@ def find_best_matches(args, frame, measures):
         )
     shown = chosen_rows(rows, args.quantities)
     of_layers = tables_of_matches(shown)
-    for title, *cells in [*of_layers[:MAX_TABLES], *tables_of_shares(match_shares(shown))]:
-        table(title, *cells)
-        result()
+    for table in [*of_layers[:MAX_TABLES], *tables_of_shares(match_shares(shown))]:
+        result(f"{table}\n")
     if len(of_layers) > MAX_TABLES:
         note(
             f"{MAX_TABLES} of {len(of_layers)} tables of layers are printed; the CSV has all best matches"

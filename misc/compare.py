@@ -13,6 +13,7 @@ from misc import all_pairs
 from misc.pairs import options_of
 from src import cli
 from src.core.user_code import is_user_code
+from src.figures.terms import legend
 from src.results.network_names import FEATURES, NetworkName, networks_named_by, without_ending
 
 
@@ -61,7 +62,9 @@ def parser() -> cli.Parser:
     cli.add_scheduler(options)
     cli.add_matching(options, n_samples="auto", default_cutoff="exact")
     cli.add_similarity(options)
+    options.set_defaults(metrics=all_pairs.METRICS)
     cli.add_memory(options)
+    options.epilog = legend()
     return options
 
 

@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -71,15 +71,15 @@ def take(title: str, script: ModuleType, options: str) -> None:
     note(f"# {time.monotonic() - start:.1f} s")
 
 
-def answer(rows: Sequence[Any]) -> Iterator[str]:
-    """Yield what the verdicts say of accurate stitches, and a line for each stitch backwards."""
-    yield f"Does an accurate stitch show that two layers are similar? {conclusion(rows)}"
-    for row in rows:
+def answer(frame: Any) -> Iterator[str]:
+    """Yield a line for each stitch backwards, and what the verdicts say of accurate stitches."""
+    for row in frame.itertuples():
         if (row.front_layer, row.end_layer) == BACKWARDS:
             yield (
                 f"From the last block back to the second, by {row.method}: {points(row.accuracy)} % accuracy (the end "
                 f"network alone: {points(row.end_accuracy)} %), skill {row.skill:.2f} at the output; {row.verdict}."
             )
+    yield f"Does an accurate stitch show that two layers are similar? {conclusion(frame)}"
 
 
 def parser() -> cli.Parser:
@@ -104,9 +104,9 @@ def run(args) -> None:
     os.chdir(folder)
     for step in STEPS:
         take(*step)
-    for line in answer(list(pandas.read_csv("verdict.csv").itertuples())):
+    note(f"Open {', '.join(str(folder / name) for name in TO_OPEN)}")
+    for line in answer(pandas.read_csv("verdict.csv")):
         result(line)
-    result(f"Open {', '.join(str(folder / name) for name in TO_OPEN)}")
 
 
 def main(argv=None) -> int:

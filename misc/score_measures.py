@@ -113,7 +113,7 @@ def test_measures(args) -> None:
     """Print and write the tests of sensitivity and specificity, and draw the curves over ranks."""
     import pandas
 
-    from src.core.console import note
+    from src.core.console import note, result
     from src.results.frame import write_frame
     from src.results.ranks import read_ranks, sensitivity, specificity
     from src.results.run import outputs
@@ -126,35 +126,73 @@ def test_measures(args) -> None:
     if args.output:
         with outputs(args.output, __file__):
             write_frame(Path(args.output), pandas.concat([correlations, places]))
-            draw(args, frame, probes)
+            draw(args, frame, probes, correlations)
         note(f"wrote {args.output}")
+    result(answer(correlations, places))
 
 
-def draw(args, frame, probes) -> None:
+def draw(args, frame, probes, correlations) -> None:
     """Draw the curves over ranks beside the table, where there are some."""
     from src.figures.curves import draw_ranks
     from src.figures.pages import on_data
-    from src.figures.shown import of_ranks
-    from src.results.frame import NETWORKS
+    from src.results.frame import LAYERS, NETWORKS
     from src.results.network_names import counted
-    from src.results.ranks import chosen_pairs, curves_of_pair, over_ranks, rank_values
+    from src.results.ranks import PROBE, chosen_pairs, curves_of_pair, over_ranks, rank_values
 
     curves = over_ranks(rank_values(frame))
-    shown = []
+    labels = correlations.assign(label=labels_of(correlations))
+    panels = {}
+    rho = {}
     for pair in chosen_pairs(curves, args.layers, args.other_layer):
         title = pair.front_layer
         if pair.end_layer != title:
             title = f"{pair.front_layer} → {pair.end_layer}"
-        shown += of_ranks(curves_of_pair(curves, probes, pair), title)
-    if shown:
+        panels[title] = curves_of_pair(curves, probes, pair)
+        is_of_pair = (labels[LAYERS] == list(pair)).all(axis=1) & (labels.varied == "front")
+        rho[title] = labels[is_of_pair].set_index("label").spearman.to_dict()
+    if panels:
         pairs = set(frame[NETWORKS].itertuples(index=False, name=None))
         datasets = {(dataset, None) for dataset in frame.dataset}
         draw_ranks(
             Path(args.output).with_suffix(".png"),
-            shown,
-            y_title="similarity or accuracy",
+            panels,
+            y_title="value",
+            truth=PROBE,
+            rho=rho,
             source=on_data(counted(pairs), datasets),
         )
+
+
+def labels_of(tests) -> list[str]:
+    """Return the labels of the curves that tests are of."""
+    from src.choices.similarity import measure_of
+    from src.results.ranks import BASELINE
+
+    labels = []
+    for quantity, setting in zip(tests.quantity, tests.setting, strict=True):
+        if quantity == BASELINE:
+            labels.append(quantity)
+        elif quantity == "accuracy":
+            labels.append(f"{setting.rpartition(', ')[2]} (accuracy)")
+        else:
+            labels.append(measure_of(quantity).similarity_title)
+    return labels
+
+
+def answer(correlations, places) -> str:
+    """Return the sentence on the mean rank correlation of each measure, or without one on its mean place."""
+    in_ranks = "Mean rank correlation ρ with the accuracy of probes over ranks"
+    in_places = "Mean place of the layer of the same name"
+    for tests, column, subject in (
+        (correlations, "spearman", in_ranks),
+        (places, "place", in_places),
+    ):
+        known = tests.assign(label=labels_of(tests)).dropna(subset=column)
+        means = known.groupby("label", sort=False)[column].mean()
+        if len(means):
+            texts = [f"{mean:.2f} ({label})" for label, mean in means.items()]
+            return f"{subject}: {', '.join(texts)}."
+    return "No test of these tables has an answer."
 
 
 def show_sensitivity(tests) -> None:

@@ -12,10 +12,14 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
+from src.figures.terms import legend
 
 POSITIONS = (
     "Stitches between feature maps or tokens and vectors lose the differences between positions."
 )
+MAX_LINES = 40  # printed before the answer, of two networks
+MAX_LINES_OF_MANY = 60
+MAX_WARNINGS = 5  # that are repeated
 
 
 def parser() -> cli.Parser:
@@ -48,8 +52,9 @@ def parser() -> cli.Parser:
         "--output",
         type=cli.csv_file,
         default="verdict.csv",
-        help="CSV to write. Beside it go the printed text (.md), the figure (.png and .pdf) and, with several pairs of "
-        "networks, the figures of networks and groups (_networks.png, _groups.png) and the tables of groups "
+        help="CSV to write. Beside it go the printed text (.md), the figure (.png and .pdf), of two networks points "
+        "(_points.png), and with several pairs of "
+        "networks, those of networks and groups (_networks.png, _groups.png) and the tables of groups "
         "(_means.csv, _tests.csv)",
     )
     add(
@@ -85,6 +90,7 @@ def add_judging(options: cli.Parser) -> None:
         action="store_true",
         help="test each pair of layers by itself, without the correction for many tests (false discovery rate)",
     )
+    options.epilog = legend()
     add(
         "--pool",
         action="store_true",
@@ -98,32 +104,46 @@ class Judged(NamedTuple):
     stitches: Sequence[Any]
     similarities: Sequence[Any]
     names: Mapping[Any, Any]  # of all networks
-    are_listed: bool  # the names are those of a list; otherwise captions name checkpoints
+    are_listed: bool  # the names are those of a list; otherwise they are paths
     limits: Any
-    verdicts: Sequence[Any]
     frame: Any  # of the verdicts
     comparison: Any  # of the groups of networks
     sensitivity: str  # how many verdicts change with the limits of skill
+    warnings: Sequence[str]  # of the runs, and of their comparison
 
-    def text(self, *, has_maps: bool) -> str:
+    def text(self, *, has_maps: bool = True) -> str:
         """Return the verdicts in words."""
         from src.figures.words import report
 
-        groups = self.comparison.groups
-        tests = self.comparison.tests
-        text = report(self.verdicts, self.limits, groups, tests, has_maps=has_maps)
-        return f"{text}\n\n{self.sensitivity}"
+        further = [*self.warnings[:MAX_WARNINGS], self.sensitivity]
+        return report(self.frame, self.limits, self.comparison, further, has_maps=has_maps)
+
+    @property
+    def answer(self) -> str:
+        """The sentence that answers."""
+        from src.figures.words import answer
+
+        return answer(self.frame, self.comparison)
+
+    @property
+    def measures(self) -> list[str]:
+        """The columns of detectors and of measures of similarity."""
+        from src.results.quantities import AUROC
+        from src.results.verdicts import similarity_columns
+
+        shown = similarity_columns(row.values for row in self.similarities)
+        return [name for name in self.frame if name.startswith(AUROC) or name in shown]
 
 
 def give_verdict(args, judged: "Judged | None" = None) -> None:
-    """Judge stitches, and write the verdict and its page.
+    """Judge stitches, write the verdict and its page, and end with the answer.
 
     Args:
         judged: the verdicts, if they are there already.
     """
-    from src.core.console import note, result
-    from src.figures.sections import parts_of, sections_of
-    from src.results.run import check_output
+    from src.core.console import listed, note, result
+    from src.figures.sections import has_two_networks
+    from src.results.run import check_output, files_of, record_of
 
     start = datetime.now()
     table = Path(args.output)
@@ -134,33 +154,52 @@ def give_verdict(args, judged: "Judged | None" = None) -> None:
     if judged is None:
         judged = judge(args)
 
-    # The report, without maps if there are many pairs of architectures
-    sections = sections_of(judged.verdicts)
-    parts = parts_of(sections)
-    has_maps = len(parts) == len(sections) or len(judged.names) == 2
-    text = judged.text(has_maps=has_maps)
-    result(text)
+    # Without the maps, which the file has, if there are many lines
+    text = judged.text()
+    most = MAX_LINES if has_two_networks(judged.frame) else MAX_LINES_OF_MANY
+    has_maps = text.count("\n") < most
+    result(text if has_maps else judged.text(has_maps=False))
     if not has_maps:
-        note(
-            f"{table.with_suffix('.md')} has maps of layers, for each method and pair of architectures"
-        )
-    write_verdict(args, judged, judged.text(has_maps=True), table)
-    note(f"wrote {table}, and beside it its text (.md) and its figures")
+        note(f"{table.with_suffix('.md')} has maps of layers")
+    write_verdict(args, judged, text, table)
     if page:
         write_page(args, judged, table, page, start=start)
+    images = sorted(
+        path.name for path in files_of(record_of(table), __file__) if path.suffix == ".png"
+    )
+    written = [table, *images, *([page] if page else [])]
+    note(f"wrote {listed(written)}")
+    result(judged.answer)
 
 
 def judge(args) -> Judged:
     """Return the results of the folders with the verdicts; note the limits of comparisons of groups."""
-    from src.core.console import counted, listed, note
+    from src.core.console import listed, note, recorded_warnings
     from src.figures.words import note_on_layers
-    from src.results.frame import judge_stitches, list_in, n_changed
-    from src.results.network_names import named_by_list, order_in
     from src.results.reports import SHARES, STITCHED, compare_groups, of_several_networks
-    from src.results.verdict_rows import rows_of
 
-    stitches, similarities = read_results(args)
-    limits = limits_of(args)
+    with recorded_warnings() as said:
+        stitches, similarities = read_results(args)
+        names, are_listed = names_of(args, stitches)
+        limits = limits_of(args)
+        frame = verdicts_of(args, stitches, similarities, limits, names)
+    comparison = compare_groups(of_several_networks(frame), [*SHARES, *STITCHED])
+    note_on_layers(comparison.groups)
+    if comparison.untested:
+        note(f"groups that cannot be tested: {listed(comparison.untested, n=1)}")
+    sensitivity = sensitivity_of(args, stitches, frame, limits, names)
+    warnings = list(dict.fromkeys([*said, *warnings_of(args, stitches)]))
+    return Judged(
+        stitches, similarities, names, are_listed, limits, frame, comparison, sensitivity, warnings
+    )
+
+
+def names_of(args, stitches) -> tuple[Any, bool]:
+    """Return the names of all networks, and whether they are those of a list, in whose order stitches are
+    put."""
+    from src.results.frame import list_in
+    from src.results.network_names import named_by_list, order_in
+
     networks = args.networks or list_in(args.source_dirs)
     names = named_by_list(
         (network for stitch in stitches for network in stitch.row.networks), networks
@@ -168,34 +207,43 @@ def judge(args) -> Judged:
     if networks:
         order = order_in(names)
         stitches.sort(key=lambda stitch: order(stitch.row))
+    return names, bool(networks)
+
+
+def verdicts_of(args, stitches, similarities, limits, names) -> Any:
+    """Return the frame of the verdicts."""
+    from src.results.frame import judge_stitches
+
     frame = judge_stitches(stitches, similarities, limits=limits, pool=args.pool, names=names)
-    verdicts = rows_of(frame)
     if similarities:
-        check_similarities(similarities, verdicts)
-    comparison = compare_groups(of_several_networks(frame), [*SHARES, *STITCHED])
-    note_on_layers(comparison.groups)
-    if comparison.untested:
-        note(f"groups that cannot be tested: {listed(comparison.untested, n=1)}")
+        check_similarities(similarities, frame)
+    return frame
+
+
+def sensitivity_of(args, stitches, frame, limits, names) -> str:
+    """Return the sentence on how many verdicts depend on the limits of skill."""
+    from src.core.console import counted
+    from src.results.frame import n_changed
+
     changes = [
         n_changed(frame, stitches, factor, limits=limits, pool=args.pool, names=names)
         for factor in (0.5, 1.5)
     ]
-    n_verdicts = counted(len(verdicts), "verdict", "verdicts")
-    sensitivity = (
+    n_verdicts = counted(len(frame), "verdict", "verdicts")
+    return (
         f"Of {n_verdicts}, {changes[0]} change if both limits of skill are halved, and {changes[1]} if "
         "they are raised by half."
     )
-    return Judged(
-        stitches,
-        similarities,
-        names,
-        bool(networks),
-        limits,
-        verdicts,
-        frame,
-        comparison,
-        sensitivity,
-    )
+
+
+def warnings_of(args, stitches) -> list[str]:
+    """Return the warnings that runs and tables recorded."""
+    from src.core.files import read_json
+    from src.results import origin
+
+    files = origin.files_of(stitches, map(Path, args.similarity), ())
+    records = [read_json(file) for file in dict.fromkeys(files) if file.is_file()]
+    return [text for record in records for text in record.get("warnings", ())]
 
 
 def write_verdict(args, judged: Judged, text: str, table: Path) -> None:
@@ -214,9 +262,22 @@ def write_verdict(args, judged: Judged, text: str, table: Path) -> None:
     run = Run.beside(table, options, script=__file__)
     with claimed([run]), run.replacing():
         write_frame(table, judged.frame)
-        header = f"# Verdict on {len(judged.verdicts)} stitched pairs of layers"
+        header = f"# Verdict on {len(judged.frame)} stitched pairs of layers"
         made_with = origin.describe(images, run.provenance())
-        lines = [header, "", "```text", text, "```", "", *made_with, ""]
+        lines = [
+            header,
+            "",
+            judged.answer,
+            "",
+            "```text",
+            text,
+            "```",
+            "",
+            legend(),
+            "",
+            *made_with,
+            "",
+        ]
         write_text(table.with_suffix(".md"), "\n".join(lines))
         write_groups(table, judged.comparison)
         draw(table, judged)
@@ -233,40 +294,37 @@ def write_groups(table: Path, comparison) -> None:
 
 
 def draw(path: Path, judged: Judged) -> None:
-    """Draw the evidence, and with several pairs of networks the networks and their groups.
+    """Draw the verdicts, of two networks the points, and of several pairs the networks and their groups.
 
     Args:
         path: of the table.
     """
     from src.choices import on_lost_positions
-    from src.figures.dots import draw_groups
-    from src.figures.evidence import NETWORKS, draw_evidence
-    from src.figures.maps import draw_networks
+    from src.figures.groups import draw_groups
+    from src.figures.maps import draw_layers, maps_of_networks
     from src.figures.matrices import source_of
-    from src.figures.shown import of_means, of_networks
-    from src.results.reports import on_unlike_types
+    from src.figures.sections import has_two_networks, with_short_names
+    from src.figures.verdicts import draw_points, draw_verdicts
+    from src.results.reports import on_unlike_accuracies, on_unlike_types
 
-    rows = judged.verdicts
-    names = list({(row.front_network, row.end_network) for row in rows})
-    networks = names[0] if judged.are_listed and len(names) == 1 else NETWORKS
-    stitches = [stitch.row for stitch in judged.stitches]
-    remarks = [on_unlike_types(judged.comparison.tests)]
-    if on_lost_positions(row.stitching_type for row in stitches):
-        remarks.append(POSITIONS)
-    texts: dict[str, Any] = {
-        "remark": " ".join(filter(None, remarks)),
-        "source": source_of(stitches),
-    }
-    draw_evidence(path.with_suffix(".png"), rows, judged.limits, networks=networks, **texts)
-    if len(judged.comparison.groups):
-        means = of_networks(judged.comparison.means)
-        beside = path.with_name(f"{path.stem}_networks.png")
-        draw_networks(beside, means, are_paths=not judged.are_listed, **texts)
-        if len({row.groups for row in means}) > 1:
+    frame = judged.frame if judged.are_listed else with_short_names(judged.frame)
+    groups = judged.comparison.groups
+    tests = judged.comparison.tests
+    positions = POSITIONS if on_lost_positions(frame.stitching_type) else ""
+    source = source_of([stitch.row for stitch in judged.stitches])
+    texts = {"remark": positions, "source": source}
+    draw_verdicts(path.with_suffix(".png"), frame, judged.limits, **texts)
+    if has_two_networks(frame):
+        draw_points(path.with_name(f"{path.stem}_points.png"), frame, judged.limits)
+    if len(groups):
+        maps = maps_of_networks(judged.comparison.means, are_paths=not judged.are_listed)
+        axes = ("front network", "end network")
+        draw_layers(path.with_name(f"{path.stem}_networks.png"), maps[:1], axes=axes, **texts)
+        if groups.networks.nunique() > 1:
             beside = path.with_name(f"{path.stem}_groups.png")
-            groups = list(of_means(judged.comparison.groups))
-            tests = list(judged.comparison.tests.itertuples())
-            draw_groups(beside, means, groups, tests, **texts)
+            remarks = [on_unlike_types(tests), on_unlike_accuracies(frame, tests), positions]
+            texts["remark"] = " ".join(filter(None, remarks))
+            draw_groups(beside, judged.comparison, judged.limits, **texts)
 
 
 def write_page(args, judged: Judged, table: Path, path: Path, *, start: datetime) -> None:
@@ -316,35 +374,29 @@ def parts_of_page(table: Path, judged, made_with: str, *, name: str) -> list[str
         name: of the archive.
     """
     from src.figures import page, words
-    from src.figures.sections import sections_of
-    from src.results.reports import on_unlike_types
     from src.results.run import files_of, record_of
 
-    rows = judged.verdicts
-    groups = judged.comparison.groups
-    tests = judged.comparison.tests
-    conclusion = words.conclusion(rows)
+    frame = judged.frame
+    groups, tests = judged.comparison.groups, judged.comparison.tests
     files = files_of(record_of(table), __file__)
     images = {path for path in files if path.suffix == ".png"}
-    of_groups = {path for path in images if path.stem.startswith(f"{table.stem}_groups")}
-    remarks = [*words.reasons(rows), *words.remarks(rows, judged.limits)]
+    in_order = sorted(images, key=lambda path: (path.stem != table.stem, path.name))
+    remarks = [*words.reasons(frame), *words.remarks(frame, judged.limits)]
     return [
-        page.paragraphs([conclusion], kind="conclusion"),
-        page.paragraphs(filter(None, [on_unlike_types(tests)])),
-        page.figures(of_groups),
-        page.figures(images - of_groups, conclusion),
-        page.terms(judged.limits),
+        page.paragraphs([judged.answer], kind="conclusion"),
+        page.figures(in_order, words.conclusion(frame)),
         page.section(
             "Verdicts",
-            page.table(words.counts(sections_of(rows))),
-            page.paragraphs(remarks),
-            page.pairs(rows),
+            page.table(words.counts(frame)),
+            page.paragraphs([*remarks, *judged.warnings[:MAX_WARNINGS], judged.sensitivity]),
+            page.folded("All pairs of layers", page.pairs(frame, judged.measures)),
         ),
         page.section(
             "Groups of networks",
             *map(page.table, words.tables_of_groups(groups, tests)),
-            page.paragraphs(words.lines_on_groups(groups, tests)),
+            page.paragraphs(words.lines_on_groups(groups, tests, frame)),
         ),
+        page.section("What the verdicts mean", page.meanings(judged.limits)),
         page.section("How it was made", made_with, page.archive(files - images, name)),
     ]
 
@@ -361,13 +413,13 @@ def read_results(args) -> tuple:
     return stitches, similarities
 
 
-def check_similarities(similarities, verdicts) -> None:
+def check_similarities(similarities, frame) -> None:
     """Warn if no verdict has a value of the similarities."""
     from src.core.console import warn
     from src.results.verdicts import similarity_columns
 
     shown = set(similarity_columns(row.values for row in similarities))
-    if not any(shown & set(row.further) for row in verdicts):
+    if not any(frame[name].notna().any() for name in shown & set(frame)):
         warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
 
 

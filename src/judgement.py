@@ -242,7 +242,7 @@ class Judgement(tuple[JudgedStitch, ...]):
             write_judged_run(Path(folder), options, stitches)
 
     def figure(self, *, forms: Sequence[str] = ()) -> "Figure":
-        """Return the figure of accuracy drop against skill, and of a map of each form.
+        """Return the figure with a map of the verdicts for each form.
 
         `rows.figure().savefig("maps.pdf")` writes a file. The attribute `caption` of the figure is
         the text for below it.
@@ -252,7 +252,7 @@ class Judgement(tuple[JudgedStitch, ...]):
         Raises:
             UserError: there is no such form.
         """
-        from src.figures.evidence import evidence_figure
+        from src.figures.verdicts import figure_of_verdicts
 
         if isinstance(forms, str):
             forms = [forms]
@@ -263,13 +263,17 @@ class Judgement(tuple[JudgedStitch, ...]):
                 f"the figure has the first two forms, without {listed(chosen[2:])}; forms= names others"
             )
         words = [self.record.methods[form].words for form in shown]
-        stitches = {}
-        for form, title in zip(shown, words, strict=True):
-            if words.count(title) > 1:
-                title += f" ({form})"
-            stitches[title] = [row for row in self._with_short_layers() if row.form == form]
+        titles = [
+            f"{title} ({form})" if words.count(title) > 1 else title
+            for form, title in zip(shown, words, strict=True)
+        ]
+        frame = self.frame[lambda rows: rows.method.isin(shown)]
+        frame = frame.assign(networks=" → ".join(self.names))
+        frame["method"] = frame.method.map(dict(zip(shown, titles, strict=True)))
+        for side, prefix in zip(("front", "end"), self._prefixes(), strict=True):
+            frame[f"{side}_layer"] = frame[f"{side}_layer"].str.removeprefix(prefix)
         source = f"1 pair of networks, {self.record.n_images:,} test inputs."
-        return evidence_figure(stitches, self.record.limits, networks=self.names, source=source)
+        return figure_of_verdicts(frame, self.record.limits, source=source)
 
 
 def prefix_of(layers: Iterable[str]) -> str:

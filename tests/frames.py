@@ -2,11 +2,13 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import pandas as pd
 
 from src.results.frame import COLUMNS
 from src.results.network_names import PAIRS
+from src.values import Pair
 
 NAMES = "abcd"
 GROUP = dict(zip(NAMES, ("one", "one", "two", "two"), strict=True))
@@ -60,3 +62,12 @@ def compared(
         "is_reversed": False,
     }
     return row(front, end, layers, **usual | values)
+
+
+def rows_of(verdicts: pd.DataFrame) -> list[SimpleNamespace]:
+    """Return the rows of a frame of verdicts; a missing value is None."""
+    known = verdicts.astype(object).where(verdicts.notna(), None)
+    return [
+        SimpleNamespace(**record, pair=Pair(record["front_layer"], record["end_layer"]))
+        for record in known.to_dict("records")
+    ]

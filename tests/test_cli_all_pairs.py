@@ -263,7 +263,9 @@ def test_the_process_that_finishes_the_last_unit_writes_the_verdict(networks, fe
         (folder / "all_verdict.csv").unlink()
         run(*given, cwd=folder)
     assert read_csv(folder / "all_verdict.csv") == rows
-    assert len(rows) == 6 * 2 * 4 and "cka" in rows[0]  # pairs of networks, methods, layers
+    assert (
+        len(rows) == 6 * 2 * 4 and "cka_debiased" in rows[0]
+    )  # pairs of networks, methods, layers
     assert {row["front_network"] for row in rows} == {"日本語 ネットワーク", "🐈", "ελ η"}
     assert (folder / "all.html").read_text().count("🐈")
     left = [SCRIPT, "networks.csv", "pool2", *ON_DIGITS, "-dir", "other", "-n", "60"]

@@ -41,7 +41,8 @@ def test_demo_ends_with_its_answer(tmp_path):
         killed.kill()
     printed = run_process("misc/demo.py", log.parent, cwd=tmp_path, timeout=1200)
     assert "finished" in log.read_text()  # the first training, the second time
-    answer, direct, task, to_open = printed.out.splitlines()
+    direct, task, answer = printed.out.splitlines()
+    (to_open,) = [line for line in printed.err.splitlines() if line.startswith("Open ")]
     page, *images = map(Path, to_open.removeprefix("Open ").split(", "))
     assert all(image.read_bytes().startswith(PNG) for image in images)
     rows = read_csv(tmp_path / "demo" / "verdict.csv")
@@ -49,7 +50,7 @@ def test_demo_ends_with_its_answer(tmp_path):
     words = [row["verdict"] for row in rows if row["method"] == "direct matching"]
     n_similar = words.count(SIMILAR)
     assert n_similar >= 1
-    assert says(answer, "16 stitches by direct", f"{n_similar} of them", "by task", "0 of them")
+    assert says(answer, f"{n_similar} of 16 by direct", "0 of 16 by task")
     assert says(direct, "direct matching: 2", NOT_MATCHED)
     assert says(task, "task loss matching: 9", ACCURATE_ONLY)
     assert answer.partition("? ")[2] in page.read_text()

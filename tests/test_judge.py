@@ -269,9 +269,9 @@ def test_rows_print_as_a_table_and_give_matrices_and_maps(judged):
     for said, name, form in mistakes:
         with pytest.raises(UserError, match=said):
             judged.matrix(name, form=form)
-    assert len(judged.figure().axes) == 1 + 2  # points, and a map of each form
+    assert len(judged.figure().axes) == 2  # a map of each form
     for one in (judged.forms[:1], judged.forms[0]):
-        assert len(judged.figure(forms=one).axes) == 1 + 1
+        assert len(judged.figure(forms=one).axes) == 1
 
 
 def test_rows_are_written_as_a_table(judged, in_tmp_path):

@@ -10,13 +10,13 @@ from src.ood import make_detector, ood_metrics
 from src.results.evaluation import EvaluationRow, columns_of_skill
 from src.results.frame import judge_stitches
 from src.results.stitches import RunFiles, Stitch
-from src.results.verdict_rows import rows_of
 from src.skill.baseline import Baselines
 from src.skill.running import Following
 from src.skill.skills import skill_of
 from src.stitching import direct_matching
 from src.values import Predictions
 from tests.commands import digit_images
+from tests.frames import rows_of
 from tests.result_rows import OPTIONS, stitch_row
 from tests.tiny_networks import PLAIN, plain_network
 

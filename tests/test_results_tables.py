@@ -7,8 +7,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 import pytest
 
 from src.core.errors import UserError
-from src.figures.maps import draw_layers
-from src.figures.shown import of_matrix
+from src.figures.maps import Map, draw_layers
 from src.results.evaluation import EvaluationRow
 from src.results.matrices import Matrix
 from src.results.probe_rows import ProbeRow
@@ -19,7 +18,6 @@ from src.results.similarity_rows import SimilarityRow
 from src.results.spec import FurtherOptions
 from src.results.stitches import EpochRow, StitchRow
 from src.results.tables import columns, fields, from_record, read_table, to_record, write_table
-from src.results.verdict_rows import VerdictRow
 from src.values import Metrics
 from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_row
 
@@ -51,13 +49,6 @@ COLUMNS = {  # that all tables of a type have
         "model1,model2,layer1,layer2,rank1,rank2,alignment,n_samples,model1_type,model2_type,dataset,"
         "alignment_option,n_permutations,seed,shortcut,model1_weights,model2_weights,test_images,"
         "relative_depth1,relative_depth2,further_options"
-    ),
-    VerdictRow: (
-        f"method,networks,front_layer,end_layer,verdict,reason,control,n_runs,n_networks,folders,{MEANS},p_below,p_above,"
-        "skill,skill_low,skill_high,skill_at_end,skill_at_end_low,skill_at_end_high,"
-        "correlation,baseline,correlation_at_end,baseline_at_end,front_depth,end_depth,front_weights,end_weights,"
-        "front_network,front_group,end_network,end_group,both_ways,same_run,"
-        "front_model_type,end_model_type,front_relative_depth,end_relative_depth,stitching_type"
     ),
     EpochRow: "front_layer,end_layer,train_acc,train_loss,val_acc,val_loss",
 }
@@ -191,10 +182,9 @@ EXAMPLES = [  # (quantity, value of a similar stitch, value of a different one)
 
 @pytest.mark.parametrize(("name", "similar", "different"), EXAMPLES)
 def test_dark_is_similar(name, similar, different, tmp_path, drawn_figures):
-    unit = 100 if name == "accuracy_drop" else 1  # points of accuracy
-    matrix = Matrix(["x"], ["a", "b"], [[unit * similar, unit * different]])
-    draw_layers(tmp_path / "f.png", list(of_matrix(matrix, name)))
+    matrix = Matrix(["x"], ["a", "b"], [[similar, different]])
+    draw_layers(tmp_path / "f.png", [Map(name, matrix)])
     image = drawn_figures["f.png"].axes[0].images[0]
-    dark, bright = (sum(image.to_rgba(unit * value)[:3]) for value in (similar, different))
+    dark, bright = (sum(image.to_rgba(value)[:3]) for value in (similar, different))
     assert dark < bright
     assert QUANTITIES[name].similarity(similar) > QUANTITIES[name].similarity(different)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from src.figures import similarities
-from src.results.similarity_rows import SimilarityRow
+from src.results.similarity_rows import SimilarityRow, frame_of_rows
 from src.values import ALL_IMAGES, WITHIN_CLASSES, ComparedLayers, Null, Similarity
 from tests.commands import panels_of, says
 
@@ -33,6 +33,11 @@ def rows_of(layers1, layers2, ranks1, ranks2) -> list[SimilarityRow]:
     ]
 
 
+def draw(path, rows) -> None:
+    measures = list(dict.fromkeys(name for row in rows for name in row.measures))
+    similarities.draw(path, frame_of_rows(rows), measures)
+
+
 @pytest.mark.parametrize(
     ("of", "rows", "columns", "values", "labels"),
     [
@@ -46,7 +51,7 @@ def rows_of(layers1, layers2, ranks1, ranks2) -> list[SimilarityRow]:
     ids=["layers", "full and lower ranks of a pair", "many layers at many ranks: the highest"],
 )  # fmt: skip
 def test_maps(of, rows, columns, values, labels, drawn_figures, tmp_path):
-    similarities.draw(tmp_path / "x.png", rows_of(*of))
+    draw(tmp_path / "x.png", rows_of(*of))
     panels = panels_of(drawn_figures["x.png"])
     cka = panels["linear CKA"]
     assert cka.images[0].get_array().tolist() == values
@@ -59,26 +64,18 @@ def test_maps(of, rows, columns, values, labels, drawn_figures, tmp_path):
 
 def test_ranks_of_one_side(drawn_figures, tmp_path):
     """A distance rises with similarity, and the number of the full rank is not in the rows."""
-    similarities.draw(tmp_path / "x.png", rows_of("a", "c", [5], [6, 3]))
+    draw(tmp_path / "x.png", rows_of("a", "c", [5], [6, 3]))
     (axes,) = drawn_figures["x.png"].axes
     assert axes.lines[0].get_xydata().tolist() == [[3, 1], [6, 0]]
-    assert axes.get_title() == "a and c, the other at rank 5"
+    assert says(axes.get_xlabel(), "a and c, the other at rank 5")
     values = {"procrustes": 0.5}
     rows = [replace(row, values=values) for row in rows_of("ab", "c", [None, 6], [None])]
-    similarities.draw(tmp_path / "x.png", rows)
-    panels = panels_of(drawn_figures["x.png"])
-    assert list(panels) == ["a and c", "b and c"]
-    for panel in panels.values():
+    draw(tmp_path / "x.png", rows)
+    panels = drawn_figures["x.png"].axes
+    assert [says(panel.get_xlabel(), "and c") for panel in panels] == [True, True]
+    for panel in panels:
         assert panel.lines[0].get_xydata().tolist() == [[6, 0.75]]
         assert says(panel.lines[0].get_label(), "1 − ", "Procrustes", "/ 2")
-
-
-def test_a_single_row_has_no_figure(drawn_figures, tmp_path):
-    rows = rows_of("a", "c", [None], [None, 3])
-    similarities.write_files(tmp_path / "s.csv", rows)
-    assert drawn_figures.pop("s.png")
-    similarities.write_files(tmp_path / "s.csv", rows[:1])
-    assert not drawn_figures
 
 
 def test_nulls_have_panels_of_their_own(drawn_figures, tmp_path):
@@ -87,7 +84,7 @@ def test_nulls_have_panels_of_their_own(drawn_figures, tmp_path):
         null = Null(0.05, 0.4, calibrated)
         values |= {f"cka_{part}{ending}": number for part, number in null._asdict().items()}
     rows = [replace(row, values=values) for row in rows_of("a", "c", [None], [None])]
-    similarities.draw(tmp_path / "x.png", rows)
+    draw(tmp_path / "x.png", rows)
     panels = panels_of(drawn_figures["x.png"])
     drawn = {title: panel.images[0].get_array().item() for title, panel in panels.items()}
     assert list(drawn.values()) == [0.5, 0.25, 0.125, 0.5]

@@ -36,7 +36,7 @@ DEPTHS = {name: depth for depth, line in enumerate(LINES) for name in re.findall
 
 # The steps up: the result of a call from Python draws its figure, and writes its runs
 STEPS_UP = {
-    ("judgement", "src.figures.evidence.evidence_figure"),
+    ("judgement", "src.figures.verdicts.figure_of_verdicts"),
     ("judgement", "src.results.frame.frame_of_judged"),
     ("judgement", "src.results.judged_runs.write_judged_run"),
 }

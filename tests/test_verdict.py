@@ -4,23 +4,24 @@ misc/verdict.py. The rules are tested on values, in test_judging.py."""
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from src.figures import pages, sections, words
+from src.figures import pages, words
 from src.results.evaluation import EvaluationFiles, EvaluationRow
 from src.results.frame import judge_stitches
 from src.results.similarity_rows import SimilarityRow
 from src.results.stitches import EpochRow
 from src.results.tables import write_table
-from src.results.verdict_rows import VerdictRow, rows_of
 from src.results.writing import write_logs
 from src.statistics.intervals import of_share
 from src.values import Null
 from src.verdict import INCONCLUSIVE, NOT_MATCHED, SIMILAR, VERDICTS, Limits
-from tests.commands import caption_of, error_line, names_in, parse_matrix, read_csv, run, says
+from tests.commands import caption_of, error_line, names_in, read_csv, run, says
+from tests.frames import rows_of
 from tests.goldens import DATA
 from tests.result_rows import similarity_row
 from tests.written_runs import (
@@ -39,11 +40,11 @@ SCRIPT = "misc/verdict.py"
 UNTRAINED = "- (resnet18, seed 0)"  # the name of a network that was never trained
 
 
-def judged(*results, **options) -> list[VerdictRow]:
+def judged(*results, **options) -> list[SimpleNamespace]:
     return rows_of(judge_stitches(*results, **options))
 
 
-def verdict_on(folder: Path, similarities=(), *, pool: bool = False, **limits) -> VerdictRow:
+def verdict_on(folder: Path, similarities=(), *, pool: bool = False, **limits) -> SimpleNamespace:
     (verdict,) = judged(runs_of(folder), similarities, limits=Limits(**limits), pool=pool)
     return verdict
 
@@ -53,7 +54,8 @@ def word_on(folder: Path, **options) -> tuple[str, str]:
     return verdict.verdict, verdict.reason
 
 
-def remarks(verdicts: list[VerdictRow]) -> list[str]:
+def remarks(verdicts) -> list[str]:
+    """The remarks on a frame of verdicts."""
     return list(words.remarks(verdicts, Limits()))
 
 
@@ -71,8 +73,8 @@ def test_similar_both_ways(tmp_path):
     write_run(tmp_path, "5", n_right=945, front_layer="w")
     write_run(tmp_path, "6", n_right=945, front_layer="y", front_model_path="g.pt")
     write_evaluation(tmp_path, dict.fromkeys("123456", 0.5))
-    verdicts = judged(runs_of(tmp_path))
-    both_ways = {(row.networks, *row.pair): row.both_ways for row in verdicts}
+    verdicts = judge_stitches(runs_of(tmp_path))
+    both_ways = {(row.networks, *row.pair): row.both_ways for row in rows_of(verdicts)}
     assert both_ways == {
         ("f.pt → g.pt", "x", "y"): True,
         ("g.pt → f.pt", "y", "x"): True,
@@ -81,7 +83,7 @@ def test_similar_both_ways(tmp_path):
         ("f.pt → g.pt", "w", "y"): None,
         ("g.pt → g.pt", "y", "y"): None,
     }
-    counted = words.counts(sections.sections_of(verdicts))
+    counted = words.counts(verdicts)
     line = dict(zip(counted.header, counted.lines[0], strict=True))
     assert line["similar both ways"] == "1 of 2"
 
@@ -136,7 +138,7 @@ def test_what_is_measured_of_a_pair(tmp_path):
         "cka_null_95": 0.3,
         "cka_calibrated": 0.7,
     }
-    assert verdict.further == pytest.approx(further)
+    assert {name: getattr(verdict, name) for name in further} == pytest.approx(further)
 
 
 def test_similarity_counts_both_ways(tmp_path):
@@ -148,13 +150,13 @@ def test_similarity_counts_both_ways(tmp_path):
     null = Null(0.005, 0.3, 0.7)
     table = of_networks(layer1="x", layer2="y", values=values, nulls={"cka": null})
     forth, back = judged(runs_of(tmp_path), [table])
-    assert forth.further["cka"] == back.further["cka"] == 0.9
-    assert forth.further["cka_p_value"] == back.further["cka_p_value"] == 0.005
-    assert (forth.further["mine"], back.further["mine"]) == (0.3, 0.4)
+    assert forth.cka == back.cka == 0.9
+    assert forth.cka_p_value == back.cka_p_value == 0.005
+    assert (forth.mine, back.mine) == (0.3, 0.4)
 
     measured = of_networks("g.pt", "f.pt", layer1="y", layer2="x", values={"cka": 0.8})
     forth, back = judged(runs_of(tmp_path), [measured, table])
-    assert (forth.further["cka"], back.further["cka"]) == (0.9, 0.8)  # as measured that way
+    assert (forth.cka, back.cka) == (0.9, 0.8)  # as measured that way
 
 
 def test_accuracy_drops_of_one_method_and_of_networks_of_one_kind_are_tested_together(tmp_path):
@@ -203,7 +205,7 @@ def test_an_end_network_that_was_never_trained_is_like_nothing(tmp_path, monkeyp
     for name in ("untrained", "weak"):
         write_evaluation(tmp_path / name, {"1": 0.5})
     assert verdict_on(tmp_path / "weak").verdict == SIMILAR
-    (remark,) = remarks([verdict_on(tmp_path / "weak")])
+    (remark,) = remarks(judge_stitches(runs_of(tmp_path / "weak")))
     assert says(remark, "alone", "28 %")
     verdict, reason = word_on(tmp_path / "untrained")
     assert verdict == INCONCLUSIVE and says(reason, "end network", "never trained")
@@ -242,13 +244,19 @@ def test_independent_networks_are_taken_together_on_demand(tmp_path, capsys):
         }
         write_run(tmp_path / "shared", str(number), n_right=945, **options)
     write_evaluation(tmp_path / "shared", {"4": 0.5})
-    verdicts = judged(runs_of(tmp_path / "shared"), pool=True)
-    assert {row.networks for row in verdicts} == {*networks.values()}
-    assert [row.control for row in verdicts] == [None, None, "untrained", "untrained", "self"]
+    verdicts = judge_stitches(runs_of(tmp_path / "shared"), pool=True)
+    assert set(verdicts.networks) == {*networks.values()}
+    assert [row.control for row in rows_of(verdicts)] == [
+        None,
+        None,
+        "untrained",
+        "untrained",
+        "self",
+    ]
     own, untrained = remarks(verdicts)
     assert says(own, "of 1 layers", "to themselves", " 1 are similar")
     assert says(untrained, "of 2 stitches", "never trained", " 0 are similar", "2 inconclusive")
-    titles = [section.title for section in sections.sections_of(verdicts)]
+    titles = [title for title, *_ in words.counts(verdicts).lines]
     assert says(titles[0], "direct matching", "both directions of 2 networks")
     assert says(titles[1], "direct matching", "2 pairs", "untrained front network")
 
@@ -309,7 +317,7 @@ def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch):
     tables = [of_networks("-", "-", values={"cka": seed}, seed=seed) for seed in (1, 7)]
     tables.append(of_networks("copy.pt", f"{tmp_path}/g.pt", values={"cka": 0.8}))
     rows = judged(runs_of(tmp_path), tables)
-    found = {row.front_network: (row.n_runs, row.further.get("cka")) for row in rows}
+    found = {row.front_network: (row.n_runs, getattr(row, "cka", None)) for row in rows}
     assert [*found.values()] == [(2, 0.8), (1, None), (1, 1)]
 
 
@@ -346,14 +354,14 @@ def test_words_are_counted_and_equal_reasons_have_one_line(tmp_path):
     write_skill(
         tmp_path, {name: skill(0.6) for name in "023"} | {"1": skill(0.1), "4": skill(0.05)}
     )
-    rows = judged(runs_of(tmp_path))
-    counted = words.counts(sections.sections_of(rows))
+    rows = judge_stitches(runs_of(tmp_path))
+    counted = words.counts(rows)
     line = dict(zip(counted.header, counted.lines[0], strict=True))
     assert [line[verdict] for verdict in VERDICTS] == ["1", "2", "1", "2"]
     assert (line["all"], line["similar at the same layer"]) == ("6", "1 of 1")
     assert len(words.reasons(rows)) == 3  # two have one reason, whatever the numbers
-    cells = str(words.word_map(sections.sections_of(rows)[0])).split()[-12:]
-    assert "".join(cells) == "u?vAw?xAySz–"
+    (table,) = words.sign_maps(rows)
+    assert "".join(str(table).split()[-12:]) == "u?vAw?xAySzN"
 
 
 @pytest.fixture
@@ -371,9 +379,12 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures, laid
     given = ["dm", "tlm", "-sim", "s.csv", "-o", "out/v.csv"]
     out, err = run(SCRIPT, *given, cwd=two_methods)
     assert says(err, "tlm: skill", "not measured") and "dm: skill" not in err
-    assert parse_matrix(out, "direct matching") == {("x", "y"): "S", ("y", "y"): "?"}
+    assert says(out, "x", "S N") and says(out, "y", "? N")
     _, text, _ = (two_methods / "out" / "v.md").read_text().split("```")
-    assert out.startswith(text.removeprefix("text\n"))
+    *lines, answer = out.rstrip().splitlines()
+    assert "\n".join(lines) == text.removeprefix("text\n").rstrip()
+    assert says(answer, "1 of 2 by direct matching (x → y)", "0 of 2 by task loss matching")
+    assert len(lines) <= 40
     rows = read_csv(two_methods / "out" / "v.csv")
     assert [row["verdict"] for row in rows] == [SIMILAR, INCONCLUSIVE, NOT_MATCHED, NOT_MATCHED]
     assert [row["cka"] for row in rows[:2]] == ["0.5", ""]
@@ -385,7 +396,7 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures, laid
     options = ["-o", "w.csv", "--skill", "0.59", "-sim", "t.csv"]
     out, err = run(SCRIPT, "dm", *options, cwd=two_methods)
     assert says(err, "-sim: no row", "these stitches") and "x -> y" not in out
-    _, cells = drawn_figures["w.png"].axes
+    (cells,) = drawn_figures["w.png"].axes
     assert [text.get_text() for text in cells.texts] == ["0.5\n0.60", "0.5"]
     assert [row["verdict"] for row in read_csv(two_methods / "w.csv")] == [
         INCONCLUSIVE,

@@ -145,6 +145,7 @@ class Parser(argparse.ArgumentParser):
             formatter.start_section(title)
             formatter.add_arguments(actions)
             formatter.end_section()
+        formatter.add_text(self.epilog)
         return formatter.format_help()
 
     def values(self, shared: Mapping[str, object], **chosen: object) -> argparse.Namespace:

@@ -1,223 +1,293 @@
-"""Figure 3, depth, and curves over ranks."""
+"""Curves over relative depth, and over the ranks of a layer, each line with its name beside it."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from src.choices.similarity import SIMILARITY
+from src.choices.similarity import SIMILARITY, measure_of
 from src.core.console import listed
-from src.core.grouping import grouped
+from src.core.user_code import titles_in
 from src.figures.maps import number
-from src.figures.pages import CM, Look, draw_pages, panels_in, span
-from src.figures.shown import Shown, scale_of
+from src.figures.pages import CM, COLUMN, PAGE, Look, draw_pages, panels_in, shortened, span
+from src.figures.scales import draw_interval, set_scale, title_of, unit_of
 from src.results.quantities import QUANTITIES
 from src.verdict import Limits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
-SKILL_TICKS = (-100, -30, -10, -3, -1, -0.5, 0, 0.5, 1)
-TICKS = (-50, -20, -10, -5, -2, 0, 1, 2, 5, 10, 20, 50, 100)  # points of accuracy
-ROOM = 4.2  # cm of width, for a panel at least
 HEIGHT = 5.2  # cm, of a panel with what is above and below it
-LABEL = 4.2  # cm of width, for the label of a line
-LINE = 0.36  # cm, a line of labels
-MOST = 12  # panels on a page
+MOST = 8  # panels on a page
 NAMED = 12  # layers or ranks at most, for all of them on the axis
 UPRIGHT = 4  # more names of layers are turned
 LIMIT: Look = {"color": "0.4", "linewidth": 0.6, "linestyle": ":", "zorder": 1}
+TRUTH: Look = {"color": "black", "linewidth": 1.8, "linestyle": "-", "marker": "", "zorder": 4}
+LONG = 10  # characters; longer names of layers are turned
 
-Lines = Mapping[str, Sequence[Shown]]  # the rows of a panel by label
-Panel = tuple[str, str, Lines]  # its quantity, its title and its lines
+RankLines = Mapping[str, Mapping[int | None, float]]  # values by label and by rank; None: full rank
 
 
-def draw_depth(path: Path, rows: Sequence[Shown], limits: Limits, **texts: Any) -> list[Path]:
-    """Draw means over relative depth: a panel a quantity, a line a method, or with groups a panel a
-    quantity and method, a line a pair of groups. Return the written paths.
+class Panel(NamedTuple):
+    """The lines of a quantity over depth, of all methods or of one."""
+
+    quantity: str  # `SIMILARITY`: of all measures
+    title: str
+    lines: "dict[str, DataFrame]"  # by label
+
+
+def draw_depth(path: Path, depths: "DataFrame", limits: Limits, **texts: Any) -> list[Path]:
+    """Draw means over relative depth, skill first: a panel a quantity and method, a line a pair of groups; of
+    a single pair of groups a panel a quantity, a line a method. Return the written paths.
 
     Args:
-        rows: from `of_depths`. Of the measures of similarity, the figure has those in the rows.
+        depths: from `src.results.reports.over_depth`, of the quantities to draw.
         texts: `source` and `remark`, see `draw_pages`.
     """
-    rows = [row for row in rows if math.isfinite(row.value)]
-    has_groups = any(row.groups != ("", "") for row in rows)
+    panels = list(_panels_of(depths.dropna(subset="value")))
+    width = COLUMN if len(panels) == 1 else PAGE
+    draw = partial(_draw_depth, limits=limits)
+    return draw_pages(path, panels, draw, on_page=MOST, width=width, **texts)
 
-    def panel(row: Shown) -> tuple[str, str]:
-        quantity = row.quantity if row.quantity in QUANTITIES else SIMILARITY
-        return quantity, row.method if has_groups else ""
 
-    def label(row: Shown) -> str:
-        is_directed = row.quantity in QUANTITIES or len(set(row.groups)) == 1
-        of_groups = (" → " if is_directed else ", ").join(row.groups)
-        return of_groups if has_groups else row.method
+def _panels_of(depths: "DataFrame") -> Iterator[Panel]:
+    """Yield the panels, those of skill first; values of measures are similarities."""
+    has_groups = depths.networks.nunique() > 1
+    is_measure = depths.method == SIMILARITY
+    quantities = depths.quantity.mask(is_measure, SIMILARITY)
+    titles = depths.method.map(titles_in)
+    measures = depths.quantity[is_measure].map(lambda name: measure_of(name).similarity_title)
+    titles = titles.mask(is_measure, measures)
+    names = depths.networks.map(titles_in)
+    has_direction = ~is_measure | names.map(lambda name: len(set(name.split(" → "))) == 1)
+    names = names.where(has_direction, names.str.replace(" → ", ", "))
+    labels = names if has_groups else titles
+    values = {
+        name: [_shown(row, name) for row in depths.itertuples()]
+        for name in ("value", "low", "high")
+    }
+    shown = depths.assign(
+        panel=quantities, title=titles if has_groups else "", label=labels, **values
+    )
+    in_order = shown.sort_values("panel", key=lambda names: names != "skill", kind="stable")
+    for (quantity, title), rows in in_order.groupby(["panel", "title"], sort=False):
+        lines = {
+            str(label): of_label.sort_values("relative_depth")
+            for label, of_label in rows.groupby("label", sort=False)
+        }
+        yield Panel(quantity, title, lines)
 
-    panels = [
-        (*key, grouped(sorted(of_panel, key=lambda row: (row.groups, row.place)), label))
-        for key, of_panel in grouped(rows, panel).items()
-    ]
-    return draw_pages(path, panels, partial(_draw_depth, limits=limits), on_page=MOST, **texts)
+
+def _shown(row: Any, name: str) -> float:
+    """Return a value of a row as it is drawn: of a measure the similarity, of accuracy drops points."""
+    value = getattr(row, name)
+    return (
+        measure_of(row.quantity).similarity(value)
+        if row.method == SIMILARITY
+        else unit_of(row.quantity) * value
+    )
 
 
 def _draw_depth(figure: "Figure", panels: Sequence[Panel], *, limits: Limits) -> str:
     """Draw panels side by side; return the caption."""
-    for axes, (quantity, _, lines) in _draw_panels(figure, panels):
-        _set_axes(axes, quantity, lines, limits)
-    quantity, _, lines = panels[0]
+    import pandas as pd
+
+    in_line = 1 if figure.get_figwidth() < PAGE * CM else 2
+    every = pd.concat([rows for panel in panels for rows in panel.lines.values()])
+    looks = looks_of([label for panel in panels for label in panel.lines])
+    drawn = panels_in(figure, len(panels), in_line=in_line, height=HEIGHT)
+    for axes, panel in zip(drawn, panels, strict=True):
+        rows = pd.concat(panel.lines.values())
+        _set_axes(axes, panel.quantity, rows, limits)
+        axes.set_title(panel.title, x=0, ha="left")
+        for label, of_line in panel.lines.items():
+            axes.plot(of_line.relative_depth, of_line.value, label=label, **looks[label])
+            for row in of_line.dropna(subset="low").itertuples():
+                look = {"color": looks[label]["color"], "linewidth": 0.7}
+                draw_interval(axes, "y", row.relative_depth, (row.low, row.high), **look)
+        ends = {label: of_line.iloc[-1] for label, of_line in panel.lines.items()}
+        points = {label: (row.relative_depth, row.value) for label, row in ends.items()}
+        name_lines(axes, points, looks, side="right")
     texts = []
-    for label, rows in list(lines.items())[:2]:
-        first, last = (number(row.value, 1) for row in (rows[0], rows[-1]))
-        values = first if first == last else f"from {first} to {last}"
-        texts.append(f"{values} ({label})")
-    all_rows = [row for _, _, lines in panels for row in _rows(lines)]
-    ns = {row.n for row in all_rows}
-    pairs = "1 pair" if ns == {1} else f"{span(ns)} pairs"
-    text = (
-        f"Along the depth of the networks, {_title(quantity)}: {listed(texts)}. Lines are means over {pairs} "
-        "of networks at corresponding layers (of like relative depth), with 95 % intervals unless networks are too few."
+    for label, of_line in panels[0].lines.items():
+        first, last = (number(value, 2) for value in of_line.value.iloc[[0, -1]])
+        texts.append(f"{first if first == last else f'from {first} to {last}'} ({label})")
+    pairs = "1 pair" if set(every.n_pairs) == {1} else f"{span(set(every.n_pairs))} pairs"
+    intervals = ", with 95 % intervals" if every.low.notna().any() else ""
+    title = _title(panels[0].quantity)
+    return (
+        f"From the first layer to the last, {title}: {listed(texts, n=3)}. Lines: means over {pairs} of networks at "
+        f"corresponding layers{intervals}."
     )
-    return f"{text} {on_scale(all_rows)}".strip()
-
-
-def _place(row: Shown) -> float:
-    return row.place
-
-
-def _rows(lines: Lines) -> list[Shown]:
-    """Return the rows of all lines."""
-    return [row for rows in lines.values() for row in rows]
 
 
 def _title(quantity: str) -> str:
     """Return the title of an axis."""
-    return quantity if quantity == SIMILARITY else scale_of(quantity).title
+    return title_of(quantity) if quantity in QUANTITIES else quantity
 
 
-def _set_axes(axes: "Axes", quantity: str, lines: Lines, limits: Limits) -> None:
-    """Set the axes of a panel: names of layers if all networks share few, the limit of similar
-    pairs, accuracy drop linear to the tolerance and logarithmic beyond."""
-    layers = {row.layers[0]: row.place for row in _rows(lines) if row.layers[0]}
-    axes.set_xlabel("relative depth")
+def _set_axes(axes: "Axes", quantity: str, rows: "DataFrame", limits: Limits) -> None:
+    """Set the axes of a panel, wide enough for all intervals: names of layers if all networks share few,
+    and the limit of similar pairs."""
+    layers = dict(zip(rows.layers, rows.relative_depth, strict=True))
+    layers.pop("", None)
+    axes.set_xlabel("layer" if 0 < len(layers) <= NAMED else "relative depth")
     if 0 < len(layers) <= NAMED:
-        axes.set_xticks(list(layers.values()), list(layers))
-        axes.tick_params(axis="x", labelrotation=90 if len(layers) > UPRIGHT else 0)
-        axes.set_xlabel("layer")
-    axes.set_ylabel(_title(quantity))
-    low, high = ends_of(_rows(lines))
-    if quantity == "accuracy_drop":
-        tolerance = 100 * limits.tolerance
-        scale_points(axes, "y", low, 1.1 * max(2 * tolerance, high), tolerance)
-        axes.axhline(tolerance, **LIMIT)
-    elif quantity == "skill":
-        scale_skill(axes, "y", low)
-        axes.axhline(limits.skill, **LIMIT)
+        axes.set_xticks(list(layers.values()), list(map(shortened, layers)))
+        is_crowded = len(layers) > UPRIGHT or max(map(len, layers)) > LONG
+        axes.tick_params(axis="x", labelrotation=90 if is_crowded else 0)
+    known = [value for name in ("value", "low", "high") for value in rows[name].dropna()]
+    low, high = min([0.0, *known]), max([1.0, *known])
+    room = 0.04 * (high - low)
+    tolerance = unit_of("accuracy_drop") * limits.tolerance
+    if quantity in QUANTITIES:
+        set_scale(axes, "y", quantity, (low - room, high + room), tolerance)
+    else:
+        axes.set(ylim=(low - room, high + room), ylabel=_title(quantity))
+    axes.spines[["top", "right"]].set_visible(False)
+    limit = {"accuracy_drop": tolerance, "skill": limits.skill}.get(quantity)
+    if limit is not None:
+        axes.axhline(limit, **LIMIT)
 
 
-def ends_of(rows: Sequence[Shown]) -> tuple[float, float]:
-    """Return the lowest and the highest value with their intervals, or 0 and 1 if these lie
-    beyond."""
-    values = [value for row in rows for value in (row.value, row.low, row.high)]
-    known = [value for value in values if math.isfinite(value)]
-    return min([0.0, *known]), max([1.0, *known])
-
-
-def draw_ranks(path: Path, rows: Sequence[Shown], *, y_title: str, **texts: Any) -> list[Path]:
+def draw_ranks(
+    path: Path,
+    panels: Mapping[str, RankLines],
+    *,
+    y_title: str,
+    truth: str = "",
+    rho: Mapping[str, Mapping[str, float]] | None = None,
+    **texts: Any,
+) -> list[Path]:
     """Draw values over the ranks of a layer: a panel a pair of layers, a line a measure. Return the
     written paths.
 
+    With a truth, lines are relative to the largest rank, and the truth is the thick one.
+
     Args:
-        rows: from `of_ranks`.
+        panels: the lines by title of the panel.
         y_title: of the vertical axis.
+        truth: the label of the line that the others should follow.
+        rho: the rank correlation of lines with the truth, by panel and label.
         texts: `source` and `remark`, see `draw_pages`.
     """
-    rows = [row for row in rows if math.isfinite(row.value)]
-    panels = [
-        (y_title, layers, grouped(sorted(of_layers, key=_place), lambda row: row.method))
-        for layers, of_layers in grouped(rows, lambda row: row.quantity).items()
-    ]
-    return draw_pages(path, panels, _draw_ranks, on_page=MOST, **texts)
+    known = {}
+    for title, lines in panels.items():
+        kept = {label: _known(values) for label, values in lines.items()}
+        known[title] = {label: values for label, values in kept.items() if values}
+    items = [(title, lines) for title, lines in known.items() if lines]
+    draw = partial(_draw_ranks, y_title=y_title, truth=truth, rho=rho or {})
+    width = COLUMN if len(items) == 1 else PAGE
+    return draw_pages(path, items, draw, on_page=MOST, width=width, **texts)
 
 
-def _draw_ranks(figure: "Figure", panels: Sequence[Panel]) -> str:
+def _known(values: Mapping[int | None, float]) -> dict[int, float]:
+    """Return the finite values by rank, in the order of ranks; full rank has no place on the axis."""
+    ranks = [rank for rank in values if rank is not None and math.isfinite(values[rank])]
+    return {rank: values[rank] for rank in sorted(ranks)}
+
+
+def _draw_ranks(
+    figure: "Figure",
+    panels: Sequence[tuple[str, Mapping[str, Mapping[int, float]]]],
+    *,
+    y_title: str,
+    truth: str,
+    rho: Mapping[str, Mapping[str, float]],
+) -> str:
     """Draw panels of lines over ranks; return the caption."""
-    for axes, (y_title, _, lines) in _draw_panels(figure, panels):
-        ranks = sorted({row.place for row in _rows(lines)})
+    in_line = 1 if len(panels) == 1 else 2
+    looks = looks_of([label for _, lines in panels for label in lines if label != truth])
+    looks[truth] = TRUTH
+    is_relative = any(truth in lines for _, lines in panels)
+    drawn = panels_in(figure, len(panels), in_line=in_line, height=HEIGHT)
+    for axes, (title, lines) in zip(drawn, panels, strict=True):
+        names = {}
+        points = {}
+        shown = []
+        for label, values in lines.items():
+            ranks = list(values)
+            full = values[ranks[-1]] if is_relative and values[ranks[-1]] else 1
+            heights = [value / full for value in values.values()]
+            axes.plot(ranks, heights, label=label, clip_on=False, **looks[label])
+            score = rho.get(title, {}).get(label, math.nan)
+            names[label] = f"{label}  ρ {number(score)}" if math.isfinite(score) else label
+            points[names[label]] = (ranks[0], heights[0])
+            shown += heights
+        ranks = sorted({rank for values in lines.values() for rank in values})
         axes.set_xscale("log", base=2)
         if len(ranks) <= NAMED:
-            axes.set_xticks(ranks, [f"{rank:g}" for rank in ranks])
+            axes.set_xticks(ranks, [str(rank) for rank in ranks])
         axes.minorticks_off()
-        axes.set(xlabel="retained rank (components)", ylabel=y_title)
-    y_title, _, lines = panels[0]
-    lowest = min(row.place for row in _rows(lines))
-    ends = [f"{number(row.value)} ({row.method})" for row in _rows(lines) if row.place == lowest]
-    what = f"{y_title[0].upper()}{y_title[1:]} where a layer keeps fewer principal components."
-    return f"At rank {lowest:g}, {y_title} is {listed(ends, n=4)}. {what}"
+        axes.set_ylim(min([0.0, *shown]), 1.05 * max([1.0, *shown]))
+        axes.yaxis.tick_right()
+        axes.yaxis.set_label_position("right")
+        axes.spines[["top", "left"]].set_visible(False)
+        axes.set(xlabel=f"principal components kept in {title}".removesuffix(" in "))
+        axes.set_ylabel(f"{y_title} / value at full rank" if is_relative else y_title)
+        if is_relative:
+            axes.axhline(1, **LIMIT)
+        name_lines(axes, points, {names[label]: looks[label] for label in lines}, side="left")
+    return _caption(panels, truth, rho)
 
 
-def _draw_panels(figure: "Figure", panels: Sequence[Panel]) -> "list[tuple[Axes, Panel]]":
-    """Draw the lines of panels, from 0 to 1 at least, with one legend; return panels with their
-    axes."""
+def _caption(
+    panels: Sequence[tuple[str, Any]], truth: str, rho: Mapping[str, Mapping[str, float]]
+) -> str:
+    """Return what follows the truth and what does not; without a truth, the values at the lowest rank."""
+    title, lines = panels[0]
+    scores = rho.get(title, {})
+    if truth in lines and scores:
+        texts = [f"{number(score)} ({label})" for label, score in scores.items() if label in lines]
+        return f"Rank correlation ρ with the {truth} at {title}: {listed(texts, n=4)}. Thick: the {truth}."
+    lowest = min(rank for values in lines.values() for rank in values)
+    texts = [
+        f"{number(values[lowest])} ({label})" for label, values in lines.items() if lowest in values
+    ]
+    return f"With {lowest} principal components: {listed(texts, n=4)}."
+
+
+def looks_of(labels: Sequence[str]) -> dict[str, Look]:
+    """Return the colour, marker and style of each line."""
     import matplotlib
 
-    labels = dict.fromkeys(label for _, _, lines in panels for label in lines)
-    looks = dict(zip(labels, cycle(matplotlib.rcParams["axes.prop_cycle"]), strict=False))
-    width = figure.get_figwidth() / CM
-    drawn = panels_in(figure, len(panels), in_line=int(width / ROOM), height=HEIGHT)
-    handles: dict[str, Any] = {}
-    for axes, (_, title, lines) in zip(drawn, panels, strict=True):
-        low, high = ends_of(_rows(lines))
-        axes.set_ylim(low - 0.03, high + 0.03)
-        axes.set_title(title, x=0, ha="left")
-        axes.spines[["top", "right"]].set_visible(False)
-        handles |= {label: _draw_line(axes, label, lines[label], looks[label]) for label in lines}
-    n_columns = max(1, int(width / LABEL))
-    legend: Look = {"loc": "outside lower center", "ncols": n_columns, "labelcolor": "linecolor"}
-    figure.legend(handles=list(handles.values()), **legend)
-    figure.set_figheight(figure.get_figheight() + LINE * len(handles) / n_columns * CM)
-    return list(zip(drawn, panels, strict=True))
+    return dict(
+        zip(dict.fromkeys(labels), cycle(matplotlib.rcParams["axes.prop_cycle"]), strict=False)
+    )
 
 
-def _draw_line(axes: "Axes", label: str, rows: Sequence[Shown], look: Look) -> Any:
-    """Draw and return a line of values over their places, with intervals."""
-    places = [row.place for row in rows]
-    (line,) = axes.plot(places, [row.value for row in rows], label=label, **look)
-    lows = [row.low for row in rows]
-    highs = [row.high for row in rows]
-    axes.vlines(places, lows, highs, color=line.get_color(), linewidth=0.7)
-    return line
-
-
-def scale_points(axes: "Axes", side: str, low: float, high: float, tolerance: float) -> None:
-    """Set an axis (x or y) of points of accuracy: linear to the tolerance, and logarithmic
-    beyond."""
-    _scale(axes, side, (low, high), max(tolerance, 1), TICKS)
-
-
-def scale_skill(axes: "Axes", side: str, low: float) -> None:
-    """Set an axis (x or y) of skill: linear from −1 to 1, and logarithmic below."""
-    _scale(axes, side, (low - 0.05, 1.05), 1, SKILL_TICKS)
-
-
-def on_scale(rows: Iterable[Shown]) -> str:
-    """Return the sentence on an axis of skill that is not linear, for rows that reach so far; else ""."""
-    if any(row.quantity == "skill" and min(row.value, row.low) < -1 for row in rows):
-        return "Axis of skill: logarithmic below −1."
-    return ""
-
-
-def _scale(
-    axes: "Axes", side: str, ends: tuple[float, float], linear: float, ticks: Sequence[float]
+def name_lines(
+    axes: "Axes", points: Mapping[str, tuple[float, float]], looks: Mapping[str, Look], *, side: str
 ) -> None:
-    """Set an axis, linear up to a value, and logarithmic beyond."""
-    from matplotlib.ticker import NullLocator
+    """Write the name of each line beside its first (left) or last point (right), one below the other.
 
-    axes.set(**{f"{side}lim": ends})
-    set_scale = {"x": axes.set_xscale, "y": axes.set_yscale}[side]
-    set_scale("symlog", linthresh=linear, linscale=1)
-    axis = {"x": axes.xaxis, "y": axes.yaxis}[side]
-    shown = [tick for tick in ticks if ends[0] <= tick <= ends[1]]
-    axis.set_ticks(shown, [f"{tick:g}".replace("-", "−") for tick in shown])
-    axis.set_minor_locator(NullLocator())
+    Args:
+        points: the first or last point of each line.
+    """
+    import matplotlib
+
+    figure: Any = axes.figure
+    figure.draw_without_rendering()  # axes get their height
+    height = axes.get_position().height * figure.get_figheight() * 72  # points
+    step = 1.15 * matplotlib.rcParams["font.size"] / max(height, 1)
+    to_axes = axes.transData + axes.transAxes.inverted()
+    wanted = {label: float(to_axes.transform(point)[1]) for label, point in points.items()}
+    place = -math.inf
+    for label in sorted(wanted, key=lambda label: wanted[label]):
+        place = max(wanted[label], place + step)
+        x, alignment, shift = (0, "right", -6) if side == "left" else (1, "left", 4)
+        axes.annotate(
+            shortened(label),
+            (x, place),
+            (shift, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha=alignment,
+            va="center",
+            color=looks[label]["color"],
+            weight="bold" if looks[label] is TRUTH else "normal",
+        )

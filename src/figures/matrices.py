@@ -1,4 +1,4 @@
-"""Matrices of an evaluation of stitches, printed and drawn beside their table."""
+"""Matrices of stitches and of their evaluation, printed and drawn beside their table."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -8,15 +8,14 @@ from typing import Any
 
 from src.choices.datasets import dataset_label
 from src.core.console import listed, note, note_once, result, table
-from src.figures.maps import draw_layers
+from src.figures.maps import Map, draw_layers
 from src.figures.pages import on_data, remove_figure
-from src.figures.shown import Shown, of_matrix
 from src.results.architectures import corresponding_layers
-from src.results.evaluation import TYPICAL_AUROC, EvaluationRow
+from src.results.evaluation import TYPICAL_AUROC
+from src.results.grid_matrices import shown_experiments
 from src.results.matrices import known, pivot
 from src.results.network_names import counted
 from src.results.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, shown_in
-from src.results.stitches import StitchRow
 
 EXPLANATION = (
     "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched from own "
@@ -25,16 +24,26 @@ EXPLANATION = (
 )
 
 
-def source_of(rows: Sequence[StitchRow]) -> str:
+def source_of(rows: Sequence[Any]) -> str:
     """Return the sentence of captions on the networks and the images of stitches."""
     images = {(row.dataset, row.n_images) for row in rows}
     return on_data(counted({row.network_keys for row in rows}), images)
 
 
+def draw_grid(path: Path, rows: Sequence[Any]) -> list[Path]:
+    """Draw the accuracies of stitches as a map of layers for each experiment. Return the written
+    paths."""
+    maps = []
+    for title, of_map in shown_experiments(rows).items():
+        matrix = pivot(of_map, lambda row: row.accuracy)
+        maps.append(Map("accuracy", matrix, title, corresponding_layers(of_map)))
+    return draw_layers(path, maps, source=source_of(rows))
+
+
 def report(
     table_path: Path,
-    stitches: Mapping[str, Sequence[StitchRow]],
-    rows: Sequence[EvaluationRow],
+    stitches: Mapping[str, Sequence[Any]],
+    rows: Sequence[Any],
     *,
     own_scores: Mapping[str, Mapping[str, Any]],
     checks: Mapping[str, Mapping[str, Any]],
@@ -49,19 +58,19 @@ def report(
     """
     evaluated = {row.place: row for row in rows}
 
-    def skill(stitch: StitchRow, column: str) -> float:
+    def skill(stitch: Any, column: str) -> float:
         return getattr(evaluated[stitch.place], column)
 
-    shown = _print_matrices(stitches, ["skill", "skill_at_end"], skill)
+    maps = _print_matrices(stitches, ["skill", "skill_at_end"], skill)
     networks = counted({row.network_keys for row in chain.from_iterable(stitches.values())})
     source = on_data(networks, {(row.dataset, row.n_images) for row in rows})
-    _draw(table_path, shown, source=source)
+    _draw(table_path, maps, source=source)
     scored = [name for name in own_scores if any(name in row.detectors for row in rows)]
     for number, name in enumerate(scored):
         if len(scored) > 1:
             result(f"DETECTOR: {name}")
 
-        def measured(stitch: StitchRow, column: str) -> float:
+        def measured(stitch: Any, column: str) -> float:
             row = evaluated[stitch.place]
             if column == "accuracy":
                 return known(row, name=column)
@@ -74,19 +83,19 @@ def report(
                 of_detector[title] = with_scores
         columns = list(shown_in(IN_EVALUATION))
         not_printed = ["accuracy"] if number else []  # accuracies are those of the first detector
-        shown = _print_matrices(
+        maps = _print_matrices(
             of_detector, columns, measured, detector=name, not_printed=not_printed
         )
         of_layers = checks.get(name, {})
         _print_detectors(name, rows[0].sanity_dataset, own_scores[name], of_layers)
         _note_typical(name, list(chain.from_iterable(of_detector.values())), measured)
-        _draw(table_path.with_stem(f"{table_path.stem}_{name}"), shown, source=source)
+        _draw(table_path.with_stem(f"{table_path.stem}_{name}"), maps, source=source)
     if scored:
         note_once(EXPLANATION)
 
 
 def _note_typical(
-    detector: str, rows: Sequence[StitchRow], measured: Callable[[StitchRow, str], float]
+    detector: str, rows: Sequence[Any], measured: Callable[[Any, str], float]
 ) -> None:
     """Note stitches whose activations are more typical than the end network's own."""
     typical = [row.pair for row in rows if measured(row, "auroc") < TYPICAL_AUROC]
@@ -105,20 +114,20 @@ def _print_matrices(
     *,
     detector: str = "",
     not_printed: Sequence[str] = (),
-) -> list[Shown]:
+) -> list[Map]:
     """Print the matrix of each column that has values, under a heading for each experiment;
-    return the values for its figure."""
-    shown: list[Shown] = []
+    return the maps of its figure."""
+    maps = []
     for experiment, rows in experiments.items():
         if experiment:
             result(f"EXPERIMENT: {experiment}")
         for column in columns:
             matrix = pivot(rows, lambda row: value(row, column))  # noqa: B023
             if not all(map(math.isnan, chain.from_iterable(matrix.values))):
-                shown += of_matrix(matrix, column, experiment, corresponding_layers(rows))
+                maps.append(Map(column, matrix, experiment, corresponding_layers(rows)))
                 if column not in not_printed:
                     table(_heading(column, detector), *matrix)
-    return shown
+    return maps
 
 
 def _heading(column: str, detector: str) -> str:
@@ -129,11 +138,11 @@ def _heading(column: str, detector: str) -> str:
     return f"STITCHING {title.upper()}"
 
 
-def _draw(path: Path, shown: Sequence[Shown], *, source: str) -> None:
+def _draw(path: Path, maps: Sequence[Map], *, source: str) -> None:
     """Draw maps of an evaluation beside its table, unless it is of a single stitch."""
     remove_figure(path)  # of an earlier evaluation, of more stitches
-    if len({row.layers for row in shown}) > 1:
-        drawn = draw_layers(path.with_suffix(".png"), shown, source=source)
+    if any(len(item.values.rows) * len(item.values.columns) > 1 for item in maps):
+        drawn = draw_layers(path.with_suffix(".png"), maps, source=source)
         note(f"wrote {listed(drawn[:1])}")
 
 

@@ -11,23 +11,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from src.core.grouping import grouped
-from src.figures import words
+from src.figures import terms, words
 from src.figures.pages import CAPTION
-from src.figures.sections import Section, by_groups, parts_of, sections_of
+from src.figures.scales import title_of
+from src.figures.sections import Part, parts_of
 from src.figures.words import Table
-from src.results.matrices import mean_of
+from src.results.frame import LAYERS
 from src.results.network_names import SHORT
-from src.results.similarity_rows import column_of
+from src.results.quantities import AUROC
 from src.results.spec import RECORDS, SPLITS
-from src.results.verdict_rows import AUROC, VerdictRow
 from src.verdict import SIMILAR, Limits
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 ESTIMATES = ("accuracy_drop", "skill_at_end", "skill")
 
-# Figures are as wide as on paper, times 1.35 on screens: their text of 7 points has 12 pixels
+# Figures are as wide as a phone at most; tables that are wider scroll, and a shadow at their side says so
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -41,9 +43,12 @@ h1 { font-size: 1.5rem; line-height: 1.25; overflow-wrap: anywhere; }
 h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid #bbb; }
 p, figcaption { max-width: 48rem; overflow-wrap: anywhere; }
 caption, .conclusion { font-weight: bold; text-align: left; }
-.wide { overflow-x: auto; margin: 1rem 0; }
-figure { margin: 0; }
-img { font-size: 1.35in; }
+.figures { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
+figure { margin: 0; max-width: 28rem; }
+img { width: 28rem; max-width: 100%; }
+.wide { overflow-x: auto; margin: 1rem 0;
+        background: linear-gradient(#fff, #fff) right / 1rem 100% no-repeat local,
+                    linear-gradient(to left, #0004, #fff0) right / 1rem 100% no-repeat scroll; }
 table, figcaption, pre { font-size: .85rem; border-collapse: collapse; }
 table { font-variant-numeric: tabular-nums; }
 th, td { text-align: left; white-space: nowrap; padding: .2rem 1rem .2rem 0; }
@@ -51,16 +56,17 @@ thead th { border-bottom: 1.5px solid #1a1a1a; }
 tbody th { font-weight: normal; }
 tbody tr { border-bottom: 1px solid #ddd; }
 pre { padding: .7rem 1rem; background: #f4f4f4; white-space: pre-wrap; overflow-wrap: anywhere; }
+summary { cursor: pointer; margin: 1rem 0; }
 @media print {
-  @page { margin: 18mm; }
-  body { max-width: none; margin: 0; padding: 0; font-size: 10pt; }
-  .file { display: none; }
-  .wide { overflow: visible; }
-  h2 { break-after: avoid; }
+  @page { margin: 15mm; }
+  body { max-width: none; margin: 0; padding: 0; font-size: 9pt; }
+  .file, details { display: none; }
+  .wide { overflow: visible; background: none; }
+  h2 { break-after: avoid; margin-top: 1rem; }
   figure, tr { break-inside: avoid; }
-  table, pre { font-size: 8pt; }
+  table, pre { font-size: 7pt; }
   th, td { white-space: normal; overflow-wrap: anywhere; }
-  img { font-size: 1in; max-width: 100%; max-height: 240mm; object-fit: contain; }
+  img { width: 85mm; max-height: 240mm; object-fit: contain; }
 }
 </style>
 </head>
@@ -83,18 +89,22 @@ def section(title: str, *parts: str) -> str:
     return f"<h2>{escape(title)}</h2>\n{body}" if body else ""
 
 
+def folded(title: str, *parts: str) -> str:
+    """Return parts that are shown on demand; "" if they are all empty."""
+    body = "\n".join(filter(None, parts))
+    return f"<details><summary>{escape(title)}</summary>\n{body}\n</details>" if body else ""
+
+
 def paragraphs(texts: Iterable[str], *, kind: str = "") -> str:
     """Return a paragraph for each text."""
     return "\n".join(f'<p class="{kind}">{escape(text)}</p>' for text in texts)
 
 
-def terms(limits: Limits) -> str:
+def meanings(limits: Limits) -> str:
     """Return the meaning of each verdict, and its rule."""
-    lines = [
-        f"<p><b>{escape(verdict)}</b>: {escape(meaning)}.</p>"
-        for verdict, meaning in words.meanings(limits).items()
-    ]
-    return "\n".join([*lines, paragraphs([words.SKILL, words.certainty(limits), words.CAUTION])])
+    rules = terms.meanings(100 * limits.tolerance, limits.skill, limits.skill_at_end)
+    lines = [f"<p><b>{verdict}</b>: {escape(meaning)}.</p>" for verdict, meaning in rules.items()]
+    return "\n".join([*lines, paragraphs([terms.SKILL, words.certainty(limits), terms.CAUTION])])
 
 
 def table(content: Table) -> str:
@@ -118,24 +128,21 @@ def figures(images: Iterable[Path], result: str = "") -> str:
     """Return images (PNG) with the captions in their metadata, in their order.
 
     Args:
-        result: what the first image says, which stands above it; others say the first sentence of
-            their captions.
+        result: what the first image says, for readers who do not see it; others say the first sentence
+            of their captions.
     """
     from PIL import Image
 
-    parts = []
-    for path in sorted(images, key=lambda path: (len(path.name), path.name)):
+    parts: list[str] = []
+    for path in images:
         with Image.open(path) as image:
             caption = image.text.get(CAPTION, "")
-            inches = image.width / image.info["dpi"][0]
-        said = result or caption.partition(". ")[0]
-        result = ""
+        said = caption.partition(". ")[0] if parts or not result else result
         parts.append(
-            f'<figure>\n<div class="wide" tabindex="0"><img style="width: {inches:.2f}em" '
-            f'alt="{escape(said)}" src="{_data(path.read_bytes(), "image/png")}"></div>\n'
-            f"<figcaption>{escape(caption)}</figcaption>\n</figure>"
+            f'<figure><img alt="{escape(said)}" src="{_data(path.read_bytes(), "image/png")}">\n'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
-    return "\n".join(parts)
+    return '<div class="figures">\n' + "\n".join(parts) + "\n</div>" if parts else ""
 
 
 def _data(content: bytes, kind: str) -> str:
@@ -143,39 +150,41 @@ def _data(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def pairs(rows: Sequence[VerdictRow]) -> str:
+def pairs(frame: "DataFrame", measures: Sequence[str]) -> str:
     """Return a table of all pairs of layers for each method and pair of groups; of several pairs of
-    networks, means."""
-    parts = [part for section in parts_of(sections_of(rows)) for part in by_groups(section)]
-    return "\n".join(table(_means(part) if part.is_summary else _verdicts(part)) for part in parts)
+    networks, means.
+
+    Args:
+        measures: columns of similarity and of detectors.
+    """
+    return "\n".join(table(_of_layers(part, measures)) for part in parts_of(frame))
 
 
-def _verdicts(section: Section) -> Table:
-    """Return the verdicts on two networks, with values of detectors and measures."""
-    names = dict.fromkeys(name for row in section.rows for name in row.further)
-    further = [name for name in names if not column_of(name).part]  # without nulls
+def _of_layers(part: Part, measures: Sequence[str]) -> Table:
+    """Return the verdicts on two networks, or the shares of similar pairs and the means over several."""
+    known = [name for name in measures if part.rows[name].notna().any()]
     lines = []
-    for row in section.rows:
-        numbers = [words.estimate(row, name) for name in ESTIMATES]
-        numbers += [words.number(name, row.further.get(name)) for name in further]
-        lines.append([str(row.pair), row.verdict, *numbers])
-    titles = [name.replace(AUROC, "AUROC ").replace("_", " ") for name in further]
-    header = ["front -> end layer", "verdict", *map(words.heading, ESTIMATES), *titles]
-    return Table(section.title, header, lines)
+    for (front, end), rows in part.rows.groupby(LAYERS, sort=False):
+        label = f"{front} -> {end}"
+        if part.n_pairs == 1:
+            row = rows.iloc[0]
+            estimates = [_estimate(row, name) for name in ESTIMATES]
+            numbers = [row.verdict, *estimates]
+        else:
+            share = (rows.verdict == SIMILAR).mean()
+            estimates = [words.number(name, rows[name].mean()) for name in ESTIMATES]
+            numbers = [words.number(SIMILAR, share), *estimates]
+        lines.append([label, *numbers, *(words.number(name, rows[name].mean()) for name in known)])
+    first = "verdict" if part.n_pairs == 1 else title_of(SIMILAR)
+    titles = [name.replace(AUROC, "AUROC ").replace("_", " ") for name in known]
+    header = ["front -> end layer", first, *map(title_of, ESTIMATES), *titles]
+    return Table(part.title, header, lines)
 
 
-def _means(section: Section) -> Table:
-    """Return the shares of similar pairs and the means over pairs of networks."""
-    lines = []
-    for pair, rows in grouped(section.rows, lambda row: row.pair).items():
-        share = sum(row.verdict == SIMILAR for row in rows) / len(rows)
-        numbers = [words.number(SIMILAR, share)]
-        for name in ESTIMATES:
-            ((mean,),) = mean_of(rows, name).values
-            numbers.append(words.number(name, mean))
-        lines.append([str(pair), str(len(rows)), *numbers])
-    header = ["front -> end layer", "pairs of networks", *map(words.heading, (SIMILAR, *ESTIMATES))]
-    return Table(f"{section.title}: means", header, lines)
+def _estimate(row: Any, name: str) -> str:
+    """Return a value with its interval as a text; "" where the value is not known."""
+    value, *ends = (words.number(name, row[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    return f"{value} [{', '.join(ends)}]" if all(ends) else value
 
 
 def made_with(
@@ -211,7 +220,7 @@ def made_with(
             table(Table("Networks", names, of_networks)),
             table(Table("Data", ["data set", "inputs", "fingerprint (SHA-256)"], of_images)),
             table(Table("Versions", ["suite", "commit", "packages", "device"], list(versions))),
-            f"<pre>{escape(lines)}</pre>",
+            folded("Commands", f"<pre>{escape(lines)}</pre>"),
         ]
     )
 

@@ -33,6 +33,8 @@ CAPTION = "Description"  # the text in a PNG that holds its caption
 CELLS = "cells"  # marks the axes of a map
 NUMBERS = "numbers"  # marks the numbers of a map
 FILLED = 0.9  # of a cell, by its text at most
+NAME_LENGTH = 18  # characters of a name in a figure
+PAD = 6  # pixels between panels, legends and texts
 LINE = 0.4  # cm of height, for a line of a remark
 CHARACTERS = 8  # in a cm of a line
 
@@ -198,11 +200,11 @@ def fit(figure: "Figure") -> None:
     figure.draw_without_rendering()
     for axes in maps:
         lengths = [name.get_window_extent().height for name in axes.get_xticklabels()]
-        if max(lengths) <= FILLED * _cell_size(axes)[0]:
+        if max(lengths, default=0) <= FILLED * _cell_size(axes)[0]:
             axes.tick_params(axis="x", labelrotation=0)
     figure.draw_without_rendering()
     if maps:
-        figure.set_figheight(figure.get_tightbbox().height + 0.05)
+        figure.set_figheight(_height_of(figure))
         figure.draw_without_rendering()
     line = 1.1 * matplotlib.rcParams["font.size"] / 72 * figure.dpi
     for axes in maps:
@@ -215,6 +217,17 @@ def fit(figure: "Figure") -> None:
         if any((text.get_window_extent().size > FILLED * size).any() for text in numbers):
             for text in numbers:
                 text.remove()
+
+
+def _height_of(figure: "Figure") -> float:
+    """Return the height in inches that panels, legends and the text below them need."""
+    from matplotlib.transforms import Bbox
+
+    boxes: Any = [axes.get_tightbbox() for axes in figure.axes]
+    texts = [text for text in figure.texts if text.get_text() and text.get_rotation() == 0]
+    around = [item.get_window_extent() for item in (*figure.legends, *texts)]
+    height = Bbox.union(boxes).height + sum(box.height + PAD for box in around)
+    return (height + 2 * PAD) / figure.dpi
 
 
 def _cell_size(axes: "Axes") -> Any:
@@ -294,3 +307,11 @@ def on_data(networks: str, images: Collection[tuple[str | None, int | None]]) ->
 def span(numbers: Collection[int]) -> str:
     """Return the range of numbers as a text, such as "4 to 20"."""
     return " to ".join(dict.fromkeys(f"{number:,}" for number in (min(numbers), max(numbers))))
+
+
+def shortened(text: str) -> str:
+    """Return a text with dots in place of its middle, if it is long."""
+    if len(text) <= NAME_LENGTH:
+        return text
+    half = NAME_LENGTH // 2
+    return f"{text[:half]}…{text[1 - half :]}"

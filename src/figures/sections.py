@@ -1,75 +1,90 @@
-"""Sections of reports: the verdicts of one method and one kind of networks, and parts of a
-section."""
+"""The parts of a frame of verdicts that share a map of layers or a table: one method, one pair of groups of
+networks, one pair of sets of layers."""
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
 
-from src.core.grouping import grouped
 from src.core.user_code import titles_in
-from src.results.architectures import architecture_pairs
-from src.results.network_names import counted
-from src.results.verdict_rows import VerdictRow
+from src.results.frame import GROUPS, NETWORKS, SIDES, TYPES, architectures, layers_of
+from src.results.network_names import IN_SHORT, counted, short, short_names
 
-MAX_GROUP_PAIRS = 9  # pairs of groups that a method is divided into
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+MAX_PAIRS = 16  # of groups of networks, that a method is divided into
 
 
-class Section(NamedTuple):
-    """A section of a report: the verdicts of one method and one kind of networks."""
+class Part(NamedTuple):
+    """The verdicts on a pair of groups of networks by one method."""
 
-    method: str  # and the architectures or groups of a part of a section
-    rows: list[VerdictRow]
-    is_of_all: bool = False  # the method has no other networks
+    method: str
+    pair: str  # the networks or their groups, such as "a → b"
+    rows: "DataFrame"
 
     @property
-    def is_summary(self) -> bool:
-        """Whether the section reports means over several pairs of networks."""
-        return len({row.networks for row in self.rows}) > 1
+    def n_pairs(self) -> int:
+        """The number of pairs of networks."""
+        return self.rows.networks.nunique()
 
     @property
     def title(self) -> str:
-        """The method, and its pair of networks or their number."""
-        if self.is_summary:
-            pairs = {row.networks: (row.front_network, row.end_network) for row in self.rows}
-            return f"{self.method}, {counted(pairs.values(), self.rows[0].kind)}"
-        return self.method if self.is_of_all else f"{self.method}, {self.rows[0].networks}"
+        """The method and the pair, and of several pairs of networks their number."""
+        number = f" ({self.n_pairs} pairs of networks)" if self.n_pairs > 1 else ""
+        return f"{self.method}, {self.pair}{number}"
 
 
-def sections_of(rows: Sequence[VerdictRow]) -> list[Section]:
-    """Return the verdicts of each method, in a section for each kind of pairs of networks."""
-    sections = []
-    for method, of_method in grouped(rows, lambda row: row.method).items():
-        has_one = len({row.networks for row in of_method}) == 1
-        for of_kind in grouped(of_method, lambda row: row.kind).values():
-            sections.append(Section(method, of_kind, has_one))
-    return sections
+def parts_of(frame: "DataFrame") -> list[Part]:
+    """Return the parts of a frame of verdicts, method by method.
+
+    Stitches of two networks are divided by direction, others by groups, unless these are too many.
+    """
+    titles = titles_of_pairs(frame)
+    groups = frame.groupby([frame.method, titles], sort=False)
+    return [Part(titles_in(method), pair, rows) for (method, pair), rows in groups]
 
 
-def parts_of(sections: Iterable[Section]) -> list[Section]:
-    """Return sections, each divided by its pairs of architectures; of two networks by direction."""
-    parts = []
-    for section in sections:
-        networks = {name for row in section.rows for name in (row.front_network, row.end_network)}
-        if len(networks) == 2 and section.is_summary:
-            of_directions = _divided(section, [row.networks for row in section.rows])
-            parts += [part._replace(is_of_all=True) for part in of_directions]
-        else:
-            parts += _divided(section, architecture_pairs(section.rows))
-    return parts
+def titles_of_pairs(frame: "DataFrame") -> "Series":
+    """Return for each row the title of its networks or of their groups. Networks of one group with
+    different layers have their types behind it, and controls their kind."""
+    layers = layers_of(frame).groupby("architecture").layer.agg(frozenset)
+    layouts = architectures(frame).apply(lambda kinds: kinds.map(layers))
+    titles = frame.networks.where(has_two_networks(frame) | frame[GROUPS].isna().any(axis=1))
+    titles = titles.fillna(joined(frame, GROUPS))
+    if titles.nunique() > MAX_PAIRS:
+        titles = titles.mask(titles.notna(), "all groups")
+    n_layouts = layouts.apply(tuple, axis=1).groupby(titles).transform("nunique")
+    types = " (" + joined(frame, TYPES) + ")"
+    kinds = frame.kind.map(lambda kind: f", {IN_SHORT[kind]}" if kind in IN_SHORT else "")
+    return titles + types.where(n_layouts > 1, "") + kinds
 
 
-def by_groups(section: Section) -> list[Section]:
-    """Return a section for each pair of groups of networks; the section itself if there are more
-    than `MAX_GROUP_PAIRS` pairs."""
-    pairs = [titles_in(f"{row.front_group} → {row.end_group}") for row in section.rows]
-    return _divided(section, pairs) if len(set(pairs)) <= MAX_GROUP_PAIRS else [section]
+def has_two_networks(frame: "DataFrame") -> bool:
+    """Return whether all rows are of one network or of two."""
+    names = set(chain.from_iterable(frame[NETWORKS].itertuples(index=False)))
+    return len(names) <= len(SIDES)
 
 
-def _divided(section: Section, titles: Sequence[str]) -> list[Section]:
-    """Return a section for each title of its rows; the section itself if they have one."""
-    parts = grouped(zip(titles, section.rows, strict=True), lambda item: item[0])
-    if len(parts) == 1:
-        return [section]
-    return [
-        Section(f"{section.method}, {title}", [row for _, row in items])
-        for title, items in parts.items()
-    ]
+def joined(frame: "DataFrame", columns: list[str]) -> "Series":
+    """Return two columns as texts "a → b", without paths of user code."""
+    first, second = (frame[name].map(str).map(titles_in).map(short) for name in columns)
+    return first + " → " + second
+
+
+def by_kind(frame: "DataFrame") -> "Iterator[tuple[str, DataFrame]]":
+    """Yield the rows of each method and kind of pairs of networks, with the method and their number as a
+    title; without the number if there is one pair."""
+    for (method, kind), rows in frame.groupby(["method", "kind"], sort=False):
+        pairs = set(rows[NETWORKS].itertuples(index=False, name=None))
+        has_one = frame[frame.method == method].networks.nunique() == 1
+        number = "" if has_one else f", {counted(pairs, kind)}"
+        yield f"{titles_in(method)}{number}", rows
+
+
+def with_short_names(frame: "DataFrame") -> "DataFrame":
+    """Return a frame whose networks have the names of their folders or files instead of paths."""
+    paths = list(dict.fromkeys(frame[NETWORKS].stack().dropna()))
+    names = dict(zip(paths, short_names(paths), strict=True))
+    short_of = {name: frame[name].map(names) for name in NETWORKS}
+    titles = short_of[NETWORKS[0]] + " → " + short_of[NETWORKS[1]]
+    return frame.assign(**short_of, networks=titles.fillna(frame.networks))

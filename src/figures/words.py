@@ -1,43 +1,43 @@
-"""Verdicts in words: maps of their signs, counts, reasons with their remedies, and groups of networks.
+"""Verdicts in words: maps of their signs, counts, reasons with their remedies, groups of networks, and the
+sentence that answers.
 
 Accuracy drops are in points of accuracy, other quantities in their own unit.
 """
 
-import math
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pandas as pd
+
 from src.choices import WITH_POSITIONS, on_lost_positions
-from src.choices.similarity import measure_of
-from src.core.console import aligned, listed, note, points
+from src.core.console import aligned, decimals, listed, note, points
 from src.core.grouping import grouped
 from src.core.user_code import titles_in
-from src.figures.sections import Section, parts_of, sections_of
-from src.figures.shown import SHARE
-from src.results.matrices import pivot
+from src.figures.scales import title_of
+from src.figures.sections import by_kind, has_two_networks, parts_of
+from src.results.frame import LAYERS, NETWORKS
 from src.results.network_names import short
-from src.results.quantities import QUANTITIES
-from src.results.reports import ALL_LAYERS, CORRESPONDING, on_unlike_types
-from src.results.verdict_rows import VerdictRow
+from src.results.reports import (
+    ALL_LAYERS,
+    CORRESPONDING,
+    SHARE,
+    matrix,
+    on_unlike_accuracies,
+    on_unlike_types,
+)
 from src.statistics.intervals import ALPHA
 from src.verdict import ACCURATE_ONLY, INCONCLUSIVE, NOT_MATCHED, SIMILAR, VERDICTS, Limits
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-SIGNS = {SIMILAR: "S", ACCURATE_ONLY: "A", NOT_MATCHED: "–", INCONCLUSIVE: "?"}
+SIGNS = {SIMILAR: "S", ACCURATE_ONLY: "A", NOT_MATCHED: "N", INCONCLUSIVE: "?"}
 OF_GROUPS = (SHARE, "accuracy_drop", "skill", "skill_at_end")
-HEADINGS = {  # others have the quantity's title
-    SHARE: "share similar",
-    "accuracy_drop": "accuracy drop",
-    "skill": "skill at the output",
-}
-CONTROLS = {  # by `VerdictRow.control`; and how many of them must be similar
+CONTROLS = {  # by the column `control`; and how many of them must be similar
     "self": ("layers stitched to themselves", "all must be"),
     "untrained": ("stitches from networks that were never trained", "none may be"),
 }
@@ -46,19 +46,9 @@ NO_CHOICE = "only one layer"  # in place of a share that could not be other than
 SOUGHT = {"front": "best end layer", "end": "best front layer", "": "best match"}
 LOW = 0.5  # an end network with a lower accuracy is named
 N_NAMED = 3  # networks, or pairs of networks, that a line names
+N_LAYERS = 6  # similar pairs of layers that the answer names
 WIDTH = 120  # characters of a printed line
 MAX_TESTS = 12  # lines of tests between groups, a method
-
-SKILL = (
-    "Skill says how closely a stitched network follows the end network from input to input of a class: 1 is the end "
-    "network itself, 0 the baseline, which untrained features reach when given the class. It is (r − baseline) / (1 − "
-    "baseline), where r is the correlation of stitched and end network's values, both less the means of their classes "
-    "(misc/docs/methods.md)."
-)
-CAUTION = (
-    "Similar says that an affine map of the front layer leads the end network to the answers that it gives by itself, "
-    "and to its own differences between inputs of a class. It does not say that both networks compute in the same way."
-)
 
 
 class Table(NamedTuple):
@@ -73,99 +63,45 @@ class Table(NamedTuple):
         return f"{self.title}\n{aligned([self.header, *self.lines], to_right=True)}"
 
 
-def heading(name: str) -> str:
-    """Return the heading of a column of a quantity or of a measure of similarity."""
-    if name in HEADINGS:
-        return HEADINGS[name]
-    return QUANTITIES[name].title if name in QUANTITIES else measure_of(name).title
-
-
 def number(name: str, value: float | None, *, sign: str = "") -> str:
     """Return a value of a quantity as a text; "" of None and NaN."""
-    if value is None or math.isnan(value):
+    if value is None or pd.isna(value):
         return ""
     if name == "accuracy_drop":
         return points(value, sign=sign)
     return f"{round(value, 2) + 0.0:{sign}.2f}"  # −0.0 becomes 0.0
 
 
-def estimate(row: VerdictRow, name: str) -> str:
-    """Return a value with its interval as a text; "" where the value is not known."""
-    text = number(name, getattr(row, name))
-    ends = [number(name, getattr(row, f"{name}_{end}", None)) for end in ("low", "high")]
-    return f"{text} [{', '.join(ends)}]" if all(ends) else text
-
-
-def report(
-    rows: Sequence[VerdictRow],
-    limits: Limits,
-    groups: "DataFrame",
-    tests: "DataFrame",
-    *,
-    has_maps: bool,
-) -> str:
-    """Return the verdicts in words, in paragraphs.
-
-    Args:
-        groups, tests: of the groups of networks.
-        has_maps: begin with the maps of the words.
-    """
-    sections = sections_of(rows)
-    mapped = parts_of(sections) if has_maps else []
-    signs = [
-        f"{SIGNS[verdict]}  {verdict}: {meaning}" for verdict, meaning in meanings(limits).items()
-    ]
-    if any(section.is_summary for section in mapped):
-        signs.append("n/m  pairs of networks: similar, of all")
-    if mapped:
-        signs.append("Rows are front layers, columns are end layers.")
-    blocks = [
-        *map(str, map(word_map, mapped)),
-        _wrapped([*signs, SKILL, certainty(limits), CAUTION]),
-        str(counts(sections)),
-        _wrapped(reasons(rows)),
-        *map(str, tables_of_groups(groups, tests)),
-        _wrapped(lines_on_groups(groups, tests)),
-        _wrapped(remarks(rows, limits)),
-    ]
-    return "\n\n".join(filter(None, blocks))
-
-
-def _wrapped(sentences: Iterable[str]) -> str:
+def wrapped(sentences: Iterable[str]) -> str:
     """Return sentences in lines of limited width, each from a new line on."""
     return "\n".join(textwrap.fill(text, WIDTH, break_on_hyphens=False) for text in sentences)
 
 
-def word_map(section: Section) -> Table:
-    """Return the sign of the verdict on each pair of layers, · if it was not stitched; of several pairs of
-    networks, how many are similar of how many."""
-    words = grouped(section.rows, lambda row: row.pair)
+def sign_maps(frame: "DataFrame") -> list[Table]:
+    """Return a table for each pair of networks or groups: a sign for each method in each pair of layers, · if
+    it was not stitched; of several pairs of networks, the percentage that is similar."""
+    tables = []
+    for pair, parts in grouped(parts_of(frame), lambda part: part.pair).items():
+        n_pairs = parts[0].n_pairs
+        rows = pd.concat([part.rows for part in parts])
+        signs = rows.groupby([*LAYERS, "method"], sort=False).verdict.agg(_sign, n_pairs)
+        order = matrix(rows, "accuracy")
+        table = signs.groupby(LAYERS, sort=False).agg(" ".join).unstack()
+        cells = table.reindex(index=order.index, columns=order.columns).fillna("·")
+        lines = [list(map(str, line)) for line in cells.itertuples()]
+        number_of_pairs = f" ({n_pairs} pairs, % similar)" if n_pairs > 1 else ""
+        title = f"{pair}{number_of_pairs}: {listed(part.method for part in parts)}"
+        tables.append(Table(title, ["", *order.columns], lines))
+    return tables
 
-    def cell(row: VerdictRow) -> str:
-        of_layers = [judged.verdict for judged in words[row.pair]]
-        if section.is_summary:
-            return f"{of_layers.count(SIMILAR)}/{len(of_layers)}"
-        return SIGNS[of_layers[0]]
 
-    matrix = pivot(section.rows, cell, missing="·")
-    lines = [[label, *cells] for label, cells in zip(matrix.rows, matrix.values, strict=True)]
-    return Table(titles_in(section.title), ["", *matrix.columns], lines)
-
-
-def meanings(limits: Limits) -> dict[str, str]:
-    """Return the meaning of each word."""
-    return {
-        SIMILAR: f"less than {100 * limits.tolerance:g} points of accuracy drop, with a skill above "
-        f"{limits.skill_at_end:g} at the end layer ({limits.skill:g} with two or three classes) and {limits.skill:g} "
-        "at the output",
-        ACCURATE_ONLY: "an accuracy drop as small, but a skill below its limit at one of the two places",
-        NOT_MATCHED: "a larger accuracy drop by this method; another may do better",
-        INCONCLUSIVE: "none of these is certain, for a reason that is given",
-    }
+def _sign(verdicts: "pd.Series", n_pairs: int) -> str:
+    """Return the sign of a verdict; of several pairs of networks, the percentage that is similar."""
+    return f"{100 * (verdicts == SIMILAR).mean():.0f}" if n_pairs > 1 else SIGNS[verdicts.iloc[0]]
 
 
 def certainty(limits: Limits) -> str:
-    """Return the sentence on the tests behind the words."""
+    """Return the sentence on the tests behind the verdicts."""
     if limits.pairwise:
         return "Tests are at the level of 5 %, of each pair of layers by itself."
     return (
@@ -174,97 +110,106 @@ def certainty(limits: Limits) -> str:
     )
 
 
-def counts(sections: Sequence[Section]) -> Table:
+def counts(frame: "DataFrame") -> Table:
     """Return how many pairs of layers have each verdict, and how many of the same layer or stitched both
     ways are similar; columns without a number are left out."""
     lines = []
-    for section in sections:
-        words = Counter(row.verdict for row in section.rows)
-        same_layers = [
-            row.verdict == SIMILAR
-            for row in section.rows
-            if row.front_model_type == row.end_model_type and row.front_layer == row.end_layer
+    for title, rows in by_kind(frame):
+        n = rows.verdict.value_counts()
+        is_same = (rows.front_type == rows.end_type) & (rows.front_layer == rows.end_layer)
+        ends = [
+            list(zip(rows[network], rows[layer], strict=True))
+            for network, layer in zip(NETWORKS, LAYERS, strict=True)
         ]
-        both_ways = {  # both directions may be in the section
-            frozenset(
-                {(row.front_network, row.front_layer), (row.end_network, row.end_layer)}
-            ): row.both_ways
-            for row in section.rows
-            if row.both_ways is not None
-        }
-        numbers = [str(words[verdict]) for verdict in VERDICTS]
-        shares = [_share(same_layers), _share(both_ways.values())]
-        lines.append([titles_in(section.title), *numbers, str(len(section.rows)), *shares])
+        pairs = [frozenset(pair) for pair in zip(*ends, strict=True)]  # in either direction
+        both_ways = rows.both_ways.groupby(pairs).first().dropna()
+        of_both = [_share(rows.verdict[is_same] == SIMILAR), _share(both_ways)]
+        lines.append([title, *(str(n.get(word, 0)) for word in VERDICTS), str(len(rows)), *of_both])
     header = ["method", *VERDICTS, "all", "similar at the same layer", "similar both ways"]
     columns = [column for column in zip(header, *lines, strict=True) if any(column[1:])]
     header, *lines = map(list, zip(*columns, strict=True))
     return Table("Pairs of layers", header, lines)
 
 
-def _share(are_similar: Iterable[bool]) -> str:
+def _share(are_similar: "pd.Series") -> str:
     """Return how many are true, as "2 of 4"; "" without any."""
-    values = list(are_similar)
-    return f"{sum(values)} of {len(values)}" if values else ""
+    return f"{are_similar.astype(bool).sum()} of {len(are_similar)}" if len(are_similar) else ""
 
 
-def conclusion(rows: Sequence[VerdictRow]) -> str:
-    """Return the outcome in one sentence; controls count only if there is nothing else."""
-    stitches = [row for row in rows if row.control is None] or rows
+def conclusion(frame: "DataFrame") -> str:
+    """Return how many pairs of layers are similar by each method, of two networks which; controls count only
+    if there is nothing else."""
+    rows = frame[frame.control.isna()] if frame.control.isna().any() else frame
     parts = []
-    for method, of_method in grouped(stitches, lambda row: row.method).items():
-        n_similar = sum(row.verdict == SIMILAR for row in of_method)
-        n_accurate = sum(row.p_below is not None and row.p_below < ALPHA for row in of_method)
-        parts.append(
-            f"in {n_accurate} of {len(of_method)} stitches by {titles_in(method)}, {n_similar} of them similar"
-        )
-    return f"The accuracy of the end network is kept {'; '.join(parts)}."
+    for method, of_method in rows.groupby("method", sort=False):
+        similar = of_method[of_method.verdict == SIMILAR]
+        n_accurate = (of_method.p_below < ALPHA).sum()
+        text = f"{len(similar)} of {len(of_method)} by {titles_in(method)}"
+        if len(similar) and has_two_networks(rows):
+            names = [f"{row.front_layer} → {row.end_layer}" for row in similar.itertuples()]
+            text += f" ({listed(names, n=N_LAYERS)})"
+        parts.append(f"{text}, of {n_accurate} that keep the accuracy")
+    return f"Similar pairs of layers: {'; '.join(parts)}."
 
 
-def reasons(rows: Iterable[VerdictRow]) -> list[str]:
+def on_groups(groups: "DataFrame", tests: "DataFrame") -> str:
+    """Return the comparison of groups with the smallest p of skill, with both means; "" without one."""
+    skills = tests[tests.quantity == "skill"] if len(tests) else tests
+    if skills.empty:
+        return ""
+    test = skills.loc[skills.p_value.idxmin()]
+    means = groups[(groups.quantity == "skill") & (groups.method == test.method)]
+    value_of = dict(zip(means.networks, means.value, strict=True))
+    within, across = (
+        f"{number('skill', value_of[name])} ({titles_in(name)})"
+        for name in (test.within, test.across)
+    )
+    method = titles_in(test.method)
+    skills = f"{within} and {across}, p {test.p_value:.2g}"
+    return f"The clearest difference between groups is of skill by {method}: {skills}."
+
+
+def reasons(frame: "DataFrame") -> list[str]:
     """Return a line for each reason of *accurate only* and *inconclusive*: how often, by which methods, and
     the remedy, without the numbers of pairs."""
-    found: dict[tuple[str, str], Counter[str]] = {}
-    for row in rows:
-        if row.verdict in (ACCURATE_ONLY, INCONCLUSIVE):
-            reason = re.sub(r" \(.*?\)", "", row.reason).removeprefix("accurate, but ")
-            found.setdefault((row.verdict, reason), Counter()).update([titles_in(row.method)])
+    rows = frame[frame.verdict.isin([ACCURATE_ONLY, INCONCLUSIVE])]
+    plain = [re.sub(r" \(.*?\)", "", text).removeprefix("accurate, but ") for text in rows.reason]
     lines = []
-    for (verdict, reason), methods in found.items():
+    for (verdict, reason), of_reason in rows.assign(plain=plain).groupby(["verdict", "plain"]):
+        methods = of_reason.method.map(titles_in).value_counts(sort=False)
         counted = ", ".join(f"{n} by {method}" for method, n in methods.items())
         lines.append(f"{verdict.capitalize()}, {counted}: {reason}.")
-    return sorted(lines)
+    return lines
 
 
-def remarks(rows: Sequence[VerdictRow], limits: Limits) -> Iterator[str]:
+def remarks(frame: "DataFrame", limits: Limits) -> Iterator[str]:
     """Yield the sentences on lost positions, on networks of low accuracy and on controls."""
-    positions = on_lost_positions(row.stitching_type for row in rows for _ in range(row.n_runs))
+    positions = on_lost_positions(frame.stitching_type.repeat(frame.n_runs))
     if positions:
         yield f"{positions} {WITH_POSITIONS}"
-    low = {}
-    worse = {}
-    for row in rows:
-        accuracy = row.end_accuracy
-        if accuracy is not None and accuracy < LOW:
-            low[row.end_network or row.networks] = f"{100 * accuracy:.0f} %"
-        if accuracy is not None and row.control is None and row.front_accuracy is not None:
-            worse[row.networks] = round(accuracy - row.front_accuracy, 9)
-    if low:
-        named = listed((f"{name} ({accuracy})" for name, accuracy in low.items()), n=N_NAMED)
-        yield f"The end network alone is right about less than half of the inputs: {named}."
-    losses = {name: loss for name, loss in worse.items() if loss > limits.tolerance}
-    if losses:
-        named = listed((f"{name} ({points(loss)})" for name, loss in losses.items()), n=N_NAMED)
+    ends = frame.assign(end=frame.end_network.fillna(frame.networks)).drop_duplicates(
+        "end", keep="last"
+    )
+    low = ends[ends.end_accuracy < LOW]
+    if len(low):
+        texts = (f"{row.end} ({100 * row.end_accuracy:.0f} %)" for row in low.itertuples())
+        yield f"The end network alone is right about less than half of the inputs: {listed(texts, n=N_NAMED)}."
+    trained = frame[frame.control.isna()].drop_duplicates("networks", keep="last")
+    gaps = (trained.end_accuracy - trained.front_accuracy).round(9)
+    losses = dict(zip(trained.networks, gaps, strict=True))
+    worse = {name: gap for name, gap in losses.items() if gap > limits.tolerance}
+    if worse:
+        texts = (f"{name} ({points(gap)})" for name, gap in worse.items())
         yield (
-            f"In {len(losses)} of {len(worse)} pairs of networks the front network alone is up to "
-            f"{points(max(losses.values()))} points less accurate than the end network, more than a similar stitch may "
-            f"lose, so its last layers can hardly be similar: {named}."
+            f"In {len(worse)} of {len(losses)} pairs of networks the front network alone is up to "
+            f"{points(max(worse.values()))} points less accurate than the end network, more than a similar stitch may "
+            f"lose, so its last layers can hardly be similar: {listed(texts, n=N_NAMED)}."
         )
     for kind, (title, must) in CONTROLS.items():
-        words = [row.verdict for row in rows if row.control == kind]
-        if words:
+        n = Counter(frame.verdict[frame.control == kind])
+        if n:
             yield (
-                f"Control: of {len(words)} {title} {words.count(SIMILAR)} are similar ({must}), "
-                f"{words.count(INCONCLUSIVE)} inconclusive."
+                f"Control: of {n.total()} {title} {n[SIMILAR]} are similar ({must}), {n[INCONCLUSIVE]} inconclusive."
             )
 
 
@@ -278,87 +223,74 @@ def tables_of_groups(
         groups, tests: of `src.results.reports.Comparison`.
         names: of the quantities.
     """
-    headings = list(map(heading, names))
     tables = []
-    for method, of_method in _rows_by(groups, "method").items():
+    for method, of_method in groups.groupby("method", sort=False) if len(groups) else ():
         lines = []
-        for networks, means in grouped(of_method, attrgetter("networks")).items():
-            row_of = {row.quantity: row for row in means}
-            n_pairs = max(row.n_pairs for row in means)
-            n_layers = max(row.n_layers for row in means)
-            values = [_mean(row_of, name, n_layers) for name in names]
-            lines.append([f"{titles_in(networks)} ({n_pairs})", *values])
-        title = f"Groups, {titles_in(method)}: means over {of_method[0].layers}"
-        tables.append(Table(title, ["front → end (pairs of networks)", *headings], lines))
+        for networks, means in of_method.groupby("networks", sort=False):
+            values = [_mean(means.set_index("quantity"), name) for name in names]
+            lines.append([f"{titles_in(networks)} ({means.n_pairs.max()})", *values])
+        title = f"Groups, {titles_in(method)}: means over {of_method.layers.iloc[0]}"
+        header = ["front → end (pairs of networks)", *map(title_of, names)]
+        tables.append(Table(title, header, lines))
     tested = [name for name in names if name != SHARE]
-    for method, of_tests in _rows_by(tests, "method").items():
+    for method, of_tests in tests.groupby("method", sort=False) if len(tests) else ():
         lines = []
-        for question, answers in grouped(of_tests, _question).items():
-            texts = {}
-            for test in answers:
-                difference = number(test.quantity, test.difference, sign="+")
-                texts[test.quantity] = f"{difference} ({test.p_value:.2g})"
+        for (within, across), answers in of_tests.groupby(["within", "across"], sort=False):
+            texts = {
+                test.quantity: f"{number(test.quantity, test.difference, sign='+')} ({test.p_value:.2g})"
+                for test in answers.itertuples()
+            }
+            question = f"({titles_in(within)}) − ({titles_in(across)})"
             lines.append([question, *(texts.get(name, "") for name in tested)])
         title = f"Differences between groups, {titles_in(method)} (p-value)"
-        tables.append(Table(title, ["question", *map(heading, tested)], lines[:MAX_TESTS]))
+        tables.append(Table(title, ["question", *map(title_of, tested)], lines[:MAX_TESTS]))
     return tables
 
 
-def _rows_by(frame: "DataFrame", *names: str) -> dict[Any, list[Any]]:
-    """Return the rows of a frame by the value in a column, or by those in several."""
-    return grouped(frame.itertuples(index=False), attrgetter(*names))
-
-
-def _question(test: Any) -> str:
-    """Return the question that a test answers."""
-    return f"({titles_in(test.within)}) − ({titles_in(test.across)})"
-
-
-def _mean(row_of: Mapping[str, Any], name: str, n_layers: float) -> str:
-    """Return the mean of a quantity as a text, with the number of its layers if it has fewer than
-    `n_layers`; of similar pairs with the share that they had with all that is inconclusive.
+def _mean(means: "DataFrame", name: str) -> str:
+    """Return the mean of a quantity as a text, with the number of its layers if others have more; of similar
+    pairs with the share that they had with all that is inconclusive.
 
     Args:
-        row_of: the means of a pair of groups, by quantity.
+        means: of a pair of groups, by quantity.
     """
-    row = row_of.get(name)
-    if row is None:
+    if name not in means.index:
         return ""
+    row = means.loc[name]
     text = number(name, row.value)
-    if row.n_layers < n_layers:
-        text += f" ({round(row.n_layers, 1):g} of {round(n_layers, 1):g} layers)"
-    if name == SHARE and INCONCLUSIVE in row_of and row_of[INCONCLUSIVE].value > 0:
-        text += f" to {number(SHARE, row.value + row_of[INCONCLUSIVE].value)}"
+    if row.n_layers < means.n_layers.max():
+        text += f" ({round(row.n_layers, 1):g} of {round(means.n_layers.max(), 1):g} layers)"
+    if name == SHARE and INCONCLUSIVE in means.index and means.value[INCONCLUSIVE] > 0:
+        text += f" to {number(SHARE, row.value + means.value[INCONCLUSIVE])}"
     return text
 
 
-def lines_on_groups(groups: "DataFrame", tests: "DataFrame") -> Iterator[str]:
+def lines_on_groups(groups: "DataFrame", tests: "DataFrame", frame: "DataFrame") -> Iterator[str]:
     """Yield the layers that means are over, with their groups if these have several sets; and lines on
-    p-values and their limits, on questions that are not shown, and on unlike types."""
-    of_groups = _rows_by(groups, "method", "networks").values()
-    complete = [max(rows, key=lambda row: row.n_layers) for rows in of_groups]
-    sets = grouped(complete, lambda row: row.pairs_of_layers)
-    for layers, of_layers in sets.items():
-        pairs = ", ".join(dict.fromkeys(titles_in(row.networks) for row in of_layers))
+    p-values and their limits, on questions that are not shown, and on unlike types and accuracies.
+
+    Args:
+        frame: that the means are of.
+    """
+    if groups.empty:
+        return
+    complete = groups.sort_values("n_layers", ascending=False, kind="stable")
+    sets = (
+        complete.drop_duplicates(["method", "networks"])
+        .sort_index()
+        .groupby("pairs_of_layers", sort=False)
+    )
+    for layers, of_layers in sets:
+        pairs = ", ".join(dict.fromkeys(map(titles_in, of_layers.networks)))
         subject = f" of {pairs}" if len(sets) > 1 else ""
         yield f"Layers (relative depths){subject}: {listed(layers.split('; '))}"
-    if len(groups) and (groups.value[groups.quantity == INCONCLUSIVE] > 0).any():
+    if (groups.value[groups.quantity == INCONCLUSIVE] > 0).any():
         yield "A share of similar pairs has two bounds: without and with the inconclusive stitches."
     if len(sets) > 1:
         yield "The groups are compared over different layers, from which their difference may come as well."
     if tests.empty:
         return
     yield "p is two-sided, by permutations of the networks, and not corrected for the number of tests."
-    yield from _lowest_p(tests)
-    n_questions = len(tests[["within", "across"]].drop_duplicates())
-    if n_questions > MAX_TESTS:
-        yield f"{n_questions - MAX_TESTS} more comparisons of groups are in the CSV of tests."
-    if on_unlike_types(tests):
-        yield on_unlike_types(tests)
-
-
-def _lowest_p(tests: "DataFrame") -> Iterator[str]:
-    """Yield the lower limit of p for each two sizes of groups."""
     sizes = tests[["n_networks", "n_second"]].astype(int)
     by_sizes = tests.assign(fewest=sizes.min(axis=1), most=sizes.max(axis=1))
     for row in by_sizes.drop_duplicates(["fewest", "most"]).itertuples():
@@ -366,6 +298,10 @@ def _lowest_p(tests: "DataFrame") -> Iterator[str]:
             f"{row.n_labelings:.0f} ways to give {row.most} + {row.fewest} networks their groups are compared, so no p "
             f"of such groups can be below {row.lowest_p:.2g}."
         )
+    n_questions = len(tests[["within", "across"]].drop_duplicates())
+    if n_questions > MAX_TESTS:
+        yield f"{n_questions - MAX_TESTS} more comparisons of groups are in the CSV of tests."
+    yield from filter(None, [on_unlike_types(tests), on_unlike_accuracies(frame, tests)])
 
 
 def note_on_layers(groups: "DataFrame") -> None:
@@ -380,79 +316,110 @@ def note_on_layers(groups: "DataFrame") -> None:
             )
 
 
-def tables_of_shares(
-    shares: "DataFrame",
-) -> list[tuple[str, list[str], list[str], list[list[Any]]]]:
+def tables_of_shares(shares: "DataFrame") -> list[Table]:
     """Return the shares of best matches that are the corresponding layers, in a table for each method and
-    side: its title, lines, columns and cells.
-
-    A table has a line for each pair of groups, and for each measure a column of shares and one of the
-    chance of a random layer. Where a layer had no other to be compared with, cells say so.
+    side: a line a pair of groups, and for each measure a column of shares and one of the chance of a random
+    layer. Where a layer had no other to be compared with, cells say so.
 
     Args:
         shares: from `src.results.reports.match_shares`.
     """
+    no_choice = shares.chance == 1
+    texts = shares.assign(
+        share=shares.value.map(decimals).mask(no_choice, NO_CHOICE),
+        chance=shares.chance.map(decimals).mask(no_choice, ""),
+        networks=[f"{titles_in(row.networks)} ({row.n_pairs})" for row in shares.itertuples()],
+    )
     tables = []
-    for key, of_method in _rows_by(shares, "method", "dataset", "side").items():
-        by_groups = grouped(of_method, attrgetter("networks"))
-        columns = list(dict.fromkeys(row.quantity for row in of_method))
-        cells = []
-        for of_groups in by_groups.values():
-            share_of = {row.quantity: _share_and_chance(row) for row in of_groups}
-            cells.append(
-                list(chain.from_iterable(share_of.get(name, ("", "")) for name in columns))
-            )
-        lines = [f"{titles_in(name)} ({rows[0].n_pairs})" for name, rows in by_groups.items()]
-        titles = list(chain.from_iterable((heading(name), "chance") for name in columns))
-        title = f"{SOUGHT[key[2]]}: how often it is the corresponding layer, {_method_and_data(*key[:2])}"
-        tables.append((title, lines, titles, cells))
+    for (*data, side), rows in texts.groupby(
+        ["method", "dataset", "side"], sort=False, dropna=False
+    ):
+        columns = rows.quantity.unique()
+        cells = rows.pivot(index="networks", columns="quantity", values=["share", "chance"]).fillna(
+            ""
+        )
+        lines = [
+            [
+                name,
+                *(
+                    cells.at[name, (part, column)]
+                    for column in columns
+                    for part in ("share", "chance")
+                ),
+            ]
+            for name in rows.networks.unique()
+        ]
+        header = ["", *chain.from_iterable((title_of(name), "chance") for name in columns)]
+        title = f"{SOUGHT[side]}: how often it is the corresponding layer, {_on_data(*data)}"
+        tables.append(Table(title, header, lines))
     return tables
 
 
-def _share_and_chance(row: Any) -> tuple[float | str, float | str]:
-    """Return the share of a measure and its chance, as cells of a table."""
-    return (NO_CHOICE, "") if row.chance == 1 else (row.value, row.chance)
-
-
-def tables_of_matches(
-    matches: "DataFrame",
-) -> list[tuple[str, list[str], list[str], list[list[str]]]]:
-    """Return the best matches of layers, in a table for each pair of types, method and side: its title,
-    lines, columns and cells.
-
-    It has a line for each layer, and a column for each measure. A cell has the layer that is the best
-    match in most pairs of networks, and in how many.
+def tables_of_matches(matches: "DataFrame") -> list[Table]:
+    """Return the best matches of layers, in a table for each pair of types, method and side: a line a layer,
+    and a column a measure, with the layer that is the best match in most pairs of networks, and in how many.
 
     Args:
         matches: from `src.results.reports.best_matches`.
     """
     tables = []
-    keys = ("method", "dataset", "side", "front_type", "end_type")
-    for (*data, side, first, second), of_table in _rows_by(matches, *keys).items():
-        by_layer = grouped(of_table, attrgetter("front_layer"))
-        columns = list(dict.fromkeys(row.quantity for row in of_table))
-        cells = []
-        for of_layer in by_layer.values():
-            known = [row.corresponding for row in of_layer if isinstance(row.corresponding, str)]
-            by_measure = grouped(of_layer, attrgetter("quantity"))
-            best = [_most_frequent(by_measure.get(name, ())) for name in columns]
-            cells.append([", ".join(dict.fromkeys(";".join(known).split(";"))), *best])
+    keys = ["method", "dataset", "side", "front_type", "end_type"]
+    for (*data, side, first, second), rows in matches.groupby(keys, sort=False, dropna=False):
+        columns = list(rows.quantity.unique())
+        lines = []
+        for layer, of_layer in rows.groupby("front_layer", sort=False):
+            known = ";".join(of_layer.corresponding.dropna()).split(";")
+            best = [
+                _most_frequent(of_layer.end_layer[of_layer.quantity == name]) for name in columns
+            ]
+            lines.append([layer, ", ".join(dict.fromkeys(known)), *best])
         names = [short(titles_in(kind)) for kind in (second, first)]
-        title = (
-            f"{SOUGHT[side]} in {names[0]} for each layer of {names[1]}, {_method_and_data(*data)}"
-        )
-        tables.append((title, list(by_layer), ["corresponding", *map(heading, columns)], cells))
+        title = f"{SOUGHT[side]} in {names[0]} for each layer of {names[1]}, {_on_data(*data)}"
+        tables.append(Table(title, ["", "corresponding", *map(title_of, columns)], lines))
     return tables
 
 
-def _method_and_data(method: str, dataset: Any) -> str:
+def _on_data(method: str, dataset: Any) -> str:
     """Return the method and the data set, as a text."""
     return f"{method}, {short(dataset)}" if isinstance(dataset, str) else method
 
 
-def _most_frequent(matches: Sequence[Any]) -> str:
+def _most_frequent(matches: "pd.Series") -> str:
     """Return the most frequent best match and its count, such as "layer3 (4/5)"; "" without matches."""
-    if not matches:
-        return ""
-    ((layer, n_pairs),) = Counter(row.end_layer for row in matches).most_common(1)
-    return f"{layer} ({n_pairs}/{len(matches)})"
+    n = matches.value_counts(sort=False)
+    return f"{n.idxmax()} ({n.max()}/{len(matches)})" if len(n) else ""
+
+
+def report(
+    frame: "DataFrame",
+    limits: Limits,
+    comparison: Any,
+    further: Iterable[str] = (),
+    *,
+    has_maps: bool = True,
+) -> str:
+    """Return the verdicts in words, in paragraphs.
+
+    Args:
+        comparison: of the groups of networks.
+        further: sentences, such as warnings.
+        has_maps: begin with the maps of signs.
+    """
+    groups, tests = comparison.groups, comparison.tests
+    signs = ", ".join(f"{sign} {verdict}" for verdict, sign in SIGNS.items())
+    blocks = [
+        *map(str, sign_maps(frame) if has_maps else ()),
+        f"{signs}; rows: front layers, columns: end layers" if has_maps else "",
+        str(counts(frame)),
+        wrapped(reasons(frame)),
+        *map(str, tables_of_groups(groups, tests)),
+        wrapped(lines_on_groups(groups, tests, frame)),
+        wrapped([*remarks(frame, limits), *further]),
+    ]
+    return "\n\n".join(filter(None, blocks))
+
+
+def answer(frame: "DataFrame", comparison: Any) -> str:
+    """Return the sentence that answers: of groups the clearest difference, behind the similar pairs."""
+    of_groups = on_groups(comparison.groups, comparison.tests)
+    return " ".join(filter(None, [conclusion(frame), of_groups]))

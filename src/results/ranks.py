@@ -42,6 +42,7 @@ from src.values import Pair, Rank
 
 FULL = math.inf  # the rank of a layer that is not truncated: above all other ranks
 BASELINE = "rank itself"
+PROBE = "linear probe (accuracy)"  # the label of its curve
 MIN_RANKS = 10  # for p-values
 MIXED = "alignments differ"  # the measure may rank the alignments instead of the layers
 OTHER = dict(zip(SIDES, reversed(SIDES), strict=True))
@@ -394,7 +395,7 @@ def curves_of_pair(
         (probes.layer == pair.front_layer) & probes.network.isin(shown.network) & is_on_data
     ]
     probed = probed.assign(
-        label="linear probe (accuracy)",
+        label=PROBE,
         setting=probed.network + ", " + probed.dataset,
         similarity=probed.accuracy,
     )

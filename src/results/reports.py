@@ -52,6 +52,7 @@ STITCHED = ["accuracy", "accuracy_drop", "skill", "skill_at_end"]
 SHARES = [*VERDICTS, AT_MOST]
 MEASURED = [name for name, entry in measured_by(STITCHING, SKILL).items() if entry.shown_in]
 MATCHED = ("accuracy", "skill")  # the quantities that stitches are matched by
+UNLIKE = 0.05  # of the mean accuracies of groups, that a sentence names
 MIN_STEPS = 3  # of relative depth
 MAX_STEPS = 12
 N_PERMUTATIONS = 9_999
@@ -393,6 +394,26 @@ def on_unlike_types(tests: pd.DataFrame) -> str:
     return (
         f"Groups differ in architecture as well ({'; '.join(texts)}): no test tells which of the two makes a "
         "difference."
+    )
+
+
+def on_unlike_accuracies(frame: pd.DataFrame, tests: pd.DataFrame) -> str:
+    """Return the sentence on groups whose networks differ in accuracy by more than `UNLIKE`; "" if none do.
+
+    Args:
+        frame: of stitches, with the accuracies of both networks alone.
+        tests: from `group_tests`.
+    """
+    if tests.empty or "end_accuracy" not in frame:
+        return ""
+    ends = frame[["end_training", "end_group", "end_accuracy"]].drop_duplicates("end_training")
+    means = ends.groupby("end_group", sort=False).end_accuracy.mean().dropna()
+    if len(means) < 2 or np.ptp(means) <= UNLIKE:
+        return ""
+    texts = [f"{titles_in(str(group))} {100 * value:.0f} %" for group, value in means.items()]
+    return (
+        f"Groups differ in accuracy as well ({', '.join(texts)}): a difference in skill may come from it, as no test "
+        "tells networks that compute otherwise from networks that compute worse."
     )
 
 

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from src.choices.similarity import MEASURES, SIMILARITY
 from src.core.errors import UserError
 from src.core.user_code import is_user_code, title_of
 from src.results.experiments import options_beside_tables, warn_of_earlier
-from src.results.network_names import OfTwoNetworks, architecture
+from src.results.network_names import OfTwoNetworks
 from src.results.quantities import COLUMNS, JUDGED
 from src.results.spec import FurtherOptions
-from src.results.tables import columns, read_table
+from src.results.tables import columns, read_table, to_record
 from src.values import (
     ALL_IMAGES,
     LARGEST,
@@ -26,6 +26,9 @@ from src.values import (
     Pair,
     Rank,
 )
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 # The options with a column, and those that select values
 IN_COLUMNS = (
@@ -220,16 +223,11 @@ def refuse_names_of_columns(metrics: Iterable[str]) -> None:
             raise UserError(f"{name}: tables have a column {title}; rename the function")
 
 
-def same_layers(rows: Sequence[SimilarityRow]) -> list[tuple[str, str]]:
-    """Return the pairs of layers of the same name, if both networks are of one architecture.
+def frame_of_rows(rows: Iterable[SimilarityRow]) -> "DataFrame":
+    """Return the frame of a table; a full rank is NaN."""
+    import pandas as pd
 
-    Args:
-        rows: of two networks.
-    """
-    architectures = {architecture(network.path, network.type) for network in rows[0].networks}
-    if len(architectures) > 1:
-        return []
-    return [(row.layer1, row.layer2) for row in rows if row.layer1 == row.layer2]
+    return pd.DataFrame.from_records(list(map(to_record, rows)))
 
 
 def tables_of_similarity(source_dir: Path) -> list[Path]:
