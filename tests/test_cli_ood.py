@@ -448,5 +448,5 @@ def test_an_evaluation_that_fails_leaves_all_tables_of_the_one_before(
     names = ["evaluation.csv", "energies_mahalanobis.npz"]
     before = [(folder / name).read_bytes() for name in names]
     monkeypatch.setattr("src.results.scoring.save_scores", full)
-    evaluate(workplace, "full", "--detector", "mahalanobis", "-b", "7", status=1)
+    evaluate(workplace, "full", "--detector", "mahalanobis", "-b", "7", status=2)
     assert [(folder / name).read_bytes() for name in names] == before

@@ -214,7 +214,7 @@ WIDE, NARROW, FEW = torch.rand(20, 12), torch.rand(20, 5), torch.rand(3, 30, 2, 
         (MAPS, MAPS, ["cka"], {"n_permutations": 20}, None),  # the null shows it
         (MAPS, MAPS, ["cka_debiased", "mutual_knn", "procrustes", "pwcca"], {}, None),
         (WIDE, NARROW, ["cka", "procrustes"], {}, None),  # 17 features of 20 images
-        (WIDE, WIDE, ["procrustes", "pwcca"], {}, ["procrustes, pwcca of 1 pairs", "downwards"]),
+        (WIDE, WIDE, ["procrustes", "pwcca"], {}, ["procrustes, pwcca of 1 pair", "downwards"]),
         (WIDE, WIDE, ["procrustes"], {"n_permutations": 20}, None),
         (WIDE, WIDE, ["procrustes"], {"ranks1": [8, 2]}, None),  # 8 + 12 features
         (WIDE_MAPS, WIDE_MAPS, ["procrustes"], {}, None),

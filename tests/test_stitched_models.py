@@ -34,11 +34,9 @@ def golden_network(name: str, base: int):
 
 
 def stitched(golden) -> StitchedModel:
+    options = {name: value for name, value in golden["options"].items() if name != "init"}
     layer = build_stitching_layer(
-        golden["type"],
-        golden["shapes"]["front"][1:],
-        golden["shapes"]["end"][1:],
-        **golden["options"],
+        golden["type"], golden["shapes"]["front"][1:], golden["shapes"]["end"][1:], **options
     )
     front, end = golden_network(golden["front"], 0), golden_network(golden["end"], 10000)
     pair = Pair(golden["front_layer"], golden["end_layer"])
