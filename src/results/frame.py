@@ -40,6 +40,7 @@ from src.results.quantities import (
     GROUPS,
     LAYERS,
     NETWORKS,
+    NUMBERS,
     SIDES,
     TRAINING,
     TYPES,
@@ -88,10 +89,12 @@ def frame_of(
 
 
 def with_columns(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame with all of `COLUMNS` first, and with integers as such where some are missing."""
+    """Return a frame with all of `COLUMNS` first, and with numbers as such where some or all are missing."""
     further = [name for name in frame.columns if name not in COLUMNS]
     frame = frame.reindex(columns=[*COLUMNS, *further])
-    return frame.astype({name: "Int64" for name in INTEGERS if name in frame})
+    types = {name: "Int64" for name in INTEGERS if name in frame}
+    types |= {name: "float64" for name in (*NUMBERS, *DEPTHS) if name in frame}
+    return frame.astype(types)
 
 
 def of_similarity(

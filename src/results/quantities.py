@@ -39,6 +39,7 @@ TRAINING = ["front_training", "end_training"]
 LAYERS = ["front_layer", "end_layer"]
 DEPTHS = ["front_relative_depth", "end_relative_depth"]
 ESTIMATES = ("accuracy", "accuracy_drop", "skill", "skill_at_end")
+INTERVALS = [f"{name}{end}" for name in ESTIMATES for end in ("", "_low", "_high")]
 # The first columns of every frame; those of judged stitches, measures, detectors and what was measured follow
 COLUMNS = [
     "method",
@@ -47,9 +48,15 @@ COLUMNS = [
     *TYPES,
     *LAYERS,
     *DEPTHS,
-    *(f"{name}{end}" for name in ESTIMATES for end in ("", "_low", "_high")),
+    *INTERVALS,
     "verdict",
     "reason",
+]
+# Columns of numbers, which are NaN where they are not known
+NUMBERS = [
+    *INTERVALS,
+    *("seed_spread", "front_accuracy", "end_accuracy", "p_below", "p_above"),
+    *("correlation", "baseline", "correlation_at_end", "baseline_at_end"),
 ]
 # Of judged stitches, see `misc/docs/files.md`
 JUDGED = [
