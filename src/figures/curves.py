@@ -63,8 +63,8 @@ def _panels_of(depths: "DataFrame") -> Iterator[Panel]:
     measures = depths.quantity[is_measure].map(lambda name: measure_of(name).similarity_title)
     titles = titles.mask(is_measure, measures)
     names = depths.networks.map(titles_in)
-    has_direction = ~is_measure | names.map(lambda name: len(set(name.split(" → "))) == 1)
-    names = names.where(has_direction, names.str.replace(" → ", ", "))
+    is_itself = names.map(lambda name: len(set(name.split(" → "))) == 1).astype(bool)
+    names = names.where(~is_measure | is_itself, names.str.replace(" → ", ", "))
     labels = names if has_groups else titles
     values = {
         name: [_shown(row, name) for row in depths.itertuples()]
