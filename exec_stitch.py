@@ -197,7 +197,7 @@ def set_up(args, session) -> Setup:
     from src.stitching import chosen_options
     from src.stitching.closed_forms import solver_of
     from src.stitching.objectives import objective_of
-    from src.training.chance import warn_of_end_at_chance
+    from src.training.chance import warn_at_chance
 
     # Two networks, and a stitching layer for each pair of their layers
     objective = objective_of(args.objective)
@@ -220,7 +220,7 @@ def set_up(args, session) -> Setup:
 
     groups = begin_runs(args, layers, experiment)
     if any(runs.layers for runs in groups) and not end.name.is_untrained:
-        warn_of_end_at_chance(end.network, images[1], end.name.title)
+        warn_at_chance(end.network, images[1], end.name.title, is_end=True)
 
     return Setup(
         front.network,

@@ -5,8 +5,8 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from src import cli
-from src.choices import PENALTIES
 from src.choices.models import MODEL_NAMES
+from src.choices.training import PENALTIES
 
 if TYPE_CHECKING:
     from src.datasets.base import BaseImageSet
@@ -141,8 +141,7 @@ def add_finetuning(options: cli.Parser) -> None:
         type=penalty,
         choices=PENALTIES,
         default="energy",
-        help="penalty that is added to the cross-entropy. energy: the hinge loss of energies; "
-        "OE: outlier exposure",
+        help=f"penalty that is added to the cross-entropy. {cli.described(PENALTIES)}",
     )
 
 

@@ -8,23 +8,22 @@ import re
 import subprocess
 from functools import cache
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import yaml
 
 from src import __version__
-from src.choices import OPTIMIZERS
 from src.choices.datasets import DATASET_NAMES, INTERVENTIONS
 from src.choices.models import MODEL_NAMES
 from src.choices.scores import SCORES
 from src.choices.similarity import MEASURES
 from src.choices.stitching import FORMS, OBJECTIVES
+from src.choices.training import OPTIMIZERS, PENALTIES, SCHEDULERS
 from src.datasets import interventions, registry
 from src.models import zoo
-from src.ood import detectors
 from src.similarity import measures
 from src.stitching import closed_forms, objectives
-from src.training import loop
 from tests.commands import (
     ROOT,
     parser_of,
@@ -127,13 +126,17 @@ def test_make_builds_an_environment_unless_there_is_one(has_packages, tmp_path):
 
 def test_each_row_has_its_function_beside_the_functions_of_its_kind():
     assert measures.FUNCTIONS.keys() == MEASURES.keys()
-    assert detectors.DETECTORS.keys() == SCORES.keys()
     assert closed_forms.SOLVERS.keys() == FORMS.keys()
     assert objectives.OBJECTIVES.keys() == OBJECTIVES.keys()
     assert tuple(zoo.MODELS) == MODEL_NAMES
     assert tuple(registry.DATASETS) == DATASET_NAMES
     assert interventions.INTERVENTION_FUNCTIONS.keys() == INTERVENTIONS.keys()
-    assert loop.OPTIMIZERS.keys() == set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize("table", [SCORES, OPTIMIZERS, SCHEDULERS, PENALTIES])
+def test_each_row_names_a_function(table):
+    for row in table.values():
+        assert row.description and callable(resolve_name(row.function))
 
 
 OPTION = re.compile(r"(?<![\w.<`-])--?[a-z][\w-]*")

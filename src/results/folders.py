@@ -30,7 +30,8 @@ from src.results.spec import CHECKPOINTS, RunOptions, warn_of_earlier
 from src.results.stitch_rows import StitchRow
 from src.results.tables import columns, from_record, read_table
 from src.results.training_rows import EpochRow
-from src.values import Pair, Predictions, has_converged, learning_rates
+from src.statistics.convergence import has_converged, learning_rates
+from src.values import Pair, Predictions
 
 
 class RunFiles:
@@ -91,7 +92,7 @@ class Stitch:
 
     @property
     def has_converged(self) -> bool:
-        """Whether the training had converged, see `values.has_converged`."""
+        """Whether the training had converged, see `statistics.convergence`."""
         losses = [row.train_loss for row in self.files.epochs.get(self.row.pair, [])]
         rates = learning_rates(
             len(losses),
