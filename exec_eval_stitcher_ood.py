@@ -401,10 +401,11 @@ def write_results(args, setup, scored, reference) -> None:
         if data is not None:
             images[f"{option}_sha256"] = data.fingerprint
     detectors = {}
-    for key, detector in reference.detectors.items():
-        if SCORES[key.score].is_trained:
-            content = content_of_state(detector.network.state_dict())
-            detectors[f"{key.score} {key.layer}"] = content
+    for score, of_layers in reference.detectors.items():
+        if SCORES[score].is_trained:
+            for layer, detector in of_layers.items():
+                content = content_of_state(detector.network.state_dict())
+                detectors[f"{score} {layer}"] = content
     if detectors:
         images["detectors_sha256"] = detectors
     for run in written:

@@ -16,8 +16,8 @@ from src.core.errors import UserError, unknown_name
 from src.core.files import locked, readable
 from src.core.images import ImageSpec, shape_text
 from src.models import MODEL_NAMES, Network, build_model
-from src.ood.detectors import EnergyDetector
-from src.ood.reference import DetectorKey, EvaluationOptions
+from src.ood.detectors import Detector, EnergyDetector
+from src.ood.reference import ByScore, EvaluationOptions
 from src.results.checkpoints import freeze, load_weights, save_state
 from src.results.network_names import SHORT, NetworkName
 from src.results.public import META, read_meta, write_meta
@@ -136,7 +136,7 @@ class DetectorStore:
 
 def load_trained(
     store: DetectorStore, network: Network, name: NetworkName, options: EvaluationOptions
-) -> tuple[dict[DetectorKey, EnergyDetector], list[str]]:
+) -> tuple[ByScore[Detector], list[str]]:
     """Load the trained detectors of an evaluation; return a reason for each missing detector too.
 
     They are those of the end layers. With sanity-check data, they are those of all layers in the
@@ -149,7 +149,7 @@ def load_trained(
     Raises:
         UserError: there is no store.
     """
-    detectors: dict[DetectorKey, EnergyDetector] = {}
+    detectors: ByScore[Detector] = {}
     missing = []
     for score in options.scores:
         if not SCORES[score].is_trained:
@@ -159,11 +159,10 @@ def load_trained(
         if options.sanity_data is not None:
             layers += sorted(set(stored).difference(layers), key=network.depth)
         for layer in layers:
-            key = DetectorKey(score, layer)
             try:
-                detectors[key] = store.load(
-                    name, layer, options.test.spec, device=options.test.device
-                )
+                detector = store.load(name, layer, options.test.spec, device=options.test.device)
             except UserError as error:
                 missing.append(str(error))
+            else:
+                detectors.setdefault(score, {})[layer] = detector
     return detectors, missing

@@ -11,8 +11,8 @@ from src.choices import Options
 from src.choices.datasets import dataset_label
 from src.core.console import warn
 from src.core.files import write_arrays
-from src.ood.evaluation import StitchScores, detection_of, score_grid
-from src.ood.reference import DetectorKey, Reference
+from src.ood.evaluation import StitchScores, score_grid, separation_of
+from src.ood.reference import Reference
 from src.results.evaluation_rows import EvaluationFiles, EvaluationRow, SkillRow
 from src.results.experiments import Place
 from src.results.folders import Stitch
@@ -120,8 +120,8 @@ def _evaluation_row(
     """Return the row of one stitch and one detector."""
     options = reference.options
     row = scored.stitch.row
-    detector = reference.detectors[DetectorKey(score, row.end_layer)]
-    detection = detection_of(
+    detector = reference.detectors[score][row.end_layer]
+    separation = separation_of(
         scored.scores.scores[score],
         reference.id_scores[score][row.end_layer],
         is_paired=not options.id_dataset,  # both are activations of the test images
@@ -143,12 +143,8 @@ def _evaluation_row(
         **row.pair._asdict(),
         front_depth=row.front_depth,
         end_depth=row.end_depth,
-        **detection.metrics._asdict(),
-        auroc_low=detection.auroc_interval.low,
-        auroc_high=detection.auroc_interval.high,
+        **separation._asdict(),
         accuracy=scored.scores.accuracy,
-        mean_energy=detection.mean_stitched,
-        mean_id_energy=detection.mean_own,
         detector=score,
         detector_id_data=detector.id_data,
         detector_ood_data=detector.ood_data or None,
