@@ -2,8 +2,10 @@
 """Measure the accuracy of a network on the test images of a data set."""
 
 import sys
+from argparse import Namespace
 
 from src import cli
+from src.core.console import progress, result, warn
 
 
 def parser() -> cli.Parser:
@@ -15,9 +17,8 @@ def parser() -> cli.Parser:
     return options
 
 
-def measure(args) -> None:
+def main(args: Namespace) -> None:
     """Print the accuracy of the network."""
-    from src.core.console import progress, result, warn
     from src.core.runtime import device_of
     from src.datasets import dataset_info, load_dataset
     from src.results.checkpoints import load_model
@@ -40,9 +41,5 @@ def measure(args) -> None:
         warn(f"the accuracy is {doubt}")
 
 
-def main(argv=None) -> int:
-    return cli.run(parser(), measure, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), main))

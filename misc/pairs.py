@@ -244,8 +244,8 @@ def stitching_unit(
     # Its record shows whether a unit with other options of stitching is another one
     evaluation = Namespace(**{**vars(evaluation), **vars(stitching)})
     calls = [
-        Call(exec_stitch.stitch, stitching),
-        Call(exec_eval_stitcher_ood.evaluate, evaluation),
+        Call(exec_stitch.main, stitching),
+        Call(exec_eval_stitcher_ood.main, evaluation),
     ]
     return Unit(method.title, pair, Path("results", folder), calls)
 
@@ -270,7 +270,7 @@ def similarity_unit(
         metrics=metrics_of(table, args.metrics),
         output=str(table),
     )
-    call = Call(functools.partial(script.compute, at_claim=add_measures_of_table), options)
+    call = Call(functools.partial(script.main, at_claim=add_measures_of_table), options)
     return Unit(SIMILARITY, pair, table, [call])
 
 
@@ -318,7 +318,7 @@ def probing_unit(network: ListedNetwork, n_epochs: int, args: Namespace, save_di
         output=str(table),
         resume=True,
     )
-    return Unit(PROBES, (network,), table, [Call(exec_probe.probe, options)])
+    return Unit(PROBES, (network,), table, [Call(exec_probe.main, options)])
 
 
 def run_units(units: Sequence[Unit], session: "Session") -> None:
@@ -454,6 +454,6 @@ def stitch_and_evaluate(unit: Unit, session: "Session") -> None:
         measured = MeasuredStitches(reference, places)
     exec_stitch.conclude(stitching, setup, rows)
     remove_remains(unit.place)  # of a killed process
-    exec_eval_stitcher_ood.evaluate(evaluation, session, measured, is_claimed=True)
+    exec_eval_stitcher_ood.main(evaluation, session, measured, is_claimed=True)
     if measured:
         unit.run.made_with.unlink()  # the run.json of the stitches has the same content
