@@ -15,6 +15,7 @@ from src.core.console import listed, note, warn
 from src.core.errors import UserError
 from src.core.files import durable_together
 from src.core.grouping import grouped
+from src.core.tensors import content_of_state
 from src.results.network_names import NetworkName
 from src.results.run import Run, claimed
 from src.results.spec import recorded_images
@@ -414,7 +415,6 @@ def contents_of(
     args: Namespace, names: Mapping[str, NetworkName], reference: "Reference"
 ) -> dict[str, Any]:
     """Return the contents of the weights, images and detectors that the tables are about, by option."""
-    from src.core.tensors import content_of_state
     from src.ood.detectors import EnergyDetector
 
     contents: dict[str, Any] = {}

@@ -6,6 +6,7 @@ import graphlib
 import itertools
 import re
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
@@ -143,6 +144,22 @@ OPTION = re.compile(r"(?<![\w.<`-])--?[a-z][\w-]*")
 SCRIPT = re.compile(r"(?<![\w/])(?:misc/)?[a-z]\w*\.py\b(?!:)")
 FILES = sorted([*ROOT.glob("exec_*.py"), *ROOT.glob("misc/*.py")])
 SCRIPTS = [str(path.relative_to(ROOT)) for path in FILES if "cli.Parser(" in path.read_text()]
+
+
+@pytest.mark.parametrize("script", [name for name in SCRIPTS if "/" not in name])
+def test_functions_of_scripts_import_only_what_the_start_does_without(script):
+    path = ROOT / script
+    tree = ast.parse(path.read_text())
+    inner = set()
+    for function in tree.body:
+        if isinstance(function, ast.FunctionDef):
+            inner |= {
+                node.module for node in ast.walk(function) if isinstance(node, ast.ImportFrom)
+            }
+    code = f"import sys, {path.stem}; print(*sys.modules)"
+    started = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()
+    assert "torch" not in started
+    assert inner & set(started) - {"src", "src.results"} == set()
 
 
 @cache
