@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import os
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -179,7 +180,7 @@ def shard(text: str) -> tuple[int, int]:
     return int(number), int(n)
 
 
-def work(args) -> None:
+def main(args: Namespace) -> None:
     name = "_".join(Path(args.save_dir).parts)
     work_and_judge(args, f"{name}_verdict.csv", f"{name}.html")
 
@@ -242,7 +243,7 @@ def judge_all(args, units, table: str, page: str) -> None:
     options = options_of(verdict, args, **sources, output=table, page=page)
     judged = verdict.judge(options)
     try:
-        verdict.give_verdict(options, judged)
+        verdict.main(options, judged)
     except Busy:
         note("another process writes the verdict")
         return
@@ -520,9 +521,5 @@ def is_in_share(unit: Unit, number: int, n_shares: int) -> bool:
     return int(hashlib.sha256(names.encode()).hexdigest(), 16) % n_shares == number - 1
 
 
-def main(argv=None) -> int:
-    return cli.run(parser(), work, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), main))

@@ -4,6 +4,7 @@ with the verdicts, for a reader who has nothing else."""
 
 import importlib.util
 import sys
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -113,7 +114,7 @@ class Judged(NamedTuple):
         return f"{text}\n\n{self.sensitivity}"
 
 
-def give_verdict(args, judged: "Judged | None" = None) -> None:
+def main(args: Namespace, judged: "Judged | None" = None) -> None:
     """Judge stitches, and write the verdict and its page.
 
     Args:
@@ -401,9 +402,5 @@ def limits_of(args):
     return Limits(args.tolerance / 100, args.skill, pairwise=args.pairwise)
 
 
-def main(argv=None) -> int:
-    return cli.run(parser(), give_verdict, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), main))

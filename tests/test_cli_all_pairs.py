@@ -356,7 +356,7 @@ def killed_before_an_evaluation(patch) -> None:
     def die(*given, **more):
         raise KeyboardInterrupt
 
-    patch.setattr(pairs.exec_eval_stitcher_ood, "evaluate", die)
+    patch.setattr(pairs.exec_eval_stitcher_ood, "main", die)
 
 
 @pytest.mark.parametrize("kill", [killed_before_a_run_has_ended, killed_before_an_evaluation])

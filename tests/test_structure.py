@@ -6,25 +6,25 @@ import graphlib
 import itertools
 import re
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import yaml
 
 from src import __version__
-from src.choices import OPTIMIZERS
 from src.choices.datasets import DATASET_NAMES, INTERVENTIONS
 from src.choices.models import MODEL_NAMES
 from src.choices.scores import SCORES
 from src.choices.similarity import MEASURES
 from src.choices.stitching import FORMS, OBJECTIVES
+from src.choices.training import OPTIMIZERS, PENALTIES, SCHEDULERS
 from src.datasets import interventions, registry
 from src.models import zoo
-from src.ood import detectors
 from src.similarity import measures
 from src.stitching import closed_forms, objectives
-from src.training import loop
 from tests.commands import (
     ROOT,
     parser_of,
@@ -127,19 +127,39 @@ def test_make_builds_an_environment_unless_there_is_one(has_packages, tmp_path):
 
 def test_each_row_has_its_function_beside_the_functions_of_its_kind():
     assert measures.FUNCTIONS.keys() == MEASURES.keys()
-    assert detectors.DETECTORS.keys() == SCORES.keys()
     assert closed_forms.SOLVERS.keys() == FORMS.keys()
     assert objectives.OBJECTIVES.keys() == OBJECTIVES.keys()
     assert tuple(zoo.MODELS) == MODEL_NAMES
     assert tuple(registry.DATASETS) == DATASET_NAMES
     assert interventions.INTERVENTION_FUNCTIONS.keys() == INTERVENTIONS.keys()
-    assert loop.OPTIMIZERS.keys() == set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize("table", [SCORES, OPTIMIZERS, SCHEDULERS, PENALTIES])
+def test_each_row_names_a_function(table):
+    for row in table.values():
+        assert row.description and callable(resolve_name(row.function))
 
 
 OPTION = re.compile(r"(?<![\w.<`-])--?[a-z][\w-]*")
 SCRIPT = re.compile(r"(?<![\w/])(?:misc/)?[a-z]\w*\.py\b(?!:)")
 FILES = sorted([*ROOT.glob("exec_*.py"), *ROOT.glob("misc/*.py")])
 SCRIPTS = [str(path.relative_to(ROOT)) for path in FILES if "cli.Parser(" in path.read_text()]
+
+
+@pytest.mark.parametrize("script", [name for name in SCRIPTS if "/" not in name])
+def test_functions_of_scripts_import_only_what_the_start_does_without(script):
+    path = ROOT / script
+    tree = ast.parse(path.read_text())
+    inner = set()
+    for function in tree.body:
+        if isinstance(function, ast.FunctionDef):
+            inner |= {
+                node.module for node in ast.walk(function) if isinstance(node, ast.ImportFrom)
+            }
+    code = f"import sys, {path.stem}; print(*sys.modules)"
+    started = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()
+    assert "torch" not in started
+    assert inner & set(started) - {"src", "src.results"} == set()
 
 
 @cache

@@ -13,6 +13,7 @@ from src.core.runtime import full_precision, precision, seeded
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import ImageSet, Shard
 from src.ood import energy
+from src.statistics.convergence import learning_rates
 from src.training import (
     NO_CLASS,
     Classification,
@@ -24,7 +25,6 @@ from src.training import (
     train,
 )
 from src.training.distributed import DataParallelClassification, Processes
-from src.values import learning_rates
 from tests.tiny_datasets import few_grey_images
 
 
@@ -41,7 +41,7 @@ def make_network(*layers: nn.Module) -> nn.Module:
 @pytest.fixture
 def optimizers(monkeypatch):
     """The optimizers that are made, each with the learning rates of its updates."""
-    made, build = [], loop._optimizer
+    made, build = [], loop.make_optimizer
 
     def recording(*arguments):
         optimizer = build(*arguments)
@@ -52,7 +52,7 @@ def optimizers(monkeypatch):
         made.append(optimizer)
         return optimizer
 
-    monkeypatch.setattr(loop, "_optimizer", recording)
+    monkeypatch.setattr(loop, "make_optimizer", recording)
     return made
 
 

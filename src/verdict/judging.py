@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from src.statistics.chance import TOLERANCE, chance_of, is_close_to_chance
 from src.statistics.intervals import (
     ALPHA,
     Evidence,
     images_needed,
-    may_be_below,
     mean_of,
     of_difference,
     of_estimates,
@@ -46,7 +46,7 @@ FEW_CLASSES = (
 class Limits(NamedTuple):
     """The limits of a verdict."""
 
-    tolerance: float = 0.05  # the accuracy drop, in [0, 1], that a similar pair may have
+    tolerance: float = TOLERANCE  # the accuracy drop, in [0, 1], that a similar pair may have
     skill: float = 0.33  # at the output; a similar pair has more
     skill_at_end: float = (
         0.15  # at the end layer; with up to `FEW_CLASSES` classes, that at the output
@@ -262,12 +262,16 @@ def measure(stitches: Stitches, limits: Limits) -> Measured | None:
         np.stack([run.stitched == labels for run in of_networks])
         for of_networks in stitches.predictions
     ]
-    chance = np.bincount(labels).max() / len(labels)
+    chance = chance_of(labels)
+    is_end_at_chance = any(
+        is_close_to_chance(is_right.mean(), len(labels), chance, tolerance=limits.tolerance)
+        for is_right in chain.from_iterable(right_end)
+    )
     return Measured(
         accuracy=of_share(right_stitched),
         accuracy_drop=of_difference(right_end, right_stitched),
         places=_places(stitches.skills, limits),
-        is_end_at_chance=may_be_below(right_end, chance + 2 * limits.tolerance),
+        is_end_at_chance=is_end_at_chance,
     )
 
 
