@@ -39,16 +39,16 @@ class StitchScores(NamedTuple):
 class Separation(NamedTuple):
     """How well a detector separates stitched activations, which count as OOD, from those of the end network.
 
-    All numbers but the first are NaN if a score of a stitched activation is not finite.
+    All numbers but the last are NaN if a score of a stitched activation is not finite.
     """
 
-    mean_id_energy: float  # score of the end network's activations
     auroc: float = math.nan
     aupr: float = math.nan
     fpr95: float = math.nan
     auroc_low: float = math.nan  # the ends of the interval of 95 %
     auroc_high: float = math.nan
     mean_energy: float = math.nan  # score of the stitched activations
+    mean_id_energy: float = math.nan  # score of the end network's activations
 
 
 @torch.no_grad()
@@ -211,7 +211,7 @@ def separation_of(stitched: np.ndarray, own: np.ndarray, *, is_paired: bool) -> 
     """
     mean_own = float(own.mean())
     if not np.isfinite(stitched).all():
-        return Separation(mean_own)
+        return Separation(mean_id_energy=mean_own)
     metrics = ood_metrics(own, stitched)
     interval = auroc_interval(own, stitched, paired=is_paired)
-    return Separation(mean_own, *metrics, *interval, float(stitched.mean()))
+    return Separation(*metrics, *interval, float(stitched.mean()), mean_own)
