@@ -245,3 +245,10 @@ def test_what_is_measured_is_summed_in_single_precision():
     exact = classification_losses(logits.float(), torch.zeros(300, dtype=torch.long))
     assert torch.equal(group.losses, exact.losses)
     assert torch.equal(energy(logits[0]), energy(logits[0].float()))
+
+
+def test_loss_and_accuracy_are_noted_after_every_so_many_batches(images, capsys):
+    task = DataParallelClassification(make_network(), Processes(), note_every=2)
+    list(train(task, images, images, Settings(2, 4)))  # epochs of five batches
+    lines = [line for line in capsys.readouterr().err.splitlines() if "accuracy" in line]
+    assert [line.partition(":")[0] for line in lines] == 2 * ["batch 2", "batch 4"]

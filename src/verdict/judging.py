@@ -94,7 +94,7 @@ class Verdict(NamedTuple):
     skill_at_end: IntervalEstimate = UNDEFINED  # at the end layer
 
 
-class Place(NamedTuple):
+class SkillEvidence(NamedTuple):
     """The skill of stitches at the end layer or at the output, and the meaning of a low skill."""
 
     name: str
@@ -132,7 +132,7 @@ class Measured(NamedTuple):
 
     accuracy: Evidence  # of the stitches, in [0, 1]
     accuracy_drop: Evidence  # end accuracy − stitched accuracy
-    places: Sequence[Place]  # the end layer and the output; empty: skill was not measured
+    places: Sequence[SkillEvidence]  # the end layer and the output; empty: skill was not measured
     is_end_at_chance: bool  # at least one end network is
 
 
@@ -275,7 +275,7 @@ def measure(stitches: Stitches, limits: Limits) -> Measured | None:
     )
 
 
-def _places(skills: Sequence[Sequence[StitchSkill]], limits: Limits) -> list[Place]:
+def _places(skills: Sequence[Sequence[StitchSkill]], limits: Limits) -> list[SkillEvidence]:
     """Return the skill at the end layer and at the output; [] if it was not measured."""
     if not skills:
         return []
@@ -303,7 +303,7 @@ def _place(
     skills: Sequence[Sequence[Skill]],
     n_images: int,
     rows_per_channel: float,
-) -> Place:
+) -> SkillEvidence:
     """Return the mean skill of runs at one place."""
     estimates = [
         [IntervalEstimate(run.skill, run.low, run.high) for run in runs] for runs in skills
@@ -312,7 +312,7 @@ def _place(
     baseline = float(np.max([run.baseline for run in chain.from_iterable(skills)]))  # keeps NaN
     evidence = of_estimates(estimates, n_images=n_images)
     correlation = mean_of(correlations)
-    return Place(name, limit, meaning, evidence, correlation, baseline, rows_per_channel)
+    return SkillEvidence(name, limit, meaning, evidence, correlation, baseline, rows_per_channel)
 
 
 def decide(
@@ -370,7 +370,7 @@ def _decide_accurate(measured: Measured) -> tuple[str, str]:
     return INCONCLUSIVE, f"accurate, but skill may be on either side of its limit: {MORE_IMAGES}"
 
 
-def _obstacle_of_skill(places: Sequence[Place]) -> str:
+def _obstacle_of_skill(places: Sequence[SkillEvidence]) -> str:
     """Return the reason why skill cannot be judged; "" if there is none."""
     if not places:
         return "skill was not measured: evaluate the stitches by exec_eval_stitcher_ood.py"
