@@ -2,11 +2,34 @@
 """Measure how similar the representations of two networks are, at full rank or truncated to
 principal components."""
 
+import math
 import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from src import cli
+from src.choices.datasets import dataset_label
+from src.core.console import note, progress, warn, warn_once
+from src.core.errors import UserError
 from src.core.user_code import title_of
 from src.results.network_names import FEATURES
+from src.results.run import Run, claimed
+from src.results.spec import ABSENT_IN_TABLES, further_options, short_images
+
+if TYPE_CHECKING:
+    import torch
+
+    from src.datasets.base import BaseImageSet
+    from src.results.feature_files import LoadedFeatures
+    from src.results.session import Session
+    from src.results.similarity_rows import SimilarityRow
+    from src.similarity.comparison import Comparison
+    from src.similarity.sides import Side, Statistics
+
+    Loaded = cli.LoadedNetwork | LoadedFeatures
 
 
 def parser() -> cli.Parser:
@@ -42,7 +65,7 @@ def parser() -> cli.Parser:
     return options
 
 
-def add_layers(options) -> None:
+def add_layers(options: cli.Parser) -> None:
     """Add the two networks, their layers and their ranks."""
     add = options.add_argument
     rank = cli.integer_from_0
@@ -86,17 +109,20 @@ def add_layers(options) -> None:
     )
 
 
-def compute(args, session=None, *, at_claim=None) -> None:
-    """Run the experiment.
+def main(
+    args: Namespace,
+    session: "Session | None" = None,
+    *,
+    at_claim: Callable[[Namespace], None] | None = None,
+) -> None:
+    """Compare the layers, print the values, and write the table.
 
     Args:
         session: all experiments of one session share its networks, images and features; it gets the
             warnings. Without one they are printed.
         at_claim: takes `args`, whose measures it may change, once no other process writes the table.
     """
-    from src.core.console import warn
     from src.core.device import device_of
-    from src.results.run import Run, claimed
     from src.results.session import Session
     from src.results.similarity_rows import refuse_names_of_columns
     from src.similarity.comparison import Comparison
@@ -109,8 +135,8 @@ def compute(args, session=None, *, at_claim=None) -> None:
     device = device_of(args.gpu)
     first, second = load_sides(args, session, device)
     test_set = load_test_set(args, session, device)
-    for side, options in ((first, cli.MODEL1), (second, cli.MODEL2)):
-        if not has_features(args, options):
+    for side in (first, second):
+        if test_set is not None and isinstance(side, cli.LoadedNetwork):
             session.warn_at_chance(side.name, side.network, test_set)
     n_images = count_images(args, first, second, test_set)
     labels = labels_of(first, second, test_set, n_images)
@@ -129,7 +155,7 @@ def compute(args, session=None, *, at_claim=None) -> None:
             labels=labels,
         )
         source = source_of(args, first, second, n_images=n_images)
-        depths = relative_depths_of(first, second)
+        depths = (relative_depths_of(first), relative_depths_of(second))
         rows = print_rows(comparison, columns, source, depths, is_verbose=args.verbose)
         session.warnings.update(comparison.warnings())
         for line in session.warnings if is_alone else ():
@@ -139,32 +165,31 @@ def compute(args, session=None, *, at_claim=None) -> None:
             write_rows(args, run, rows)
 
 
-def has_features(args, options) -> bool:
+def has_features(args: Namespace, options: cli.NetworkOptions) -> bool:
     """Return whether an .npz file stands for a network."""
     return vars(args)[f"{options.model}_type"] == FEATURES
 
 
-def load_sides(args, session, device) -> tuple:
+def load_sides(
+    args: Namespace, session: "Session", device: "torch.device"
+) -> "tuple[Loaded, Loaded]":
     """Return the two networks with their layers, or the files of features in their places."""
     from src.datasets import dataset_info
 
     sides = (cli.MODEL1, cli.MODEL2)
-    if not any(has_features(args, options) for options in sides):
+    loaded: dict[cli.NetworkOptions, Loaded] = {
+        side: load_features(args, side) for side in sides if has_features(args, side)
+    }
+    named = [side for side in sides if side not in loaded]
+    if named:  # together: a network that stands on both sides runs once
         spec = dataset_info(args.dataset, labelled=True).spec
-        return tuple(cli.load_networks(args, *sides, images=spec, session=session, device=device))
-    loaded = []
-    for options in sides:
-        if has_features(args, options):
-            loaded.append(load_features(args, options))
-        else:
-            spec = dataset_info(args.dataset, labelled=True).spec
-            loaded += cli.load_networks(args, options, images=spec, session=session, device=device)
-    return tuple(loaded)
+        networks = cli.load_networks(args, *named, images=spec, session=session, device=device)
+        loaded |= zip(named, networks, strict=True)
+    return loaded[cli.MODEL1], loaded[cli.MODEL2]
 
 
-def load_features(args, options):
+def load_features(args: Namespace, options: cli.NetworkOptions) -> "LoadedFeatures":
     """Return the features that stand for a network; refuse options that need the network."""
-    from src.core.errors import UserError
     from src.results.feature_files import read_features
 
     path = vars(args)[f"{options.model}_path"]
@@ -180,20 +205,23 @@ def load_features(args, options):
     return features
 
 
-def load_test_set(args, session, device):
+def load_test_set(
+    args: Namespace, session: "Session", device: "torch.device"
+) -> "BaseImageSet | None":
     """Return the images that networks are compared on; None for two files of features."""
     if has_features(args, cli.MODEL1) and has_features(args, cli.MODEL2):
         return None
     return cli.load_split(args, session, device, train=False)
 
 
-def count_images(args, first, second, test_set) -> int:
+def count_images(
+    args: Namespace, first: "Loaded", second: "Loaded", test_set: "BaseImageSet | None"
+) -> int:
     """Return how many images are compared; warn if there are fewer than the option says.
 
     Raises:
         UserError: the features on both sides are of different images.
     """
-    from src.core.console import warn_once
     from src.results.feature_files import LoadedFeatures, check_same_images, images_of
 
     n_images = args.n_samples
@@ -215,7 +243,9 @@ def count_images(args, first, second, test_set) -> int:
     return n_images
 
 
-def labels_of(first, second, test_set, n_images: int):
+def labels_of(
+    first: "Loaded", second: "Loaded", test_set: "BaseImageSet | None", n_images: int
+) -> "torch.Tensor | None":
     """Return numbers of the classes (n_images,) of the images; None for features without labels."""
     import torch
 
@@ -229,17 +259,31 @@ def labels_of(first, second, test_set, n_images: int):
     return None
 
 
-def take_statistics(args, first, second, test_set, n_images, session, device):
+def take_statistics(
+    args: Namespace,
+    first: "Loaded",
+    second: "Loaded",
+    test_set: "BaseImageSet | None",
+    n_images: int,
+    session: "Session",
+    device: "torch.device",
+) -> "Statistics":
     """Return the statistics of the layers of both networks; features that `session` has need no
     pass."""
+    import torch
+
     from src.similarity import sides
     from src.similarity.measures import load_measures
 
-    ranks1, ranks2 = map(cli.descending, (args.model1_ranks, args.model2_ranks))
+    batches: Iterable = ()
+    if test_set is not None:
+        n_batches = math.ceil(n_images / args.batch_size)
+        batches = test_set.batches(args.batch_size, indices=torch.arange(n_images))
+        batches = progress(batches, "activations", n_batches)
     return sides.take_statistics(
-        side_of(args, first, ranks1, "1", n_images),
-        side_of(args, second, ranks2, "2", n_images),
-        batches_of(args, test_set, n_images),
+        side_of(args, first, args.model1_ranks, "1", n_images),
+        side_of(args, second, args.model2_ranks, "2", n_images),
+        batches,
         n_images=n_images,
         metrics=load_measures(args.metrics),
         alignment=args.alignment,
@@ -248,7 +292,9 @@ def take_statistics(args, first, second, test_set, n_images, session, device):
     )
 
 
-def side_of(args, loaded, ranks, number, n_images):
+def side_of(
+    args: Namespace, loaded: "Loaded", ranks: Sequence[int] | None, number: str, n_images: int
+) -> "Side":
     """Return a network with its layers, its ranks, and the key of its features."""
     from src.similarity.sides import Side
 
@@ -261,26 +307,16 @@ def side_of(args, loaded, ranks, number, n_images):
         n_images,
         args.amp,
     )
-    return Side(loaded.network, loaded.layers, ranks, title=loaded.name.path, key=key)
+    return Side(
+        loaded.network, loaded.layers, cli.descending(ranks), title=loaded.name.path, key=key
+    )
 
 
-def batches_of(args, test_set, n_images):
-    """Return batches of images, with a progress bar; none for two files of features."""
-    import math
-
-    from src.core.console import progress
-
-    if test_set is None:
-        return ()
-    n_batches = math.ceil(n_images / args.batch_size)
-    batches = test_set.batches(args.batch_size, indices=range(n_images))
-    return progress(batches, "activations", n_batches)
-
-
-def source_of(args, first, second, *, n_images: int) -> dict:
+def source_of(
+    args: Namespace, first: "Loaded", second: "Loaded", *, n_images: int
+) -> dict[str, Any]:
     """Return the columns of all rows: the two networks, the images, and how they are compared."""
     from src.results.similarity_rows import IN_COLUMNS
-    from src.results.spec import ABSENT_IN_TABLES, further_options
 
     seed = None
     if first.name.is_untrained or second.name.is_untrained:
@@ -301,13 +337,11 @@ def source_of(args, first, second, *, n_images: int) -> dict:
     }
 
 
-def images_columns(args, first, second) -> dict:
+def images_columns(args: Namespace, first: "Loaded", second: "Loaded") -> dict[str, Any]:
     """Return the columns of the images, from the records of two files of features or from the options."""
-    from src.choices.datasets import dataset_label
-    from src.results.feature_files import common_images
-    from src.results.spec import short_images
+    from src.results.feature_files import LoadedFeatures, common_images
 
-    if has_features(args, cli.MODEL1) and has_features(args, cli.MODEL2):
+    if isinstance(first, LoadedFeatures) and isinstance(second, LoadedFeatures):
         return common_images(first.file, second.file)
     return {
         "dataset": dataset_label(args.dataset),
@@ -316,20 +350,21 @@ def images_columns(args, first, second) -> dict:
     }
 
 
-def relative_depths_of(*sides) -> list[dict[str, float]]:
-    """Return the relative depths of the layers of each network; of features, the recorded ones."""
-    from src.results.feature_files import LoadedFeatures
-
-    depths = []
-    for side in sides:
-        if isinstance(side, LoadedFeatures):
-            depths.append(side.file.made_with.get("relative_depths", {}))
-        else:
-            depths.append(side.network.relative_depths(side.layers))
-    return depths
+def relative_depths_of(side: "Loaded") -> Mapping[str, float]:
+    """Return the relative depths of the layers of a network; of features, the recorded ones."""
+    if isinstance(side, cli.LoadedNetwork):
+        return side.network.relative_depths(side.layers)
+    return side.file.made_with.get("relative_depths", {})
 
 
-def print_rows(comparison, columns, source, depths, *, is_verbose: bool) -> list:
+def print_rows(
+    comparison: "Comparison",
+    columns: Sequence[str],
+    source: Mapping[str, Any],
+    depths: tuple[Mapping[str, float], Mapping[str, float]],
+    *,
+    is_verbose: bool,
+) -> "list[SimilarityRow]":
     """Print the values of all pairs of layers; return their rows.
 
     Several pairs at full rank are printed as matrices; with `--verbose` their tables are printed as
@@ -338,7 +373,6 @@ def print_rows(comparison, columns, source, depths, *, is_verbose: bool) -> list
     Args:
         columns: of the measures in the tables.
     """
-    from src.core.console import note
     from src.figures.similarities import is_matrix, print_largest, print_matrices, print_tables
     from src.results.similarity_rows import SimilarityRow, frame_of_rows
 
@@ -360,14 +394,12 @@ def print_rows(comparison, columns, source, depths, *, is_verbose: bool) -> list
     return with_used_ranks(all_rows, comparison.statistics)
 
 
-def with_used_ranks(rows, statistics) -> list:
+def with_used_ranks(
+    rows: "Sequence[SimilarityRow]", statistics: "Statistics"
+) -> "list[SimilarityRow]":
     """Return rows with the ranks that were used, of equal ones the first: no layer has more components than
     channels."""
-    from dataclasses import replace
-
-    from src.core.console import warn_once
-
-    used = {}
+    used: dict[tuple, SimilarityRow] = {}
     for row in rows:
         rank1 = row.rank1 and statistics.layers1[row.layer1].width(row.rank1)
         rank2 = row.rank2 and statistics.layers2[row.layer2].width(row.rank2)
@@ -380,11 +412,8 @@ def with_used_ranks(rows, statistics) -> list:
     return list(used.values())
 
 
-def write_rows(args, run, rows) -> None:
+def write_rows(args: Namespace, run: Run, rows: "Sequence[SimilarityRow]") -> None:
     """Write the table and its figure, and finish the run."""
-    from pathlib import Path
-
-    from src.core.console import note
     from src.figures.similarities import draw
     from src.results.similarity_rows import SimilarityRow, frame_of_rows
     from src.results.tables import write_table
@@ -398,9 +427,5 @@ def write_rows(args, run, rows) -> None:
     note(f"wrote {args.output}")
 
 
-def main(argv=None) -> int:
-    return cli.run(parser(), compute, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), main))

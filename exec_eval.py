@@ -2,8 +2,10 @@
 """Measure the accuracy of a network on the test images of a data set."""
 
 import sys
+from argparse import Namespace
 
 from src import cli
+from src.core.console import progress, result, warn
 
 
 def parser() -> cli.Parser:
@@ -15,14 +17,14 @@ def parser() -> cli.Parser:
     return options
 
 
-def measure(args) -> None:
+def main(args: Namespace) -> None:
     """Print the accuracy of the network."""
-    from src.core.console import progress, result, warn
     from src.core.device import device_of
     from src.datasets import dataset_info, load_dataset
     from src.results.checkpoints import load_model
+    from src.statistics.chance import chance_of
     from src.training import Classification, evaluate
-    from src.training.chance import beside_chance, chance_of, is_close_to_chance
+    from src.training.chance import beside_chance
 
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
@@ -33,15 +35,11 @@ def measure(args) -> None:
     batches = progress(test_set.batches(args.batch_size), "evaluating", n_batches)
     (measured,) = evaluate(Classification(model), batches).values()
     result(f"Clean accuracy: {measured.accuracy:.2%}")
-    chance = chance_of(test_set.labels)
     n_images = int((test_set.labels >= 0).sum())
-    if is_close_to_chance(measured.accuracy, n_images, chance):
-        warn(f"the accuracy is {beside_chance(measured.accuracy, n_images, chance)}")
-
-
-def main(argv=None) -> int:
-    return cli.run(parser(), measure, argv)
+    doubt = beside_chance(measured.accuracy, n_images, chance_of(test_set.labels.cpu()))
+    if doubt:
+        warn(f"the accuracy is {doubt}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), main))

@@ -2,10 +2,33 @@
 """Evaluate stitching runs: skill, and OOD scores of stitched activations."""
 
 import sys
-from typing import Any, NamedTuple
+from argparse import Namespace
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src import cli
+from src.choices.datasets import dataset_label
 from src.choices.scores import NONE, SCORES
+from src.core.console import counted, listed, note, warn
+from src.core.errors import UserError
+from src.core.files import durable_together
+from src.core.grouping import grouped
+from src.core.tensors import content_of_state
+from src.results.network_names import NetworkName
+from src.results.run import Run, claimed
+from src.results.spec import recorded_images, short_images
+
+if TYPE_CHECKING:
+    from src.datasets.base import BaseImageSet
+    from src.models import Network
+    from src.ood.reference import EvaluationOptions, Reference
+    from src.results.evaluation import EvaluationFiles
+    from src.results.scoring import MeasuredStitches, ScoredStitch
+    from src.results.session import Session
+    from src.results.stitches import Stitch
+    from src.values import Pair
 
 ROOT = "./data/pytorch"
 STORE = "models/repr_cls_ood_detectors"
@@ -29,7 +52,9 @@ def parser() -> cli.Parser:
         "--energy-dir",
         help="folder to write the scores of all images to; default: one file in source_dir",
     )
-    add_networks(options)
+    add("--front-model", help="new path of the front network's checkpoint, if it was moved")
+    add("--end-model", help="new path of the end network's checkpoint, if it was moved")
+    cli.add_own_types(options)
     return options
 
 
@@ -78,48 +103,49 @@ def add_detectors(options: cli.Parser) -> None:
     )
 
 
-def add_networks(options: cli.Parser) -> None:
-    """Add the options of moved checkpoints, and of networks in files of the user."""
-    add = options.add_argument
-    add("--front-model", help="new path of the front network's checkpoint, if it was moved")
-    add("--end-model", help="new path of the end network's checkpoint, if it was moved")
-    cli.add_own_types(options)
-
-
 class Setup(NamedTuple):
     """The stitches, networks, images and table of an evaluation."""
 
-    experiments: dict[str, Any]  # the newest stitches of each experiment, by its title
-    stitches: list[Any]  # of all experiments
+    experiments: (
+        "Mapping[str, Sequence[Stitch]]"  # the newest stitches of each experiment, by its title
+    )
     n_skipped: int  # number of runs that cannot be read
     n_earlier: int  # number of stitches that a later run repeats
     scores: tuple[str, ...]  # of `--detector`
-    files: Any  # the files to write, an `EvaluationFiles`
-    run: Any  # the `Run` of the table
-    session: Any  # keeps images, networks and the reference
-    loading: dict[str, Any]  # how images are loaded
-    test_set: Any
-    front: Any  # the two networks
-    end: Any
-    names: dict[str, Any]  # of the networks, by side
+    files: "EvaluationFiles"  # the files to write
+    run: Run  # of the table
+    session: "Session"  # keeps images, networks and the reference
+    test_set: "BaseImageSet"
+    front: "Network"
+    end: "Network"
+    names: dict[str, NetworkName]  # of the networks, by side
+
+    @property
+    def stitches(self) -> "list[Stitch]":
+        """The stitches of all experiments."""
+        return list(chain(*self.experiments.values()))
 
 
-def evaluate(args, session=None, measured=None, *, is_claimed=False) -> None:
-    """Run the experiment.
+def main(
+    args: Namespace,
+    session: "Session | None" = None,
+    measured: "MeasuredStitches | None" = None,
+    *,
+    is_claimed: bool = False,
+) -> None:
+    """Score the stitches, and write the table of skill and scores.
 
     Args:
         session: shares its networks, images and reference with further experiments.
-        measured: `MeasuredStitches`; if they are all stitches of the folder, none runs again.
+        measured: the scores of stitches; if they are all stitches of the folder, none runs again.
         is_claimed: the caller has claimed the table.
     """
-    from src.core.console import counted, note
-    from src.results.run import claimed
     from src.results.scoring import check_scored, rebuild_grids, score_stitches
+    from src.results.session import Session
 
-    setup = set_up(args, session)
-    test_set = setup.test_set
+    setup = set_up(args, session or Session())
     with claimed([] if is_claimed else [setup.run]):
-        unusable = []
+        unusable: list[str] = []
         if measured and measured.are_all_of(setup.stitches):
             check_usable(args, measured.scores, measured.reference, unusable)
         else:
@@ -131,21 +157,19 @@ def evaluate(args, session=None, measured=None, *, is_claimed=False) -> None:
                 args,
                 setup.scores,
                 layers,
-                test_set,
-                setup.loading,
+                setup.test_set,
                 setup.session,
             )
 
             # The stitches
             grids, unusable = rebuild_grids(
-                setup.experiments, setup.front, setup.end, image_shape=test_set.image_shape
+                setup.experiments, setup.front, setup.end, image_shape=setup.test_set.image_shape
             )
             check_usable(args, grids, reference, unusable)
             measured = score_stitches(grids, reference)
-        reference = measured.reference
         scored = measured.scored(setup.experiments)
         check_scored(scored, other_data=args.other_data, batch_size=args.batch_size)
-        write_results(args, setup, scored, reference)
+        write_results(args, setup, scored, measured.reference)
     left_out = {
         "that a later run repeats": setup.n_earlier,
         "that cannot be rebuilt": len(unusable),
@@ -155,20 +179,14 @@ def evaluate(args, session=None, measured=None, *, is_claimed=False) -> None:
     note(f"evaluated {counted(len(scored), 'stitch', 'stitches')}{''.join(texts)}")
 
 
-def set_up(args, session) -> Setup:
+def set_up(args: Namespace, session: "Session") -> Setup:
     """Read the stitches, begin the table, and load images and networks."""
-    from itertools import chain
-    from pathlib import Path
-
-    from src.core.console import warn
     from src.core.device import device_of
     from src.datasets import dataset_info
-    from src.results.scoring import check_images, check_stitches, load_networks
-    from src.results.session import Session
+    from src.results.scoring import MovedNetwork, check_images, check_stitches, load_networks
     from src.results.stitches import newest_by_experiment, read_stitches
 
     # The stitches, and the table that will be written
-    session = session or Session()
     device = device_of(args.gpu)
     folder = Path(args.source_dir)
     finished, skipped = read_stitches(folder)
@@ -182,49 +200,34 @@ def set_up(args, session) -> Setup:
     stitches = list(chain(*experiments.values()))
 
     # The images and the two networks
-    loading = cli.load_options(args, device)
     test_set = cli.load_split(args, session, device, train=False)
     cli.load_split(args, session, device, train=True)  # for baselines and detectors
     check_images(stitches, vars(args))
-    networks = load_networks(
-        stitches, moved_networks(args), test_set.spec, device=device, session=session
-    )
-    names = {side: name for side, (_, name) in networks.items()}
+    moved = {
+        "front": MovedNetwork(args.front_model, args.own_types),
+        "end": MovedNetwork(args.end_model, args.own_types),
+    }
+    networks = load_networks(stitches, moved, test_set.spec, device=device, session=session)
+    front, front_name = networks["front"]
     end, end_name = networks["end"]
     session.warn_at_chance(end_name, end, test_set)
     return Setup(
         experiments,
-        stitches,
         len(skipped),
         len(finished) - len(stitches),
         scores,
         files,
         run,
         session,
-        loading,
         test_set,
-        networks["front"][0],
-        networks["end"][0],
-        names,
+        front,
+        end,
+        {"front": front_name, "end": end_name},
     )
 
 
-def moved_networks(args) -> dict:
-    """Return where the networks of the stitches are now, by side."""
-    from src.results.scoring import MovedNetwork
-
-    return {
-        "front": MovedNetwork(args.front_model, args.own_types),
-        "end": MovedNetwork(args.end_model, args.own_types),
-    }
-
-
-def scores_of(args) -> tuple[str, ...]:
+def scores_of(args: Namespace) -> tuple[str, ...]:
     """Return the scores of the options; the energy by default, if there is a store."""
-    from pathlib import Path
-
-    from src.core.console import note
-
     names = args.detector
     if names is None:
         names = ["energy"]
@@ -234,16 +237,15 @@ def scores_of(args) -> tuple[str, ...]:
     return tuple(name for name in names if name != NONE)
 
 
-def check_usable(args, stitches, reference, reasons) -> None:
+def check_usable(
+    args: Namespace, stitches: Sized, reference: "Reference", reasons: Iterable[str]
+) -> None:
     """Warn of all that was skipped; raise a UserError if no stitch is left, or none of the detectors
     that the options name.
 
     Args:
         reasons: for each skipped stitch.
     """
-    from src.core.console import listed, note, warn
-    from src.core.errors import UserError
-
     are_named = args.detector is not None or args.ood_detector_dir is not None
     for reason in reasons:
         warn(f"skipped: {reason}")
@@ -261,13 +263,9 @@ def check_usable(args, stitches, reference, reasons) -> None:
         )
 
 
-def begin_table(args) -> tuple:
+def begin_table(args: Namespace) -> "tuple[EvaluationFiles, Run]":
     """Return the files to write, and the run that writes the table."""
-    from pathlib import Path
-
-    from src.choices.datasets import dataset_label
     from src.results.evaluation import EvaluationFiles
-    from src.results.run import Run
 
     other_data = ""
     if args.other_data:
@@ -276,7 +274,7 @@ def begin_table(args) -> tuple:
     return files, Run.beside(files.table, vars(args))
 
 
-def end_layers_of(stitches) -> list:
+def end_layers_of(stitches: "Iterable[Stitch]") -> list[str]:
     """Return the end layers of stitches, by depth."""
     from src.results.matrices import by_depth, depths_of
 
@@ -284,7 +282,15 @@ def end_layers_of(stitches) -> list:
     return by_depth((row.end_layer for row in rows), depths_of(rows, "end"))
 
 
-def refer_to(end, end_name, args, scores, layers, test_set, loading, session):
+def refer_to(
+    end: "Network",
+    end_name: NetworkName,
+    args: Namespace,
+    scores: tuple[str, ...],
+    layers: Sequence[str],
+    test_set: "BaseImageSet",
+    session: "Session",
+) -> "Reference":
     """Return the reference for stitches into the end network; a new one if options have changed.
 
     The session keeps the reference for further folders of stitches.
@@ -292,15 +298,13 @@ def refer_to(end, end_name, args, scores, layers, test_set, loading, session):
     Args:
         layers: the end layers, by depth.
     """
-    from pathlib import Path
-
     from src.ood.reference import make_reference
     from src.results.checkpoints import DetectorStore, load_trained
 
-    options = evaluation_options(args, scores, layers, test_set, loading, session)
+    options = evaluation_options(args, scores, layers, test_set, session)
     store = Path(args.ood_detector_dir or STORE)
 
-    def make():
+    def make() -> "Reference":
         trained, missing = load_trained(DetectorStore(store), end, end_name, options)
         reference = make_reference(end, options, trained=trained)
         return reference._replace(missing=[*missing, *reference.missing])
@@ -308,20 +312,32 @@ def refer_to(end, end_name, args, scores, layers, test_set, loading, session):
     return session.reference(end_name, store, options, make)
 
 
-def reference_of(end, end_name, args, pairs, test_set, session):
+def reference_of(
+    end: "Network",
+    end_name: NetworkName,
+    args: Namespace,
+    pairs: "Iterable[Pair]",
+    test_set: "BaseImageSet",
+    session: "Session",
+) -> "Reference":
     """Return the reference for stitches between pairs of layers, which have no files yet."""
-    loading = cli.load_options(args, test_set.device)
-    scores = scores_of(args)
-    end_layers = {pair.end_layer for pair in pairs}
-    layers = sorted(end_layers, key=end.depth)
-    return refer_to(end, end_name, args, scores, layers, test_set, loading, session)
+    layers = sorted({pair.end_layer for pair in pairs}, key=end.depth)
+    return refer_to(end, end_name, args, scores_of(args), layers, test_set, session)
 
 
-def evaluation_options(args, scores, layers, test_set, loading, session):
+def evaluation_options(
+    args: Namespace,
+    scores: tuple[str, ...],
+    layers: Iterable[str],
+    test_set: "BaseImageSet",
+    session: "Session",
+) -> "EvaluationOptions":
     """Return the options of the evaluation, with all images."""
     from src.ood.reference import EvaluationOptions
 
-    def images_of(name, root, option):
+    loading = cli.load_options(args, test_set.device)
+
+    def images_of(name: str | None, root: str, option: str) -> "BaseImageSet | None":
         """Load test images of the same shape as the images of -d; None without a name."""
         if not name:
             return None
@@ -346,14 +362,14 @@ def evaluation_options(args, scores, layers, test_set, loading, session):
     )
 
 
-def write_results(args, setup, scored, reference) -> None:
+def write_results(
+    args: Namespace, setup: Setup, scored: "Sequence[ScoredStitch]", reference: "Reference"
+) -> None:
     """Report skill and the metrics of each score, save them and the scores of all images, and finish the
     run of the table.
 
     What other detectors measured of the same stitches stays in the table.
     """
-    from src.core.files import durable_together
-    from src.core.grouping import grouped
     from src.figures.matrices import report
     from src.results.evaluation import EvaluationRow
     from src.results.scoring import (
@@ -362,7 +378,6 @@ def write_results(args, setup, scored, reference) -> None:
         save_scores,
         with_earlier_detectors,
     )
-    from src.results.spec import short_images
     from src.results.tables import write_table
 
     record = {"shortcut": args.shortcut, **short_images(vars(args))}
@@ -383,37 +398,34 @@ def write_results(args, setup, scored, reference) -> None:
         )
         save_scores(args.energy_dir, setup.files, scored, reference)
     setup.run.further = {"detectors": detectors}
-    setup.run.options |= contents_of(args, setup, reference)
+    setup.run.options |= contents_of(args, setup.names, reference)
     setup.run.finish()
 
 
-def contents_of(args, setup, reference) -> dict:
-    """Return the weights and images that the table is about, as options of its run."""
-    from src.core.tensors import content_of_state
-    from src.results.spec import recorded_images
+def contents_of(
+    args: Namespace, names: Mapping[str, NetworkName], reference: "Reference"
+) -> dict[str, Any]:
+    """Return the contents of the weights, images and detectors that the tables are about, by option."""
+    from src.ood.detectors import EnergyDetector
 
-    contents = {f"{side}_model_path_sha256": name.weights for side, name in setup.names.items()}
+    contents: dict[str, Any] = {}
+    for side, name in names.items():
+        contents[f"{side}_model_path_sha256"] = name.weights
     contents |= recorded_images(vars(args))
-    further = {
-        "id_dataset": reference.options.id_data,
-        "sanity_check_dataset": reference.options.sanity_data,
-    }
-    for option, data in further.items():
-        if data is not None:
-            contents[f"{option}_sha256"] = data.fingerprint
+    options = reference.options
+    if options.id_data is not None:
+        contents["id_dataset_sha256"] = options.id_data.fingerprint
+    if options.sanity_data is not None:
+        contents["sanity_check_dataset_sha256"] = options.sanity_data.fingerprint
     detectors = {}
-    for key, detector in reference.detectors.items():
-        if SCORES[key.score].is_trained:
-            content = content_of_state(detector.network.state_dict())
-            detectors[f"{key.score} {key.layer}"] = content
+    for score, of_layers in reference.detectors.items():
+        for layer, detector in of_layers.items():
+            if isinstance(detector, EnergyDetector):
+                detectors[f"{score} {layer}"] = content_of_state(detector.network.state_dict())
     if detectors:
         contents["detectors_sha256"] = detectors
     return contents
 
 
-def main(argv=None) -> int:
-    return cli.run(parser(), evaluate, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), main))

@@ -2,8 +2,28 @@
 """Train linear probes on layers of a network, at full rank or on principal components."""
 
 import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from src import cli
+from src.choices.datasets import dataset_label
+from src.core.console import note, progress, result, warn, warn_once
+from src.core.errors import UserError
+from src.results.run import Run
+from src.results.spec import ABSENT_IN_TABLES, further_options, short_images
+
+if TYPE_CHECKING:
+    from src.datasets.base import BaseImageSet
+    from src.probing import Probes
+    from src.probing.probes import LayerAndRank
+    from src.results.probe_rows import ProbeRow
+    from src.results.session import Session
+    from src.training import EpochLog, HeadResult
+
+    Results = Mapping[LayerAndRank, HeadResult]
 
 
 def parser() -> cli.Parser:
@@ -35,7 +55,12 @@ def parser() -> cli.Parser:
     cli.add_interventions(options, of_tests=True)
     cli.add_channels_last(options)
     add_probe_training(options)
-    add_output(options)
+    add(
+        "-o",
+        "--output",
+        type=cli.csv_file,
+        help="CSV to write; a figure of accuracy over rank is drawn beside it",
+    )
     cli.add_resume(options)
     return options
 
@@ -74,40 +99,18 @@ def add_probe_training(options: cli.Parser) -> None:
     )
 
 
-def add_output(options: cli.Parser) -> None:
-    """Add the options of the files to write."""
-    add = options.add_argument
-    add(
-        "-o",
-        "--output",
-        type=cli.csv_file,
-        help="CSV to write; a figure of accuracy over rank is drawn beside it",
-    )
-
-
-def probe(args, session=None) -> None:
+def main(args: Namespace, session: "Session | None" = None) -> None:
     """Train the probes, print their accuracies, and write the table.
 
     Args:
         session: shares networks and images between experiments.
     """
-    from itertools import product
-
-    from src.core.console import warn
     from src.core.device import device_of
-    from src.core.errors import UserError
     from src.datasets import dataset_info
     from src.probing import Probes
-    from src.results.run import Run
     from src.results.session import Session
 
-    if args.output and args.n_epochs == 0:
-        raise UserError(
-            "-e 0 trains no probe, and a table would have accuracies of randomly initialised probes; leave out -o, or "
-            "give -e 1 or more"
-        )
-    if args.resume and not args.output:
-        raise UserError("--resume continues from files beside the table of -o; give -o as well")
+    check_options(args)
 
     # The network, and a probe for each layer and rank
     session = session or Session()
@@ -115,11 +118,8 @@ def probe(args, session=None) -> None:
     spec = dataset_info(args.dataset, labelled=True).spec
     (model,) = cli.load_networks(args, cli.PROBED, images=spec, session=session, device=device)
     task = Probes(model.network, model.layers, cli.descending(args.ranks), spec, seed=args.seed)
-    for rank, layer in product(args.ranks, task.layers):
-        if rank > task.widths[layer]:
-            warn(
-                f"-ranks {rank} is above the width of {layer} ({task.widths[layer]}): all components are kept"
-            )
+    warn_of_ranks(args, task)
+
     # The images
     train_set = cli.load_split(args, session, device, train=True)
     test_set = cli.load_split(args, session, device, train=False)
@@ -127,18 +127,15 @@ def probe(args, session=None) -> None:
 
     # The training, unless the run is finished, maybe by another process in the meantime
     run = Run.beside(args.output, vars(args), script=__file__) if args.output else None
-    if args.resume and run.skip_if_finished(resume=True):
-        return
     if run:
+        if args.resume and run.skip_if_finished(resume=True):
+            return
         run.claim(resume=args.resume)
         if args.resume and run.skip_if_finished(resume=True):
             return
     print_start()
+    trained: Results = {}
     if args.n_epochs == 0:
-        warn(
-            "-e 0: these are the accuracies of randomly initialised probes, which were not trained"
-        )
-        trained = {}
         tested = evaluate_probes(args, task, test_set)
     else:
         trained, tested = train_probes(args, task, train_set, test_set, run)
@@ -147,13 +144,32 @@ def probe(args, session=None) -> None:
     print_accuracies(args, task, tested)
     if run:
         weights = model.name.identity
-        write_table(args, run, task, trained, tested, weights=weights, n_images=len(test_set))
+        rows = rows_of(args, task, trained, tested, weights=weights, n_images=len(test_set))
+        write_table(args, run, task, rows)
+
+
+def check_options(args: Namespace) -> None:
+    """Raise a UserError for options that contradict each other."""
+    if args.output and args.n_epochs == 0:
+        raise UserError(
+            "-e 0 trains no probe, and a table would have accuracies of randomly initialised probes; leave out -o, or "
+            "give -e 1 or more"
+        )
+    if args.resume and not args.output:
+        raise UserError("--resume continues from files beside the table of -o; give -o as well")
+
+
+def warn_of_ranks(args: Namespace, task: "Probes") -> None:
+    """Warn of ranks above the width of a layer."""
+    for rank, layer in product(args.ranks, task.layers):
+        if rank > task.widths[layer]:
+            warn(
+                f"-ranks {rank} is above the width of {layer} ({task.widths[layer]}): all components are kept"
+            )
 
 
 def print_start() -> None:
     """Print the command as the public code does, and a note on the output."""
-    from src.core.console import note, result
-
     note(
         "prints, as the paper's code does, the list of arguments; then for each layer the test accuracies of its "
         "probes by rank (None: full rank), and the same accuracies without ranks"
@@ -161,12 +177,14 @@ def print_start() -> None:
     result(str(sys.argv))
 
 
-def train_probes(args, task, train_set, test_set, run):
-    """Train all probes.
-
-    Returns:
-        The results of the last epoch by layer and rank, on training and on test images.
-    """
+def train_probes(
+    args: Namespace,
+    task: "Probes",
+    train_set: "BaseImageSet",
+    test_set: "BaseImageSet",
+    run: Run | None,
+) -> "tuple[Results, Results]":
+    """Train all probes; return the results of the last epoch on training and on test images."""
     from src.probing import decay_epochs
     from src.training import Settings, train
 
@@ -189,30 +207,26 @@ def train_probes(args, task, train_set, test_set, run):
     return trained, tested
 
 
-def evaluate_probes(args, task, test_set):
-    """Return the results of the probes on test images, by layer and rank."""
-    from src.core.console import progress
+def evaluate_probes(args: Namespace, task: "Probes", test_set: "BaseImageSet") -> "Results":
+    """Return the results of probes that were not trained, on test images."""
     from src.training import evaluate
 
+    warn("-e 0: these are the accuracies of randomly initialised probes, which were not trained")
     n_batches = test_set.n_batches(args.batch_size)
     batches = progress(test_set.batches(args.batch_size), "evaluating", n_batches)
     return evaluate(task, batches)
 
 
-def print_epoch(epoch: int, logs) -> None:
+def print_epoch(epoch: int, logs: "Mapping[LayerAndRank, EpochLog]") -> None:
     """Print the accuracies of an epoch, by layer and rank if there are several probes."""
-    from src.core.console import result
-
     for (layer, rank), log in logs.items():
         name = f"{layer} -- rank {rank} -- " if len(logs) > 1 else ""
         result(f"{name}Epoch #{epoch} train acc: {log.train.accuracy}")
         result(f"{name}Epoch #{epoch} val acc: {log.val.accuracy}")
 
 
-def print_accuracies(args, task, tested) -> None:
+def print_accuracies(args: Namespace, task: "Probes", tested: "Results") -> None:
     """Print the test accuracies of each layer the way the public code does."""
-    from src.core.console import result
-
     for layer in task.layers:
         accuracies = {rank: tested[layer, rank].accuracy for rank in task.ranks}
         result(f"{args.model_path} -- {layer}")
@@ -221,43 +235,33 @@ def print_accuracies(args, task, tested) -> None:
     result("\n\n")
 
 
-def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
-    """Write the table and its figure, and finish the run."""
-    from pathlib import Path
-
-    from src.choices.datasets import dataset_label
-    from src.core.console import note, warn_once
-    from src.figures.curves import draw_ranks
-    from src.figures.pages import on_data
+def rows_of(
+    args: Namespace,
+    task: "Probes",
+    trained: "Results",
+    tested: "Results",
+    *,
+    weights: str,
+    n_images: int,
+) -> "list[ProbeRow]":
+    """Return the row of each layer and rank; of ranks that keep the same components, the first."""
     from src.low_rank import used_rank
-    from src.results import tables
     from src.results.probe_rows import IN_COLUMNS, ProbeRow
-    from src.results.spec import ABSENT_IN_TABLES, further_options, short_images
 
-    path = Path(args.output)
-    further = further_options(vars(args), IN_COLUMNS, ABSENT_IN_TABLES)
-    rows = []
-    accuracies = {}  # by layer and rank; ranks end at the width of the layer
+    rows: dict[LayerAndRank, ProbeRow] = {}
     for (layer, rank), on_test in tested.items():
-        width = task.widths[layer]
         n_samples = min(args.batch_size, n_images) * task.n_positions[layer]
-        used = used_rank(rank, width, n_samples)
+        used = used_rank(rank, task.widths[layer], n_samples)
         if used != rank:
             warn_once(
                 f"-ranks {rank}: activations of {layer} have {used} components; the table has rank {used}"
             )
-        if (used or width) in accuracies.setdefault(layer, {}):
-            continue
-        accuracies[layer][used or width] = on_test.accuracy
-        train_accuracy = None
-        if (layer, rank) in trained:
-            train_accuracy = trained[layer, rank].accuracy
         row = ProbeRow(
             args.model_path,
             layer,
             used,
             accuracy=on_test.accuracy,
-            train_accuracy=train_accuracy,
+            train_accuracy=trained[layer, rank].accuracy,
             loss=on_test.loss,
             seed=args.seed,
             epochs=args.n_epochs,
@@ -267,20 +271,32 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
             shortcut=args.shortcut,
             model_weights=weights,
             **short_images(vars(args)),
-            further_options=further,
+            further_options=further_options(vars(args), IN_COLUMNS, ABSENT_IN_TABLES),
         )
-        rows.append(row)
+        rows.setdefault((layer, used or task.widths[layer]), row)
+    return list(rows.values())
+
+
+def write_table(args: Namespace, run: Run, task: "Probes", rows: "list[ProbeRow]") -> None:
+    """Write the table and its figure, and finish the run."""
+
+    from src.figures.curves import draw_ranks
+    from src.figures.pages import on_data
+    from src.results import tables
+    from src.results.probe_rows import ProbeRow
+
+    path = Path(args.output)
+    accuracies: dict[str, dict[int | None, float]] = {}  # ranks end at the width of the layer
+    for row in rows:
+        rank = row.rank or task.widths[row.layer]
+        accuracies.setdefault(row.layer, {})[rank] = row.accuracy
     with run.replacing():
         tables.write_table(path, ProbeRow, rows)
-        source = on_data("1 network", {(args.dataset, n_images)})
+        source = on_data("1 network", {(args.dataset, rows[0].n_images)})
         drawing = path.with_suffix(".png")
         draw_ranks(drawing, {"": accuracies}, y_title="accuracy of probes", source=source)
     note(f"wrote {args.output}")
 
 
-def main(argv=None) -> int:
-    return cli.run(parser(), probe, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), main))

@@ -5,7 +5,11 @@ The stitches are made by direct matching or by task loss matching.
 """
 
 import sys
-from typing import Any, NamedTuple
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src import cli
 from src.choices import (
@@ -18,7 +22,24 @@ from src.choices import (
     UPSAMPLE_MODES,
 )
 from src.choices.stitching import INITS, OBJECTIVES
+from src.core.console import listed, progress, result, table, warn
+from src.core.grouping import grouped
 from src.core.user_code import CODE
+
+if TYPE_CHECKING:
+    import torch
+
+    from src.datasets.base import BaseImageSet
+    from src.models import Network
+    from src.results.session import Session
+    from src.results.stitch_runs import GridRun
+    from src.results.stitches import StitchRow
+    from src.stitching import Grid, Matching
+    from src.stitching.grid import GridScore
+    from src.stitching.layers import StitchingLayer
+    from src.stitching.objectives import Objective
+    from src.training import Settings
+    from src.values import Pair
 
 
 def parser() -> cli.Parser:
@@ -157,27 +178,26 @@ def add_ranks(options: cli.Parser) -> None:
 class Setup(NamedTuple):
     """The networks, images, options and runs of an experiment."""
 
-    front: Any  # the two networks
-    end: Any
-    train_set: Any  # the images, see `load_images`
-    test_set: Any
-    settings: Any  # of the training
-    objective: Any
-    groups: list[Any]  # the `GridRun` of pairs that run together
-    skipped: dict[Any, str]  # the reason by pair that cannot be stitched
+    front: "Network"
+    end: "Network"
+    train_set: Any  # a `BaseImageSet`; None if nothing is matched or trained
+    test_set: "BaseImageSet"
+    settings: "Settings"  # of the training
+    objective: "Objective"
+    groups: "list[GridRun]"  # of pairs that run together
+    skipped: "dict[Pair, str]"  # the reason by pair that cannot be stitched
 
 
-def stitch(args, session=None) -> None:
-    """Run the experiment.
+def main(args: Namespace, session: "Session | None" = None) -> None:
+    """Stitch all pairs of layers, measure the stitches, and write their runs.
 
     Args:
-        args: the parsed options.
-        session: a `Session`; experiments of one session share networks and images.
+        session: experiments of one session share networks and images.
     """
     from src.results.session import Session
 
     setup = set_up(args, session or Session())
-    rows = {}
+    rows: dict[Pair, StitchRow] = {}
     for runs in setup.groups:
         if runs.layers:
             grid, matched = make_stitches(args, runs, setup)
@@ -186,7 +206,7 @@ def stitch(args, session=None) -> None:
     conclude(args, setup, rows)
 
 
-def set_up(args, session) -> Setup:
+def set_up(args: Namespace, session: "Session") -> Setup:
     """Load networks and images, and begin the runs."""
     from src.core.device import device_of
     from src.datasets import dataset_info
@@ -194,7 +214,7 @@ def set_up(args, session) -> Setup:
     from src.stitching import chosen_options
     from src.stitching.closed_forms import solver_of
     from src.stitching.objectives import objective_of
-    from src.training.chance import warn_of_end_at_chance
+    from src.training.chance import warn_at_chance
 
     # Two networks, and a stitching layer for each pair of their layers
     objective = objective_of(args.objective)
@@ -210,30 +230,20 @@ def set_up(args, session) -> Setup:
     check_options(vars(args), layers, front.network, end.network)
 
     # The images, whose fingerprints are a part of the spec
-    images = load_images(args, session, device)
+    train_set, test_set = load_images(args, session, device)
     chosen = chosen_options(layers) if args.stitching_type == AUTO else {}
     groups = begin_runs(args, layers, chosen)
     if any(runs.layers for runs in groups) and not end.name.is_untrained:
-        warn_of_end_at_chance(end.network, images[1], end.name.title)
-
+        warn_at_chance(end.network, test_set, end.name.title, is_end=True)
     return Setup(
-        front.network,
-        end.network,
-        *images,
-        settings,
-        objective,
-        groups,
-        skipped,
+        front.network, end.network, train_set, test_set, settings, objective, groups, skipped
     )
 
 
-def stitching_layers(args, front, end, image_shape):
+def stitching_layers(
+    args: Namespace, front: cli.LoadedNetwork, end: cli.LoadedNetwork, image_shape: Sequence[int]
+) -> "tuple[dict[Pair, StitchingLayer], dict[Pair, str]]":
     """Build a stitching layer for each pair of a front layer and an end layer.
-
-    Args:
-        front: the front network and its layers, a `cli.LoadedNetwork`.
-        end: the end network and its layers.
-        image_shape: (C, H, W).
 
     Returns:
         The stitching layers by pair, and the reason by pair that cannot be stitched.
@@ -255,24 +265,25 @@ def stitching_layers(args, front, end, image_shape):
     )
 
 
-def is_frozen(args) -> bool:
+def is_frozen(args: Namespace) -> bool:
     """Return whether both networks stay unchanged, with their BatchNorm statistics."""
     return args.mod_only_stitch or args.n_epochs == 0
 
 
-def load_images(args, session, device):
-    """Return the training images and the test images.
-
-    The training images are None if nothing is matched or trained.
-    """
+def load_images(
+    args: Namespace, session: "Session", device: "torch.device"
+) -> "tuple[BaseImageSet | None, BaseImageSet]":
+    """Return the training images, None if nothing is matched or trained, and the test images."""
     train_set = None
     if args.init not in STARTS or args.n_epochs:
         train_set = cli.load_split(args, session, device, train=True)
     return train_set, cli.load_split(args, session, device, train=False)
 
 
-def begin_runs(args, layers, chosen) -> list:
-    """Return the `GridRun` of all pairs; with `--resume`, of the pairs that remain.
+def begin_runs(
+    args: Namespace, layers: "Mapping[Pair, StitchingLayer]", chosen: "Mapping[Pair, Any]"
+) -> "list[GridRun]":
+    """Return the runs of all pairs; with `--resume`, of the pairs that remain.
 
     All pairs share frozen networks. If BatchNorm statistics move, each pair needs copies of the
     networks, and runs by itself.
@@ -280,8 +291,6 @@ def begin_runs(args, layers, chosen) -> list:
     Args:
         chosen: by pair, the options that `auto` chose.
     """
-    from pathlib import Path
-
     from src.results.stitch_runs import FolderOfCall, GridRun, resume
 
     directory = Path("results", args.save_dir)
@@ -298,17 +307,10 @@ def begin_runs(args, layers, chosen) -> list:
     return runs_of_groups
 
 
-def make_stitches(args, runs, setup):
-    """Match and train stitches on shared passes.
-
-    Args:
-        runs: the `GridRun` of the stitches.
-
-    Returns:
-        The grid of the stitches, and the `Matching` of each pair.
-    """
-    from datetime import datetime
-
+def make_stitches(
+    args: Namespace, runs: "GridRun", setup: Setup
+) -> "tuple[Grid, dict[Pair, Matching]]":
+    """Match and train the stitches of a run on shared passes; return the grid, and the matching of each pair."""
     from src.stitching import Grid
     from src.training import train
 
@@ -331,68 +333,10 @@ def make_stitches(args, runs, setup):
     return grid, matched
 
 
-def evaluate(grid, test_set, batch_size):
-    """Return the `GridScore` of stitches on the test images."""
-    from src.core.console import progress
-
-    n_batches = test_set.n_batches(batch_size)
-    return grid.evaluate(progress(test_set.batches(batch_size), "evaluating", n_batches))
-
-
-def finish(runs, grid, score, matched) -> dict:
-    """Write the folder of the run, with the figure of a grid; return the `StitchRow` of each pair.
-
-    Args:
-        runs: the `GridRun` of the stitches.
-        score: the `GridScore`.
-        matched: the `Matching` of each pair.
-    """
-    from src.figures.matrices import draw_grid
-
-    whole_networks = None
-    if not grid.frozen:
-        whole_networks = (grid.front, grid.end)
-    rows = runs.write(score, matched, whole_networks=whole_networks)
-    if len(rows) > 1:
-        draw_grid(runs.folder / "grid.png", list(rows.values()))
-    runs.finish()
-    return rows
-
-
-def conclude(args, setup, rows) -> None:
-    """Report the accuracies, and the pairs that could not be stitched.
-
-    Args:
-        rows: the `StitchRow` of each pair.
-    """
-    from src.core.console import listed, warn
-    from src.core.grouping import grouped
-
-    report(args, rows)
-    for reason, pairs in grouped(setup.skipped, setup.skipped.get).items():
-        warn(f"not stitched: {listed(pairs)}: {reason}")
-
-
-def report(args, rows) -> None:
-    """Print the accuracy of a single stitch, or the matrix of several accuracies.
-
-    Args:
-        rows: the `StitchRow` of each pair.
-    """
-    from src.core.console import result, table
-    from src.results.matrices import mean_of
-
-    if len(rows) > 1:
-        table("accuracy of the stitched network", *mean_of(rows.values(), "accuracy"))
-        return
-    for pair, row in rows.items():
-        is_named = pair == (args.front_layer, args.end_layer)
-        title = "" if is_named else f"{pair}: "
-        result(f"{title}Clean accuracy: {row.accuracy:.2%}")
-
-
-def match(args, setup, layers) -> dict:
-    """Set stitching layers to the closed form of `--init`; return the `Matching` of each pair.
+def match(
+    args: Namespace, setup: Setup, layers: "Mapping[Pair, StitchingLayer]"
+) -> "dict[Pair, Matching]":
+    """Set stitching layers to the closed form of `--init`; return the matching of each pair.
 
     It is {} if `--init` is no closed form.
     """
@@ -417,10 +361,42 @@ def match(args, setup, layers) -> dict:
     )
 
 
-def main(argv=None) -> int:
-    """Run the script; return its exit code."""
-    return cli.run(parser(), stitch, argv)
+def evaluate(grid: "Grid", test_set: "BaseImageSet", batch_size: int) -> "GridScore":
+    """Measure the stitches on the test images."""
+    n_batches = test_set.n_batches(batch_size)
+    return grid.evaluate(progress(test_set.batches(batch_size), "evaluating", n_batches))
+
+
+def finish(
+    runs: "GridRun", grid: "Grid", score: "GridScore", matched: "Mapping[Pair, Matching]"
+) -> "dict[Pair, StitchRow]":
+    """Write the folder of the run, with the figure of a grid; return the row of each pair."""
+    from src.figures.matrices import draw_grid
+
+    whole_networks = None
+    if not grid.frozen:
+        whole_networks = (grid.front, grid.end)
+    rows = runs.write(score, matched, whole_networks=whole_networks)
+    if runs.folder and len(rows) > 1:
+        draw_grid(runs.folder / "grid.png", list(rows.values()))
+    runs.finish()
+    return rows
+
+
+def conclude(args: Namespace, setup: Setup, rows: "Mapping[Pair, StitchRow]") -> None:
+    """Print the accuracy of a single stitch or the matrix of several, and the pairs that could not be stitched."""
+    from src.results.matrices import mean_of
+
+    if len(rows) > 1:
+        table("accuracy of the stitched network", *mean_of(rows.values(), "accuracy"))
+    else:
+        for pair, row in rows.items():
+            is_named = pair == (args.front_layer, args.end_layer)
+            title = "" if is_named else f"{pair}: "
+            result(f"{title}Clean accuracy: {row.accuracy:.2%}")
+    for reason, pairs in grouped(setup.skipped, setup.skipped.__getitem__).items():
+        warn(f"not stitched: {listed(pairs)}: {reason}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), main))

@@ -2,8 +2,20 @@
 """Train a network on labelled images."""
 
 import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING
 
 from src import cli
+from src.core.console import note
+from src.results.run import Run
+
+if TYPE_CHECKING:
+    import torch
+
+    from src.core.images import ImageSpec
+    from src.datasets.base import BaseImageSet
+    from src.models import Network
+    from src.training import Classification, Settings
 
 
 def parser() -> cli.Parser:
@@ -39,51 +51,14 @@ def parser() -> cli.Parser:
     return options
 
 
-def make_network(model_type, spec, *, seed, device, memory_format=None):
-    """Build a network for the images of a data set, with weights drawn by a seed, on the device."""
-    import torch
-
-    from src.core.seeds import seeded
-    from src.models import build_model, inputs_of
-
-    with seeded(seed):
-        model = build_model(
-            model_type,
-            n_classes=spec.n_classes,
-            n_channels=spec.shape[0],
-            image_shape=spec.shape,
-            inputs=inputs_of(spec),
-        )
-    return model.to(device, memory_format=memory_format or torch.preserve_format)
-
-
-def train_in(run, task, train_set, test_set, settings, *, args) -> None:
-    """Train the network of a task; write checkpoints and logs to the folder of a run."""
-    from src.core.console import note
-    from src.results.checkpoints import save_state
-    from src.results.writing import train_network
-
-    run.claim(resume=args.resume)
-    train_network(run, task, train_set, test_set, settings, save_frequency=args.save_frequency)
-    if args.n_epochs == 0:
-        save_state(run.folder / "model_0.pt", task.head.state_dict())
-    run.finish()
-    note(f"wrote {run.folder}")
-
-
-def train(args, session=None) -> None:
-    """Train the network of the options.
-
-    Args:
-        session: shares images between experiments.
-    """
+def main(args: Namespace) -> None:
+    """Train the network of the options."""
     import torch
 
     from src.core.device import device_of
     from src.core.errors import UserError
     from src.datasets import dataset_info
     from src.models.determinism import warn_of_probabilities
-    from src.results.run import Run
     from src.results.session import Session
     from src.training import Classification
 
@@ -91,16 +66,13 @@ def train(args, session=None) -> None:
     settings = cli.training_settings(args)
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
-    memory_format = None
+    model = make_network(args.model_type, spec, seed=args.seed, device=device)
     if args.amp == "bf16":  # tensor cores need channels last
-        memory_format = torch.channels_last
-    model = make_network(
-        args.model_type, spec, seed=args.seed, device=device, memory_format=memory_format
-    )
+        model.to(device, memory_format=torch.channels_last)
     warn_of_probabilities(model, spec, title="the network")
 
     # The images
-    session = session or Session()
+    session = Session()
     train_set = cli.load_split(args, session, device, train=True, seed=args.seed)
     test_set = cli.load_split(args, session, device, train=False)
     args.image_spec = spec.record()
@@ -117,9 +89,44 @@ def train(args, session=None) -> None:
         train_in(run, Classification(model), train_set, test_set, settings, args=args)
 
 
-def main(argv=None) -> int:
-    return cli.run(parser(), train, argv)
+def make_network(
+    model_type: str, spec: "ImageSpec", *, seed: int, device: "torch.device"
+) -> "Network":
+    """Build a network for the images of a data set, with weights drawn by a seed, on the device."""
+    from src.core.seeds import seeded
+    from src.models import build_model, inputs_of
+
+    with seeded(seed):
+        model = build_model(
+            model_type,
+            n_classes=spec.n_classes,
+            n_channels=spec.shape[0],
+            image_shape=spec.shape,
+            inputs=inputs_of(spec),
+        )
+    return model.to(device)
+
+
+def train_in(
+    run: Run,
+    task: "Classification",
+    train_set: "BaseImageSet",
+    test_set: "BaseImageSet",
+    settings: "Settings",
+    *,
+    args: Namespace,
+) -> None:
+    """Train the network of a task; write checkpoints and logs to the folder of a run."""
+    from src.results.checkpoints import save_state
+    from src.results.writing import train_network
+
+    run.claim(resume=args.resume)
+    train_network(run, task, train_set, test_set, settings, save_frequency=args.save_frequency)
+    if args.n_epochs == 0:
+        save_state(run.folder / "model_0.pt", task.head.state_dict())
+    run.finish()
+    note(f"wrote {run.folder}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), main))

@@ -2,15 +2,27 @@
 """Train OOD detectors: classifiers of activations, whose energy separates ID from OOD data."""
 
 import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from src import cli
-from src.choices import PENALTIES
 from src.choices.models import MODEL_NAMES
+from src.choices.training import PENALTIES
+from src.core.console import note
+from src.core.errors import UserError
+from src.results.run import Run
 
 if TYPE_CHECKING:
+    import torch
+
+    from src.core.images import ImageSpec
     from src.datasets.base import BaseImageSet
     from src.ood.finetuning import HalfAndHalf
+    from src.results.checkpoints import DetectorStore
+    from src.results.session import Session
+    from src.training import Settings
 
 CLASSIFIERS = tuple(name for name in MODEL_NAMES if name.startswith("repr_cls_"))
 
@@ -141,8 +153,7 @@ def add_finetuning(options: cli.Parser) -> None:
         type=penalty,
         choices=PENALTIES,
         default="energy",
-        help="penalty that is added to the cross-entropy. energy: the hinge loss of energies; "
-        "OE: outlier exposure",
+        help=f"penalty that is added to the cross-entropy. {cli.described(PENALTIES)}",
     )
 
 
@@ -159,7 +170,7 @@ class Images(NamedTuple):
     mixed: "HalfAndHalf"  # of fine-tuning: half ID, half OOD
 
 
-def train_detectors(args) -> None:
+def main(args: Namespace) -> None:
     """Train a detector for each layer, and add it to the store."""
     from src.core.device import device_of
     from src.datasets import dataset_info
@@ -184,10 +195,9 @@ def train_detectors(args) -> None:
         train_detector(args, run, source, layer, spec, settings, store, images)
 
 
-def check_finetuning(args) -> None:
+def check_finetuning(args: Namespace) -> None:
     """Raise a UserError if the ID data have no labels, ID and OOD data are one data set, or the margins are
     in the wrong order."""
-    from src.core.errors import UserError
     from src.datasets import dataset_info
 
     dataset_info(args.finetune_id_dataset, labelled=True)
@@ -205,12 +215,8 @@ def check_finetuning(args) -> None:
         )
 
 
-def begin_runs(args, layers) -> dict:
+def begin_runs(args: Namespace, layers: Sequence[str]) -> dict[str, Run]:
     """Return the runs of all layers without a finished run, by layer."""
-    from pathlib import Path
-
-    from src.results.run import Run
-
     runs = {}
     for layer in layers:
         folder = Path(args.save_dir)
@@ -223,7 +229,7 @@ def begin_runs(args, layers) -> dict:
     return runs
 
 
-def load_images(args, session, device) -> Images:
+def load_images(args: Namespace, session: "Session", device: "torch.device") -> Images:
     """Load the images of training, testing and fine-tuning."""
     from src.datasets import load_dataset
     from src.ood.finetuning import HalfAndHalf
@@ -243,9 +249,17 @@ def load_images(args, session, device) -> Images:
     return Images(train_set, test_set, mixed)
 
 
-def train_detector(args, run, source, layer, spec, settings, store, images: Images) -> None:
+def train_detector(
+    args: Namespace,
+    run: Run,
+    source: cli.LoadedNetwork,
+    layer: str,
+    spec: "ImageSpec",
+    settings: "Settings",
+    store: "DetectorStore",
+    images: Images,
+) -> None:
     """Train a classifier of the activations of a layer, fine-tune it, and add it to the store."""
-    from src.core.console import note
     from src.ood import finetuning
     from src.results.checkpoints import new_name
     from src.results.writing import finetune_network, train_network
@@ -296,9 +310,5 @@ def train_detector(args, run, source, layer, spec, settings, store, images: Imag
     note(f"added {store.folder / file}")
 
 
-def main(argv=None) -> int:
-    return cli.run(parser(), train_detectors, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), main))

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import os
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -180,7 +181,7 @@ def shard(text: str) -> tuple[int, int]:
     return int(number), int(n)
 
 
-def work(args) -> None:
+def main(args: Namespace) -> None:
     name = "_".join(Path(args.save_dir).parts)
     work_and_judge(args, f"{name}_verdict.csv", f"{name}.html")
 
@@ -250,7 +251,7 @@ def judge_all(args, units, table: str, page: str, said: list[str]) -> None:
     judged = judged._replace(warnings=list(dict.fromkeys([*said, *judged.warnings])))
     note(f"{folder} has the stitches")
     try:
-        verdict.give_verdict(options, judged)
+        verdict.main(options, judged)
     except Busy:
         note("another process writes the verdict")
 
@@ -548,9 +549,5 @@ def is_in_share(unit: Unit, number: int, n_shares: int) -> bool:
     return int(hashlib.sha256(names.encode()).hexdigest(), 16) % n_shares == number - 1
 
 
-def main(argv=None) -> int:
-    return cli.run(parser(), work, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), main))

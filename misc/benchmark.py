@@ -12,6 +12,8 @@ import os
 import sys
 import tempfile
 import time
+from argparse import Namespace
+from collections.abc import Callable
 from importlib import import_module
 from itertools import product
 from pathlib import Path
@@ -21,16 +23,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from src import cli
 from src.core.console import result
 from src.models import Network, build_model
 
 SHAPE = (3, 32, 32)
+LayerPair = tuple[str, str]
+Case = tuple[nn.Module, nn.Module, Tensor]  # two networks, and the images
 TOLERANCE = 1e-3  # of numbers, relative to those above 1
 
 
-def make_files(kind, n_images):
+def make_files(kind: str, n_images: int) -> Case:
     """Write data.npz, f.pt and g.pt; return the networks, BatchNorm fitted, and the images as values."""
     images = np.random.default_rng(0).integers(0, 256, (n_images, *SHAPE), dtype=np.uint8)
     arrays = {"x": images.transpose(0, 2, 3, 1), "y": np.arange(n_images) % 10}
@@ -44,14 +49,17 @@ def make_files(kind, n_images):
         network.train()(values)
         networks.append(network.eval().requires_grad_(False).module)
         torch.save(networks[-1].state_dict(), f"{name}.pt")
-    return *networks, values
+    front, end = networks
+    return front, end, values
 
 
-def activation(network, images, layer, replacement=None):
+def activation(
+    network: nn.Module, images: Tensor, layer: str, replacement: Tensor | None = None
+) -> Tensor:
     """Return the output of a layer in a pass of the whole network, which continues with a replacement."""
     outputs = []
 
-    def hook(module, inputs, output):
+    def hook(module: nn.Module, inputs: object, output: Tensor) -> Tensor | None:
         outputs.append(output.clone())  # a later module may change an output in place
         return replacement
 
@@ -61,7 +69,9 @@ def activation(network, images, layer, replacement=None):
     return outputs[0]
 
 
-def representation_difference(front, end, images, pair):
+def representation_difference(
+    front: nn.Module, end: nn.Module, images: Tensor, pair: LayerPair
+) -> float:
     """Match one pair over all positions, evaluate the stitch, return its representation difference."""
     target = activation(end, images, pair[1])
     source = F.interpolate(activation(front, images, pair[0]), target.shape[2:], mode="bilinear")
@@ -73,7 +83,7 @@ def representation_difference(front, end, images, pair):
     return ((stitched - target).square().sum() / target.square().sum()).item()
 
 
-def cka(front, end, images, pair):
+def cka(front: nn.Module, end: nn.Module, images: Tensor, pair: LayerPair) -> float:
     """Return the linear CKA of one pair in double precision."""
     grams = []
     for network, layer in zip((front, end), pair, strict=True):
@@ -83,7 +93,14 @@ def cka(front, end, images, pair):
     return ((grams[0] * grams[1]).sum() / grams[0].norm() / grams[1].norm()).item()
 
 
-def race(case, title, command, table, columns, of_pair):
+def race(
+    case: Case,
+    title: str,
+    command: str,
+    table: str,
+    columns: tuple[str, str, str],
+    of_pair: Callable[[nn.Module, nn.Module, Tensor, LayerPair], float],
+) -> None:
     """Print the processor time of a script, without the import of torch, and of the way pair by pair.
 
     `columns` are of both layers and of the number in the table; a ValueError says where it differs.
@@ -92,12 +109,13 @@ def race(case, title, command, table, columns, of_pair):
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         script, *words = f"{command} -d data.npz -gpu -1".split()
-        status = import_module(script).main(words)
+        module = import_module(script)
+        status = cli.run(module.parser(), module.main, words)
     middle = time.process_time()
     if status:
         sys.exit(output.getvalue())
-    pairs = product(Network(case[0]).block_names, repeat=2)
-    expected = {pair: of_pair(*case, pair) for pair in pairs}
+    names = Network(case[0]).block_names
+    expected = {pair: of_pair(*case, pair) for pair in product(names, names)}
     end = time.process_time()
     (path,) = Path().rglob(table)
     with path.open() as file:
@@ -110,7 +128,7 @@ def race(case, title, command, table, columns, of_pair):
 
 
 @torch.no_grad()
-def run_races(kind, n_images):
+def run_races(kind: str, n_images: int) -> None:
     """Race on all pairs of layers of two networks, in the working folder."""
     case = make_files(kind, n_images)
     result(f"{f'{kind}, {n_images} images':30} {'one by one':>10} {'here':>10}")
@@ -139,7 +157,7 @@ def parser() -> cli.Parser:
     return options
 
 
-def benchmark(args) -> None:
+def main(args: Namespace) -> None:
     torch.set_num_threads(1)
     before = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
@@ -150,9 +168,5 @@ def benchmark(args) -> None:
             os.chdir(before)
 
 
-def main(argv=None) -> int:
-    return cli.run(parser(), benchmark, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), main))

@@ -3,6 +3,7 @@
 of everything that was measured, curves over depth, groups of networks, and best matches of layers."""
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -59,7 +60,7 @@ def parser() -> cli.Parser:
     return options
 
 
-def collect(args) -> None:
+def main(args: Namespace) -> None:
     """Print the matrices of a folder, and write its tables."""
     from src.core.console import note
     from src.core.errors import UserError
@@ -261,9 +262,5 @@ def find_best_matches(args, frame, measures):
     return rows
 
 
-def main(argv=None) -> int:
-    return cli.run(parser(), collect, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), main))

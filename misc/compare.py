@@ -79,7 +79,7 @@ def output_name(text: str) -> str:
     return text
 
 
-def compare(args) -> None:
+def main(args: Namespace) -> None:
     types = [args.type, args.second_type or args.type]
     networks = [NetworkName(args.first, types[0]), NetworkName(args.second, types[1])]
     check_networks(*networks)
@@ -221,9 +221,5 @@ def is_name(text: str) -> bool:
     return NAME.fullmatch(text) is not None
 
 
-def main(argv=None) -> int:
-    return cli.run(parser(), compare, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), main))

@@ -12,6 +12,7 @@ import os
 import shlex
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -62,7 +63,7 @@ def take(title: str, script: ModuleType, options: str) -> None:
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         with left_out(except_for=TO_OPEN):
-            status = script.main(sys.argv[1:])
+            status = cli.run(script.parser(), script.main)
     with open(LOG, "a") as log:
         print(command, output.getvalue(), sep="\n", file=log)
     if status:
@@ -90,7 +91,7 @@ def parser() -> cli.Parser:
     return options
 
 
-def run(args) -> None:
+def main(args: Namespace) -> None:
     import pandas
     import torch
 
@@ -109,9 +110,5 @@ def run(args) -> None:
         result(line)
 
 
-def main(argv=None) -> int:
-    return cli.run(parser(), run, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), main))

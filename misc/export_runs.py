@@ -2,6 +2,7 @@
 """Export stitches to the layout of the paper's code."""
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -19,7 +20,7 @@ def parser() -> cli.Parser:
     return options
 
 
-def export(args) -> None:
+def main(args: Namespace) -> None:
     from src.core.console import note, warn
     from src.core.errors import UserError
     from src.results.stitches import read_stitches
@@ -93,9 +94,5 @@ def chosen_of(stitch, state) -> dict:
     }
 
 
-def main(argv=None) -> int:
-    return cli.run(parser(), export, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), main))

@@ -3,12 +3,25 @@
 
 import contextlib
 import sys
+from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import exec_train
 from src import cli
+from src.core.console import progress, result, silenced
+from src.core.errors import UserError
+from src.results.run import Run
+
+if TYPE_CHECKING:
+    import torch
+
+    from src.core.images import ImageSpec
+    from src.datasets.base import BaseImageSet
+    from src.training import Classification
+    from src.training.distributed import Processes
 
 
 def parser() -> cli.Parser:
@@ -149,10 +162,8 @@ def add_device(options: cli.Parser) -> None:
     )
 
 
-def check(args, processes) -> None:
+def check(args: Namespace, processes: "Processes") -> None:
     """Raise a UserError for options that contradict further options or the processes."""
-    from src.core.errors import UserError
-
     if args.evaluate and not args.weights:
         raise UserError("-e measures the accuracy of a checkpoint; give it as --weights FILE")
     n_processes = processes.world_size
@@ -167,7 +178,7 @@ def check(args, processes) -> None:
         )
 
 
-def default_folder(args) -> Path:
+def default_folder(args: Namespace) -> Path:
     """Return the folder to write to without -dir: in `models/` of the working folder, or of the repository if the
     working folder is its `misc/`."""
     folder = Path("models", "imagenet", f"{args.arch.rpartition('/')[2]}_{args.seed}")
@@ -177,7 +188,14 @@ def default_folder(args) -> Path:
     return folder
 
 
-def load_images(args, spec, device, processes, *, train: bool):
+def load_images(
+    args: Namespace,
+    spec: "ImageSpec",
+    device: "torch.device",
+    processes: "Processes",
+    *,
+    train: bool,
+) -> "BaseImageSet":
     """Load a split, or make random images; a process takes its share of every batch."""
     from src.datasets import Loading, load_dataset
     from src.datasets.base import Shard
@@ -187,7 +205,7 @@ def load_images(args, spec, device, processes, *, train: bool):
         n_images = args.dummy_size
         if not train:
             n_images = max(1, args.dummy_size // 25)
-        images = random_images(n_images, spec, seed=int(train), device=device)
+        images: BaseImageSet = random_images(n_images, spec, seed=int(train), device=device)
     else:
         loading = Loading(args.n_workers, prefetch_factor=2)
         images = load_dataset("imagenet", args.data, train=train, device=device, loading=loading)
@@ -195,13 +213,12 @@ def load_images(args, spec, device, processes, *, train: bool):
     return images
 
 
-def train(args) -> None:
-    from src.core.console import silenced
+def main(args: Namespace) -> None:
+    """Train the network, or measure its accuracy."""
     from src.core.device import device_of
     from src.core.precision import precision
     from src.datasets import dataset_info
     from src.results.checkpoints import load_weights
-    from src.results.run import Run
     from src.training.distributed import DataParallelClassification, joined, launched
 
     # Options
@@ -242,10 +259,9 @@ def train(args) -> None:
             train_together(args, run, task, train_set, val_set, is_first=processes.rank == 0)
 
 
-def print_accuracy(task, images, batch_size: int) -> None:
+def print_accuracy(task: "Classification", images: "BaseImageSet", batch_size: int) -> None:
     """Print the accuracy of the network on all images."""
     from src import training
-    from src.core.console import progress, result
 
     n_batches = images.n_batches(batch_size)
     batches = progress(images.batches(batch_size), "evaluating", n_batches)
@@ -253,7 +269,15 @@ def print_accuracy(task, images, batch_size: int) -> None:
     result(f"Clean accuracy: {score.accuracy:.2%}")
 
 
-def train_together(args, run, task, train_set, val_set, *, is_first: bool) -> None:
+def train_together(
+    args: Namespace,
+    run: Run,
+    task: "Classification",
+    train_set: "BaseImageSet",
+    val_set: "BaseImageSet",
+    *,
+    is_first: bool,
+) -> None:
     """Train in this process. All processes call this, and the first one saves the run."""
     from src import training
 
@@ -276,9 +300,5 @@ def train_together(args, run, task, train_set, val_set, *, is_first: bool) -> No
         pass
 
 
-def main(argv=None) -> int:
-    return cli.run(parser(), train, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), main))

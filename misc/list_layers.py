@@ -2,6 +2,7 @@
 """List the layers of a network with the shapes of their activations."""
 
 import sys
+from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def parser() -> cli.Parser:
     return options
 
 
-def list_layers(args) -> None:
+def main(args: Namespace) -> None:
     from src.core.console import listed, note, result
     from src.core.grouping import grouped
     from src.datasets import dataset_info
@@ -79,9 +80,5 @@ def pattern_of(layer: str) -> str:
     return f"{layer.rstrip('0123456789')}*"
 
 
-def main(argv=None) -> int:
-    return cli.run(parser(), list_layers, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), main))

@@ -68,8 +68,8 @@ def patches(photograph: str, n: int) -> np.ndarray:
 def main() -> int:
     """Write all files."""
     FOLDER.mkdir(exist_ok=True)
-    np.savez_compressed(FOLDER / "digits.npz", **digits())
-    np.savez_compressed(FOLDER / "mnist5k.npz", **mnist5k())
+    np.savez_compressed(FOLDER / "digits.npz", **digits())  # type: ignore[arg-type]
+    np.savez_compressed(FOLDER / "mnist5k.npz", **mnist5k())  # type: ignore[arg-type]
     np.savez_compressed(
         FOLDER / "photo_patches.npz",
         train_images=patches("china.jpg", 3000),

@@ -226,7 +226,7 @@ def stitching_unit(
     )
     # Its record shows whether a unit with other options of stitching is another one
     options = Namespace(**{**vars(evaluation), **vars(stitching)})
-    evaluate = exec_eval_stitcher_ood.evaluate
+    evaluate = exec_eval_stitcher_ood.main
     return Unit(method.title, pair, Path("results", folder), options, evaluate, stitching)
 
 
@@ -250,7 +250,7 @@ def similarity_unit(
         metrics=metrics_of(table, args.metrics),
         output=str(table),
     )
-    compute = functools.partial(script.compute, at_claim=add_measures_of_table)
+    compute = functools.partial(script.main, at_claim=add_measures_of_table)
     return Unit(SIMILARITY, pair, table, options, compute)
 
 
@@ -297,7 +297,7 @@ def probing_unit(network: NamedNetwork, n_epochs: int, args: Namespace, save_dir
         output=str(table),
         resume=True,
     )
-    return Unit(PROBES, (network,), table, options, exec_probe.probe)
+    return Unit(PROBES, (network,), table, options, exec_probe.main)
 
 
 def run_units(units: Sequence[Unit], session: "Session") -> None:
@@ -431,4 +431,4 @@ def stitch_and_evaluate(unit: Unit, stitching: Namespace, session: "Session") ->
         measured = MeasuredStitches(reference, places)
     exec_stitch.conclude(stitching, setup, rows)
     remove_remains(unit.place)  # of a killed process
-    exec_eval_stitcher_ood.evaluate(unit.options, session, measured, is_claimed=True)
+    exec_eval_stitcher_ood.main(unit.options, session, measured, is_claimed=True)

@@ -1,12 +1,21 @@
 #!/usr/bin/env python3
 """Save activations of a network in a file that can replace the network where layers are compared."""
 
+import math
 import sys
+from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src import cli
+from src import __version__, cli
+from src.core.console import counted, note, progress, warn_once
+from src.results.run import Run, claimed
+
+if TYPE_CHECKING:
+    from src.datasets.base import BaseImageSet
+    from src.similarity.sides import StoredActivations
 
 
 def parser() -> cli.Parser:
@@ -40,17 +49,15 @@ def parser() -> cli.Parser:
     return options
 
 
-def save(args, session=None) -> None:
+def main(args: Namespace) -> None:
     """Write the features."""
-    from src.core.console import counted, note, warn_once
     from src.core.device import device_of
     from src.datasets import dataset_info
     from src.results.feature_files import check_names, images_of, write_features
-    from src.results.run import Run, claimed
     from src.results.session import Session
 
     # The network, its layers, and the images
-    session = session or Session()
+    session = Session()
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
     (model,) = cli.load_networks(args, cli.SAVED, images=spec, session=session, device=device)
@@ -71,24 +78,23 @@ def save(args, session=None) -> None:
     note(f"wrote {args.output}: {n_layers}, {n_images} images")
 
 
-def take_activations(args, model, test_set, n_images: int):
+def take_activations(
+    args: Namespace, model: cli.LoadedNetwork, test_set: "BaseImageSet", n_images: int
+) -> "StoredActivations":
     """Return the activations of the layers for the first images."""
-    import math
+    import torch
 
-    from src.core.console import progress
     from src.similarity.sides import record_activations
 
-    batches = test_set.batches(args.batch_size, indices=range(n_images))
+    batches = test_set.batches(args.batch_size, indices=torch.arange(n_images))
     n_batches = math.ceil(n_images / args.batch_size)
     return record_activations(
         model.network, model.layers, progress(batches, "activations", n_batches), n_images
     )
 
 
-def made_with(args, model) -> dict:
+def made_with(args: Namespace, model: cli.LoadedNetwork) -> dict[str, Any]:
     """Return the record of the network and its layers."""
-    from src import __version__
-
     depths = model.network.relative_depths(model.layers)
     return {
         "network": args.model_path,
@@ -102,9 +108,5 @@ def made_with(args, model) -> dict:
     }
 
 
-def main(argv=None) -> int:
-    return cli.run(parser(), save, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), main))

@@ -3,6 +3,7 @@
 of pairs of networks; and draw how measures fall as a layer keeps fewer principal components."""
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -55,7 +56,7 @@ def parser() -> cli.Parser:
     return options
 
 
-def score(args) -> None:
+def main(args: Namespace) -> None:
     if args.truth:
         score_by_truth(args)
     else:
@@ -295,9 +296,5 @@ def text(value) -> str:
     return str(value)
 
 
-def main(argv=None) -> int:
-    return cli.run(parser(), score, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), main))

@@ -4,6 +4,7 @@ verdicts as tables, figures and a self-contained page."""
 
 import importlib.util
 import sys
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -135,7 +136,7 @@ class Judged(NamedTuple):
         return [name for name in self.frame if name.startswith(AUROC) or name in shown]
 
 
-def give_verdict(args, judged: "Judged | None" = None) -> None:
+def main(args: Namespace, judged: "Judged | None" = None) -> None:
     """Judge stitches, write the verdict and its page, and end with the answer.
 
     Args:
@@ -456,9 +457,5 @@ def limits_of(args):
     return Limits(args.tolerance / 100, args.skill, pairwise=args.pairwise)
 
 
-def main(argv=None) -> int:
-    return cli.run(parser(), give_verdict, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(parser(), main))

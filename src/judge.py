@@ -29,13 +29,14 @@ from src.judgement import JudgedStitch, Judgement, Record
 from src.models import Network
 from src.ood.evaluation import StitchScores, measure_grids
 from src.ood.reference import EvaluationOptions, Reference, make_reference
+from src.statistics.convergence import has_converged, learning_rates
 from src.stitching import Grid, Matching, build_layers, chosen_options, match
 from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import with_matching
 from src.stitching.objectives import objective_of
 from src.stitching.training import BATCH_SIZE, train_layers
-from src.values import MeasuredStitch, Pair, Predictions, has_converged, learning_rates
+from src.values import MeasuredStitch, Pair, Predictions
 from src.verdict import Limits, Stitches, Verdict, obstacle_of
 from src.verdict import judge as judge_stitches
 

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from src import cli
+
 ROOT = Path(__file__).parents[1]
 MODEL = "resnet18_samewidth"
 ON_DIGITS = ["-d", "digits", "-gpu", "-1"]
@@ -96,7 +98,8 @@ def run(script: str, *arguments: Any, cwd: Path | str = ".", status: int = 0) ->
         patch.chdir(cwd)
         patch.setattr(sys, "argv", [str(ROOT / script), *map(str, arguments)])
         try:
-            ended = module_of(script).main()
+            module = module_of(script)
+            ended = cli.run(module.parser(), module.main)
         except SystemExit as stop:
             ended = stop.code
         if isinstance(ended, str):

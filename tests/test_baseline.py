@@ -9,7 +9,7 @@ from torch import nn
 from src.core.activations import Form, TokenLayout
 from src.judge import judge
 from src.models import Network, build_model
-from src.ood.evaluation import detection_of, score_grid
+from src.ood.evaluation import score_grid, separation_of
 from src.ood.reference import EvaluationOptions, make_reference
 from src.skill import baseline
 from src.skill.baseline import (
@@ -265,8 +265,8 @@ def test_a_stitch_that_changes_nothing_is_the_network_itself(network, reference)
             assert (place.correlation, place.skill) == pytest.approx((1, 1), abs=1e-5)
             assert place.baseline < 1
         assert scores.skill.n_images == len(IMAGES)
-        detection = detection_of(own, own, is_paired=True)
-        assert detection.metrics.auroc == 0.5 and detection.mean_stitched == detection.mean_own
+        separation = separation_of(own, own, is_paired=True)
+        assert separation.auroc == 0.5 and separation.mean_energy == separation.mean_id_energy
 
 
 # ---- The width of a front

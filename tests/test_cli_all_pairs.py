@@ -79,7 +79,7 @@ def test_files_are_those_of_the_single_scripts(networks, few, monkeypatch):
     with pages.left_out(True):
         for unit in units:
             if unit.stitching:
-                exec_stitch.stitch(unit.stitching)
+                exec_stitch.main(unit.stitching)
             unit.function(unit.options)
 
     run(SCRIPT, *every, "--memory", "0.0002", cwd=many)  # too little for all
@@ -360,7 +360,7 @@ def killed_before_an_evaluation(patch) -> None:
     def die(*given, **more):
         raise KeyboardInterrupt
 
-    patch.setattr(pairs.exec_eval_stitcher_ood, "evaluate", die)
+    patch.setattr(pairs.exec_eval_stitcher_ood, "main", die)
 
 
 @pytest.mark.parametrize("kill", [killed_before_a_run_has_ended, killed_before_an_evaluation])

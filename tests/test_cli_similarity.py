@@ -173,7 +173,7 @@ def test_features_that_are_kept_are_of_the_same_dots(in_tmp_path, digit_networks
     values = []
     for table, dots in (("r.csv", []), ("dots.csv", ["--shortcut", "0"])):
         options = parser_of(SCRIPT).parse_args([*given, *dots, "--metrics", "cka", "-o", table])
-        module_of(SCRIPT).compute(options, session)
+        module_of(SCRIPT).main(options, session)
         values.append(read_csv(table)[0]["cka"])
     assert len(set(values)) == 2
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from src import cli
 from src.core.errors import Busy, UserError
 from src.core.files import (
     durable_together,
@@ -59,7 +60,7 @@ def test_a_disk_that_fills_up_at_any_write(name, few, network_folder, monkeypatc
     """Run with room for no file, for one more, for two more ..., always going on, until all of them
     are written."""
     script, *words = COMMANDS[name]
-    main = module_of(script).main
+    module = module_of(script)
     command = [*words, "--resume"]
     run(script, *command, cwd=network_folder("whole"))
     broken = network_folder("broken")
@@ -76,7 +77,7 @@ def test_a_disk_that_fills_up_at_any_write(name, few, network_folder, monkeypatc
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", replace_while_there_is_room)
-            status = main(command)
+            status = cli.run(module.parser(), module.main, command)
         errors = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
         assert status == 0 or (
             status == 2 and len(errors) == 1 and "No space left on device" in errors[0]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.values import Skill, StitchSkill, has_converged, learning_rates
+from src.statistics.convergence import has_converged, learning_rates
+from src.values import Skill, StitchSkill
 from src.verdict import (
     ACCURATE_ONLY,
     INCONCLUSIVE,

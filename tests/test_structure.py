@@ -7,6 +7,7 @@ import itertools
 import pkgutil
 import re
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -14,14 +15,12 @@ import pytest
 import yaml
 
 from src import __version__
-from src.choices import OPTIMIZERS
 from src.choices.datasets import DATASETS, INTERVENTIONS
 from src.choices.models import MODELS
 from src.choices.scores import SCORES
 from src.choices.similarity import MEASURES
 from src.choices.stitching import FORMS, OBJECTIVES
-from src.ood import detectors
-from src.training import loop
+from src.choices.training import OPTIMIZERS, PENALTIES, SCHEDULERS
 from tests.commands import (
     ROOT,
     parser_of,
@@ -126,18 +125,37 @@ def test_each_row_has_its_function_beside_the_functions_of_its_kind():
     functions = [row.function for row in (*MEASURES.values(), *INTERVENTIONS.values())]
     functions += [row.read for row in DATASETS.values() if row.read]
     functions += [row.build for row in MODELS.values()]
+    functions += [form.solver for form in FORMS.values()]
+    functions += [objective.loss for objective in OBJECTIVES.values() if objective.loss]
     assert all(callable(pkgutil.resolve_name(function)) for function in functions)
-    assert detectors.DETECTORS.keys() == SCORES.keys()
-    names = [form.solver for form in FORMS.values()]
-    names += [objective.loss for objective in OBJECTIVES.values() if objective.loss]
-    assert all(callable(pkgutil.resolve_name(name)) for name in names)
-    assert loop.OPTIMIZERS.keys() == set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize("table", [SCORES, OPTIMIZERS, SCHEDULERS, PENALTIES])
+def test_each_row_names_a_function(table):
+    for row in table.values():
+        assert row.description and callable(pkgutil.resolve_name(row.function))
 
 
 OPTION = re.compile(r"(?<![\w.<`-])--?[a-z][\w-]*")
 SCRIPT = re.compile(r"(?<![\w/])(?:misc/)?[a-z]\w*\.py\b(?!:)")
 FILES = sorted([*ROOT.glob("exec_*.py"), *ROOT.glob("misc/*.py")])
 SCRIPTS = [str(path.relative_to(ROOT)) for path in FILES if "cli.Parser(" in path.read_text()]
+
+
+@pytest.mark.parametrize("script", [name for name in SCRIPTS if "/" not in name])
+def test_functions_of_scripts_import_only_what_the_start_does_without(script):
+    path = ROOT / script
+    tree = ast.parse(path.read_text())
+    inner = set()
+    for function in tree.body:
+        if isinstance(function, ast.FunctionDef):
+            inner |= {
+                node.module for node in ast.walk(function) if isinstance(node, ast.ImportFrom)
+            }
+    code = f"import sys, {path.stem}; print(*sys.modules)"
+    started = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()
+    assert "torch" not in started
+    assert inner & set(started) - {"src", "src.results"} == set()
 
 
 @cache

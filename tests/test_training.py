@@ -14,6 +14,7 @@ from src.core.seeds import seeded
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import ImageSet, Shard
 from src.ood import energy
+from src.statistics.convergence import learning_rates
 from src.training import (
     NO_CLASS,
     Classification,
@@ -25,7 +26,6 @@ from src.training import (
     train,
 )
 from src.training.distributed import DataParallelClassification, Processes
-from src.values import learning_rates
 from tests.tiny_datasets import few_grey_images
 
 
@@ -42,7 +42,7 @@ def make_network(*layers: nn.Module) -> nn.Module:
 @pytest.fixture
 def optimizers(monkeypatch):
     """The optimizers that are made, each with the learning rates of its updates."""
-    made, build = [], loop._optimizer
+    made, build = [], loop.make_optimizer
 
     def recording(*arguments):
         optimizer = build(*arguments)
@@ -53,7 +53,7 @@ def optimizers(monkeypatch):
         made.append(optimizer)
         return optimizer
 
-    monkeypatch.setattr(loop, "_optimizer", recording)
+    monkeypatch.setattr(loop, "make_optimizer", recording)
     return made
 
 
@@ -246,3 +246,10 @@ def test_what_is_measured_is_summed_in_single_precision():
     exact = classification_losses(logits.float(), torch.zeros(300, dtype=torch.long))
     assert torch.equal(group.losses, exact.losses)
     assert torch.equal(energy(logits[0]), energy(logits[0].float()))
+
+
+def test_loss_and_accuracy_are_noted_after_every_so_many_batches(images, capsys):
+    task = DataParallelClassification(make_network(), Processes(), note_every=2)
+    list(train(task, images, images, Settings(2, 4)))  # epochs of five batches
+    lines = [line for line in capsys.readouterr().err.splitlines() if "accuracy" in line]
+    assert [line.partition(":")[0] for line in lines] == 2 * ["batch 2", "batch 4"]

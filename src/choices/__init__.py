@@ -60,9 +60,6 @@ STARTS = {"rand": "random", "eye": "the identity"}  # of a stitching layer that 
 C2T_CLS_TOKENS = ("pool", "learn")
 T2C_CLS_TOKENS = ("drop", "add", "only")
 UPSAMPLE_MODES = ("bilinear", "nearest")
-OPTIMIZERS = ("adam", "adamw", "sgd")
-SCHEDULERS = ("none", "cosine")
-PENALTIES = ("energy", "OE")  # of fine-tuning a detector
 PRECISIONS = ("none", "bf16")
 ALIGNMENTS = ("auto", "pool")  # of layers whose similarity is measured
 

@@ -1,7 +1,6 @@
 """Scores of how far activations are out of distribution.
 
-To add a score, write its row here and its detector in `src.ood.detectors`, and list the detector in
-`DETECTORS` there.
+To add a score, write its row here and its detector in `src.ood.detectors`.
 """
 
 from typing import NamedTuple
@@ -14,10 +13,17 @@ class OodScore(NamedTuple):
     """A score of how far activations are out of distribution."""
 
     description: str  # for `--help`
+    function: str  # "module:class" of the detector that computes the score
     is_trained: bool = False  # its detectors are networks from a store
 
 
 SCORES = {
-    "energy": OodScore("energy of a trained detector, as in the paper", is_trained=True),
-    "mahalanobis": OodScore("distance to the nearest class mean (Lee et al. 2018)"),
+    "energy": OodScore(
+        "energy of a trained detector, as in the paper",
+        "src.ood.detectors:EnergyDetector",
+        is_trained=True,
+    ),
+    "mahalanobis": OodScore(
+        "distance to the nearest class mean (Lee et al. 2018)", "src.ood.detectors:Mahalanobis"
+    ),
 }

@@ -16,6 +16,8 @@ from src.cli.groups import (
     PROBED,
     SAVED,
     SOURCE,
+    LoadedNetwork,
+    NetworkOptions,
     add_channels_last,
     add_clipping,
     add_data,

@@ -5,10 +5,11 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from src.choices import ALIGNMENTS, OPTIMIZERS, PRECISIONS, SCHEDULERS
+from src.choices import ALIGNMENTS, PRECISIONS
 from src.choices.datasets import DATASET_NAMES, INTERVENTIONS, dataset_label, dataset_name
 from src.choices.models import MODEL_NAMES, VIT_INPUTS, VITS
 from src.choices.similarity import MEASURES, PAPER
+from src.choices.training import OPTIMIZERS, SCHEDULERS
 from src.cli.parser import Parser
 from src.cli.types import (
     cutoff,
@@ -311,7 +312,7 @@ def add_optimizer(parser: Parser) -> None:
         "--optimizer",
         choices=OPTIMIZERS,
         default="adam",
-        help="optimizer; sgd has a momentum of 0.9",
+        help=f"optimizer. {described(OPTIMIZERS)}",
     )
     add_scheduler(parser)
 
@@ -325,7 +326,7 @@ def add_scheduler(parser: Parser) -> None:
         type=scheduler,
         choices=SCHEDULERS,
         default="none",
-        help="cosine: the learning rate falls to 0 over all epochs",
+        help=f"schedule of the learning rate. {described(SCHEDULERS)}",
     )
 
 

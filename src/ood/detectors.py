@@ -3,6 +3,8 @@
 A detector of the energy is a trained network from a store. The Mahalanobis distance needs no
 training: it summarises the activations of training images. `SCORES` has a row for each score."""
 
+from pkgutil import resolve_name
+
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike
@@ -130,12 +132,6 @@ def _with_n_classes(moments: CrossMoments, n_classes: int) -> CrossMoments:
     )
 
 
-DETECTORS: dict[str, type[Detector]] = {
-    "energy": EnergyDetector,
-    "mahalanobis": Mahalanobis,
-}
-
-
 def make_detector(name: str) -> Detector:
     """Make a detector that needs no training, from the name of its score.
 
@@ -152,4 +148,4 @@ def make_detector(name: str) -> Detector:
         raise UserError(
             f"the {name} of activations needs a trained detector; load it from a DetectorStore"
         )
-    return DETECTORS[name]()
+    return resolve_name(SCORES[name].function)()

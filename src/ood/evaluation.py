@@ -9,17 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.ood.detectors import Detector
 from src.ood.reference import Reference, TestBatch
 from src.skill.baseline import BaselineKey
 from src.skill.running import Following
 from src.skill.skills import skill_of
 from src.skill.widths import RunningWidth
-from src.statistics.detection import OODMetrics, auroc_interval, ood_metrics
+from src.statistics.detection import auroc_interval, ood_metrics
 from src.stitching.grid import Grid, GridEvaluation, GridScore
 from src.stitching.layers import Plan, StitchingLayer
 from src.training import NO_CLASS, predicted_classes
-from src.values import Interval, Pair, StitchSkill
+from src.values import Pair, StitchSkill
 
 
 class StitchScores(NamedTuple):
@@ -37,24 +36,19 @@ class StitchScores(NamedTuple):
         return all(np.isfinite(scores).all() for scores in self.scores.values())
 
 
-class Detection(NamedTuple):
-    """How well a detector separates stitched activations from the activations of the end network.
+class Separation(NamedTuple):
+    """How well a detector separates stitched activations, which count as OOD, from those of the end network.
 
-    Stitched activations count as OOD. All numbers but `mean_own` are NaN if a score of a stitched
-    activation is not finite.
+    All numbers but the last are NaN if a score of a stitched activation is not finite.
     """
 
-    metrics: OODMetrics
-    auroc_interval: Interval
-    mean_stitched: float  # score
-    mean_own: float  # score
-
-
-class _BatchScores(NamedTuple):
-    """Scores of a stitch on each batch, kept on the device: a copy to the CPU would wait."""
-
-    is_right: list[Tensor]  # (B,): 1, 0, or NaN where logits are not finite
-    scores: dict[str, list[Tensor]]  # (B,), by score
+    auroc: float = math.nan
+    aupr: float = math.nan
+    fpr95: float = math.nan
+    auroc_low: float = math.nan  # the ends of the interval of 95 %
+    auroc_high: float = math.nan
+    mean_energy: float = math.nan  # score of the stitched activations
+    mean_id_energy: float = math.nan  # score of the end network's activations
 
 
 @torch.no_grad()
@@ -119,12 +113,9 @@ class GridScoring:
     def __init__(self, grid: Grid, reference: Reference):
         self.grid = grid
         self.reference = reference
-        # By layer and score
-        self._detectors: dict[str, dict[str, Detector]] = {layer: {} for layer in grid.end_layers}
-        for key, detector in reference.detectors.items():
-            if key.layer in self._detectors:
-                self._detectors[key.layer][key.score] = detector
-        self._kept = {pair: _BatchScores([], {}) for pair in grid.pairs}
+        # Of each batch, on the device: a copy to the CPU would wait
+        self._is_right: dict[Pair, list[Tensor]] = {pair: [] for pair in grid.pairs}
+        self._scores: dict[Pair, dict[str, list[Tensor]]] = {pair: {} for pair in grid.pairs}
         self._widths = {
             _source_of(pair, layer): RunningWidth(len(reference.sampled))
             for pair, layer in grid.layers.items()
@@ -160,18 +151,19 @@ class GridScoring:
             stitched: activations (P, B, …) at the end layer and in the output, from
                 `Grid.stitched`.
         """
-        kept_of_pairs = [self._kept[pair] for pair in pairs]
         layer = pairs[0].end_layer
         at_end = stitched[layer]
         logits = stitched[self.grid.output_name]
         classes = predicted_classes(logits)  # (P, B)
         is_right = torch.where(classes == NO_CLASS, math.nan, classes == batch.labels)
-        for of_pair, right in zip(kept_of_pairs, is_right, strict=True):
-            of_pair.is_right.append(right)
-        for score, detector in self._detectors[layer].items():
-            scores = detector.score(at_end.flatten(0, 1)).unflatten(0, (len(pairs), -1))
-            for of_pair, values in zip(kept_of_pairs, scores, strict=True):
-                of_pair.scores.setdefault(score, []).append(values)
+        for pair, right in zip(pairs, is_right, strict=True):
+            self._is_right[pair].append(right)
+        for score, detectors in self.reference.detectors.items():
+            if layer not in detectors:
+                continue
+            scores = detectors[layer].score(at_end.flatten(0, 1)).unflatten(0, (len(pairs), -1))
+            for pair, values in zip(pairs, scores, strict=True):
+                self._scores[pair].setdefault(score, []).append(values)
         if len(batch.sampled):
             for place, pair in enumerate(pairs):
                 sampled = (at_end[place, batch.sampled], logits[place, batch.sampled])
@@ -182,7 +174,7 @@ class GridScoring:
         """The key of the baseline of each pair, once all batches are added."""
         widths = {source: running.rank for source, running in self._widths.items()}
         keys = {}
-        for pair in self._kept:
+        for pair in self.grid.pairs:
             width = widths[_source_of(pair, self.grid.layers[pair])]
             width = min(width, self.grid.front_rank or width)
             keys[pair] = self.reference.baselines.key(pair.end_layer, width, self.grid.form)
@@ -194,13 +186,11 @@ class GridScoring:
         baselines = self.reference.baselines.measured(keys.values())
         scores = {}
         for pair, key in keys.items():
-            kept = self._kept.pop(pair)
-            is_right = torch.cat(kept.is_right)
+            is_right = torch.cat(self._is_right[pair])
+            of_pair = self._scores.pop(pair)
             scores[pair] = StitchScores(
                 accuracy=is_right.sum().item() / len(is_right),
-                scores={
-                    name: torch.cat(parts).cpu().numpy() for name, parts in kept.scores.items()
-                },
+                scores={name: torch.cat(parts).cpu().numpy() for name, parts in of_pair.items()},
                 skill=skill_of(self._following.products(pair), baselines[key]),
             )
         return scores
@@ -211,18 +201,17 @@ def _source_of(pair: Pair, layer: StitchingLayer) -> tuple[str, Plan]:
     return pair.front_layer, layer.plan.of_source
 
 
-def detection_of(stitched: np.ndarray, own: np.ndarray, *, is_paired: bool) -> Detection:
+def separation_of(stitched: np.ndarray, own: np.ndarray, *, is_paired: bool) -> Separation:
     """Measure how well scores separate stitched activations from the activations of the end network.
 
     Args:
         stitched: scores of stitched activations, (M,), high for OOD.
-        own: scores of the end network's own activations, (N,).
+        own: scores of the end network's activations, (N,).
         is_paired: both are of the same images, in the same order.
     """
     mean_own = float(own.mean())
     if not np.isfinite(stitched).all():
-        undefined = Interval(math.nan, math.nan)
-        return Detection(OODMetrics(math.nan, math.nan, math.nan), undefined, math.nan, mean_own)
+        return Separation(mean_id_energy=mean_own)
     metrics = ood_metrics(own, stitched)
     interval = auroc_interval(own, stitched, paired=is_paired)
-    return Detection(metrics, interval, float(stitched.mean()), mean_own)
+    return Separation(*metrics, *interval, float(stitched.mean()), mean_own)

@@ -6,10 +6,12 @@ A detector is trained on labels first. Then it is fine-tuned so that its energy 
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from pkgutil import resolve_name
 
 import torch
 from torch import Tensor
 
+from src.choices.training import PENALTIES
 from src.core.activations import at_least_single
 from src.core.errors import UserError
 from src.core.images import ImageSpec
@@ -50,9 +52,11 @@ def outlier_exposure_penalty(logits: Tensor, labels: Tensor) -> Tensor:
 
 def make_penalty(name: str, *, m_in: float, m_out: float) -> Penalty:
     """Return the penalty of a name in `PENALTIES`, with the margins of `energy_penalty`."""
-    if name == "energy":
-        return partial(energy_penalty, m_in=m_in, m_out=m_out)
-    return outlier_exposure_penalty
+    choice = PENALTIES[name]
+    penalty = resolve_name(choice.function)
+    if choice.has_margins:
+        return partial(penalty, m_in=m_in, m_out=m_out)
+    return penalty
 
 
 def _mean_where(values: Tensor, mask: Tensor) -> Tensor:

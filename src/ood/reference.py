@@ -4,8 +4,10 @@ A reference holds the detectors at the end layers, their scores of the end netwo
 and the baselines of skill. All folders of stitches into the network share it.
 """
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -23,14 +25,7 @@ from src.statistics.detection import OODMetrics, ood_metrics
 N_IMAGES = 2_000  # test images that skill is measured on, at most
 N_OF_CLASS = 10  # of them for each class, if that is more
 Value = TypeVar("Value")
-ByScore = dict[str, dict[str, Value]]  # by score and layer
-
-
-class DetectorKey(NamedTuple):
-    """The score that a detector computes, and its layer."""
-
-    score: str  # in `SCORES`
-    layer: str
+ByScore = dict[str, dict[str, Value]]  # by score, in `SCORES`, and by layer
 
 
 class TestBatch(NamedTuple):
@@ -74,12 +69,12 @@ class Reference(NamedTuple):
 
     options: EvaluationOptions
     end: Network
-    detectors: dict[DetectorKey, Detector]
+    detectors: ByScore[Detector]
     sampled: Tensor  # (n,): indices of the test images that skill is measured on, rising
     baselines: Baselines
-    # By score and layer; without sanity-check data, the last two are empty
-    id_scores: ByScore[np.ndarray]  # (N,): of the network's own activations of the ID data
-    sanity_scores: ByScore[np.ndarray]  # (M,): of the sanity-check data
+    id_scores: ByScore[np.ndarray]  # (N,): of the end network's activations of the ID data
+    # Empty without sanity-check data
+    sanity_scores: ByScore[np.ndarray]  # (M,)
     checks: ByScore[OODMetrics]  # of the sanity-check data, as OOD, against the ID data
     missing: list[str]  # a reason for each measurement that could not be prepared
 
@@ -100,7 +95,7 @@ def make_reference(
     network: Network,
     options: EvaluationOptions,
     *,
-    trained: Mapping[DetectorKey, Detector],
+    trained: ByScore[Detector],
 ) -> Reference:
     """Make the reference for stitches into `options.layers` of a network.
 
@@ -110,85 +105,78 @@ def make_reference(
             the ID data and the sanity-check data only.
     """
     fitted, missing = _fitted(network, options)
-    detectors = dict(trained) | fitted
+    detectors = {**trained, **fitted}
     id_data = options.test if options.id_data is None else options.id_data
     id_scores = score_network(network, detectors, options.batches(id_data, "ID activations"))
-    sanity_scores = {}
+    sanity_scores: ByScore[np.ndarray] = {}
+    checks: ByScore[OODMetrics] = {}
     if options.sanity_data is not None:
         batches = options.batches(options.sanity_data, "sanity-check activations")
         sanity_scores = score_network(network, detectors, batches)
-    checks = {key: ood_metrics(id_scores[key], scores) for key, scores in sanity_scores.items()}
+    for score, of_layers in sanity_scores.items():
+        checks[score] = {
+            layer: ood_metrics(id_scores[score][layer], values)
+            for layer, values in of_layers.items()
+        }
     (n_classes,) = network.output_shape
     n_sampled = max(N_IMAGES, N_OF_CLASS * n_classes)
     sampled = options.test.permutation(0)[:n_sampled].sort().values
+    baselines = Baselines(
+        network, options.train, options.test, sampled, batch_size=options.batch_size
+    )
     return Reference(
-        options=options,
-        end=network,
-        detectors=detectors,
-        sampled=sampled,
-        baselines=Baselines(
-            network, options.train, options.test, sampled, batch_size=options.batch_size
-        ),
-        id_scores=_by_score(id_scores),
-        sanity_scores=_by_score(sanity_scores),
-        checks=_by_score(checks),
-        missing=missing,
+        options, network, detectors, sampled, baselines, id_scores, sanity_scores, checks, missing
     )
 
 
-def _fitted(
-    network: Network, options: EvaluationOptions
-) -> tuple[dict[DetectorKey, Detector], list[str]]:
-    """Fit detectors in one pass of training images; return detectors, and the reason of each failure."""
-    detectors = _unfitted_detectors(options)
-    missing = []
-    if detectors:
+def _fitted(network: Network, options: EvaluationOptions) -> tuple[ByScore[Detector], list[str]]:
+    """Fit the detectors that need no training to training images; return a reason for each failure too."""
+    unfitted: ByScore[Detector] = {}
+    for score in options.scores:
+        if not SCORES[score].is_trained:
+            unfitted[score] = {layer: _unfitted(score, options) for layer in options.layers}
+    if unfitted:
         indices = options.train.in_cheapest_order(options.train.permutation(0))
         for images, labels in options.batches(options.train, "training activations", indices):
             activations = network.activations(images, list(options.layers))
-            for key, detector in detectors.items():
-                detector.add(activations[key.layer], labels)
-    for key, detector in list(detectors.items()):
-        try:
-            detector.fit()
-        except ValueError as error:
-            del detectors[key]
-            missing.append(f"no {key.score} for {key.layer}: {error}")
-    return detectors, missing
+            for detectors in unfitted.values():
+                for layer, detector in detectors.items():
+                    detector.add(activations[layer], labels)
+    fitted: ByScore[Detector] = {}
+    missing = []
+    for score, detectors in unfitted.items():
+        for layer, detector in detectors.items():
+            try:
+                detector.fit()
+            except ValueError as error:
+                missing.append(f"no {score} for {layer}: {error}")
+            else:
+                fitted.setdefault(score, {})[layer] = detector
+    return fitted, missing
 
 
-def _unfitted_detectors(options: EvaluationOptions) -> dict[DetectorKey, Detector]:
-    """Make a detector for each score that needs no training and each end layer."""
-    detectors = {}
-    for score in options.scores:
-        if SCORES[score].is_trained:
-            continue
-        for layer in options.layers:
-            detector = make_detector(score)
-            detector.id_data = options.dataset
-            detector.n_classes = options.test.n_classes
-            detectors[DetectorKey(score, layer)] = detector
-    return detectors
+def _unfitted(score: str, options: EvaluationOptions) -> Detector:
+    """Make a detector that needs no training."""
+    detector = make_detector(score)
+    detector.id_data = options.dataset
+    detector.n_classes = options.test.n_classes
+    return detector
 
 
 def score_network(
-    network: Network, detectors: Mapping[DetectorKey, Detector], batches: Batches
-) -> dict[DetectorKey, np.ndarray]:
-    """Score a network's own activations in one pass; return scores (N,) by detector."""
-    if not detectors:
+    network: Network, detectors: ByScore[Detector], batches: Batches
+) -> ByScore[np.ndarray]:
+    """Return scores (N,) of the activations of a network, all from one pass."""
+    layers = list(dict.fromkeys(itertools.chain(*detectors.values())))
+    if not layers:
         return {}
-    layers = list(dict.fromkeys(key.layer for key in detectors))
-    scores: dict[DetectorKey, list[Tensor]] = {key: [] for key in detectors}
+    parts: defaultdict[tuple[str, str], list[Tensor]] = defaultdict(list)
     for images, _ in batches:
         activations = network.activations(images, layers, keep=True)
-        for key, detector in detectors.items():
-            scores[key].append(detector.score(activations[key.layer]))
-    return {key: torch.cat(parts).cpu().numpy() for key, parts in scores.items()}
-
-
-def _by_score(values: Mapping[DetectorKey, Value]) -> ByScore[Value]:
-    """Return the values of detectors by score and layer."""
-    by_score: ByScore[Value] = {}
-    for key, value in values.items():
-        by_score.setdefault(key.score, {})[key.layer] = value
-    return by_score
+        for score, of_layers in detectors.items():
+            for layer, detector in of_layers.items():
+                parts[score, layer].append(detector.score(activations[layer]))
+    scores: ByScore[np.ndarray] = {}
+    for (score, layer), values in parts.items():
+        scores.setdefault(score, {})[layer] = torch.cat(values).cpu().numpy()
+    return scores

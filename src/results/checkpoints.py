@@ -26,8 +26,8 @@ from src.core.tensors import content_of_state, load_tensors, save_tensors
 from src.core.user_code import digest_of, is_user_code, title_of
 from src.models import Network, build_model, inputs_of
 from src.models.determinism import nondeterminism_of, warn_of_probabilities
-from src.ood.detectors import EnergyDetector
-from src.ood.reference import DetectorKey, EvaluationOptions
+from src.ood.detectors import Detector, EnergyDetector
+from src.ood.reference import ByScore, EvaluationOptions
 from src.results.network_names import (
     DEFAULT,
     FEATURES,
@@ -544,7 +544,7 @@ class DetectorStore:
 
 def load_trained(
     store: DetectorStore, network: Network, name: NetworkName, options: EvaluationOptions
-) -> tuple[dict[DetectorKey, EnergyDetector], list[str]]:
+) -> tuple[ByScore[Detector], list[str]]:
     """Load the trained detectors of an evaluation; return a reason for each missing detector too.
 
     They are those of the end layers. With sanity-check data, they are those of all layers in the
@@ -557,7 +557,7 @@ def load_trained(
     Raises:
         UserError: there is no store.
     """
-    detectors: dict[DetectorKey, EnergyDetector] = {}
+    detectors: ByScore[Detector] = {}
     missing = []
     for score in options.scores:
         if not SCORES[score].is_trained:
@@ -567,11 +567,10 @@ def load_trained(
         if options.sanity_data is not None:
             layers += sorted(set(stored).difference(layers), key=network.depth)
         for layer in layers:
-            key = DetectorKey(score, layer)
             try:
-                detectors[key] = store.load(
-                    name, layer, options.test.spec, device=options.test.device
-                )
+                detector = store.load(name, layer, options.test.spec, device=options.test.device)
             except UserError as error:
                 missing.append(str(error))
+            else:
+                detectors.setdefault(score, {})[layer] = detector
     return detectors, missing

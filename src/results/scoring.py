@@ -22,7 +22,7 @@ from src.core.files import write_arrays
 from src.core.images import ImageSpec
 from src.core.user_code import digest_of, file_and_function, is_user_code, source_of
 from src.models import Network
-from src.ood.evaluation import StitchScores, detection_of, score_grid
+from src.ood.evaluation import StitchScores, score_grid, separation_of
 from src.ood.reference import Reference
 from src.results.checkpoints import fill
 from src.results.evaluation import EvaluationFiles, EvaluationRow, columns_of_skill
@@ -438,18 +438,12 @@ def _measured_by_detectors(
     """Return the measurements of the detectors of the end layer by column."""
     columns: dict[str, float] = {}
     for name, of_stitch in scores.scores.items():
-        detection = detection_of(
+        separation = separation_of(
             of_stitch,
             reference.id_scores[name][end_layer],
             is_paired=not reference.options.id_dataset,  # both are activations of the test images
         )
-        measured = {
-            **detection.metrics._asdict(),
-            "auroc_low": detection.auroc_interval.low,
-            "auroc_high": detection.auroc_interval.high,
-            "mean_energy": detection.mean_stitched,
-            "mean_id_energy": detection.mean_own,
-        }
+        measured = separation._asdict()
         check = reference.checks.get(name, {}).get(end_layer)
         if check:
             measured["sanity_auroc"] = check.auroc
@@ -479,12 +473,13 @@ def with_earlier_detectors(
 def describe_detectors(reference: Reference) -> dict[str, dict[str, dict[str, object]]]:
     """Return the data that detectors were made with and their sanity checks, by detector and layer."""
     described: dict[str, dict[str, dict[str, object]]] = {}
-    for (score, layer), detector in reference.detectors.items():
-        entry: dict[str, object] = {"id_data": detector.id_data, "ood_data": detector.ood_data}
-        check = reference.checks.get(score, {}).get(layer)
-        if check:
-            entry["sanity_check"] = check._asdict()
-        described.setdefault(score, {})[layer] = entry
+    for score, of_layers in reference.detectors.items():
+        for layer, detector in of_layers.items():
+            entry: dict[str, object] = {"id_data": detector.id_data, "ood_data": detector.ood_data}
+            check = reference.checks.get(score, {}).get(layer)
+            if check:
+                entry["sanity_check"] = check._asdict()
+            described.setdefault(score, {})[layer] = entry
     return described
 
 

@@ -44,7 +44,8 @@ from src.results.spec import (
     spec_of,
 )
 from src.results.tables import from_record, read_table
-from src.values import Metrics, Pair, Predictions, has_converged, learning_rates
+from src.statistics.convergence import has_converged, learning_rates
+from src.values import Metrics, Pair, Predictions
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ normal errors, however they correlate."""
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -144,14 +143,6 @@ def of_share(right: Runs) -> Evidence:
         return limit * (1 - limit) / n_images
 
     return Evidence(mean_of(shares), n_images, variance_at, (0.0, 1.0), repetitions_of(shares))
-
-
-def may_be_below(right: Runs, share: float) -> bool:
-    """Return whether a run may be right about no more than a share of the images."""
-    return any(
-        of_share([right_of_run[None]]).interval().low <= share
-        for right_of_run in chain.from_iterable(right)
-    )
 
 
 def of_difference(end: Runs, stitched: Runs) -> Evidence:

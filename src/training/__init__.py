@@ -5,7 +5,8 @@ each batch. All heads share one optimiser: Adam and SGD work elementwise, so the
 as with one optimiser for each head. Gradients are clipped for each head.
 """
 
-from src.training.loop import Settings, State, evaluate, train
+from src.training.loop import State, evaluate, train
+from src.training.settings import Settings
 from src.training.task import (
     NO_CLASS,
     Classification,

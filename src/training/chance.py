@@ -1,16 +1,15 @@
-"""Detection of networks that are hardly better than chance; stitches into such networks can lose little accuracy."""
+"""Warnings about networks whose accuracy is close to chance."""
 
 import torch
-from torch import Tensor
 
 from src.core.console import warn_once
 from src.core.errors import not_finite
 from src.datasets.base import BaseImageSet
 from src.models import Network
+from src.statistics.chance import chance_of, is_close_to_chance
 from src.statistics.intervals import wilson_intervals
 from src.training.task import NO_CLASS, predicted_classes
 
-CLOSE = 0.1  # of the accuracy to chance: twice the tolerance of a verdict
 N_SAMPLED = 1000  # images that show whether an end network is close to chance
 BATCH_SIZE = 100  # a single batch shows that most networks are not
 FAR_BELOW = 0.5  # of chance
@@ -20,20 +19,10 @@ QUESTION = (
 FEWEST = 20  # images that show whether an accuracy is above chance
 
 
-def chance_of(labels: Tensor) -> float:
-    """Return the share of the commonest class among labels (N,); -1 means unlabelled."""
-    counts = labels[labels >= 0].long().bincount()
-    return float(counts.max() / counts.sum())
-
-
-def is_close_to_chance(accuracy: float, n_images: int, chance: float) -> bool:
-    """Return whether an accuracy may exceed chance by no more than `CLOSE`."""
-    (interval,) = wilson_intervals([accuracy], [n_images])
-    return interval.low <= chance + CLOSE
-
-
 def beside_chance(accuracy: float, n_images: int, chance: float) -> str:
-    """Return words for an accuracy close to chance or far below."""
+    """Return words for an accuracy close to chance or far below; "" for one that is clearly above."""
+    if not is_close_to_chance(accuracy, n_images, chance):
+        return ""
     if n_images < FEWEST:
         return f"not certainly above chance ({chance:.0%}), as the test images are so few: give {FEWEST} or more"
     (interval,) = wilson_intervals([accuracy], [n_images])
@@ -53,46 +42,41 @@ def doubt_about(network: Network, images: BaseImageSet, title: str) -> str:
     Raises:
         UserError: logits are not finite.
     """
-    chance = chance_of(images.labels)
+    chance = chance_of(images.labels.cpu())
     sample = images.in_cheapest_order(images.permutation(0)[:N_SAMPLED])
     n_right = 0
     n_images = 0
+    doubt = ""
     for batch, labels in images.batches(BATCH_SIZE, indices=sample):
         classes = predicted_classes(network(batch))
         if (classes == NO_CLASS).all():
             raise not_finite(title)
         n_right += int((classes == labels).sum())
         n_images += int((labels >= 0).sum())
-        if n_images and not is_close_to_chance(n_right / n_images, n_images, chance):
+        if not n_images:
+            continue
+        doubt = beside_chance(n_right / n_images, n_images, chance)
+        if not doubt:
             return ""
-    accuracy = n_right / n_images
-    return f"right about {n_right} of {n_images} test images, {beside_chance(accuracy, n_images, chance)}"
+    return f"right about {n_right} of {n_images} test images, {doubt}"
 
 
-def warn_of_end_at_chance(end: Network, images: BaseImageSet, title: str) -> None:
-    """Warn if an end network may be close to chance on the test images.
-
-    Args:
-        title: of the network.
-    Raises:
-        UserError: logits are not finite.
-    """
-    doubt = doubt_about(end, images, title)
-    if doubt:
-        warn_once(
-            f"a stitch into {title} can lose little accuracy, so that different layers may seem similar: it is {doubt}"
-        )
-
-
-def warn_at_chance(network: Network, images: BaseImageSet, title: str) -> None:
+def warn_at_chance(
+    network: Network, images: BaseImageSet, title: str, *, is_end: bool = False
+) -> None:
     """Warn if a network may be close to chance on the test images, or far below: labels may be in another
     order than in training.
 
     Args:
         title: of the network.
+        is_end: stitches end in the network; the warning says what follows for these.
     Raises:
         UserError: logits are not finite.
     """
     doubt = doubt_about(network, images, title)
-    if doubt:
+    if doubt and is_end:
+        warn_once(
+            f"a stitch into {title} can lose little accuracy, so that different layers may seem similar: it is {doubt}"
+        )
+    elif doubt:
         warn_once(f"{title} is {doubt}")

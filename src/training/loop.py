@@ -6,22 +6,21 @@ state. The caller saves it.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypedDict
+from typing import Any, Protocol, TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from src.core.console import listed, progress, warn
 from src.core.errors import UserError, not_finite
 from src.core.seeds import seed_of, seeded
 from src.datasets.base import BaseImageSet, Batches
 from src.training.distributed import add_up
+from src.training.settings import Settings, make_optimizer, make_scheduler
 from src.training.task import EpochLog, HeadKey, HeadResult, Task
 
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-MOMENTUM = 0.9  # of sgd
 DIVERGED = 10  # times the cross-entropy of chance
 CHECK_EVERY = 16  # steps between two checks that losses are finite: a check waits for the GPU
 
@@ -33,21 +32,6 @@ class State(TypedDict):
 
     parts: list[Mapping[str, object]]  # the state of each module, of optimiser and scheduler
     history: Tensor  # (epochs, heads, train and val, numbers)
-
-
-class Settings(NamedTuple):
-    """The settings of a training run; names are the names of the options."""
-
-    n_epochs: int
-    batch_size: int  # images
-    optimizer: str = "adam"  # a key of `OPTIMIZERS`
-    learning_rate: float = 1e-3  # of the first epoch
-    weight_decay: float = 1e-5
-    scheduler: str = "none"  # or "cosine": the learning rate falls to 0 over all epochs
-    reduce_lr_epochs: Sequence[int] = ()  # after these the learning rate is a tenth of before
-    grad_clip: float | None = None  # largest l2 norm of the gradient of a head; None: any
-    seed: int = 0  # of the order of images, augmentation and random numbers of networks
-    reduce_lr_unit: str = "epochs"  # of `reduce_lr_epochs`: `epochs` or `updates`
 
 
 class Epochs(Protocol):
@@ -89,8 +73,8 @@ def train(
             f"{task.title(next(iter(task.heads)))} has no parameters to train; give a network with some, and leave "
             "their requires_grad on"
         )
-    optimizer = _optimizer(parameters, settings)
-    scheduler = _scheduler(optimizer, settings)
+    optimizer = make_optimizer(parameters, settings)
+    scheduler = make_scheduler(optimizer, settings)
     parts: list[Any] = [*task.modules, optimizer, scheduler]
     history: History[HeadKey] = []
 
@@ -235,23 +219,3 @@ def _check_finite(results: Mapping[HeadKey, HeadResult], task: Task[HeadKey], wh
                 f"{when}: the loss of {task.title(key)} is not finite; lower the learning rate (-lr; in Python "
                 "learning_rate), or limit gradients (--grad-clip, if the script has it; grad_clip)"
             )
-
-
-def _optimizer(parameters: list[nn.Parameter], settings: Settings) -> Optimizer:
-    """Return the optimiser of all heads."""
-    options: dict[str, Any] = {
-        "lr": settings.learning_rate,
-        "weight_decay": settings.weight_decay,
-    }
-    if settings.optimizer == "sgd":
-        options["momentum"] = MOMENTUM
-    elif parameters[0].is_cuda:
-        options["fused"] = True  # one kernel for all heads
-    return OPTIMIZERS[settings.optimizer](parameters, **options)
-
-
-def _scheduler(optimizer: Optimizer, settings: Settings) -> LRScheduler:
-    """Return the scheduler of the learning rate."""
-    if settings.scheduler == "cosine":
-        return CosineAnnealingLR(optimizer, max(1, settings.n_epochs))
-    return MultiStepLR(optimizer, sorted(settings.reduce_lr_epochs), gamma=0.1)

@@ -1,13 +1,33 @@
-"""The check of the settings of a training run, from a script or from Python."""
+"""The settings of a training run, and the optimizer and the scheduler that follow from these."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pkgutil import resolve_name
+from typing import Any, NamedTuple
 
-from src.choices import OPTIMIZERS, SCHEDULERS
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
+
+from src.choices.training import OPTIMIZERS, SCHEDULERS
 from src.core.arguments import check_integer, check_real
 from src.core.errors import UserError, unknown_name
-from src.training.loop import Settings
 
 REDUCE_LR_UNITS = ("epochs", "updates")
+
+
+class Settings(NamedTuple):
+    """The settings of a training run; names are the names of the options."""
+
+    n_epochs: int
+    batch_size: int  # images
+    optimizer: str = "adam"  # in `OPTIMIZERS`
+    learning_rate: float = 1e-3  # of the first epoch
+    weight_decay: float = 1e-5
+    scheduler: str = "none"  # in `SCHEDULERS`
+    reduce_lr_epochs: Sequence[int] = ()  # after these the learning rate is a tenth of before
+    grad_clip: float | None = None  # largest l2 norm of the gradient of a head; None: any
+    seed: int = 0  # of the order of images, augmentation and random numbers of networks
+    reduce_lr_unit: str = "epochs"  # of `reduce_lr_epochs`, in `REDUCE_LR_UNITS`
 
 
 def checked_settings(settings: Settings) -> Settings:
@@ -38,3 +58,31 @@ def checked_settings(settings: Settings) -> Settings:
             "give one of them"
         )
     return settings
+
+
+def make_optimizer(parameters: Sequence[nn.Parameter], settings: Settings) -> Optimizer:
+    """Return the optimizer of all parameters."""
+    choice = OPTIMIZERS[settings.optimizer]
+    options: dict[str, Any] = {}
+    if choice.momentum is not None:
+        options["momentum"] = choice.momentum
+    elif parameters[0].is_cuda:
+        options["fused"] = True  # one kernel for all parameters
+    return resolve_name(choice.function)(
+        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, **options
+    )
+
+
+def make_scheduler(optimizer: Optimizer, settings: Settings) -> LRScheduler:
+    """Return the scheduler of the learning rate."""
+    return resolve_name(SCHEDULERS[settings.scheduler].function)(optimizer, settings)
+
+
+def steps(optimizer: Optimizer, settings: Settings) -> LRScheduler:
+    """Return a scheduler that multiplies the learning rate by 0.1 after each of `reduce_lr_epochs`."""
+    return MultiStepLR(optimizer, sorted(settings.reduce_lr_epochs), gamma=0.1)
+
+
+def cosine(optimizer: Optimizer, settings: Settings) -> LRScheduler:
+    """Return a scheduler by which the learning rate falls to 0 over all epochs (Loshchilov and Hutter 2017)."""
+    return CosineAnnealingLR(optimizer, max(1, settings.n_epochs))

@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from src.statistics.chance import TOLERANCE, chance_of, is_close_to_chance
 from src.statistics.intervals import (
     ALPHA,
     Evidence,
     images_needed,
-    may_be_below,
     mean_of,
     of_difference,
     of_estimates,
@@ -46,7 +46,7 @@ FEW_CLASSES = (
 class Limits(NamedTuple):
     """The limits of a verdict."""
 
-    tolerance: float = 0.05  # the accuracy drop, in [0, 1], that a similar pair may have
+    tolerance: float = TOLERANCE  # the accuracy drop, in [0, 1], that a similar pair may have
     skill: float = 0.33  # at the output; a similar pair has more
     skill_at_end: float = (
         0.15  # at the end layer; with up to `FEW_CLASSES` classes, that at the output
@@ -94,7 +94,7 @@ class Verdict(NamedTuple):
     skill_at_end: IntervalEstimate = UNDEFINED  # at the end layer
 
 
-class Place(NamedTuple):
+class SkillEvidence(NamedTuple):
     """The skill of stitches at the end layer or at the output, and the meaning of a low skill."""
 
     name: str
@@ -132,7 +132,7 @@ class Measured(NamedTuple):
 
     accuracy: Evidence  # of the stitches, in [0, 1]
     accuracy_drop: Evidence  # end accuracy − stitched accuracy
-    places: Sequence[Place]  # the end layer and the output; empty: skill was not measured
+    places: Sequence[SkillEvidence]  # the end layer and the output; empty: skill was not measured
     is_end_at_chance: bool  # at least one end network is
 
 
@@ -262,16 +262,20 @@ def measure(stitches: Stitches, limits: Limits) -> Measured | None:
         np.stack([run.stitched == labels for run in of_networks])
         for of_networks in stitches.predictions
     ]
-    chance = np.bincount(labels).max() / len(labels)
+    chance = chance_of(labels)
+    is_end_at_chance = any(
+        is_close_to_chance(is_right.mean(), len(labels), chance, tolerance=limits.tolerance)
+        for is_right in chain.from_iterable(right_end)
+    )
     return Measured(
         accuracy=of_share(right_stitched),
         accuracy_drop=of_difference(right_end, right_stitched),
         places=_places(stitches.skills, limits),
-        is_end_at_chance=may_be_below(right_end, chance + 2 * limits.tolerance),
+        is_end_at_chance=is_end_at_chance,
     )
 
 
-def _places(skills: Sequence[Sequence[StitchSkill]], limits: Limits) -> list[Place]:
+def _places(skills: Sequence[Sequence[StitchSkill]], limits: Limits) -> list[SkillEvidence]:
     """Return the skill at the end layer and at the output; [] if it was not measured."""
     if not skills:
         return []
@@ -299,7 +303,7 @@ def _place(
     skills: Sequence[Sequence[Skill]],
     n_images: int,
     rows_per_channel: float,
-) -> Place:
+) -> SkillEvidence:
     """Return the mean skill of runs at one place."""
     estimates = [
         [IntervalEstimate(run.skill, run.low, run.high) for run in runs] for runs in skills
@@ -308,7 +312,7 @@ def _place(
     baseline = float(np.max([run.baseline for run in chain.from_iterable(skills)]))  # keeps NaN
     evidence = of_estimates(estimates, n_images=n_images)
     correlation = mean_of(correlations)
-    return Place(name, limit, meaning, evidence, correlation, baseline, rows_per_channel)
+    return SkillEvidence(name, limit, meaning, evidence, correlation, baseline, rows_per_channel)
 
 
 def decide(
@@ -366,7 +370,7 @@ def _decide_accurate(measured: Measured) -> tuple[str, str]:
     return INCONCLUSIVE, f"accurate, but skill may be on either side of its limit: {MORE_IMAGES}"
 
 
-def _obstacle_of_skill(places: Sequence[Place]) -> str:
+def _obstacle_of_skill(places: Sequence[SkillEvidence]) -> str:
     """Return the reason why skill cannot be judged; "" if there is none."""
     if not places:
         return "skill was not measured: evaluate the stitches by exec_eval_stitcher_ood.py"
