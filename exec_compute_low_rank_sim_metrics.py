@@ -18,6 +18,7 @@ from src.core.user_code import title_of
 from src.results.network_names import FEATURES
 from src.results.run import Run, claimed
 from src.results.spec import ABSENT_IN_TABLES, further_options, short_images
+from src.results.tables import write_table
 
 if TYPE_CHECKING:
     import torch
@@ -416,7 +417,6 @@ def write_rows(args: Namespace, run: Run, rows: "Sequence[SimilarityRow]") -> No
     """Write the table and its figure, and finish the run."""
     from src.figures.similarities import draw
     from src.results.similarity_rows import SimilarityRow, frame_of_rows
-    from src.results.tables import write_table
 
     path = Path(args.output)
     with run.replacing():

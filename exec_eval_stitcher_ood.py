@@ -19,6 +19,7 @@ from src.core.tensors import content_of_state
 from src.results.network_names import NetworkName
 from src.results.run import Run, claimed
 from src.results.spec import recorded_images, short_images
+from src.results.tables import write_table
 
 if TYPE_CHECKING:
     from src.datasets.base import BaseImageSet
@@ -378,7 +379,6 @@ def write_results(
         save_scores,
         with_earlier_detectors,
     )
-    from src.results.tables import write_table
 
     record = {"shortcut": args.shortcut, **short_images(vars(args))}
     rows = evaluation_rows(scored, reference, record, other_data=args.other_data)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from src import cli
 from src.core.console import note
+from src.core.errors import UserError
 from src.results.run import Run
 
 if TYPE_CHECKING:
@@ -56,7 +57,6 @@ def main(args: Namespace) -> None:
     import torch
 
     from src.core.device import device_of
-    from src.core.errors import UserError
     from src.datasets import dataset_info
     from src.models.determinism import warn_of_probabilities
     from src.results.session import Session
