@@ -189,7 +189,10 @@ def judge(args) -> Judged:
     if comparison.untested:
         note(f"groups that cannot be tested: {listed(comparison.untested, n=1)}")
     sensitivity = sensitivity_of(args, stitches, frame, limits, names)
-    warnings = list(dict.fromkeys([*said, *warnings_of(args, stitches)]))
+    recorded = [
+        text for text in warnings_of(args, stitches) if not any(text in line for line in said)
+    ]
+    warnings = list(dict.fromkeys([*said, *recorded]))
     return Judged(
         stitches, similarities, names, are_listed, limits, frame, comparison, sensitivity, warnings
     )

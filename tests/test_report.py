@@ -259,3 +259,14 @@ def test_without_matplotlib_the_page_has_no_figures(tmp_path, monkeypatch):
     )
     page = Page(tmp_path / "page.html")
     assert page.rows("Pairs of layers") and not page.images
+
+
+def test_a_verdict_repeats_what_its_runs_were_warned_of(tmp_path):
+    """In the printed text, beside the table and on the page."""
+    warning = "training and test set share inputs: 12 % of the test inputs"
+    folder = write_run(tmp_path / "runs", "1", n_right=945)
+    (folder / "run.json").write_text(json.dumps({"warnings": [warning]}))
+    with pages.left_out():
+        said = run(SCRIPT, "runs", "-o", "page.csv", "--page", cwd=tmp_path)
+    texts = [said.out, *((tmp_path / name).read_text() for name in ("page.md", "page.html"))]
+    assert [" ".join(text.split()).count(warning) for text in texts] == [1, 1, 1]

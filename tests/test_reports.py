@@ -99,6 +99,17 @@ def test_groups_are_compared_by_permutations_of_networks():
     assert (first.n_networks, first.n_second, first.types) == (2, 2, "")
 
 
+@pytest.mark.parametrize(("accuracy", "is_named"), [(0.6, True), (0.89, False)])
+def test_groups_of_clearly_different_accuracy_are_named(accuracy, is_named):
+    """By the mean over the networks of a group, each once."""
+    stitches = all_pairs()
+    accuracies = {"a": 0.9, "b": 0.92, "c": accuracy, "d": accuracy + 0.02}
+    stitches["end_accuracy"] = stitches.end_network.map(accuracies)
+    tests = reports.compare_groups(stitches, ["skill"]).tests
+    sentence = reports.on_unlike_accuracies(stitches, tests)
+    assert ("one 91 %, two 61 %" in sentence) == is_named and bool(sentence) == is_named
+
+
 def test_a_share_has_two_bounds():
     """What is inconclusive may be similar or not."""
     rows = all_pairs()
