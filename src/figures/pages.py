@@ -55,7 +55,9 @@ def left_out(are_left_out: bool = True, *, except_for: Collection[str] = ()) -> 
     """
     global _to_draw
     before = _to_draw
-    _to_draw = except_for if are_left_out else None
+    _to_draw = None
+    if are_left_out:
+        _to_draw = except_for
     try:
         yield
     finally:
@@ -299,14 +301,26 @@ def on_data(networks: str, images: Collection[tuple[str | None, int | None]]) ->
     text = networks
     if len(set(images)) == 1:
         dataset, n_images = next(iter(images))
-        text += f", {n_images:,} test inputs" if n_images else ", test inputs"
-        text += f" of {dataset_label(dataset)}" if dataset else ""
+        number = ""
+        if n_images:
+            number = f"{n_images:,} "
+        text += f", {number}test inputs"
+        if dataset:
+            text += f" of {dataset_label(dataset)}"
     return f"{text}."
 
 
 def span(numbers: Collection[int]) -> str:
-    """Return the range of numbers as a text, such as "4 to 20"."""
-    return " to ".join(dict.fromkeys(f"{number:,}" for number in (min(numbers), max(numbers))))
+    """Return the lowest and the highest number as a text, such as "4 to 20"; a single one as such."""
+    ends = (min(numbers), max(numbers))
+    return " to ".join(dict.fromkeys(f"{number:,}" for number in ends))
+
+
+def width_of(panels: Sequence[Any]) -> float:
+    """Return the width in cm of a figure: a single panel fits a column."""
+    if len(panels) == 1:
+        return COLUMN
+    return PAGE
 
 
 def shortened(text: str) -> str:
