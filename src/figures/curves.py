@@ -14,7 +14,7 @@ from src.choices.similarity import SIMILARITY, measure_of
 from src.core.console import listed
 from src.core.user_code import titles_in
 from src.figures.maps import number
-from src.figures.pages import Look, draw_pages, span, panels_in, shortened, width_of
+from src.figures.pages import Look, draw_pages, panels_in, shortened, span, width_of
 from src.figures.scales import UNITS, add_limit, draw_interval, drawn_value, set_scale, title_of
 from src.verdict import Limits
 
