@@ -4,12 +4,12 @@ quantities."""
 import math
 from typing import Any, NamedTuple, get_args, get_origin
 
+import pandas as pd
 import pytest
 
 from src.core.errors import UserError
 from src.figures.maps import Map, draw_layers
 from src.results.evaluation import EvaluationRow
-from src.results.matrices import Matrix
 from src.results.probe_rows import ProbeRow
 from src.results.quantities import (
     QUANTITIES,
@@ -182,7 +182,7 @@ EXAMPLES = [  # (quantity, value of a similar stitch, value of a different one)
 
 @pytest.mark.parametrize(("name", "similar", "different"), EXAMPLES)
 def test_dark_is_similar(name, similar, different, tmp_path, drawn_figures):
-    matrix = Matrix(["x"], ["a", "b"], [[similar, different]])
+    matrix = pd.DataFrame([[similar, different]], ["x"], ["a", "b"])
     draw_layers(tmp_path / "f.png", [Map(name, matrix)])
     image = drawn_figures["f.png"].axes[0].images[0]
     dark, bright = (sum(image.to_rgba(value)[:3]) for value in (similar, different))

@@ -191,7 +191,7 @@ def _draw_map(axes: "Axes", rows: "DataFrame", limits: Limits) -> None:
     single stitch, its accuracy drop above its skill."""
     order = matrix(rows, "skill")
     framed = set(corresponding(rows)[LAYERS].itertuples(index=False, name=None))
-    name_cells(axes, *(map(shortened, map(layer_in_words, names)) for names in order.axes))
+    name_cells(axes, *(list(map(shortened, map(layer_in_words, names))) for names in order.axes))
     for (front, end), of_cell in rows.groupby(LAYERS, sort=False):
         x = order.columns.get_loc(end)
         y = order.index.get_loc(front)
