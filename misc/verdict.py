@@ -323,7 +323,8 @@ def draw(path: Path, judged: Judged) -> None:
     if len(groups):
         maps = maps_of_networks(judged.comparison.means, are_paths=not judged.are_listed)
         axes = ("front network", "end network")
-        draw_layers(path.with_name(f"{path.stem}_networks.png"), maps[:1], axes=axes, **texts)
+        beside = path.with_name(f"{path.stem}_networks.png")
+        draw_layers(beside, maps[:1], axes=axes, framed="pairs within a group", **texts)
         if groups.networks.nunique() > 1:
             beside = path.with_name(f"{path.stem}_groups.png")
             remarks = [on_unlike_types(tests), on_unlike_accuracies(frame, tests), positions]

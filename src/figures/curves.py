@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import cycle
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +14,17 @@ from src.choices.similarity import SIMILARITY, measure_of
 from src.core.console import listed
 from src.core.user_code import titles_in
 from src.figures.maps import number
-from src.figures.pages import Look, draw_pages, panels_in, shortened, span, width_of
+from src.figures.pages import (
+    CM,
+    COLUMN,
+    Look,
+    draw_pages,
+    in_lines,
+    panels_in,
+    shortened,
+    span,
+    width_of,
+)
 from src.figures.scales import UNITS, add_limit, draw_interval, drawn_value, set_scale, title_of
 from src.verdict import Limits
 
@@ -23,9 +33,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HEIGHT = 5.2  # cm, of a panel with what is above and below it
-IN_LINE = 2  # panels
 MOST = 8  # panels on a page
 NAMED = 12  # layers or ranks at most, for all of them on the axis
+APART = 1.3  # the least quotient of ranks that both have their number on the axis
 UPRIGHT = 4  # more names of layers are turned
 LONG = 10  # characters; longer names of layers are turned
 TRUTH: Look = {"color": "black", "linewidth": 1.8, "linestyle": "-", "marker": "", "zorder": 4}
@@ -95,7 +105,8 @@ def _panels_of(depths: pd.DataFrame) -> Iterator[Panel]:
 def _draw_depth(figure: "Figure", panels: Sequence[Panel], *, limits: Limits) -> str:
     """Draw panels side by side; return the caption."""
     looks = looks_of([label for panel in panels for label in panel.lines])
-    drawn = panels_in(figure, len(panels), in_line=IN_LINE, height=HEIGHT)
+    in_line = int(figure.get_figwidth() / (COLUMN * CM))
+    drawn = panels_in(figure, len(panels), in_line=in_line, height=HEIGHT)
     for axes, panel in zip(drawn, panels, strict=True):
         _set_axes(axes, panel, limits)
         points = {}
@@ -199,7 +210,8 @@ def _draw_ranks(figure: "Figure", panels: Sequence[RankPanel], *, y_title: str, 
     is_relative = truth in labels
     if is_relative:
         y_title += " / value at full rank"
-    drawn = panels_in(figure, len(panels), in_line=IN_LINE, height=HEIGHT)
+    in_line = int(figure.get_figwidth() / (COLUMN * CM))
+    drawn = panels_in(figure, len(panels), in_line=in_line, height=HEIGHT)
     for axes, panel in zip(drawn, panels, strict=True):
         points = {}
         looks_by_name = {}
@@ -223,8 +235,9 @@ def _set_rank_axes(axes: "Axes", panel: RankPanel, y_title: str) -> None:
     """Set the axes of a panel over ranks: values at the right side, as lines begin with their names."""
     axes.set_xscale("log", base=2)
     ranks = sorted({rank for values in panel.lines.values() for rank in values.index})
-    if len(ranks) <= NAMED:
-        axes.set_xticks(ranks, list(map(str, ranks)))
+    apart = [rank for rank, after in pairwise([*ranks, math.inf]) if after > APART * rank]
+    if len(apart) <= NAMED:
+        axes.set_xticks(apart, list(map(str, apart)))
     axes.minorticks_off()
     heights = np.concatenate([line.get_ydata() for line in axes.lines])
     axes.set_ylim(min(0.0, heights.min()), 1.05 * max(1.0, heights.max()))
@@ -247,7 +260,7 @@ def _caption_of_ranks(panel: RankPanel, truth: str) -> str:
     table = pd.DataFrame(panel.lines)
     lowest = table.iloc[0].dropna()
     values = [f"{number(value)} ({label})" for label, value in lowest.items()]
-    return f"With {table.index[0]} principal components: {listed(values, n=4)}."
+    return f"At rank {table.index[0]}: {listed(values, n=4)}."
 
 
 def looks_of(labels: Sequence[str]) -> dict[str, Look]:
@@ -271,16 +284,19 @@ def name_lines(
     figure: Any = axes.figure
     figure.draw_without_rendering()  # axes get their height
     height = axes.get_position().height * figure.get_figheight() * 72  # points
-    step = 1.15 * matplotlib.rcParams["font.size"] / max(height, 1)
+    line = 1.15 * matplotlib.rcParams["font.size"] / max(height, 1)
     to_axes = axes.transData + axes.transAxes.inverted()
     wanted = {label: float(to_axes.transform(point)[1]) for label, point in points.items()}
     x, alignment, distance = SIDES[side]
-    place = -math.inf
+    top = -math.inf  # of the name below
     for label in sorted(wanted, key=lambda label: wanted[label]):
-        place = max(wanted[label], place + step)
+        text = in_lines(label)
+        half = line * (1 + text.count("\n")) / 2
+        place = max(wanted[label], top + half)
+        top = place + half
         look = looks[label]
         axes.annotate(
-            shortened(label),
+            text,
             (x, place),
             (distance, 0),
             xycoords="axes fraction",
@@ -289,4 +305,5 @@ def name_lines(
             va="center",
             color=look["color"],
             weight=("normal", "bold")[look is TRUTH],
+            linespacing=1,
         )

@@ -1,7 +1,6 @@
 """Figures of verdicts: maps of layers, of two networks or of pairs of groups of networks; and accuracy drop
 against skill."""
 
-import textwrap
 from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import chain
@@ -11,8 +10,17 @@ from typing import TYPE_CHECKING, Any
 from src.core.console import layer_in_words
 from src.core.grouping import grouped
 from src.core.user_code import titles_in
-from src.figures.maps import name_cells, number, write_in_cell
-from src.figures.pages import CHARACTERS, CM, COLUMN, Look, draw_figure, draw_pages, shortened
+from src.figures.maps import name_cells, number, shape_of, write_in_cell
+from src.figures.pages import (
+    CHARACTERS,
+    CM,
+    COLUMN,
+    Look,
+    draw_figure,
+    draw_pages,
+    in_lines,
+    shortened,
+)
 from src.figures.scales import POINTS, add_limit, draw_interval, set_scale
 from src.figures.sections import Part, parts_of
 from src.results.frame import LAYERS
@@ -101,8 +109,9 @@ def _draw_maps(figure: "Figure", parts: Sequence[Part], *, limits: Limits) -> st
     lines = _lines_of(parts, int(room / _width_of_map(parts, shapes)), is_by_pair=is_by_pair)
     in_line = max(map(len, lines))
     figure.set_layout_engine("compressed")
-    figure.set_figheight((2 + 1.5 * len(lines) * width / in_line) * CM)
-    panels = figure.subplots(len(lines), in_line, squeeze=False)
+    heights = [shape_of(*matrix(line[0].rows, "skill").shape) for line in lines]
+    figure.set_figheight((2 + 1.5 * sum(heights) * width / in_line) * CM)
+    panels = figure.subplots(len(lines), in_line, squeeze=False, height_ratios=heights)
     above: list[str] = []
     for line, axes_of_line in zip(lines, panels, strict=True):
         rows, columns = _labels(line[0], is_by_pair=is_by_pair)
@@ -110,10 +119,10 @@ def _draw_maps(figure: "Figure", parts: Sequence[Part], *, limits: Limits) -> st
         for part, axes in zip(line, axes_of_line, strict=False):
             _draw_map(axes, part.rows, limits)
             if is_by_pair or line is lines[-1]:
-                axes.set_xlabel(_wrapped(columns, width / in_line - 0.5))
+                axes.set_xlabel(in_lines(columns, width / in_line - 0.5))
             elif len(line) == len(lines[-1]):
                 axes.set_xticks([])
-        axes_of_line[0].set_ylabel(_wrapped(rows, width / in_line - 0.5))
+        axes_of_line[0].set_ylabel(in_lines(rows, width / in_line - 0.5))
         if titles != above:
             for axes, title in zip(axes_of_line, titles, strict=False):
                 axes.set_title(title)
@@ -164,7 +173,7 @@ def _lines_of(parts: Sequence[Part], in_line: int, *, is_by_pair: bool) -> list[
 
 def _title(part: Part, width: float, *, is_by_pair: bool) -> str:
     """Return the title of a map, with the number of its pairs of networks if there are several."""
-    title = _wrapped((part.pair, part.method)[is_by_pair], width)
+    title = in_lines((part.pair, part.method)[is_by_pair], width)
     if part.n_pairs > 1:
         title += f"\n({part.n_pairs})"
     return title
@@ -178,12 +187,6 @@ def _labels(part: Part, *, is_by_pair: bool) -> tuple[str, str]:
     if part.n_pairs > 1 or not arrow:
         return part.pair, "end layer"
     return f"from layer of {front}", f"into layer of {end}"
-
-
-def _wrapped(text: str, width: float) -> str:
-    """Return a text in lines of a width in cm, with dots in its long words."""
-    words = " ".join(map(shortened, text.split(" ")))
-    return textwrap.fill(words, max(8, int(CHARACTERS * width)))
 
 
 def _draw_map(axes: "Axes", rows: "DataFrame", limits: Limits) -> None:
