@@ -1,4 +1,4 @@
-"""One call for two networks and images: stitch, measure, judge.
+"""Stitches two networks and judges which of their layers are similar, in one call from Python.
 
     rows = judge(front, end, train_batches, test_batches, layers="layer*", forms=["covariance", "pinv"])
     print(rows)
@@ -136,7 +136,7 @@ def judge(
 
 
 class _MadeStitches(NamedTuple):
-    """The stitches of a form."""
+    """The stitches that one method has made."""
 
     grid: Grid
     matchings: dict[Pair, Matching]  # empty after a training run
@@ -149,7 +149,7 @@ class _MadeStitches(NamedTuple):
 def _stitching_layers(
     networks: JudgedNetworks, image_shape: Sequence[int], *, seed: int
 ) -> dict[Pair, StitchingLayer]:
-    """Draw a stitching layer for each pair of layers; warn of pairs that cannot be stitched."""
+    """Initialise a stitching layer for each pair of layers; warn of pairs that cannot be stitched."""
     layers, skipped = build_layers(
         networks.front,
         networks.end,
@@ -167,7 +167,7 @@ def _stitching_layers(
 def _reference(
     end: Network, layers: Mapping[Pair, StitchingLayer], images: JudgedImages
 ) -> Reference:
-    """Return the end network without stitches, and its baselines of skill."""
+    """Return the end network's accuracy without stitches, and its baselines of skill."""
     options = EvaluationOptions(
         layers=tuple(dict.fromkeys(pair.end_layer for pair in layers)),
         scores=(),
@@ -180,7 +180,7 @@ def _reference(
 
 
 def _batch_size(images: BaseImageSet) -> int:
-    """Return the number of images that take a pass together."""
+    """Return the batch size of an image set."""
     if isinstance(images, IteratedInputs):
         return images.batch_size
     return BATCH_SIZE
@@ -192,7 +192,7 @@ def _made(
     images: JudgedImages,
     form: ChosenMethod,
 ) -> _MadeStitches:
-    """Match or train copies of all layers."""
+    """Fit copies of all stitching layers by a closed-form solver or by training."""
     views = (networks.front, networks.end)
     copies = copy.deepcopy(dict(layers))
     if form.method.n_epochs:
@@ -218,7 +218,7 @@ def _with_scores(
     scores: Mapping[Pair, StitchScores],
     pairs: Sequence[Pair],
 ) -> dict[Pair, MeasuredStitch]:
-    """Return the measurements of the stitches of a form, in the order of `pairs`."""
+    """Measure the accuracy and skill of the stitches of one method, in the order of `pairs`."""
     chosen = chosen_options(made.grid.layers)
     stitches = {}
     for pair in pairs:
@@ -250,7 +250,7 @@ def _tell_accuracies(
 def _judged(
     name: str, form: ChosenMethod, stitches: Mapping[Pair, MeasuredStitch], limits: Limits
 ) -> list[JudgedStitch]:
-    """Judge the stitches of a form together; return their rows."""
+    """Judge the stitches of one method together; return their rows."""
     settings = form.settings
     rates = learning_rates(
         settings.n_epochs, scheduler=settings.scheduler, reduce_lr_epochs=settings.reduce_lr_epochs
@@ -274,7 +274,7 @@ def _judged(
 
 
 def _row(form: str, pair: Pair, stitch: MeasuredStitch, verdict: Verdict) -> JudgedStitch:
-    """Return the row of a stitch."""
+    """Return the row of a stitch with its verdict and measurements."""
     metrics = stitch.metrics
     r2_fit = metrics.r2_fit
     if r2_fit is None:  # of a trained stitch
@@ -308,7 +308,7 @@ def _record(
     limits: Limits,
     names: Sequence[str],
 ) -> Record:
-    """Return the record of the rows, with the options of `exec_stitch.py`."""
+    """Return the record of how the rows were made, with the options of `exec_stitch.py`."""
     gpu = networks.end.example.device.index
     if gpu is None:  # the CPU
         gpu = -1
@@ -337,7 +337,7 @@ def _record(
 
 
 def _options_of(form: ChosenMethod) -> Options:
-    """Return the options of `exec_stitch.py` for a form of stitching."""
+    """Return the options of `exec_stitch.py` for a method of stitching."""
     options = form.settings._asdict()
     del options["reduce_lr_unit"]  # which it does not have
     if form.method.n_epochs:

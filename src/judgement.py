@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class JudgedStitch(NamedTuple):
-    """A stitched pair of layers with its verdict; NaN: not measured, or not defined.
+    """A stitched pair of layers with its verdict and measurements; NaN: not measured, or not defined.
 
     The names are those of the columns of the scripts' tables, which `misc/docs/files.md` describes.
     `_low` and `_high` are the ends of intervals of 95 %. Accuracies, accuracy drops, shares and R² are
@@ -71,7 +71,7 @@ class JudgedStitch(NamedTuple):
 
 
 class Record(NamedTuple):
-    """The origin of rows: networks, options and stitches."""
+    """How rows were made: limits, networks, options and stitches."""
 
     limits: Limits
     n_images: int  # of the test
@@ -82,7 +82,7 @@ class Record(NamedTuple):
 
 
 class Judgement(tuple[JudgedStitch, ...]):
-    """Judged stitches, as a tuple, which prints as a table.
+    """The result of `judge`: a tuple of `JudgedStitch`, which prints as a table.
 
     Attributes:
         record: what they were made of.
@@ -96,11 +96,11 @@ class Judgement(tuple[JudgedStitch, ...]):
         return judgement
 
     def __reduce__(self) -> tuple[type, tuple[tuple[JudgedStitch, ...], Record]]:
-        """Copy and pickle the rows and the record."""
+        """Support copying and pickling of the rows and the record."""
         return Judgement, (tuple(self), self.record)
 
     def __getitem__(self, index: Any) -> Any:
-        """Return a row; of a slice, its rows as a `Judgement`."""
+        """Return a row, or for a slice a `Judgement` of its rows."""
         if isinstance(index, slice):
             return Judgement(super().__getitem__(index), self.record)
         return super().__getitem__(index)
@@ -112,7 +112,7 @@ class Judgement(tuple[JudgedStitch, ...]):
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """The forms and objectives, in their order."""
+        """The names of the methods of stitching, in the order of the rows."""
         return tuple(dict.fromkeys(row.form for row in self))
 
     def __repr__(self) -> str:
@@ -137,7 +137,8 @@ class Judgement(tuple[JudgedStitch, ...]):
         return "\n".join([aligned(lines), *self._remarks()])
 
     def _remarks(self) -> list[str]:
-        """Return the sentences below the table: why pairs are inconclusive, and on lost positions."""
+        """Return the sentences below the printed table: why pairs are inconclusive, and which lose spatial
+        positions."""
         inconclusive = [row for row in self._with_short_layers() if row.verdict == INCONCLUSIVE]
         by_reason = grouped(inconclusive, lambda row: re.sub(r" \(.*?\)", "", row.reason))
         remarks = []
@@ -150,11 +151,11 @@ class Judgement(tuple[JudgedStitch, ...]):
         return remarks
 
     def _prefixes(self) -> tuple[str, str]:
-        """Return the common prefix of all front layers, and of all end layers; see `prefix_of`."""
+        """Return the common prefix of the names of all front layers, and of all end layers; see `prefix_of`."""
         return prefix_of(row.front_layer for row in self), prefix_of(row.end_layer for row in self)
 
     def _with_short_layers(self) -> list[JudgedStitch]:
-        """Return the rows without the prefixes of their layers."""
+        """Return the rows with the common prefixes removed from the names of layers."""
         front, end = self._prefixes()
         return [
             row._replace(
@@ -165,7 +166,7 @@ class Judgement(tuple[JudgedStitch, ...]):
         ]
 
     def matrix(self, quantity: str, *, form: str | None = None) -> "DataFrame":
-        """Return the values of a quantity by front layer (rows) and end layer (columns).
+        """Return the matrix of a quantity by front layer (rows) and end layer (columns).
 
         Args:
             quantity: a field of `JudgedStitch`, such as "skill" or "verdict".
@@ -185,7 +186,7 @@ class Judgement(tuple[JudgedStitch, ...]):
         return table.reindex(index=rows.front_layer.unique(), columns=rows.end_layer.unique())
 
     def _form(self, form: str | None) -> str:
-        """Return the name of a form of the stitches; None stands for the only form."""
+        """Return the name of a method of the stitches; None stands for the only method."""
         if form is None and len(self.forms) == 1:
             return self.forms[0]
         if form is None:
@@ -196,7 +197,7 @@ class Judgement(tuple[JudgedStitch, ...]):
 
     @property
     def frame(self) -> "DataFrame":
-        """The rows as a frame, with the columns of `src.results.frame.read`."""
+        """The rows as a pandas DataFrame, with the columns of `src.results.frame.read`."""
         from src.results.frame import frame_of_judged
 
         return frame_of_judged(self)
@@ -214,8 +215,8 @@ class Judgement(tuple[JudgedStitch, ...]):
         write_text(Path(path), self.frame.to_csv(index=False, lineterminator="\n"))
 
     def save(self, folder: str | Path, *, dataset: str = "an unnamed set") -> None:
-        """Write the stitches as runs, one for each form, that `misc/verdict.py`, `misc/report.py`
-        and the scripts of tables read.
+        """Write the stitches as runs, one for each method, that `misc/verdict.py`, `misc/report.py` and the
+        scripts of tables read.
 
         The networks go by their names, and a form that is a function goes by its `__name__`: save a
         changed function under another name, or elsewhere, or it counts as a repetition. Stitching
@@ -242,7 +243,7 @@ class Judgement(tuple[JudgedStitch, ...]):
             write_judged_run(Path(folder), options, stitches)
 
     def figure(self, *, forms: Sequence[str] = ()) -> "Figure":
-        """Return the figure with a map of the verdicts for each form.
+        """Return a figure with a map of the verdicts for each method.
 
         `rows.figure().savefig("maps.pdf")` writes a file. The attribute `caption` of the figure is
         the text for below it.
@@ -277,7 +278,7 @@ class Judgement(tuple[JudgedStitch, ...]):
 
 
 def prefix_of(layers: Iterable[str]) -> str:
-    """Return the names of modules around all layers, such as "net."; "" if there are none.
+    """Return the common prefix of the names of layers, such as "net."; "" if there is none.
 
     Names without it begin with a letter.
     """

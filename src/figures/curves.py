@@ -1,4 +1,4 @@
-"""Curves over relative depth, and over the ranks of a layer, each line with its name beside it."""
+"""Line plots over relative depth and over the rank of a layer, with labelled lines."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
