@@ -167,7 +167,7 @@ def _stitching_layers(
 def _reference(
     end: Network, layers: Mapping[Pair, StitchingLayer], images: JudgedImages
 ) -> Reference:
-    """Return the end network's accuracy without stitches, and its baselines of skill."""
+    """Prepare the evaluation of stitches into the end network, with its baselines of skill."""
     options = EvaluationOptions(
         layers=tuple(dict.fromkeys(pair.end_layer for pair in layers)),
         scores=(),

@@ -31,8 +31,7 @@ class Scale(NamedTuple):
 
     @property
     def best(self) -> float:
-        """The value that stands for the highest similarity: 0 if the scale has two sides, else an end of the
-        scale."""
+        """The value of the most similar layers: the middle of a two-sided scale, else its similar end."""
         return (self.different + self.similar) / 2 if self.is_two_sided else self.similar
 
 

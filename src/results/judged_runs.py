@@ -1,4 +1,4 @@
-"""Writes the stitches of a call from Python as a run, which `folders` reads."""
+"""Writes the stitches of `judge` to disk as a stitching run."""
 
 import sys
 from collections.abc import Mapping

@@ -193,7 +193,7 @@ def _finetuning_row(log: EpochLog) -> dict[str, float]:
 
 
 def epoch_row(log: EpochLog) -> EpochRow:
-    """Return the row of an epoch."""
+    """Return the row of an epoch in `training_logs.csv`."""
     return EpochRow(
         train_acc=_measured(log.train.accuracy),
         train_loss=log.train.loss,
@@ -203,7 +203,7 @@ def epoch_row(log: EpochLog) -> EpochRow:
 
 
 def _measured(value: float) -> float | None:
-    """Return the value, or None for NaN: a cell without a number stays empty."""
+    """Convert NaN to None, which tables write as an empty cell."""
     return None if math.isnan(value) else value
 
 
