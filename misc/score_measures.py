@@ -133,7 +133,7 @@ def test_measures(args) -> None:
 
 
 def draw(args, frame, probes, correlations) -> None:
-    """Draw the curves over ranks beside the table, where there are some."""
+    """Draw the curves over ranks to a figure beside the table, if there are any."""
     from src.figures.curves import draw_ranks
     from src.figures.pages import on_data
     from src.results.frame import LAYERS, NETWORKS
@@ -165,7 +165,7 @@ def draw(args, frame, probes, correlations) -> None:
 
 
 def labels_of(tests) -> list[str]:
-    """Return the labels of the curves that tests are of."""
+    """Return the label of the curve of each test."""
     from src.choices.similarity import measure_of
     from src.results.ranks import BASELINE
 
@@ -197,7 +197,7 @@ def answer(correlations, places) -> str:
 
 
 def show_sensitivity(tests) -> None:
-    """Print how measures correlate with probing accuracy over ranks."""
+    """Print the rank correlations of measures with probing accuracy over ranks."""
     from src.core.console import decimals, result, warn
     from src.results.ranks import BASELINE
 
@@ -231,7 +231,7 @@ def show_sensitivity(tests) -> None:
 
 
 def show_specificity(tests) -> None:
-    """Print the place of the layer of the same name, by measure; warn of alignments that differ."""
+    """Print the place of the layer of the same name by each measure; warn if measures differ in alignment."""
     from src.core.console import result, warn
     from src.results.ranks import MIXED
 
@@ -268,7 +268,7 @@ def show_specificity(tests) -> None:
 
 
 def show(tests, columns: dict[str, str], summary) -> None:
-    """Print tests by setting and measure, each group followed by its summary.
+    """Print tests grouped by setting and measure, with a summary after each group.
 
     Args:
         columns: titles of the columns behind the two layers and the varied one, by column.
@@ -286,7 +286,7 @@ def show(tests, columns: dict[str, str], summary) -> None:
 
 
 def text(value) -> str:
-    """Return the text of a cell: numbers with four digits, nothing for a missing one."""
+    """Format the value of a cell: numbers with four digits, "" for a missing value."""
     import pandas
 
     if pandas.isna(value):

@@ -236,7 +236,7 @@ def tables_of_similarity(source_dir: Path) -> list[Path]:
 
 
 def read_similarities(tables: Sequence[str | Path]) -> list[SimilarityRow]:
-    """Return the rows of tables of similarity; warn of rows of weights that have changed since."""
+    """Return the rows of tables of similarity; warn of networks whose weights have changed since."""
     rows: list[SimilarityRow] = []
     for table in tables:
         rows += read_table(table, SimilarityRow)

@@ -224,7 +224,7 @@ def changed_since(before: Options, now: Options) -> Difference:
 
 
 def other_inputs(before: Spec, now: Spec) -> Difference:
-    """Return the names of the weights and images that differ between two specs, and not only in number."""
+    """Return the weights and images in which two specs differ, unless one spec has a subset of the other's."""
     found = {}
     for name, values in difference(before, now).items():
         first, second = map(_digests, values)

@@ -148,7 +148,7 @@ def _skills(group: Group) -> list[list[StitchSkill]]:
 def _record(
     group: Group, verdict: Verdict, means: Mapping[str, float], names: Names
 ) -> dict[str, Any]:
-    """Return the columns of a verdict; `both_ways` is not known yet."""
+    """Return the columns of a verdict; `both_ways` is set by `_add_both_ways`."""
     rows = [stitch.row for stitch in group.stitches]
     record: dict[str, Any] = dict.fromkeys([*COLUMNS, *JUDGED])
     record |= {"method": group.method, **group.pair._asdict()}

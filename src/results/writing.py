@@ -1,5 +1,5 @@
-"""Writes the results of runs: stitches, predictions, and the epochs of a training run. `stitches` reads
-the tables. A run of one stitch has the files of the public code, see `public`.
+"""Writes the results of runs: stitches, predictions and training logs, which `stitches` reads. A run of one
+stitch has the files of the public code, see `public`.
 """
 
 import math
