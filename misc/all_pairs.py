@@ -62,9 +62,9 @@ def parser() -> cli.Parser:
         nargs="+",
         default=METHODS,
         metavar="METHOD",
-        help=f"methods of stitching: closed forms ({', '.join(FORMS)}, or {CODE}); objectives with their epochs, such "
-        f"as task:10 ({', '.join(OBJECTIVES)}, or {CODE}:EPOCHS); or none: stitch nothing. Default: least squares and "
-        "covariance matching",
+        help=f"methods of stitching: closed-form solvers ({', '.join(FORMS)}, or {CODE}); objectives with their "
+        f"epochs, such as task:10 ({', '.join(OBJECTIVES)}, or {CODE}:EPOCHS); or none: stitch nothing. Default: least "
+        "squares and covariance matching",
     )
     add_work(options)
     add_sharing(options)
@@ -139,7 +139,8 @@ def add_work(options: cli.Parser) -> None:
         "--probes",
         type=cli.integer_from_1,
         metavar="EPOCHS",
-        help="also train linear probes of all networks for so many epochs, with -b, -lr and -wd",
+        help="number of epochs of linear probes, which are trained on all networks with -b, -lr and -wd; default: "
+        "no probes",
     )
     add(
         "--figures",

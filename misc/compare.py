@@ -73,7 +73,7 @@ def output_name(text: str) -> str:
     for ending in (".csv", ".png", ".html"):
         text = text.removesuffix(ending)
     if not Path(text).name:
-        raise ArgumentTypeError(f"{text!r} is no name; give one, such as both")
+        raise ArgumentTypeError(f"{text!r} is not a name; give a name, such as both")
     if ".." in Path(text).parts:
         raise ArgumentTypeError(f"{text!r} has .. in it; give a name, or an absolute path")
     return text

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if __name__ == "__main__":  # before the imports, which it would not find
-    sys.exit("misc/pairs.py is no script; run misc/all_pairs.py")
+    sys.exit("misc/pairs.py is not a script; run misc/all_pairs.py")
 
 import exec_compute_low_rank_sim_metrics
 import exec_eval_stitcher_ood
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 NOT_PASSED = {"config", "save_dir"}
 FINISHED, BUSY, FAILED = "finished", "busy", "failed"  # outcomes of a unit
 OF_MEASURES = (*MEASURING, "metrics")  # a table may have further measures
-REMEDY = "give the same ones, or choose another -dir (of misc/compare.py: -o)"
+REMEDY = "give the same options, or choose another -dir (of misc/compare.py: -o)"
 
 
 @functools.cache  # units by the hundred share it
@@ -322,7 +322,9 @@ def run_units(units: Sequence[Unit], session: "Session") -> None:
     busy = [unit.title for unit in units if outcomes[unit.place] == BUSY]
     failed = [unit.title for unit in units if outcomes[unit.place] == FAILED]
     if busy:
-        note(f"{len(busy)} are left to other processes, which work on them: {listed(busy)}")
+        note(
+            f"{len(busy)} units of work are left to other processes, which work on them: {listed(busy)}"
+        )
     if failed:
         raise UserError(
             f"{len(failed)} of {len(units)} failed ({listed(failed)}); the warnings above give causes and remedies"

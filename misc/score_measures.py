@@ -193,7 +193,7 @@ def answer(correlations, places) -> str:
         if len(means):
             texts = [f"{mean:.2f} ({label})" for label, mean in means.items()]
             return f"{subject}: {', '.join(texts)}."
-    return "No test of these tables has an answer."
+    return "No test of these tables gives a result."
 
 
 def show_sensitivity(tests) -> None:
@@ -210,7 +210,7 @@ def show_sensitivity(tests) -> None:
     )
     result("(a line has both layers, and the varied one; p-values are two-sided)")
     result("(distances with their sign flipped: higher is more similar)")
-    result(f"({BASELINE}: the baseline, which all that rises with the rank reaches)")
+    result(f"({BASELINE}: the correlation of anything that increases with the rank)")
     columns = {
         "n": "ranks",
         "spearman": "rho",

@@ -77,7 +77,7 @@ def add_judging(options: cli.Parser) -> None:
         "--tolerance",
         type=cli.real_number(at_least=0, at_most=100),
         default=5.0,
-        help="points of accuracy that a similar pair may lose against the end network",
+        help="largest accuracy drop of a similar pair against the end network, in percentage points",
     )
     add(
         "--skill",

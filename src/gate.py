@@ -82,10 +82,10 @@ def methods_of(forms: Forms, training: Mapping[str, Any]) -> dict[str, ChosenMet
     Args:
         training: options of the training, fields of `Settings`.
     Raises:
-        UserError: a form or an option of training is none.
+        UserError: a method or an option of training is invalid.
     """
     if not forms:
-        raise UserError('forms names nothing; give a form such as "covariance", or several')
+        raise UserError('forms is empty; give a method such as "covariance", or several')
     chosen: dict[str, ChosenMethod] = {}
     for form in _in_a_list(forms):
         name = name_of(form)
@@ -98,7 +98,7 @@ def methods_of(forms: Forms, training: Mapping[str, Any]) -> dict[str, ChosenMet
             solver_of(form)
         if name in chosen and chosen[name].form is not form:
             raise UserError(
-                f"two forms have the name {name}; give each function a __name__ of its own"
+                f"two methods have the name {name}; give each function a __name__ of its own"
             )
         chosen[name] = ChosenMethod(method, form, _settings(method.n_epochs, training))
     return chosen
@@ -165,7 +165,7 @@ def views_of(front: nn.Module | Network, end: nn.Module | Network) -> tuple[Netw
             network = unwrapped(network)
         if any(module.training for module in network.modules()):
             raise UserError(
-                f"the {side} network is in training mode, where it is another function in each batch; "
+                f"the {side} network is in training mode, where its outputs depend on the batch; "
                 f"call {side}.eval() before"
             )
         if isinstance(network, Network):
@@ -219,7 +219,7 @@ def networks_of(
     """Configure views of both networks for the images; return the views with the named layers.
 
     Raises:
-        UserError: a network cannot take the images, has not the layers, or gives no logits for the labels.
+        UserError: a network cannot take the images, lacks the layers, or gives no logits for the labels.
     """
     layers_of_front, layers_of_end = _of_both(layers)
     test = images.test

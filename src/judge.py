@@ -61,12 +61,12 @@ def judge(
     names: tuple[str, str] = ("front", "end"),
     **training: Any,
 ) -> Judgement:
-    """Stitch layers of two networks by direct matching or by training, and judge which are
+    """Stitch layers of two networks by closed-form solvers or by training, and judge which layers are
     functionally similar.
 
     The stitching layer of a pair is fitted to activations of training images, without any cutoff
-    but rounding; or it is drawn, and trained on an objective. Test images tell accuracy and skill, whose
-    baselines take training images as well. The verdicts on all pairs of a form are corrected together.
+    but rounding; or it is randomly initialised and trained on an objective. Accuracy and skill are measured on test
+    images; baselines of skill need training images as well. The tests of all pairs of a method are corrected together.
     Images go to the device of the networks, which stay as they are.
 
     Args:
@@ -81,14 +81,14 @@ def judge(
         layers: names, patterns or "all", in one text with commas or in a list; both networks have
             them. A tuple of two gives front layers and end layers. None or "all": the blocks of
             either network, which `Network(module).block_names` lists.
-        forms: forms of direct matching, of `FORMS` in `src.choices.stitching`, or of your own: a
+        forms: methods of stitching. Closed-form solvers of `FORMS` in `src.choices.stitching`, or your own: a
             function (see `UserForm`), or FILE.py:FUNCTION. Or objectives of `OBJECTIVES` with their
             epochs, such as "task:10", or FILE.py:FUNCTION:10 of your own.
-        n_fitting_samples: training images to match on, drawn from the first 2,000 that `train` gives, or
+        n_fitting_samples: training images used for fitting, drawn from the first 2,000 that `train` gives, or
             from the first `n_fitting_samples` if that is more; from all images of an image set of this
             suite. None: 50 rows a channel of the front layer (`-pinv-samples auto`), of an image set
             or of the first 10,000 that `train` gives.
-        seed: of drawn stitching layers, and of the order of the images of an image set.
+        seed: of randomly initialised stitching layers, and of the order of the images of an image set.
         limits: of the verdict.
         names: of both networks, in tables and figures; not "-" and "DEFAULT".
         training: how to train, as `exec_stitch.py` does with the defaults `optimizer="adam"`,
@@ -96,13 +96,13 @@ def judge(
             `reduce_lr_epochs=()`, `grad_clip=None`, and for image sets `batch_size=256`.
 
     Returns:
-        A row for each form and pair of layers.
+        A row for each method and pair of layers.
 
     Raises:
-        UserError: a network is in training mode, has not the layers, or gives no logits for these
+        UserError: a network is in training mode, lacks the layers, or gives no logits for these
             labels; the networks differ in type or device; images cannot be passed over again, or
-            the first training images lack classes; a form, `n_fitting_samples`, a name or an option of
-            training is none; images have a size that a network does not take; or a training run
+            the first training images lack classes; a method, `n_fitting_samples`, a name or an option of
+            training is invalid; images have a size that a network does not take; or a training run
             diverges.
     """
     methods = gate.methods_of(forms, {"seed": seed, **training})

@@ -29,7 +29,7 @@ class JudgedStitch(NamedTuple):
     no percentages: 0.05 is five points.
     """
 
-    form: str  # of direct matching, such as covariance; or an objective with its epochs
+    form: str  # the method: a solver, such as covariance; or an objective with its epochs
     front_layer: str
     end_layer: str
     verdict: str  # one of `src.verdict.VERDICTS`
@@ -170,9 +170,9 @@ class Judgement(tuple[JudgedStitch, ...]):
 
         Args:
             quantity: a field of `JudgedStitch`, such as "skill" or "verdict".
-            form: of the stitches; None: the only one.
+            form: the method of the stitches; None: the only one.
         Raises:
-            UserError: there is no such quantity or form, or the form is not named.
+            UserError: there is no such quantity or method, or several methods and no `form`.
         """
         if quantity not in JudgedStitch._fields:
             raise unknown_name(
@@ -190,7 +190,9 @@ class Judgement(tuple[JudgedStitch, ...]):
         if form is None and len(self.forms) == 1:
             return self.forms[0]
         if form is None:
-            raise UserError(f"there are stitches of several forms; give form=, one of {self.forms}")
+            raise UserError(
+                f"there are stitches by several methods; give form=, one of {self.forms}"
+            )
         if form not in self.forms:
             raise unknown_name("form", form, self.forms)
         return form
@@ -218,7 +220,7 @@ class Judgement(tuple[JudgedStitch, ...]):
         """Write the stitches as runs, one for each method, that `misc/verdict.py`, `misc/report.py` and the
         scripts of tables read.
 
-        The networks go by their names, and a form that is a function goes by its `__name__`: save a
+        The networks go by their names, and a method that is a function goes by its `__name__`: save a
         changed function under another name, or elsewhere, or it counts as a repetition. Stitching
         layers are not saved.
 
@@ -249,7 +251,7 @@ class Judgement(tuple[JudgedStitch, ...]):
         the text for below it.
 
         Args:
-            forms: at most two; empty: the first two.
+            forms: at most two methods; empty: the first two.
         Raises:
             UserError: there is no such form.
         """
@@ -261,7 +263,7 @@ class Judgement(tuple[JudgedStitch, ...]):
         shown = chosen[:2]
         if len(chosen) > 2:
             note(
-                f"the figure has the first two forms, without {listed(chosen[2:])}; forms= names others"
+                f"the figure has the first two methods, without {listed(chosen[2:])}; forms= names others"
             )
         words = [self.record.methods[form].words for form in shown]
         titles = [

@@ -476,7 +476,7 @@ MISTAKES = {  # what is wrong, and what is given in the place of what is right
     "form": lambda given: {"forms": []},
     "int is no closed form": lambda given: {"forms": [3]},
     "covariance is the name of a closed form": lambda given: {"forms": ["covariance", covariance]},
-    "two forms have the name": lambda given: {"forms": [lambda *moments: None, lambda *moments: None]},
+    "two methods have the name": lambda given: {"forms": [lambda *moments: None, lambda *moments: None]},
     "unknown method 'least'": lambda given: {"forms": "least"},
     "unknown method 'task:0'": lambda given: {"forms": "task:0"},
     "'learnin_rate'": lambda given: {"forms": "task:1", "learnin_rate": 1},

@@ -18,9 +18,9 @@ from src.results.network_names import counted
 from src.results.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, shown_in
 
 EXPLANATION = (
-    "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched from own "
-    "activations. AUPR: area under its precision-recall curve. FPR95: share of the stitched "
-    "activations that it accepts when it accepts 95 percent of the own ones."
+    "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched "
+    "activations from the end network's. AUPR: area under its precision-recall curve. FPR95: share "
+    "of stitched activations that it accepts when it accepts 95 percent of the end network's."
 )
 
 
@@ -53,7 +53,7 @@ def report(
     Args:
         table_path: of the evaluation; figures go beside it.
         stitches: by experiment, in the order of the rows.
-        own_scores: of the end network's own activations, by detector and layer.
+        own_scores: of the end network's activations, by detector and layer.
         checks: the metrics of sanity checks, by detector and layer.
     """
     evaluated = {row.place: row for row in rows}
@@ -103,7 +103,7 @@ def _note_typical(
     if typical:
         note(
             f"{detector}: the AUROC of {len(typical)} stitches is below {TYPICAL_AUROC}. They are "
-            "more typical than the end network's own activations, as activations of little variance "
+            "more typical than the end network's activations, as activations of little variance "
             f"are ({listed(typical)})"
         )
 

@@ -103,7 +103,7 @@ def _sign(verdicts: "pd.Series", n_pairs: int) -> str:
 def certainty(limits: Limits) -> str:
     """Return the sentence on the statistical tests behind the verdicts."""
     if limits.pairwise:
-        return "Tests are at the level of 5 %, of each pair of layers by itself."
+        return "Each pair of layers is tested by itself, at the level of 5 %."
     return (
         "Tests are at the level of 5 %: of the accuracy drop with a correction for all pairs of layers of a method in "
         "networks of the same types (false discovery rate), of skill in each pair by itself."
@@ -193,7 +193,7 @@ def remarks(frame: "DataFrame", limits: Limits) -> Iterator[str]:
     low = ends[ends.end_accuracy < LOW]
     if len(low):
         texts = (f"{row.end} ({100 * row.end_accuracy:.0f} %)" for row in low.itertuples())
-        yield f"The end network alone is right about less than half of the inputs: {listed(texts, n=N_NAMED)}."
+        yield f"The accuracy of the end network alone is below 50 %: {listed(texts, n=N_NAMED)}."
     trained = frame[frame.control.isna()].drop_duplicates("networks", keep="last")
     gaps = (trained.end_accuracy - trained.front_accuracy).round(9)
     losses = dict(zip(trained.networks, gaps, strict=True))
@@ -202,8 +202,8 @@ def remarks(frame: "DataFrame", limits: Limits) -> Iterator[str]:
         texts = (f"{name} ({points(gap)})" for name, gap in worse.items())
         yield (
             f"In {len(worse)} of {len(losses)} pairs of networks the front network alone is up to "
-            f"{points(max(worse.values()))} points less accurate than the end network, more than a similar stitch may "
-            f"lose, so its last layers can hardly be similar: {listed(texts, n=N_NAMED)}."
+            f"{points(max(worse.values()))} points less accurate than the end network, more than the accuracy drop "
+            f"of a similar stitch may be, so its last layers can hardly be similar: {listed(texts, n=N_NAMED)}."
         )
     for kind, (title, must) in CONTROLS.items():
         n = Counter(frame.verdict[frame.control == kind])
@@ -287,7 +287,7 @@ def lines_on_groups(groups: "DataFrame", tests: "DataFrame", frame: "DataFrame")
     if (groups.value[groups.quantity == INCONCLUSIVE] > 0).any():
         yield "A share of similar pairs has two bounds: without and with the inconclusive stitches."
     if len(sets) > 1:
-        yield "The groups are compared over different layers, from which their difference may come as well."
+        yield "The groups are compared over different layers, which may explain their difference as well."
     if tests.empty:
         return
     yield "p is two-sided, by permutations of the networks, and not corrected for the number of tests."
@@ -295,8 +295,8 @@ def lines_on_groups(groups: "DataFrame", tests: "DataFrame", frame: "DataFrame")
     by_sizes = tests.assign(fewest=sizes.min(axis=1), most=sizes.max(axis=1))
     for row in by_sizes.drop_duplicates(["fewest", "most"]).itertuples():
         yield (
-            f"{row.n_labelings:.0f} ways to give {row.most} + {row.fewest} networks their groups are compared, so no p "
-            f"of such groups can be below {row.lowest_p:.2g}."
+            f"{row.n_labelings:.0f} ways to divide networks into groups of {row.most} + {row.fewest} are compared, so "
+            f"no p of such groups can be below {row.lowest_p:.2g}."
         )
     n_questions = len(tests[["within", "across"]].drop_duplicates())
     if n_questions > MAX_TESTS:

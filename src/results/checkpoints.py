@@ -41,10 +41,10 @@ from src.values import BATCH_DEPENDENT, STOCHASTIC
 StateDict = dict[str, Tensor]
 # The ends of warnings
 NONDETERMINISTIC = {
-    STOCHASTIC: "is random when it is evaluated, as with dropout that does not look at `training`: "
+    STOCHASTIC: "is stochastic in evaluation mode, as with dropout that ignores `training`: "
     "accuracies and similarities are of one draw, and the verdict is inconclusive",
-    BATCH_DEPENDENT: "gives an input other logits beside other inputs, as with BatchNorm that has no "
-    "running statistics: accuracies and similarities depend on the batches, and the verdict is "
+    BATCH_DEPENDENT: "gives logits that depend on the other inputs of a batch, as with BatchNorm "
+    "without running statistics: accuracies and similarities depend on the batches, and the verdict is "
     "inconclusive",
 }
 # The two shapes in torch's message about a state dict that does not fit
@@ -80,7 +80,7 @@ def load_state(path: str | Path) -> StateDict:
             content = content[wrapper]
     if not _is_state(content):
         raise UserError(
-            f"checkpoint {path} is no state dict; "
+            f"checkpoint {path} is not a state dict; "
             "save one with torch.save(model.state_dict(), path)"
         )
     state = dict(content)
@@ -305,8 +305,10 @@ def freeze(model: Network, device: torch.device | str) -> Network:
 
 
 IMAGES = "image_spec"  # the entry of a `config.txt` with the `ImageSpec.record` of the training
-REMEDY = "Name the data set of the training by -d, unless other inputs are meant"
-AS_TRAINED = "give mean, std and the order of classes as in the training, in dataset.yaml or in the .npz file"
+REMEDY = "Give the data set of the training run by -d, unless other inputs are intended"
+AS_TRAINED = (
+    "give mean, std and the order of classes as in training, in dataset.yaml or in the .npz file"
+)
 
 
 def training_images(checkpoint: str | Path) -> tuple[str, ImageSpec]:
@@ -363,7 +365,7 @@ def warn_of_other_type(network: NetworkName) -> None:
     if title_of(trained) != title_of(network.type):
         warn_once(
             f"checkpoint {network.path} was trained as {title_of(trained)}, and is loaded as {title_of(network.type)}; "
-            "give the type of the training, unless another one is meant"
+            "give the type that it was trained as, unless the other one is intended"
         )
         return
     before = options.get("model_type_sha256")
@@ -371,8 +373,8 @@ def warn_of_other_type(network: NetworkName) -> None:
     if before != now:
         code = [digest[:SHORT] if digest else "of the suite" for digest in (before, now)]
         warn_once(
-            f"checkpoint {network.path} was trained by other code of {title_of(trained)} (was {code[0]}, now "
-            f"{code[1]}); bring it back, or train again"
+            f"checkpoint {network.path} was trained with other code of {title_of(trained)} (was {code[0]}, now "
+            f"{code[1]}); restore that code, or train again"
         )
 
 

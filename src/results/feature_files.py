@@ -135,9 +135,7 @@ def _check_ids_of(path: str, ids: np.ndarray) -> None:
     values, counts = np.unique(ids, return_counts=True)
     if np.any(counts > 1):
         repeated = values[counts > 1][0]
-        raise UserError(
-            f"{path}: the id {repeated} stands there twice or more; give every image another id"
-        )
+        raise UserError(f"{path}: the id {repeated} is repeated; give every image an id of its own")
 
 
 def _check_array(path: str, name: str, array: np.ndarray, *, n_images: int) -> None:
@@ -248,7 +246,7 @@ def check_same_images(reference: Images, compared: Sequence[Images], *, n_images
             if images.preprocessing != reference.preprocessing:
                 note_once(
                     f"{images.title}: given to the network as {images.preprocessing}; {reference.title}: as "
-                    f"{reference.preprocessing}; that is right if each network was trained so"
+                    f"{reference.preprocessing}; that is correct if each network was trained in this way"
                 )
 
 

@@ -212,8 +212,8 @@ def with_depths(frame: pd.DataFrame, networks: Iterable[NamedNetwork]) -> pd.Dat
         depth_of |= {(str(kind), layer): depth for layer, depth in depths.items()}
     if assumed and by_type.ngroups > 1:
         note_once(
-            f"relative depths are not recorded of networks such as {listed(assumed)}: their measured "
-            "layers count as lying at equal distances"
+            f"no relative depths are recorded for networks such as {listed(assumed)}: their measured "
+            "layers are assumed to be evenly spaced"
         )
     kinds = architectures(frame)
     columns = {}

@@ -387,12 +387,12 @@ class NamedNetwork:
                 depth = math.nan
             if not layer or not 0 <= depth <= 1:
                 raise UserError(
-                    f"depths of {self.name}: {part.strip()!r} is no relative depth of a layer; give "
+                    f"depths of {self.name}: {part.strip()!r} is not the relative depth of a layer; give "
                     "LAYER=DEPTH with commas between them, and depths from 0 to 1"
                 )
             if layer in depths:
                 raise UserError(
-                    f"depths of {self.name}: {layer} stands there twice or more; give each layer one depth"
+                    f"depths of {self.name}: {layer} is repeated; give each layer one depth"
                 )
             depths[layer] = depth
         return depths
@@ -613,8 +613,8 @@ def tell_groups(table: str | Path, networks: Sequence[NamedNetwork]) -> None:
         types = dict.fromkeys(network.type for network in members)
         if len(types) > 1:
             warn_once(
-                f"{table}: the group {group} has networks of unlike types ({listed(map(title_of, types))}), so "
-                "differences from other groups may be those of types"
+                f"{table}: the group {group} has networks of different types ({listed(map(title_of, types))}), "
+                "so differences from other groups may be due to types"
             )
     _warn_of_shared_seeds(table, in_groups)
 

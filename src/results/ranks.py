@@ -101,8 +101,8 @@ def read_ranks(*paths: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 def of_stitches(rows: Sequence[StitchRow], names: Names) -> list[dict[str, Any]]:
     """Return the rows of finished stitches with their accuracies.
 
-    The method has the rank of the matched activations in its name if two stitches of the method differ in
-    nothing else, and if it is not the rank of the stitch.
+    The name of the method has the rank of the activations used for fitting if two stitches of the method
+    differ in nothing else, and if it is not the rank of the stitch.
     """
     methods = method_names(rows, apart_from=(*NETWORKS, *RANKS))
     matched_ranks: dict[tuple, set[Rank]] = {}

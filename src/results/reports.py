@@ -390,12 +390,12 @@ def on_unlike_types(tests: pd.DataFrame) -> str:
     groups = dict.fromkeys(itertools.chain.from_iterable(map(_names_in, texts)))
     if all(text == ", ".join(f"{name}: {name}" for name in _names_in(text)) for text in texts):
         return (
-            f"The groups are architectures ({', '.join(groups)}): a difference between groups is one of architectures "
-            "and of all that goes with them."
+            f"The groups are architectures ({', '.join(groups)}): a difference between groups may be due to the "
+            "architecture, or to anything else that differs with it."
         )
     return (
-        f"Groups differ in architecture as well ({'; '.join(texts)}): no test tells which of the two makes a "
-        "difference."
+        f"Groups differ in architecture as well ({'; '.join(texts)}), and no test separates the effect of "
+        "the architecture from that of the group."
     )
 
 
@@ -414,8 +414,8 @@ def on_unlike_accuracies(frame: pd.DataFrame, tests: pd.DataFrame) -> str:
         return ""
     texts = [f"{titles_in(str(group))} {100 * value:.0f} %" for group, value in means.items()]
     return (
-        f"Groups differ in accuracy as well ({', '.join(texts)}): a difference in skill may come from it, as no test "
-        "tells networks that compute otherwise from networks that compute worse."
+        f"Groups differ in accuracy as well ({', '.join(texts)}): a difference in skill may be due to accuracy, as no "
+        "test separates networks that compute differently from networks that are less accurate."
     )
 
 

@@ -52,7 +52,7 @@ class Run:
             replace files that the script did not write.
 
     Attributes:
-        state: what an interrupted run goes on from; empty for a new run.
+        state: the state from which an interrupted run resumes; empty for a new run.
         start: the time when the run began, for the record. It is now unless it is set.
         further: entries of the record of a table.
     """
@@ -104,11 +104,11 @@ class Run:
         written = self.options_on_disk()
         if not self._is_record(written):
             raise UserError(
-                f"{self.config} is not of a run, and would be replaced; move it, or choose another folder"
+                f"{self.config} does not belong to a run, and would be replaced; move it, or choose another folder"
             )
         remedy = "choose another folder, or give --overwrite"
         if resume:
-            remedy = "give the same ones, or choose another folder"
+            remedy = "give the same options, or choose another folder"
         refuse_difference(written, self.options, where=self.config, remedy=remedy)
         if resume:
             note(f"{self.config} is of a finished run of these options: nothing is left to do")
@@ -121,7 +121,7 @@ class Run:
         """Create and lock the folder until the run ends, and load the saved state.
 
         Args:
-            resume: go on with an interrupted run. Otherwise remove its logs, options and state.
+            resume: resume an interrupted run. Otherwise remove its logs, options and state.
 
         Raises:
             Busy: another process has the lock.

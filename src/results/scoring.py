@@ -208,12 +208,12 @@ def name_of(options: Options, side: str, moved: MovedNetwork) -> NetworkName:
         if digest_of(type) != digest:
             raise UserError(
                 f"{source_of(type)} is not the code that these runs were stitched with "
-                f"({side}_model_type_code was {str(digest)[:SHORT]}, now {digest_of(type)[:SHORT]}); bring it back, or "
+                f"({side}_model_type_code was {str(digest)[:SHORT]}, now {digest_of(type)[:SHORT]}); restore it, or "
                 "stitch again"
             )
     if path is None and recorded.is_file and not Path(recorded.path).exists():
         raise UserError(
-            f"{recorded.path}, the {side} network of these runs, is not there; name its place with"
+            f"{recorded.path}, the {side} network of these runs, does not exist; give its path with"
             f" --{side}-model"
         )
     return recorded._replace(path=path or recorded.path, type=type)
@@ -233,7 +233,7 @@ def own_type_of(recorded: str, own_types: Sequence[str], digest: object) -> str:
     types = [name for name in own_types if file_and_function(name)[1] == function]
     if not types:
         raise UserError(
-            "the code of networks that a folder names is not run by itself; name it with "
+            "the code of networks that a folder names does not run unless the command gives it; add "
             f"--own-types {recorded}"
         )
     if recorded in types:

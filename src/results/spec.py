@@ -267,7 +267,7 @@ def refuse_difference(
     now: Options,
     *,
     where: Path,
-    remedy: str = "give the same, or start anew without --resume",
+    remedy: str = "give the same options, or start again without --resume",
 ) -> None:
     """Raise a UserError if the specs of two runs differ; for code of measures, only warn.
 

@@ -58,7 +58,7 @@ def check_options(
 ) -> None:
     """Warn of options without effect, or with a surprising effect.
 
-    Notes the types that `auto` chooses, and end layers that are no true cut.
+    Notes the types that `auto` chooses, and end layers that a shortcut bypasses.
 
     Args:
         options: of the run.
@@ -113,7 +113,7 @@ def _warn_of_options_of_other_inits(options: Options) -> None:
         is_of_matching = "init" in option.idle and options[name] != option.absent
         if is_of_matching and is_idle(name, options):
             inits = [init for init in INITS if init not in option.idle["init"]]
-            warn_once(f"{option.flag} counts with -i {', '.join(inits)} only")
+            warn_once(f"{option.flag} has an effect only with -i {', '.join(inits)}")
 
 
 def _warn_of_high_ranks(options: Options, layers: Mapping[Pair, StitchingLayer]) -> None:
@@ -139,8 +139,8 @@ def _note_cuts_inside_blocks(end_layers: Sequence[str], end: Network) -> None:
     inside = [name for name in end_layers if name not in cuts]
     if inside:
         note(
-            f"{listed(inside)}: inside a block, no true cut, as what follows depends on the images "
-            "past this layer too (misc/list_layers.py lists the layers)"
+            f"{listed(inside)}: inside a block, whose shortcut carries information on the inputs around "
+            "the layer (misc/list_layers.py lists the layers)"
         )
 
 
@@ -268,7 +268,7 @@ class GridRun:
     def _take_up(self, folder: Path) -> None:
         """Lock the folder of an interrupted run, and continue with its pairs.
 
-        They go on together: in batches of another size the results could round differently.
+        They resume together: in batches of another size the results could round differently.
         """
         run = Run(folder, self.options)
         run.claim(resume=True)
@@ -430,7 +430,7 @@ def resume(directory: Path, runs: Sequence[GridRun]) -> None:
         if changed:
             raise UserError(
                 f"{directory} has runs from before a change ({described(changed)}); remove their folders, give another "
-                "-dir, or bring back what has changed"
+                "-dir, or restore what has changed"
             )
     n_pairs = sum(len(run.layers) for run in runs)
     n_finished = sum(run.resume(finished, interrupted) for run in runs)

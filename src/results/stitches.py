@@ -284,7 +284,7 @@ def read_stitches(
         source_dir = source_dir.resolve()
     if not source_dir.is_dir():
         raise UserError(
-            f"{source_dir} is no folder; give the folder that holds the folders of stitching runs"
+            f"{source_dir} is not a folder; give the folder that holds the folders of stitching runs"
         )
     stitches: list[Stitch] = []
     skipped = []
@@ -457,5 +457,5 @@ def row_of(folder: Path, options: Options, metrics: Mapping[str, object]) -> Sti
         return from_record(StitchRow, record)
     except ValueError as error:
         raise UserError(
-            f"{folder} is no folder of a stitching run ({error} missing or damaged)"
+            f"{folder} is not the folder of a stitching run ({error} missing or damaged)"
         ) from error

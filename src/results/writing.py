@@ -129,7 +129,7 @@ def train_network(
     """Train the network of a task; log, save and report every epoch.
 
     Args:
-        run: claimed; training goes on from its state.
+        run: claimed; training resumes from its state.
         save_frequency: keep the network of every so many epochs, and of the last one, as
             `model_<epoch>.pt`; 0 keeps the last one only.
     """
@@ -151,7 +151,7 @@ def finetune_network(
     """Fine-tune the detector of a task; log, save and report every epoch.
 
     Args:
-        run: claimed; fine-tuning goes on from its state.
+        run: claimed; fine-tuning resumes from its state.
         mixed: the training images, ID and OOD.
 
     Returns:

@@ -181,7 +181,7 @@ class Baselines:
         *,
         batch_size: int,
     ):
-        if end.kept is None:  # all draws compare with the end network's own activations
+        if end.kept is None:  # all draws compare with the end network's activations
             end = end.keeping(Cache.of_device(test.device))
         self.end = end
         self.train = train
@@ -494,7 +494,9 @@ class _Features:
                 images,
             )
             for stitch, at_layer in stitched.items():
-                of_stitch = made.get(stitch, logits)  # own logits where they are not asked for
+                of_stitch = made.get(
+                    stitch, logits
+                )  # the end network's logits where they are not asked for
                 following.add_stitch(stitch, stitch.draw.of.layer, at_layer, of_stitch)
         return {stitch: following.products(stitch) for stitch in maps}
 

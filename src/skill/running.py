@@ -213,7 +213,7 @@ class Following:
         """Return the within-class products of a stitch over all batches, and free its memory.
 
         Raises:
-            UserError: the end network's own logits are not finite.
+            UserError: the end network's logits are not finite.
         """
         at_end_layer, at_output = self._stitches.pop(key)
         own = self._own[self._layer_of.pop(key)]

@@ -112,8 +112,8 @@ def within_class_correlation(
     """
     if np.shape(stitched) != np.shape(own) or len(np.shape(classes)) != 1:
         raise ValueError(
-            f"stitched activations {np.shape(stitched)} and own activations {np.shape(own)} have to have one shape, "
-            f"and classes {np.shape(classes)} an axis of images"
+            f"stitched activations {np.shape(stitched)} and those of the end network {np.shape(own)} have to have one "
+            f"shape, and classes {np.shape(classes)} an axis of images"
         )
     sums = within_class(stitched, own, classes)
     value = sums.correlation
