@@ -446,8 +446,8 @@ def check_depths(network: NamedNetwork, layers) -> None:
 
 
 def check_types(table, networks, own_types) -> None:
-    """Raise a UserError if a list of networks names a type that does not exist, or code that
-    `--own-types` does not name."""
+    """Raise a UserError if a list of networks has a type that does not exist, or a user's code without
+    `--own-types`."""
     from src.results.tables import FIRST_LINE
 
     own = {title_of(kind): as_in_list(kind, table) for kind in own_types}

@@ -181,7 +181,7 @@ def labels_of(tests) -> list[str]:
 
 
 def answer(correlations, places) -> str:
-    """Return the sentence on the mean rank correlation of each measure, or without one on its mean place."""
+    """Return the concluding sentence: the mean rank correlation of each measure, or else its mean place."""
     in_ranks = "Mean rank correlation ρ with the accuracy of probes over ranks"
     in_places = "Mean place of the layer of the same name"
     for tests, column, subject in (

@@ -1,6 +1,6 @@
 """Untrained features of an input: untrained copies of a network, and random filters.
 
-* *Untrained copies* of a network: the same modules, with weights drawn anew.
+* *Untrained copies* of a network: the same modules, randomly initialised.
 * *Random features* of the input: convolutions of images with random filters, random linear maps of
   vectors, random embeddings of tokens that random maps mix over neighbours; each with a ReLU.
 """
@@ -244,8 +244,8 @@ def _convolved(channels: Tensor, filters: Tensor, biases: Tensor, stride: int) -
 
 
 def splits_of(form: Form, input_shape: Sequence[int], *, are_tokens: bool) -> list[tuple[int, ...]]:
-    """Return how random features are averaged for a layer: to its positions, and, if there are fewer
-    than `N_CELLS` along an axis, to as many cells, which are channels of the position that they lie in.
+    """Return how random features are averaged for a layer: over its positions, and, with fewer than `N_CELLS`
+    positions along an axis, over a finer grid whose cells become channels.
 
     So a vector has the mean over an image, and the means over 4×4 cells.
 
