@@ -153,7 +153,7 @@ def add_work(options: cli.Parser) -> None:
 
 
 def add_sharing(options: cli.Parser) -> None:
-    """Add the options that share the work between processes."""
+    """Add the options that divide the work among processes."""
     add = options.add_argument
     add(
         "--shard",
@@ -526,8 +526,8 @@ def methods_of(args) -> list[Method]:
 
 
 def units_of(args, networks) -> list[Unit]:
-    """Return all units of work. Units with one end network stand together, as they share its
-    detectors. Files of features are only compared."""
+    """Return all units of work, grouped by end network, as these units share its detectors. Files of features
+    are only compared."""
     ends = [network for network in networks if not args.ends or network.name in args.ends]
     models = [network for network in networks if not network.is_features]
     units = [

@@ -143,7 +143,7 @@ def add_weights(options: cli.Parser) -> None:
 
 
 def add_device(options: cli.Parser) -> None:
-    """Add the options of the GPU, and of a test of its speed."""
+    """Add the options of the GPU, of mixed precision and of speed tests."""
     add = options.add_argument
     add(
         "--gpu",

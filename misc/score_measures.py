@@ -64,7 +64,7 @@ def main(args: Namespace) -> None:
 
 
 def score_by_truth(args) -> None:
-    """Print and write the agreement of all quantities with known differences of networks."""
+    """Print and write the rank correlation of all quantities with known differences of networks."""
     from src.core.console import note, table
     from src.results.frame import read, write_frame
     from src.results.reports import agreement
@@ -87,7 +87,7 @@ def score_by_truth(args) -> None:
 
 
 def read_truth(path: str):
-    """Return the known differences of pairs of networks.
+    """Read the known differences of pairs of networks from a CSV.
 
     Raises:
         UserError: the file cannot be read, or lacks a column or a number.

@@ -71,7 +71,7 @@ def parser() -> cli.Parser:
 
 
 def add_judging(options: cli.Parser) -> None:
-    """Add the options that decide the verdicts: the limits, and the tests that are made together."""
+    """Add the options of the verdicts: the limits, and the correction for multiple tests."""
     add = options.add_argument
     add(
         "--tolerance",
@@ -238,7 +238,7 @@ def sensitivity_of(args, stitches, frame, limits, names) -> str:
 
 
 def warnings_of(args, stitches) -> list[str]:
-    """Return the warnings that runs and tables recorded."""
+    """Return the warnings in the records of runs and tables."""
     from src.core.files import read_json
     from src.results import origin
 

@@ -239,7 +239,7 @@ def _with_scores(
 def _tell_accuracies(
     stitches: Mapping[str, Mapping[Pair, MeasuredStitch]], names: Sequence[str]
 ) -> None:
-    """Print the accuracies of both networks alone."""
+    """Print the accuracies of both networks without stitching."""
     of_any_method = next(iter(stitches.values()))
     metrics = next(iter(of_any_method.values())).metrics
     accuracies = (metrics.front_accuracy, metrics.end_accuracy)

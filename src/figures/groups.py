@@ -31,8 +31,8 @@ Groups = tuple[str, str]  # of front and end networks
 
 
 def draw_groups(path: Path, comparison: Any, limits: Limits, **texts: Any) -> list[Path]:
-    """Draw the groups of networks, a figure a method: NAME.png, NAME_2.png and so on. Return the written
-    paths.
+    """Draw the verdicts and skill of groups of networks, one figure for each method: NAME.png, NAME_2.png and
+    so on. Return the written paths.
 
     Args:
         comparison: from `src.results.reports.compare_groups`.

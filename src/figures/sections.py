@@ -45,8 +45,8 @@ def parts_of(frame: "DataFrame") -> list[Part]:
 
 
 def titles_of_pairs(frame: "DataFrame") -> "Series":
-    """Return for each row the title of its networks or of their groups. Networks of one group with
-    different layers have their types behind it, and controls their kind."""
+    """Return the title of each row's networks or of their groups, with types if layers differ within a group,
+    and with the kind of a control."""
     layers = layers_of(frame).groupby("architecture").layer.agg(frozenset)
     layouts = architectures(frame).apply(lambda kinds: kinds.map(layers))
     titles = frame.networks.where(has_two_networks(frame) | frame[GROUPS].isna().any(axis=1))

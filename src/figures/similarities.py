@@ -33,8 +33,8 @@ def is_matrix(frame: "DataFrame") -> bool:
 
 
 def print_matrices(frame: "DataFrame", measures: Sequence[str]) -> None:
-    """Print a matrix over pairs of layers for each measure, and for its calibrated and p-values
-    where images were permuted; the frame is as in `is_matrix`."""
+    """Print a matrix over pairs of layers for each measure, and with permutations of the images its calibrated
+    values and p-values; the frame is as in `is_matrix`."""
     for name, title in titles_of(frame, measures, "calibrated", "p_value").items():
         table(title, *_matrix(frame, name, LAYERS))
 
@@ -58,8 +58,8 @@ def print_largest(frame: "DataFrame", measures: Sequence[str]) -> None:
 
 
 def print_tables(frame: "DataFrame", measures: Sequence[str]) -> None:
-    """Print the rows of one pair of layers as the public code does: a block for each rank of the
-    first layer."""
+    """Print the rows of one pair of layers in the format of the public code: a block for each rank of the first
+    layer."""
     for rank1, block in frame.groupby("rank1", sort=False, dropna=False):
         first = block.iloc[0]
         lines = [f"{first.model1} -- {first.model2}", f"{first.layer1} -- {first.layer2}"]

@@ -357,7 +357,7 @@ def explained(misfit: Misfit, name: NetworkName, images: ImageSpec) -> Misfit:
 
 
 def warn_of_other_type(network: NetworkName) -> None:
-    """Warn if a checkpoint was trained as a network of another type, or by code that has changed since."""
+    """Warn if a checkpoint was trained as a network of another type, or with code that has changed since."""
     options = options_beside(network.path)
     trained = options.get("model_type")
     if not isinstance(trained, str):

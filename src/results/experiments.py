@@ -31,7 +31,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def keys_of(rows: Sequence[StitchRow]) -> list[str]:
-    """Return the key of the experiment of each stitch.
+    """Return the key of each stitch's experiment: its settings, networks and images.
 
     The place of a network stands for weights that are not known. Inputs that a run did not record are
     those of all runs that agree with it otherwise, if these are on the same inputs.

@@ -594,8 +594,8 @@ def _check_names(table: str | Path, lines: Mapping[str, NamedNetwork]) -> None:
 
 
 def tell_groups(table: str | Path, networks: Sequence[NamedNetwork]) -> None:
-    """Warn of networks without a group where some have one, of groups with almost the same name, and of groups with
-    networks of several types."""
+    """Warn if only some networks have a group, if groups have almost the same name, or networks of several
+    types."""
     in_groups = [network for network in networks if network.group]
     without = [network.name for network in networks if not network.group]
     if in_groups and without:
@@ -620,7 +620,7 @@ def tell_groups(table: str | Path, networks: Sequence[NamedNetwork]) -> None:
 
 
 def _plain(group: str | None) -> str:
-    """Return the letters and digits of the name of a group, in lower case."""
+    """Normalise the name of a group to lower-case letters and digits."""
     return re.sub(r"[\W_]", "", group or "").lower()
 
 

@@ -103,7 +103,7 @@ def shown_in(report: str) -> dict[str, Quantity]:
 
 
 def measured_by(*sources: str) -> dict[str, Quantity]:
-    """Return the quantities that the sources measure, by column."""
+    """Return the quantities that the given kinds of measurement yield, by column."""
     return {
         name: quantity for name, quantity in QUANTITIES.items() if quantity.measured_by in sources
     }

@@ -497,7 +497,7 @@ def of_two_networks(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def on_architectures(frame: pd.DataFrame) -> str:
-    """Return the sentence on groups of unlike types of networks; "" if all have the same types."""
+    """Return the sentence on groups of different types of networks; "" if all have the same types."""
     networks = pd.concat(
         [frame[[f"{side}_group", f"{side}_type"]].set_axis([0, 1], axis=1) for side in SIDES]
     )
@@ -523,7 +523,7 @@ def _steps_of(line: pd.DataFrame, n_layers: pd.Series) -> pd.Series:
 
 
 def best_matches(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
-    """Return for each layer of a network the most similar layer of each other network.
+    """Find the most similar layer in each other network for each layer of a network.
 
     A stitch has two answers: of a front layer the best end layer (`side` is "front"), and of an end layer
     the best front layer ("end"). A measure is taken from the layer to the layers of the second network.

@@ -80,7 +80,7 @@ class Run:
 
     @classmethod
     def beside(cls, table: str | Path, options: Options, *, script: str = "") -> "Run":
-        """Return the run that writes one table."""
+        """Return the `Run` of a single table, whose record lies beside it."""
         return cls(Path(table).parent, options, table=Path(table), script=script)
 
     @property
@@ -316,7 +316,7 @@ def new_folder(parent: Path) -> Path:
 
 
 def as_written(options: Options) -> Options:
-    """Return options in the form that `read_options` returns: without `NOT_RECORDED`, in JSON's types."""
+    """Return options as `read_options` would return them: without `NOT_RECORDED`, in JSON's types."""
     recorded = {name: value for name, value in options.items() if name not in NOT_RECORDED}
     return json.loads(json.dumps(recorded))
 

@@ -204,7 +204,7 @@ def _values_of(compared: ComparedLayers) -> dict[str, float]:
 
 
 def refuse_names_of_columns(metrics: Iterable[str]) -> None:
-    """Raise a UserError if the name of a user's function is that of another column.
+    """Raise a UserError if the name of a user's function clashes with that of another column.
 
     Columns of a verdict count as well: it shows the values of measures beside its own.
 

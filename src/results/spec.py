@@ -1,4 +1,4 @@
-"""The spec of a result: the contents of its networks, inputs and code, and all options that can change a number.
+"""The spec of a result: digests of its networks, inputs and code, and all options that affect its numbers.
 
 Two results are the same if the keys of their specs are equal. A spec has no path and no name of a
 file: a copied project and a renamed checkpoint have the spec of the original. Options that are in no
@@ -175,8 +175,8 @@ def is_idle(name: str, options: Options) -> bool:
 
 
 def _without_paths(name: str, value: Any) -> Any:
-    """Return the value of an option with the functions of a user's code in place of their files; None for
-    a data set of a user."""
+    """Return the value of an option without paths: the names of a user's functions, and None for a user's data
+    set."""
     if isinstance(value, list | tuple):
         return [_without_paths(name, item) for item in value]
     if isinstance(value, dict):

@@ -56,7 +56,7 @@ def check_options(
     front: Network,
     end: Network,
 ) -> None:
-    """Warn of options without effect, or with a surprising effect.
+    """Warn of options that have no effect, or an unexpected one.
 
     Notes the types that `auto` chooses, and end layers that a shortcut bypasses.
 
@@ -378,7 +378,7 @@ class GridRun:
     def _states(
         self, whole_networks: tuple[Network, Network] | None
     ) -> dict[Pair, Mapping[str, Tensor]]:
-        """Return the weights to save of each pair; empty with `--no-save`."""
+        """Return the state dicts to save of each pair; empty with `--no-save`."""
         if self.typed["no_save"]:
             return {}
         if whole_networks is None:

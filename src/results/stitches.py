@@ -132,7 +132,7 @@ class StitchRow(Metrics, StitchSettings):
 
     @property
     def accuracy_drop(self) -> float:
-        """The accuracy of the end network less the accuracy of the stitch."""
+        """The accuracy drop: the accuracy of the end network less that of the stitch."""
         return self.end_accuracy - self.accuracy
 
     @property
@@ -254,7 +254,7 @@ class Stitch:
 
     @property
     def has_converged(self) -> bool:
-        """Whether the training had converged, see `values.has_converged`."""
+        """Whether training had converged, see `values.has_converged`."""
         losses = [row.train_loss for row in self.files.epochs.get(self.row.pair, [])]
         rates = learning_rates(
             len(losses),

@@ -64,7 +64,7 @@ def _inspected(kind: type) -> dict[str, Column]:
 
 
 def columns(kind: type) -> list[str]:
-    """Return the names of the columns that every table of a row type has."""
+    """Return the names of the columns that all tables of a row type share."""
     return [name for name, column in fields(kind).items() if not column.holds_columns]
 
 

@@ -313,7 +313,7 @@ def _add_both_ways(records: Sequence[dict[str, Any]]) -> None:
 
 
 def _sides(record: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """Yield the network, its weights and the layer of the front and of the end."""
+    """Yield the network, its weights and its layer, for the front and for the end."""
     for side in SIDES:
         yield tuple(record[f"{side}_{name}"] for name in ("network", "weights", "layer"))
 

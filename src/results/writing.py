@@ -98,7 +98,7 @@ def write_predictions(path: Path, predictions: Sequence[Predictions]) -> None:
 
 
 def write_logs(folder: Path, epochs: Sequence[EpochRow], *, of_pairs: bool = False) -> None:
-    """Write `training_logs.csv` with a row an epoch; nothing without epochs.
+    """Write `training_logs.csv` with one row for each epoch; no file without epochs.
 
     Args:
         of_pairs: the rows are of several pairs, and begin with their layers.
@@ -176,13 +176,13 @@ def finetune_network(
 
 
 def _logs_of_network(history: History[str]) -> list[EpochLog]:
-    """Return the log of each epoch of the only network."""
+    """Return the log of each epoch of a run that trains a single network."""
     return [log for logs in history for log in logs.values()]
 
 
 def _finetuning_row(log: EpochLog) -> dict[str, float]:
-    """Return the row of an epoch in `ft_logs.csv`: cross-entropies, and the loss, cross-entropy
-    plus accuracy drop."""
+    """Return the row of an epoch in `ft_logs.csv`: cross-entropies, and the loss (cross-entropy plus
+    penalty)."""
     return {
         "ft_loss": log.train.loss,
         "ce_loss": log.train.cross_entropy,
@@ -208,7 +208,7 @@ def _measured(value: float) -> float | None:
 
 
 def report_epoch(epoch: int, log: EpochLog) -> None:
-    """Print an epoch the way the public code does, without accuracies that are not measured."""
+    """Print an epoch in the format of the public code, without accuracies that are not measured."""
     for split, measured in (("train", log.train), ("val", log.val)):
         line = f"Epoch #{epoch} {split} loss: {measured.loss}"
         if not math.isnan(measured.accuracy):

@@ -88,14 +88,14 @@ class _Kind(NamedTuple):
 
 
 class _Draw(NamedTuple):
-    """One draw of untrained features."""
+    """One random draw of untrained features."""
 
     of: _Kind
     number: int
 
     @property
     def copies(self) -> range:
-        """The numbers of the copies that stand side by side: draws share copies."""
+        """The indices of the untrained copies that are concatenated; draws share copies."""
         return range(self.number, self.number + self.of.size)
 
 
@@ -217,14 +217,14 @@ class Baselines:
 
     @torch.no_grad()
     def measured(self, keys: Iterable[BaselineKey]) -> Mapping[BaselineKey, Baseline]:
-        """Return the baselines of these keys, and of all that were asked for before."""
+        """Return the baselines of these keys and of all earlier calls, and compute missing ones."""
         missing = sorted({key for key in keys if key not in self._baselines})
         if missing:
             self._measure(missing)
         return self._baselines
 
     def _measure(self, keys: Sequence[BaselineKey]) -> None:
-        """Measure the baselines of keys."""
+        """Compute the baselines of keys."""
         kinds = {key: self._kinds(key) for key in keys}
         drawn = dict.fromkeys(kind for of_key in kinds.values() for kind in of_key)
         draws = [_Draw(kind, number) for kind in drawn for number in range(N_DRAWS)]
@@ -325,7 +325,7 @@ class Baselines:
 def _best_of(
     products: Mapping[_Stitch, AtPlaces], kinds: Sequence[_Kind], form: str
 ) -> list[_Stitch]:
-    """Return the stitch with the largest correlation at the end layer, and that at the output.
+    """Return the stitches with the largest within-class correlation at the end layer and at the output.
 
     Stitches whose activations are not finite do not count. [] if no copies, or no random features, are
     finite: then nothing can be said.
@@ -345,7 +345,7 @@ def _best_of(
 
 
 class _Features:
-    """Draws of untrained features of an end network's layers, each beside the class."""
+    """Computes untrained features of an end network's layers, and fits and evaluates stitches from them."""
 
     def __init__(self, baselines: Baselines, draws: Sequence[_Draw]):
         self.baselines = baselines
@@ -529,8 +529,8 @@ def _mapped(source: Tensor, fitted: Matching) -> Tensor:
 def _narrowed(
     moments: _Moments, group: _Group, n_features: int, *, n_classes: int
 ) -> tuple[Moments, Tensor]:
-    """Return the moments of the first features and of the class, from those of wider features; and the sums of
-    products with the target, (C1, C2)."""
+    """Select the moments of the first features and of the class from those of wider features, and their cross
+    moments (C1, C2) with the target."""
     n_rows, mean, scatter = moments.sources[group]
     kept = torch.arange(len(mean), device=mean.device)
     kept = torch.cat([kept[:n_features], kept[-n_classes:]])

@@ -419,8 +419,9 @@ def solver_of(form: AnyForm) -> Solver:
         inspect.signature(function).bind("source", "target", "cross")
     except (TypeError, ValueError):  # other arguments, or none that can be known, as of a type
         raise UserError(
-            f"{name} is not a closed-form solver, which takes the moments of source and target and their cross moments, "
-            f"as in def {title_of(name)}(source, target, cross); for an objective give epochs, such as {name}:10"
+            f"{name} is not a closed-form solver, which takes the moments of source and target and their cross "
+            f"moments, as in def {title_of(name)}(source, target, cross); for an objective give epochs, such "
+            f"as {name}:10"
         ) from None
     return Solver(name, functools.partial(_by_user, name, function))
 
