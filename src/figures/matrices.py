@@ -143,8 +143,8 @@ def _draw(path: Path, maps: Sequence[Map], *, source: str) -> None:
     """Draw the maps of an evaluation to files beside its table, unless it is of a single stitch."""
     remove_figure(path)  # of an earlier evaluation, of more stitches
     if any(len(item.values.rows) * len(item.values.columns) > 1 for item in maps):
-        drawn = draw_layers(path.with_suffix(".png"), maps, source=source)
-        note(f"wrote {listed(drawn[:1])}")
+        for figure in draw_layers(path.with_suffix(".png"), maps, source=source)[:1]:
+            note(f"wrote {figure}")
 
 
 def _print_detectors(

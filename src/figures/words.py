@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from src.choices import WITH_POSITIONS, on_lost_positions
-from src.core.console import aligned, decimals, listed, note, points
+from src.core.console import aligned, counted, decimals, listed, note, points
 from src.core.grouping import grouped
 from src.core.user_code import titles_in
 from src.figures.scales import title_of
@@ -144,12 +144,23 @@ def conclusion(frame: "DataFrame") -> str:
     for method, of_method in rows.groupby("method", sort=False):
         similar = of_method[of_method.verdict == SIMILAR]
         n_accurate = (of_method.p_below < ALPHA).sum()
-        text = f"{len(similar)} of {len(of_method)} by {titles_in(method)}"
+        n_inconclusive = (of_method.verdict == INCONCLUSIVE).sum()
+        pairs = counted(len(of_method), "pair", "pairs")
+        text = f"{titles_in(method)}: {n_accurate} of {pairs} of layers keep the accuracy; similar: {len(similar)}"
         if len(similar) and has_two_networks(rows):
-            names = [f"{row.front_layer} → {row.end_layer}" for row in similar.itertuples()]
-            text += f" ({listed(names, n=N_LAYERS)})"
-        parts.append(f"{text}, of {n_accurate} that keep the accuracy")
-    return f"Similar pairs of layers: {'; '.join(parts)}."
+            text += f" ({listed(_layers_of(similar), n=N_LAYERS)})"
+        text += f"; inconclusive: {n_inconclusive}"
+        parts.append(f"{text[0].upper()}{text[1:]}.")
+    return " ".join(parts)
+
+
+def _layers_of(similar: "DataFrame") -> list[str]:
+    """Return the pairs of layers of two networks, each once, and whether they are similar in both directions."""
+    names = []
+    for (front, end), rows in similar.groupby(["front_layer", "end_layer"], sort=False):
+        directions = " in both directions" if len(rows) > 1 else ""
+        names.append(f"{front} → {end}{directions}")
+    return names
 
 
 def on_groups(groups: "DataFrame", tests: "DataFrame") -> str:
