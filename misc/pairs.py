@@ -323,7 +323,7 @@ def run_units(units: Sequence[Unit], session: "Session") -> None:
     failed = [unit.title for unit in units if outcomes[unit.place] == FAILED]
     if busy:
         note(
-            f"{len(busy)} units of work are left to other processes, which work on them: {listed(busy)}"
+            f"units of work left to other processes, which work on them: {len(busy)} ({listed(busy)})"
         )
     if failed:
         raise UserError(
