@@ -384,8 +384,7 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures, laid
     *lines, answer = out.rstrip().splitlines()
     assert "\n".join(lines) == text.removeprefix("text\n").rstrip()
     assert says(
-        answer,
-        "Direct matching: 2 of 2 pairs", "similar: 1 (x → y); inconclusive: 1", "similar: 0"
+        answer, "Direct matching: 2 of 2 pairs", "similar: 1 (x → y); inconclusive: 1", "similar: 0"
     )
     assert len(lines) <= 40
     rows = read_csv(two_methods / "out" / "v.csv")
