@@ -1,4 +1,4 @@
-"""Curves over relative depth, and over the ranks of a layer, each line with its name beside it."""
+"""Line plots over relative depth and over the rank of a layer, with labelled lines."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ RankLines = Mapping[str, Mapping[int | None, float]]  # values by label and by r
 
 
 class Panel(NamedTuple):
-    """The lines of a quantity over depth, of all methods or of one."""
+    """The panel of a quantity over depth, with the lines of one method or of all."""
 
     quantity: str  # `SIMILARITY`: of all measures
     title: str
@@ -41,8 +41,9 @@ class Panel(NamedTuple):
 
 
 def draw_depth(path: Path, depths: "DataFrame", limits: Limits, **texts: Any) -> list[Path]:
-    """Draw means over relative depth, skill first: a panel a quantity and method, a line a pair of groups; of
-    a single pair of groups a panel a quantity, a line a method. Return the written paths.
+    """Draw means over relative depth: a panel for each quantity and method with a line for each pair of groups,
+    or, of a single pair of groups, a panel for each quantity with a line for each method. Return the written
+    paths.
 
     Args:
         depths: from `src.results.reports.over_depth`, of the quantities to draw.
@@ -55,7 +56,7 @@ def draw_depth(path: Path, depths: "DataFrame", limits: Limits, **texts: Any) ->
 
 
 def _panels_of(depths: "DataFrame") -> Iterator[Panel]:
-    """Yield the panels, those of skill first; values of measures are similarities."""
+    """Yield the panels of a figure over depth, those of skill first."""
     has_groups = depths.networks.nunique() > 1
     is_measure = depths.method == SIMILARITY
     quantities = depths.quantity.mask(is_measure, SIMILARITY)
@@ -83,7 +84,8 @@ def _panels_of(depths: "DataFrame") -> Iterator[Panel]:
 
 
 def _shown(row: Any, name: str) -> float:
-    """Return a value of a row as it is drawn: of a measure the similarity, of accuracy drops points."""
+    """Convert a value to the scale of its axis: similarity for measures, percentage points for accuracy
+    drops."""
     value = getattr(row, name)
     return (
         measure_of(row.quantity).similarity(value)
@@ -131,8 +133,8 @@ def _title(quantity: str) -> str:
 
 
 def _set_axes(axes: "Axes", quantity: str, rows: "DataFrame", limits: Limits) -> None:
-    """Set the axes of a panel, wide enough for all intervals: names of layers if all networks share few,
-    and the limit of similar pairs."""
+    """Set the limits and ticks of a panel's axes, with names of layers if all networks share a few, and draw
+    the limit of similar pairs."""
     layers = dict(zip(rows.layers, rows.relative_depth, strict=True))
     layers.pop("", None)
     axes.set_xlabel("layer" if 0 < len(layers) <= NAMED else "relative depth")
@@ -163,8 +165,8 @@ def draw_ranks(
     rho: Mapping[str, Mapping[str, float]] | None = None,
     **texts: Any,
 ) -> list[Path]:
-    """Draw values over the ranks of a layer: a panel a pair of layers, a line a measure. Return the
-    written paths.
+    """Draw values over the ranks of a layer: a panel for each pair of layers, a line for each measure. Return
+    the written paths.
 
     With a truth, lines are relative to the largest rank, and the truth is the thick one.
 
@@ -186,7 +188,7 @@ def draw_ranks(
 
 
 def _known(values: Mapping[int | None, float]) -> dict[int, float]:
-    """Return the finite values by rank, in the order of ranks; full rank has no place on the axis."""
+    """Return the finite values by rank, in increasing order, without full rank."""
     ranks = [rank for rank in values if rank is not None and math.isfinite(values[rank])]
     return {rank: values[rank] for rank in sorted(ranks)}
 
@@ -238,7 +240,8 @@ def _draw_ranks(
 def _caption(
     panels: Sequence[tuple[str, Any]], truth: str, rho: Mapping[str, Mapping[str, float]]
 ) -> str:
-    """Return what follows the truth and what does not; without a truth, the values at the lowest rank."""
+    """Return the caption: rank correlations with the probing accuracy, or without it the values at the lowest
+    rank."""
     title, lines = panels[0]
     scores = rho.get(title, {})
     if truth in lines and scores:
@@ -263,7 +266,7 @@ def looks_of(labels: Sequence[str]) -> dict[str, Look]:
 def name_lines(
     axes: "Axes", points: Mapping[str, tuple[float, float]], looks: Mapping[str, Look], *, side: str
 ) -> None:
-    """Write the name of each line beside its first (left) or last point (right), one below the other.
+    """Label each line beside its first (left) or last (right) point, without overlap.
 
     Args:
         points: the first or last point of each line.

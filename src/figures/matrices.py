@@ -1,4 +1,4 @@
-"""Matrices of stitches and of their evaluation, printed and drawn beside their table."""
+"""Prints and draws matrices of the accuracy and evaluation of stitches over pairs of layers."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -18,20 +18,20 @@ from src.results.network_names import counted
 from src.results.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, shown_in
 
 EXPLANATION = (
-    "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched from own "
-    "activations. AUPR: area under its precision-recall curve. FPR95: share of the stitched "
-    "activations that it accepts when it accepts 95 percent of the own ones."
+    "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched "
+    "activations from the end network's. AUPR: area under its precision-recall curve. FPR95: share "
+    "of stitched activations that it accepts when it accepts 95 percent of the end network's."
 )
 
 
 def source_of(rows: Sequence[Any]) -> str:
-    """Return the sentence of captions on the networks and the images of stitches."""
+    """Return the caption's sentence on the networks and the images of stitches."""
     images = {(row.dataset, row.n_images) for row in rows}
     return on_data(counted({row.network_keys for row in rows}), images)
 
 
 def draw_grid(path: Path, rows: Sequence[Any]) -> list[Path]:
-    """Draw the accuracies of stitches as a map of layers for each experiment. Return the written
+    """Draw the accuracies of stitches as a heat map over layers for each experiment. Return the written
     paths."""
     maps = []
     for title, of_map in shown_experiments(rows).items():
@@ -53,7 +53,7 @@ def report(
     Args:
         table_path: of the evaluation; figures go beside it.
         stitches: by experiment, in the order of the rows.
-        own_scores: of the end network's own activations, by detector and layer.
+        own_scores: of the end network's activations, by detector and layer.
         checks: the metrics of sanity checks, by detector and layer.
     """
     evaluated = {row.place: row for row in rows}
@@ -97,12 +97,13 @@ def report(
 def _note_typical(
     detector: str, rows: Sequence[Any], measured: Callable[[Any, str], float]
 ) -> None:
-    """Note stitches whose activations are more typical than the end network's own."""
+    """Print a note on stitches whose activations a detector finds more typical than those of the end
+    network."""
     typical = [row.pair for row in rows if measured(row, "auroc") < TYPICAL_AUROC]
     if typical:
         note(
             f"{detector}: the AUROC of {len(typical)} stitches is below {TYPICAL_AUROC}. They are "
-            "more typical than the end network's own activations, as activations of little variance "
+            "more typical than the end network's activations, as activations of little variance "
             f"are ({listed(typical)})"
         )
 
@@ -139,18 +140,17 @@ def _heading(column: str, detector: str) -> str:
 
 
 def _draw(path: Path, maps: Sequence[Map], *, source: str) -> None:
-    """Draw maps of an evaluation beside its table, unless it is of a single stitch."""
+    """Draw the maps of an evaluation to files beside its table, unless it is of a single stitch."""
     remove_figure(path)  # of an earlier evaluation, of more stitches
     if any(len(item.values.rows) * len(item.values.columns) > 1 for item in maps):
-        drawn = draw_layers(path.with_suffix(".png"), maps, source=source)
-        note(f"wrote {listed(drawn[:1])}")
+        for figure in draw_layers(path.with_suffix(".png"), maps, source=source)[:1]:
+            note(f"wrote {figure}")
 
 
 def _print_detectors(
     name: str, sanity_dataset: str | None, own_scores: Mapping[str, Any], checks: Mapping[str, Any]
 ) -> None:
-    """Print the mean score of each layer's own activations, and the sanity check of its
-    detector."""
+    """Print each detector's mean score on the end network's activations, and its sanity check."""
     columns = ["mean ID energy" if name == "energy" else "mean ID score"]
     title = "OOD detectors"
     if sanity_dataset:

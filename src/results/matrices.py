@@ -57,7 +57,7 @@ def mean_of(rows: Iterable[Any], name: str) -> Matrix:
 
 
 def known(row: object, *, name: str) -> float:
-    """Return the value of a row in a column; NaN for None."""
+    """Return the value of a row in a column, with None as NaN."""
     value = getattr(row, name)
     return math.nan if value is None else value
 
@@ -96,7 +96,7 @@ def by_depth(layers: Iterable[str], *depths: Mapping[str, int]) -> list[str]:
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Return a key that sorts the numbers in names by value."""
+    """Return a key for natural sorting, which compares numbers in names by value."""
     key = []
     for part in re.split(r"(\d+)", name):
         if part.isdecimal():
