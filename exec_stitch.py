@@ -111,8 +111,8 @@ def add_method(options: cli.Parser) -> None:
         "--init",
         type=cli.name_or_code("initial layer", INITS),
         default="rand",
-        help=f"initial stitching layer; with -e 0 it is the result. {cli.described(INITS)}; or {CODE}, a closed form "
-        "of your own",
+        help=f"initial stitching layer; with -e 0 it is the result. {cli.described(INITS)}; or {CODE}, a "
+        "closed-form solver of your own",
     )
     add(
         "--objective",

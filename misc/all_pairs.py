@@ -62,9 +62,9 @@ def parser() -> cli.Parser:
         nargs="+",
         default=METHODS,
         metavar="METHOD",
-        help=f"methods of stitching: closed forms ({', '.join(FORMS)}, or {CODE}); objectives with their epochs, such "
-        f"as task:10 ({', '.join(OBJECTIVES)}, or {CODE}:EPOCHS); or none: stitch nothing. Default: least squares and "
-        "covariance matching",
+        help=f"methods of stitching: closed-form solvers ({', '.join(FORMS)}, or {CODE}); objectives with their "
+        f"epochs, such as task:10 ({', '.join(OBJECTIVES)}, or {CODE}:EPOCHS); or none: stitch nothing. Default: least "
+        "squares and covariance matching",
     )
     add_work(options)
     add_sharing(options)
@@ -139,7 +139,8 @@ def add_work(options: cli.Parser) -> None:
         "--probes",
         type=cli.integer_from_1,
         metavar="EPOCHS",
-        help="also train linear probes of all networks for so many epochs, with -b, -lr and -wd",
+        help="number of epochs of linear probes, which are trained on all networks with -b, -lr and -wd; default: "
+        "no probes",
     )
     add(
         "--figures",
@@ -152,7 +153,7 @@ def add_work(options: cli.Parser) -> None:
 
 
 def add_sharing(options: cli.Parser) -> None:
-    """Add the options that share the work between processes."""
+    """Add the options that divide the work among processes."""
     add = options.add_argument
     add(
         "--shard",
@@ -164,7 +165,7 @@ def add_sharing(options: cli.Parser) -> None:
 
 
 def method(text: str) -> str:
-    """Check a method of stitching: the type of an option."""
+    """Validate the name of a method of stitching; the `type` of an argparse option."""
     if text == NONE:
         return text
     try:
@@ -174,7 +175,7 @@ def method(text: str) -> str:
 
 
 def shard(text: str) -> tuple[int, int]:
-    """Read a share such as 1/3: the type of an option."""
+    """Parse a share such as 1/3; the `type` of an argparse option."""
     number, _, n = text.partition("/")
     if not (number.isdecimal() and n.isdecimal() and 1 <= int(number) <= int(n)):
         raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, such as 1/3")
@@ -187,8 +188,8 @@ def main(args: Namespace) -> None:
 
 
 def work_and_judge(args, table: str, page: str) -> None:
-    """Stitch and compare all pairs of the list, as far as they are not finished; then write the verdict,
-    its figure and the page, if no other process is at a pair.
+    """Stitch and compare all unfinished pairs of the list; then write the verdict, its figure and the page, if
+    no other process is still working.
 
     Args:
         table: the CSV of the verdict.
@@ -211,7 +212,7 @@ def work_and_judge(args, table: str, page: str) -> None:
 
 
 def name_next_commands(args, units) -> None:
-    """Print the commands that compare networks where nothing was stitched."""
+    """Print the commands that compare networks, if nothing was stitched."""
     from src.core.console import note
 
     if any(unit.kind == SIMILARITY for unit in units):
@@ -257,8 +258,8 @@ def judge_all(args, units, table: str, page: str, said: list[str]) -> None:
 
 
 def make_results(args, table: str) -> list[Unit]:
-    """Stitch and compare all pairs of the list, as far as they are not finished; return all units of
-    work, also those of other shares.
+    """Stitch and compare all unfinished pairs of the list; return all units of work, including those of other
+    shares.
 
     Args:
         table: the CSV of the verdict, which must not be of other inputs.
@@ -311,7 +312,7 @@ def make_results(args, table: str) -> list[Unit]:
 
 
 def check_inputs(table: str, units) -> None:
-    """Raise a UserError if the table has verdicts on other networks or images than those of units."""
+    """Raise a UserError if the table has verdicts on networks or images that differ from those of the units."""
     from src.results.run import Run
     from src.results.spec import RECORDS
 
@@ -328,7 +329,7 @@ def check_inputs(table: str, units) -> None:
 
 
 def networks_of(units) -> list[NamedNetwork]:
-    """Return the networks of units, each once."""
+    """Return the distinct networks of units."""
     return list(dict.fromkeys(network for unit in units for network in unit.networks))
 
 
@@ -367,7 +368,7 @@ def unfinished_units(units) -> list[Unit]:
 
 
 def check_feature_files(args, networks, session, device) -> None:
-    """Raise a UserError that names files of features whose images differ.
+    """Raise a UserError if files of features have different images.
 
     The images are those of the networks in the list, or else those of the file that has the most.
     """
@@ -386,7 +387,7 @@ def check_feature_files(args, networks, session, device) -> None:
 
 
 def check_layers(args, units, names, session, spec, device) -> None:
-    """Load all networks of units, and find their layers.
+    """Load all networks of the units, and raise a UserError for layers that they lack.
 
     Args:
         names: the names of the networks, by line of the list.
@@ -435,7 +436,7 @@ def check_layers(args, units, names, session, spec, device) -> None:
 
 
 def check_depths(network: NamedNetwork, layers) -> None:
-    """Raise a UserError if the list gives a network depths, but lacks that of a layer."""
+    """Raise a UserError if the list gives depths for a network, but not for all layers."""
     from src.core.console import listed
 
     depths = network.relative_depths
@@ -445,8 +446,8 @@ def check_depths(network: NamedNetwork, layers) -> None:
 
 
 def check_types(table, networks, own_types) -> None:
-    """Raise a UserError if a list of networks names a type that does not exist, or code that
-    `--own-types` does not name."""
+    """Raise a UserError if a list of networks has a type that does not exist, or a user's code without
+    `--own-types`."""
     from src.results.tables import FIRST_LINE
 
     own = {title_of(kind): as_in_list(kind, table) for kind in own_types}
@@ -473,18 +474,18 @@ def check_types(table, networks, own_types) -> None:
 
 
 def is_of_suite(kind: str) -> bool:
-    """Return whether a type needs no code of a user."""
+    """Return whether a type is one of the suite, without a user's code."""
     return kind in (*MODEL_NAMES, FEATURES) or kind.startswith("tv_")
 
 
 def unknown_type(kind: str) -> UserError:
-    """Return the error for a type that does not exist; the caller raises it."""
+    """Return the error to raise for a type that does not exist."""
     where = f"give a type of the suite, tv_NAME of torchvision, or {CODE}"
     return unknown_name("type", kind, MODEL_NAMES, where=where)
 
 
 def as_in_list(kind: str, table: str) -> str:
-    """Return a type as a list has it, where the paths of files count from the folder of the list."""
+    """Return a type as written in a list, where paths are relative to the folder of the list."""
     if not is_user_code(kind):
         return kind
     file, function = file_and_function(kind)
@@ -505,8 +506,8 @@ def check_ends(args, networks) -> None:
 
 
 def check_code(args) -> None:
-    """Load measures, closed forms and objectives of the user's code, so that errors show before hours of
-    work."""
+    """Load measures, closed-form solvers and objectives from the user's code, so that errors are raised before
+    long computations."""
     from src.similarity.measures import load_measures
     from src.stitching.closed_forms import solver_of
     from src.stitching.objectives import objective_of
@@ -520,13 +521,13 @@ def check_code(args) -> None:
 
 
 def methods_of(args) -> list[Method]:
-    """Return the methods of stitching, each once."""
+    """Return the distinct methods of stitching."""
     return [Method.of(text) for text in dict.fromkeys(args.methods) if text != NONE]
 
 
 def units_of(args, networks) -> list[Unit]:
-    """Return all units of work. Units with one end network stand together, as they share its
-    detectors. Files of features are only compared."""
+    """Return all units of work, grouped by end network, as these units share its detectors. Files of features
+    are only compared."""
     ends = [network for network in networks if not args.ends or network.name in args.ends]
     models = [network for network in networks if not network.is_features]
     units = [

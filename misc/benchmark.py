@@ -36,7 +36,8 @@ TOLERANCE = 1e-3  # of numbers, relative to those above 1
 
 
 def make_files(kind: str, n_images: int) -> Case:
-    """Write data.npz, f.pt and g.pt; return the networks, BatchNorm fitted, and the images as values."""
+    """Write data.npz, f.pt and g.pt; return the networks, with BatchNorm statistics, and the images as
+    floating-point values."""
     images = np.random.default_rng(0).integers(0, 256, (n_images, *SHAPE), dtype=np.uint8)
     arrays = {"x": images.transpose(0, 2, 3, 1), "y": np.arange(n_images) % 10}
     splits = {f"{name}_{split}": arrays[name] for name in arrays for split in ("train", "test")}
@@ -56,7 +57,7 @@ def make_files(kind: str, n_images: int) -> Case:
 def activation(
     network: nn.Module, images: Tensor, layer: str, replacement: Tensor | None = None
 ) -> Tensor:
-    """Return the output of a layer in a pass of the whole network, which continues with a replacement."""
+    """Return the output of a layer in a forward pass, which continues with a replacement if one is given."""
     outputs = []
 
     def hook(module: nn.Module, inputs: object, output: Tensor) -> Tensor | None:
@@ -72,7 +73,7 @@ def activation(
 def representation_difference(
     front: nn.Module, end: nn.Module, images: Tensor, pair: LayerPair
 ) -> float:
-    """Match one pair over all positions, evaluate the stitch, return its representation difference."""
+    """Fit a stitch between one pair of layers at all positions; return its representation difference."""
     target = activation(end, images, pair[1])
     source = F.interpolate(activation(front, images, pair[0]), target.shape[2:], mode="bilinear")
     x = source.movedim(1, -1).flatten(0, -2)  # (positions, C1)
@@ -84,7 +85,7 @@ def representation_difference(
 
 
 def cka(front: nn.Module, end: nn.Module, images: Tensor, pair: LayerPair) -> float:
-    """Return the linear CKA of one pair in double precision."""
+    """Compute the linear CKA of one pair of layers in double precision."""
     grams = []
     for network, layer in zip((front, end), pair, strict=True):
         features = activation(network, images, layer).flatten(1).double()
@@ -101,7 +102,8 @@ def race(
     columns: tuple[str, str, str],
     of_pair: Callable[[nn.Module, nn.Module, Tensor, LayerPair], float],
 ) -> None:
-    """Print the processor time of a script, without the import of torch, and of the way pair by pair.
+    """Print the processor time of a script, without the import of torch, and of the straightforward
+    implementation.
 
     `columns` are of both layers and of the number in the table; a ValueError says where it differs.
     """
@@ -129,7 +131,7 @@ def race(
 
 @torch.no_grad()
 def run_races(kind: str, n_images: int) -> None:
-    """Race on all pairs of layers of two networks, in the working folder."""
+    """Time all scripts on all pairs of layers of two networks, in the working folder."""
     case = make_files(kind, n_images)
     result(f"{f'{kind}, {n_images} images':30} {'one by one':>10} {'here':>10}")
     networks = f"f.pt g.pt {kind} {kind} all all"

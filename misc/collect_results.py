@@ -83,8 +83,7 @@ def main(args: Namespace) -> None:
 
 
 def check_types(source_dir: str, frame, types: tuple[str, str]) -> None:
-    """Raise a UserError if the networks have types that differ from `types`, of the front and the end
-    network."""
+    """Raise a UserError if the types of the front and the end networks differ from `types`."""
     from src.core.errors import UserError
     from src.results.frame import TYPES
 
@@ -128,7 +127,7 @@ def show_accuracies(path: Path, frame, *, has_list: bool) -> None:
 
 
 def source_of(frame) -> str:
-    """Return the sentence of captions on the networks and the images of rows."""
+    """Return the caption's sentence on the networks and the images of rows."""
     from src.figures.pages import on_data
     from src.results.frame import NETWORKS
     from src.results.network_names import counted
@@ -140,7 +139,7 @@ def source_of(frame) -> str:
 
 
 def report(args, path: Path, frame, *, has_list: bool) -> None:
-    """Write the means over pairs of networks, and print and draw what they show."""
+    """Write the means over pairs of networks, print groups and best matches, and draw the curves over depth."""
     from src.core.console import listed, note
     from src.figures.words import note_on_layers
     from src.results.frame import measures_in, write_frame, write_means
@@ -186,8 +185,8 @@ def draw_curves(args, path: Path, frame, depths) -> None:
 
 
 def drawn_depths(rows, quantities):
-    """Return the rows that the figure shows: of the chosen quantities; without a choice all but
-    accuracies, which differ between end networks, and of the measures of similarity the first."""
+    """Return the rows to draw: those of the chosen quantities, or else all but accuracies, and only the first
+    measure of similarity."""
     from src.choices.similarity import SIMILARITY
 
     if quantities:
@@ -216,7 +215,7 @@ def chosen_rows(rows, chosen):
 
 
 def print_groups(comparison, frame) -> None:
-    """Print the means and tests of groups: of similarity by all measures, of stitches as the verdict does."""
+    """Print the means and tests of groups, of stitches and of all measures of similarity."""
     from src.core.console import result
     from src.figures.words import OF_GROUPS, lines_on_groups, tables_of_groups
 
@@ -237,7 +236,7 @@ def print_groups(comparison, frame) -> None:
 
 
 def find_best_matches(args, frame, measures):
-    """Print the best matches of the chosen quantities; return all."""
+    """Find the best matches of layers by all quantities, and print those of the chosen quantities."""
     from src.core.console import note, result
     from src.core.errors import UserError
     from src.figures.words import tables_of_matches, tables_of_shares

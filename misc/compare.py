@@ -69,11 +69,11 @@ def parser() -> cli.Parser:
 
 
 def output_name(text: str) -> str:
-    """Read the value of -o: the name that all files begin with, or the name of a file."""
+    """Parse the value of -o: the prefix of all files, or the name of a file."""
     for ending in (".csv", ".png", ".html"):
         text = text.removesuffix(ending)
     if not Path(text).name:
-        raise ArgumentTypeError(f"{text!r} is no name; give one, such as both")
+        raise ArgumentTypeError(f"{text!r} is not a name; give a name, such as both")
     if ".." in Path(text).parts:
         raise ArgumentTypeError(f"{text!r} has .. in it; give a name, or an absolute path")
     return text
@@ -125,8 +125,8 @@ def check_networks(first: NetworkName, second: NetworkName) -> None:
 
 
 def check_accuracies(args, *networks: NetworkName) -> None:
-    """Raise a UserError if both networks are trained and close to chance on the test images: then nothing can be
-    said of any pair of layers."""
+    """Raise a UserError if both networks are trained, but close to chance accuracy on the test images: all
+    verdicts would be inconclusive."""
     from src.core.device import device_of
     from src.core.errors import UserError
     from src.datasets import dataset_info
@@ -157,7 +157,7 @@ def check_accuracies(args, *networks: NetworkName) -> None:
 
 
 def write_list(networks: Sequence[NetworkName], table: Path) -> None:
-    """Write the list of both networks, under the names that results have, if there are some.
+    """Write the list of both networks, with the names in existing results, if there are any.
 
     Raises:
         UserError: there are results of other networks.
@@ -186,8 +186,7 @@ def write_list(networks: Sequence[NetworkName], table: Path) -> None:
 
 
 def are_of_results(networks: Sequence[NetworkName], names: Sequence[str], folder: Path) -> bool:
-    """Return whether results in a folder are of networks with these names: by the contents that they
-    recorded."""
+    """Return whether the results in a folder are of these networks, by their names and recorded weights."""
     from src.results.public import CONFIG, read_options
     from src.results.run import options_of_table
 
@@ -201,8 +200,8 @@ def are_of_results(networks: Sequence[NetworkName], names: Sequence[str], folder
 
 
 def names_of(first: NetworkName, second: NetworkName) -> list[str]:
-    """Return the names of two checkpoints: of the files, unless these differ in numbers alone; of their
-    folders or types where these differ; of the files; or else numbers."""
+    """Return distinct names for two checkpoints: those of files that differ in more than numbers, else of their
+    folders, types or files, else numbers."""
     paths = [without_ending(network.path) for network in (first, second)]
     stems = [path.name for path in paths]
     choices = [stems, [path.parent.name for path in paths], [first.type, second.type], stems]
@@ -215,7 +214,7 @@ def names_of(first: NetworkName, second: NetworkName) -> list[str]:
 
 
 def is_name(text: str) -> bool:
-    """Return whether a text may be the name of a network in a list."""
+    """Return whether a text is a valid name of a network in a list."""
     from src.results.network_names import NAME
 
     return NAME.fullmatch(text) is not None

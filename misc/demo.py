@@ -55,7 +55,7 @@ BACKWARDS = ("pool4", "pool2")  # from the last block to the second
 
 
 def take(title: str, script: ModuleType, options: str) -> None:
-    """Run a command in this process and in the working folder. A failure ends the demo."""
+    """Run a command in this process and in the working folder; exit if it fails."""
     sys.argv = [str(script.__file__), *shlex.split(options)]  # which the files record
     command = f"# {title}\npython {shlex.join(sys.argv)}"
     note(command)
@@ -73,7 +73,8 @@ def take(title: str, script: ModuleType, options: str) -> None:
 
 
 def answer(frame: Any) -> Iterator[str]:
-    """Yield a line for each stitch backwards, and what the verdicts say of accurate stitches."""
+    """Yield the conclusions: a line for each stitch from the last block to the second, and the verdicts on
+    accurate stitches."""
     for row in frame.itertuples():
         if (row.front_layer, row.end_layer) == BACKWARDS:
             yield (

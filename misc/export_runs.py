@@ -42,7 +42,7 @@ def main(args: Namespace) -> None:
 
 
 def export_stitch(stitch, target: Path) -> None:
-    """Write a stitch to a folder of its own in `target`, as a run for one pair of layers.
+    """Write a stitch to its own folder in `target`, as a run for one pair of layers.
 
     Raises:
         UserError: the run has not kept the stitch.

@@ -73,7 +73,7 @@ def parser() -> cli.Parser:
 
 
 def add_training(options: cli.Parser) -> None:
-    """Add the options of training: epochs, batches and the optimiser."""
+    """Add the options of training: epochs, batches and the optimizer."""
     add = options.add_argument
     add(
         "--epochs",
@@ -117,7 +117,7 @@ def add_training(options: cli.Parser) -> None:
 
 
 def add_weights(options: cli.Parser) -> None:
-    """Add the options of earlier runs and of weights to start from."""
+    """Add the options for resuming and for initial weights."""
     add = options.add_argument
     again = options.add_mutually_exclusive_group().add_argument
     again(
@@ -143,7 +143,7 @@ def add_weights(options: cli.Parser) -> None:
 
 
 def add_device(options: cli.Parser) -> None:
-    """Add the options of the GPU, and of a test of its speed."""
+    """Add the options of the GPU, of mixed precision and of speed tests."""
     add = options.add_argument
     add(
         "--gpu",
@@ -163,7 +163,7 @@ def add_device(options: cli.Parser) -> None:
 
 
 def check(args: Namespace, processes: "Processes") -> None:
-    """Raise a UserError for options that contradict further options or the processes."""
+    """Raise a UserError for options that contradict each other or the number of processes."""
     if args.evaluate and not args.weights:
         raise UserError("-e measures the accuracy of a checkpoint; give it as --weights FILE")
     n_processes = processes.world_size
@@ -196,7 +196,7 @@ def load_images(
     *,
     train: bool,
 ) -> "BaseImageSet":
-    """Load a split, or make random images; a process takes its share of every batch."""
+    """Load a split, or generate random images; each process takes its share of every batch."""
     from src.datasets import Loading, load_dataset
     from src.datasets.base import Shard
     from src.datasets.inputs import random_images
@@ -278,7 +278,8 @@ def train_together(
     *,
     is_first: bool,
 ) -> None:
-    """Train in this process. All processes call this, and the first one saves the run."""
+    """Train the network in this process, with gradients shared among all processes; the first process saves the
+    run."""
     from src import training
 
     settings = training.Settings(

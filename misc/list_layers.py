@@ -76,7 +76,8 @@ def main(args: Namespace) -> None:
 
 
 def pattern_of(layer: str) -> str:
-    """Return a pattern for a layer and its neighbours of other numbers, such as `layer*`; * stops at a dot."""
+    """Return a pattern that matches a layer and its siblings with other numbers, such as `layer*`; * stops at a
+    dot."""
     return f"{layer.rstrip('0123456789')}*"
 
 

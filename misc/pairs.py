@@ -1,4 +1,4 @@
-"""Units of work of all_pairs.py: calls of the functions of single scripts on a pair of networks."""
+"""Units of work of all_pairs.py, which run single scripts on a network or a pair of networks."""
 
 import functools
 import sys
@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if __name__ == "__main__":  # before the imports, which it would not find
-    sys.exit("misc/pairs.py is no script; run misc/all_pairs.py")
+    sys.exit("misc/pairs.py is not a script; run misc/all_pairs.py")
 
 import exec_compute_low_rank_sim_metrics
 import exec_eval_stitcher_ood
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 NOT_PASSED = {"config", "save_dir"}
 FINISHED, BUSY, FAILED = "finished", "busy", "failed"  # outcomes of a unit
 OF_MEASURES = (*MEASURING, "metrics")  # a table may have further measures
-REMEDY = "give the same ones, or choose another -dir (of misc/compare.py: -o)"
+REMEDY = "give the same options, or choose another -dir (of misc/compare.py: -o)"
 
 
 @functools.cache  # units by the hundred share it
@@ -73,7 +73,7 @@ def options_of(script: ModuleType, args: Namespace, **chosen: Any) -> Namespace:
 
 
 def options_of_method(method: Method) -> dict[str, Any]:
-    """Return the options of exec_stitch.py for a method; options without effect have their defaults."""
+    """Return the options of exec_stitch.py for a method, with defaults for options that have no effect."""
     chosen = {"init": OPTIONS["init"].absent, "n_epochs": method.n_epochs}
     chosen["objective" if method.n_epochs else "init"] = method.name
     idle = [name for name in ("n_pinv_init_samples", "pinv_cutoff") if is_idle(name, chosen)]
@@ -109,12 +109,12 @@ class Unit(NamedTuple):
 
     @property
     def end(self) -> NamedNetwork | Path:
-        """The end network; of a table, its path."""
+        """The path of the end network, or of the table."""
         return self.place if self.is_table else self.networks[1]
 
     @property
     def splits(self) -> tuple[bool, ...]:
-        """The images that the unit reads: False for the test images, True for the training images."""
+        """The splits that the unit reads: False for test images, True for training images."""
         if self.kind != SIMILARITY:
             return False, True
         if all(network.is_features for network in self.networks):
@@ -130,7 +130,8 @@ class Unit(NamedTuple):
         return Run.beside(table, vars(self.options))
 
     def difference(self, written: Options) -> Difference:
-        """Return what differs between this unit in files and in this command, whatever the measures.
+        """Return the difference between the options in the files of this unit and those of this command,
+        without measures.
 
         Args:
             written: the options in its files; empty: there are none.
@@ -162,13 +163,13 @@ class Unit(NamedTuple):
         return set(now.get("metrics", [])) <= set(before.get("metrics", []))
 
     def has_other_options(self) -> bool:
-        """Return whether the unit was made with other options, whatever the networks and measures."""
+        """Return whether the files of the unit have other options, apart from networks and measures."""
         found = self.difference(self.run.options_on_disk())
         return any(not name.endswith(CONTENTS) for name in found)
 
 
 def warn_of_measuring_code(before: Spec, now: Spec) -> None:
-    """Warn of measures and detectors whose code has changed since they measured."""
+    """Warn of measures and detectors whose code has changed since their results were written."""
     for name in MEASURING:
         digests = now.get(name) or {}
         for function, digest in (before.get(name) or {}).items():
@@ -182,7 +183,7 @@ def warn_of_measuring_code(before: Spec, now: Spec) -> None:
 def with_record(
     unit: Unit, weights: Mapping[tuple[str, str], str], images: Mapping[str, str]
 ) -> Unit:
-    """Record weights and images in the options of a unit, as the single scripts do; return the unit.
+    """Return a unit whose options record weights and images, as those of the single scripts do.
 
     Args:
         weights: the SHA-256 of the weights, by path and type.
@@ -233,8 +234,7 @@ def stitching_unit(
 def similarity_unit(
     pair: tuple[NamedNetwork, NamedNetwork], args: Namespace, save_dir: str
 ) -> Unit:
-    """Return the unit that compares a pair by the measures of the options, and by the measures that
-    its table already has."""
+    """Return the unit that compares a pair by the measures of the options and those in its existing table."""
     first, second = pair
     table = Path("results", save_dir, SIMILARITY, f"{pair_name(*pair)}.csv")
     script = exec_compute_low_rank_sim_metrics
@@ -255,12 +255,12 @@ def similarity_unit(
 
 
 def add_measures_of_table(options: Namespace) -> None:
-    """Add the measures that a table has by now, as other processes may have written it."""
+    """Update the measures of a unit by those in its table, which other processes may have written."""
     options.metrics = metrics_of(Path(options.output), options.metrics)
 
 
 def metrics_of(table: Path, metrics: Sequence[str]) -> list[str]:
-    """Return the measures that a table will have: its measures so far, then the named ones.
+    """Return the union of the measures in a table and the named ones, in this order.
 
     Code of the user's that the table was made with, but the command line does not name, is not run.
 
@@ -301,7 +301,7 @@ def probing_unit(network: NamedNetwork, n_epochs: int, args: Namespace, save_dir
 
 
 def run_units(units: Sequence[Unit], session: "Session") -> None:
-    """Run all units that are free; a unit that fails does not stop the next units.
+    """Run all units that no other process has locked; a failed unit does not stop the next ones.
 
     Raises:
         UserError: units failed; raised after the last unit.
@@ -322,7 +322,9 @@ def run_units(units: Sequence[Unit], session: "Session") -> None:
     busy = [unit.title for unit in units if outcomes[unit.place] == BUSY]
     failed = [unit.title for unit in units if outcomes[unit.place] == FAILED]
     if busy:
-        note(f"{len(busy)} are left to other processes, which work on them: {listed(busy)}")
+        note(
+            f"units of work left to other processes, which work on them: {len(busy)} ({listed(busy)})"
+        )
     if failed:
         raise UserError(
             f"{len(failed)} of {len(units)} failed ({listed(failed)}); the warnings above give causes and remedies"
@@ -330,7 +332,7 @@ def run_units(units: Sequence[Unit], session: "Session") -> None:
 
 
 def run_in_turn(units: Mapping[str, Unit], session: "Session") -> dict[Path, str]:
-    """Run units by title; return the outcomes by place.
+    """Run units, those of end networks without another process first; return the outcome of each by its path.
 
     Each process makes a reference of the end networks that it stitches into. So it leaves an end
     network to the process that is at it; only when nothing else is left, it helps with the last
@@ -353,7 +355,7 @@ def run_in_turn(units: Mapping[str, Unit], session: "Session") -> dict[Path, str
 
 
 def run_unit(title: str, unit: Unit, session: "Session") -> str:
-    """Run a unit unless another process works on it, and say so; return the outcome."""
+    """Run a unit unless another process has locked it, and print a note; return the outcome."""
     start = time.monotonic()
     if session.cache:
         session.cache.begin_unit()
@@ -372,7 +374,7 @@ def run_unit(title: str, unit: Unit, session: "Session") -> str:
 
 
 def run_claimed(unit: Unit, session: "Session") -> bool:
-    """Run a unit unless another process works on it; return whether it is finished."""
+    """Run a unit unless another process has locked it; return whether it is finished."""
     try:
         if unit.is_table:  # the script claims its table and finishes it
             if not unit.is_finished(unit.run.options_on_disk()):  # in the meantime
@@ -396,7 +398,7 @@ def run_claimed(unit: Unit, session: "Session") -> bool:
 
 
 def run_calls(unit: Unit, session: "Session") -> None:
-    """Run the scripts of a unit."""
+    """Run the script functions of a unit."""
     with silenced(notes=False):
         if unit.stitching:
             stitch_and_evaluate(unit, unit.stitching, session)
@@ -405,7 +407,7 @@ def run_calls(unit: Unit, session: "Session") -> None:
 
 
 def stitch_and_evaluate(unit: Unit, stitching: Namespace, session: "Session") -> None:
-    """Stitch a pair of networks, and evaluate the stitches; the test images pass once for both.
+    """Stitch a pair of networks and evaluate the stitches in a single pass over the test images.
 
     If some stitches were finished before, all are evaluated from their files.
     """

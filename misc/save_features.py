@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Save activations of a network in a file that can replace the network where layers are compared."""
+"""Save activations of a network to a file, which can replace the network in comparisons."""
 
 import math
 import sys
@@ -50,7 +50,7 @@ def parser() -> cli.Parser:
 
 
 def main(args: Namespace) -> None:
-    """Write the features."""
+    """Compute the features of a network, and write them to a file."""
     from src.core.device import device_of
     from src.datasets import dataset_info
     from src.results.feature_files import check_names, images_of, write_features
@@ -81,7 +81,7 @@ def main(args: Namespace) -> None:
 def take_activations(
     args: Namespace, model: cli.LoadedNetwork, test_set: "BaseImageSet", n_images: int
 ) -> "StoredActivations":
-    """Return the activations of the layers for the first images."""
+    """Compute the activations of the layers for the first images."""
     import torch
 
     from src.similarity.sides import record_activations
@@ -94,7 +94,7 @@ def take_activations(
 
 
 def made_with(args: Namespace, model: cli.LoadedNetwork) -> dict[str, Any]:
-    """Return the record of the network and its layers."""
+    """Return the record of how features were made: network, layers and data."""
     depths = model.network.relative_depths(model.layers)
     return {
         "network": args.model_path,

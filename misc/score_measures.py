@@ -64,7 +64,7 @@ def main(args: Namespace) -> None:
 
 
 def score_by_truth(args) -> None:
-    """Print and write the agreement of all quantities with known differences of networks."""
+    """Print and write the rank correlation of all quantities with known differences of networks."""
     from src.core.console import note, table
     from src.results.frame import read, write_frame
     from src.results.reports import agreement
@@ -87,7 +87,7 @@ def score_by_truth(args) -> None:
 
 
 def read_truth(path: str):
-    """Return the known differences of pairs of networks.
+    """Read the known differences of pairs of networks from a CSV.
 
     Raises:
         UserError: the file cannot be read, or lacks a column or a number.
@@ -133,7 +133,7 @@ def test_measures(args) -> None:
 
 
 def draw(args, frame, probes, correlations) -> None:
-    """Draw the curves over ranks beside the table, where there are some."""
+    """Draw the curves over ranks to a figure beside the table, if there are any."""
     from src.figures.curves import draw_ranks
     from src.figures.pages import on_data
     from src.results.frame import LAYERS, NETWORKS
@@ -165,7 +165,7 @@ def draw(args, frame, probes, correlations) -> None:
 
 
 def labels_of(tests) -> list[str]:
-    """Return the labels of the curves that tests are of."""
+    """Return the label of the curve of each test."""
     from src.choices.similarity import measure_of
     from src.results.ranks import BASELINE
 
@@ -181,7 +181,7 @@ def labels_of(tests) -> list[str]:
 
 
 def answer(correlations, places) -> str:
-    """Return the sentence on the mean rank correlation of each measure, or without one on its mean place."""
+    """Return the concluding sentence: the mean rank correlation of each measure, or else its mean place."""
     in_ranks = "Mean rank correlation ρ with the accuracy of probes over ranks"
     in_places = "Mean place of the layer of the same name"
     for tests, column, subject in (
@@ -193,11 +193,11 @@ def answer(correlations, places) -> str:
         if len(means):
             texts = [f"{mean:.2f} ({label})" for label, mean in means.items()]
             return f"{subject}: {', '.join(texts)}."
-    return "No test of these tables has an answer."
+    return "No test of these tables gives a result."
 
 
 def show_sensitivity(tests) -> None:
-    """Print how measures correlate with probing accuracy over ranks."""
+    """Print the rank correlations of measures with probing accuracy over ranks."""
     from src.core.console import decimals, result, warn
     from src.results.ranks import BASELINE
 
@@ -210,7 +210,7 @@ def show_sensitivity(tests) -> None:
     )
     result("(a line has both layers, and the varied one; p-values are two-sided)")
     result("(distances with their sign flipped: higher is more similar)")
-    result(f"({BASELINE}: the baseline, which all that rises with the rank reaches)")
+    result(f"({BASELINE}: the correlation of anything that increases with the rank)")
     columns = {
         "n": "ranks",
         "spearman": "rho",
@@ -231,7 +231,7 @@ def show_sensitivity(tests) -> None:
 
 
 def show_specificity(tests) -> None:
-    """Print the place of the layer of the same name, by measure; warn of alignments that differ."""
+    """Print the place of the layer of the same name by each measure; warn if measures differ in alignment."""
     from src.core.console import result, warn
     from src.results.ranks import MIXED
 
@@ -268,7 +268,7 @@ def show_specificity(tests) -> None:
 
 
 def show(tests, columns: dict[str, str], summary) -> None:
-    """Print tests by setting and measure, each group followed by its summary.
+    """Print tests grouped by setting and measure, with a summary after each group.
 
     Args:
         columns: titles of the columns behind the two layers and the varied one, by column.
@@ -286,7 +286,7 @@ def show(tests, columns: dict[str, str], summary) -> None:
 
 
 def text(value) -> str:
-    """Return the text of a cell: numbers with four digits, nothing for a missing one."""
+    """Format the value of a cell: numbers with four digits, "" for a missing value."""
     import pandas
 
     if pandas.isna(value):

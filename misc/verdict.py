@@ -71,13 +71,13 @@ def parser() -> cli.Parser:
 
 
 def add_judging(options: cli.Parser) -> None:
-    """Add the options that decide the verdicts: the limits, and the tests that are made together."""
+    """Add the options of the verdicts: the limits, and the correction for multiple tests."""
     add = options.add_argument
     add(
         "--tolerance",
         type=cli.real_number(at_least=0, at_most=100),
         default=5.0,
-        help="points of accuracy that a similar pair may lose against the end network",
+        help="largest accuracy drop of a similar pair against the end network, in percentage points",
     )
     add(
         "--skill",
@@ -100,7 +100,7 @@ def add_judging(options: cli.Parser) -> None:
 
 
 class Judged(NamedTuple):
-    """The results in folders, with verdicts."""
+    """The results in folders, with the verdicts on them."""
 
     stitches: Sequence[Any]
     similarities: Sequence[Any]
@@ -113,7 +113,7 @@ class Judged(NamedTuple):
     warnings: Sequence[str]  # of the runs, and of their comparison
 
     def text(self, *, has_maps: bool = True) -> str:
-        """Return the verdicts in words."""
+        """Return the printed report of verdicts."""
         from src.figures.words import report
 
         further = [*self.warnings[:MAX_WARNINGS], self.sensitivity]
@@ -121,14 +121,14 @@ class Judged(NamedTuple):
 
     @property
     def answer(self) -> str:
-        """The sentence that answers."""
+        """The conclusion, in one sentence."""
         from src.figures.words import answer
 
         return answer(self.frame, self.comparison)
 
     @property
     def measures(self) -> list[str]:
-        """The columns of detectors and of measures of similarity."""
+        """The names of the columns of detectors and of measures of similarity."""
         from src.results.quantities import AUROC
         from src.results.verdicts import similarity_columns
 
@@ -137,7 +137,7 @@ class Judged(NamedTuple):
 
 
 def main(args: Namespace, judged: "Judged | None" = None) -> None:
-    """Judge stitches, write the verdict and its page, and end with the answer.
+    """Judge stitches, write the verdict and its page, and print the conclusion.
 
     Args:
         judged: the verdicts, if they are there already.
@@ -174,7 +174,7 @@ def main(args: Namespace, judged: "Judged | None" = None) -> None:
 
 
 def judge(args) -> Judged:
-    """Return the results of the folders with the verdicts; note the limits of comparisons of groups."""
+    """Judge the results in folders; print notes on comparisons of groups."""
     from src.core.console import listed, note, recorded_warnings
     from src.figures.words import note_on_layers
     from src.results.reports import SHARES, STITCHED, compare_groups, of_several_networks
@@ -199,8 +199,8 @@ def judge(args) -> Judged:
 
 
 def names_of(args, stitches) -> tuple[Any, bool]:
-    """Return the names of all networks, and whether they are those of a list, in whose order stitches are
-    put."""
+    """Return the names of all networks, and whether a list names these; sort stitches in the order of the
+    list."""
     from src.results.frame import list_in
     from src.results.network_names import named_by_list, order_in
 
@@ -215,7 +215,7 @@ def names_of(args, stitches) -> tuple[Any, bool]:
 
 
 def verdicts_of(args, stitches, similarities, limits, names) -> Any:
-    """Return the frame of the verdicts."""
+    """Return the frame of verdicts."""
     from src.results.frame import judge_stitches
 
     frame = judge_stitches(stitches, similarities, limits=limits, pool=args.pool, names=names)
@@ -241,7 +241,7 @@ def sensitivity_of(args, stitches, frame, limits, names) -> str:
 
 
 def warnings_of(args, stitches) -> list[str]:
-    """Return the warnings that runs and tables recorded."""
+    """Return the warnings in the records of runs and tables."""
     from src.core.files import read_json
     from src.results import origin
 
@@ -251,7 +251,7 @@ def warnings_of(args, stitches) -> list[str]:
 
 
 def write_verdict(args, judged: Judged, text: str, table: Path) -> None:
-    """Write the table, and beside it its text, the tables of groups, the figures and the record.
+    """Write the table of verdicts with its text, the tables of groups, the figures and the record.
 
     Args:
         text: the verdicts in words.
@@ -288,7 +288,7 @@ def write_verdict(args, judged: Judged, text: str, table: Path) -> None:
 
 
 def write_groups(table: Path, comparison) -> None:
-    """Write the means and the tests of groups beside a table, where there are some."""
+    """Write the means and the tests of groups to files beside a table, if there are any."""
     from src.results.frame import write_frame, write_means
 
     if len(comparison.groups):
@@ -298,7 +298,7 @@ def write_groups(table: Path, comparison) -> None:
 
 
 def draw(path: Path, judged: Judged) -> None:
-    """Draw the verdicts, of two networks the points, and of several pairs the networks and their groups.
+    """Draw the verdicts as maps; for two networks also as points, and for several pairs by network and group.
 
     Args:
         path: of the table.
@@ -333,7 +333,7 @@ def draw(path: Path, judged: Judged) -> None:
 
 
 def write_page(args, judged: Judged, table: Path, path: Path, *, start: datetime) -> None:
-    """Write the page.
+    """Write the HTML report.
 
     Args:
         table: of the verdict, with its figures beside it.
@@ -355,7 +355,7 @@ def write_page(args, judged: Judged, table: Path, path: Path, *, start: datetime
 
 
 def made_by(judged, similarity, *, start: datetime) -> str:
-    """Return the part of the page on networks, images, versions and commands.
+    """Return the section of the page on networks, images, versions and commands.
 
     Args:
         similarity: the paths of tables of similarity.
@@ -372,7 +372,7 @@ def made_by(judged, similarity, *, start: datetime) -> str:
 
 
 def parts_of_page(table: Path, judged, made_with: str, *, name: str) -> list[str]:
-    """Return the parts of the page in their order.
+    """Return the sections of the page in order.
 
     Args:
         table: of the verdict, with its figures beside it.
@@ -407,8 +407,8 @@ def parts_of_page(table: Path, judged, made_with: str, *, name: str) -> list[str
 
 
 def read_results(args) -> tuple:
-    """Return the stitches with their evaluations, and the similarities; warn of changed weights and of
-    results on different images."""
+    """Read the stitches with their evaluations, and the similarities; warn of changed weights and of results on
+    different images."""
     from src.results.experiments import warn_of_several
     from src.results.similarity_rows import read_similarities
 
@@ -419,7 +419,7 @@ def read_results(args) -> tuple:
 
 
 def check_similarities(similarities, frame) -> None:
-    """Warn if no verdict has a value of the similarities."""
+    """Warn if tables of similarity were given, but match no verdict."""
     from src.core.console import warn
     from src.results.verdicts import similarity_columns
 
@@ -429,7 +429,8 @@ def check_similarities(similarities, frame) -> None:
 
 
 def read_folders(folders):
-    """Return the stitches of all folders with their evaluations; note folders that were not evaluated."""
+    """Read the stitches of all folders with their evaluations; print a note on folders without an
+    evaluation."""
     from src.core.console import listed, note
     from src.core.errors import UserError
     from src.core.grouping import grouped
@@ -455,7 +456,7 @@ def read_folders(folders):
 
 
 def limits_of(args):
-    """Return the limits of a verdict, as shares."""
+    """Return the limits of the verdict in the options, as shares."""
     from src.verdict import Limits
 
     return Limits(args.tolerance / 100, args.skill, pairwise=args.pairwise)

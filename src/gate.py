@@ -1,7 +1,7 @@
-"""The gate of `judge`: checks of its arguments, and what they become.
+"""Checks the arguments of `judge`, and converts them to networks, image sets and methods.
 
-Behind the gate there are `Network` views, image sets with labels, methods and settings. All that a
-caller can mend is a UserError here, or a warning.
+The functions return `Network` views, image sets with labels, methods and settings. All that a
+caller can correct is a UserError here, or a warning.
 """
 
 import copy
@@ -47,7 +47,7 @@ Forms = str | UserForm | Sequence[str | UserForm]
 
 
 class ChosenMethod(NamedTuple):
-    """A method of stitching, and how it is fitted."""
+    """A method of stitching, with its solver and its training settings."""
 
     method: Method
     form: AnyForm  # of direct matching
@@ -55,7 +55,7 @@ class ChosenMethod(NamedTuple):
 
 
 class JudgedImages(NamedTuple):
-    """The images that stitches are made with and measured on."""
+    """The image sets on which stitching layers are fitted and evaluated."""
 
     train: BaseImageSet  # of an iterable, the first ones
     epochs: Epochs  # all training images
@@ -65,7 +65,7 @@ class JudgedImages(NamedTuple):
 
 
 class JudgedNetworks(NamedTuple):
-    """Two networks and their layers."""
+    """Two networks and the layers to stitch."""
 
     front: Network
     end: Network
@@ -77,15 +77,15 @@ class JudgedNetworks(NamedTuple):
 
 
 def methods_of(forms: Forms, training: Mapping[str, Any]) -> dict[str, ChosenMethod]:
-    """Return the methods of stitching by name.
+    """Return the methods of stitching by name, with their settings.
 
     Args:
         training: options of the training, fields of `Settings`.
     Raises:
-        UserError: a form or an option of training is none.
+        UserError: a method or an option of training is invalid.
     """
     if not forms:
-        raise UserError('forms names nothing; give a form such as "covariance", or several')
+        raise UserError('forms is empty; give a method such as "covariance", or several')
     chosen: dict[str, ChosenMethod] = {}
     for form in _in_a_list(forms):
         name = name_of(form)
@@ -98,14 +98,14 @@ def methods_of(forms: Forms, training: Mapping[str, Any]) -> dict[str, ChosenMet
             solver_of(form)
         if name in chosen and chosen[name].form is not form:
             raise UserError(
-                f"two forms have the name {name}; give each function a __name__ of its own"
+                f"two methods have the name {name}; give each function a __name__ of its own"
             )
         chosen[name] = ChosenMethod(method, form, _settings(method.n_epochs, training))
     return chosen
 
 
 def _in_a_list(forms: Forms) -> Iterable[str | UserForm]:
-    """Return one form, or several, in a list; what is no form is found out later."""
+    """Return one method or several as an iterable, without validating them."""
     if isinstance(forms, str) or callable(forms):
         return [forms]
     if isinstance(forms, Iterable):
@@ -123,7 +123,7 @@ def _settings(n_epochs: int, options: Mapping[str, Any]) -> Settings:
 
 
 def check_options(n_fitting_samples: int | None, limits: Limits, names: Sequence[str]) -> None:
-    """Raise a UserError if an option is none."""
+    """Raise a UserError if the sample size, the limits or the names are invalid."""
     if n_fitting_samples is not None:
         check_integer(
             "n_fitting_samples", n_fitting_samples, at_least=1, otherwise=", or None for all"
@@ -152,7 +152,8 @@ def check_options(n_fitting_samples: int | None, limits: Limits, names: Sequence
 
 
 def views_of(front: nn.Module | Network, end: nn.Module | Network) -> tuple[Network, Network]:
-    """Return a new view on each network, or one on both; a UserError if they cannot be judged."""
+    """Return a new view of each network, or one shared view of both; raise a UserError if they cannot be
+    judged."""
     views = []
     for side, network in (("front", front), ("end", end)):
         if not isinstance(network, (nn.Module, Network)):
@@ -164,7 +165,7 @@ def views_of(front: nn.Module | Network, end: nn.Module | Network) -> tuple[Netw
             network = unwrapped(network)
         if any(module.training for module in network.modules()):
             raise UserError(
-                f"the {side} network is in training mode, where it is another function in each batch; "
+                f"the {side} network is in training mode, where its outputs depend on the batch; "
                 f"call {side}.eval() before"
             )
         if isinstance(network, Network):
@@ -187,7 +188,7 @@ def views_of(front: nn.Module | Network, end: nn.Module | Network) -> tuple[Netw
 def _of_both(
     layers: LayersOfBoth,
 ) -> tuple[str, str]:
-    """Return the layers of the front and of the end network, each as one text with commas."""
+    """Return the layers of the front and of the end network, each as one comma-separated text."""
     if layers is None:
         layers = "all"
     if not isinstance(layers, tuple):
@@ -201,7 +202,7 @@ def _of_both(
 
 
 def _in_one_text(names: LayerNames) -> str:
-    """Return names of layers as one text with commas."""
+    """Join names of layers to one comma-separated text."""
     if isinstance(names, str):
         return names
     is_listed = isinstance(names, Iterable) and not isinstance(names, Mapping)
@@ -215,10 +216,10 @@ def _in_one_text(names: LayerNames) -> str:
 def networks_of(
     front: Network, end: Network, images: JudgedImages, layers: LayersOfBoth
 ) -> JudgedNetworks:
-    """Prepare views on both networks for the images; return the views with the named layers.
+    """Configure views of both networks for the images; return the views with the named layers.
 
     Raises:
-        UserError: a network cannot take the images, has not the layers, or gives no logits for the labels.
+        UserError: a network cannot take the images, lacks the layers, or gives no logits for the labels.
     """
     layers_of_front, layers_of_end = _of_both(layers)
     test = images.test
@@ -249,7 +250,7 @@ def networks_of(
 
 
 def _check_labels(images: JudgedImages, n_classes: int) -> None:
-    """Raise a UserError if labels are no classes of the end network; training images may have none."""
+    """Raise a UserError if labels are not classes of the end network; training images may be unlabelled."""
     check_classes("test", images.test.labels, n_classes)
     if images.trains:
         known = images.train.labels[images.train.labels != UNLABELLED]
@@ -259,7 +260,7 @@ def _check_labels(images: JudgedImages, n_classes: int) -> None:
 
 
 def _n_classes(end: Network) -> int:
-    """Return the number of classes of the end network; a UserError if it gives no logits."""
+    """Return the number of classes of the end network; raise a UserError if its output is not logits."""
     output_shape = _output_shape(end, "end")
     if len(output_shape) != 1:
         shape = shape_text(output_shape) or "a single number"
@@ -272,7 +273,7 @@ def _n_classes(end: Network) -> int:
 
 
 def _output_shape(network: Network, side: str) -> tuple[int, ...]:
-    """Return the shape of the output for one image; a UserError if images cannot be taken."""
+    """Return the shape of the output for one image; raise a UserError if the network fails on the images."""
     try:
         return network.output_shape
     except UserError:
@@ -283,7 +284,8 @@ def _output_shape(network: Network, side: str) -> tuple[int, ...]:
 
 
 def _check_front(front: Network, n_classes: int) -> None:
-    """Warn if the front network seems to give logits of further classes, rather than features."""
+    """Warn if the output of the front network seems to be logits of more classes than the end network's, rather
+    than features."""
     output_shape = _output_shape(front, "front")
     # The output of the last linear layer is taken for logits
     linear = [module for module in front.modules() if isinstance(module, nn.Linear)]
@@ -306,7 +308,7 @@ def images_of(
     *,
     n_fitting_samples: int | None,
 ) -> JudgedImages:
-    """Return training and test images as image sets; a UserError if a method cannot use the images."""
+    """Return training and test images as image sets; raise a UserError if a method cannot use the images."""
     at_most = max(n_fitting_samples or MOST_FITTING_SAMPLES, N_IMAGES)
     train_set = _image_set(train, "train", like, at_most=at_most, most_kept=MOST_KEPT)
     test_set = _image_set(test, "test", like, in_one_order=True)
@@ -333,8 +335,8 @@ def images_of(
 
 
 def _check_scales(train: BaseImageSet, test: BaseImageSet) -> None:
-    """Raise a UserError if test inputs have another scale than training inputs, as pixels up to 255 beside
-    pixels up to 1; the first inputs tell."""
+    """Raise a UserError if test and training inputs differ in scale, such as pixels up to 255 and up to 1,
+    judging by the first inputs."""
     scales = []
     for images in (train, test):
         first = torch.arange(min(len(images), N_OF_SCALE))
@@ -367,7 +369,8 @@ def _image_set(
 
 
 def _check_classes(train: Tensor, test: Tensor) -> None:
-    """Raise a UserError if training images, sorted by class say, lack many classes of the test."""
+    """Raise a UserError if training images lack many classes of the test images, as when they are sorted by
+    class."""
     classes = set(test.unique().tolist()) - {UNLABELLED}
     missing = classes - set(train.unique().tolist())
     if (train != UNLABELLED).all() and len(missing) > MOST_MISSING * len(classes):

@@ -1,4 +1,4 @@
-"""One call for two networks and images: stitch, measure, judge.
+"""Stitches two networks and judges which of their layers are similar, in one call from Python.
 
     rows = judge(front, end, train_batches, test_batches, layers="layer*", forms=["covariance", "pinv"])
     print(rows)
@@ -61,12 +61,12 @@ def judge(
     names: tuple[str, str] = ("front", "end"),
     **training: Any,
 ) -> Judgement:
-    """Stitch layers of two networks by direct matching or by training, and judge which are
+    """Stitch layers of two networks by closed-form solvers or by training, and judge which layers are
     functionally similar.
 
     The stitching layer of a pair is fitted to activations of training images, without any cutoff
-    but rounding; or it is drawn, and trained on an objective. Test images tell accuracy and skill, whose
-    baselines take training images as well. The verdicts on all pairs of a form are corrected together.
+    but rounding; or it is randomly initialised and trained on an objective. Accuracy and skill are measured on test
+    images; baselines of skill need training images as well. The tests of all pairs of a method are corrected together.
     Images go to the device of the networks, which stay as they are.
 
     Args:
@@ -81,14 +81,14 @@ def judge(
         layers: names, patterns or "all", in one text with commas or in a list; both networks have
             them. A tuple of two gives front layers and end layers. None or "all": the blocks of
             either network, which `Network(module).block_names` lists.
-        forms: forms of direct matching, of `FORMS` in `src.choices.stitching`, or of your own: a
+        forms: methods of stitching. Closed-form solvers of `FORMS` in `src.choices.stitching`, or your own: a
             function (see `UserForm`), or FILE.py:FUNCTION. Or objectives of `OBJECTIVES` with their
             epochs, such as "task:10", or FILE.py:FUNCTION:10 of your own.
-        n_fitting_samples: training images to match on, drawn from the first 2,000 that `train` gives, or
+        n_fitting_samples: training images used for fitting, drawn from the first 2,000 that `train` gives, or
             from the first `n_fitting_samples` if that is more; from all images of an image set of this
             suite. None: 50 rows a channel of the front layer (`-pinv-samples auto`), of an image set
             or of the first 10,000 that `train` gives.
-        seed: of drawn stitching layers, and of the order of the images of an image set.
+        seed: of randomly initialised stitching layers, and of the order of the images of an image set.
         limits: of the verdict.
         names: of both networks, in tables and figures; not "-" and "DEFAULT".
         training: how to train, as `exec_stitch.py` does with the defaults `optimizer="adam"`,
@@ -96,13 +96,13 @@ def judge(
             `reduce_lr_epochs=()`, `grad_clip=None`, and for image sets `batch_size=256`.
 
     Returns:
-        A row for each form and pair of layers.
+        A row for each method and pair of layers.
 
     Raises:
-        UserError: a network is in training mode, has not the layers, or gives no logits for these
+        UserError: a network is in training mode, lacks the layers, or gives no logits for these
             labels; the networks differ in type or device; images cannot be passed over again, or
-            the first training images lack classes; a form, `n_fitting_samples`, a name or an option of
-            training is none; images have a size that a network does not take; or a training run
+            the first training images lack classes; a method, `n_fitting_samples`, a name or an option of
+            training is invalid; images have a size that a network does not take; or a training run
             diverges.
     """
     methods = gate.methods_of(forms, {"seed": seed, **training})
@@ -136,7 +136,7 @@ def judge(
 
 
 class _MadeStitches(NamedTuple):
-    """The stitches of a form."""
+    """The stitches that one method has made."""
 
     grid: Grid
     matchings: dict[Pair, Matching]  # empty after a training run
@@ -149,7 +149,7 @@ class _MadeStitches(NamedTuple):
 def _stitching_layers(
     networks: JudgedNetworks, image_shape: Sequence[int], *, seed: int
 ) -> dict[Pair, StitchingLayer]:
-    """Draw a stitching layer for each pair of layers; warn of pairs that cannot be stitched."""
+    """Initialise a stitching layer for each pair of layers; warn of pairs that cannot be stitched."""
     layers, skipped = build_layers(
         networks.front,
         networks.end,
@@ -167,7 +167,7 @@ def _stitching_layers(
 def _reference(
     end: Network, layers: Mapping[Pair, StitchingLayer], images: JudgedImages
 ) -> Reference:
-    """Return the end network without stitches, and its baselines of skill."""
+    """Prepare the evaluation of stitches into the end network, with its baselines of skill."""
     options = EvaluationOptions(
         layers=tuple(dict.fromkeys(pair.end_layer for pair in layers)),
         scores=(),
@@ -180,7 +180,7 @@ def _reference(
 
 
 def _batch_size(images: BaseImageSet) -> int:
-    """Return the number of images that take a pass together."""
+    """Return the batch size of an image set."""
     if isinstance(images, IteratedInputs):
         return images.batch_size
     return BATCH_SIZE
@@ -192,7 +192,7 @@ def _made(
     images: JudgedImages,
     form: ChosenMethod,
 ) -> _MadeStitches:
-    """Match or train copies of all layers."""
+    """Fit copies of all stitching layers by a closed-form solver or by training."""
     views = (networks.front, networks.end)
     copies = copy.deepcopy(dict(layers))
     if form.method.n_epochs:
@@ -218,7 +218,7 @@ def _with_scores(
     scores: Mapping[Pair, StitchScores],
     pairs: Sequence[Pair],
 ) -> dict[Pair, MeasuredStitch]:
-    """Return the measurements of the stitches of a form, in the order of `pairs`."""
+    """Measure the accuracy and skill of the stitches of one method, in the order of `pairs`."""
     chosen = chosen_options(made.grid.layers)
     stitches = {}
     for pair in pairs:
@@ -239,7 +239,7 @@ def _with_scores(
 def _tell_accuracies(
     stitches: Mapping[str, Mapping[Pair, MeasuredStitch]], names: Sequence[str]
 ) -> None:
-    """Print the accuracies of both networks alone."""
+    """Print the accuracies of both networks without stitching."""
     of_any_method = next(iter(stitches.values()))
     metrics = next(iter(of_any_method.values())).metrics
     accuracies = (metrics.front_accuracy, metrics.end_accuracy)
@@ -250,7 +250,7 @@ def _tell_accuracies(
 def _judged(
     name: str, form: ChosenMethod, stitches: Mapping[Pair, MeasuredStitch], limits: Limits
 ) -> list[JudgedStitch]:
-    """Judge the stitches of a form together; return their rows."""
+    """Judge the stitches of one method together; return their rows."""
     settings = form.settings
     rates = learning_rates(
         settings.n_epochs, scheduler=settings.scheduler, reduce_lr_epochs=settings.reduce_lr_epochs
@@ -274,7 +274,7 @@ def _judged(
 
 
 def _row(form: str, pair: Pair, stitch: MeasuredStitch, verdict: Verdict) -> JudgedStitch:
-    """Return the row of a stitch."""
+    """Return the row of a stitch with its verdict and measurements."""
     metrics = stitch.metrics
     r2_fit = metrics.r2_fit
     if r2_fit is None:  # of a trained stitch
@@ -308,7 +308,7 @@ def _record(
     limits: Limits,
     names: Sequence[str],
 ) -> Record:
-    """Return the record of the rows, with the options of `exec_stitch.py`."""
+    """Return the record of how the rows were made, with the options of `exec_stitch.py`."""
     gpu = networks.end.example.device.index
     if gpu is None:  # the CPU
         gpu = -1
@@ -337,7 +337,7 @@ def _record(
 
 
 def _options_of(form: ChosenMethod) -> Options:
-    """Return the options of `exec_stitch.py` for a form of stitching."""
+    """Return the options of `exec_stitch.py` for a method of stitching."""
     options = form.settings._asdict()
     del options["reduce_lr_unit"]  # which it does not have
     if form.method.n_epochs:

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class JudgedStitch(NamedTuple):
-    """A stitched pair of layers with its verdict; NaN: not measured, or not defined.
+    """A stitched pair of layers with its verdict and measurements; NaN: not measured, or not defined.
 
     The names are those of the columns of the scripts' tables, which `misc/docs/files.md` describes.
     `_low` and `_high` are the ends of intervals of 95 %. Accuracies, accuracy drops, shares and R² are
     no percentages: 0.05 is five points.
     """
 
-    form: str  # of direct matching, such as covariance; or an objective with its epochs
+    form: str  # the method: a solver, such as covariance; or an objective with its epochs
     front_layer: str
     end_layer: str
     verdict: str  # one of `src.verdict.VERDICTS`
@@ -71,7 +71,7 @@ class JudgedStitch(NamedTuple):
 
 
 class Record(NamedTuple):
-    """The origin of rows: networks, options and stitches."""
+    """How rows were made: limits, networks, options and stitches."""
 
     limits: Limits
     n_images: int  # of the test
@@ -82,7 +82,7 @@ class Record(NamedTuple):
 
 
 class Judgement(tuple[JudgedStitch, ...]):
-    """Judged stitches, as a tuple, which prints as a table.
+    """The result of `judge`: a tuple of `JudgedStitch`, which prints as a table.
 
     Attributes:
         record: what they were made of.
@@ -96,11 +96,11 @@ class Judgement(tuple[JudgedStitch, ...]):
         return judgement
 
     def __reduce__(self) -> tuple[type, tuple[tuple[JudgedStitch, ...], Record]]:
-        """Copy and pickle the rows and the record."""
+        """Support copying and pickling of the rows and the record."""
         return Judgement, (tuple(self), self.record)
 
     def __getitem__(self, index: Any) -> Any:
-        """Return a row; of a slice, its rows as a `Judgement`."""
+        """Return a row, or for a slice a `Judgement` of its rows."""
         if isinstance(index, slice):
             return Judgement(super().__getitem__(index), self.record)
         return super().__getitem__(index)
@@ -112,7 +112,7 @@ class Judgement(tuple[JudgedStitch, ...]):
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """The forms and objectives, in their order."""
+        """The names of the methods of stitching, in the order of the rows."""
         return tuple(dict.fromkeys(row.form for row in self))
 
     def __repr__(self) -> str:
@@ -137,7 +137,8 @@ class Judgement(tuple[JudgedStitch, ...]):
         return "\n".join([aligned(lines), *self._remarks()])
 
     def _remarks(self) -> list[str]:
-        """Return the sentences below the table: why pairs are inconclusive, and on lost positions."""
+        """Return the sentences below the printed table: why pairs are inconclusive, and which lose spatial
+        positions."""
         inconclusive = [row for row in self._with_short_layers() if row.verdict == INCONCLUSIVE]
         by_reason = grouped(inconclusive, lambda row: re.sub(r" \(.*?\)", "", row.reason))
         remarks = []
@@ -150,11 +151,11 @@ class Judgement(tuple[JudgedStitch, ...]):
         return remarks
 
     def _prefixes(self) -> tuple[str, str]:
-        """Return the common prefix of all front layers, and of all end layers; see `prefix_of`."""
+        """Return the common prefix of the names of all front layers, and of all end layers; see `prefix_of`."""
         return prefix_of(row.front_layer for row in self), prefix_of(row.end_layer for row in self)
 
     def _with_short_layers(self) -> list[JudgedStitch]:
-        """Return the rows without the prefixes of their layers."""
+        """Return the rows with the common prefixes removed from the names of layers."""
         front, end = self._prefixes()
         return [
             row._replace(
@@ -165,13 +166,13 @@ class Judgement(tuple[JudgedStitch, ...]):
         ]
 
     def matrix(self, quantity: str, *, form: str | None = None) -> "DataFrame":
-        """Return the values of a quantity by front layer (rows) and end layer (columns).
+        """Return the matrix of a quantity by front layer (rows) and end layer (columns).
 
         Args:
             quantity: a field of `JudgedStitch`, such as "skill" or "verdict".
-            form: of the stitches; None: the only one.
+            form: the method of the stitches; None: the only one.
         Raises:
-            UserError: there is no such quantity or form, or the form is not named.
+            UserError: there is no such quantity or method, or several methods and no `form`.
         """
         if quantity not in JudgedStitch._fields:
             raise unknown_name(
@@ -185,18 +186,20 @@ class Judgement(tuple[JudgedStitch, ...]):
         return table.reindex(index=rows.front_layer.unique(), columns=rows.end_layer.unique())
 
     def _form(self, form: str | None) -> str:
-        """Return the name of a form of the stitches; None stands for the only form."""
+        """Return the name of a method of the stitches; None stands for the only method."""
         if form is None and len(self.forms) == 1:
             return self.forms[0]
         if form is None:
-            raise UserError(f"there are stitches of several forms; give form=, one of {self.forms}")
+            raise UserError(
+                f"there are stitches by several methods; give form=, one of {self.forms}"
+            )
         if form not in self.forms:
             raise unknown_name("form", form, self.forms)
         return form
 
     @property
     def frame(self) -> "DataFrame":
-        """The rows as a frame, with the columns of `src.results.frame.read`."""
+        """The rows as a pandas DataFrame, with the columns of `src.results.frame.read`."""
         from src.results.frame import frame_of_judged
 
         return frame_of_judged(self)
@@ -214,10 +217,10 @@ class Judgement(tuple[JudgedStitch, ...]):
         write_text(Path(path), self.frame.to_csv(index=False, lineterminator="\n"))
 
     def save(self, folder: str | Path, *, dataset: str = "an unnamed set") -> None:
-        """Write the stitches as runs, one for each form, that `misc/verdict.py`, `misc/report.py`
-        and the scripts of tables read.
+        """Write the stitches as runs, one for each method, that `misc/verdict.py`, `misc/report.py` and the
+        scripts of tables read.
 
-        The networks go by their names, and a form that is a function goes by its `__name__`: save a
+        The networks go by their names, and a method that is a function goes by its `__name__`: save a
         changed function under another name, or elsewhere, or it counts as a repetition. Stitching
         layers are not saved.
 
@@ -242,13 +245,13 @@ class Judgement(tuple[JudgedStitch, ...]):
             write_judged_run(Path(folder), options, stitches)
 
     def figure(self, *, forms: Sequence[str] = ()) -> "Figure":
-        """Return the figure with a map of the verdicts for each form.
+        """Return a figure with a map of the verdicts for each method.
 
         `rows.figure().savefig("maps.pdf")` writes a file. The attribute `caption` of the figure is
         the text for below it.
 
         Args:
-            forms: at most two; empty: the first two.
+            forms: at most two methods; empty: the first two.
         Raises:
             UserError: there is no such form.
         """
@@ -260,7 +263,7 @@ class Judgement(tuple[JudgedStitch, ...]):
         shown = chosen[:2]
         if len(chosen) > 2:
             note(
-                f"the figure has the first two forms, without {listed(chosen[2:])}; forms= names others"
+                f"the figure has the first two methods, without {listed(chosen[2:])}; forms= names others"
             )
         words = [self.record.methods[form].words for form in shown]
         titles = [
@@ -277,7 +280,7 @@ class Judgement(tuple[JudgedStitch, ...]):
 
 
 def prefix_of(layers: Iterable[str]) -> str:
-    """Return the names of modules around all layers, such as "net."; "" if there are none.
+    """Return the common prefix of the names of layers, such as "net."; "" if there is none.
 
     Names without it begin with a letter.
     """

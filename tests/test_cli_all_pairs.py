@@ -224,7 +224,7 @@ def test_a_pair_that_another_process_is_at_is_left(networks, few, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Run, "claim", claim_others)
         said = run(SCRIPT, *OPTIONS, "--no-similarity", cwd=folder).err
-    assert says(said, "1 are left", "other processes", "pinv a to b")
+    assert says(said, "left to other processes", "1 (pinv a to b)")
     assert names_in(folder / "results" / "all") == {"b to a"}
     assert "[1/1] pinv a to b" in run(SCRIPT, *OPTIONS, "--no-similarity", cwd=folder).err
 

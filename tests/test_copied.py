@@ -183,7 +183,7 @@ def test_a_checkpoint_under_another_type_or_changed_code_is_told_and_the_verdict
     assert says(said, "when stitches were made: checkpoint m/model_0.pt was trained as net")
     Path("neighbour.py").write_text(f"{NEIGHBOUR}# changed\n")
     said = run(*stitch[:-3], "-dir", "changed").err
-    assert says(said, "m/model_0.pt was trained by other code of net")
+    assert says(said, "m/model_0.pt was trained with other code of net")
 
 
 def test_epochs_of_a_training_are_one_network_wherever_its_code_lies(project):

@@ -214,7 +214,7 @@ def test_a_list_may_give_relative_depths(tmp_path):
         "u=2": ("depths of b: 'u=2'", "LAYER=DEPTH"),
         "=1": ("depths of b: '=1'", "from 0 to 1"),
         "u=0.3;v=1": ("depths of b: 'u=0.3;v=1'", "with commas between"),
-        "u=0.3,v=1, u=0.5": ("depths of b: u stands there twice", "give each layer one depth"),
+        "u=0.3,v=1, u=0.5": ("depths of b: u is repeated", "give each layer one depth"),
         "u=1": ("depths that the list gives b", "lack v"),
     }.items():
         write_list(tmp_path / "list.csv", types, depths={"a": "x=0.3,y=0.7", "b": depths})

@@ -147,8 +147,8 @@ def test_scripts_warn_where_a_network_is_loaded_and_runs_record_it(in_tmp_path):
     kinds = [f"{in_tmp_path}/nets.py:{name}" for name in ("CNN", "Dropout", "LessTheMean")]
     repeatable, dropout, less = kinds
     said_of = {
-        dropout: f"warning: - ({dropout}, seed 0) is random when it is evaluated",
-        less: f"warning: - ({less}, seed 0) gives an input other logits beside other inputs",
+        dropout: f"warning: - ({dropout}, seed 0) is stochastic in evaluation mode",
+        less: f"warning: - ({less}, seed 0) gives logits that depend on the other inputs of a batch",
     }
     options = [
         "one",

@@ -223,7 +223,7 @@ REFUSED = {
     "target activations are not finite": lambda x, y: direct_matching(x, y / 0, form="covariance"),
     "9 positions, the target 4": lambda x, y: direct_matching(random(1, 4, 3, 3), random(1, 4, 2, 2)),
     "the same samples": lambda x, y: direct_matching(x[:5], y),
-    "unknown closed form .pca.; known: pinv, covariance, ortho": lambda x, y: direct_matching(x, y, form="pca"),
+    "unknown closed-form solver .pca.; known: pinv, covariance, ortho": lambda x, y: direct_matching(x, y, form="pca"),
     "cutoff papr is not paper, exact": lambda x, y: direct_matching(x, y, cutoff="papr"),
     "cutoff None is not paper, exact": lambda x, y: direct_matching(x, y, cutoff=None),
     "the source has .*complex64; give real": lambda x, y: direct_matching(x.to(torch.complex64), y),

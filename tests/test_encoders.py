@@ -100,7 +100,7 @@ def test_every_script_takes_an_encoder(in_tmp_path):
     (row,) = stitch_rows("results/from_encoder")
     assert row["front_accuracy"] == "nan" and float(row["matching_error"]) < 1
     ood = ["exec_eval_stitcher_ood.py", "results/from_encoder", *ON_DIGITS, "--detector", "none"]
-    assert says(error_line(*ood), "code", "not run by itself")
+    assert says(error_line(*ood), "code", "does not run unless the command gives it")
     run(*ood, "--own-types", "nets.py:maps")
     pooled = ["--alignment", "pool", "-n", 40, "-o", "s.csv"]
     run("exec_compute_low_rank_sim_metrics.py", *pair, "0,output", "pool1", *ON_DIGITS, *pooled)

@@ -114,7 +114,7 @@ def test_exported_stitches_have_the_skill_of_those_of_the_run(name, workplace):
 
 
 def test_what_cannot_be_exported_is_refused(workplace):
-    assert says(error_line(EXPORT, "cnn.pt", "-o", "x", cwd=workplace), "no folder")
+    assert says(error_line(EXPORT, "cnn.pt", "-o", "x", cwd=workplace), "cnn.pt is not a folder")
     (workplace / "empty").mkdir()
     assert says(error_line(EXPORT, "empty", "-o", "x", cwd=workplace), "no finished")
     assert says(error_line(EXPORT, "results/auto", "-o", "exported", cwd=workplace), "exists")

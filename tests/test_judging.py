@@ -270,7 +270,7 @@ FEW = {"r2_fit": 0.9, "r2_test": 0.5}
 @pytest.mark.parametrize(
     ("measured", "said"),
     [
-        ({"front_nondeterminism": "random"}, "the front network is random"),
+        ({"front_nondeterminism": "random"}, "the front network is stochastic"),
         ({"end_nondeterminism": "batch"}, "the end network depends on the batch"),
         ({"end_is_cut": False}, "inside a block"),
         ({"truncated": True}, "truncated the fit"),

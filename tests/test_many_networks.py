@@ -281,9 +281,9 @@ def test_the_lowest_p_is_that_of_the_groups_of_a_test():
     assert dict(zip(sizes, tests.lowest_p, strict=True)) == limits
     lines = list(lines_on_groups(compared.groups, tests, frame(rows)))
     for limit in (
-        "35 ways to give 4 + 3|0.029",
-        "5 ways to give 4 + 1|0.2.",
-        "4 ways to give 3 + 1|0.25",
+        "35 ways to divide networks into groups of 4 + 3|0.029",
+        "5 ways to divide networks into groups of 4 + 1|0.2.",
+        "4 ways to divide networks into groups of 3 + 1|0.25",
     ):
         assert sum(says(line, *limit.split("|")) for line in lines) == 1
     assert says(compared.untested[0], "(m → m) − (m → k), dm: m has fewer than two networks")

@@ -287,11 +287,11 @@ REFUSALS = [
     (OBJECTIVE, "mine.py:constant", "returns a loss without a gradient"),
     (OBJECTIVE, "mine.py:everywhere", "at is 'here'; give one of end, blocks, logits"),
     (OBJECTIVE, "cosine", "unknown objective 'cosine'"),
-    (FORM, "mine.py:cosine", "no closed form"),
+    (FORM, "mine.py:cosine", "is not a closed-form solver"),
     (FORM, "mine.py:wide", r"returns a weight \(32, 64\) "),
     (FORM, "mine.py:infinite", "finite numbers"),
     (FORM, "mine.py:no_bias", "mine.py:no_bias returns a "),
-    (FORM, "mine.py:ortho", "ortho is the name of a closed form of the suite"),
+    (FORM, "mine.py:ortho", "ortho is the name of a closed-form solver of the suite"),
     (FORM, "shrunk", "unknown initial layer 'shrunk'"),
 ]
 

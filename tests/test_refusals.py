@@ -107,7 +107,7 @@ REFUSALS = [
     ),
     (
         f"misc/compare.py f.pt another.pt {MODEL} {ON} -o new",
-        ("both networks are close to chance", "f.pt is right about"),
+        ("both networks are close to chance", "f.pt is correct on"),
     ),
     # Stitching
     (

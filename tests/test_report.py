@@ -147,7 +147,7 @@ def test_the_page_needs_nothing_else(tmp_path, rendered):
     write_results(tmp_path)
     page = page_of(tmp_path, "results", with_figures=True)
     assert all(address.startswith("data:") for address in page.addresses)
-    assert "1 of 1 by direct matching" in str(page.images[0]["alt"])
+    assert "similar: 1 (x → y)" in str(page.images[0]["alt"])
     assert all(image["alt"] for image in page.images)
     html = (tmp_path / "page.html").read_text()
     assert "://" not in html and html.count("Report on results") == 2  # head and heading
@@ -196,7 +196,7 @@ def test_groups_of_many_networks(tmp_path, rendered):
     write_list(tmp_path / "networks.csv", types, group=groups)
     options = ["--networks", "networks.csv"]
     page = page_of(tmp_path, "all", *options, with_figures=True)
-    assert str(page.images[0]["alt"]).startswith("Similar pairs of layers")
+    assert str(page.images[0]["alt"]).startswith("Direct matching: 8 of 12 pairs of layers")
     (title,) = [title for title in page.tables if title.startswith("Groups, direct matching")]
     groups = read_csv(tmp_path / "page_means.csv")
     expected = [group for group in groups if group["quantity"] == "accuracy_drop"]

@@ -82,7 +82,7 @@ def test_a_finished_run_is_skipped_when_it_is_resumed(tmp_path, capsys):
     other = Run(tmp_path, OPTIONS | {"learning_rate": 0.2})
     with pytest.raises(UserError, match="learning_rate was 0.1, now 0.2.*or give --overwrite"):
         other.skip_if_finished(resume=False)
-    with pytest.raises(UserError, match="give the same ones, or choose another folder"):
+    with pytest.raises(UserError, match="give the same options, or choose another folder"):
         other.skip_if_finished(resume=True)
     assert not other.skip_if_finished(resume=False, overwrite=True)
 

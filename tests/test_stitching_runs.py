@@ -54,11 +54,11 @@ def layer(networks):
     [
         (
             ["--front-pinv-rank", "8"],
-            "--front-pinv-rank counts with -i pinv, covariance, ortho only",
+            "--front-pinv-rank has an effect only with -i pinv, covariance, ortho",
         ),
         (
             ["-pinv-samples", "auto"],
-            "-pinv-samples counts with -i pinv, covariance, ortho only",
+            "-pinv-samples has an effect only with -i pinv, covariance, ortho",
         ),
         (["-e", "0"], "-e 0 -i rand: a random stitching layer is measured"),
         ([], "without --mod-only-stitch the BatchNorm statistics of both networks move"),
@@ -97,7 +97,9 @@ def test_cuts_around_which_the_images_go_on_are_noted_once(networks, layer, caps
     )
     check_options(options_of("--mod-only-stitch"), pairs, *networks)
     (line,) = capsys.readouterr().err.splitlines()
-    assert says(line, "layer3.0.conv1, layer3.0.bn2", "inside a block", "no true cut")
+    assert says(
+        line, "layer3.0.conv1, layer3.0.bn2", "inside a block", "shortcut carries information"
+    )
 
 
 def resumed(folder: Path, layers, options) -> GridRun:

@@ -130,7 +130,7 @@ BAD = {
         ("text.npz 1.npz", "text.npz: pool1 holds no numbers", []),
         (
             "twice.npz 1.npz",
-            "twice.npz: the id 7 stands there twice or more; give every image another id",
+            "twice.npz: the id 7 is repeated; give every image an id of its own",
             [],
         ),
         ("none_at_all.npz 1.npz", r"ids has shape \(\); give one id for each image, \(N,\)", []),

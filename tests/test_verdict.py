@@ -383,7 +383,9 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures, laid
     _, text, _ = (two_methods / "out" / "v.md").read_text().split("```")
     *lines, answer = out.rstrip().splitlines()
     assert "\n".join(lines) == text.removeprefix("text\n").rstrip()
-    assert says(answer, "1 of 2 by direct matching (x → y)", "0 of 2 by task loss matching")
+    assert says(
+        answer, "Direct matching: 2 of 2 pairs", "similar: 1 (x → y); inconclusive: 1", "similar: 0"
+    )
     assert len(lines) <= 40
     rows = read_csv(two_methods / "out" / "v.csv")
     assert [row["verdict"] for row in rows] == [SIMILAR, INCONCLUSIVE, NOT_MATCHED, NOT_MATCHED]

@@ -113,8 +113,8 @@ class Method(NamedTuple):
         close = difflib.get_close_matches(text, METHODS, n=1)
         meant = f"did you mean {close[0]}? " if close else ""
         raise UserError(
-            f"unknown method {text!r}; {meant}give {', '.join(FORMS)}, or a closed form of your own, {CODE}; or an "
-            f"objective and its epochs, such as task:10, of {', '.join(OBJECTIVES)}, or {CODE}:EPOCHS"
+            f"unknown method {text!r}; {meant}give {', '.join(FORMS)}, or a closed-form solver of your own, {CODE}; or "
+            f"an objective and its epochs, such as task:10, of {', '.join(OBJECTIVES)}, or {CODE}:EPOCHS"
         )
 
     @property

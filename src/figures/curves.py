@@ -1,4 +1,4 @@
-"""Curves over relative depth, and over the ranks of a layer, each line with its name beside it."""
+"""Line plots over relative depth and over the rank of a layer, with labelled lines."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,7 +46,7 @@ RankLines = Mapping[str, Mapping[int | None, float]]  # values by label and by r
 
 
 class Panel(NamedTuple):
-    """The lines of a quantity over depth, of all methods or of one."""
+    """The panel of a quantity over depth, with the lines of one method or of all."""
 
     quantity: str  # `SIMILARITY`: of all measures
     title: str
@@ -62,14 +62,13 @@ class RankPanel(NamedTuple):
 
 
 def draw_depth(path: Path, depths: pd.DataFrame, limits: Limits, **texts: Any) -> list[Path]:
-    """Draw means over relative depth, skill first: a panel a quantity and method, a line a pair of groups; of
-    a single pair of groups a panel a quantity, a line a method.
+    """Draw means over relative depth: a panel for each quantity and method with a line for each pair of groups,
+    or, of a single pair of groups, a panel for each quantity with a line for each method. Return the written
+    paths.
 
     Args:
         depths: from `src.results.reports.over_depth`, of the quantities to draw.
         texts: `source` and `remark`, see `draw_pages`.
-    Returns:
-        The written paths.
     """
     panels = list(_panels_of(depths.dropna(subset="value")))
     draw = partial(_draw_depth, limits=limits)
@@ -77,7 +76,7 @@ def draw_depth(path: Path, depths: pd.DataFrame, limits: Limits, **texts: Any) -
 
 
 def _panels_of(depths: pd.DataFrame) -> Iterator[Panel]:
-    """Yield the panels, those of skill first; values of measures are similarities."""
+    """Yield the panels of a figure over depth, those of skill first."""
     if depths.empty:
         return
     is_measure = depths.method == SIMILARITY
@@ -141,8 +140,8 @@ def _caption_of_depth(panels: Sequence[Panel]) -> str:
 
 
 def _set_axes(axes: "Axes", panel: Panel, limits: Limits) -> None:
-    """Set the axes of a panel, wide enough for all intervals: names of layers if all networks share few,
-    and the limit of similar pairs."""
+    """Set the limits and ticks of a panel's axes, with names of layers if all networks share a few, and draw
+    the limit of similar pairs."""
     rows = pd.concat(panel.lines.values())
     layers = rows[rows.layers != ""].drop_duplicates("layers")
     axes.set_title(panel.title, x=0, ha="left")
@@ -173,7 +172,8 @@ def draw_ranks(
     rho: Mapping[str, Mapping[str, float]] | None = None,
     **texts: Any,
 ) -> list[Path]:
-    """Draw values over the ranks of a layer: a panel a pair of layers, a line a measure.
+    """Draw values over the ranks of a layer: a panel for each pair of layers, a line for each measure. Return
+    the written paths.
 
     With a truth, lines are relative to the largest rank, and the truth is the thick one.
 
@@ -183,8 +183,6 @@ def draw_ranks(
         truth: the label of the line that the others should follow.
         rho: the rank correlation of lines with the truth, by panel and label.
         texts: `source` and `remark`, see `draw_pages`.
-    Returns:
-        The written paths.
     """
     items = []
     for title, lines in panels.items():
@@ -274,7 +272,7 @@ def looks_of(labels: Sequence[str]) -> dict[str, Look]:
 def name_lines(
     axes: "Axes", points: Mapping[str, tuple[float, float]], looks: Mapping[str, Look], *, side: str
 ) -> None:
-    """Write the name of each line beside its first (left) or last point (right), one below the other.
+    """Label each line beside its first (left) or last (right) point, without overlap.
 
     Args:
         points: the first or last point of each line.

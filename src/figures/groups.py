@@ -1,5 +1,4 @@
-"""The figure of groups of networks: into each group, verdicts and skill of stitches from its own networks and
-from those of the others."""
+"""The figure of groups of networks: verdicts and skill of stitches within each group and between groups."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -33,8 +32,8 @@ Groups = tuple[str, str]  # of front and end networks
 
 
 def draw_groups(path: Path, comparison: Any, limits: Limits, **texts: Any) -> list[Path]:
-    """Draw the groups of networks, a figure a method: NAME.png, NAME_2.png and so on. Return the written
-    paths.
+    """Draw the verdicts and skill of groups of networks, one figure for each method: NAME.png, NAME_2.png and
+    so on. Return the written paths.
 
     Args:
         comparison: from `src.results.reports.compare_groups`.
@@ -48,7 +47,7 @@ def draw_groups(path: Path, comparison: Any, limits: Limits, **texts: Any) -> li
 def _draw_groups(
     figure: "Figure", methods: Sequence[str], *, comparison: Any, limits: Limits
 ) -> str:
-    """Draw a row a pair of groups, those of an end group together; return the caption."""
+    """Draw one row for each pair of groups, ordered by end group; return the caption."""
     (method,) = methods
     means, groups, tests = (of_method(table, method) for table in comparison[:3])
     row_of = _rows_of(groups)
@@ -66,7 +65,8 @@ def _draw_groups(
 
 
 def _rows_of(groups: "DataFrame") -> dict[Groups, float]:
-    """Return the place of each pair of groups: in each end group, its own fronts come first."""
+    """Return the position of the row of each pair of groups; within an end group, the pair of the group with
+    itself comes first."""
     pairs = list(
         groups[["front_group", "end_group"]].drop_duplicates().itertuples(index=False, name=None)
     )
@@ -84,7 +84,8 @@ def _rows_of(groups: "DataFrame") -> dict[Groups, float]:
 
 
 def _name_rows(axes: "Axes", groups: "DataFrame", row_of: dict[Groups, float]) -> None:
-    """Name the rows by front group and number of pairs of networks, below the name of the end group."""
+    """Label the rows with the front group and the number of pairs of networks, below the name of the end
+    group."""
     n_pairs = groups.groupby(["front_group", "end_group"]).n_pairs.max()
     labels = [
         f"from {shortened(titles_in(front))} ({n_pairs[front, end]})" for front, end in row_of
@@ -129,7 +130,8 @@ def _draw_skill(
     row_of: dict[Groups, float],
     limits: Limits,
 ) -> None:
-    """Draw a dot a pair of networks, the mean of each row with its interval, and the limit."""
+    """Draw the skill of each pair of networks as a dot, the mean of each row with its interval, and the
+    limit."""
     dots = means[means.quantity == "skill"]
     rows = groups[groups.quantity == "skill"]
     low = max(LOWEST, min([0.0, *dots.value, *rows.low.dropna()]))
@@ -147,7 +149,7 @@ def _draw_skill(
 
 
 def _write_p(axes: "Axes", tests: "DataFrame", row_of: dict[Groups, float]) -> None:
-    """Write the p-value of skill above each row that is compared with the fronts of the end group."""
+    """Write the p-value of skill above each row that is compared with stitches within the end group."""
     if tests.empty:
         return
     for test in tests[(tests.quantity == "skill") & (tests.side == FRONT)].itertuples():
@@ -162,7 +164,7 @@ def _write_p(axes: "Axes", tests: "DataFrame", row_of: dict[Groups, float]) -> N
 
 
 def _caption(groups: "DataFrame", tests: "DataFrame") -> str:
-    """Return the meaning of marks, and the smallest p that there can be."""
+    """Return the caption: the meaning of the markers, and the smallest possible p-value."""
     text = (
         f"Means over {groups.layers.iloc[0]}. Dots: pairs of networks; diamonds: means with 95 % intervals; "
         "dotted: the limit."

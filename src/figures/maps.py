@@ -1,4 +1,4 @@
-"""Maps of a quantity over the layers of two networks, or over networks; and the cells of maps."""
+"""Heat maps of a quantity over the layers of two networks, or over pairs of networks."""
 
 import math
 import textwrap
@@ -37,7 +37,7 @@ STITCHED = ("front layer", "end layer")
 
 
 class Map(NamedTuple):
-    """The values of a quantity over the layers of two networks."""
+    """A matrix of the values of a quantity over the layers of two networks, with labels."""
 
     quantity: str
     values: pd.DataFrame
@@ -58,11 +58,10 @@ def draw_layers(
     framed: str = "corresponding layers",
     **texts: Any,
 ) -> list[Path]:
-    """Draw maps; dark is similar. Return the written paths.
+    """Draw heat maps in which dark cells are similar. Return the written paths.
 
     Args:
         axes: the titles of rows and columns.
-        framed: what frames show, for the caption.
         texts: `source` and `remark`, see `draw_pages`.
     """
     width = PAGE
@@ -78,7 +77,7 @@ def draw_layers(
 def _draw_layers(
     figure: "Figure", maps: Sequence[Map], *, titles: tuple[str, str], framed: str
 ) -> str:
-    """Draw maps side by side, with one bar of colours or one each; return the caption."""
+    """Draw heat maps side by side, with a shared colour bar or one each; return the caption."""
     width = figure.get_figwidth() / CM
     in_line = min(len(maps), max(1, int(width / _room_of(maps))))
     height = _height_of(maps, width / in_line)
@@ -141,7 +140,7 @@ def _share_layers(maps: Sequence[Map]) -> bool:
 
 
 def most_similar(item: Map) -> str:
-    """Return the sentence on the most similar cell of a map; "" without values."""
+    """Return the caption's sentence on the most similar cell of a map; "" without values."""
     scale = scale_of(item.quantity)
     distances = (item.values - scale.best).abs().stack().dropna()
     if distances.empty:
@@ -155,8 +154,7 @@ def most_similar(item: Map) -> str:
 
 
 def _paint(axes: "Axes", item: Map) -> Any:
-    """Paint cells by value, write their numbers, and return the image; cells without a value stay
-    hatched."""
+    """Draw the cells of a map with their numbers, and return the image; cells without a value are hatched."""
     values = item.values.to_numpy(dtype=float)
     image = axes.imshow(values, aspect="auto", **_colours_of(item.quantity, values))
     for (y, x), value in np.ndenumerate(values):
@@ -169,8 +167,8 @@ def _paint(axes: "Axes", item: Map) -> Any:
 
 
 def _colours_of(quantity: str, values: np.ndarray) -> dict[str, Any]:
-    """Return the colours of a map, as arguments of `imshow`; values beyond the scale have the
-    colours of its ends."""
+    """Return the colour map and its normalisation as arguments of `imshow`; values beyond the scale are
+    clipped."""
     from matplotlib.colors import LinearSegmentedColormap
 
     scale = scale_of(quantity)
@@ -188,7 +186,7 @@ def _colours_of(quantity: str, values: np.ndarray) -> dict[str, Any]:
 
 
 def name_cells(axes: "Axes", rows: Sequence[str], columns: Sequence[str]) -> None:
-    """Make axes a map with these names of rows, from the top, and columns."""
+    """Label the rows, from the top, and the columns of a map."""
     axes.set_gid(CELLS)
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     axes.set_xticks(range(len(columns)), columns)
@@ -205,7 +203,7 @@ def shape_of(n_rows: int, n_columns: int) -> float:
 
 
 def frame_cells(axes: "Axes", item: Map) -> None:
-    """Draw a frame into the cells of corresponding layers; it is seen on dark and on light cells."""
+    """Draw a frame, visible on dark and light cells, into the cells of corresponding layers."""
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import withStroke
 
@@ -218,14 +216,14 @@ def frame_cells(axes: "Axes", item: Map) -> None:
 
 
 def _add_bar(axes: "Axes", image: Any, title: str = "") -> None:
-    """Draw a bar of colours at the right side of a map."""
+    """Draw a colour bar at the right side of a map."""
     axes.figure.colorbar(image, cax=axes.inset_axes((1.03, 0, 0.05, 1)), label=title)
 
 
 def write_in_cell(
     axes: "Axes", x: float, y: float, text: str, *, behind: str = "", **options: Any
 ) -> None:
-    """Write a text into a cell of a map, if there is one.
+    """Write a text into a cell of a map; nothing if the text is empty.
 
     Args:
         behind: the colour around the letters, on a hatched cell.
@@ -243,7 +241,7 @@ def write_in_cell(
 
 
 def number(value: float, n_digits: int = 2) -> str:
-    """Return a number with a true minus, and fewer decimals if it is large; "" for NaN."""
+    """Format a number with a minus sign (−), and fewer decimals if it is large; "" for NaN."""
     if math.isnan(value):
         return ""
     if abs(value) >= LARGE:
@@ -254,8 +252,7 @@ def number(value: float, n_digits: int = 2) -> str:
 
 
 def maps_of_networks(means: pd.DataFrame, *, are_paths: bool) -> list[Map]:
-    """Return a map of the skill of networks with networks for each method; pairs within a group are
-    framed.
+    """Return a map of mean skill over pairs of networks for each method; pairs within a group are framed.
 
     Args:
         means: of pairs of networks, from `src.results.reports.network_means`.

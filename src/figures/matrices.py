@@ -1,4 +1,4 @@
-"""Matrices of stitches and of their evaluation, printed and drawn beside their table."""
+"""Prints and draws matrices of the accuracy and evaluation of stitches over pairs of layers."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,14 +22,14 @@ SKILLS = ("skill", "skill_at_end")
 COLUMN_OF = {"accuracy": "accuracy"}  # of quantities that all detectors share
 MEANS = {"energy": "mean ID energy"}  # of other detectors, the mean ID score
 EXPLANATION = (
-    "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched from own "
-    "activations. AUPR: area under its precision-recall curve. FPR95: share of the stitched "
-    "activations that it accepts when it accepts 95 percent of the own ones."
+    "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched "
+    "activations from the end network's. AUPR: area under its precision-recall curve. FPR95: share "
+    "of stitched activations that it accepts when it accepts 95 percent of the end network's."
 )
 
 
 def source_of(rows: Sequence[Any]) -> str:
-    """Return the sentence of captions on the networks and the images of stitches."""
+    """Return the caption's sentence on the networks and the images of stitches."""
     images = {(row.dataset, row.n_images) for row in rows}
     return on_data(counted({row.network_keys for row in rows}), images)
 
@@ -42,7 +42,7 @@ def matrix_of(rows: Iterable[Any], name: str) -> pd.DataFrame:
 
 
 def draw_grid(path: Path, rows: Sequence[Any]) -> list[Path]:
-    """Draw the accuracies of stitches as a map of layers for each experiment. Return the written
+    """Draw the accuracies of stitches as a heat map over layers for each experiment. Return the written
     paths."""
     maps = []
     for title, of_map in shown_experiments(rows).items():
@@ -64,7 +64,7 @@ def report(
     Args:
         table_path: of the evaluation; figures go beside it.
         stitches: by experiment, in the order of the rows.
-        own_scores: of the end network's own activations, by detector and layer.
+        own_scores: of the end network's activations, by detector and layer.
         checks: the metrics of sanity checks, by detector and layer.
     """
     frame = _frame_of(stitches, rows)
@@ -106,13 +106,14 @@ def _frame_of(stitches: Mapping[str, Sequence[Any]], rows: Sequence[Any]) -> pd.
 
 
 def _note_typical(detector: str, frame: pd.DataFrame) -> None:
-    """Note stitches whose activations are more typical than the end network's own."""
+    """Print a note on stitches whose activations a detector finds more typical than those of the end
+    network."""
     typical = frame.stitch[frame[f"auroc_{detector}"] < TYPICAL_AUROC]
     if len(typical):
         pairs = listed(row.pair for row in typical)
         note(
             f"{detector}: the AUROC of {len(typical)} stitches is below {TYPICAL_AUROC}. They are "
-            "more typical than the end network's own activations, as activations of little variance "
+            "more typical than the end network's activations, as activations of little variance "
             f"are ({pairs})"
         )
 
@@ -154,7 +155,7 @@ def _heading(column: str, detector: str) -> str:
 
 
 def _draw(path: Path, maps: Sequence[Map], *, source: str) -> None:
-    """Draw maps of an evaluation beside its table, unless it is of a single stitch."""
+    """Draw the maps of an evaluation to files beside its table, unless it is of a single stitch."""
     remove_figure(path)  # of an earlier evaluation, of more stitches
     if any(item.values.size > 1 for item in maps):
         drawn = draw_layers(path.with_suffix(".png"), maps, source=source)
@@ -164,8 +165,7 @@ def _draw(path: Path, maps: Sequence[Map], *, source: str) -> None:
 def _print_detectors(
     name: str, sanity_dataset: str | None, own_scores: Mapping[str, Any], checks: Mapping[str, Any]
 ) -> None:
-    """Print the mean score of each layer's own activations, and the sanity check of its
-    detector."""
+    """Print each detector's mean score on the end network's activations, and its sanity check."""
     columns = [MEANS.get(name, "mean ID score")]
     title = "OOD detectors"
     if sanity_dataset:

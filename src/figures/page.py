@@ -1,4 +1,4 @@
-"""One page of HTML with the verdicts of an experiment, their figures, and how it was made.
+"""The HTML report of an experiment: its verdicts, figures and provenance in one self-contained page.
 
 Figures and files are in the page itself, as base64 in `data:` addresses, so that a browser needs no
 network and no second file. Every text is escaped.
@@ -79,19 +79,19 @@ $body
 
 
 def page(title: str, parts: Iterable[str]) -> str:
-    """Return the page of its parts in HTML."""
+    """Return the HTML page that consists of the given parts."""
     return PAGE.substitute(title=escape(title), body="\n".join(filter(None, parts)))
 
 
 def section(title: str, *parts: str) -> str:
-    """Return parts below a heading; "" if they are all empty."""
+    """Return an HTML section with a heading; "" if all parts are empty."""
     if not any(parts):
         return ""
     return "\n".join([f"<h2>{escape(title)}</h2>", *filter(None, parts)])
 
 
 def folded(title: str, *parts: str) -> str:
-    """Return parts that are shown on demand; "" if they are all empty."""
+    """Return a collapsed HTML section; "" if all parts are empty."""
     if not any(parts):
         return ""
     summary = f"<details><summary>{escape(title)}</summary>"
@@ -99,20 +99,19 @@ def folded(title: str, *parts: str) -> str:
 
 
 def paragraphs(texts: Iterable[str], *, kind: str = "") -> str:
-    """Return a paragraph for each text."""
+    """Return an HTML paragraph for each text."""
     return "\n".join(f'<p class="{kind}">{escape(text)}</p>' for text in texts)
 
 
 def meanings(limits: Limits) -> str:
-    """Return the meaning of each verdict, and its rule."""
+    """Return HTML paragraphs with the meaning and the rule of each verdict."""
     rules = terms.meanings(100 * limits.tolerance, limits.skill, limits.skill_at_end)
     lines = [f"<p><b>{verdict}</b>: {escape(meaning)}.</p>" for verdict, meaning in rules.items()]
     return "\n".join([*lines, paragraphs([terms.SKILL, words.certainty(limits), terms.CAUTION])])
 
 
 def table(content: Table) -> str:
-    """Return a table, which scrolls by itself; "" without lines. The first cell of a line heads
-    it."""
+    """Return a scrollable HTML table; "" without rows. The first cell of a row is its header."""
     if not content.lines:
         return ""
     header = "".join(f'<th scope="col">{escape(name)}</th>' for name in content.header)
@@ -128,7 +127,7 @@ def table(content: Table) -> str:
 
 
 def figures(images: Iterable[Path], result: str = "") -> str:
-    """Return images (PNG) with the captions in their metadata, in their order.
+    """Return embedded PNG figures with the captions from their metadata.
 
     Args:
         result: what the first image says, for readers who do not see it; others say the first sentence
@@ -152,13 +151,13 @@ def figures(images: Iterable[Path], result: str = "") -> str:
 
 
 def _data(content: bytes, kind: str) -> str:
-    """Return the content of a file as an address."""
+    """Return the content of a file as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def pairs(frame: "DataFrame", measures: Sequence[str]) -> str:
-    """Return a table of all pairs of layers for each method and pair of groups; of several pairs of
-    networks, means.
+    """Return an HTML table of all pairs of layers for each method and pair of groups, with means over several
+    pairs of networks.
 
     Args:
         measures: columns of similarity and of detectors.
@@ -167,7 +166,8 @@ def pairs(frame: "DataFrame", measures: Sequence[str]) -> str:
 
 
 def _of_layers(part: Part, measures: Sequence[str]) -> Table:
-    """Return the verdicts on two networks, or the shares of similar pairs and the means over several."""
+    """Return the table of verdicts on two networks, or of shares of similar pairs and means over several pairs
+    of networks."""
     known = [name for name in measures if part.rows[name].notna().any()]
     lines = []
     for (front, end), rows in part.rows.groupby(LAYERS, sort=False):
@@ -191,7 +191,7 @@ def _values_of(rows: "DataFrame", part: Part) -> list[str]:
 
 
 def _estimate(row: Any, name: str) -> str:
-    """Return a value with its interval as a text; "" where the value is not known."""
+    """Format a value with its interval; "" where the value is missing."""
     value, *ends = (words.number(name, row[f"{name}{end}"]) for end in ("", "_low", "_high"))
     if not all(ends):
         return value
@@ -203,7 +203,7 @@ def made_with(
     images: Mapping[str, Mapping[str, Sequence[str]]],
     commands: Sequence[Any],
 ) -> str:
-    """Return the networks, the images, the versions and the commands of the results.
+    """Return the section on provenance: networks, images, versions and commands.
 
     Args:
         networks: with the columns of the table as attributes.
@@ -237,7 +237,7 @@ def made_with(
 
 
 def archive(files: Iterable[Path], name: str) -> str:
-    """Return a link to an archive of tables and figures, which is in the page."""
+    """Return a download link to an embedded archive of tables and figures."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as file:
         for path in sorted(files):

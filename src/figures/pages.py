@@ -1,4 +1,4 @@
-"""Writes figures: pixels, vectors and a caption, in the style of the suite.
+"""Writes figures as PNG and PDF with captions, in the style of the suite.
 
 A user's matplotlibrc counts where figures.mplstyle says nothing, such as for fonts.
 
@@ -48,7 +48,7 @@ _to_draw: Collection[str] | None = None  # names of figures; None: all
 
 @contextlib.contextmanager
 def left_out(are_left_out: bool = True, *, except_for: Collection[str] = ()) -> Iterator[None]:
-    """Draw no figures while the block runs, or draw figures as usual if `are_left_out` is false.
+    """Context manager that disables figures if `are_left_out` is true.
 
     Drawing takes longer than writing tables, which counts for many small tables.
 
@@ -68,7 +68,7 @@ def left_out(are_left_out: bool = True, *, except_for: Collection[str] = ()) -> 
 
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
-    """Let matplotlib draw in the style of the suite while the block runs.
+    """Context manager that sets matplotlib's style to that of the suite.
 
     Warns once of names in a script that the fonts lack.
     """
@@ -99,8 +99,8 @@ def draw_pages(
     remark: str = "",
     width: float = PAGE,
 ) -> list[Path]:
-    """Draw items, such as panels, and write the figure with its caption; items that do not fit a
-    page go on in NAME_2.png and so on.
+    """Draw items, such as panels, and write the figure with its caption; items that do not fit a page are drawn
+    in NAME_2.png and so on.
 
     Args:
         path: of the image, a PNG or a PDF. The other format goes beside it.
@@ -147,7 +147,7 @@ def draw_figure(
 
 
 def new_figure(width: float) -> Any:
-    """Return an empty figure of a width in cm that saves in the style."""
+    """Return an empty figure of a width in cm, in the style of the suite."""
     from matplotlib.figure import Figure
 
     class StyledFigure(Figure):
@@ -168,8 +168,8 @@ def new_figure(width: float) -> Any:
 
 
 def panels_in(figure: "Figure", n: int, *, in_line: int, height: float) -> "list[Axes]":
-    """Return panels in lines, with letters if there are several, and make the figure as high as
-    they need.
+    """Add rows of panels to a figure, lettered if there are several, and set the figure's height; return the
+    axes.
 
     Args:
         in_line: the most panels side by side.
@@ -194,8 +194,8 @@ def write_letters(panels: "Sequence[Axes]") -> None:
 
 
 def fit(figure: "Figure") -> None:
-    """Turn names of columns, unless they fit into a cell of their map, remove room above and below maps,
-    leave out names that would still touch, and numbers where cells have no room."""
+    """Adjust the labels of maps: rotate names of columns that are too wide, remove the space around maps, and
+    hide overlapping names and numbers."""
     import matplotlib
 
     maps = [axes for axes in figure.axes if axes.get_gid() == CELLS]
@@ -241,8 +241,7 @@ def _cell_size(axes: "Axes") -> Any:
 
 
 def _write(figure: Any, path: Path) -> list[Path]:
-    """Write a figure as pixels and as vectors, with its caption in their metadata; equal figures make
-    equal files."""
+    """Write a figure as PNG and PDF with its caption as metadata; equal figures give equal files."""
     pixels = path.with_suffix(".png")
     write_bytes(pixels, _rendered(figure, "png"))
     vectors = path.with_suffix(".pdf")
@@ -261,7 +260,7 @@ def _rendered(figure: Any, kind: str) -> bytes:
 
 
 def page_of(path: Path, number: int) -> Path:
-    """Return the path of a page of a figure, by its number from 1 on: f.png, f_2.png."""
+    """Return the path of a page of a figure by its number, counted from 1: f.png, f_2.png."""
     if number == 1:
         return path
     return path.with_stem(f"{path.stem}_{number}")
@@ -294,7 +293,7 @@ def remove_figure(path: Path, *, start: int = 1) -> None:
 
 
 def on_data(networks: str, images: Collection[tuple[str | None, int | None]]) -> str:
-    """Return the sentence on the networks, and on the images if all share the images.
+    """Return the caption's sentence on the networks, and on the images if all rows share these.
 
     Args:
         networks: their number in words.
@@ -313,7 +312,7 @@ def on_data(networks: str, images: Collection[tuple[str | None, int | None]]) ->
 
 
 def span(numbers: Collection[int]) -> str:
-    """Return the lowest and the highest number as a text, such as "4 to 20"; a single one as such."""
+    """Format the range of numbers, such as "4 to 20"."""
     ends = (min(numbers), max(numbers))
     return " to ".join(dict.fromkeys(f"{number:,}" for number in ends))
 
@@ -326,7 +325,7 @@ def width_of(panels: Sequence[Any]) -> float:
 
 
 def shortened(text: str) -> str:
-    """Return a text with dots in place of its middle, if it is long."""
+    """Abbreviate a long text by an ellipsis in its middle."""
     if len(text) <= NAME_LENGTH:
         return text
     half = NAME_LENGTH // 2

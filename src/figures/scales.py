@@ -1,4 +1,4 @@
-"""The scales of quantities: titles, colours' ends, axes of skill and of accuracy drop, and intervals."""
+"""Titles, colour scales and axes of quantities, and error bars."""
 
 import math
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ TITLES = {
 
 
 class Scale(NamedTuple):
-    """The title of a quantity, and its values at the ends of its colours."""
+    """The title of a quantity, and the limits of its colour scale."""
 
     title: str
     different: float
@@ -40,7 +40,7 @@ class Scale(NamedTuple):
 
     @property
     def best(self) -> float:
-        """The value of the most similar layers."""
+        """The value of the most similar layers: the middle of a two-sided scale, else its similar end."""
         if self.is_two_sided:
             return (self.different + self.similar) / 2
         return self.similar
@@ -84,8 +84,8 @@ def drawn_value(quantity: str, value: float) -> float:
 def set_scale(
     axes: "Axes", side: str, quantity: str, ends: Sequence[float], tolerance: float
 ) -> None:
-    """Set an axis (x or y) of a quantity between two ends: skill is logarithmic below −1, accuracy drop
-    beyond the tolerance (in points), other quantities are linear."""
+    """Set the limits and the scale of an axis (x or y) of a quantity: skill is logarithmic below −1, accuracy
+    drop beyond the tolerance (in points), other quantities are linear."""
     from matplotlib.ticker import NullLocator
 
     axes.set(**{f"{side}lim": ends, f"{side}label": title_of(quantity)})
@@ -105,7 +105,7 @@ def set_scale(
 def draw_interval(
     axes: "Axes", side: str, place: float, ends: Sequence[float], **look: Any
 ) -> None:
-    """Draw an interval along an axis (x or y); an arrowhead marks an end beyond the axis."""
+    """Draw an error bar along an axis (x or y); an arrowhead marks an end beyond the limits."""
     limits = sorted(getattr(axes, f"get_{side}lim")())
     lines, markers = INTERVALS[side]
     getattr(axes, lines)(place, *np.clip(ends, *limits), **look)

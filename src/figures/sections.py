@@ -1,5 +1,5 @@
-"""The parts of a frame of verdicts that share a map of layers or a table: one method, one pair of groups of
-networks, one pair of sets of layers."""
+"""Splits a frame of verdicts into parts that share a map or a table: one method, one pair of groups, one set of
+layers."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -48,8 +48,8 @@ def parts_of(frame: "DataFrame") -> list[Part]:
 
 
 def titles_of_pairs(frame: "DataFrame") -> "Series":
-    """Return for each row the title of its networks or of their groups. Networks of one group with
-    different layers have their types behind it, and controls their kind."""
+    """Return the title of each row's networks or of their groups, with types if layers differ within a group,
+    and with the kind of a control."""
     layers = layers_of(frame).groupby("architecture").layer.agg(frozenset)
     layouts = architectures(frame).apply(lambda kinds: kinds.map(layers))
     titles = frame.networks.where(has_two_networks(frame) | frame[GROUPS].isna().any(axis=1))
@@ -69,7 +69,7 @@ def has_two_networks(frame: "DataFrame") -> bool:
 
 
 def joined(frame: "DataFrame", columns: list[str]) -> "Series":
-    """Return two columns as texts "a → b", without paths of user code."""
+    """Join two columns to texts "a → b", without the paths of user code."""
     first, second = (frame[name].map(str).map(titles_in).map(short) for name in columns)
     return first + " → " + second
 
@@ -88,8 +88,8 @@ def by_method(table: "DataFrame") -> "Iterator[tuple[str, DataFrame]]":
 
 
 def by_kind(frame: "DataFrame") -> "Iterator[tuple[str, DataFrame]]":
-    """Yield the rows of each method and kind of pairs of networks, with the method and their number as a
-    title; without the number if there is one pair."""
+    """Yield the rows of each method and kind of pairs of networks, with a title of the method and the number of
+    pairs, if several."""
     for (method, kind), rows in frame.groupby(["method", "kind"], sort=False):
         pairs = set(rows[NETWORKS].itertuples(index=False, name=None))
         title = titles_in(method)

@@ -1,4 +1,4 @@
-"""The report of a comparison: the tables of the paper's code that it prints, and its figure.
+"""Prints and draws the similarity of layers, in the format of the paper's code.
 
 A frame has the columns of the table of `exec_compute_low_rank_sim_metrics.py`, a row for each pair of layers
 and ranks.
@@ -28,20 +28,20 @@ PARTS = {"p_value": "p-value", "null_95": "95 % null", "calibrated": "calibrated
 
 
 def is_matrix(frame: pd.DataFrame) -> bool:
-    """Return whether there are several pairs of layers, with one row a pair."""
+    """Return whether there are several pairs of layers with a single row each."""
     return len(frame) > 1 and not frame.duplicated(LAYERS).any()
 
 
 def print_matrices(frame: pd.DataFrame, measures: Sequence[str]) -> None:
-    """Print a matrix over pairs of layers for each measure, and for its calibrated and p-values
-    where images were permuted; the frame is as in `is_matrix`."""
+    """Print a matrix over pairs of layers for each measure, and with permutations of the images its calibrated
+    values and p-values; the frame is as in `is_matrix`."""
     for name, title in titles_of(frame, measures, "calibrated", "p_value").items():
         print_values(title, _matrix(frame, name, LAYERS))
 
 
 def print_largest(frame: pd.DataFrame, measures: Sequence[str]) -> None:
-    """Print the most similar pair of layers by each measure against the most similar pairs of
-    permuted inputs; the frame is as in `is_matrix`."""
+    """Print the most similar pair of layers by each measure, and the maximum under permutations of the images;
+    the frame is as in `is_matrix`."""
     for ending, within in WITHIN.items():
         lines = {}
         for name in measures:
@@ -59,8 +59,8 @@ def print_largest(frame: pd.DataFrame, measures: Sequence[str]) -> None:
 
 
 def print_tables(frame: pd.DataFrame, measures: Sequence[str]) -> None:
-    """Print the rows of one pair of layers as the public code does: a block for each rank of the
-    first layer."""
+    """Print the rows of one pair of layers in the format of the public code: a block for each rank of the first
+    layer."""
     for rank1, block in frame.groupby("rank1", sort=False, dropna=False):
         first = block.iloc[0]
         lines = [f"{first.model1} -- {first.model2}", f"{first.layer1} -- {first.layer2}"]
@@ -74,15 +74,14 @@ def print_tables(frame: pd.DataFrame, measures: Sequence[str]) -> None:
 
 
 def _rank(rank: float | None) -> int | None:
-    """Return a rank as an integer; None for full rank, which is NaN in a column of numbers."""
+    """Return a rank as an integer; None for full rank, which is NaN in a numeric column."""
     if rank is None or math.isnan(rank):
         return None
     return int(rank)
 
 
 def _against_nulls(row: Any, name: str) -> str:
-    """Return the text that compares a value with its own nulls; empty if inputs were not
-    permuted."""
+    """Return the text that compares a value with its null distribution; empty without permutations."""
     texts = []
     for ending, within in WITHIN.items():
         if f"{name}_p_value{ending}" in row:
@@ -95,8 +94,8 @@ def _against_nulls(row: Any, name: str) -> str:
 
 
 def draw(path: Path, frame: pd.DataFrame, measures: Sequence[str]) -> list[Path]:
-    """Draw lines over the ranks of one side for few pairs of layers; else maps over both ranks
-    of one pair, or over layers at the highest ranks. Return the written paths."""
+    """Draw similarity as lines over the ranks of one layer for few pairs; else as maps over both ranks of one
+    pair, or over layers at the highest ranks. Return the written paths."""
     images = set(frame[["dataset", "n_samples"]].itertuples(index=False, name=None))
     pairs = set(frame[["model1", "model2"]].itertuples(index=False, name=None))
     source = on_data(counted(pairs), images)
@@ -146,7 +145,7 @@ def _over_ranks(
 
 
 def titles_of(frame: pd.DataFrame, measures: Sequence[str], *parts: str) -> dict[str, str]:
-    """Return the titles of columns: of the value of each measure, and of these parts of its nulls."""
+    """Return the titles of columns: of each measure, and of the named statistics of its null distribution."""
     titles = {}
     for measure in measures:
         title = measure_of(measure).title

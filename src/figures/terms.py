@@ -7,8 +7,9 @@ SKILL = (
     "(misc/docs/methods.md)."
 )
 CAUTION = (
-    "Similar says that an affine map of the front layer leads the end network to the answers that it gives by itself, "
-    "and to its own differences between inputs of a class. It does not say that both networks compute in the same way."
+    "Similar means that the end network, given an affine map of the front layer, predicts what it predicts by itself, "
+    "and reproduces its differences between inputs of a class. It does not mean that both networks compute in the same "
+    "way."
 )
 
 
@@ -16,15 +17,15 @@ def meanings(points: float = 5, skill: float = 0.33, skill_at_end: float = 0.15)
     """Return the meaning of each verdict.
 
     Args:
-        points: of accuracy, that a similar pair may lose.
-        skill, skill_at_end: that it has at least, at the output and at the end layer.
+        points: the accuracy drop below which a pair can be similar, in percentage points.
+        skill, skill_at_end: the lowest skill of a similar pair, at the output and at the end layer.
     """
     return {
         "similar": f"less than {points:g} points of accuracy drop, with a skill above {skill_at_end:g} at the end "
         f"layer ({skill:g} with two or three classes) and {skill:g} at the output",
         "accurate only": "an accuracy drop as small, but a skill below its limit at one of the two places",
         "not matched": "a larger accuracy drop by this method; another may do better",
-        "inconclusive": "none of these is certain, for a reason that is given",
+        "inconclusive": "none of the other verdicts is certain, for the stated reason",
     }
 
 

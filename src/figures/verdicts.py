@@ -1,5 +1,4 @@
-"""Figures of verdicts: maps of layers, of two networks or of pairs of groups of networks; and accuracy drop
-against skill."""
+"""Figures of verdicts: maps over pairs of layers, and scatter plots of accuracy drop against skill."""
 
 from collections.abc import Collection, Sequence
 from functools import partial
@@ -83,8 +82,8 @@ def figure_of_verdicts(frame: "DataFrame", limits: Limits, *, source: str = "") 
 
 
 def distinct_parts(parts: Sequence[Part]) -> tuple[list[Part], str]:
-    """Return the parts without those of methods whose verdicts are those of an earlier method, and the
-    sentence on these."""
+    """Return the parts without methods whose verdicts equal those of an earlier method, and a sentence that
+    names these methods."""
     first_of: dict[Any, str] = {}
     sentences = []
     kept = []
@@ -100,8 +99,8 @@ def distinct_parts(parts: Sequence[Part]) -> tuple[list[Part], str]:
 
 
 def _draw_maps(figure: "Figure", parts: Sequence[Part], *, limits: Limits) -> str:
-    """Draw maps side by side, a line a method; of networks with different layers, a line a pair of
-    networks. Return the caption."""
+    """Draw maps side by side, one row for each method, or for each pair of networks with different layers.
+    Return the caption."""
     shapes = {matrix(part.rows, "skill").shape for part in parts}
     is_by_pair = len({part.pair for part in parts}) == 1 or len(shapes) > 1
     width = figure.get_figwidth() / CM
@@ -190,8 +189,8 @@ def _labels(part: Part, *, is_by_pair: bool) -> tuple[str, str]:
 
 
 def _draw_map(axes: "Axes", rows: "DataFrame", limits: Limits) -> None:
-    """Draw a cell a pair of layers: the shares of verdicts, with the percentage of similar pairs; of a
-    single stitch, its accuracy drop above its skill."""
+    """Draw the cells of a map: shares of verdicts with the percentage of similar pairs, or the accuracy drop
+    and skill of a single stitch."""
     order = matrix(rows, "skill")
     framed = set(corresponding(rows)[LAYERS].itertuples(index=False, name=None))
     name_cells(axes, *(list(map(shortened, map(layer_in_words, names))) for names in order.axes))
@@ -233,8 +232,8 @@ def _write_share(axes: "Axes", x: int, y: int, share: float) -> None:
 
 
 def text_of(row: Any, limits: Limits) -> str:
-    """Return the accuracy drop of a stitch, and unless it is not matched its skill below; of a stitch
-    that is accurate only, the skill that is too low."""
+    """Return the text of a cell: the accuracy drop of a stitch, and its skill unless the stitch is not matched;
+    of a stitch that is accurate only, the skill that is too low."""
     lost = number(POINTS * row.accuracy_drop, 1)
     if row.verdict == NOT_MATCHED:
         return lost
@@ -244,7 +243,7 @@ def text_of(row: Any, limits: Limits) -> str:
 
 
 def _caption(parts: Sequence[Part], figure: "Figure") -> str:
-    """Return the shares of similar pairs, and the meaning of cells."""
+    """Return the caption: the shares of similar pairs, and the meaning of the cells."""
     counts = []
     for method, of_method in grouped(parts, lambda part: part.method).items():
         n_similar = sum((part.rows.verdict == SIMILAR).sum() for part in of_method)
@@ -258,7 +257,7 @@ def _caption(parts: Sequence[Part], figure: "Figure") -> str:
 
 
 def draw_points(path: Path, frame: "DataFrame", limits: Limits, **texts: Any) -> list[Path]:
-    """Draw accuracy drop against skill, a point a stitch. Return the written paths.
+    """Draw a scatter plot of accuracy drop against skill of stitches. Return the written paths.
 
     Args:
         frame: of verdicts on two networks.
@@ -269,7 +268,7 @@ def draw_points(path: Path, frame: "DataFrame", limits: Limits, **texts: Any) ->
 
 
 def _draw_points(figure: "Figure", frames: "Sequence[DataFrame]", *, limits: Limits) -> str:
-    """Draw points with their intervals, hollow if inconclusive; return the caption."""
+    """Draw stitches as points with error bars, hollow if inconclusive; return the caption."""
     (frame,) = frames
     figure.set_figheight(0.8 * figure.get_figwidth())
     axes = figure.subplots()
@@ -291,7 +290,7 @@ def _draw_points(figure: "Figure", frames: "Sequence[DataFrame]", *, limits: Lim
 
 
 def _draw_plane(axes: "Axes", frame: "DataFrame", limits: Limits) -> None:
-    """Draw the regions of the verdicts, and set the axes: accuracy drop, and skill at the output."""
+    """Shade the regions of the verdicts, and set the axes: accuracy drop, and skill at the output."""
     tolerance = POINTS * limits.tolerance
     lost = POINTS * frame.accuracy_drop.dropna()
     left = 1.2 * min([-1.0, *lost])

@@ -1,5 +1,5 @@
-"""Verdicts in words: maps of their signs, counts, reasons with their remedies, groups of networks, and the
-sentence that answers.
+"""The printed report of verdicts: maps of symbols, counts, reasons with remedies, comparisons of groups, and a
+conclusion.
 
 Accuracy drops are in points of accuracy, other quantities in their own unit.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from src.choices import WITH_POSITIONS, on_lost_positions
-from src.core.console import aligned, decimals, listed, note, points
+from src.core.console import aligned, counted, decimals, listed, note, points
 from src.core.grouping import grouped
 from src.core.user_code import titles_in
 from src.figures.scales import title_of
@@ -52,19 +52,19 @@ MAX_TESTS = 12  # lines of tests between groups, a method
 
 
 class Table(NamedTuple):
-    """A table of texts."""
+    """A text table with a title."""
 
     title: str
     header: Sequence[str]
     lines: Sequence[Sequence[str]]
 
     def __str__(self) -> str:
-        """Return the title above the columns; all but the first are flush right."""
+        """Format the title and the columns, right-aligned but for the first one."""
         return f"{self.title}\n{aligned([self.header, *self.lines], to_right=True)}"
 
 
 def number(name: str, value: float | None, *, sign: str = "") -> str:
-    """Return a value of a quantity as a text; "" of None and NaN."""
+    """Format a value of a quantity; "" for None and NaN."""
     if value is None or pd.isna(value):
         return ""
     if name == "accuracy_drop":
@@ -73,13 +73,13 @@ def number(name: str, value: float | None, *, sign: str = "") -> str:
 
 
 def wrapped(sentences: Iterable[str]) -> str:
-    """Return sentences in lines of limited width, each from a new line on."""
+    """Wrap sentences to a limited width, each beginning a new line."""
     return "\n".join(textwrap.fill(text, WIDTH, break_on_hyphens=False) for text in sentences)
 
 
 def sign_maps(frame: "DataFrame") -> list[Table]:
-    """Return a table for each pair of networks or groups: a sign for each method in each pair of layers, · if
-    it was not stitched; of several pairs of networks, the percentage that is similar."""
+    """Return a table over layers for each pair of networks or groups: a symbol of the verdict for each method,
+    · if not stitched; of several pairs of networks, the percentage that is similar."""
     tables = []
     for pair, parts in grouped(parts_of(frame), lambda part: part.pair).items():
         rows = pd.concat([part.rows for part in parts])
@@ -99,7 +99,7 @@ def sign_maps(frame: "DataFrame") -> list[Table]:
 
 
 def _sign(verdicts: "pd.Series") -> str:
-    """Return the sign of a verdict."""
+    """Return the symbol of a verdict."""
     return SIGNS[verdicts.iloc[0]]
 
 
@@ -109,9 +109,9 @@ def _percentage(verdicts: "pd.Series") -> str:
 
 
 def certainty(limits: Limits) -> str:
-    """Return the sentence on the tests behind the verdicts."""
+    """Return the sentence on the statistical tests behind the verdicts."""
     if limits.pairwise:
-        return "Tests are at the level of 5 %, of each pair of layers by itself."
+        return "Each pair of layers is tested by itself, at the level of 5 %."
     return (
         "Tests are at the level of 5 %: of the accuracy drop with a correction for all pairs of layers of a method in "
         "networks of the same types (false discovery rate), of skill in each pair by itself."
@@ -119,8 +119,8 @@ def certainty(limits: Limits) -> str:
 
 
 def counts(frame: "DataFrame") -> Table:
-    """Return how many pairs of layers have each verdict, and how many of the same layer or stitched both
-    ways are similar; columns without a number are left out."""
+    """Return a table of the number of pairs of layers with each verdict, and of similar ones among
+    corresponding layers and pairs stitched in both directions; empty columns are left out."""
     lines = []
     for title, rows in by_kind(frame):
         n = rows.verdict.value_counts()
@@ -146,15 +146,15 @@ def _both_ways(rows: "DataFrame") -> "pd.Series":
 
 
 def _share(are_similar: "pd.Series") -> str:
-    """Return how many are true, as "2 of 4"; "" without any."""
+    """Format the number of true values, such as "2 of 4"; "" for no values."""
     if are_similar.empty:
         return ""
     return f"{are_similar.astype(bool).sum()} of {len(are_similar)}"
 
 
 def conclusion(frame: "DataFrame") -> str:
-    """Return how many pairs of layers are similar by each method, of two networks which; controls count only
-    if there is nothing else."""
+    """Return the sentence on how many pairs of layers are similar by each method, and for two networks which;
+    controls count only if there is nothing else."""
     rows = frame
     if frame.control.isna().any():
         rows = frame[frame.control.isna()]
@@ -162,16 +162,27 @@ def conclusion(frame: "DataFrame") -> str:
     for method, of_method in rows.groupby("method", sort=False):
         similar = of_method[of_method.verdict == SIMILAR]
         n_accurate = (of_method.p_below < ALPHA).sum()
-        text = f"{len(similar)} of {len(of_method)} by {titles_in(method)}"
+        n_inconclusive = (of_method.verdict == INCONCLUSIVE).sum()
+        pairs = counted(len(of_method), "pair", "pairs")
+        text = f"{titles_in(method)}: {n_accurate} of {pairs} of layers keep the accuracy; similar: {len(similar)}"
         if len(similar) and has_two_networks(rows):
-            names = [f"{row.front_layer} → {row.end_layer}" for row in similar.itertuples()]
-            text += f" ({listed(names, n=N_LAYERS)})"
-        parts.append(f"{text}, of {n_accurate} that keep the accuracy")
-    return f"Similar pairs of layers: {'; '.join(parts)}."
+            text += f" ({listed(_layers_of(similar), n=N_LAYERS)})"
+        text += f"; inconclusive: {n_inconclusive}"
+        parts.append(f"{text[0].upper()}{text[1:]}.")
+    return " ".join(parts)
+
+
+def _layers_of(similar: "DataFrame") -> list[str]:
+    """Return the pairs of layers of two networks, each once, and whether they are similar in both directions."""
+    names = []
+    for (front, end), rows in similar.groupby(["front_layer", "end_layer"], sort=False):
+        directions = " in both directions" if len(rows) > 1 else ""
+        names.append(f"{front} → {end}{directions}")
+    return names
 
 
 def on_groups(groups: "DataFrame", tests: "DataFrame") -> str:
-    """Return the comparison of groups with the smallest p of skill, with both means; "" without one."""
+    """Return the sentence on the comparison of groups with the smallest p-value of skill; "" without one."""
     if tests.empty or not (tests.quantity == "skill").any():
         return ""
     skills = tests[tests.quantity == "skill"]
@@ -189,8 +200,8 @@ def on_groups(groups: "DataFrame", tests: "DataFrame") -> str:
 
 
 def reasons(frame: "DataFrame") -> list[str]:
-    """Return a line for each reason of *accurate only* and *inconclusive*: how often, by which methods, and
-    the remedy, without the numbers of pairs."""
+    """Return a line for each reason of *accurate only* and *inconclusive*: its count, its methods and the
+    remedy."""
     rows = frame[frame.verdict.isin([ACCURATE_ONLY, INCONCLUSIVE])]
     plain = [re.sub(r" \(.*?\)", "", text).removeprefix("accurate, but ") for text in rows.reason]
     lines = []
@@ -202,7 +213,7 @@ def reasons(frame: "DataFrame") -> list[str]:
 
 
 def remarks(frame: "DataFrame", limits: Limits) -> Iterator[str]:
-    """Yield the sentences on lost positions, on networks of low accuracy and on controls."""
+    """Yield the remarks on lost spatial positions, networks of low accuracy and controls."""
     positions = on_lost_positions(frame.stitching_type.repeat(frame.n_runs))
     if positions:
         yield f"{positions} {WITH_POSITIONS}"
@@ -212,7 +223,7 @@ def remarks(frame: "DataFrame", limits: Limits) -> Iterator[str]:
     low = ends[ends.end_accuracy < LOW]
     if len(low):
         texts = (f"{row.end} ({100 * row.end_accuracy:.0f} %)" for row in low.itertuples())
-        yield f"The end network alone is right about less than half of the inputs: {listed(texts, n=N_NAMED)}."
+        yield f"The accuracy of the end network alone is below 50 %: {listed(texts, n=N_NAMED)}."
     trained = frame[frame.control.isna()].drop_duplicates("networks", keep="last")
     gaps = (trained.end_accuracy - trained.front_accuracy).round(9)
     losses = dict(zip(trained.networks, gaps, strict=True))
@@ -221,8 +232,8 @@ def remarks(frame: "DataFrame", limits: Limits) -> Iterator[str]:
         texts = (f"{name} ({points(gap)})" for name, gap in worse.items())
         yield (
             f"In {len(worse)} of {len(losses)} pairs of networks the front network alone is up to "
-            f"{points(max(worse.values()))} points less accurate than the end network, more than a similar stitch may "
-            f"lose, so its last layers can hardly be similar: {listed(texts, n=N_NAMED)}."
+            f"{points(max(worse.values()))} points less accurate than the end network, more than the accuracy drop "
+            f"of a similar stitch may be, so its last layers can hardly be similar: {listed(texts, n=N_NAMED)}."
         )
     for kind, (title, must) in CONTROLS.items():
         n = Counter(frame.verdict[frame.control == kind])
@@ -235,8 +246,8 @@ def remarks(frame: "DataFrame", limits: Limits) -> Iterator[str]:
 def tables_of_groups(
     groups: "DataFrame", tests: "DataFrame", names: Sequence[str] = OF_GROUPS
 ) -> list[Table]:
-    """Return the means of each method, a line a pair of groups, and the differences between groups with
-    their p-values, a line a question.
+    """Return tables of the means of each pair of groups by method, and of the differences between groups with
+    p-values.
 
     Args:
         groups, tests: of `src.results.reports.Comparison`.
@@ -267,8 +278,8 @@ def tables_of_groups(
 
 
 def _mean(means: "DataFrame", name: str) -> str:
-    """Return the mean of a quantity as a text, with the number of its layers if others have more; of similar
-    pairs with the share that they had with all that is inconclusive.
+    """Format the mean of a quantity, with its number of layers if others have more; for similar pairs also the
+    share if all inconclusive ones were similar.
 
     Args:
         means: of a pair of groups, by quantity.
@@ -285,8 +296,8 @@ def _mean(means: "DataFrame", name: str) -> str:
 
 
 def lines_on_groups(groups: "DataFrame", tests: "DataFrame", frame: "DataFrame") -> Iterator[str]:
-    """Yield the layers that means are over, with their groups if these have several sets; and lines on
-    p-values and their limits, on questions that are not shown, and on unlike types and accuracies.
+    """Yield notes on the comparison of groups: the layers behind means, p-values and their limits, omitted
+    tests, and differences in type and accuracy.
 
     Args:
         frame: that the means are of.
@@ -307,7 +318,7 @@ def lines_on_groups(groups: "DataFrame", tests: "DataFrame", frame: "DataFrame")
     if (groups.value[groups.quantity == INCONCLUSIVE] > 0).any():
         yield "A share of similar pairs has two bounds: without and with the inconclusive stitches."
     if len(sets) > 1:
-        yield "The groups are compared over different layers, from which their difference may come as well."
+        yield "The groups are compared over different layers, which may explain their difference as well."
     if tests.empty:
         return
     yield "p is two-sided, by permutations of the networks, and not corrected for the number of tests."
@@ -315,8 +326,8 @@ def lines_on_groups(groups: "DataFrame", tests: "DataFrame", frame: "DataFrame")
     by_sizes = tests.assign(fewest=sizes.min(axis=1), most=sizes.max(axis=1))
     for row in by_sizes.drop_duplicates(["fewest", "most"]).itertuples():
         yield (
-            f"{row.n_labelings:.0f} ways to give {row.most} + {row.fewest} networks their groups are compared, so no p "
-            f"of such groups can be below {row.lowest_p:.2g}."
+            f"{row.n_labelings:.0f} ways to divide networks into groups of {row.most} + {row.fewest} are compared, so "
+            f"no p of such groups can be below {row.lowest_p:.2g}."
         )
     n_questions = len(tests[["within", "across"]].drop_duplicates())
     if n_questions > MAX_TESTS:
@@ -337,9 +348,9 @@ def note_on_layers(groups: "DataFrame") -> None:
 
 
 def tables_of_shares(shares: "DataFrame") -> list[Table]:
-    """Return the shares of best matches that are the corresponding layers, in a table for each method and
-    side: a line a pair of groups, and for each measure a column of shares and one of the chance of a random
-    layer. Where a layer had no other to be compared with, cells say so.
+    """Return tables of how often the best match is the corresponding layer, for each method and side: one row
+    for each pair of groups, and for each measure the share and its chance level. Where a layer had no other to
+    be compared with, cells say so.
 
     Args:
         shares: from `src.results.reports.match_shares`.
@@ -364,8 +375,8 @@ def tables_of_shares(shares: "DataFrame") -> list[Table]:
 
 
 def tables_of_matches(matches: "DataFrame") -> list[Table]:
-    """Return the best matches of layers, in a table for each pair of types, method and side: a line a layer,
-    and a column a measure, with the layer that is the best match in most pairs of networks, and in how many.
+    """Return tables of the most frequent best match of each layer by each measure, for each pair of types,
+    method and side.
 
     Args:
         matches: from `src.results.reports.best_matches`.
@@ -410,7 +421,7 @@ def report(
     *,
     has_maps: bool = True,
 ) -> str:
-    """Return the verdicts in words, in paragraphs.
+    """Return the printed report of verdicts, in paragraphs.
 
     Args:
         comparison: of the groups of networks.
@@ -434,6 +445,6 @@ def report(
 
 
 def answer(frame: "DataFrame", comparison: Any) -> str:
-    """Return the sentence that answers: of groups the clearest difference, behind the similar pairs."""
+    """Return the conclusion: the similar pairs, and of groups the clearest difference."""
     of_groups = on_groups(comparison.groups, comparison.tests)
     return " ".join(filter(None, [conclusion(frame), of_groups]))

@@ -1,4 +1,4 @@
-"""Results on disk: runs, tables, and the one frame that reports are made of."""
+"""Reads and writes results: runs, tables, and the frame of results from which reports are computed."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["read"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `read` when it is used: what stitches does not load pandas."""
+    """Import `read` lazily, so that scripts that stitch do not load pandas."""
     if name == "read":
         from src.results.frame import read
 

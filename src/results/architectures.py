@@ -1,4 +1,4 @@
-"""The architectures of the networks of stitches: layers of different ones share no matrix."""
+"""Architectures of stitched networks, and corresponding layers by relative depth."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -43,7 +43,7 @@ def architecture_pairs(stitches: Sequence[Any]) -> list[str]:
 
 
 def nearest_layers(depth: float, depths: Mapping[str, float]) -> list[str]:
-    """Return the layers nearest to a relative depth: one, two that are equally near, or none.
+    """Return the layers nearest to a relative depth; two if they are equally near, none without layers.
 
     Args:
         depths: relative depths by layer.
@@ -68,7 +68,7 @@ def nearest_pairs(fronts: Mapping[str, float], ends: Mapping[str, float]) -> set
 
 
 def corresponding_layers(stitches: Iterable[Any]) -> list[Pair]:
-    """Return the pairs of layers that correspond in all stitches, sorted.
+    """Return the sorted pairs of corresponding layers of all stitches.
 
     In networks of one type they are the layers of the same name. If all stitches are between networks
     of different types, they are the layers of which each is the nearest to the other in relative

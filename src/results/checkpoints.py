@@ -1,5 +1,4 @@
-"""Checkpoints: state dicts on disk, the networks of state dicts, the training by the `config.txt` beside a
-checkpoint, and the store of trained detectors.
+"""Loads and saves checkpoints of networks and of trained detectors, and reads the training options beside them.
 
 A store is a folder with a checkpoint for each detector. Its `meta.json` has the network, the layer and
 the data of each detector.
@@ -42,10 +41,10 @@ from src.values import BATCH_DEPENDENT, STOCHASTIC
 StateDict = dict[str, Tensor]
 # The ends of warnings
 NONDETERMINISTIC = {
-    STOCHASTIC: "is random when it is evaluated, as with dropout that does not look at `training`: "
+    STOCHASTIC: "is stochastic in evaluation mode, as with dropout that ignores `training`: "
     "accuracies and similarities are of one draw, and the verdict is inconclusive",
-    BATCH_DEPENDENT: "gives an input other logits beside other inputs, as with BatchNorm that has no "
-    "running statistics: accuracies and similarities depend on the batches, and the verdict is "
+    BATCH_DEPENDENT: "gives logits that depend on the other inputs of a batch, as with BatchNorm "
+    "without running statistics: accuracies and similarities depend on the batches, and the verdict is "
     "inconclusive",
 }
 # The two shapes in torch's message about a state dict that does not fit
@@ -81,7 +80,7 @@ def load_state(path: str | Path) -> StateDict:
             content = content[wrapper]
     if not _is_state(content):
         raise UserError(
-            f"checkpoint {path} is no state dict; "
+            f"checkpoint {path} is not a state dict; "
             "save one with torch.save(model.state_dict(), path)"
         )
     state = dict(content)
@@ -91,14 +90,14 @@ def load_state(path: str | Path) -> StateDict:
 
 
 def _is_state(content: object) -> bool:
-    """Return whether the content of a file is a state dict: tensors by name."""
+    """Return whether the content of a file is a state dict, a mapping of names to tensors."""
     return isinstance(content, Mapping) and all(
         isinstance(value, Tensor) for value in content.values()
     )
 
 
 def _note_other_states(path: str | Path, content: Mapping, *, taken: str) -> None:
-    """Note that a checkpoint has more state dicts of a network than the one that is taken.
+    """Print a note if a checkpoint has more state dicts of a network than the one that is loaded.
 
     Args:
         taken: the entry of the state dict that is taken.
@@ -114,7 +113,7 @@ def _note_other_states(path: str | Path, content: Mapping, *, taken: str) -> Non
 
 
 def _bare(keys: Iterable[str]) -> set[str]:
-    """Return the last two parts of the names of tensors, without the prefixes of wrappers."""
+    """Return the names of tensors without the prefixes of wrappers, cut to their last two parts."""
     return {".".join(str(key).split(".")[-2:]) for key in keys}
 
 
@@ -125,7 +124,7 @@ def load_model(
     device: torch.device | str = "cpu",
     encoder: bool = False,
 ) -> Network:
-    """Build the network of a name with its weights, frozen and in evaluation mode.
+    """Load a network with its weights, frozen and in evaluation mode.
 
     Warns of a network that is random, depends on the batch or gives probabilities, see
     `src.models.determinism`.
@@ -147,7 +146,7 @@ def load_model(
 
 
 def _loaded(name: NetworkName, images: ImageSpec, *, encoder: bool) -> Network:
-    """Build the network of a name with its weights; arguments and errors as for `load_model`."""
+    """Load a network with its weights; arguments and errors as for `load_model`."""
     if name.type == FEATURES:
         raise UserError(
             f"{name.path} holds features, and this needs a network; give a checkpoint and its type"
@@ -185,7 +184,7 @@ def _loaded(name: NetworkName, images: ImageSpec, *, encoder: bool) -> Network:
 
 
 def _untrained_network(kind: str, images: ImageSpec, *, encoder: bool, seed: int) -> Network:
-    """Build a network with the weights that its initialisation draws from a seed.
+    """Build a network that is randomly initialised from a seed.
 
     Warns of a user's function whose weights do not depend on the seed.
     """
@@ -224,7 +223,7 @@ def _build(
 
 
 def weights_of(name: NetworkName, network: Network) -> str:
-    """Return the SHA-256 of the weights of a loaded network.
+    """Compute the SHA-256 of the weights of a loaded network.
 
     For weights that come with a type (DEFAULT) it is computed from the state dict, otherwise it is
     `name.content`.
@@ -235,7 +234,7 @@ def weights_of(name: NetworkName, network: Network) -> str:
 
 
 def _warn_if_equal(kind: str, first: Network, second: Network) -> None:
-    """Warn if networks of two seeds have equal weights: a user's function gives trained ones."""
+    """Warn if networks of two seeds have equal weights, as when a user's function returns trained networks."""
     if content_of_state(first.state_dict()) == content_of_state(second.state_dict()):
         warn_once(
             f"{kind} gives the same weights whatever the seed, and - says that they are randomly initialised and "
@@ -292,7 +291,7 @@ def fill(module: Network | nn.Module, state: StateDict, *, source: str, expected
 
 
 def _shortened(clause: str) -> str:
-    """Shorten a clause of torch's message about a state dict; of several keys keep the first."""
+    """Shorten a clause of torch's message on mismatched keys of a state dict to its first key."""
     first, *further = clause.split('", "')
     if further:
         return f'{first}" and {len(further)} more'
@@ -306,8 +305,10 @@ def freeze(model: Network, device: torch.device | str) -> Network:
 
 
 IMAGES = "image_spec"  # the entry of a `config.txt` with the `ImageSpec.record` of the training
-REMEDY = "Name the data set of the training by -d, unless other inputs are meant"
-AS_TRAINED = "give mean, std and the order of classes as in the training, in dataset.yaml or in the .npz file"
+REMEDY = "Give the data set of the training run by -d, unless other inputs are intended"
+AS_TRAINED = (
+    "give mean, std and the order of classes as in training, in dataset.yaml or in the .npz file"
+)
 
 
 def training_images(checkpoint: str | Path) -> tuple[str, ImageSpec]:
@@ -331,7 +332,7 @@ def training_images(checkpoint: str | Path) -> tuple[str, ImageSpec]:
 
 
 def explained(misfit: Misfit, name: NetworkName, images: ImageSpec) -> Misfit:
-    """Explain a misfit by the training, if its images had another shape or number of classes.
+    """Extend the error of a checkpoint that does not fit by the images of its training run, if these differ.
 
     Args:
         misfit: between the network `name` and its checkpoint.
@@ -356,7 +357,7 @@ def explained(misfit: Misfit, name: NetworkName, images: ImageSpec) -> Misfit:
 
 
 def warn_of_other_type(network: NetworkName) -> None:
-    """Warn if a checkpoint was trained as a network of another type, or by code that has changed since."""
+    """Warn if a checkpoint was trained as a network of another type, or with code that has changed since."""
     options = options_beside(network.path)
     trained = options.get("model_type")
     if not isinstance(trained, str):
@@ -364,7 +365,7 @@ def warn_of_other_type(network: NetworkName) -> None:
     if title_of(trained) != title_of(network.type):
         warn_once(
             f"checkpoint {network.path} was trained as {title_of(trained)}, and is loaded as {title_of(network.type)}; "
-            "give the type of the training, unless another one is meant"
+            "give the type that it was trained as, unless the other one is intended"
         )
         return
     before = options.get("model_type_sha256")
@@ -372,8 +373,8 @@ def warn_of_other_type(network: NetworkName) -> None:
     if before != now:
         code = [digest[:SHORT] if digest else "of the suite" for digest in (before, now)]
         warn_once(
-            f"checkpoint {network.path} was trained by other code of {title_of(trained)} (was {code[0]}, now "
-            f"{code[1]}); bring it back, or train again"
+            f"checkpoint {network.path} was trained with other code of {title_of(trained)} (was {code[0]}, now "
+            f"{code[1]}); restore that code, or train again"
         )
 
 
@@ -397,7 +398,7 @@ def warn_of_other_images(checkpoint: str, images: ImageSpec) -> None:
 
 
 def _differences(trained: ImageSpec, images: ImageSpec) -> list[tuple[str, str]]:
-    """Return pairs of texts, of the training and at hand, where size, classes or values differ.
+    """Return how images differ in size, classes or values, as pairs of texts: of the training run, and now.
 
     Classes are compared where both data sets have names of classes.
     """
@@ -419,14 +420,14 @@ def _size(images: ImageSpec) -> str:
 
 
 def _first_difference(classes: Sequence[str], others: Sequence[str]) -> int:
-    """Return the first output that stands for another class."""
+    """Return the index of the first output that stands for different classes."""
     pairs = zip(classes, others, strict=False)
     different = (place for place, (name, name_at_hand) in enumerate(pairs) if name != name_at_hand)
     return next(different, min(len(classes), len(others)))
 
 
 def _classes(images: ImageSpec, first: int) -> str:
-    """Return the names of the classes from an output on."""
+    """Return the names of a few classes as a text, beginning with one output."""
     return f"classes {listed(images.classes[first:], n=3)} from output {first} on"
 
 
@@ -434,12 +435,12 @@ DetectorEntry = dict[str, Any]
 
 
 def new_name() -> str:
-    """Make up a file name that no detector has yet."""
+    """Return a new, unique file name for a detector."""
     return f"{uuid.uuid4().hex}.pt"
 
 
 class DetectorStore:
-    """Detectors in a folder; several processes may add to it at the same time."""
+    """A folder of trained detectors, to which several processes may write at the same time."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
@@ -545,7 +546,7 @@ class DetectorStore:
 def load_trained(
     store: DetectorStore, network: Network, name: NetworkName, options: EvaluationOptions
 ) -> tuple[ByScore[Detector], list[str]]:
-    """Load the trained detectors of an evaluation; return a reason for each missing detector too.
+    """Load the trained detectors of an evaluation; also return the reason why a detector is missing.
 
     They are those of the end layers. With sanity-check data, they are those of all layers in the
     store.

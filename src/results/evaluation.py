@@ -63,7 +63,7 @@ class EvaluationRow:
 
     @property
     def place(self) -> tuple[str, Pair]:
-        """The folder and the layers of the stitch."""
+        """The folder and the layers of the stitch, which identify it in tables."""
         return self.folder, Pair(self.front_layer, self.end_layer)
 
     @property
@@ -87,7 +87,7 @@ class EvaluationRow:
 
 
 def _columns_of_skill(place: str) -> list[str]:
-    """Return the columns of the fields of `Skill`.
+    """Return the names of the columns of skill and its interval, at the end layer or the output.
 
     Args:
         place: the end of the names: "_at_end", or "" for the output.
@@ -113,11 +113,11 @@ class EvaluationFiles(NamedTuple):
 
     @property
     def table(self) -> Path:
-        """The table."""
+        """The path of the table of evaluations."""
         return self.folder / f"evaluation{self._ending}.csv"
 
     def scores(self, detector: str) -> Path:
-        """Return the file of the scores of all images."""
+        """Return the path of the scores of all images by one detector."""
         return self.folder / f"energies_{detector}{self._ending}.npz"
 
     def read(self) -> list[EvaluationRow]:
@@ -134,7 +134,7 @@ class EvaluationFiles(NamedTuple):
 def read_evaluated_stitches(
     source_dirs: Iterable[str | Path], *, recursive: bool = False
 ) -> list[Stitch]:
-    """Read the stitches of folders with their evaluations; the oldest of a folder come first.
+    """Read the stitches in folders with their evaluations, the oldest of a folder first.
 
     A folder that holds no run stands for all folders of runs below it. A run that two folders have
     counts once. Warns of runs that are skipped, and of weights that have changed since.
@@ -155,7 +155,7 @@ def read_evaluated_stitches(
 
 
 def with_evaluations(stitches: Sequence[Stitch]) -> list[Stitch]:
-    """Return stitches with their evaluations, as far as there are some.
+    """Return stitches with their evaluations, where these exist.
 
     The tables are in the folder that holds the runs, or in the folder of a run. Evaluations on other
     data than the run's are skipped, with a warning.

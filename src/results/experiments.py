@@ -1,4 +1,4 @@
-"""Which results belong together: experiments, repeated results, and the names of methods."""
+"""Groups results into experiments, drops repeated results, and names methods by their settings."""
 
 import contextlib
 import dataclasses
@@ -31,7 +31,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def keys_of(rows: Sequence[StitchRow]) -> list[str]:
-    """Return the key of the experiment of each stitch.
+    """Return the key of each stitch's experiment: its settings, networks and images.
 
     The place of a network stands for weights that are not known. Inputs that a run did not record are
     those of all runs that agree with it otherwise, if these are on the same inputs.
@@ -88,7 +88,8 @@ def newest(
 
 
 def experiments_of(rows: Sequence[StitchRow]) -> list[str]:
-    """Return the title of the experiment of each stitch; different images are different experiments.
+    """Return the title of each stitch's experiment; stitches on different images belong to different
+    experiments.
 
     A title has the settings that tell the experiments apart, such as "init=pinv". That of a single
     experiment is "".
@@ -100,8 +101,8 @@ def experiments_of(rows: Sequence[StitchRow]) -> list[str]:
 
 
 def settings_of(row: StitchRow) -> Options:
-    """Return the entries of the spec, the options of a stitch first, with the name of the data set in
-    place of the fingerprints."""
+    """Return the settings in the spec of a stitch, with the name of the data set in place of the fingerprints
+    of its images."""
     known = row.spec | {"dataset": row.dataset}
     names = dict.fromkeys([*OPTIONS, *known])
     return {name: known[name] for name in names if name in known and name not in SPLITS}
@@ -130,19 +131,19 @@ def _without(settings: Options, names: Collection[str]) -> Options:
 
 
 def typed(name: str, value: object) -> str:
-    """Return a setting as on the command line, such as "-e 5"; one without a flag as "dataset=digits"."""
+    """Format a setting as on the command line, such as "-e 5"; one without a flag as "dataset=digits"."""
     if name in OPTIONS and OPTIONS[name].flag:
         return f"{OPTIONS[name].flag} {_text(name, value)}"
     return _named(name, value)
 
 
 def _named(name: str, value: object) -> str:
-    """Return a setting by its name, such as "n_epochs=5"."""
+    """Format a setting with its name, such as "n_epochs=5"."""
     return f"{name}={_text(name, value)}"
 
 
 def _text(name: str, value: object) -> object:
-    """Return the value of a setting as a part of a title."""
+    """Format the value of a setting for a title."""
     if isinstance(value, list):
         value = " ".join(map(str, value))
     if value not in (None, ""):
@@ -153,8 +154,8 @@ def _text(name: str, value: object) -> object:
 def _titles(
     settings: Mapping[Key, Options], text_of: Callable[[str, object], str] = _named
 ) -> dict[Key, str]:
-    """Describe each of several settings by the entries in which they differ, but for options that have no
-    effect by the others."""
+    """Return titles of several experiments from the settings in which they differ, without options that have no
+    effect."""
     names = dict.fromkeys(chain.from_iterable(settings.values()))
     titles: dict[Key, list[str]] = {key: [] for key in settings}
     for name in names:
@@ -170,7 +171,7 @@ def _titles(
 
 
 def told_apart(rows: Sequence[Result]) -> list[Result]:
-    """Return rows in which different images have different names of data sets.
+    """Return rows whose data sets have different names if their images differ.
 
     Where rows of one data set recorded different images, the name of the data set has their
     fingerprints behind it, such as "digits [test inputs 0123456789ab]". All other rows stay.
@@ -190,7 +191,8 @@ def warn_of_several(rows: Iterable[Any]) -> None:
 
 
 def _several(rows: Iterable[Any]) -> dict[tuple[str, float | None], dict[str, list[str]]]:
-    """Return the fingerprints of images, by split, of the data sets that have several in rows."""
+    """Return, for each data set on which rows recorded several fingerprints of images, these fingerprints by
+    split."""
     several: dict[tuple[str, float | None], dict[str, list[str]]] = {}
     for data, group in grouped(rows, data_of).items():
         for split in SPLITS:
@@ -202,7 +204,7 @@ def _several(rows: Iterable[Any]) -> dict[tuple[str, float | None], dict[str, li
 
 
 def _with_images(row: Any, splits: Iterable[str]) -> Any:
-    """Return a row with the fingerprints of splits behind the name of its data set."""
+    """Return a row with the fingerprints of its images appended to the name of its data set."""
     digests = [
         f"{SPLITS[split]} {getattr(row, split)}" for split in splits if getattr(row, split, None)
     ]
@@ -212,7 +214,7 @@ def _with_images(row: Any, splits: Iterable[str]) -> Any:
 
 
 def options_beside_tables(tables: Iterable[str | Path]) -> list[Options]:
-    """Return the options in the records beside tables; of damaged records none."""
+    """Return the options in the records beside tables; damaged records are skipped."""
     records = []
     for table in tables:
         with contextlib.suppress(UserError):
@@ -221,7 +223,7 @@ def options_beside_tables(tables: Iterable[str | Path]) -> list[Options]:
 
 
 def warn_of_earlier(networks: Iterable[NetworkName], records: Iterable[Options]) -> None:
-    """Warn of results with weights or code that have changed since. The code does not run.
+    """Warn of results whose weights or code have changed since, without running the code.
 
     Args:
         networks: of all results.
@@ -238,7 +240,7 @@ def warn_of_earlier(networks: Iterable[NetworkName], records: Iterable[Options])
 
 
 def recorded_code(options: Options) -> dict[str, str]:
-    """Return the recorded digests of a user's code, by its name."""
+    """Return the recorded SHA-256 digests of a user's code, by its name."""
     digests: dict[str, str] = {}
     for name, value in options.items():
         of_code = options.get(name.removesuffix(DIGEST))

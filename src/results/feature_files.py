@@ -1,4 +1,4 @@
-"""Features in an .npz file, which stand for a network.
+"""Files of features (.npz), whose activations can be compared like those of a network.
 
 A file has an array (N, ...) for each layer, and `ids` (N,), which name the images. It may have
 `labels` (N,), and `made_with`: a record of the network and the images, as a text of JSON. Files of
@@ -34,7 +34,7 @@ REMEDY = "give an .npz file with an array (N, ...) for each layer, and ids (N,)"
 
 
 class Images(NamedTuple):
-    """The images that features are of, or that a network is compared on."""
+    """The ids and labels of the images of features, or of those on which a network is compared."""
 
     title: str  # in messages
     ids: np.ndarray  # (N,); of a network's images, their places
@@ -44,7 +44,7 @@ class Images(NamedTuple):
 
 
 class FeatureFile(NamedTuple):
-    """The names in an .npz file of features, and the images."""
+    """The names of the layers in a file of features, and its images."""
 
     path: str
     names: list[str]  # of the layers
@@ -52,7 +52,7 @@ class FeatureFile(NamedTuple):
     made_with: Mapping[str, Any]  # {}: no record
 
     def layers(self, text: str) -> list[str]:
-        """Return the layers of an option: names and patterns, separated by commas, or `all`.
+        """Return the layers that match an option: names and patterns, separated by commas, or `all`.
 
         Raises:
             UserError: there is no such layer.
@@ -70,7 +70,7 @@ class FeatureFile(NamedTuple):
 
 
 class LoadedFeatures(NamedTuple):
-    """The features that stand for a network, and the layers that an option names."""
+    """The features from a file, by layer, and the layers that an option names."""
 
     network: StoredActivations
     layers: list[str]
@@ -127,8 +127,7 @@ def read_features(path: str, layers: str) -> LoadedFeatures:
 
 
 def _check_ids_of(path: str, ids: np.ndarray) -> None:
-    """Raise a UserError unless there is one id for each of two or more images, and no id for two
-    images."""
+    """Raise a UserError unless there are two or more images, each with an id of its own."""
     if ids.ndim != 1:
         raise UserError(f"{path}: ids has shape {ids.shape}; give one id for each image, (N,)")
     if len(ids) < 2:
@@ -136,13 +135,11 @@ def _check_ids_of(path: str, ids: np.ndarray) -> None:
     values, counts = np.unique(ids, return_counts=True)
     if np.any(counts > 1):
         repeated = values[counts > 1][0]
-        raise UserError(
-            f"{path}: the id {repeated} stands there twice or more; give every image another id"
-        )
+        raise UserError(f"{path}: the id {repeated} is repeated; give every image an id of its own")
 
 
 def _check_array(path: str, name: str, array: np.ndarray, *, n_images: int) -> None:
-    """Raise a UserError unless an array holds the numbers of a layer, for each image."""
+    """Raise a UserError unless an array is numeric, of two to four axes, with one row for each image."""
     if array.dtype.kind not in "fiu":
         raise UserError(f"{path}: {name} holds no numbers, but {array.dtype}; {REMEDY}")
     if not 2 <= array.ndim <= 4:
@@ -156,7 +153,7 @@ def _check_array(path: str, name: str, array: np.ndarray, *, n_images: int) -> N
 
 
 def check_names(layers: Sequence[str]) -> None:
-    """Raise a UserError if a layer has the name of another array of a file."""
+    """Raise a UserError if the name of a layer is reserved for another array of the file."""
     for layer in layers:
         if layer in NO_LAYERS:
             raise UserError(
@@ -189,7 +186,7 @@ def write_features(
 
 
 def images_of(test_set: BaseImageSet, fingerprint: str, *, dataset: str) -> Images:
-    """Return the ids and labels of test images. The ids are the places in the set."""
+    """Return the ids and labels of test images; the ids are indices into the data set."""
     return Images(
         f"the test images of {dataset}",
         np.arange(len(test_set)),
@@ -200,14 +197,14 @@ def images_of(test_set: BaseImageSet, fingerprint: str, *, dataset: str) -> Imag
 
 
 def preprocessing_of(spec: ImageSpec) -> str:
-    """Return how images are given to a network, such as "3×32×32, values in [0, 1]"."""
+    """Describe the preprocessing of images, such as "3×32×32, values in [0, 1]"."""
     if not are_images(spec.shape):
         return f"{shape_text(spec.shape)} numbers, as they are"
     return f"{shape_text(spec.shape)}, {describe_values(spec.normalisation)}"
 
 
 def common_images(first: FeatureFile, second: FeatureFile) -> dict[str, Any]:
-    """Return the record of the images of two files, as columns of tables.
+    """Return the columns of tables that record the images of two files.
 
     If the record is missing or differs, the data set is `FEATURES` and the other columns are None.
     """
@@ -219,14 +216,13 @@ def common_images(first: FeatureFile, second: FeatureFile) -> dict[str, Any]:
 
 
 def class_numbers(labels: np.ndarray) -> np.ndarray:
-    """Return numbers of the classes of labels (N,) of any type: for each image the place of the
-    first image of its class."""
+    """Return labels (N,) of any type as integers: the index of the first image of the same class."""
     _, first_places, classes = np.unique(labels, return_index=True, return_inverse=True)
     return first_places[classes]
 
 
 def check_same_images(reference: Images, compared: Sequence[Images], *, n_images: int) -> None:
-    """Raise a UserError that names the files with images that differ from a reference.
+    """Raise a UserError if files have images that differ from a reference.
 
     Ids and labels of the first images are compared. Where one file names classes and one numbers
     the classes, the same images have to share a class. Fingerprints are compared unless images were
@@ -250,12 +246,12 @@ def check_same_images(reference: Images, compared: Sequence[Images], *, n_images
             if images.preprocessing != reference.preprocessing:
                 note_once(
                     f"{images.title}: given to the network as {images.preprocessing}; {reference.title}: as "
-                    f"{reference.preprocessing}; that is right if each network was trained so"
+                    f"{reference.preprocessing}; that is correct if each network was trained in this way"
                 )
 
 
 def _difference(reference: Images, images: Images, n_images: int) -> str:
-    """Return how images differ from a reference, as the beginning of a clause; "" if they do not."""
+    """Describe how images differ from a reference; "" if they do not."""
     n_common = min(n_images, len(reference.ids), len(images.ids))
     ids = images.ids[:n_common]
     ids_of_reference = reference.ids[:n_common]

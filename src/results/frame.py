@@ -89,7 +89,7 @@ def frame_of(
 
 
 def with_columns(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame with all of `COLUMNS` first, and with numbers as such where some or all are missing."""
+    """Return a frame with all of `COLUMNS` first, and numeric columns as floats even if values are missing."""
     further = [name for name in frame.columns if name not in COLUMNS]
     frame = frame.reindex(columns=[*COLUMNS, *further])
     types = {name: "Int64" for name in INTEGERS if name in frame}
@@ -100,7 +100,7 @@ def with_columns(frame: pd.DataFrame) -> pd.DataFrame:
 def of_similarity(
     row: SimilarityRow, networks: tuple[NamedNetwork, NamedNetwork]
 ) -> list[dict[str, Any]]:
-    """Return the record of compared layers, and for measures with a direction that of the other."""
+    """Return the record of compared layers, and for asymmetric measures that of the opposite direction."""
     first, second = networks
     records = [_compared(row, networks)]
     has_directions = {column.measure for column, _ in row.numbers if column.is_reversed}
@@ -141,14 +141,14 @@ def _compared(
 
 
 def of_network(side: str, network: NamedNetwork) -> dict[str, Any]:
-    """Return the columns of a network."""
+    """Return the columns that describe a network, for the front or the end."""
     values = (network.name, network.group_title, network.training, network.type)
     names = ("network", "group", "training", "type")
     return {f"{side}_{name}": value for name, value in zip(names, values, strict=True)}
 
 
 def frame_of_judged(rows: Any) -> pd.DataFrame:
-    """Return the frame of a `Judgement`; networks go by their names, and are groups of their own."""
+    """Return the frame of a `Judgement`, in which each network is a group of its own."""
     front, end = rows.names
     records = []
     for row in rows:
@@ -166,7 +166,7 @@ def frame_of_judged(rows: Any) -> pd.DataFrame:
 
 
 def architectures(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the architecture of either network: its type, of files of features their name."""
+    """Return the architectures of both networks: their types, or the name of a file of features."""
     columns = {}
     for side in SIDES:
         networks = zip(frame[f"{side}_network"], frame[f"{side}_type"], strict=True)
@@ -175,8 +175,8 @@ def architectures(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def layers_of(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each layer of each network: network, architecture, layer, depth and
-    relative_depth, those of similarities first, as their tables list layers in order."""
+    """Return a row for each layer of each network, with the columns network, architecture, layer, depth and
+    relative_depth."""
     ordered = frame.sort_values("method", key=lambda names: names != SIMILARITY, kind="stable")
     kinds = architectures(ordered)
     tables = []
@@ -212,8 +212,8 @@ def with_depths(frame: pd.DataFrame, networks: Iterable[NamedNetwork]) -> pd.Dat
         depth_of |= {(str(kind), layer): depth for layer, depth in depths.items()}
     if assumed and by_type.ngroups > 1:
         note_once(
-            f"relative depths are not recorded of networks such as {listed(assumed)}: their measured "
-            "layers count as lying at equal distances"
+            f"no relative depths are recorded for networks such as {listed(assumed)}: their measured "
+            "layers are assumed to be evenly spaced"
         )
     kinds = architectures(frame)
     columns = {}
@@ -224,7 +224,7 @@ def with_depths(frame: pd.DataFrame, networks: Iterable[NamedNetwork]) -> pd.Dat
 
 
 def _listed(layers: pd.DataFrame, given: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Return the relative depths by layer that the list gives networks of one type; {} if none."""
+    """Return the relative depths, by layer, that the list gives for networks of one type; {} if none."""
     depths: dict[str, float] = {}
     names = layers.network.unique()
     for network in names:
@@ -244,15 +244,15 @@ def _listed(layers: pd.DataFrame, given: Mapping[str, Mapping[str, float]]) -> d
 
 
 def _recorded(layers: pd.DataFrame) -> dict[str, float]:
-    """Return the recorded relative depths by layer; {} if a layer has none."""
+    """Return the relative depths, by layer, that results recorded; {} if a layer has none."""
     recorded = layers.dropna(subset="relative_depth")
     depths = dict(zip(recorded.layer, map(float, recorded.relative_depth), strict=True))
     return depths if set(layers.layer) <= depths.keys() else {}
 
 
 def _assumed(layers: pd.DataFrame) -> dict[str, float]:
-    """Return relative depths of layers that lie at equal distances, in the order of their places in the
-    network, else of the first table."""
+    """Return evenly spaced relative depths of layers, in the order of the network or else of the first
+    table."""
     place = layers.groupby("layer", sort=False).depth.first()
     if place.notna().all():
         place = place.sort_values(kind="stable")
@@ -267,8 +267,8 @@ def measures_in(frame: pd.DataFrame) -> list[str]:
 
 
 def list_in(folders: Sequence[str | Path]) -> Path | None:
-    """Return the list of networks that lies in a single folder of results, as of misc/compare.py; None
-    without one."""
+    """Return the path of the list of networks in a single folder of results, such as one of misc/compare.py;
+    None without one."""
     paths = [Path(folder, "networks.csv") for folder in folders]
     if len(paths) == 1 and paths[0].is_file():
         return paths[0]
@@ -276,7 +276,7 @@ def list_in(folders: Sequence[str | Path]) -> Path | None:
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:
-    """Write a frame as a CSV; a missing value is an empty cell, and floats keep every digit."""
+    """Write a frame as a CSV; missing values are empty cells, and floats have full precision."""
     write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
@@ -369,7 +369,7 @@ def n_changed(
     pool: bool = False,
     names: Names | None = None,
 ) -> int:
-    """Count the verdicts that change if both limits of skill are multiplied by a factor.
+    """Return the number of verdicts that change if both limits of skill are multiplied by a factor.
 
     Args:
         judged: the verdicts by the limits, from `judge_stitches` with the same arguments.

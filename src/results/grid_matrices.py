@@ -1,4 +1,4 @@
-"""The experiments of a folder of stitching runs, under the titles of printed matrices and maps."""
+"""Selects the experiments in a folder of stitching runs that are printed and drawn as matrices."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ MAX_EXPERIMENTS = 12  # that are printed and drawn
 
 
 def shown_experiments(rows: Sequence[StitchRow]) -> dict[str, list[StitchRow]]:
-    """Return the rows of the first twelve experiments, by title; of repeated runs the last row counts."""
+    """Return the rows of the first twelve experiments by title; the last of repeated rows counts."""
     told = told_apart(rows)
     newest = {(key, row.pair): row for key, row in zip(keys_of(told), told, strict=True)}
     experiments: dict[str, list[StitchRow]] = {}

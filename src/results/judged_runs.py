@@ -1,4 +1,4 @@
-"""Writes the stitches of a call from Python as a run, which `folders` reads."""
+"""Writes the stitches of `judge` to disk as a stitching run."""
 
 import sys
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from src.values import MeasuredStitch, Pair
 def write_judged_run(
     directory: Path, options: Options, stitches: Mapping[Pair, MeasuredStitch]
 ) -> None:
-    """Write a run without its stitching layers, in a folder named by the time, with its skill.
+    """Write a run, without its stitching layers, and its evaluation to a folder with a unique name.
 
     Args:
         directory: of the folder.

@@ -39,7 +39,7 @@ def by_depth(layers: Iterable[str], *depths: Mapping[str, int]) -> list[str]:
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Return a key that sorts the numbers in names by value."""
+    """Return a key for natural sorting, which compares numbers in names by value."""
     key = []
     for part in re.split(r"(\d+)", name):
         if part.isdecimal():

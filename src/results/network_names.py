@@ -1,4 +1,4 @@
-"""The networks of results: their names, their contents, and lists of networks with names and groups.
+"""Identifies the networks of results by name and weights, and reads lists of networks with names and groups.
 
 A network is named by its checkpoint, its type, the seed of randomly initialised weights and the recorded weights. A
 list is a CSV with the columns name, path, type, and optionally group, layers, depths and training. Two epochs of a
@@ -60,7 +60,7 @@ NetworkKey = tuple[str, str]  # identity and type; equal for names of the same n
 
 
 class NetworkName(NamedTuple):
-    """The name of a network in a command, a list, a run or a row."""
+    """Names a network by its checkpoint, type, seed and weights, as in a command, a list, a run or a row."""
 
     # The checkpoint; UNTRAINED; DEFAULT; or, for `tv_NAME`, another entry of torchvision's weights
     path: str
@@ -73,7 +73,8 @@ class NetworkName(NamedTuple):
     def of(
         cls, path: str | None, kind: str | None, *, seed: int | None, weights: str | None = ""
     ) -> "NetworkName":
-        """Return the name from options of a run or columns of a row; None stands for a missing one.
+        """Return the name of a network from the options of a run or the columns of a row; None stands for a
+        missing value.
 
         Args:
             kind: the type.
@@ -97,12 +98,12 @@ class NetworkName(NamedTuple):
 
     @property
     def is_given(self) -> bool:
-        """Whether the weights come with the type: DEFAULT, or another entry of torchvision's."""
+        """Whether the weights are pretrained ones of torchvision: DEFAULT, or another entry."""
         return not (self.is_untrained or self.is_file)
 
     @property
     def place(self) -> str:
-        """The place of the weights: the path of the file, without links, or else the title."""
+        """The location of the weights: the resolved path of the file, or else the title."""
         if self.is_file:
             return os.path.realpath(self.path)
         return self.title
@@ -136,7 +137,7 @@ class NetworkName(NamedTuple):
 
     @property
     def identity(self) -> str:
-        """The first digits of `content`; equal for names of equal weights.
+        """The first digits of the SHA-256 of the weights; equal for names of equal weights.
 
         If nothing is recorded and the file is gone, it is the absolute path without links.
         """
@@ -144,12 +145,12 @@ class NetworkName(NamedTuple):
 
     @property
     def key(self) -> NetworkKey:
-        """Identity and type, of a user's code the function; equal for names of the same network."""
+        """The key of a network: its identity and its type, or the function of a user's code."""
         return self.identity, title_of(self.type)
 
     @property
     def listed_as(self) -> NetworkKey:
-        """The key of the line for this network in a list of networks.
+        """The key by which a list of networks has this network.
 
         A list knows neither seeds nor the SHA-256 of weights without a file. For such a network it
         is path and type.
@@ -160,14 +161,14 @@ class NetworkName(NamedTuple):
 
     @property
     def has_changed(self) -> bool:
-        """Whether the file holds weights that differ from the record; false without a file."""
+        """Whether the weights in the file differ from the recorded ones; false without a file."""
         if not self.weights or not self.is_file or not os.path.isfile(self.path):
             return False
         return content_of(self.path)[:SHORT] != self.weights[:SHORT]
 
     @property
     def title(self) -> str:
-        """The path as a text for tables; without a file, with type and seed behind it."""
+        """The title of the network in tables: its path, or without a file the path with type and seed."""
         if not self.path:
             return "unknown"
         if self.is_file:
@@ -178,7 +179,7 @@ class NetworkName(NamedTuple):
 
 
 def networks_named_by(options: Options) -> dict[str, NetworkName]:
-    """Return the networks that options name, with the recorded weights.
+    """Return the networks in the options of a run, with their recorded weights.
 
     Args:
         options: of a run. A network named `front_model` has the options `front_model_path` and
@@ -201,7 +202,7 @@ def networks_named_by(options: Options) -> dict[str, NetworkName]:
 
 
 class OfTwoNetworks:
-    """A row of two networks; randomly initialised weights of both are of one seed."""
+    """Base class of rows of two networks; if both are randomly initialised, they have the same seed."""
 
     # Of each network, the columns of path, type and weights
     network_columns: ClassVar[tuple[tuple[str, str, str], tuple[str, str, str]]]
@@ -225,7 +226,7 @@ class OfTwoNetworks:
 
 
 def titles_of(networks: Iterable[NetworkName]) -> dict[NetworkKey, str]:
-    """Return a title for each network, by key; titles of different networks differ.
+    """Return unique titles of networks, by key.
 
     Where two networks have an equal `title`, type and identity are appended.
     """
@@ -240,7 +241,7 @@ def titles_of(networks: Iterable[NetworkName]) -> dict[NetworkKey, str]:
 
 
 def networks_in_words(networks: Iterable[NetworkName]) -> str:
-    """Return the titles of networks as a text, such as "a.pt and b.pt"."""
+    """Join the titles of networks, such as "a.pt and b.pt"."""
     return " and ".join(dict.fromkeys(network.title for network in networks))
 
 
@@ -259,12 +260,12 @@ def content_of(path: str | Path) -> str:
 
 @functools.cache  # a table names the same few files in every row
 def _sha256(path: str, modified: int, size: int) -> str:
-    """Return the SHA-256 of a file; time and size tell whether the file is still the same."""
+    """Return the SHA-256 of a file, cached by its modification time and size."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def architecture(name: str, kind: str) -> str:
-    """Return the type of a network; the name of a file of features, which is of no architecture."""
+    """Return the type of a network, or the name of a file of features, which has no type."""
     return name if kind == FEATURES else kind
 
 
@@ -294,7 +295,7 @@ def without_ending(path: str) -> Path:
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """Return names of networks without the ending, and for `FOLDER/model_15.pt` the folder.
+    """Return short names of networks: the file without its ending, or for `FOLDER/model_15.pt` the folder.
 
     If these are equal for different checkpoints, names have more of the path.
     """
@@ -329,7 +330,7 @@ def options_beside(checkpoint: str | Path) -> Options:
 
 
 def training_of(network: NetworkName) -> str:
-    """Return a text that two names share if they name one network, at whatever epochs.
+    """Return an identifier of a network's training run, shared by its checkpoints of all epochs.
 
     It is a digest of the options of the training, if they have its folder, as those of exec_train.py
     do: a `config.txt` of the user's may be the same for many training runs. Otherwise it is made of
@@ -344,7 +345,7 @@ def training_of(network: NetworkName) -> str:
 
 @dataclass(frozen=True)
 class NamedNetwork:
-    """A network of a list, or one that reports name."""
+    """A network in a list of networks or in reports, with its name, group and layers."""
 
     contents: ClassVar[str] = "networks"
     written_by: ClassVar[str] = (
@@ -363,7 +364,7 @@ class NamedNetwork:
 
     @property
     def is_features(self) -> bool:
-        """Whether a file of activations stands in the place of a network."""
+        """Whether a file of features replaces the network."""
         return self.type == FEATURES
 
     @property
@@ -386,12 +387,12 @@ class NamedNetwork:
                 depth = math.nan
             if not layer or not 0 <= depth <= 1:
                 raise UserError(
-                    f"depths of {self.name}: {part.strip()!r} is no relative depth of a layer; give "
+                    f"depths of {self.name}: {part.strip()!r} is not the relative depth of a layer; give "
                     "LAYER=DEPTH with commas between them, and depths from 0 to 1"
                 )
             if layer in depths:
                 raise UserError(
-                    f"depths of {self.name}: {layer} stands there twice or more; give each layer one depth"
+                    f"depths of {self.name}: {layer} is repeated; give each layer one depth"
                 )
             depths[layer] = depth
         return depths
@@ -403,14 +404,14 @@ class NamedNetwork:
 
     @property
     def group_title(self) -> str:
-        """The group in tables, else the type; it says that a network was never trained."""
+        """The title of the group in tables, else the type; untrained networks are marked."""
         group = self.group or self.type
         if self.is_untrained and group != NEVER_TRAINED:
             return f"{group} ({NEVER_TRAINED})"
         return group
 
     def named(self, *, seed: int | None = None) -> NetworkName:
-        """Return checkpoint and type as the name of a network.
+        """Return the checkpoint and the type as a `NetworkName`.
 
         Args:
             seed: of the run, for randomly initialised weights.
@@ -431,7 +432,7 @@ def kind_of_pair(front: NamedNetwork, end: NamedNetwork) -> str:
 
 
 def counted(pairs: Collection[tuple[Hashable, Hashable]], kind: str = PAIRS) -> str:
-    """Return the number of different ordered pairs of networks in words."""
+    """Format the number of distinct ordered pairs of networks."""
     is_of_networks = kind == PAIRS
     if is_of_networks and len(pairs) == 2 and len(set(map(frozenset, pairs))) == 1:
         return "both directions of 2 networks"
@@ -443,8 +444,8 @@ def counted(pairs: Collection[tuple[Hashable, Hashable]], kind: str = PAIRS) -> 
 def named_by_list(
     networks: Iterable[NetworkName], table: str | Path | None
 ) -> dict[NetworkKey, NamedNetwork]:
-    """Return each network as reports name it, by its key, in the order of the list; warn of networks that
-    the list lacks.
+    """Return the networks of results by key, named as in the list and in its order; warn of networks that the
+    list lacks.
 
     Args:
         table: the list of networks; None: networks are named by their paths.
@@ -467,13 +468,13 @@ def named_by_list(
 
 
 def named_pair(result: OfTwoNetworks, names: Names) -> tuple[NamedNetwork, NamedNetwork]:
-    """Return both networks of a result as reports name them."""
+    """Return both networks of a result, named as in reports."""
     first, second = result.network_keys
     return names[first], names[second]
 
 
 def order_in(names: Iterable[NetworkKey]) -> Callable[[Any], list[int]]:
-    """Return a key that sorts rows of two networks as their networks stand in `names`."""
+    """Return a key that sorts rows of two networks in the order of `names`."""
     places = {key: place for place, key in enumerate(names)}
     return lambda row: [places[key] for key in row.network_keys]
 
@@ -481,7 +482,7 @@ def order_in(names: Iterable[NetworkKey]) -> Callable[[Any], list[int]]:
 def named_networks(
     networks: Iterable[NetworkName], listed: Names
 ) -> dict[NetworkKey, NamedNetwork]:
-    """Return each network as reports name it, by its key; without a line, by its checkpoint and its type.
+    """Return the networks of results by key, named as in the list, or else by checkpoint and type.
 
     Args:
         listed: the networks of a list by `listed_as`; empty: there is no list.
@@ -532,7 +533,7 @@ def read_networks(table: str | Path) -> list[NamedNetwork]:
 
 
 def _warn_of_depths(table: str | Path, networks: Sequence[NamedNetwork]) -> None:
-    """Warn of depths that fall from layer to layer, and of layers that have several in networks of one type."""
+    """Warn of relative depths that decrease from layer to layer, or differ between networks of one type."""
     first: dict[
         tuple[str, str], tuple[str, float]
     ] = {}  # a network and its depth, by type and layer
@@ -554,7 +555,7 @@ def _warn_of_depths(table: str | Path, networks: Sequence[NamedNetwork]) -> None
 
 
 def _refuse_equal_weights(table: str | Path, networks: Sequence[NamedNetwork]) -> None:
-    """Raise a UserError if two networks of a list are one: of one type and of equal weights."""
+    """Raise a UserError if two networks of a list have the same type and equal weights."""
     first_of: dict[NetworkKey, NamedNetwork] = {}
     for network in networks:
         first = first_of.setdefault(network.named().listed_as, network)
@@ -566,7 +567,7 @@ def _refuse_equal_weights(table: str | Path, networks: Sequence[NamedNetwork]) -
 
 
 def _check_names(table: str | Path, lines: Mapping[str, NamedNetwork]) -> None:
-    """Raise a UserError if names of networks, or of their pairs, are no file names or repeat.
+    """Raise a UserError if names of networks, or of their pairs, are not file names or not unique.
 
     Args:
         lines: the networks by their lines.
@@ -593,8 +594,8 @@ def _check_names(table: str | Path, lines: Mapping[str, NamedNetwork]) -> None:
 
 
 def tell_groups(table: str | Path, networks: Sequence[NamedNetwork]) -> None:
-    """Warn of networks without a group where some have one, of groups with almost the same name, and of groups with
-    networks of several types."""
+    """Warn if only some networks have a group, if groups have almost the same name, or networks of several
+    types."""
     in_groups = [network for network in networks if network.group]
     without = [network.name for network in networks if not network.group]
     if in_groups and without:
@@ -612,14 +613,14 @@ def tell_groups(table: str | Path, networks: Sequence[NamedNetwork]) -> None:
         types = dict.fromkeys(network.type for network in members)
         if len(types) > 1:
             warn_once(
-                f"{table}: the group {group} has networks of unlike types ({listed(map(title_of, types))}), so "
-                "differences from other groups may be those of types"
+                f"{table}: the group {group} has networks of different types ({listed(map(title_of, types))}), "
+                "so differences from other groups may be due to types"
             )
     _warn_of_shared_seeds(table, in_groups)
 
 
 def _plain(group: str | None) -> str:
-    """Return the letters and digits of the name of a group, in lower case."""
+    """Normalise the name of a group to lower-case letters and digits."""
     return re.sub(r"[\W_]", "", group or "").lower()
 
 
@@ -639,7 +640,7 @@ def _warn_of_shared_seeds(table: str | Path, networks: Sequence[NamedNetwork]) -
 
 
 def as_listed(networks: Sequence[NamedNetwork]) -> dict[NetworkKey, NamedNetwork]:
-    """Return networks by `listed_as`, the key of a network in rows of tables."""
+    """Return the networks of a list by their key `listed_as`."""
     return {network.named().listed_as: network for network in networks}
 
 
@@ -654,7 +655,7 @@ def stitches_name(front: NamedNetwork, end: NamedNetwork) -> str:
 
 
 def _with_path_from(folder: Path, network: NamedNetwork, place: str) -> NamedNetwork:
-    """Return a network of a list with paths that count from the working folder.
+    """Return a network of a list with its paths made relative to the working folder.
 
     Args:
         folder: of the list.

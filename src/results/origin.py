@@ -1,4 +1,4 @@
-"""Where results come from, for reports: networks, images, versions and commands."""
+"""Provenance of results for reports: networks, images, versions and commands."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ def images_of(stitches: Iterable[Stitch]) -> dict[str, dict[str, list[str]]]:
 def describe(
     images: Mapping[str, Mapping[str, Sequence[str]]], made_with: Mapping[str, Any]
 ) -> list[str]:
-    """Return the sentences on the version, the images and the command of a verdict.
+    """Return sentences on the version, the images and the command that made a verdict.
 
     Args:
         images: from `images_of`.
@@ -76,7 +76,7 @@ class MeasuredNetwork(NamedTuple):
 def networks_of(
     stitches: Iterable[Stitch], similarities: Iterable[SimilarityRow], names: Names
 ) -> list[MeasuredNetwork]:
-    """Return the networks of results, once for each data set, in the order of `names`.
+    """Return the networks of results with their accuracy on each data set, in the order of `names`.
 
     Args:
         names: of the networks to return; tables of similarity may have others.
@@ -102,7 +102,7 @@ def networks_of(
 
 
 class Command(NamedTuple):
-    """A command that made results, with the versions it ran on."""
+    """A command that made results, with the versions of the software."""
 
     command: str
     suite: str
@@ -113,7 +113,7 @@ class Command(NamedTuple):
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Command":
-        """Return the command in the content of a `run.json`."""
+        """Return the command that is recorded in the content of a `run.json`."""
         versions = [f"{name} {record[name]}" for name in PACKAGES if record.get(name)]
         names = ("command", "suite", "commit", "device")
         texts = {name: str(record.get(name) or "") for name in names}
@@ -121,7 +121,7 @@ class Command(NamedTuple):
 
 
 def commands_of(files: Iterable[Path]) -> list[Command]:
-    """Return the commands that made results, the earliest first; of equal ones the first.
+    """Return the distinct commands that made results, the earliest first.
 
     Args:
         files: `run.json` of the results. Some may not exist, as the paper's code writes none, and

@@ -1,4 +1,4 @@
-"""The rows of linear probes."""
+"""Rows of the table of linear probes."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -46,7 +46,7 @@ class ProbeRow:
 
     @property
     def networks(self) -> tuple[NetworkName]:
-        """The network, as a tuple of one name like the networks of rows of pairs."""
+        """The network, as a tuple of one, for the interface that rows of pairs have."""
         name = NetworkName.of(
             self.model, self.model_type, seed=self.seed, weights=self.model_weights
         )

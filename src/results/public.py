@@ -1,4 +1,4 @@
-"""The layout of the public code: the files of a stitch, of a store of detectors and of energies.
+"""Reads and writes files in the layout of the public code: stitches, stores of detectors, and energies.
 
 Only this module knows the files that the public code writes and reads. It does not import torch.
 """
@@ -54,8 +54,7 @@ def read_options(path: Path) -> Options:
 
 
 def typed_options(options: Options) -> Options:
-    """Return the options of a run as they were typed: a run for one pair has the stitching type that
-    `auto` chose."""
+    """Return the options of a run as they were typed, with `auto` where it chose the stitching type."""
     typed = dict(options)
     token = typed.pop("c2t_cls_option", None)
     if typed.pop("stitching_option", None) == AUTO:
@@ -64,7 +63,7 @@ def typed_options(options: Options) -> Options:
 
 
 def chosen_options(typed: Options, chosen: Options) -> Options:
-    """Return the options of a run for one pair, with the stitching type that `auto` chose.
+    """Return the options of a run for one pair of layers, with the stitching type that `auto` chose.
 
     Args:
         chosen: the stitching type and the CLS token of the pair; empty: nothing was chosen.
@@ -103,7 +102,7 @@ def write_summary(folder: Path, row: Any, *, command: str) -> None:
 
 
 def read_summary(folder: Path, options: Options) -> dict[str, object]:
-    """Return the metrics in `summary.txt` of a run, as texts by name.
+    """Read the metrics in `summary.txt` of a run, as texts by name.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -122,7 +121,7 @@ def read_summary(folder: Path, options: Options) -> dict[str, object]:
 
 
 def states_in(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the state dicts in that of a stitch: "layer", and of a whole network "front" and "end"."""
+    """Split the state dict of a stitch: "layer", and with whole networks also "front" and "end"."""
     if not any(key.startswith(PARTS["layer"]) for key in state):
         return {"layer": dict(state)}
     states: dict[str, dict[str, Any]] = {}
@@ -145,7 +144,7 @@ def write_energies(folder: Path, arrays: Mapping[str, "np.ndarray"]) -> None:
 
 
 def read_meta(store: Path) -> dict[str, dict[str, Any]]:
-    """Return the entries of a store of detectors by file name, oldest first; {} without `meta.json`."""
+    """Read the entries of a store of detectors by file name, oldest first; {} without `meta.json`."""
     meta = store / META
     with readable(meta, "restore it or move it away"):
         written = read_json(meta) if meta.exists() else {}

@@ -1,5 +1,4 @@
-"""The columns of the frame of results, and the quantities that are measured of a stitch, each with its title
-and scale.
+"""The measured quantities of a stitch, with titles and scales, and the columns of the frame of results.
 
 A new quantity needs a function that measures it, a field that keeps its value, and an entry in
 `QUANTITIES` under the name of the field. Its `measured_by` says where the field is:
@@ -70,7 +69,7 @@ AUROC = "auroc_"  # begins the column of a detector
 
 
 class Quantity(NamedTuple):
-    """The meaning of a column of stitches."""
+    """A measured quantity of stitches, with its title, scale and source."""
 
     title: str  # in figures and printed tables
     measured_by: str  # STITCHING, SKILL, DETECTOR or VERDICT
@@ -82,7 +81,7 @@ class Quantity(NamedTuple):
     shown_in: tuple[str, ...] = ()
 
     def similarity(self, value: float) -> float:
-        """Turn a value into a similarity, which is higher for more similar stitches.
+        """Convert a value to a similarity, which is higher for more similar stitches.
 
         Returns:
             The value, its negative, or its negative distance from the middle of the scale.
@@ -104,7 +103,7 @@ def shown_in(report: str) -> dict[str, Quantity]:
 
 
 def measured_by(*sources: str) -> dict[str, Quantity]:
-    """Return the quantities that the sources measure, by column."""
+    """Return the quantities that the given kinds of measurement yield, by column."""
     return {
         name: quantity for name, quantity in QUANTITIES.items() if quantity.measured_by in sources
     }

@@ -1,4 +1,5 @@
-"""The two tests of measures of similarity of Ding, Denain and Steinhardt 2021 (arXiv 2108.01661).
+"""Sensitivity and specificity tests of measures of similarity (Ding, Denain and Steinhardt 2021, arXiv
+2108.01661).
 
 Sensitivity: when a layer is cut to fewer principal components, does the measure fall as probes of
 the layer lose accuracy? Specificity: is the corresponding layer of another network the most similar
@@ -98,10 +99,10 @@ def read_ranks(*paths: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def of_stitches(rows: Sequence[StitchRow], names: Names) -> list[dict[str, Any]]:
-    """Return the records of stitches with their accuracies.
+    """Return the rows of finished stitches with their accuracies.
 
-    The method has the rank of the matched activations in its name if two stitches of the method differ in
-    nothing else, and if it is not the rank of the stitch.
+    The name of the method has the rank of the activations used for fitting if two stitches of the method
+    differ in nothing else, and if it is not the rank of the stitch.
     """
     methods = method_names(rows, apart_from=(*NETWORKS, *RANKS))
     matched_ranks: dict[tuple, set[Rank]] = {}
@@ -126,7 +127,7 @@ def of_stitches(rows: Sequence[StitchRow], names: Names) -> list[dict[str, Any]]
 
 
 def _matched_rank(row: StitchRow) -> Rank:
-    """Return the rank of the activations that a stitch was matched on.
+    """Return the rank of the activations that a stitch was fitted to.
 
     A stitch that starts without matching has the rank of the stitch.
     """
@@ -134,8 +135,8 @@ def _matched_rank(row: StitchRow) -> Rank:
 
 
 def newest_probes(rows: Sequence[ProbeRow], names: Names) -> pd.DataFrame:
-    """Return the newest probe of each layer and rank; all probes of a layer have the epochs and the options
-    of its newest one.
+    """Return the newest probe of each layer and rank, among probes with the options of the layer's newest
+    probe.
 
     Args:
         rows: the oldest first.
@@ -160,7 +161,7 @@ def newest_probes(rows: Sequence[ProbeRow], names: Names) -> pd.DataFrame:
 
 
 def _newest(frame: pd.DataFrame, keys: list[str], networks: pd.Series) -> pd.DataFrame:
-    """Return the last row of each key; warn if rows repeat others.
+    """Return the last row of each key; warn of repeated rows.
 
     Args:
         networks: names the networks of each row, for the warning.
@@ -175,7 +176,7 @@ def _newest(frame: pd.DataFrame, keys: list[str], networks: pd.Series) -> pd.Dat
 
 
 def rank_values(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each value of a measure and each accuracy of a stitch; NaN are left out.
+    """Return a long-format frame: a row for each value of a measure and each accuracy of a stitch, without NaN.
 
     The columns are networks, layers and ranks of both sides (`FULL` of a whole layer), `dataset`, `alignment`,
     `quantity`, `similarity` (higher is more similar) and `setting`: the networks and of stitches the method, and
@@ -202,8 +203,7 @@ def _takes_samples(quantity: str) -> bool:
 
 
 def _settings(frame: pd.DataFrame) -> pd.Series:
-    """Return the networks of each row, with the method of stitches, and what else tells similarities of the
-    same networks apart."""
+    """Return the setting of each row: its networks, and the method of stitches or the data of similarities."""
     of_networks = frame[frame.method == SIMILARITY].groupby("networks")
     several = of_networks[["dataset", "n_images"]].nunique() > 1
     settings = []
@@ -220,8 +220,8 @@ def _settings(frame: pd.DataFrame) -> pd.Series:
 
 
 def over_ranks(values: pd.DataFrame) -> pd.DataFrame:
-    """Return the values at several ranks of one layer, whose side, network, layer and rank are added; the other
-    layer has the highest rank that was measured (`other_rank`).
+    """Return the values at several ranks of one layer, with its side, network, layer and rank; the other layer
+    has its highest measured rank (`other_rank`).
 
     Args:
         values: from `rank_values`.
@@ -239,7 +239,7 @@ def over_ranks(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def sensitivity(frame: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
-    """Return the correlation of each measure with the accuracy of probes, over the ranks of a layer.
+    """Compute the rank correlation of each measure with the accuracy of probes, over the ranks of a layer.
 
     There is a row for either layer of two. The other layer is at full rank; where full rank was not
     measured it is at its highest rank, with a note. After the measures of a setting come rows of the rank
@@ -279,7 +279,7 @@ def _tests(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _notes(test: pd.DataFrame, n_left_out: int, note: str) -> Iterator[str]:
-    """Yield the notes on a test of sensitivity, before the note on its correlation."""
+    """Yield the notes on a sensitivity test that precede the note on its correlation."""
     first = test.iloc[0]
     if first.other_rank != FULL:
         other = first[f"{OTHER[first.varied]}_layer"]
@@ -293,7 +293,7 @@ def _notes(test: pd.DataFrame, n_left_out: int, note: str) -> Iterator[str]:
 
 
 def correlation(values: Iterable[float], accuracies: Iterable[float]) -> dict[str, Any]:
-    """Return Spearman's rho and Kendall's tau-b of two sequences, the number of pairs, and a note.
+    """Compute Spearman's rho and Kendall's tau-b of two sequences; also return the number of pairs and a note.
 
     Spearman's p-value is taken from Student's distribution. Kendall's is exact as long as there are
     no ties. Below ten ranks there are no p-values: Spearman's is too small there (0 for a third of
@@ -320,7 +320,7 @@ def correlation(values: Iterable[float], accuracies: Iterable[float]) -> dict[st
 
 
 def specificity(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the place of the corresponding layer among all layers of a network, at full rank.
+    """Compute how each measure ranks the corresponding layer among all layers of a network, at full rank.
 
     The corresponding layer has the same name. For each layer of the front network the end layer
     is varied, and the other way round. Ties count against the corresponding layer.
@@ -339,7 +339,7 @@ def specificity(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _place(layer: str, candidates: pd.DataFrame, varied: str) -> dict[str, Any]:
-    """Return the place of a layer among candidates; 1 is the most similar."""
+    """Return the place of a layer among candidates ordered by similarity; 1 is the most similar."""
     own = candidates.similarity[candidates[f"{varied}_layer"] == layer]
     notes = []
     place = None
@@ -356,7 +356,7 @@ def _place(layer: str, candidates: pd.DataFrame, varied: str) -> dict[str, Any]:
 def chosen_pairs(
     curves: pd.DataFrame, layers: Sequence[str] | None, other_layer: str | None
 ) -> list[Pair]:
-    """Return the pairs of layers to show, of those that were measured at several ranks of the front layer.
+    """Select the pairs of layers to plot, among those measured at several ranks of the front layer.
 
     Args:
         curves: from `over_ranks`.
@@ -383,8 +383,8 @@ def chosen_pairs(
 def curves_of_pair(
     curves: pd.DataFrame, probes: pd.DataFrame, pair: Pair
 ) -> dict[str, dict[int, float]]:
-    """Return the values by rank of the front layer of each curve of a pair of layers, by label, with those of its
-    probes on the same data.
+    """Return the curves over the rank of the front layer for a pair of layers, by label, with those of probes
+    on the same data.
 
     Full rank is left out: it has no place on the axis of ranks.
     """
@@ -410,7 +410,7 @@ def curves_of_pair(
 
 
 def _labels(curves: pd.DataFrame) -> list[str]:
-    """Return the title of each similarity, and of stitches the method."""
+    """Return the labels of curves: the title of a measure, and for stitches the method."""
     return [
         measure_of(quantity).similarity_title if method == SIMILARITY else f"{method} (accuracy)"
         for method, quantity in zip(curves.method, curves.quantity, strict=True)

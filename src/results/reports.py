@@ -1,4 +1,5 @@
-"""Reports over many networks: functions from frame to frame.
+"""Statistics over many networks: means, comparisons of groups, curves over depth and best matches, computed
+from the frame of results.
 
 A frame is that of `src.results.frame.read`. Means are over pairs of networks, of which each counts by
 the mean over its pairs of layers; intervals of 95 % and p-values are over networks.
@@ -60,14 +61,14 @@ LARGEST_RHO = 1 - 1e-9  # whose z is finite
 
 
 def between_networks(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows by which networks are compared: of two independent trained networks that the list
-    has, and of measures of similarity those at full rank."""
+    """Return the rows of pairs of independent trained networks in the list; of measures of similarity only
+    those at full rank."""
     is_listed = ~frame[GROUPS].isin([UNLISTED]).any(axis=1)
     return at_full_rank(frame[is_listed & (frame.kind == PAIRS)])
 
 
 def at_full_rank(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame without similarities of layers that were cut to a rank."""
+    """Return a frame without the similarities of layers of reduced rank."""
     ranks = frame.reindex(columns=["front_rank", "end_rank"])
     return frame[ranks.isna().all(axis=1)]
 
@@ -110,7 +111,7 @@ def have_equal_layers(frame: pd.DataFrame) -> bool:
 
 
 def compared_layers(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Return the rows of the pairs of layers to compare networks by, and a text that says which.
+    """Return the rows of the pairs of layers by which networks are compared, and a description of these pairs.
 
     Of networks of one architecture they are the pairs of equal names that every pair of networks has; of
     others all pairs of corresponding layers, if every pair of networks has such. If there are none, they
@@ -140,7 +141,7 @@ def compared_layers(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 def values_of(
     frame: pd.DataFrame, quantities: Sequence[str], *, have_directions: bool = True
 ) -> pd.DataFrame:
-    """Return a row for each value, with the columns `quantity` and `value`; NaN are left out.
+    """Return a long-format frame with the columns `quantity` and `value`, without NaN.
 
     A symmetric measure counts once, from the network whose group and training comes first. Shares of
     verdicts are quantities with values 0 and 1: each of `VERDICTS`, and `AT_MOST`.
@@ -164,26 +165,26 @@ def values_of(
 
 
 def _is_of_stitches(quantity: str) -> bool:
-    """Return whether a quantity is one of stitches, and no measure of similarity."""
+    """Return whether a quantity is measured of stitches, rather than a measure of similarity."""
     return quantity in QUANTITIES or quantity in SHARES or quantity.startswith(AUROC)
 
 
 def _with_shares(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame with a column of 0 and 1 for each share of verdicts; NaN without a verdict."""
+    """Return a frame with an indicator column (0, 1) for each share of verdicts; NaN without a verdict."""
     shares = {name: (frame.verdict == name).astype(float) for name in VERDICTS}
     shares[AT_MOST] = frame.verdict.isin([SIMILAR, INCONCLUSIVE]).astype(float)
     return frame.assign(**pd.DataFrame(shares)[frame.verdict.notna()])
 
 
 def symmetric_measures(frame: pd.DataFrame) -> list[str]:
-    """Return the measures of similarity in a frame that have no direction."""
+    """Return the symmetric measures of similarity in a frame."""
     back = frame[frame.get("is_reversed", pd.Series(False, frame.index)).eq(True)]
     names = measures_in(frame)
     return [name for name in names if measure_of(name).is_symmetric and back[name].isna().all()]
 
 
 def possible_values(quantity: str) -> tuple[float, float]:
-    """Return the lowest and the highest value of a quantity; shares are in [0, 1]."""
+    """Return the lowest and the highest possible value of a quantity; shares are in [0, 1]."""
     if quantity in SHARES:
         return 0, 1
     if quantity in QUANTITIES:
@@ -192,7 +193,7 @@ def possible_values(quantity: str) -> tuple[float, float]:
 
 
 def network_means(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
-    """Return the mean over the compared layers of each quantity, method and ordered pair of networks.
+    """Compute the mean over the compared layers for each quantity, method and ordered pair of networks.
 
     `compared_layers` chooses the layers of each method, which `layers` names; `n_layers` is their number
     with a value, and `pairs_of_layers` lists them with their relative depths.
@@ -213,7 +214,7 @@ def network_means(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFram
 
 
 def _titles_of_layers(values: pd.DataFrame) -> list[str]:
-    """Return the layers of each row with their relative depths, as texts."""
+    """Return the layers of each row as texts, with their relative depths."""
     columns = values[[*LAYERS, "front_relative_depth", "end_relative_depth"]]
     return [
         f"{front} ({front_depth:.2f}) → {end} ({end_depth:.2f})"
@@ -228,7 +229,7 @@ def _joined(texts: Iterable[str]) -> str:
 def over_networks(
     means: pd.DataFrame, by: Sequence[str], further: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Return means over pairs of networks, with intervals of 95 % over networks.
+    """Compute means over pairs of networks, with 95 % intervals over networks.
 
     The interval is by Student's t, with the standard error of leaving out each network; with fewer than
     four networks its ends are NaN. A network at several epochs is one network.
@@ -250,7 +251,7 @@ def over_networks(
 
 
 def _mean_over_networks(rows: pd.DataFrame, quantity: str) -> dict[str, float]:
-    """Return the mean over pairs of networks, the ends of its interval and the numbers behind it."""
+    """Compute the mean over pairs of networks, its interval, and the numbers of networks and pairs."""
     values = rows.groupby(TRAINING, sort=False).value.mean()
     pairs = np.array(values.index.to_list())  # (P, 2)
     networks = list(dict.fromkeys(pairs.ravel()))
@@ -275,7 +276,7 @@ def _mean_over_networks(rows: pd.DataFrame, quantity: str) -> dict[str, float]:
 
 
 def _means_of_kept(values: np.ndarray, is_kept: np.ndarray) -> np.ndarray:
-    """Return the mean (N,) of the kept values of each row of `is_kept` (N, pairs); NaN of none."""
+    """Compute the means (N,) of the values that each row of `is_kept` (N, pairs) selects; NaN for none."""
     means = np.full(len(is_kept), np.nan)
     for row, kept in enumerate(is_kept):
         if kept.any():
@@ -284,7 +285,7 @@ def _means_of_kept(values: np.ndarray, is_kept: np.ndarray) -> np.ndarray:
 
 
 def group_means(means: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean of each pair of groups, method and quantity over its pairs of networks.
+    """Compute the mean over pairs of networks for each pair of groups, method and quantity.
 
     Args:
         means: from `network_means`.
@@ -304,7 +305,7 @@ def _places(means: pd.DataFrame) -> Callable[[pd.Series], pd.Series]:
 
 
 class Comparison(NamedTuple):
-    """Groups of networks, compared."""
+    """The comparison of groups of networks: means, tests and their limitations."""
 
     means: pd.DataFrame  # of pairs of networks, from `network_means`
     groups: pd.DataFrame  # of pairs of groups, from `group_means`
@@ -313,7 +314,8 @@ class Comparison(NamedTuple):
 
 
 def of_several_networks(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of methods with several pairs of independent networks; both directions are one."""
+    """Return the rows of methods with several pairs of independent networks; both directions count as one
+    pair."""
     rows = between_networks(frame)
     names = [frozenset(pair) for pair in rows[NETWORKS].itertuples(index=False)]
     pairs = pd.Series(names, rows.index, dtype=object).groupby(rows.method)
@@ -321,7 +323,7 @@ def of_several_networks(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare_groups(frame: pd.DataFrame, quantities: Sequence[str]) -> Comparison:
-    """Compare the groups of independent trained networks."""
+    """Compare groups of independent trained networks by means and permutation tests."""
     means = network_means(between_networks(frame).dropna(subset=NETWORKS), quantities)
     tests = group_tests(means)
     untested: list[str] = []
@@ -336,7 +338,7 @@ def compare_groups(frame: pd.DataFrame, quantities: Sequence[str]) -> Comparison
 
 
 def group_tests(means: pd.DataFrame) -> pd.DataFrame:
-    """Return the permutation tests between groups, see `permutation_test`.
+    """Compute the permutation tests between groups, see `permutation_test`.
 
     A test asks how pairs within a group differ from pairs with a second group's network on one side; of a
     symmetric measure there is one side. Networks move from group to group, so all pairs of networks need
@@ -363,14 +365,14 @@ def group_tests(means: pd.DataFrame) -> pd.DataFrame:
 
 
 def _is_symmetric(means: pd.DataFrame) -> bool:
-    """Return whether no pair of networks has values in both directions: a symmetric measure."""
+    """Return whether a measure is symmetric: no pair of networks has values in both directions."""
     pairs = set(zip(means.front_training, means.end_training, strict=True))
     is_measure = means.method.iloc[0] == SIMILARITY
     return is_measure and not any((end, front) in pairs for front, end in pairs if front != end)
 
 
 def _networks_of(means: pd.DataFrame) -> pd.DataFrame:
-    """Return the networks of means in their order: group, training and type."""
+    """Return the networks of means with their group, training run and type."""
     columns = ["group", "training", "type"]
     sides = [
         means[[f"{side}_{name}" for name in columns]].set_axis(columns, axis=1) for side in SIDES
@@ -388,12 +390,12 @@ def on_unlike_types(tests: pd.DataFrame) -> str:
     groups = dict.fromkeys(itertools.chain.from_iterable(map(_names_in, texts)))
     if all(text == ", ".join(f"{name}: {name}" for name in _names_in(text)) for text in texts):
         return (
-            f"The groups are architectures ({', '.join(groups)}): a difference between groups is one of architectures "
-            "and of all that goes with them."
+            f"The groups are architectures ({', '.join(groups)}): a difference between groups may be due to the "
+            "architecture, or to anything else that differs with it."
         )
     return (
-        f"Groups differ in architecture as well ({'; '.join(texts)}): no test tells which of the two makes a "
-        "difference."
+        f"Groups differ in architecture as well ({'; '.join(texts)}), and no test separates the effect of "
+        "the architecture from that of the group."
     )
 
 
@@ -412,18 +414,18 @@ def on_unlike_accuracies(frame: pd.DataFrame, tests: pd.DataFrame) -> str:
         return ""
     texts = [f"{titles_in(str(group))} {100 * value:.0f} %" for group, value in means.items()]
     return (
-        f"Groups differ in accuracy as well ({', '.join(texts)}): a difference in skill may come from it, as no test "
-        "tells networks that compute otherwise from networks that compute worse."
+        f"Groups differ in accuracy as well ({', '.join(texts)}): a difference in skill may be due to accuracy, as no "
+        "test separates networks that compute differently from networks that are less accurate."
     )
 
 
 def _names_in(types: str) -> list[str]:
-    """Return the names of the groups in a text of `_unlike_types`."""
+    """Extract the names of the groups from a text of `_unlike_types`."""
     return [part.partition(": ")[0] for part in types.split(", ")]
 
 
 def _question(group: str, second: str, side: str) -> dict[str, str]:
-    """Return the pairs within the group and across, as texts."""
+    """Return the two sets of pairs that a test compares, within the group and across, as texts."""
     across = f"{second} → {group}" if side == FRONT else f"{group} → {second}"
     return {"within": f"{group} → {group}", "across": across, "side": side}
 
@@ -431,7 +433,7 @@ def _question(group: str, second: str, side: str) -> dict[str, str]:
 def _answer(
     means: pd.DataFrame, networks: pd.DataFrame, groups: tuple[str, str], side: str
 ) -> dict[str, Any]:
-    """Return the answer of a permutation test, or the reason why there is none."""
+    """Compute a permutation test between two groups, or return the reason why there is none."""
     members = [list(networks.training[networks.group == group].unique()) for group in groups]
     of_group, of_second = members
     if len(of_group) < 2:
@@ -452,7 +454,7 @@ def _answer(
 
 
 def _unlike_types(networks: pd.DataFrame, *groups: str) -> str:
-    """Return the types of both groups as a text; "" if they are equal, or are the groups' names."""
+    """Describe the types of networks in both groups; "" if these are equal, or are the groups' names."""
     types = {group: set(networks.type[networks.group == group]) for group in sorted(groups)}
     first, second = types.values()
     if first == second or all(kinds == {group} for group, kinds in types.items()):
@@ -461,7 +463,7 @@ def _unlike_types(networks: pd.DataFrame, *groups: str) -> str:
 
 
 def over_depth(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
-    """Return means over pairs of networks along relative depth, with intervals over networks.
+    """Compute means over pairs of networks as a function of relative depth, with intervals over networks.
 
     A place is a layer if all networks have the same layers, else one of at most `MAX_STEPS` equal steps of
     relative depth. Each pair of groups has a line, and so have two epochs of one network.
@@ -488,13 +490,14 @@ def over_depth(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
 
 
 def of_two_networks(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of two networks in the list, of measures of similarity those at full rank."""
+    """Return the rows of two different networks in the list; of measures of similarity only those at full
+    rank."""
     is_listed = ~frame[GROUPS].isin([UNLISTED]).any(axis=1)
     return at_full_rank(frame[is_listed & (frame.front_network != frame.end_network)])
 
 
 def on_architectures(frame: pd.DataFrame) -> str:
-    """Return the sentence on groups of unlike types of networks; "" if all have the same types."""
+    """Return the sentence on groups of different types of networks; "" if all have the same types."""
     networks = pd.concat(
         [frame[[f"{side}_group", f"{side}_type"]].set_axis([0, 1], axis=1) for side in SIDES]
     )
@@ -503,8 +506,8 @@ def on_architectures(frame: pd.DataFrame) -> str:
 
 
 def _steps_of(line: pd.DataFrame, n_layers: pd.Series) -> pd.Series:
-    """Return the step of relative depth of each row: the nearest to the mean of both relative depths, or
-    the mean itself if all rows of the step have it.
+    """Bin each row by relative depth: the bin nearest to the mean of both depths, or this mean if it is that of
+    all rows in the bin.
 
     The steps lie at equal distances up to 1, as many as the network with the fewest layers has, but at
     least `MIN_STEPS` and at most `MAX_STEPS`.
@@ -520,7 +523,7 @@ def _steps_of(line: pd.DataFrame, n_layers: pd.Series) -> pd.Series:
 
 
 def best_matches(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
-    """Return for each layer of a network the most similar layer of each other network.
+    """Find the most similar layer in each other network for each layer of a network.
 
     A stitch has two answers: of a front layer the best end layer (`side` is "front"), and of an end layer
     the best front layer ("end"). A measure is taken from the layer to the layers of the second network.
@@ -571,15 +574,15 @@ def best_matches(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame
 
 
 def similarity(quantity: str, value: float) -> float:
-    """Return a value on a scale on which higher is more similar."""
+    """Convert a value to a scale on which higher is more similar."""
     if quantity in QUANTITIES:
         return QUANTITIES[quantity].similarity(value)
     return measure_of(quantity).similarity(value)
 
 
 def _corresponds(rows: pd.DataFrame) -> pd.Series:
-    """Return whether the end layer corresponds to the front layer: of one type the layer of the same name,
-    else one of those nearest in relative depth."""
+    """Return whether the end layer corresponds to the front layer: by name in networks of one type, else by
+    nearest relative depth."""
     kinds = architectures(rows)
     gap = (rows.front_relative_depth - rows.end_relative_depth).abs()
     keys = [rows[name] for name in (*EXPERIMENT, "quantity", *NETWORKS, "front_layer")]
@@ -588,8 +591,8 @@ def _corresponds(rows: pd.DataFrame) -> pd.Series:
 
 
 def match_shares(matches: pd.DataFrame) -> pd.DataFrame:
-    """Return how often the best match is the corresponding layer, for each pair of groups, with the mean
-    chance, place and number of layers. Layers whose corresponding layer was not measured do not count.
+    """Compute how often the best match is the corresponding layer, for each pair of groups, with its chance
+    level, mean place and number of layers. Layers whose corresponding layer was not measured do not count.
 
     Args:
         matches: from `best_matches`.
@@ -608,7 +611,7 @@ def match_shares(matches: pd.DataFrame) -> pd.DataFrame:
 def matrix(
     frame: pd.DataFrame, quantity: str, rows: str = "front_layer", columns: str = "end_layer"
 ) -> pd.DataFrame:
-    """Return a quantity by two columns of a frame, the mean over all else; layers in the order of depth.
+    """Return the mean of a quantity as a matrix over two columns of a frame, with layers in the order of depth.
 
     Args:
         rows: the column of the lines, such as "front_layer" or "front_network".
@@ -622,7 +625,7 @@ def matrix(
 
 
 def _ordered(frame: pd.DataFrame, column: str) -> list[str]:
-    """Return the values of a column in their order, layers in that of depth."""
+    """Return the distinct values of a column in order; layers are ordered by depth."""
     names = list(frame[column].dropna().unique())
     if column not in LAYERS:
         return names
@@ -634,7 +637,7 @@ def _ordered(frame: pd.DataFrame, column: str) -> list[str]:
 
 
 def agreement(frame: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
-    """Return how each quantity agrees with known differences of pairs of networks.
+    """Compute the rank correlation of each quantity with known differences of pairs of networks.
 
     A pair counts by the mean over its compared layers and over both directions. The score is Spearman's
     rank correlation, over pairs, of known difference and measured dissimilarity: 1 for a quantity that
@@ -675,7 +678,7 @@ def _as_similarity(quantity: str, value: float) -> float:
 
 
 def _by_pair(values: pd.Series, table: pd.DataFrame) -> dict[frozenset[str], float]:
-    """Return the mean of the values of each two networks, in whichever order."""
+    """Compute the mean of the values of each unordered pair of networks."""
     pairs = [frozenset(names) for names in zip(*(table[name] for name in NETWORKS), strict=True)]
     return values.groupby(pd.Series(pairs, index=values.index)).mean().to_dict()
 
@@ -683,7 +686,7 @@ def _by_pair(values: pd.Series, table: pd.DataFrame) -> dict[frozenset[str], flo
 def _score(
     measured: dict[frozenset[str], float], known: dict[frozenset[str], float], networks: list[str]
 ) -> dict[str, Any]:
-    """Return the score of a quantity, with its interval and p-value."""
+    """Compute the rank correlation of a quantity with known differences, with its interval and p-value."""
     pairs = [frozenset(pair) for pair in itertools.combinations(networks, 2)]
     row: dict[str, Any] = {
         "value": math.nan,
@@ -713,7 +716,7 @@ def _score(
 
 
 def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Return Spearman's rank correlation; NaN where a side is constant."""
+    """Compute Spearman's rank correlation; NaN if either side is constant."""
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return math.nan
     return float(spearmanr(first, second).statistic)

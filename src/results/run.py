@@ -1,4 +1,4 @@
-"""A run: the files that hold its options, its progress and its provenance.
+"""Runs on disk: options, progress and provenance, with locks and atomic replacement of files.
 
 `config.txt` holds the options, with the SHA-256 of the networks' weights and the fingerprints of the
 images. It is written last: a run with this file is finished. `run.json` holds the spec of the run and
@@ -42,7 +42,7 @@ RunState = dict[str, Any]  # tensors and plain values by name, see `Run.save`
 
 
 class Run:
-    """The files of one run.
+    """A run: the files that hold its options, its progress and its provenance.
 
     Args:
         folder: of the files.
@@ -52,7 +52,7 @@ class Run:
             replace files that the script did not write.
 
     Attributes:
-        state: what an interrupted run goes on from; empty for a new run.
+        state: the state from which an interrupted run resumes; empty for a new run.
         start: the time when the run began, for the record. It is now unless it is set.
         further: entries of the record of a table.
     """
@@ -80,18 +80,18 @@ class Run:
 
     @classmethod
     def beside(cls, table: str | Path, options: Options, *, script: str = "") -> "Run":
-        """Return the run that writes one table."""
+        """Return the `Run` of a single table, whose record lies beside it."""
         return cls(Path(table).parent, options, table=Path(table), script=script)
 
     @property
     def is_finished(self) -> bool:
-        """Whether the options are on the disk."""
+        """Whether the run is finished: its options are on disk."""
         if self.table is None:
             return self.config.exists()
         return bool(options_of_table(self.table))
 
     def skip_if_finished(self, *, resume: bool, overwrite: bool = False) -> bool:
-        """Return whether the run is resumed and already finished; if so, print a note.
+        """Return whether a resumed run is already finished; if so, print a note.
 
         Args:
             overwrite: the run may replace a finished run of any options.
@@ -104,11 +104,11 @@ class Run:
         written = self.options_on_disk()
         if not self._is_record(written):
             raise UserError(
-                f"{self.config} is not of a run, and would be replaced; move it, or choose another folder"
+                f"{self.config} does not belong to a run, and would be replaced; move it, or choose another folder"
             )
         remedy = "choose another folder, or give --overwrite"
         if resume:
-            remedy = "give the same ones, or choose another folder"
+            remedy = "give the same options, or choose another folder"
         refuse_difference(written, self.options, where=self.config, remedy=remedy)
         if resume:
             note(f"{self.config} is of a finished run of these options: nothing is left to do")
@@ -118,10 +118,10 @@ class Run:
         return resume
 
     def claim(self, *, resume: bool) -> None:
-        """Create the folder, lock it until the run ends, and load `state`.
+        """Create and lock the folder until the run ends, and load the saved state.
 
         Args:
-            resume: go on with an interrupted run. Otherwise remove its logs, options and state.
+            resume: resume an interrupted run. Otherwise remove its logs, options and state.
 
         Raises:
             Busy: another process has the lock.
@@ -135,11 +135,12 @@ class Run:
         self.state = self.saved_state() if resume else {}
 
     def _is_record(self, written: Options) -> bool:
-        """Return whether options are of a run: a user's file about a network names no folder."""
+        """Return whether options are those of a run, which name a folder, unlike a user's file about a
+        network."""
         return "save_dir" in written or "save_dir" not in self.options
 
     def lock(self) -> None:
-        """Create the folder and lock it until the run ends.
+        """Create and lock the folder until the run ends.
 
         Raises:
             Busy: another process has the lock.
@@ -150,8 +151,8 @@ class Run:
         self._keep(locked(self._lock_file, wait=False))
 
     def check_output(self) -> None:
-        """Raise a UserError if the table, its figure or its options exist and are not of the script, or
-        have results of other networks or images."""
+        """Raise a UserError if the table, its figure or its options exist and are not of this script, or are of
+        other networks or images."""
         if self.table is None or not self.script:
             return
         paths = [self.table, self.config]
@@ -167,16 +168,16 @@ class Run:
                 )
 
     def wait(self) -> None:
-        """Wait for the lock."""
+        """Lock the folder, and wait while another process holds the lock."""
         self._keep(locked(self._lock_file))
         self.unlock()
 
     def _keep(self, lock: IO) -> None:
-        """Keep a lock until `unlock`, or until an error or a signal ends the experiment."""
+        """Hold a lock until `unlock`, or until an error or a signal ends the experiment."""
         self._release = weakref.finalize(self, _release, self._lock_file, lock, os.getpid())
 
     def unlock(self) -> None:
-        """Release the lock of the folder."""
+        """Release the lock on the folder."""
         if self._release:
             self._release()
             self._release = None
@@ -193,7 +194,7 @@ class Run:
         return {}
 
     def saved_state(self) -> RunState:
-        """Return the state of an interrupted run; {} if there is no such run.
+        """Return the saved state of an interrupted run; {} if there is no such run.
 
         Raises:
             UserError: the interrupted run has other options.
@@ -206,12 +207,12 @@ class Run:
         return state
 
     def save(self, **changes: object) -> None:
-        """Update the state with `changes`, and save it."""
+        """Update the saved state of the run with `changes`."""
         self.state |= changes
         save_tensors(self.state_file, {**self.state, "options": as_written(self.options)})
 
     def finish(self) -> None:
-        """Write the record and, last, the options, which mark the run as finished; release the folder."""
+        """Mark the run as finished: write its record and then its options, and release the folder."""
         if self.table is None:
             write_json(self.made_with, self.provenance())
             write_json(self.config, as_written(self.options))
@@ -221,7 +222,7 @@ class Run:
 
     @contextlib.contextmanager
     def replacing(self) -> Iterator[None]:
-        """Let the files that the block writes appear in one step, and finish the run.
+        """Context manager that replaces the written files atomically and finishes the run.
 
         They replace those of an earlier call of the script.
 
@@ -235,14 +236,14 @@ class Run:
         self.discard()
 
     def earlier(self, entry: str) -> dict[str, Any]:
-        """Return an entry of the record of a finished run; {} without one."""
+        """Return an entry of the record of an earlier, finished run; {} without one."""
         if not self.is_finished:
             return {}
         return read_json(self.config).get(entry, {})
 
     def mark_as_unfinished(self) -> None:
-        """Remove the options and the record: the results that follow are not theirs. The names of the
-        files that the script wrote stay."""
+        """Mark the run as unfinished: remove its options and its record, which do not belong to the results
+        that follow. The names of the files that the script wrote stay."""
         if self.table and self.script and self.is_finished:
             record = read_json(self.config)
             del record["options"]
@@ -252,7 +253,7 @@ class Run:
                 path.unlink(missing_ok=True)
 
     def provenance(self) -> dict[str, object]:
-        """Return the content of the record: spec, key, warnings, and the provenance.
+        """Return the content of the record: spec, key, warnings and provenance.
 
         A script without the option `-gpu` runs on the CPU.
         """
@@ -278,7 +279,7 @@ class Run:
 
 
 def _release(path: Path, lock: IO, process: int) -> None:
-    """Remove a lock file and release the lock, in the process that has it."""
+    """Release a lock and remove its file, in the process that holds it."""
     if os.getpid() == process and not lock.closed:
         # Remove the file while it is locked. Later it may be another process's.
         path.unlink(missing_ok=True)
@@ -287,7 +288,7 @@ def _release(path: Path, lock: IO, process: int) -> None:
 
 @contextlib.contextmanager
 def claimed(runs: Iterable[Run]) -> Iterator[None]:
-    """Claim runs that keep no state, while the block runs.
+    """Context manager that locks runs without a saved state.
 
     The files of earlier runs stay until `mark_as_unfinished`.
 
@@ -302,7 +303,7 @@ def claimed(runs: Iterable[Run]) -> Iterator[None]:
 
 
 def new_folder(parent: Path) -> Path:
-    """Create a folder named by the time, for this process only; return its path."""
+    """Create a folder with a unique name, the current time; return its path."""
     while True:
         path = Path(parent) / str(datetime.now()).replace(" ", "_").replace(":", "-")
         try:
@@ -315,13 +316,13 @@ def new_folder(parent: Path) -> Path:
 
 
 def as_written(options: Options) -> Options:
-    """Return options in the form that `read_options` returns: without `NOT_RECORDED`, in JSON's types."""
+    """Return options as `read_options` would return them: without `NOT_RECORDED`, in JSON's types."""
     recorded = {name: value for name, value in options.items() if name not in NOT_RECORDED}
     return json.loads(json.dumps(recorded))
 
 
 def options_of_table(table: str | Path) -> Options:
-    """Return the options in the record beside a table; {} without one, or if the run is unfinished."""
+    """Return the options in the record beside a table; {} without a record, or if the run is unfinished."""
     record = record_of(table)
     if not record.is_file():
         return {}
@@ -333,7 +334,8 @@ def options_of_table(table: str | Path) -> Options:
 
 @contextlib.contextmanager
 def outputs(path: str | Path, script: str) -> Iterator[None]:
-    """Write the files of a command that keeps no run; arguments and errors as for `replacing`.
+    """Context manager that writes the files of a command without a run; arguments and errors as for
+    `replacing`.
 
     Args:
         path: of `-o`.
@@ -345,15 +347,15 @@ def outputs(path: str | Path, script: str) -> Iterator[None]:
 
 
 def record_of(path: str | Path) -> Path:
-    """Return the path of the record beside a file that `-o` names."""
+    """Return the path of the record beside the output file of `-o`."""
     if Path(path).suffix == ".html":  # a table of this name has a record of its own
         return Path(path).with_suffix(".html.json")
     return Path(path).with_suffix(".json")
 
 
 def check_output(path: str | Path, script: str) -> None:
-    """Raise a UserError if the file of `-o`, or the figure beside it, exists, and the script did
-    not write it."""
+    """Raise a UserError if the output file of `-o`, or its figure, exists and was not written by this
+    script."""
     paths = [Path(path), Path(path).with_suffix(".png")]
     if Path(path).suffix == ".html":
         paths = paths[:1]
@@ -366,7 +368,7 @@ def replacing(
     script: str,
     content: Callable[[], Mapping[str, object]],
 ) -> Iterator[None]:
-    """Let the files that the block writes appear in one step, with their record.
+    """Context manager that replaces the written files atomically, together with their record.
 
     Files of an earlier call that the block does not write are removed.
 
@@ -392,7 +394,8 @@ def replacing(
 
 
 def files_of(record: Path, script: str) -> set[Path]:
-    """Return the files that a script wrote earlier, by its record; empty without such a record."""
+    """Return the files that an earlier call of a script wrote, according to its record; empty without a
+    record."""
     if not record.is_file():
         return set()
     content = read_json(record)
@@ -402,7 +405,7 @@ def files_of(record: Path, script: str) -> set[Path]:
 
 
 def refuse_others(paths: Iterable[Path], before: set[Path]) -> None:
-    """Raise a UserError for files that exist and are not of an earlier call.
+    """Raise a UserError for existing files that an earlier call did not write.
 
     Args:
         paths: of files to write.

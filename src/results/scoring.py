@@ -1,5 +1,5 @@
-"""The evaluation of stitches on disk: their networks and layers are loaded from the files of runs, their
-scores become rows of `evaluation.csv`.
+"""Evaluates stitches on disk: loads their networks and stitching layers, and writes their scores as rows of
+`evaluation.csv`.
 """
 
 import copy
@@ -46,22 +46,22 @@ Experiments = dict[str, list[Stitch]]  # by the title of the experiment
 
 
 class GridOfStitches(NamedTuple):
-    """A grid of stitches of one experiment, and their files."""
+    """The stitches of one experiment over a grid of pairs of layers, and their files."""
 
     grid: Grid
     stitches: dict[Pair, Stitch]
 
 
 class MovedNetwork(NamedTuple):
-    """The present place of a network of stitches."""
+    """The current location of a network that was stitched elsewhere."""
 
     path: str | None  # the checkpoint; None: the recorded place
     own_types: Sequence[str] = ()  # names of a user's code that may run; one is that of the network
 
 
 def check_stitches(stitches: Sequence[Stitch], folder: Path) -> None:
-    """Raise a UserError unless all stitches can be evaluated together: of the same networks, under
-    whatever paths, and of one stitching type.
+    """Raise a UserError unless all stitches are of the same networks, whatever their paths, and of one
+    stitching type.
 
     Args:
         folder: of the runs, for the message.
@@ -84,7 +84,7 @@ def check_stitches(stitches: Sequence[Stitch], folder: Path) -> None:
 
 
 def check_images(stitches: Sequence[Stitch], options: Options) -> None:
-    """Raise a UserError unless an evaluation and the stitches are of the same images.
+    """Raise a UserError unless the evaluation uses the images that the stitches were made on.
 
     With `--other-data`, the images or the names of their data sets must differ instead.
 
@@ -118,7 +118,7 @@ def check_images(stitches: Sequence[Stitch], options: Options) -> None:
 
 
 def _images_named_by(options: Options) -> str:
-    """Return the images in the options of a run by their name on the command line."""
+    """Return the images of a run, by the name of their option on the command line."""
     settings = {"-d": "dataset", "-data": "dataset_root", "--shortcut": "shortcut"}
     values = {flag: options.get(name) for flag, name in settings.items()}
     return " ".join(f"{flag} {value}" for flag, value in values.items() if value is not None)
@@ -165,7 +165,7 @@ def load_networks(
 def _with_channels_first(
     network: Network, side: str, stitches: Sequence[Stitch], image_shape: Sequence[int]
 ) -> Network:
-    """Return a network that gives (B, C, H, W) at its stitched layers, as in the runs.
+    """Return a network whose stitched layers have the axis order (B, C, H, W), as in the runs.
 
     Runs with `channels_last` took (B, H, W, C) where nothing else told.
     """
@@ -184,7 +184,7 @@ def _with_channels_first(
 
 
 def name_of(options: Options, side: str, moved: MovedNetwork) -> NetworkName:
-    """Return the name of the front or the end network of a run.
+    """Return the `NetworkName` of the front or the end network of a run.
 
     Args:
         options: of the run.
@@ -208,19 +208,19 @@ def name_of(options: Options, side: str, moved: MovedNetwork) -> NetworkName:
         if digest_of(type) != digest:
             raise UserError(
                 f"{source_of(type)} is not the code that these runs were stitched with "
-                f"({side}_model_type_code was {str(digest)[:SHORT]}, now {digest_of(type)[:SHORT]}); bring it back, or "
+                f"({side}_model_type_code was {str(digest)[:SHORT]}, now {digest_of(type)[:SHORT]}); restore it, or "
                 "stitch again"
             )
     if path is None and recorded.is_file and not Path(recorded.path).exists():
         raise UserError(
-            f"{recorded.path}, the {side} network of these runs, is not there; name its place with"
+            f"{recorded.path}, the {side} network of these runs, does not exist; give its path with"
             f" --{side}-model"
         )
     return recorded._replace(path=path or recorded.path, type=type)
 
 
 def own_type_of(recorded: str, own_types: Sequence[str], digest: object) -> str:
-    """Return the entry of `own_types` for the recorded type, or for its function in another file.
+    """Return the entry of `own_types` for the recorded type, or for the same function in another file.
 
     Args:
         digest: the recorded SHA-256 of the file. Of several other files, that of this content comes
@@ -233,7 +233,7 @@ def own_type_of(recorded: str, own_types: Sequence[str], digest: object) -> str:
     types = [name for name in own_types if file_and_function(name)[1] == function]
     if not types:
         raise UserError(
-            "the code of networks that a folder names is not run by itself; name it with "
+            "the code of networks that a folder names does not run unless the command gives it; add "
             f"--own-types {recorded}"
         )
     if recorded in types:
@@ -248,7 +248,7 @@ def rebuild_grids(
     *,
     image_shape: Sequence[int],
 ) -> tuple[list[GridOfStitches], list[str]]:
-    """Rebuild stitches: a grid per experiment, and a grid per whole checkpoint.
+    """Load stitches from disk as grids: one per experiment, and one per checkpoint of whole networks.
 
     A whole checkpoint holds both networks, whose BatchNorm statistics moved in training.
 
@@ -291,7 +291,7 @@ def rebuild_grids(
 def _rebuild(
     stitch: Stitch, networks: tuple[Network, Network], image_shape: Sequence[int]
 ) -> tuple[tuple[Network, Network], StitchingLayer]:
-    """Load a stitch; return its networks and its layer.
+    """Load a stitch; return its networks and its stitching layer.
 
     The networks are those that were given. From a whole checkpoint they are copies, with the
     statistics of the checkpoint.
@@ -328,7 +328,7 @@ MOST_CHANGED = 0.02  # difference of accuracies that precision and batches may m
 
 
 class ScoredStitch(NamedTuple):
-    """A stitch with its scores."""
+    """A stitch with its accuracy, skill and detector scores."""
 
     stitch: Stitch
     scores: StitchScores
@@ -336,17 +336,17 @@ class ScoredStitch(NamedTuple):
 
 
 class MeasuredStitches(NamedTuple):
-    """The scores of stitches that this process has just made."""
+    """The scores of stitches that this process has trained or fitted."""
 
     reference: Reference
     scores: dict[tuple[str, Pair], StitchScores]
 
     def are_all_of(self, stitches: Iterable[Stitch]) -> bool:
-        """Return whether all stitches have scores."""
+        """Return whether every stitch has been scored."""
         return all(stitch.row.place in self.scores for stitch in stitches)
 
     def scored(self, experiments: Mapping[str, Sequence[Stitch]]) -> list[ScoredStitch]:
-        """Return the stitches that have scores, by the depth of their end layers.
+        """Return the scored stitches in the order of the depth of their end layers.
 
         Args:
             experiments: the stitches of each experiment by its title.
@@ -364,7 +364,7 @@ class MeasuredStitches(NamedTuple):
 
 
 def score_stitches(grids: Iterable[GridOfStitches], reference: Reference) -> MeasuredStitches:
-    """Score all stitches."""
+    """Compute the accuracy, skill and detector scores of all stitches."""
     scores: dict[tuple[str, Pair], StitchScores] = {}
     for grid, stitches in grids:
         scores_of_pair = score_grid(grid, reference)
@@ -373,7 +373,7 @@ def score_stitches(grids: Iterable[GridOfStitches], reference: Reference) -> Mea
 
 
 def check_scored(scored: Iterable[ScoredStitch], *, other_data: bool, batch_size: int) -> None:
-    """Warn of stitches with activations that are not finite, or with a changed accuracy.
+    """Warn of stitches with activations that are not finite, or whose accuracy differs from the recorded one.
 
     Args:
         other_data: the test images are other data than the stitches were made on.
@@ -404,7 +404,7 @@ def evaluation_rows(
     *,
     other_data: bool = False,
 ) -> list[EvaluationRow]:
-    """Return the row of each stitch, in their order.
+    """Return the row of `evaluation.csv` for each stitch, in order.
 
     Args:
         record: the images of the evaluation, by column.
@@ -435,7 +435,7 @@ def evaluation_rows(
 def _measured_by_detectors(
     end_layer: str, scores: StitchScores, reference: Reference
 ) -> dict[str, float]:
-    """Return the measurements of the detectors of the end layer by column."""
+    """Return the measurements by the detectors at the end layer, by column."""
     columns: dict[str, float] = {}
     for name, of_stitch in scores.scores.items():
         separation = separation_of(
@@ -454,7 +454,8 @@ def _measured_by_detectors(
 def with_earlier_detectors(
     rows: Iterable[EvaluationRow], earlier: Iterable[EvaluationRow]
 ) -> list[EvaluationRow]:
-    """Return rows with the columns of other detectors, measured of the same stitches on the same images."""
+    """Return rows extended by earlier measurements with other detectors, of the same stitches on the same
+    images."""
     before = {row.place: row for row in earlier}
     together = []
     for row in rows:
@@ -471,7 +472,7 @@ def with_earlier_detectors(
 
 
 def describe_detectors(reference: Reference) -> dict[str, dict[str, dict[str, object]]]:
-    """Return the data that detectors were made with and their sanity checks, by detector and layer."""
+    """Describe detectors by detector and layer: their training data and their sanity checks."""
     described: dict[str, dict[str, dict[str, object]]] = {}
     for score, of_layers in reference.detectors.items():
         for layer, detector in of_layers.items():
@@ -489,7 +490,7 @@ def save_scores(
     scored: Sequence[ScoredStitch],
     reference: Reference,
 ) -> None:
-    """Save the scores of all images, by each detector that scored a stitch.
+    """Save the scores of all images by each detector.
 
     Args:
         folder: to write an array a file to, in a folder a detector if there are several; None: write a

@@ -1,4 +1,4 @@
-"""A session: the networks and data sets that the experiments of a process share."""
+"""A cache of networks and data sets that the experiments of a process share."""
 
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # most scripts evaluate no stitches
 
 
 class Session:
-    """Loads every network and data set once, and keeps it.
+    """Loads networks and data sets, each once.
 
     Experiments share the loaded networks: they take views and copies and change nothing.
 
@@ -105,7 +105,7 @@ class Session:
         return name.content
 
     def warn_at_chance(self, name: NetworkName, network: Network, images: BaseImageSet) -> None:
-        """Warn once if a trained classifier may be close to chance on labelled test images."""
+        """Warn once if a trained classifier is close to chance accuracy on labelled test images."""
         is_classifier = not (name.is_untrained or network.is_encoder)
         if is_classifier and name not in self._beside_chance and (images.labels >= 0).any():
             self._beside_chance.add(name)
@@ -127,7 +127,7 @@ class Session:
         return self._datasets[key]
 
     def shared_inputs(self, name: str, root: str | Path) -> float:
-        """Return the share of test inputs of a data set that are among the training inputs; 0 unless both were
+        """Return the share of a data set's test inputs that equal training inputs; 0 unless both splits are
         loaded. The inputs are compared once."""
         splits = self._splits.get((name, str(root)), {})
         if len(splits) < 2 or splits[True].image_shape != splits[False].image_shape:
@@ -144,8 +144,7 @@ class Session:
         options: "EvaluationOptions",
         make: "Callable[[], Reference]",
     ) -> "Reference":
-        """Return the reference of an evaluation: the last one if its arguments were equal, else a
-        new one.
+        """Return the reference of an evaluation; the last one is reused for equal arguments.
 
         Args:
             end: the end network.

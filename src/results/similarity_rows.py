@@ -1,4 +1,4 @@
-"""The row of a table of similarity, and the content of its columns of values."""
+"""Rows of tables of similarity, with the values of measures and their null distributions."""
 
 import functools
 import re
@@ -68,7 +68,7 @@ SIDES = ("model{}", "layer{}", "rank{}", "model{}_type", "model{}_weights", "rel
 
 
 class ValueColumn(NamedTuple):
-    """The content of a column: the value of a measure, or a number of one of its nulls."""
+    """The content of a column: the value of a measure, or a statistic of its null distribution."""
 
     measure: str
     is_reversed: bool = False  # from the second layer to the first
@@ -88,7 +88,7 @@ class ValueColumn(NamedTuple):
 
 @functools.cache  # a table has many rows of the same columns
 def column_of(name: str) -> ValueColumn:
-    """Return the content of the column of a name."""
+    """Return the content of a column from its name."""
     ((measure, back, part, ending),) = COLUMN.findall(name)
     if not part:
         return ValueColumn(measure, bool(back))
@@ -97,7 +97,8 @@ def column_of(name: str) -> ValueColumn:
 
 @dataclass(frozen=True)
 class SimilarityRow(OfTwoNetworks):
-    """Two layers at two ranks: a row of the table of `exec_compute_low_rank_sim_metrics.py`."""
+    """The similarity of two layers at two ranks: a row of the table of
+    `exec_compute_low_rank_sim_metrics.py`."""
 
     contents: ClassVar[str] = "similarity"
     written_by: ClassVar[str] = "exec_compute_low_rank_sim_metrics.py -o"
@@ -163,15 +164,14 @@ class SimilarityRow(OfTwoNetworks):
 
     @cached_property
     def measures(self) -> list[str]:
-        """The measures with a column: `MEASURES` first, then functions of users."""
+        """The measures that have a column: `MEASURES` first, then functions of users."""
         measured = [column.measure for column, _ in self.numbers if not column.part]
         of_users = [name for name in measured if name not in MEASURES]
         return [*filter(measured.__contains__, MEASURES), *dict.fromkeys(of_users)]
 
     @cached_property
     def swapped(self) -> "SimilarityRow":
-        """The row of the second layer and the first. A measure without a reversed value keeps its
-        value."""
+        """The row with both layers exchanged. A measure without a reversed value keeps its value."""
         has_both_ways = {column.measure for column, _ in self.numbers if column.is_reversed}
         values = {}
         for column, value in self.numbers:
@@ -191,7 +191,7 @@ class SimilarityRow(OfTwoNetworks):
 
 
 def _values_of(compared: ComparedLayers) -> dict[str, float]:
-    """Return all values by column: first the values of measures, then the numbers of nulls."""
+    """Return all values by column: first those of measures, then the statistics of null distributions."""
     similarities = {ValueColumn(name): item for name, item in compared.values.items()}
     for name, item in compared.reversed_values.items():
         similarities[ValueColumn(name, is_reversed=True)] = item
@@ -204,7 +204,7 @@ def _values_of(compared: ComparedLayers) -> dict[str, float]:
 
 
 def refuse_names_of_columns(metrics: Iterable[str]) -> None:
-    """Raise a UserError if the name of a user's function is that of another column.
+    """Raise a UserError if the name of a user's function clashes with that of another column.
 
     Columns of a verdict count as well: it shows the values of measures beside its own.
 
@@ -224,19 +224,19 @@ def refuse_names_of_columns(metrics: Iterable[str]) -> None:
 
 
 def frame_of_rows(rows: Iterable[SimilarityRow]) -> "DataFrame":
-    """Return the frame of a table; a full rank is NaN."""
+    """Return the rows as a DataFrame; full rank is NaN."""
     import pandas as pd
 
     return pd.DataFrame.from_records(list(map(to_record, rows)))
 
 
 def tables_of_similarity(source_dir: Path) -> list[Path]:
-    """Return the paths of all tables of similarity below a folder."""
+    """Return the paths of all tables of similarity in a folder and below it."""
     return sorted(source_dir.rglob(f"{SIMILARITY}/*.csv"))
 
 
 def read_similarities(tables: Sequence[str | Path]) -> list[SimilarityRow]:
-    """Return the rows of tables of similarity; warn of rows of weights that have changed since."""
+    """Return the rows of tables of similarity; warn of networks whose weights have changed since."""
     rows: list[SimilarityRow] = []
     for table in tables:
         rows += read_table(table, SimilarityRow)

@@ -1,4 +1,4 @@
-"""The spec of a result: the contents of its networks, inputs and code, and all options that can change a number.
+"""The spec of a result: digests of its networks, inputs and code, and all options that affect its numbers.
 
 Two results are the same if the keys of their specs are equal. A spec has no path and no name of a
 file: a copied project and a renamed checkpoint have the spec of the original. Options that are in no
@@ -65,7 +65,7 @@ CHOOSING = ("dataset", *INTERVENTIONS)  # the options that name the images
 
 
 class AllBut(frozenset):
-    """All values but these."""
+    """The complement of a set: contains all values but these."""
 
     def __contains__(self, value: object) -> bool:
         return not super().__contains__(value)
@@ -79,7 +79,7 @@ WITHOUT_CUTOFF: Idle = {"init": AllBut(name for name, form in FORMS.items() if f
 
 
 class Option(NamedTuple):
-    """An option of a stitch."""
+    """An option of a stitch: its flag, its default, and when it has no effect."""
 
     flag: str  # as it is typed; "": none
     absent: Hashable = None  # the value where a record lacks the option
@@ -119,7 +119,8 @@ ABSENT_IN_TABLES = ABSENT | {"batch_size": 64, "channels_last": False}
 
 
 def spec_of(options: Options) -> Spec:
-    """Return the spec of a run, of its contents and of the options with an effect.
+    """Return the spec of a run: the digests of its networks, inputs and code, and the options that have an
+    effect.
 
     An unknown content is None. Weights that the options do not record are those of the checkpoint,
     if it is found. Where `auto` chose the stitching type for the pair of layers, the type is `auto`.
@@ -149,8 +150,7 @@ def spec_of(options: Options) -> Spec:
 
 
 def _with_effect(options: Options) -> Options:
-    """Return the options of a run that are not empty, and of a stitch the values of missing ones; without
-    options that have no effect by the others."""
+    """Return the options of a run that have an effect, with defaults for missing options of a stitch."""
     values: dict[str, Any] = {}
     if "stitching_type" in options:
         values |= ABSENT
@@ -167,7 +167,7 @@ def _with_effect(options: Options) -> Options:
 
 
 def is_idle(name: str, options: Options) -> bool:
-    """Return whether an option has no effect, by the options of the run."""
+    """Return whether an option has no effect, given the other options of the run."""
     if name not in OPTIONS:
         return False
     deciding = OPTIONS[name].idle.items()
@@ -175,8 +175,8 @@ def is_idle(name: str, options: Options) -> bool:
 
 
 def _without_paths(name: str, value: Any) -> Any:
-    """Return the value of an option with the functions of a user's code in place of their files; None for
-    a data set of a user."""
+    """Return the value of an option without paths: the names of a user's functions, and None for a user's data
+    set."""
     if isinstance(value, list | tuple):
         return [_without_paths(name, item) for item in value]
     if isinstance(value, dict):
@@ -198,7 +198,7 @@ def key_of(spec: Spec) -> str:
 
 
 def difference(before: Spec, now: Spec) -> Difference:
-    """Return both values by name where two specs differ; an unknown content differs from none."""
+    """Return both values, by name, where two specs differ; unknown digests equal any other."""
     found = {}
     for name in sorted(before.keys() | now.keys()):
         values = (before.get(name), now.get(name))
@@ -209,8 +209,8 @@ def difference(before: Spec, now: Spec) -> Difference:
 
 
 def changed_since(before: Options, now: Options) -> Difference:
-    """Return the contents of two runs that differ although the same names were typed: what has changed
-    since the first run."""
+    """Return what has changed since the first of two runs: contents that differ although the same names were
+    typed."""
     changed = {}
     for name, values in difference(spec_of(before), spec_of(now)).items():
         option = name.rpartition("_")[0]  # of weights, images or code
@@ -224,7 +224,7 @@ def changed_since(before: Options, now: Options) -> Difference:
 
 
 def other_inputs(before: Spec, now: Spec) -> Difference:
-    """Return the weights and images of two specs that are not the same ones, nor fewer, nor more."""
+    """Return the weights and images in which two specs differ, unless one spec has a subset of the other's."""
     found = {}
     for name, values in difference(before, now).items():
         first, second = map(_digests, values)
@@ -244,7 +244,7 @@ def _digests(value: Any) -> set[str]:
 
 
 def described(found: Difference) -> str:
-    """Return a difference as a text, such as "seed was 0, now 1"; digests are shortened."""
+    """Format a difference, such as "seed was 0, now 1"; digests are shortened."""
 
     def text(name: str, value: Any) -> str:
         if value is None:
@@ -267,9 +267,9 @@ def refuse_difference(
     now: Options,
     *,
     where: Path,
-    remedy: str = "give the same, or start anew without --resume",
+    remedy: str = "give the same options, or start again without --resume",
 ) -> None:
-    """Raise a UserError if the specs of two runs differ; of code that measures, warn.
+    """Raise a UserError if the specs of two runs differ; for code of measures, only warn.
 
     Args:
         before: the options of the run in the files.
@@ -286,10 +286,10 @@ def refuse_difference(
 
 
 class FurtherOptions(str):
-    """Options as the text of a JSON object."""
+    """Options as the text of a JSON object, for a column of tables."""
 
     def __new__(cls, text: str = "{}") -> "FurtherOptions":
-        """Raise a ValueError if the text is no JSON object."""
+        """Raise a ValueError if the text is not a JSON object."""
         if not isinstance(json.loads(text), dict):
             raise ValueError(text)
         return super().__new__(cls, text)
@@ -298,7 +298,7 @@ class FurtherOptions(str):
 def further_options(
     options: Options, columns: Iterable[str], absent: Mapping[str, Hashable] = ABSENT
 ) -> FurtherOptions:
-    """Return the options of a spec that have no column of their own, without those of usual value.
+    """Return the options of a spec that have no column of their own, without default values.
 
     Args:
         options: of a run.
@@ -319,18 +319,18 @@ def recorded_images(options: Options) -> dict[str, str]:
 
 
 def short_images(options: Options) -> dict[str, Any]:
-    """Return the first digits of the fingerprints in options, by column; None without a record."""
+    """Return the shortened fingerprints in options, by column; None without a record."""
     return {split: (options.get(record) or "")[:SHORT] or None for split, record in RECORDS.items()}
 
 
 def are_same(first: str | None, second: str | None) -> bool:
-    """Return whether two digests, or their first digits, are equal, or one of the two is not known."""
+    """Return whether two digests, possibly shortened, are equal; an unknown digest equals any other."""
     return not first or not second or first[:SHORT] == second[:SHORT]
 
 
 def on_same_images(first: Any, second: Any) -> bool:
-    """Return whether two rows are on the same images: by the fingerprints that both recorded, or else
-    by the names of the data set and the dots."""
+    """Return whether two rows are on the same images: by recorded fingerprints, or else by the data set and its
+    dots."""
     of_splits = [(getattr(first, split), getattr(second, split)) for split in SPLITS]
     recorded = [digests for digests in of_splits if all(digests)]
     if recorded:
@@ -340,5 +340,5 @@ def on_same_images(first: Any, second: Any) -> bool:
 
 
 def data_of(row: Any) -> tuple[str, float | None]:
-    """Return the settings by which a row names its images."""
+    """Return the settings that name the images of a row."""
     return row.dataset, row.shortcut

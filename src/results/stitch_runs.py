@@ -1,5 +1,5 @@
-"""The run of a grid of pairs of layers: its options are checked together, and it is written to one folder;
-`stitches` reads it.
+"""Stitching runs over grids of pairs of layers: checks their options, resumes interrupted runs, and writes each
+to one folder.
 """
 
 import contextlib
@@ -56,9 +56,9 @@ def check_options(
     front: Network,
     end: Network,
 ) -> None:
-    """Warn of options without effect, or with a surprising effect.
+    """Warn of options that have no effect, or an unexpected one.
 
-    Notes the types that `auto` chooses, and end layers that are no true cut.
+    Notes the types that `auto` chooses, and end layers that a shortcut bypasses.
 
     Args:
         options: of the run.
@@ -82,7 +82,7 @@ def check_options(
 
 
 def _note_chosen_types(layers: Sequence[StitchingLayer]) -> None:
-    """Note how many pairs each stitching type was chosen for, and how it reads the activations."""
+    """Print a note on how many pairs each stitching type was chosen for, and how it maps the activations."""
     parts = []
     types = Counter(layer.stitching_type for layer in layers)
     for name, n_pairs in types.items():
@@ -108,16 +108,16 @@ def _check_training(options: Options) -> None:
 
 
 def _warn_of_options_of_other_inits(options: Options) -> None:
-    """Warn of options of direct matching that do not count with this `-i`."""
+    """Warn of options of direct matching that have no effect with this `-i`."""
     for name, option in OPTIONS.items():
         is_of_matching = "init" in option.idle and options[name] != option.absent
         if is_of_matching and is_idle(name, options):
             inits = [init for init in INITS if init not in option.idle["init"]]
-            warn_once(f"{option.flag} counts with -i {', '.join(inits)} only")
+            warn_once(f"{option.flag} has an effect only with -i {', '.join(inits)}")
 
 
 def _warn_of_high_ranks(options: Options, layers: Mapping[Pair, StitchingLayer]) -> None:
-    """Warn of ranks that leave a front layer whole."""
+    """Warn of ranks that do not reduce a front layer."""
     widths = {pair.front_layer: layer.transform.weight.shape[1] for pair, layer in layers.items()}
     for option in ("front_stitch_rank", "front_pinv_rank"):
         rank = options[option] or 0
@@ -134,13 +134,13 @@ def _has_batch_norms(front: Network, end: Network) -> bool:
 
 
 def _note_cuts_inside_blocks(end_layers: Sequence[str], end: Network) -> None:
-    """Note the end layers that lie inside a block, where a branch goes around the layer."""
+    """Print a note on end layers inside a block, which a residual branch bypasses."""
     cuts = set(end.cut_names)
     inside = [name for name in end_layers if name not in cuts]
     if inside:
         note(
-            f"{listed(inside)}: inside a block, no true cut, as what follows depends on the images "
-            "past this layer too (misc/list_layers.py lists the layers)"
+            f"{listed(inside)}: inside a block, whose shortcut carries information on the inputs around "
+            "the layer (misc/list_layers.py lists the layers)"
         )
 
 
@@ -149,8 +149,8 @@ MAY_BE_UNDEFINED = ("kappa", "front_accuracy", "r2_fit", "r2_test")
 
 
 class FolderOfCall:
-    """The folder of a call that trains whole networks: each pair is a run in a folder of its own,
-    and waits for no pair.
+    """The folder of a call that trains whole networks, in which each pair of layers is a run with its own
+    folder.
 
     Attributes:
         path: None before it is made.
@@ -161,12 +161,12 @@ class FolderOfCall:
         self.path: Path | None = None
 
     def take_up(self, part: Path) -> None:
-        """Go on in the folder of an earlier call, which holds the folder of a pair."""
+        """Resume in the folder of an earlier call, which holds the folder of a pair."""
         if part.parent != self.directory:
             self.path = part.parent
 
     def folder_of(self, pair: Pair) -> Path:
-        """Make the folder of a pair, and return it."""
+        """Create the folder of a pair, and return its path."""
         if self.path is None:
             self.path = new_folder(self.directory)
         folder = self.path / f"{pair.front_layer} to {pair.end_layer}"
@@ -175,8 +175,7 @@ class FolderOfCall:
 
 
 class GridRun:
-    """The run of a grid of pairs of layers: one folder, made with the first files, so that a
-    failure before leaves none.
+    """A stitching run over a grid of pairs of layers, in a folder that is created with the first files.
 
     Args:
         directory: the folder of the run's folder.
@@ -212,25 +211,24 @@ class GridRun:
 
     @property
     def state(self) -> State | None:
-        """The training state of an interrupted run; None if the training starts anew."""
+        """The training state of an interrupted run; None if training starts from the beginning."""
         if self._run is None:
             return None
         return self._run.state.get("loop")
 
     @property
     def options(self) -> Options:
-        """The content of `config.txt`: of a single pair with its layers, as the public code has
-        it."""
+        """The content of `config.txt`; for a single pair with its layers, as in the public code."""
         if len(self.layers) != 1:
             return self.typed
         return self._options_of(*self.layers)
 
     def _options_of(self, pair: Pair) -> Options:
-        """Return the options of a pair, with the choices of `auto`."""
+        """Return the options of a pair, with the stitching type that `auto` chose."""
         return chosen_options({**self.typed, **pair._asdict()}, self.chosen.get(pair, {}))
 
     def resume(self, finished: Iterable[Stitch], interrupted: Mapping[Path, Options]) -> int:
-        """Claim an interrupted run of the same spec; without one, drop the finished pairs.
+        """Lock an interrupted run of the same spec; without one, drop the finished pairs.
 
         Args:
             interrupted: options of runs by folder.
@@ -255,7 +253,7 @@ class GridRun:
         return len({stitch.row.pair for stitch in done})
 
     def _has(self, stitch: Stitch) -> bool:
-        """Return whether a stitch is one of the grid, with the spec of the run as far as it is known."""
+        """Return whether a stitch belongs to the grid and has the spec of the run, as far as it is recorded."""
         return stitch.row.pair in self.layers and not difference(stitch.row.spec, self.spec)
 
     def _of_this_spec(self, interrupted: Mapping[Path, Options]) -> list[Path]:
@@ -268,9 +266,9 @@ class GridRun:
         ]
 
     def _take_up(self, folder: Path) -> None:
-        """Claim the folder of an interrupted run, and take over its pairs.
+        """Lock the folder of an interrupted run, and continue with its pairs.
 
-        They go on together: in batches of another size the results could round differently.
+        They resume together: in batches of another size the results could round differently.
         """
         run = Run(folder, self.options)
         run.claim(resume=True)
@@ -283,7 +281,7 @@ class GridRun:
         remove_parts(folder)
 
     def _claimed(self) -> Run:
-        """Return the run; at first, create its folder."""
+        """Return the locked run; the first call creates its folder."""
         if self._run is None:
             if self.call:
                 self.folder = self.call.folder_of(*self.layers)
@@ -325,7 +323,7 @@ class GridRun:
         *,
         whole_networks: tuple[Network, Network] | None,
     ) -> dict[Pair, StitchRow]:
-        """Write the results of all pairs; return their rows. `finish` is to follow.
+        """Write the results of all pairs, before `finish`; return their rows.
 
         Args:
             score: the metrics and predictions of all pairs.
@@ -350,7 +348,7 @@ class GridRun:
         return rows
 
     def finish(self) -> None:
-        """Mark the run as finished, when all of its files are on the disk."""
+        """Mark the run as finished, when all its files are on disk."""
         run = self._claimed()
         write_json(run.config, as_written(run.options))
         run.discard()
@@ -380,7 +378,7 @@ class GridRun:
     def _states(
         self, whole_networks: tuple[Network, Network] | None
     ) -> dict[Pair, Mapping[str, Tensor]]:
-        """Return the weights to save of each pair; empty with `--no-save`."""
+        """Return the state dicts to save of each pair; empty with `--no-save`."""
         if self.typed["no_save"]:
             return {}
         if whole_networks is None:
@@ -396,7 +394,7 @@ class GridRun:
         }
 
     def _title(self, pair: Pair) -> str:
-        """Return the pair as a title; "" if it is the only pair that the options name."""
+        """Return the title of a pair; "" if the options name no other pair."""
         if pair == pair_of(self.typed):
             return ""
         return f"{pair}: "
@@ -408,12 +406,12 @@ def pair_of(options: Options) -> Pair:
 
 
 def _mean(results: Iterable[HeadResult]) -> HeadResult:
-    """Return the mean of each value over the results of several heads."""
+    """Compute the mean of each value over the results of several heads."""
     return HeadResult(*(fmean(values) for values in zip(*results, strict=True)))
 
 
 def resume(directory: Path, runs: Sequence[GridRun]) -> None:
-    """Let the runs of a call go on in the folders of interrupted ones, without finished pairs.
+    """Resume the interrupted runs of a call in their folders, without finished pairs.
 
     Args:
         directory: of the runs; it may not exist.
@@ -432,7 +430,7 @@ def resume(directory: Path, runs: Sequence[GridRun]) -> None:
         if changed:
             raise UserError(
                 f"{directory} has runs from before a change ({described(changed)}); remove their folders, give another "
-                "-dir, or bring back what has changed"
+                "-dir, or restore what has changed"
             )
     n_pairs = sum(len(run.layers) for run in runs)
     n_finished = sum(run.resume(finished, interrupted) for run in runs)
@@ -441,7 +439,7 @@ def resume(directory: Path, runs: Sequence[GridRun]) -> None:
 
 
 def interrupted_runs(directory: Path) -> dict[Path, Options]:
-    """Return the options of the interrupted runs in a folder, by the folders of these, the oldest first."""
+    """Return the options of interrupted runs in a folder, by the folder of each run, the oldest first."""
     of_pairs = [
         path for path in directory.glob("*/*/resume.pt") if RUN_NAME.fullmatch(path.parents[1].name)
     ]
@@ -456,7 +454,7 @@ def interrupted_runs(directory: Path) -> dict[Path, Options]:
 
 
 def _warn_of_undefined(rows: Iterable[StitchRow]) -> None:
-    """Warn of measurements that are not finite, but for measurements that some stitches lack."""
+    """Warn of measurements that are not finite, except those that may be undefined."""
     for row in rows:
         for name in columns(Metrics):
             value = getattr(row, name)
@@ -468,7 +466,7 @@ def _warn_of_undefined(rows: Iterable[StitchRow]) -> None:
 def _warn_of_fits(
     rows: Mapping[Pair, StitchRow], matched: Mapping[Pair, Matching], *, is_auto: bool
 ) -> None:
-    """Warn of pairs with a closed form to doubt, and name the remedy.
+    """Warn of pairs with an unreliable closed-form fit, and suggest a remedy.
 
     Args:
         is_auto: the number of images was chosen for each pair already.

@@ -1,4 +1,4 @@
-"""The stitches of runs on disk, of this suite or of the public code.
+"""Reads the stitches of runs on disk, of this suite or of the public code.
 
 A run is a folder with one stitch or many. Both codes write `summary.txt` and `config.txt` of a run of
 one stitch, and `training_logs.csv`. This suite writes `grid.csv`, with a row a stitch, and
@@ -92,7 +92,7 @@ class StitchSettings(OfTwoNetworks):
 
     @property
     def settings(self) -> Options:
-        """The settings by name."""
+        """The settings of the stitch, by name."""
         return {name: getattr(self, name) for name in SETTINGS}
 
 
@@ -118,7 +118,7 @@ class StitchRow(Metrics, StitchSettings):
 
     @property
     def place(self) -> tuple[str, Pair]:
-        """The folder and the layers, by which tables name a stitch."""
+        """The folder and the layers, which identify a stitch in tables."""
         return self.folder, self.pair
 
     @property
@@ -132,16 +132,16 @@ class StitchRow(Metrics, StitchSettings):
 
     @property
     def accuracy_drop(self) -> float:
-        """The accuracy of the end network less the accuracy of the stitch."""
+        """The accuracy drop: the accuracy of the end network less that of the stitch."""
         return self.end_accuracy - self.accuracy
 
     @property
     def is_truncated(self) -> bool:
-        """Whether the cutoff truncated the fit, and no training has changed it since."""
+        """Whether the cutoff truncated the fit, without training afterwards."""
         return bool(self.truncated) and self.n_epochs == 0
 
     def has_few_fitting_samples(self, *, keeps_variance: bool) -> bool:
-        """Return whether the map was fitted to too few samples: R² is much lower on the test images.
+        """Return whether there were too few fitting samples: R² is much lower on the test images.
 
         It is False if something else may have lowered R²: training after the matching, or a
         stitching rank below the rank that was matched.
@@ -154,7 +154,7 @@ class StitchRow(Metrics, StitchSettings):
 
 
 def columns_of(options: Options) -> Options:
-    """Return the settings in the options of a run by column."""
+    """Return the settings of a stitch, by column, from the options of its run."""
     values = {**options, **short_images(options)}
     for column, path_option in zip(COLUMNS_OF_WEIGHTS, CHECKPOINTS, strict=True):
         values[column] = (options.get(f"{path_option}_sha256") or "")[:SHORT] or None
@@ -165,7 +165,7 @@ def columns_of(options: Options) -> Options:
 
 
 def with_spec(row: StitchRow) -> StitchRow:
-    """Return a row of a table without its run, with the spec as far as columns tell."""
+    """Return a row of a table that has no run, with the spec that its columns give."""
     options = dict(row.settings)
     options |= json.loads(options.pop("further_options"))
     contents = dict(zip(COLUMNS_OF_WEIGHTS, CHECKPOINTS, strict=True))
@@ -191,7 +191,7 @@ class EpochRow:
 
 
 class RunFiles:
-    """The predictions and logs of the stitches of a run; each file is read once, when it is needed.
+    """The predictions and logs of the stitches of a run, loaded lazily.
 
     Args:
         folder: of the files: the run's, or that of a stitch in it.
@@ -204,7 +204,7 @@ class RunFiles:
 
     @cached_property
     def predictions(self) -> Mapping[Pair, Predictions]:
-        """The predictions of each stitch; empty if none were kept, or with a warning if the file is
+        """The predictions of each stitch; empty if none were saved, or, with a warning, if the file is
         damaged."""
         path = self.folder / "predictions.npz"
         if not path.is_file():
@@ -232,7 +232,7 @@ class RunFiles:
 
 @dataclass(frozen=True)
 class Stitch:
-    """A stitch of a finished run, with all its measurements."""
+    """A stitch of a finished run, with its measurements, predictions and logs."""
 
     folder: Path  # of the run
     options: Options  # the content of `config.txt`, with the layers of the stitch
@@ -244,17 +244,17 @@ class Stitch:
 
     @property
     def predictions(self) -> Predictions | None:
-        """The predicted classes and the labels of all test images; None if the run kept none."""
+        """The predicted classes and the labels of all test images; None if the run saved none."""
         return self.files.predictions.get(self.row.pair)
 
     @property
     def is_evaluated(self) -> bool:
-        """Whether skill or a detector's score was measured."""
+        """Whether the skill or a detector score of the stitch was measured."""
         return self.skill is not None or bool(self.evaluations)
 
     @property
     def has_converged(self) -> bool:
-        """Whether the training had converged, see `values.has_converged`."""
+        """Whether training had converged, see `values.has_converged`."""
         losses = [row.train_loss for row in self.files.epochs.get(self.row.pair, [])]
         rates = learning_rates(
             len(losses),
@@ -284,7 +284,7 @@ def read_stitches(
         source_dir = source_dir.resolve()
     if not source_dir.is_dir():
         raise UserError(
-            f"{source_dir} is no folder; give the folder that holds the folders of stitching runs"
+            f"{source_dir} is not a folder; give the folder that holds the folders of stitching runs"
         )
     stitches: list[Stitch] = []
     skipped = []
@@ -298,8 +298,7 @@ def read_stitches(
 
 
 def _run_folders(source_dir: Path, *, recursive: bool) -> list[Path]:
-    """Return the folders of runs that a folder is or holds; with `recursive`, also of the
-    folders below."""
+    """Return the folders of runs: a folder itself or its subfolders; with `recursive`, at any depth."""
     if is_run(source_dir):
         return [source_dir]
     paths = source_dir.iterdir()
@@ -311,7 +310,7 @@ def _run_folders(source_dir: Path, *, recursive: bool) -> list[Path]:
 
 
 def holds_runs(source_dir: Path) -> bool:
-    """Return whether a folder is a run, or holds one."""
+    """Return whether a folder is a run, or contains one."""
     return is_run(source_dir) or any(map(is_run, source_dir.glob("*")))
 
 
@@ -329,16 +328,15 @@ def is_run(path: Path) -> bool:
 
 
 def parts_of(run: Path) -> list[Path]:
-    """Return the folders with the files of a run: the folders of its stitches, if there are
-    such."""
+    """Return the folders with the files of a run: those of its stitches, if it has them, or its own."""
     if (run / "config.txt").is_file():
         return [run]
     return [config.parent for config in sorted(run.glob("*/config.txt"))] or [run]
 
 
 def newest_stitches(stitches: Iterable[Stitch]) -> list[Stitch]:
-    """Keep the newest stitch of each pair of layers in each experiment, of evaluated ones if there are some;
-    warn if stitches were dropped.
+    """Keep the newest stitch of each pair of layers in each experiment, preferring evaluated ones; warn if
+    stitches were dropped.
 
     The stitches keep their order. The names of the folders of runs are times, which tell the newest.
     """
@@ -371,8 +369,7 @@ def newest_by_experiment(stitches: Iterable[Stitch]) -> dict[str, list[Stitch]]:
 
 
 def warn_of_weights(stitches: Sequence[Stitch]) -> None:
-    """Warn of stitches with weights that their checkpoints no longer hold, and with code that
-    has changed; and repeat what their runs were warned of."""
+    """Warn of stitches whose checkpoints or code have changed since, and repeat the warnings of their runs."""
     of_runs = one_of_each(stitches)
     for stitch in of_runs:
         record = stitch.files.folder / "run.json"
@@ -389,7 +386,7 @@ def one_of_each(stitches: Iterable[Stitch]) -> list[Stitch]:
 
 
 def remove_parts(directory: Path) -> None:
-    """Delete the `*.part` files that killed processes left in a folder and below."""
+    """Delete the temporary `*.part` files of killed processes in a folder and below it."""
     for part in list(directory.rglob(".*.part")):
         part.unlink()
 
@@ -446,7 +443,7 @@ def _row_of_summary(folder: Path, options: Options) -> StitchRow:
 
 
 def row_of(folder: Path, options: Options, metrics: Mapping[str, object]) -> StitchRow:
-    """Return the row of a stitch with a folder to itself.
+    """Return the row of a stitch that has its own folder.
 
     Args:
         metrics: by name.
@@ -460,5 +457,5 @@ def row_of(folder: Path, options: Options, metrics: Mapping[str, object]) -> Sti
         return from_record(StitchRow, record)
     except ValueError as error:
         raise UserError(
-            f"{folder} is no folder of a stitching run ({error} missing or damaged)"
+            f"{folder} is not the folder of a stitching run ({error} missing or damaged)"
         ) from error

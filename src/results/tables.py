@@ -1,4 +1,4 @@
-"""Tables: rows of a flat type, written to and read from a CSV or JSON.
+"""Reads and writes tables of typed rows as CSV or JSON.
 
 A row type is a NamedTuple or a frozen dataclass. Its fields are the columns, in their order. Fields
 of a dataclass with `compare=False` are no columns. One field may be a `dict[str, T]`: its keys are
@@ -36,7 +36,7 @@ class Column(NamedTuple):
 
     @property
     def is_required(self) -> bool:
-        """Whether the field has no default."""
+        """Whether the column is required: the field has no default."""
         return self.default is inspect.Parameter.empty
 
     @property
@@ -64,7 +64,7 @@ def _inspected(kind: type) -> dict[str, Column]:
 
 
 def columns(kind: type) -> list[str]:
-    """Return the names of the columns that every table of a row type has."""
+    """Return the names of the columns that all tables of a row type share."""
     return [name for name, column in fields(kind).items() if not column.holds_columns]
 
 
@@ -83,7 +83,7 @@ def to_record(row: object) -> dict[str, object]:
 
 
 def from_record(kind: type[Row], record: Mapping[str, object]) -> Row:
-    """Make a row of a type from values by column, which come from JSON or from the text of a CSV.
+    """Return a row of a type from values by column, as read from JSON or a CSV.
 
     A missing or empty value becomes the default of its field. Without a default it becomes None if
     the field may be None.
@@ -161,7 +161,7 @@ def _read_csv(path: str | Path) -> tuple[set[str], list[dict[str, str]]]:
 
 
 def _describe_misfit(path: str | Path, header: set[str], kinds: tuple[type[Any], ...]) -> str:
-    """Return the message that a table has none of the row types."""
+    """Return the error message for a table that matches none of the row types."""
     for mark, title in ((";", "semicolons"), ("\t", "tabs")):
         if any(mark in name for name in header):
             return f"{path} has {title} between its columns; separate columns by commas"
@@ -177,7 +177,7 @@ def _describe_misfit(path: str | Path, header: set[str], kinds: tuple[type[Any],
 
 
 def _required(kind: type) -> list[str]:
-    """Return the names of the columns without a default.
+    """Return the names of the required columns, which have no default.
 
     Tables of a user may lack the columns with a default.
     """

@@ -1,5 +1,4 @@
-"""The verdicts on stitches, from runs and tables: a record for each pair of layers, method and
-pair of networks."""
+"""Judges stitches from runs and tables: one record for each pair of layers, method and pair of networks."""
 
 import json
 import math
@@ -52,7 +51,7 @@ CONTROLS = {
 
 
 class Group(NamedTuple):
-    """The stitches of the same layers by one method."""
+    """The stitches of one pair of layers by one method, which are judged together."""
 
     method: str
     networks: str  # the names of both networks, or the number of pairs that are taken together
@@ -73,7 +72,7 @@ def records_of(
     pool: bool = False,
     names: Names,
 ) -> list[dict[str, Any]]:
-    """Return the columns of the verdict on each pair of layers, method and pair of networks.
+    """Judge all stitches; return a record for each pair of layers, method and pair of networks.
 
     The records come family by family (see `families_of`): a family is judged together. Numbers that
     were not measured, or are not defined, are None. Measurements are means over runs; `_low` and `_high`
@@ -106,7 +105,7 @@ def records_of(
 
 
 def stitches_of(group: Group) -> Stitches:
-    """Return the values by which a group of stitches is judged."""
+    """Return the measurements by which a group of stitches is judged."""
     rows = [stitch.row for stitch in group.stitches]
     return Stitches(
         predictions=_predictions(group),
@@ -149,7 +148,7 @@ def _skills(group: Group) -> list[list[StitchSkill]]:
 def _record(
     group: Group, verdict: Verdict, means: Mapping[str, float], names: Names
 ) -> dict[str, Any]:
-    """Return the columns of a verdict; `both_ways` is not known yet."""
+    """Return the columns of a verdict; `both_ways` is set by `_add_both_ways`."""
     rows = [stitch.row for stitch in group.stitches]
     record: dict[str, Any] = dict.fromkeys([*COLUMNS, *JUDGED])
     record |= {"method": group.method, **group.pair._asdict()}
@@ -177,7 +176,7 @@ def _record(
 
 
 def _settings(group: Group, names: Names) -> dict[str, Any]:
-    """Return the options of all runs as they were recorded, None where runs differ; and the training runs of the
+    """Return the recorded options that all runs share, None where these differ, and the training runs of the
     networks."""
     rows = [stitch.row for stitch in group.stitches]
     recorded = [row.settings | json.loads(row.further_options) for row in rows]
@@ -192,7 +191,7 @@ def _settings(group: Group, names: Names) -> dict[str, Any]:
 
 
 def _means(group: Group) -> dict[str, float]:
-    """Return the means over stitches, by column, where all stitches have values, and `seed_spread`."""
+    """Return the means over stitches, by column, of quantities that all stitches have, and `seed_spread`."""
     measured: dict[str, list[float]] = {}
     for stitch in group.stitches:
         for column, value in quantities_of(stitch).items():
@@ -230,7 +229,7 @@ def quantities_of(stitch: Stitch) -> dict[str, float]:
 
 
 def _estimates(verdict: Verdict) -> dict[str, float]:
-    """Return the defined p-values, and estimates with the ends of their intervals, by column."""
+    """Return p-values and estimates with intervals, by column, without undefined ones."""
     values = {"p_below": verdict.p_below, "p_above": verdict.p_above}
     intervals = {
         "accuracy": verdict.accuracy,
@@ -246,7 +245,7 @@ def _estimates(verdict: Verdict) -> dict[str, float]:
 
 
 def _by_layers(rows: Sequence[SimilarityRow]) -> dict[tuple, list[SimilarityRow]]:
-    """Return the rows at full rank by networks, data and layers, both ways.
+    """Index the rows at full rank by networks, data and layers, in both directions.
 
     A row that was measured the other way comes first.
     """
@@ -258,7 +257,7 @@ def _by_layers(rows: Sequence[SimilarityRow]) -> dict[tuple, list[SimilarityRow]
 def _similarity(
     group: Group, by_layers: Mapping[tuple, Sequence[SimilarityRow]], shown: Sequence[str]
 ) -> dict[str, float]:
-    """Return the values of measures for the layers, networks and images of a group.
+    """Return the values of measures of similarity for the layers, networks and images of a group.
 
     They are means over its pairs of networks, as far as pairs have values. The last table counts.
 
@@ -300,7 +299,7 @@ def similarity_columns(values: Iterable[Mapping[str, float]]) -> list[str]:
 
 
 def _add_both_ways(records: Sequence[dict[str, Any]]) -> None:
-    """Add whether pairs that were stitched in both directions are similar in both."""
+    """Set `both_ways`: whether pairs that were stitched in both directions are similar in both."""
     verdict_of = {
         (record["method"], *_sides(record)): record["verdict"]
         for record in records
@@ -314,7 +313,7 @@ def _add_both_ways(records: Sequence[dict[str, Any]]) -> None:
 
 
 def _sides(record: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """Yield the network, its weights and the layer of the front and of the end."""
+    """Yield the network, its weights and its layer, for the front and for the end."""
     for side in SIDES:
         yield tuple(record[f"{side}_{name}"] for name in ("network", "weights", "layer"))
 
@@ -327,7 +326,7 @@ def _common(values: Iterable[Any]) -> Any:
 
 
 def _average(values: Sequence[float]) -> float:
-    """Return the mean; NaN of no values."""
+    """Return the mean; NaN for no values."""
     if not values:
         return math.nan
     return sum(values) / len(values)
@@ -336,7 +335,7 @@ def _average(values: Sequence[float]) -> float:
 def families_of(
     stitches: Iterable[Stitch], names: Names, *, pool: bool = False
 ) -> list[list[Group]]:
-    """Return the groups of stitches to judge, in families; accuracy drops of a family are tested together.
+    """Return the groups of stitches to judge, in families for the correction of multiple tests.
 
     A group has one pair of layers, of one pair of networks (with `pool`, of several). A family has
     all groups of one method with one type of networks on either side, whatever the networks: the
@@ -364,7 +363,7 @@ def families_of(
 def _group(
     method: str, title: str, pair: Pair, by_networks: list[list[Stitch]], names: Names
 ) -> Group:
-    """Return the group of the stitches of a title on a pair of layers."""
+    """Return the group of stitches with a title and a pair of layers."""
     front, end = by_networks[0][0].row.network_keys
     kind = kind_of_pair(names[front], names[end])
     control = CONTROLS.get(kind)
@@ -385,7 +384,7 @@ def _group(
 def _repetitions(
     stitches: Sequence[Stitch], names: Names, *, pool: bool
 ) -> Iterator[tuple[str, list[Stitch]]]:
-    """Yield each method with stitches that may repeat one experiment on further networks.
+    """Yield each method with its stitches that may repeat one experiment on other pairs of networks.
 
     One network at two epochs repeats no stitch of two networks, and neither do networks of other
     types. The types stand in the name of the method only if pairs of networks are pooled: rows then
@@ -408,7 +407,7 @@ def _repetitions(
 def _titled(
     stitches: Sequence[Stitch], method: str, names: Names, *, pool: bool
 ) -> dict[str, list[Stitch]]:
-    """Return stitches by title: a title for each pair of networks, or one title for all stitches."""
+    """Return stitches by title: one title for each pair of networks, or one for all stitches."""
     by_networks = grouped(stitches, lambda stitch: stitch.row.network_keys)
     if len(by_networks) > 1 and _share_no_network(by_networks, names):
         if pool:
@@ -424,11 +423,11 @@ def _titled(
 
 
 def _share_no_network(pairs: Iterable[tuple[NetworkKey, NetworkKey]], names: Names) -> bool:
-    """Return whether no network is in two of the pairs, at whatever epoch."""
+    """Return whether no training run is in two of the pairs."""
     training_runs = list(chain.from_iterable(_training_runs(pair, names) for pair in pairs))
     return len(training_runs) == len(set(training_runs))
 
 
 def _training_runs(pair: tuple[NetworkKey, NetworkKey], names: Names) -> set[str]:
-    """Return the training runs of a pair: one for a network stitched to itself, else two."""
+    """Return the training runs of a pair of networks: one for a network stitched to itself, else two."""
     return {str(names[key].training) for key in pair}

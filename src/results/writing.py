@@ -1,5 +1,5 @@
-"""Writes the results of runs: stitches, predictions, and the epochs of a training run. `stitches` reads
-the tables. A run of one stitch has the files of the public code, see `public`.
+"""Writes the results of runs: stitches, predictions and training logs, which `stitches` reads. A run of one
+stitch has the files of the public code, see `public`.
 """
 
 import math
@@ -98,7 +98,7 @@ def write_predictions(path: Path, predictions: Sequence[Predictions]) -> None:
 
 
 def write_logs(folder: Path, epochs: Sequence[EpochRow], *, of_pairs: bool = False) -> None:
-    """Write `training_logs.csv` with a row an epoch; nothing without epochs.
+    """Write `training_logs.csv` with one row for each epoch; no file without epochs.
 
     Args:
         of_pairs: the rows are of several pairs, and begin with their layers.
@@ -129,7 +129,7 @@ def train_network(
     """Train the network of a task; log, save and report every epoch.
 
     Args:
-        run: claimed; training goes on from its state.
+        run: claimed; training resumes from its state.
         save_frequency: keep the network of every so many epochs, and of the last one, as
             `model_<epoch>.pt`; 0 keeps the last one only.
     """
@@ -151,7 +151,7 @@ def finetune_network(
     """Fine-tune the detector of a task; log, save and report every epoch.
 
     Args:
-        run: claimed; fine-tuning goes on from its state.
+        run: claimed; fine-tuning resumes from its state.
         mixed: the training images, ID and OOD.
 
     Returns:
@@ -176,13 +176,13 @@ def finetune_network(
 
 
 def _logs_of_network(history: History[str]) -> list[EpochLog]:
-    """Return the log of each epoch of the only network."""
+    """Return the log of each epoch of a run that trains a single network."""
     return [log for logs in history for log in logs.values()]
 
 
 def _finetuning_row(log: EpochLog) -> dict[str, float]:
-    """Return the row of an epoch in `ft_logs.csv`: cross-entropies, and the loss, cross-entropy
-    plus accuracy drop."""
+    """Return the row of an epoch in `ft_logs.csv`: cross-entropies, and the loss (cross-entropy plus
+    penalty)."""
     return {
         "ft_loss": log.train.loss,
         "ce_loss": log.train.cross_entropy,
@@ -193,7 +193,7 @@ def _finetuning_row(log: EpochLog) -> dict[str, float]:
 
 
 def epoch_row(log: EpochLog) -> EpochRow:
-    """Return the row of an epoch."""
+    """Return the row of an epoch in `training_logs.csv`."""
     return EpochRow(
         train_acc=_measured(log.train.accuracy),
         train_loss=log.train.loss,
@@ -203,12 +203,12 @@ def epoch_row(log: EpochLog) -> EpochRow:
 
 
 def _measured(value: float) -> float | None:
-    """Return the value, or None for NaN: a cell without a number stays empty."""
+    """Convert NaN to None, which tables write as an empty cell."""
     return None if math.isnan(value) else value
 
 
 def report_epoch(epoch: int, log: EpochLog) -> None:
-    """Print an epoch the way the public code does, without accuracies that are not measured."""
+    """Print an epoch in the format of the public code, without accuracies that are not measured."""
     for split, measured in (("train", log.train), ("val", log.val)):
         line = f"Epoch #{epoch} {split} loss: {measured.loss}"
         if not math.isnan(measured.accuracy):

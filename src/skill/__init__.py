@@ -1,4 +1,5 @@
-"""Skill: how closely a stitched network follows the end network within a class, above a baseline."""
+"""Skill: a skill score of the within-class correlation of stitched and end network, above the baseline of
+untrained features."""
 
 from src.skill.within_class import skill_score, within_class_correlation
 

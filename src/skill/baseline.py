@@ -71,7 +71,7 @@ COVARIANCE = "covariance"
 
 
 class BaselineKey(NamedTuple):
-    """Identifies a baseline of an end network and its images."""
+    """Identifies a baseline: its end layer, its sizes and its solver."""
 
     layer: str
     n_copies: int  # at most
@@ -80,7 +80,7 @@ class BaselineKey(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """Untrained features of a size, of which some are drawn."""
+    """Untrained features of one layer, kind and size, which are drawn several times."""
 
     layer: str
     kind: str | tuple[int, ...]  # COPIES, or the splits of random features; see `splits_of`
@@ -88,33 +88,33 @@ class _Kind(NamedTuple):
 
 
 class _Draw(NamedTuple):
-    """One draw of untrained features."""
+    """One random draw of untrained features."""
 
     of: _Kind
     number: int
 
     @property
     def copies(self) -> range:
-        """The numbers of the copies that stand side by side: draws share copies."""
+        """The indices of the untrained copies that are concatenated; draws share copies."""
         return range(self.number, self.number + self.of.size)
 
 
 class _Stitch(NamedTuple):
-    """A stitch from untrained features."""
+    """A stitching layer from untrained features to the end layer, and its solver."""
 
     draw: _Draw
     form: str
 
 
 class _Sample(NamedTuple):
-    """The images that features are fitted on, and the positions of each, in any order."""
+    """The number of images used for fitting, and of positions of each."""
 
     n_images: int
     n_positions: int
 
 
 class _Target(NamedTuple):
-    """The own activations that features are fitted to."""
+    """The activations of the end network that untrained features are fitted to."""
 
     layer: str
     n_images: int
@@ -122,7 +122,8 @@ class _Target(NamedTuple):
 
 
 class _Group(NamedTuple):
-    """Draws of a number, of which the first features are the same, fitted on the same sample."""
+    """Draws that share a kind, a draw number and a fitting sample; the narrower features are the first of the
+    wider ones."""
 
     kind: str | tuple[int, ...]
     number: int
@@ -130,7 +131,7 @@ class _Group(NamedTuple):
 
 
 class _Moments(NamedTuple):
-    """The moments of the widest draw of each group, of its target, and of both together."""
+    """First and second moments of features, of their targets, and cross moments of both."""
 
     sources: defaultdict[_Group, Moments]
     targets: defaultdict[_Target, Moments]
@@ -138,28 +139,29 @@ class _Moments(NamedTuple):
 
 
 def n_copies_for(width: int, end_width: int) -> int:
-    """Return how many copies have no fewer channels than the front; at most `MOST_COPIES`."""
+    """Return the number of untrained copies that have at least as many channels as the front; at most
+    `MOST_COPIES`."""
     return min(MOST_COPIES, math.ceil(width / end_width))
 
 
 def rounded_width(width: int) -> int:
-    """Return a width up to a tenth away, which fronts of nearly equal width share."""
+    """Return the width rounded by up to 10 %, so that front layers of similar width share a baseline."""
     return round(2 ** (round(4 * math.log2(width)) / 4))
 
 
 def form_for(form: str) -> str:
-    """Return the form of the baseline for stitches of a form of `FORMS`; "": they were trained."""
+    """Return the solver of the baseline for stitches by a solver of `FORMS`; "" stands for trained stitches."""
     return COVARIANCE if form in KEEP_VARIANCE else PINV
 
 
 def numbers_up_to(most: int) -> list[int]:
-    """Return the numbers of copies that are tried: 1, 2, 4, …, and the needed one."""
+    """Return the numbers of untrained copies to try: the powers of two up to `most`, and `most`."""
     powers = [2**power for power in range(most.bit_length())]
     return sorted({*powers, most})
 
 
 class Baselines:
-    """The baselines of an end network, each measured at its first use.
+    """Computes the baselines of an end network, each when it is first used.
 
     Args:
         end: the end network, in evaluation mode.
@@ -179,7 +181,7 @@ class Baselines:
         *,
         batch_size: int,
     ):
-        if end.kept is None:  # all draws compare with the end network's own activations
+        if end.kept is None:  # all draws compare with the end network's activations
             end = end.keeping(Cache.of_device(test.device))
         self.end = end
         self.train = train
@@ -215,14 +217,14 @@ class Baselines:
 
     @torch.no_grad()
     def measured(self, keys: Iterable[BaselineKey]) -> Mapping[BaselineKey, Baseline]:
-        """Return the baselines of these keys, and of all that were asked for before."""
+        """Return the baselines of these keys and of all earlier calls, and compute missing ones."""
         missing = sorted({key for key in keys if key not in self._baselines})
         if missing:
             self._measure(missing)
         return self._baselines
 
     def _measure(self, keys: Sequence[BaselineKey]) -> None:
-        """Measure the baselines of keys."""
+        """Compute the baselines of keys."""
         kinds = {key: self._kinds(key) for key in keys}
         drawn = dict.fromkeys(kind for of_key in kinds.values() for kind in of_key)
         draws = [_Draw(kind, number) for kind in drawn for number in range(N_DRAWS)]
@@ -257,21 +259,21 @@ class Baselines:
             )
 
     def _kinds(self, key: BaselineKey) -> list[_Kind]:
-        """Return the untrained features that a baseline is the largest of."""
+        """Return the kinds of untrained features over which a baseline is the maximum."""
         kinds = [_Kind(key.layer, COPIES, number) for number in numbers_up_to(key.n_copies)]
         form = self.form(key.layer)
         splits = splits_of(form, self.test.image_shape, are_tokens=self.are_tokens)
         return [*kinds, *(_Kind(key.layer, of_kind, key.width) for of_kind in splits)]
 
     def form(self, layer: str) -> Form:
-        """Return the form of the activations of a layer."""
+        """Return the form of the activations of a layer: map, tokens or vector."""
         if layer not in self._forms:
             shapes = self.end.activation_shapes([layer], self.test.image_shape)
             self._forms[layer] = Form.of(shapes[layer], self.end.token_layout(layer))
         return self._forms[layer]
 
     def sample(self, layer: str, n_channels: int) -> _Sample:
-        """Return the images and positions to fit so many channels to."""
+        """Return the numbers of images and positions to fit features of this many channels."""
         n_positions = self.form(layer).n_positions
         n_images = len(self.order)
         if n_images > FEW:
@@ -285,37 +287,37 @@ class Baselines:
         return _Sample(n_images, min(n_positions, math.ceil(n_rows / n_images)))
 
     def positions(self, layer: str) -> Tensor:
-        """Return the positions of a layer in the order in which they are taken."""
+        """Return the positions of a layer in a random order."""
         if layer not in self._positions:
             order = torch.randperm(self.form(layer).n_positions, generator=generator(0))
             self._positions[layer] = order.to(self.test.device)
         return self._positions[layer]
 
     def n_channels(self, kind: _Kind) -> int:
-        """Return the number of channels of features of a kind, beside those of the class."""
+        """Return the number of channels of a kind of features, without those of the predicted class."""
         if kind.kind == COPIES:
             return kind.size * self.form(kind.layer).n_channels
         return kind.size
 
     def n_features(self, kind: _Kind) -> int:
-        """Return the number of features of a kind: filters have a whole number of cells each."""
+        """Return the number of features of a kind, a multiple of the number of cells of a filter."""
         if kind.kind == COPIES:
             return self.n_channels(kind)
         return self.wanted(kind).n_features
 
     def wanted(self, kind: _Kind) -> Wanted:
-        """Return what is wanted of random features of a kind."""
+        """Return the specification of the random features of a kind."""
         assert not isinstance(kind.kind, str)
         return Wanted(self.form(kind.layer), kind.kind, kind.size)
 
     def _rows_per_channel(self, key: BaselineKey) -> float:
-        """Return the rows that the widest features of a baseline are fitted to, a channel."""
+        """Return the number of fitting rows per channel, for the widest features of a baseline."""
         n_channels = self.n_classes + max(self.n_channels(kind) for kind in self._kinds(key))
         n_images = self.sample(key.layer, n_channels).n_images
         return n_images * self.form(key.layer).n_positions / n_channels
 
     def _undefined(self) -> WithinClass:
-        """Return products that are not defined."""
+        """Return within-class products of NaN."""
         nothing = np.full(len(self.images), math.nan)
         return WithinClass(nothing, nothing, nothing, np.ones(len(self.images)))
 
@@ -323,7 +325,7 @@ class Baselines:
 def _best_of(
     products: Mapping[_Stitch, AtPlaces], kinds: Sequence[_Kind], form: str
 ) -> list[_Stitch]:
-    """Return the stitch with the largest correlation at the end layer, and that at the output.
+    """Return the stitches with the largest within-class correlation at the end layer and at the output.
 
     Stitches whose activations are not finite do not count. [] if no copies, or no random features, are
     finite: then nothing can be said.
@@ -343,7 +345,7 @@ def _best_of(
 
 
 class _Features:
-    """Draws of untrained features of an end network's layers, each beside the class."""
+    """Computes untrained features of an end network's layers, and fits and evaluates stitches from them."""
 
     def __init__(self, baselines: Baselines, draws: Sequence[_Draw]):
         self.baselines = baselines
@@ -365,7 +367,7 @@ class _Features:
             )
 
     def of(self, images: Tensor, draws: Sequence[_Draw]) -> dict[_Draw, list[Tensor]]:
-        """Return the activations of some draws, (B, C, H, W), (B, T, D) or (B, D) each."""
+        """Return the untrained features of some draws, (B, C, H, W), (B, T, D) or (B, D) each."""
         of_copies = [draw for draw in draws if draw.of.kind == COPIES]
         values: dict[tuple[int, str], Tensor] = {}
         for number, network in enumerate(self.copies):
@@ -388,7 +390,7 @@ class _Features:
         return features
 
     def fitted(self, stitches: Iterable[_Stitch]) -> dict[_Stitch, Matching]:
-        """Fit class and features to the end network's own activations.
+        """Fit the predicted class and untrained features to the end network's activations.
 
         Left out are features that are not finite.
         """
@@ -412,13 +414,14 @@ class _Features:
         return maps
 
     def _group(self, draw: _Draw) -> _Group:
-        """Return the group of a draw: the features of one are among those of all that are wider."""
+        """Return the group of a draw, whose narrower features are a subset of its wider ones."""
         layer, kind, _ = draw.of
         n_channels = self.baselines.n_classes + self.baselines.n_channels(draw.of)
         return _Group(kind, draw.number, _Target(layer, *self.baselines.sample(layer, n_channels)))
 
     def _moments(self, draws: Mapping[_Group, _Draw]) -> _Moments:
-        """Return the moments of a draw of each group, of its target, and of both together."""
+        """Compute the moments of the widest draw of each group, of its target, and the cross moments of
+        both."""
         n_images = max(group.target.n_images for group in draws)
         order = self.baselines.order[:n_images]
         moments = _Moments(defaultdict(Moments), defaultdict(Moments), defaultdict(CrossMoments))
@@ -434,7 +437,7 @@ class _Features:
     def _add_moments(
         self, moments: _Moments, images: Tensor, draws: Mapping[_Group, _Draw], n_before: int
     ) -> None:
-        """Add the moments of a batch.
+        """Add a batch to the moments.
 
         Args:
             n_before: images of the batches before.
@@ -456,7 +459,7 @@ class _Features:
             moments.both[group] = moments.both[group].pooled(of_both)
 
     def _fitted(self, values: Tensor, target: _Target, n_before: int) -> Tensor:
-        """Return the positions (B, P, C) of a batch that are fitted."""
+        """Return the activations (B, P, C) of a batch at the positions used for fitting."""
         first = slice(target.n_images - n_before)  # of the last batch, as many as are left
         places = self.baselines.positions(target.layer)[: target.n_positions]
         return positions_of(values[first])[:, places]
@@ -468,7 +471,7 @@ class _Features:
         *,
         at_output: Container[_Stitch] | None = None,
     ) -> dict[_Stitch, AtPlaces]:
-        """Return the within-class products of stitches on test images.
+        """Compute the within-class products of stitches on test images.
 
         Args:
             at_output: the stitches that are measured at the output as well; None: all are.
@@ -491,12 +494,14 @@ class _Features:
                 images,
             )
             for stitch, at_layer in stitched.items():
-                of_stitch = made.get(stitch, logits)  # own logits where they are not asked for
+                of_stitch = made.get(
+                    stitch, logits
+                )  # the end network's logits where they are not asked for
                 following.add_stitch(stitch, stitch.draw.of.layer, at_layer, of_stitch)
         return {stitch: following.products(stitch) for stitch in maps}
 
     def _logits(self, stitched: Mapping[_Stitch, Tensor], images: Tensor) -> dict[_Stitch, Tensor]:
-        """Return the logits of stitches, of several stitches into a layer from one pass."""
+        """Compute the logits of stitches; several stitches into one layer share a forward pass."""
         n_together = max(1, ROWS_TOGETHER // len(images))
         logits: dict[_Stitch, Tensor] = {}
         for layer in dict.fromkeys(stitch.draw.of.layer for stitch in stitched):
@@ -517,15 +522,15 @@ class _Features:
 
 
 def _mapped(source: Tensor, fitted: Matching) -> Tensor:
-    """Map features beside the class to the activations of the end layer."""
+    """Map untrained features and the predicted class to the activations of the end layer."""
     return map_positions(source, fitted.weight.to(source), fitted.bias.to(source))
 
 
 def _narrowed(
     moments: _Moments, group: _Group, n_features: int, *, n_classes: int
 ) -> tuple[Moments, Tensor]:
-    """Return the moments of the first features and of the class, from those of wider features; and the sums of
-    products with the target, (C1, C2)."""
+    """Select the moments of the first features and of the class from those of wider features, and their cross
+    moments (C1, C2) with the target."""
     n_rows, mean, scatter = moments.sources[group]
     kept = torch.arange(len(mean), device=mean.device)
     kept = torch.cat([kept[:n_features], kept[-n_classes:]])

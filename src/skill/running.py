@@ -1,4 +1,4 @@
-"""Within-class products of many stitches, added up batch by batch.
+"""Within-class products of many stitches, accumulated over batches.
 
 Class means are known only after the last batch. So activations are taken about the means so far
 (Welford 1962, a batch at a time): sums over all images are exact, and the products of an image differ
@@ -26,21 +26,21 @@ MOST_SUMS = 2**22  # numbers of the class means at one layer: 16 MiB a stitch
 
 
 class AtPlaces(NamedTuple):
-    """The within-class products of a stitch at both places."""
+    """The within-class products of a stitch at the end layer and at the output."""
 
     end_layer: WithinClass
     output: WithinClass
 
 
 def centred_logits(logits: Tensor) -> Tensor:
-    """Return logits (…, n_classes) less the mean of each image, which softmax does not see."""
+    """Return logits (…, n_classes) less their mean over classes, which does not change the softmax."""
     logits = at_least_single(logits)
     return logits - logits.mean(-1, keepdim=True)
 
 
 def side_of_cells(shape: Sequence[int], n_classes: int) -> int | None:
-    """Return the side of the grid that a layer is pooled to, so that its class means keep to
-    `MOST_SUMS`; None: it is not pooled.
+    """Return the side of the grid to which a layer is pooled, so that its class means have at most `MOST_SUMS`
+    values; None if it is not pooled.
 
     Args:
         shape: of an activation of one image, (C, H, W), (T, D) or (D,).
@@ -52,14 +52,14 @@ def side_of_cells(shape: Sequence[int], n_classes: int) -> int | None:
 
 
 class _ClassMeans:
-    """The means of the classes over the images so far."""
+    """Running means of the classes."""
 
     def __init__(self, n_classes: int, like: Tensor):
         self._means = like.new_zeros(n_classes, like.shape[1])
         self._counts = like.new_zeros(n_classes, 1)
 
     def take(self, values: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Take in a batch (B, D); return the means (K, D) before and after the batch.
+        """Update the means with a batch (B, D); return the means (K, D) before and after it.
 
         A class that begins in the batch has its mean after the batch before it as well.
         """
@@ -75,7 +75,7 @@ class _ClassMeans:
 
 
 class _OwnPlace:
-    """The end network's own activations at a place, and the products of their batches.
+    """The end network's activations at its end layer or its output, and their squared norms within classes.
 
     All activations are taken about a centre, as large means would cost digits.
     """
@@ -89,14 +89,14 @@ class _OwnPlace:
         self._means: _ClassMeans | None = None
 
     def coordinates(self, activations: Tensor) -> Tensor:
-        """Return activations (N, …) as (N, D), pooled to cells where the layer is large."""
+        """Return activations (N, …) flattened to (N, D), average-pooled where the layer is large."""
         values = at_least_single(activations)
         if self.side is not None:
             values = cells(values, self.layout, side=self.side)
         return values.flatten(1) - self._centre
 
     def take(self, own: Tensor, classes: Tensor) -> None:
-        """Take in the own activations (B, …) of a batch, before the stitches' activations."""
+        """Add the end network's activations (B, …) of a batch; the stitches' activations follow."""
         values = self.coordinates(own)
         if self._means is None:
             self._centre = values.mean(0)
@@ -109,7 +109,7 @@ class _OwnPlace:
 
 
 class _StitchPlace:
-    """The activations of a stitch at a place, and the products of their batches."""
+    """The activations of a stitch at its end layer or the output, and their products within classes."""
 
     def __init__(self) -> None:
         self.products: list[Tensor] = []  # (B,) of each batch
@@ -117,7 +117,7 @@ class _StitchPlace:
         self._means: _ClassMeans | None = None
 
     def take(self, stitched: Tensor, own: _OwnPlace) -> None:
-        """Take in the activations (B, …) of the batch that `own` took in last."""
+        """Add the stitched activations (B, …) of the batch that was last added to `own`."""
         values = own.coordinates(stitched)
         if self._means is None:
             self._means = _ClassMeans(own.n_classes, values)
@@ -130,17 +130,17 @@ class _StitchPlace:
 
 
 def _dots(first: Tensor, second: Tensor) -> Tensor:
-    """Return the products of rows (B, D), (B,)."""
+    """Return the inner products (B,) of rows (B, D)."""
     return torch.einsum("bd,bd->b", first, second)
 
 
 def _dots_with(means: Tensor, values: Tensor, classes: Tensor) -> Tensor:
-    """Return the products of rows (B, D) with the means (K, D) of their classes, (B,)."""
+    """Return the inner products (B,) of rows (B, D) with the means (K, D) of their classes."""
     return (values @ means.T).gather(1, classes[:, None])[:, 0]
 
 
 def _exact(method: Callable[..., None]) -> Callable[..., None]:
-    """Make a method compute its sums in float32 at least, also where networks compute in bfloat16."""
+    """Decorate a method to compute in float32 or higher, even where networks compute in bfloat16."""
 
     @functools.wraps(method)
     def exactly(following: "Following", *args: Any) -> None:
@@ -151,7 +151,7 @@ def _exact(method: Callable[..., None]) -> Callable[..., None]:
 
 
 class Following:
-    """Measures how stitches follow an end network within its classes, batch by batch.
+    """Accumulates the within-class products of stitches with their end network over batches.
 
         following.add_own(own)                              for each batch
         following.add_stitch(key, layer, stitched, logits)  for each stitch, on the same batch
@@ -186,8 +186,7 @@ class Following:
 
     @_exact
     def add_own(self, own: Mapping[str, Tensor]) -> None:
-        """Add a batch of the end network's own activations (B, …): of all end layers, and the
-        logits."""
+        """Add the end network's activations (B, …) of a batch, at all end layers and the output."""
         logits = own[self.output_name]
         classes = logits.argmax(1)
         self._classes.append(classes)
@@ -197,7 +196,7 @@ class Following:
 
     @_exact
     def add_stitch(self, key: Hashable, layer: str, stitched: Tensor, logits: Tensor) -> None:
-        """Add a stitch on the last batch.
+        """Add the activations of a stitch on the last batch.
 
         Args:
             key: of the stitch.
@@ -211,10 +210,10 @@ class Following:
         at_output.take(centred_logits(logits), self._own_output)
 
     def products(self, key: Hashable) -> AtPlaces:
-        """Return the products of a stitch over all batches, and drop its sums.
+        """Return the within-class products of a stitch over all batches, and free its memory.
 
         Raises:
-            UserError: the end network's own logits are not finite.
+            UserError: the end network's logits are not finite.
         """
         at_end_layer, at_output = self._stitches.pop(key)
         own = self._own[self._layer_of.pop(key)]
@@ -227,7 +226,7 @@ class Following:
 
 
 def _within_class(stitch: _StitchPlace, own: _OwnPlace, n_of_class: np.ndarray) -> WithinClass:
-    """Return the products of all batches as arrays (n,)."""
+    """Return the within-class products of all images as arrays (n,)."""
     return WithinClass(
         torch.cat(stitch.products).double().cpu().numpy(),
         torch.cat(stitch.squares).double().cpu().numpy(),

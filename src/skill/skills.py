@@ -1,4 +1,4 @@
-"""The skill of a stitch at both places, from the products of the stitch and of its baseline."""
+"""The skill of a stitch at the end layer and at the output, from its within-class products and its baseline."""
 
 import math
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from src.values import Skill, StitchSkill
 
 
 class Baseline(NamedTuple):
-    """The baseline of a stitch at both places."""
+    """The baseline of a stitch at the end layer and at the output."""
 
     products: AtPlaces  # of the draw with the largest correlation, at either place; NaN: no draw is finite
     places: np.ndarray  # (n,): of the images of the products among those of a stitch
@@ -24,8 +24,8 @@ class Baseline(NamedTuple):
 
 
 def skill_of(products: AtPlaces, baseline: Baseline) -> StitchSkill:
-    """Return the skill of a stitch, with the jackknife over images of it and of its baseline
-    together."""
+    """Return the skill of a stitch, with an interval by the jackknife over the images of stitch and
+    baseline."""
     of_baseline = baseline.products
     return StitchSkill(
         _at_place(products.end_layer, of_baseline.end_layer, baseline.places),
@@ -36,7 +36,7 @@ def skill_of(products: AtPlaces, baseline: Baseline) -> StitchSkill:
 
 
 def _at_place(stitch: WithinClass, baseline: WithinClass, places: np.ndarray) -> Skill:
-    """Return the skill at one place.
+    """Return the skill at the end layer or at the output, with its interval.
 
     Args:
         places: of the baseline's images among those of the stitch, (n,).

@@ -1,6 +1,6 @@
-"""Untrained features: what a front shows of an input without having learned anything.
+"""Untrained features of an input: untrained copies of a network, and random filters.
 
-* *Untrained copies* of a network: the same modules, with weights drawn anew.
+* *Untrained copies* of a network: the same modules, randomly initialised.
 * *Random features* of the input: convolutions of images with random filters, random linear maps of
   vectors, random embeddings of tokens that random maps mix over neighbours; each with a ReLU.
 """
@@ -42,7 +42,7 @@ Key = TypeVar("Key", bound=Hashable)
 def untrained_copy(
     network: Network, images: Tensor, *, seed: int, until: str | None = None
 ) -> Network:
-    """Return a copy of a network with weights drawn anew, and BatchNorm statistics of the images.
+    """Return a randomly initialised copy of a network, with BatchNorm statistics of the images.
 
     A module with a method `reset_parameters` without arguments resets itself. Parameters that none
     resets are drawn from a normal distribution with their own mean and standard deviation. It is done
@@ -79,8 +79,8 @@ def _takes_no_arguments(function: Callable) -> bool:
 
 
 def set_statistics(module: nn.Module, images: Tensor, *, until: str | None) -> None:
-    """Set the statistics of the BatchNorms in front of a layer from a batch of images, and switch to
-    evaluation mode."""
+    """Set the statistics of the BatchNorms before a layer from a batch of images, and switch to evaluation
+    mode."""
     norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.reset_running_stats()
@@ -96,7 +96,7 @@ def set_statistics(module: nn.Module, images: Tensor, *, until: str | None) -> N
 
 
 class _Stop(Exception):
-    """Ends a pass."""
+    """Raised to stop a forward pass at a layer."""
 
 
 def _stop(*call: object) -> None:
@@ -107,7 +107,7 @@ def _stop(*call: object) -> None:
 
 
 class Wanted(NamedTuple):
-    """The random features that are wanted for a layer: how many numbers, and how they are averaged."""
+    """The specification of the random features for a layer: their number, and how they are averaged."""
 
     form: Form  # of the layer's activation
     splits: tuple[int, ...]  # of a position along each axis of the input, see `splits_of`
@@ -115,17 +115,17 @@ class Wanted(NamedTuple):
 
     @property
     def n_filters(self) -> int:
-        """The number of filters, each of which gives a number for each split; at least one."""
+        """The number of filters, at least one; each filter gives one feature for each split."""
         return max(1, self.width // math.prod(self.splits))
 
     @property
     def n_features(self) -> int:
-        """The numbers at a position that all filters give."""
+        """The number of features of all filters at a position."""
         return self.n_filters * math.prod(self.splits)
 
 
 class RandomFeatures:
-    """Features of one draw of random filters, from inputs that are normalised by some of their kind.
+    """Random convolutional features of inputs, which are normalised by the statistics of sample inputs.
 
     Args:
         inputs: images (B, C, H, W), vectors (B, D), sequences of vectors (B, T, D), or tokens (B, T),
@@ -148,7 +148,7 @@ class RandomFeatures:
             self._std = values.std().clamp(min=torch.finfo(values.dtype).tiny)
 
     def of(self, inputs: Tensor, wanted: Mapping[Key, Wanted]) -> dict[Key, Tensor]:
-        """Return features in the form of the activations that they stand for, by name.
+        """Return features by name, in the form of the activations that they replace.
 
         Returns:
             (B, width, H, W), (B, T, width) or (B, width).
@@ -166,7 +166,7 @@ class RandomFeatures:
     def _made(
         self, channels: Tensor, wanted: Mapping[Key, Wanted], stride: int
     ) -> dict[Key, Tensor]:
-        """Return features of normalised inputs from filters of a stride, some filters at a time."""
+        """Compute features of normalised inputs by filters of one stride, in chunks of filters."""
         most: dict[tuple[Form, tuple[int, ...]], int] = {}  # filters; fewer are the first of them
         for item in wanted.values():
             grid = item.form, item.splits
@@ -202,7 +202,7 @@ class RandomFeatures:
         return values
 
     def _filters_of(self, first: int, last: int, channels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return filters and biases of He's scale, for the places from `first` on.
+        """Return random filters at the scale of He et al. (2015), and biases, from filter `first` to `last`.
 
         They are drawn block by block, so that the filter at a place is the same in any number.
         """
@@ -222,8 +222,8 @@ class RandomFeatures:
 
 
 def _stride_of(wanted: Wanted, sizes: Sequence[int]) -> int:
-    """Return the stride of filters over images: neighbours say nearly the same, and a mean over a large
-    cell needs few of them."""
+    """Return the stride of the filters, larger for larger cells: neighbouring responses are correlated, and few
+    give the mean."""
     grid = _grid_of(wanted.form, len(sizes))
     if len(grid) < 2:
         return 1
@@ -244,8 +244,8 @@ def _convolved(channels: Tensor, filters: Tensor, biases: Tensor, stride: int) -
 
 
 def splits_of(form: Form, input_shape: Sequence[int], *, are_tokens: bool) -> list[tuple[int, ...]]:
-    """Return how random features are averaged for a layer: to its positions, and, if there are fewer
-    than `N_CELLS` along an axis, to as many cells, which are channels of the position that they lie in.
+    """Return how random features are averaged for a layer: over its positions, and, with fewer than `N_CELLS`
+    positions along an axis, over a finer grid whose cells become channels.
 
     So a vector has the mean over an image, and the means over 4×4 cells.
 
@@ -268,7 +268,7 @@ def splits_of(form: Form, input_shape: Sequence[int], *, are_tokens: bool) -> li
 
 
 def _grid_of(form: Form, n_axes: int) -> tuple[int, ...]:
-    """Return the numbers of positions of a layer along axes of the input; () without such axes."""
+    """Return the number of positions of a layer along each axis of the input; () without such axes."""
     if n_axes == 0:
         return ()
     if n_axes == 2 and form.kind != SEQUENCE:
@@ -277,7 +277,7 @@ def _grid_of(form: Form, n_axes: int) -> tuple[int, ...]:
 
 
 def _averaged(features: Tensor, form: Form, splits: Sequence[int]) -> Tensor:
-    """Average features (B, n, *sizes) to the positions of a layer, or to cells in these.
+    """Average features (B, n, *sizes) over the positions of a layer, or over the cells of positions.
 
     Prefix tokens get the mean over all positions, and vectors are given to all positions.
     """
@@ -298,7 +298,7 @@ def _averaged(features: Tensor, form: Form, splits: Sequence[int]) -> Tensor:
 
 
 def beside_class(activations: Sequence[Tensor], logits: Tensor) -> Tensor:
-    """Return the channels of several activations, with the predicted class as further channels.
+    """Concatenate activations and the predicted class, one-hot, along channels.
 
     Args:
         activations: of one form, (B, C, H, W), (B, T, D) or (B, D).

@@ -1,4 +1,4 @@
-"""The width of a front: the rank of the covariance of what its stitching layer maps."""
+"""The width of a front layer: the rank of the covariance of the activations that the stitching layer maps."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ ROWS_PER_CHANNEL = 20
 
 
 class RunningWidth:
-    """The rank of the covariance of activations, which come batch by batch.
+    """Accumulates the covariance of activations over batches, and computes its rank.
 
     It is the numerical rank, since an affine map can use any direction that is not rounding. So
     channels that are constant, repeated or mixed do not count, and faint ones do. An effective rank
@@ -36,7 +36,7 @@ class RunningWidth:
 
     @property
     def rank(self) -> int:
-        """The number of directions that vary, at least 1.
+        """The numerical rank of the covariance, at least 1.
 
         It is the number of channels that vary where rows are too few to tell, and that of all
         channels where these are not finite.

@@ -26,7 +26,7 @@ Values = TypeVar("Values", float, np.ndarray)
 
 
 class WithinClass(NamedTuple):
-    """Products of activations less the means of their classes, by image, (n,).
+    """Inner products (n,), by image, of activations less the means of their classes.
 
     s is a stitched activation, o the end network's own, both less the means of their classes.
     """
@@ -38,12 +38,13 @@ class WithinClass(NamedTuple):
 
     @property
     def correlation(self) -> float:
-        """Σ⟨s, o⟩ / √(Σ‖s‖² Σ‖o‖²); 0 if no s varies, NaN if no o does or s is not finite."""
+        """The within-class correlation Σ⟨s, o⟩ / √(Σ‖s‖² Σ‖o‖²); 0 if s is constant, NaN if o is constant or s
+        is not finite."""
         return float(self._correlation(np.zeros(1), np.zeros(1, dtype=int))[0])
 
     @property
     def without_each(self) -> np.ndarray:
-        """The correlation without each image, (n,).
+        """The leave-one-out correlations, without each image in turn, (n,).
 
         Without image i, the sums over its class of n images lose n/(n − 1) of its products.
         """
@@ -51,7 +52,7 @@ class WithinClass(NamedTuple):
         return self._correlation(n_of_class / (n_of_class - 1), np.arange(len(self.products)))
 
     def _correlation(self, weights: np.ndarray, images: np.ndarray) -> np.ndarray:
-        """Return the correlation without a weighted image, for each of some images."""
+        """Return the correlations without each of some images, whose products are subtracted with weights."""
         product = self.products.sum() - weights * self.products[images]
         square = self.squares.sum() - weights * self.squares[images]
         own_square = self.own_squares.sum() - weights * self.own_squares[images]
@@ -62,7 +63,7 @@ class WithinClass(NamedTuple):
 
 
 def within_class(stitched: ArrayLike, own: ArrayLike, classes: ArrayLike) -> WithinClass:
-    """Return the products within classes of activations that are held as arrays.
+    """Compute the within-class products of stitched activations and those of the end network.
 
     Args:
         stitched, own: activations of the same images, both (n, …).
@@ -80,8 +81,7 @@ def within_class(stitched: ArrayLike, own: ArrayLike, classes: ArrayLike) -> Wit
 
 
 def _without_means(values: ArrayLike, places: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return values (n, D) less the means of their classes; `counts` has the images of each
-    class."""
+    """Return values (n, D) less the means of their classes; `counts` has the number of images of each class."""
     rows = _array(values).reshape(len(places), -1)
     sums = np.zeros((len(counts), rows.shape[1]))
     np.add.at(sums, places, rows)
@@ -112,8 +112,8 @@ def within_class_correlation(
     """
     if np.shape(stitched) != np.shape(own) or len(np.shape(classes)) != 1:
         raise ValueError(
-            f"stitched activations {np.shape(stitched)} and own activations {np.shape(own)} have to have one shape, "
-            f"and classes {np.shape(classes)} an axis of images"
+            f"stitched activations {np.shape(stitched)} and those of the end network {np.shape(own)} have to have one "
+            f"shape, and classes {np.shape(classes)} an axis of images"
         )
     sums = within_class(stitched, own, classes)
     value = sums.correlation

@@ -407,20 +407,21 @@ def solver_of(form: AnyForm) -> Solver:
         function = pkgutil.resolve_name(row.solver)
         return Solver(form, function, row.needs_covariance, row.along_axes)
     if isinstance(form, str) and not is_user_code(form):
-        raise unknown_name("closed form", form, FORMS)
+        raise unknown_name("closed-form solver", form, FORMS)
     name = name_of(form)
     if title_of(name) in (*METHODS, *STARTS):
         raise UserError(
-            f"{name}: {title_of(name)} is the name of a closed form of the suite, or of another method; rename "
-            "the function"
+            f"{name}: {title_of(name)} is the name of a closed-form solver of the suite, or of another method; "
+            "rename the function"
         )
     function = load(form) if isinstance(form, str) else form
     try:
         inspect.signature(function).bind("source", "target", "cross")
     except (TypeError, ValueError):  # other arguments, or none that can be known, as of a type
         raise UserError(
-            f"{name} is no closed form, which takes the moments of source and target and their cross moments, as in "
-            f"def {title_of(name)}(source, target, cross); for an objective give epochs, such as {name}:10"
+            f"{name} is not a closed-form solver, which takes the moments of source and target and their cross "
+            f"moments, as in def {title_of(name)}(source, target, cross); for an objective give epochs, such "
+            f"as {name}:10"
         ) from None
     return Solver(name, functools.partial(_by_user, name, function))
 

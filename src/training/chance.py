@@ -58,7 +58,7 @@ def doubt_about(network: Network, images: BaseImageSet, title: str) -> str:
         doubt = beside_chance(n_right / n_images, n_images, chance)
         if not doubt:
             return ""
-    return f"right about {n_right} of {n_images} test images, {doubt}"
+    return f"correct on {n_right} of {n_images} test images, {doubt}"
 
 
 def warn_at_chance(

@@ -356,7 +356,8 @@ def _decide_accurate(measured: Measured) -> tuple[str, str]:
         if place.is_low:
             return (
                 ACCURATE_ONLY,
-                f"accurate, but at {place.name} {place.meaning} {place.numbers}: another method may do better",
+                f"accurate, but at {place.name} {place.meaning} {place.numbers}, so that the "
+                "accuracy is no evidence of similarity",
             )
     for place in measured.places:
         if place.baseline > HIGHEST:

@@ -21,7 +21,7 @@ def obstacle_of(stitches: Sequence[Metrics], form: str) -> str:
     }
     for side, kinds in nondeterminism.items():
         if STOCHASTIC in kinds:
-            return f"the {side} network is random when it is evaluated"
+            return f"the {side} network is stochastic in evaluation mode"
         if BATCH_DEPENDENT in kinds:
             return f"the {side} network depends on the batch when it is evaluated"
     if any(stitch.end_is_cut is False for stitch in stitches):
