@@ -9,7 +9,6 @@ from src.core.files import read_json
 from src.core.grouping import grouped
 from src.results.network_names import SHORT, Names, NetworkKey, NetworkName, networks_named_by
 from src.results.run import record_of
-from src.results.similarity_rows import SimilarityRow
 from src.results.spec import RECORDS, TEST
 from src.results.stitches import Stitch
 
@@ -74,11 +73,12 @@ class MeasuredNetwork(NamedTuple):
 
 
 def networks_of(
-    stitches: Iterable[Stitch], similarities: Iterable[SimilarityRow], names: Names
+    stitches: Iterable[Stitch], similarities: Any, names: Names
 ) -> list[MeasuredNetwork]:
     """Return the networks of results with their accuracy on each data set, in the order of `names`.
 
     Args:
+        similarities: the frame of tables of similarity.
         names: of the networks to return; tables of similarity may have others.
     """
     measured: list[tuple[NetworkName, str, float | None]] = []
@@ -88,7 +88,7 @@ def networks_of(
             accuracy: float = getattr(stitch.row, f"{side}_accuracy")
             known = None if math.isnan(accuracy) else accuracy
             measured.append((networks[f"{side}_model"], str(stitch.row.dataset), known))
-    for row in similarities:
+    for row in similarities.itertuples():
         named = [network for network in row.networks if network.key in names]
         measured += [(network, row.dataset, None) for network in named]
     first: dict[tuple[NetworkKey, str], MeasuredNetwork] = {}

@@ -1,4 +1,4 @@
-"""Reads and writes tables of typed rows as CSV or JSON.
+"""Reads and writes tables as CSV or JSON: of typed rows, or of records of a layout.
 
 A row type is a NamedTuple or a frozen dataclass. Its fields are the columns, in their order. Fields
 of a dataclass with `compare=False` are no columns. One field may be a `dict[str, T]`: its keys are
@@ -17,15 +17,26 @@ import inspect
 import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from src.core.console import listed
 from src.core.errors import UserError
 from src.core.files import readable, write_csv
 
-Row = TypeVar("Row")
-
+FURTHER = "further columns"  # of a layout
 FIRST_LINE = 2  # number of the line of the first row in a CSV
+
+
+class Layout(NamedTuple):
+    """The columns of a table whose rows are records: dicts of values by column, None for an empty cell.
+
+    Further columns, such as those of measures, hold numbers.
+    """
+
+    contents: str  # what a row is, for error messages
+    written_by: str  # the script that writes the table
+    required: Mapping[str, Any]  # types of columns
+    optional: Mapping[str, Any]  # tables of a user may lack these
 
 
 class Column(NamedTuple):
@@ -45,9 +56,13 @@ class Column(NamedTuple):
         return get_origin(self.hint) is dict
 
 
-def fields(kind: type) -> dict[str, Column]:
-    """Return the fields of a row type by name, in the order of the columns."""
-    return _inspected(kind)
+def fields(kind: type | Layout) -> dict[str, Column]:
+    """Return the fields of a row type, or the columns of a layout, by name and in order."""
+    if not isinstance(kind, Layout):
+        return _inspected(kind)
+    required = {name: Column(hint, inspect.Parameter.empty) for name, hint in kind.required.items()}
+    optional = {name: Column(hint, None) for name, hint in kind.optional.items()}
+    return {**required, **optional, FURTHER: Column(dict[str, float], {})}
 
 
 @functools.cache  # a table has many rows of a type
@@ -63,13 +78,15 @@ def _inspected(kind: type) -> dict[str, Column]:
     }
 
 
-def columns(kind: type) -> list[str]:
-    """Return the names of the columns that all tables of a row type share."""
+def columns(kind: type | Layout) -> list[str]:
+    """Return the names of the columns that all tables of a row type or layout share."""
     return [name for name, column in fields(kind).items() if not column.holds_columns]
 
 
 def to_record(row: object) -> dict[str, object]:
     """Return the values of a row by column; further columns come last."""
+    if isinstance(row, dict):
+        return row
     kind: type = type(row)
     record = {}
     further: Mapping[str, object] = {}
@@ -82,8 +99,8 @@ def to_record(row: object) -> dict[str, object]:
     return {**record, **further}
 
 
-def from_record(kind: type[Row], record: Mapping[str, object]) -> Row:
-    """Return a row of a type from values by column, as read from JSON or a CSV.
+def from_record(kind: Any, record: Mapping[str, object]) -> Any:
+    """Return a row of a type or layout from values by column, as read from JSON or a CSV.
 
     A missing or empty value becomes the default of its field. Without a default it becomes None if
     the field may be None.
@@ -92,7 +109,7 @@ def from_record(kind: type[Row], record: Mapping[str, object]) -> Row:
         ValueError: a value is missing or has the wrong type. The message is the column's name.
     """
     columns_of_kind = fields(kind)
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}
     for name, column in columns_of_kind.items():
         if column.holds_columns:
             value_type = get_args(column.hint)[1]
@@ -103,11 +120,14 @@ def from_record(kind: type[Row], record: Mapping[str, object]) -> Row:
             }
         elif column.is_required or not _is_empty(record.get(name)):
             values[name] = _typed(name, column.hint, record.get(name))
+    if isinstance(kind, Layout):
+        further = values.pop(FURTHER)
+        return {**dict.fromkeys(columns(kind)), **values, **further}
     return kind(**values)
 
 
-def write_table(path: str | Path, kind: type, rows: Iterable[object]) -> None:
-    """Write rows of a type as a CSV; the cell of a missing value stays empty."""
+def write_table(path: str | Path, kind: type | Layout, rows: Iterable[object]) -> None:
+    """Write rows of a type or layout as a CSV; the cell of a missing value stays empty."""
     records = [to_record(row) for row in rows]
     header = dict.fromkeys(columns(kind))
     for record in records:
@@ -115,7 +135,7 @@ def write_table(path: str | Path, kind: type, rows: Iterable[object]) -> None:
     write_csv(Path(path), list(header), records)
 
 
-def read_table(path: str | Path, *kinds: type) -> list[Any]:
+def read_table(path: str | Path, *kinds: type | Layout) -> list[Any]:
     """Read a CSV; return its rows, all of the first type with the required columns in its header.
 
     Raises:
@@ -160,7 +180,7 @@ def _read_csv(path: str | Path) -> tuple[set[str], list[dict[str, str]]]:
     return header, records
 
 
-def _describe_misfit(path: str | Path, header: set[str], kinds: tuple[type[Any], ...]) -> str:
+def _describe_misfit(path: str | Path, header: set[str], kinds: tuple[Any, ...]) -> str:
     """Return the error message for a table that matches none of the row types."""
     for mark, title in ((";", "semicolons"), ("\t", "tabs")):
         if any(mark in name for name in header):
@@ -176,7 +196,7 @@ def _describe_misfit(path: str | Path, header: set[str], kinds: tuple[type[Any],
     return f"{path} is no table of {tables}{lacks}; give such a table"
 
 
-def _required(kind: type) -> list[str]:
+def _required(kind: type | Layout) -> list[str]:
     """Return the names of the required columns, which have no default.
 
     Tables of a user may lack the columns with a default.
