@@ -445,7 +445,7 @@ def read_folders(folders):
     unevaluated = [
         folder
         for folder, of_folder in grouped(stitches, lambda stitch: stitch.folder.parent).items()
-        if not any(stitch.skill for stitch in of_folder)
+        if not any(stitch.evaluation for stitch in of_folder)
     ]
     if unevaluated:
         note(

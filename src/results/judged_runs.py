@@ -6,8 +6,9 @@ from pathlib import Path
 
 from src.choices import Options
 from src.core.files import durable_together
-from src.results.evaluation import EvaluationFiles, EvaluationRow, columns_of_skill
+from src.results.evaluation import EvaluationFiles, columns_of_skill
 from src.results.public import chosen_options
+from src.results.quantities import EVALUATIONS
 from src.results.run import Run, new_folder
 from src.results.spec import short_images
 from src.results.stitches import EpochRow, StitchRow, columns_of
@@ -35,14 +36,14 @@ def write_judged_run(
         of_pair = chosen_options({**options, **pair._asdict()}, stitch.chosen)
         settings = {**columns_of(of_pair), **pair._asdict()}
         rows[pair] = StitchRow(**settings, **vars(stitch.metrics), folder=folder.name)
-        evaluation = EvaluationRow(
+        evaluation = {
             **pair._asdict(),
             **short_images(options),
-            folder=folder.name,
-            dataset=rows[pair].dataset,
-            accuracy=stitch.metrics.accuracy,
+            "folder": folder.name,
+            "dataset": rows[pair].dataset,
+            "accuracy": stitch.metrics.accuracy,
             **columns_of_skill(stitch.skill),
-        )
+        }
         evaluations.append(evaluation)
         if stitch.losses:
             epochs[pair] = [
@@ -53,7 +54,7 @@ def write_judged_run(
     with durable_together():
         command = " ".join(sys.argv)
         write_stitches(folder, rows, states={}, predictions=predictions, command=command)
-        write_table(EvaluationFiles(folder).table, EvaluationRow, evaluations)
+        write_table(EvaluationFiles(folder).table, EVALUATIONS, evaluations)
         write_logs_of_pairs(folder, epochs)
     if len(stitches) == 1:
         options = of_pair

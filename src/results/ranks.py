@@ -152,7 +152,9 @@ def newest_probes(probes: pd.DataFrame, names: Names) -> pd.DataFrame:
         probes: the oldest first.
     """
     networks = [names[key].name for (key,) in probes.network_keys]
-    probes = probes.assign(network=pd.Series(networks, probes.index, dtype=object)).fillna({"rank": FULL, "epochs": 0})
+    probes = probes.assign(network=pd.Series(networks, probes.index, dtype=object)).fillna(
+        {"rank": FULL, "epochs": 0}
+    )
     probes = probes[[*PROBED, "rank", "accuracy", "loss", *HOW_PROBED]]
     probes = probes.astype({name: float for name in ("rank", "accuracy", "loss")})
     probes = _newest(probes, [*PROBED, *HOW_PROBED, "rank"], probes.network)

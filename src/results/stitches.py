@@ -238,9 +238,8 @@ class Stitch:
     options: Options  # the content of `config.txt`, with the layers of the stitch
     row: StitchRow
     files: RunFiles
-    # An `EvaluationRow`, and its `detectors`; None: not evaluated
-    skill: Any = None
-    evaluations: Mapping[str, Any] = field(default_factory=dict)
+    # The record of the table of evaluations; empty: not evaluated
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def predictions(self) -> Predictions | None:
@@ -250,7 +249,7 @@ class Stitch:
     @property
     def is_evaluated(self) -> bool:
         """Whether the skill or a detector score of the stitch was measured."""
-        return self.skill is not None or bool(self.evaluations)
+        return bool(self.evaluation)
 
     @property
     def has_converged(self) -> bool:

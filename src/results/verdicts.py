@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from src.choices.similarity import ACTIVATIONS, measure_of
 from src.core.console import note, warn_once
 from src.core.grouping import grouped
+from src.results.evaluation import by_detector, skill_of
 from src.results.experiments import method_names
 from src.results.network_names import (
     SAME_RUN,
@@ -134,7 +135,7 @@ def _predictions(group: Group) -> list[list[Predictions]]:
 
 def _skills(group: Group) -> list[list[StitchSkill]]:
     """Return the skill of the stitches on each pair of networks; [] if it was not measured of a stitch."""
-    n_unmeasured = sum(stitch.skill is None for stitch in group.stitches)
+    n_unmeasured = sum(not stitch.evaluation for stitch in group.stitches)
     if n_unmeasured:
         if n_unmeasured < len(group.stitches):
             warn_once(
@@ -143,7 +144,7 @@ def _skills(group: Group) -> list[list[StitchSkill]]:
             )
         return []
     return [
-        [stitch.skill.value for stitch in stitches if stitch.skill is not None]
+        [skill_of(stitch.evaluation) for stitch in stitches if stitch.evaluation]
         for stitches in group.by_networks
     ]
 
@@ -216,14 +217,15 @@ def _means(group: Group) -> dict[str, float]:
 def quantities_of(stitch: Stitch) -> dict[str, float]:
     """Return the measured quantities of a stitch by column, without undefined ones."""
     values = {}
+    detectors = by_detector(stitch.evaluation)
     for name, quantity in OF_STITCHES.items():
-        sources: dict[str, object] = {name: stitch.row}
-        if quantity.measured_by == SKILL:
-            sources = {name: stitch.skill}
-        elif quantity.measured_by == DETECTOR:
-            sources = {f"{name}_{detector}": row for detector, row in stitch.evaluations.items()}
-        for column, source in sources.items():
-            values[column] = getattr(source, name, None)
+        if quantity.measured_by == STITCHING:
+            values[name] = getattr(stitch.row, name, None)
+            continue
+        names = [name]
+        if quantity.measured_by == DETECTOR:
+            names = [f"{name}_{detector}" for detector in detectors]
+        values |= {column: stitch.evaluation.get(column) for column in names}
     return {
         column: value
         for column, value in values.items()
