@@ -144,21 +144,24 @@ def of_network(side: str, network: NamedNetwork) -> dict[str, Any]:
     return {f"{side}_{name}": value for name, value in zip(names, values, strict=True)}
 
 
-def frame_of_judged(rows: Any) -> pd.DataFrame:
-    """Return the frame of a `Judgement`, in which each network is a group of its own."""
-    front, end = rows.names
+def frame_of_judged(rows: Iterable[Mapping[str, Any]], record: Any) -> pd.DataFrame:
+    """Return the frame of the rows of `judge`, in which each network is a group of its own.
+
+    Args:
+        record: the `Record` of the rows.
+    """
+    front, end = record.names
+    common = {"kind": PAIRS if front != end else SAME_RUN, "n_images": record.n_images}
+    for side, name in zip(SIDES, record.names, strict=True):
+        common |= {f"{side}_{column}": name for column in ("network", "group", "training")}
     records = []
     for row in rows:
-        options = rows.record.options[row.form]
-        metrics = rows.record.stitches[row.form, row.pair].metrics
-        record = row._asdict() | {"method": row.form, "kind": PAIRS if front != end else SAME_RUN}
-        for side, name in zip(SIDES, rows.names, strict=True):
-            record |= {f"{side}_{column}": name for column in ("network", "group", "training")}
-            record[f"{side}_type"] = options[f"{side}_model_type"]
-            record[f"{side}_relative_depth"] = getattr(metrics, f"{side}_relative_depth")
-        del record["form"]
+        options = record.options[row["method"]]
         settings = {name: options.get(name) for name in OPTIONS}
-        records.append(record | settings | {"n_images": rows.record.n_images})
+        types = {
+            name: options[f"{side}_model_type"] for side, name in zip(SIDES, TYPES, strict=True)
+        }
+        records.append({**row, **common, **types, **settings})
     return with_columns(pd.DataFrame.from_records(records))
 
 

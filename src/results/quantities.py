@@ -60,6 +60,7 @@ NUMBERS = [
     *INTERVALS,
     *("seed_spread", "front_accuracy", "end_accuracy", "p_below", "p_above"),
     *("correlation", "baseline", "correlation_at_end", "baseline_at_end"),
+    *("r2_fit", "r2_test"),
 ]
 # Of judged stitches, see `misc/docs/files.md`
 JUDGED = [

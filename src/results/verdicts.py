@@ -173,7 +173,8 @@ def _record(
         "same_run": group.is_same_run,
         "stitching_type": _common(row.stitching_type for row in rows),
     }
-    numbers = dict(means) | _estimates(verdict)
+    known = {name: value for name, value in verdict.numbers.items() if not math.isnan(value)}
+    numbers = {**means, **known}
     return record | {
         name: value for name, value in numbers.items() if name in record or name.startswith(AUROC)
     }
@@ -231,22 +232,6 @@ def quantities_of(stitch: Stitch) -> dict[str, float]:
         for column, value in values.items()
         if value is not None and not math.isnan(value)
     }
-
-
-def _estimates(verdict: Verdict) -> dict[str, float]:
-    """Return p-values and estimates with intervals, by column, without undefined ones."""
-    values = {"p_below": verdict.p_below, "p_above": verdict.p_above}
-    intervals = {
-        "accuracy": verdict.accuracy,
-        "accuracy_drop": verdict.accuracy_drop,
-        "skill": verdict.skill,
-        "skill_at_end": verdict.skill_at_end,
-    }
-    for name, estimate in intervals.items():
-        values[name] = estimate.value
-        values[f"{name}_low"] = estimate.low
-        values[f"{name}_high"] = estimate.high
-    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def _by_layers(frame: "DataFrame") -> dict[tuple, list[dict[str, Any]]]:
