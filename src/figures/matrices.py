@@ -10,12 +10,12 @@ from src.choices.datasets import dataset_label
 from src.core.console import listed, note, note_once, result, table
 from src.figures.maps import Map, draw_layers
 from src.figures.pages import on_data, remove_figure
-from src.results.architectures import corresponding_layers
 from src.results.evaluation import TYPICAL_AUROC
 from src.results.grid_matrices import shown_experiments
 from src.results.matrices import known, pivot
 from src.results.network_names import counted
 from src.results.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, shown_in
+from src.results.stitches import corresponding_layers
 
 EXPLANATION = (
     "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched "
