@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from src.results.network_names import NetworkName
+from src.results.network_names import NamedNetwork
 from src.results.spec import FurtherOptions
 from src.values import Rank
 
@@ -45,9 +45,9 @@ class ProbeRow:
     further_options: FurtherOptions = FurtherOptions()  # noqa: RUF009 - immutable
 
     @property
-    def networks(self) -> tuple[NetworkName]:
+    def networks(self) -> tuple[NamedNetwork]:
         """The network, as a tuple of one, for the interface that rows of pairs have."""
-        name = NetworkName.of(
+        name = NamedNetwork.of(
             self.model, self.model_type, seed=self.seed, weights=self.model_weights
         )
         return (name,)

@@ -385,8 +385,8 @@ def corresponding_layers(rows: Sequence[StitchRow]) -> list[Pair]:
 
 def _nearest_layers(rows: Sequence[StitchRow]) -> list[Pair]:
     """Return the sorted pairs of mutually nearest layers in relative depth."""
-    fronts = {(row.front_layer, row.front_relative_depth) for row in rows}
-    ends = {(row.end_layer, row.end_relative_depth) for row in rows}
+    fronts: set[tuple[str, Any]] = {(row.front_layer, row.front_relative_depth) for row in rows}
+    ends: set[tuple[str, Any]] = {(row.end_layer, row.end_relative_depth) for row in rows}
     is_known = all(depth is not None for _, depth in fronts | ends)
     n_layers = len(dict(fronts)) + len(dict(ends))
     if not is_known or n_layers < len(fronts) + len(ends):

@@ -15,7 +15,7 @@ import difflib
 import functools
 import inspect
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
@@ -115,7 +115,7 @@ def write_table(path: str | Path, kind: type, rows: Iterable[object]) -> None:
     write_csv(Path(path), list(header), records)
 
 
-def read_table(path: str | Path, *kinds: type) -> list[Any]:
+def read_table(path: str | Path, *kinds: type[Any]) -> list[Any]:
     """Read a CSV; return its rows, all of the first type with the required columns in its header.
 
     Raises:
@@ -125,17 +125,44 @@ def read_table(path: str | Path, *kinds: type) -> list[Any]:
     header, records = _read_csv(path)
     fitting = [kind for kind in kinds if header.issuperset(_required(kind))]
     if not fitting:
-        raise UserError(_describe_misfit(path, header, kinds))
+        title = " or ".join(f"{kind.contents} ({kind.written_by})" for kind in kinds)
+        required = _required(kinds[0]) if len(kinds) == 1 else []
+        raise _misfit(path, header, required, columns(kinds[0]), title=title)
 
     rows: list[Any] = []
     for line, record in enumerate(records, start=FIRST_LINE):
         try:
             rows.append(from_record(fitting[0], record))
         except ValueError as error:
-            raise UserError(
-                f"{path}, line {line}: {error} is missing or damaged; correct it"
-            ) from error
+            raise _damaged(path, line, str(error)) from error
     return rows
+
+
+def read_records(
+    path: str | Path, required: Sequence[str], optional: Sequence[str], *, title: str
+) -> list[dict[str, str]]:
+    """Read a CSV; return the texts of its cells by column.
+
+    Args:
+        required: columns without empty cells.
+        optional: columns that the table may lack.
+        title: says what the table is, for error messages.
+
+    Raises:
+        UserError: as `read_table`.
+    """
+    header, records = _read_csv(path)
+    if not header.issuperset(required):
+        raise _misfit(path, header, required, [*required, *optional], title=title)
+    for line, record in enumerate(records, start=FIRST_LINE):
+        for column in required:
+            if not record[column]:
+                raise _damaged(path, line, column)
+    return records
+
+
+def _damaged(path: str | Path, line: int, column: str) -> UserError:
+    return UserError(f"{path}, line {line}: {column} is missing or damaged; correct it")
 
 
 def _read_csv(path: str | Path) -> tuple[set[str], list[dict[str, str]]]:
@@ -160,20 +187,33 @@ def _read_csv(path: str | Path) -> tuple[set[str], list[dict[str, str]]]:
     return header, records
 
 
-def _describe_misfit(path: str | Path, header: set[str], kinds: tuple[type[Any], ...]) -> str:
-    """Return the error message for a table that matches none of the row types."""
-    for mark, title in ((";", "semicolons"), ("\t", "tabs")):
+def _misfit(
+    path: str | Path,
+    header: set[str],
+    required: Sequence[str],
+    known: Sequence[str],
+    *,
+    title: str,
+) -> UserError:
+    """Return the error of a table that lacks required columns.
+
+    Args:
+        known: all columns that the table may have.
+        title: says what the table should be.
+    """
+    for mark, separators in ((";", "semicolons"), ("\t", "tabs")):
         if any(mark in name for name in header):
-            return f"{path} has {title} between its columns; separate columns by commas"
-    tables = " or ".join(f"{kind.contents} ({kind.written_by})" for kind in kinds)
+            return UserError(
+                f"{path} has {separators} between its columns; separate columns by commas"
+            )
     lacks = ""
-    if len(kinds) == 1:
-        missing = [name for name in _required(kinds[0]) if name not in header]
+    missing = [name for name in required if name not in header]
+    if missing:
         lacks = f": it lacks {listed(missing)}"
-        for name in header - set(columns(kinds[0])):
-            for meant in difflib.get_close_matches(name, missing, n=1):
-                lacks += f" (for {name!r}, did you mean {meant}?)"
-    return f"{path} is no table of {tables}{lacks}; give such a table"
+    for name in header.difference(known):
+        for meant in difflib.get_close_matches(name, missing, n=1):
+            lacks += f" (for {name!r}, did you mean {meant}?)"
+    return UserError(f"{path} is no table of {title}{lacks}; give such a table")
 
 
 def _required(kind: type) -> list[str]:
