@@ -230,7 +230,7 @@ class Judgement(tuple[JudgedStitch, ...]):
         Raises:
             UserError: a file cannot be written.
         """
-        from src.results.judged_runs import write_judged_run
+        from src.results.stitch_runs import write_judged_run
 
         for form, rows in grouped(self, lambda row: row.form).items():
             stitches = {row.pair: self.record.stitches[form, row.pair] for row in rows}

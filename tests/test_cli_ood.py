@@ -15,7 +15,7 @@ from src.models import Network, build_model
 from src.ood import energy, make_detector, ood_metrics
 from src.results.checkpoints import load_model, load_state
 from src.results.network_names import NamedNetwork
-from src.results.writing import STITCHES, load_stitch
+from src.results.stitch_runs import STITCHES, load_stitch
 from src.skill.within_class import skill_score, within_class_correlation
 from src.stitching import build_stitching_layer
 from src.values import Pair

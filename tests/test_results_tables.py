@@ -16,7 +16,7 @@ from src.results.quantities import (
 )
 from src.results.similarity_rows import SimilarityRow
 from src.results.spec import FurtherOptions
-from src.results.stitches import EpochRow, StitchRow
+from src.results.stitches import StitchRow
 from src.results.tables import columns, fields, from_record, read_table, to_record, write_table
 from src.values import Metrics
 from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_row
@@ -50,7 +50,6 @@ COLUMNS = {  # that all tables of a type have
         "alignment_option,n_permutations,seed,shortcut,model1_weights,model2_weights,test_images,"
         "relative_depth1,relative_depth2,further_options"
     ),
-    EpochRow: "front_layer,end_layer,train_acc,train_loss,val_acc,val_loss",
 }
 SAMPLES = {
     str: 'm, n/é "last"',

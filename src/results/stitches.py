@@ -27,8 +27,7 @@ from src.choices.datasets import dataset_label
 from src.choices.stitching import Method
 from src.core.console import warn, warn_once
 from src.core.errors import UserError
-from src.core.files import read_json
-from src.core.grouping import grouped
+from src.core.files import read_csv, read_json, readable
 from src.results.experiments import experiments_of, keys_of, newest, warn_of_earlier
 from src.results.network_names import SHORT, TIE, OfTwoNetworks, networks_in_words
 from src.results.public import RUN_NAME, read_options, read_summary, typed_options
@@ -174,22 +173,6 @@ def with_spec(row: StitchRow) -> StitchRow:
     return replace(row, spec=spec_of(options))
 
 
-@dataclass(frozen=True, kw_only=True)
-class EpochRow:
-    """An epoch of training: a row of `training_logs.csv`. None: not measured."""
-
-    contents: ClassVar[str] = "training"
-    written_by: ClassVar[str] = "exec_stitch.py"
-
-    # Of a pair of layers; only logs of several pairs have these columns
-    front_layer: str = ""
-    end_layer: str = ""
-    train_acc: float | None
-    train_loss: float
-    val_acc: float | None
-    val_loss: float | None
-
-
 class RunFiles:
     """The predictions and logs of the stitches of a run, loaded lazily.
 
@@ -219,15 +202,19 @@ class RunFiles:
             return {}
 
     @cached_property
-    def epochs(self) -> Mapping[Pair, list[EpochRow]]:
-        """The logs of the epochs of each stitch; empty without training."""
+    def epochs(self) -> Mapping[Pair, list[dict[str, str]]]:
+        """The rows of `training_logs.csv` of each stitch; empty without training."""
         path = self.folder / "training_logs.csv"
         if not path.is_file():
             return {}
-        rows: list[EpochRow] = read_table(path, EpochRow)
-        if len(self.pairs) == 1:
-            rows = [replace(row, **self.pairs[0]._asdict()) for row in rows]
-        return grouped(rows, lambda row: Pair(row.front_layer, row.end_layer))
+        rows: dict[Pair, list[dict[str, str]]] = {pair: [] for pair in self.pairs}
+        with readable(path, "stitch again"):
+            for row in read_csv(path):
+                pair = self.pairs[0]
+                if len(self.pairs) > 1:
+                    pair = Pair(*(row.pop(name) for name in Pair._fields))
+                rows[pair].append(row)
+        return rows
 
 
 @dataclass(frozen=True)
@@ -255,7 +242,9 @@ class Stitch:
     @property
     def has_converged(self) -> bool:
         """Whether training had converged, see `values.has_converged`."""
-        losses = [row.train_loss for row in self.files.epochs.get(self.row.pair, [])]
+        epochs = self.files.epochs.get(self.row.pair, [])
+        with readable(self.files.folder / "training_logs.csv", "stitch again"):
+            losses = [float(row["train_loss"]) for row in epochs]
         rates = learning_rates(
             len(losses),
             scheduler=self.options.get("scheduler", "none"),
