@@ -6,7 +6,6 @@ import math
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from src.datasets.base import BaseImageSet
     from src.results.feature_files import LoadedFeatures
     from src.results.session import Session
-    from src.results.similarity_rows import SimilarityRow
     from src.similarity.comparison import Comparison
     from src.similarity.sides import Side, Statistics
 
@@ -125,7 +123,7 @@ def main(
     """
     from src.core.device import device_of
     from src.results.session import Session
-    from src.results.similarity_rows import refuse_names_of_columns
+    from src.results.similarities import refuse_names_of_columns
     from src.similarity.comparison import Comparison
 
     refuse_names_of_columns(args.metrics)
@@ -317,7 +315,7 @@ def source_of(
     args: Namespace, first: "Loaded", second: "Loaded", *, n_images: int
 ) -> dict[str, Any]:
     """Return the columns of all rows: the two networks, the images, and how they are compared."""
-    from src.results.similarity_rows import IN_COLUMNS
+    from src.results.similarities import IN_COLUMNS
 
     seed = None
     if first.name.is_untrained or second.name.is_untrained:
@@ -365,7 +363,7 @@ def print_rows(
     depths: tuple[Mapping[str, float], Mapping[str, float]],
     *,
     is_verbose: bool,
-) -> "list[SimilarityRow]":
+) -> list[dict[str, Any]]:
     """Print the values of all pairs of layers; return their rows.
 
     Several pairs at full rank are printed as matrices; with `--verbose` their tables are printed as
@@ -374,21 +372,23 @@ def print_rows(
     Args:
         columns: of the measures in the tables.
     """
+    import pandas as pd
+
     from src.figures.similarities import is_matrix, print_largest, print_matrices, print_tables
-    from src.results.similarity_rows import SimilarityRow, frame_of_rows
+    from src.results.similarities import record_of
 
     rows_of_pairs = []
     for results in comparison.results():
-        rows_of_pairs.append([SimilarityRow.of(compared, source, depths) for compared in results])
+        rows_of_pairs.append([record_of(compared, source, depths) for compared in results])
     all_rows = [row for rows in rows_of_pairs for row in rows]
-    frame = frame_of_rows(all_rows)
+    frame = pd.DataFrame.from_records(all_rows)
     are_matrix = is_matrix(frame)
     for rows in rows_of_pairs:
         if is_verbose:
-            pair = f"{rows[0].layer1} -- {rows[0].layer2}"
-            note(f"{pair}: samples of CCA and Procrustes: {rows[0].alignment}")
+            pair = f"{rows[0]['layer1']} -- {rows[0]['layer2']}"
+            note(f"{pair}: samples of CCA and Procrustes: {rows[0]['alignment']}")
         if is_verbose or not are_matrix:
-            print_tables(frame_of_rows(rows), columns)
+            print_tables(pd.DataFrame.from_records(rows), columns)
     if are_matrix:
         print_matrices(frame, columns)
         print_largest(frame, columns)
@@ -396,34 +396,37 @@ def print_rows(
 
 
 def with_used_ranks(
-    rows: "Sequence[SimilarityRow]", statistics: "Statistics"
-) -> "list[SimilarityRow]":
+    rows: Sequence[dict[str, Any]], statistics: "Statistics"
+) -> list[dict[str, Any]]:
     """Return rows with the ranks that were used, of equal ones the first: no layer has more components than
     channels."""
-    used: dict[tuple, SimilarityRow] = {}
+    used: dict[tuple, dict[str, Any]] = {}
     for row in rows:
-        rank1 = row.rank1 and statistics.layers1[row.layer1].width(row.rank1)
-        rank2 = row.rank2 and statistics.layers2[row.layer2].width(row.rank2)
-        if (rank1, rank2) != (row.rank1, row.rank2):
+        rank1 = row["rank1"] and statistics.layers1[row["layer1"]].width(row["rank1"])
+        rank2 = row["rank2"] and statistics.layers2[row["layer2"]].width(row["rank2"])
+        if (rank1, rank2) != (row["rank1"], row["rank2"]):
             warn_once(
                 "some ranks are above the number of channels, and the table has the rank that was used"
             )
-        key = (row.layer1, row.layer2, rank1, rank2)
-        used.setdefault(key, replace(row, rank1=rank1, rank2=rank2))
+        key = (row["layer1"], row["layer2"], rank1, rank2)
+        used.setdefault(key, row | {"rank1": rank1, "rank2": rank2})
     return list(used.values())
 
 
-def write_rows(args: Namespace, run: Run, rows: "Sequence[SimilarityRow]") -> None:
+def write_rows(args: Namespace, run: Run, rows: Sequence[dict[str, Any]]) -> None:
     """Write the table and its figure, and finish the run."""
+    import pandas as pd
+
     from src.figures.similarities import draw
-    from src.results.similarity_rows import SimilarityRow, frame_of_rows
+    from src.results.quantities import SIMILARITIES
+    from src.results.similarities import measured_in
 
     path = Path(args.output)
     with run.replacing():
-        write_table(path, SimilarityRow, rows)
+        write_table(path, SIMILARITIES, rows)
         if len(rows) > 1:
-            measures = dict.fromkeys(name for row in rows for name in row.measures)
-            draw(path.with_suffix(".png"), frame_of_rows(rows), list(measures))
+            frame = pd.DataFrame.from_records(rows)
+            draw(path.with_suffix(".png"), frame, measured_in(frame))
     note(f"wrote {args.output}")
 
 

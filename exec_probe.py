@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from src import cli
 from src.choices.datasets import dataset_label
@@ -19,11 +19,22 @@ if TYPE_CHECKING:
     from src.datasets.base import BaseImageSet
     from src.probing import Probes
     from src.probing.probes import LayerAndRank
-    from src.results.probe_rows import ProbeRow
     from src.results.session import Session
     from src.training import EpochLog, HeadResult
 
     Results = Mapping[LayerAndRank, HeadResult]
+
+# The options with a column of the table
+IN_COLUMNS = (
+    "model_path",
+    "model_type",
+    "layer_names",
+    "ranks",
+    "n_epochs",
+    "dataset",
+    "shortcut",
+    "seed",
+)
 
 
 def parser() -> cli.Parser:
@@ -243,12 +254,11 @@ def rows_of(
     *,
     weights: str,
     n_images: int,
-) -> "list[ProbeRow]":
+) -> list[dict[str, Any]]:
     """Return the row of each layer and rank; of ranks that keep the same components, the first."""
     from src.low_rank import used_rank
-    from src.results.probe_rows import IN_COLUMNS, ProbeRow
 
-    rows: dict[LayerAndRank, ProbeRow] = {}
+    rows: dict[LayerAndRank, dict[str, Any]] = {}
     for (layer, rank), on_test in tested.items():
         n_samples = min(args.batch_size, n_images) * task.n_positions[layer]
         used = used_rank(rank, task.widths[layer], n_samples)
@@ -256,43 +266,43 @@ def rows_of(
             warn_once(
                 f"-ranks {rank}: activations of {layer} have {used} components; the table has rank {used}"
             )
-        row = ProbeRow(
-            args.model_path,
-            layer,
-            used,
-            accuracy=on_test.accuracy,
-            train_accuracy=trained[layer, rank].accuracy,
-            loss=on_test.loss,
-            seed=args.seed,
-            epochs=args.n_epochs,
-            model_type=args.model_type,
-            dataset=dataset_label(args.dataset),
-            n_images=n_images,
-            shortcut=args.shortcut,
-            model_weights=weights,
+        row = {
+            "model": args.model_path,
+            "layer": layer,
+            "rank": used,
+            "accuracy": on_test.accuracy,
+            "train_accuracy": trained[layer, rank].accuracy,
+            "loss": on_test.loss,
+            "seed": args.seed,
+            "epochs": args.n_epochs,
+            "model_type": args.model_type,
+            "dataset": dataset_label(args.dataset),
+            "n_images": n_images,
+            "shortcut": args.shortcut,
+            "model_weights": weights,
             **short_images(vars(args)),
-            further_options=further_options(vars(args), IN_COLUMNS, ABSENT_IN_TABLES),
-        )
+            "further_options": further_options(vars(args), IN_COLUMNS, ABSENT_IN_TABLES),
+        }
         rows.setdefault((layer, used or task.widths[layer]), row)
     return list(rows.values())
 
 
-def write_table(args: Namespace, run: Run, task: "Probes", rows: "list[ProbeRow]") -> None:
+def write_table(args: Namespace, run: Run, task: "Probes", rows: list[dict[str, Any]]) -> None:
     """Write the table and its figure, and finish the run."""
 
     from src.figures.curves import draw_ranks
     from src.figures.pages import on_data
     from src.results import tables
-    from src.results.probe_rows import ProbeRow
+    from src.results.quantities import PROBES
 
     path = Path(args.output)
     accuracies: dict[str, dict[int | None, float]] = {}  # ranks end at the width of the layer
     for row in rows:
-        rank = row.rank or task.widths[row.layer]
-        accuracies.setdefault(row.layer, {})[rank] = row.accuracy
+        rank = row["rank"] or task.widths[row["layer"]]
+        accuracies.setdefault(row["layer"], {})[rank] = row["accuracy"]
     with run.replacing():
-        tables.write_table(path, ProbeRow, rows)
-        source = on_data("1 network", {(args.dataset, rows[0].n_images)})
+        tables.write_table(path, PROBES, rows)
+        source = on_data("1 network", {(args.dataset, rows[0]["n_images"])})
         drawing = path.with_suffix(".png")
         draw_ranks(drawing, {"": accuracies}, y_title="accuracy of probes", source=source)
     note(f"wrote {args.output}")

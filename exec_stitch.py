@@ -22,7 +22,7 @@ from src.choices import (
     UPSAMPLE_MODES,
 )
 from src.choices.stitching import INITS, OBJECTIVES
-from src.core.console import listed, progress, result, table, warn
+from src.core.console import listed, progress, result, warn
 from src.core.grouping import grouped
 from src.core.user_code import CODE
 
@@ -385,10 +385,11 @@ def finish(
 
 def conclude(args: Namespace, setup: Setup, rows: "Mapping[Pair, StitchRow]") -> None:
     """Print the accuracy of a single stitch or the matrix of several, and the pairs that could not be stitched."""
-    from src.results.matrices import mean_of
+    from src.figures.maps import print_values
+    from src.figures.matrices import matrix_of
 
     if len(rows) > 1:
-        table("accuracy of the stitched network", *mean_of(rows.values(), "accuracy"))
+        print_values("accuracy of the stitched network", matrix_of(rows.values(), "accuracy"))
     else:
         for pair, row in rows.items():
             is_named = pair == (args.front_layer, args.end_layer)

@@ -98,11 +98,10 @@ def check_types(source_dir: str, frame, types: tuple[str, str]) -> None:
 def show_accuracies(path: Path, frame, *, has_list: bool) -> None:
     """Print and draw the accuracies of each method and pair of networks."""
     from src.choices.similarity import SIMILARITY
-    from src.core.console import note, table
+    from src.core.console import note
     from src.core.user_code import titles_in
-    from src.figures.maps import Map, draw_layers
+    from src.figures.maps import Map, draw_layers, print_values
     from src.results.frame import LAYERS
-    from src.results.matrices import Matrix
     from src.results.reports import corresponding, matrix
 
     stitches = frame[frame.method != SIMILARITY]
@@ -115,10 +114,9 @@ def show_accuracies(path: Path, frame, *, has_list: bool) -> None:
         names += [method] if has_networks or experiments.ngroups > 1 else []
         title = titles_in(", ".join(names))
         values = matrix(rows, "accuracy")
-        cells = Matrix(list(values.index), list(values.columns), values.to_numpy().tolist())
-        table(title, *cells)
+        print_values(title, values)
         framed = set(corresponding(rows)[LAYERS].itertuples(index=False, name=None))
-        shown.append(Map("accuracy", cells, title, framed))
+        shown.append(Map("accuracy", values, title, framed))
         drawn.append(rows)
     if len(experiments) > MAX_MATRICES:
         note(f"{MAX_MATRICES} of {len(experiments)} experiments are shown; the CSV has all of them")

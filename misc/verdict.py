@@ -103,7 +103,7 @@ class Judged(NamedTuple):
     """The results in folders, with the verdicts on them."""
 
     stitches: Sequence[Any]
-    similarities: Sequence[Any]
+    similarities: Any  # the frame of tables of similarity
     names: Mapping[Any, Any]  # of all networks
     are_listed: bool  # the names are those of a list; otherwise they are paths
     limits: Any
@@ -132,7 +132,7 @@ class Judged(NamedTuple):
         from src.results.quantities import AUROC
         from src.results.verdicts import similarity_columns
 
-        shown = similarity_columns(row.values for row in self.similarities)
+        shown = similarity_columns(self.similarities)
         return [name for name in self.frame if name.startswith(AUROC) or name in shown]
 
 
@@ -219,7 +219,7 @@ def verdicts_of(args, stitches, similarities, limits, names) -> Any:
     from src.results.frame import judge_stitches
 
     frame = judge_stitches(stitches, similarities, limits=limits, pool=args.pool, names=names)
-    if similarities:
+    if len(similarities):
         check_similarities(similarities, frame)
     return frame
 
@@ -323,7 +323,8 @@ def draw(path: Path, judged: Judged) -> None:
     if len(groups):
         maps = maps_of_networks(judged.comparison.means, are_paths=not judged.are_listed)
         axes = ("front network", "end network")
-        draw_layers(path.with_name(f"{path.stem}_networks.png"), maps[:1], axes=axes, **texts)
+        beside = path.with_name(f"{path.stem}_networks.png")
+        draw_layers(beside, maps[:1], axes=axes, framed="pairs within a group", **texts)
         if groups.networks.nunique() > 1:
             beside = path.with_name(f"{path.stem}_groups.png")
             remarks = [on_unlike_types(tests), on_unlike_accuracies(frame, tests), positions]
@@ -410,11 +411,11 @@ def read_results(args) -> tuple:
     """Read the stitches with their evaluations, and the similarities; warn of changed weights and of results on
     different images."""
     from src.results.experiments import warn_of_several
-    from src.results.similarity_rows import read_similarities
+    from src.results.similarities import read_similarities
 
     stitches = read_folders(args.source_dirs)
     similarities = read_similarities(args.similarity)
-    warn_of_several([*(stitch.row for stitch in stitches), *similarities])
+    warn_of_several([*(stitch.row for stitch in stitches), *similarities.itertuples()])
     return stitches, similarities
 
 
@@ -423,7 +424,7 @@ def check_similarities(similarities, frame) -> None:
     from src.core.console import warn
     from src.results.verdicts import similarity_columns
 
-    shown = set(similarity_columns(row.values for row in similarities))
+    shown = set(similarity_columns(similarities))
     if not any(frame[name].notna().any() for name in shown & set(frame)):
         warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
 

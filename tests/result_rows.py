@@ -1,12 +1,12 @@
 """Rows of results whose values tests choose; the others have usual values."""
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 from src.results.evaluation import EvaluationRow
-from src.results.probe_rows import ProbeRow
-from src.results.similarity_rows import SimilarityRow
+from src.results.quantities import PROBES, SIMILARITIES
 from src.results.stitches import StitchRow, with_spec
+from src.results.tables import columns
 from src.values import Null
 
 OPTIONS = {  # of a stitching run
@@ -45,36 +45,26 @@ def evaluation_row(*, detector: str = "energy", **values: Any) -> EvaluationRow:
     return EvaluationRow(**SKILL | layers | of_row, further=further)
 
 
-def similarity_row(*, nulls: dict[str, Null] | None = None, **values: Any) -> SimilarityRow:
-    """A row of a table of similarity, from fields, and nulls of permutations of all images by
+def similarity_row(*, nulls: dict[str, Null] | None = None, **values: Any) -> dict[str, Any]:
+    """A record of a table of similarity, from values by column, and nulls of permutations of all images by
     measure."""
-    usual = SimilarityRow(
-        "a.pt",
-        "b.pt",
-        "x",
-        "y",
-        None,
-        None,
-        "positions",
-        10,
-        "resnet18",
-        "resnet18",
-        "digits",
-        "auto",
-        None,
-        None,
-        {},
-    )
-    row = replace(usual, **values)
-    columns = {
+    usual = {
+        "model1": "a.pt", "model2": "b.pt", "layer1": "x", "layer2": "y", "alignment": "positions", "n_samples": 10,
+        "model1_type": "resnet18", "model2_type": "resnet18", "dataset": "digits", "alignment_option": "auto",
+        "further_options": "{}",
+    }  # fmt: skip
+    of_nulls = {
         f"{name}_{part}": value
         for name, null in (nulls or {}).items()
         for part, value in null._asdict().items()
     }
-    return replace(row, values=row.values | columns)
+    return dict.fromkeys(columns(SIMILARITIES)) | usual | values | of_nulls
 
 
-def probe_row(**values: Any) -> ProbeRow:
-    """A row of a table of probes, from fields."""
-    usual = ProbeRow("a.pt", "x", None, 0.5, 0.5, 1.0, 0, 10, "resnet18", "digits", 360)
-    return replace(usual, **values)
+def probe_row(**values: Any) -> dict[str, Any]:
+    """A record of a table of probes, from values by column."""
+    usual = {
+        "model": "a.pt", "layer": "x", "accuracy": 0.5, "train_accuracy": 0.5, "loss": 1.0, "seed": 0, "epochs": 10,
+        "model_type": "resnet18", "dataset": "digits", "n_images": 360, "further_options": "{}",
+    }  # fmt: skip
+    return dict.fromkeys(columns(PROBES)) | usual | values

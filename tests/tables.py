@@ -14,8 +14,8 @@ STITCH = to_record(
         front_layer="x", end_layer="y", init="pinv", n_epochs=0, end_accuracy=0.9, n_images=360
     )
 )
-PROBE = to_record(probe_row())
-SIMILARITY = to_record(similarity_row()) | dict.fromkeys(MEASURES, "")
+PROBE = probe_row()
+SIMILARITY = similarity_row() | dict.fromkeys(MEASURES, "")
 
 
 def blank(path: Path, *columns: str) -> None:

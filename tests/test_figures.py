@@ -16,7 +16,6 @@ from src.figures.groups import draw_groups
 from src.figures.maps import Map, draw_layers, maps_of_networks
 from src.figures.pages import CM, COLUMN, NUMBERS, PAGE, remove_figure
 from src.figures.verdicts import MARK, draw_points, draw_verdicts
-from src.results.matrices import Matrix
 from src.results.reports import SHARES, compare_groups, over_depth
 from src.verdict import ACCURATE_ONLY, INCONCLUSIVE, NOT_MATCHED, SIMILAR, Limits
 from tests import frames
@@ -140,9 +139,9 @@ def test_an_interval_that_the_axis_cuts_has_a_mark(tmp_path, drawn_figures):
     assert marks.count("<") == 4 and ">" not in marks
 
 
-def of_layers(n: int, value: float = 0.5) -> Matrix:
+def of_layers(n: int, value: float = 0.5) -> pd.DataFrame:
     names = [f"blocks.{number}" for number in range(n)]
-    return Matrix(names, names, [[value] * n for _ in names])
+    return pd.DataFrame(value, names, names)
 
 
 def test_a_map_has_its_title_once(tmp_path, drawn_figures):
@@ -159,7 +158,7 @@ def test_maps_of_different_layers_have_room(tmp_path, drawn_figures):
     maps = []
     for method, front, end in product(("direct matching", "covariance"), layers, layers):
         title = f"{method}, nets/arch.py:{front} → nets/arch.py:{end}, mean of 16 experiments"
-        matrix = Matrix(layers[front], layers[end], [[0.5, 0.5], [0.5, 0.5]])
+        matrix = pd.DataFrame(0.5, layers[front], layers[end])
         maps.append(Map("accuracy", matrix, title))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -237,9 +236,7 @@ CASES = {
         path, frames.frame([stitch(skill=-16.0)]), Limits(0.0)
     ),
     "30 layers": lambda path: draw_layers(path, [Map("cka", of_layers(30))]),
-    "layers": lambda path: draw_layers(
-        path, [Map("cka", Matrix(NAMES, NAMES, np.eye(5).tolist()))]
-    ),
+    "layers": lambda path: draw_layers(path, [Map("cka", pd.DataFrame(np.eye(5), NAMES, NAMES))]),
     "no value": lambda path: draw_layers(path, NO_VALUE),
     "groups": lambda path: draw_groups(
         path, compare_groups(long_names(), [*SHARES, "skill"]), Limits()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.results.similarity_rows import SimilarityRow
+from src.results.quantities import SIMILARITIES
 from src.results.tables import write_table as write_rows
 from tests.commands import error_line, names_in, read_json, run
 from tests.result_rows import similarity_row
@@ -18,7 +18,7 @@ def folder(in_tmp_path):
     """Runs, and tables of similarity and probing."""
     for number in "12":
         write_run(in_tmp_path / "runs", number, n_right=945, front_layer=f"x{number}")
-    write_rows(in_tmp_path / "s.csv", SimilarityRow, [similarity_row(values={"cka": 0.5})])
+    write_rows(in_tmp_path / "s.csv", SIMILARITIES, [similarity_row(cka=0.5)])
     ranks = [{"rank1": rank, "cka": rank / 10} for rank in (1, 2, 4)]
     write_table(in_tmp_path / "ranks.csv", SIMILARITY, *ranks)
     probes = [{"model": "a.pt", "rank": rank, "accuracy": rank / 8} for rank in (1, 2, 4)]

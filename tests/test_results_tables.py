@@ -4,20 +4,25 @@ quantities."""
 import math
 from typing import Any, NamedTuple, get_args, get_origin
 
+import pandas as pd
 import pytest
 
 from src.core.errors import UserError
 from src.figures.maps import Map, draw_layers
 from src.results.evaluation import EvaluationRow
-from src.results.matrices import Matrix
-from src.results.probe_rows import ProbeRow
-from src.results.quantities import (
-    QUANTITIES,
-)
-from src.results.similarity_rows import SimilarityRow
+from src.results.quantities import PROBES, QUANTITIES, SIMILARITIES
 from src.results.spec import FurtherOptions
 from src.results.stitches import StitchRow
-from src.results.tables import columns, fields, from_record, read_table, to_record, write_table
+from src.results.tables import (
+    FURTHER,
+    Layout,
+    columns,
+    fields,
+    from_record,
+    read_table,
+    to_record,
+    write_table,
+)
 from src.values import Metrics
 from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_row
 
@@ -41,16 +46,17 @@ COLUMNS = {  # that all tables of a type have
         "correlation,baseline,skill,skill_low,skill_high,correlation_at_end,baseline_at_end,skill_at_end,"
         "skill_at_end_low,skill_at_end_high,n_images,n_classes,width,n_copies,rows_per_channel"
     ),
-    ProbeRow: (
+    "probes": (
         "model,layer,rank,accuracy,train_accuracy,loss,seed,epochs,model_type,dataset,n_images,shortcut,model_weights,"
         "train_images,test_images,further_options"
     ),
-    SimilarityRow: (
+    "similarities": (
         "model1,model2,layer1,layer2,rank1,rank2,alignment,n_samples,model1_type,model2_type,dataset,"
         "alignment_option,n_permutations,seed,shortcut,model1_weights,model2_weights,test_images,"
         "relative_depth1,relative_depth2,further_options"
     ),
 }
+LAYOUTS = {"probes": PROBES, "similarities": SIMILARITIES}  # of rows that are records
 SAMPLES = {
     str: 'm, n/é "last"',
     int: 3,
@@ -60,7 +66,7 @@ SAMPLES = {
 }
 
 
-def row_of(kind: type, *, full: bool) -> Any:
+def row_of(kind: type | Layout, *, full: bool) -> Any:
     """A row with a value for every column, or without those that may be missing and with numbers
     that are none."""
     samples = SAMPLES if full else SAMPLES | {float: math.nan, bool: True}
@@ -70,18 +76,22 @@ def row_of(kind: type, *, full: bool) -> Any:
         values[name] = None if not full and type(None) in kinds else samples.get(kinds[0])
         if get_origin(hint) is dict:
             values[name] = {"cka": 1 / 3, "pwcca": 1e-300, "procrustes": math.inf} if full else {}
+    if isinstance(kind, Layout):
+        return values | values.pop(FURTHER)
     return kind(**values)
 
 
 @pytest.mark.parametrize("full", [True, False])
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_rows_are_read_as_they_were_written(tmp_path, kind, full):
+    names = COLUMNS[kind]
+    kind = LAYOUTS.get(kind, kind)
     row = row_of(kind, full=full)
     write_table(tmp_path / "t.csv", kind, [row, row])
-    assert (tmp_path / "t.csv").read_text().startswith(COLUMNS[kind])
+    assert (tmp_path / "t.csv").read_text().startswith(names)
     found = [*read_table(tmp_path / "t.csv", kind), from_record(kind, to_record(row))]
     assert [repr(one) for one in found] == [repr(row)] * 3  # NaN differs from itself
-    assert columns(kind) == COLUMNS[kind].split(",")
+    assert columns(kind) == names.split(",")
 
 
 class House(NamedTuple):
@@ -130,10 +140,12 @@ def test_damaged_values_name_column_file_and_line(tmp_path):
         (stitch_row(), "init", ["", None]),
         (stitch_row(), "further_options", ["{", "[1]", "x"]),
         (similarity_row(), "cka", ["high"]),
+        (similarity_row(), "layer1", ["", None]),
     ):
+        kind = SIMILARITIES if isinstance(row, dict) else type(row)
         for value in values:
             with pytest.raises(ValueError, match=f"^{column}$"):
-                from_record(type(row), to_record(row) | {column: value})
+                from_record(kind, to_record(row) | {column: value})
     path = tmp_path / "grid.csv"
     write_table(path, StitchRow, [stitch_row(), stitch_row(accuracy=0.25)])
     path.write_text(path.read_text().replace(",0.25,", ",high,"))
@@ -145,11 +157,14 @@ def test_damaged_values_name_column_file_and_line(tmp_path):
 
 def test_a_table_is_read_as_what_it_is_and_no_other(tmp_path):
     path, rows = tmp_path / "t.csv", [stitch_row(), evaluation_row(), probe_row(), similarity_row()]
-    kinds = list(map(type, rows))
+    kinds = [StitchRow, EvaluationRow, PROBES, SIMILARITIES]
     for kind, row in zip(kinds, rows, strict=True):
         write_table(path, kind, [row])
-        assert [type(found) for found in read_table(path, *kinds)] == [kind]
-        for other in set(kinds) - {kind}:
+        (found,) = read_table(path, *kinds)
+        assert repr(to_record(found)) == repr(to_record(row))  # NaN differs from itself
+        for other in kinds:
+            if other is kind:
+                continue
             with pytest.raises(UserError) as raised:
                 read_table(path, other)
             line = f"{path} is no table of {other.contents} ({other.written_by})"
@@ -159,7 +174,7 @@ def test_a_table_is_read_as_what_it_is_and_no_other(tmp_path):
         match=r"is no table of probing \(exec_probe\.py -o\) or stitching \(exec_stitch\.py",
     ):
         (tmp_path / "empty.csv").touch()
-        read_table(tmp_path / "empty.csv", ProbeRow, StitchRow)
+        read_table(tmp_path / "empty.csv", PROBES, StitchRow)
 
 
 EXAMPLES = [  # (quantity, value of a similar stitch, value of a different one)
@@ -181,7 +196,7 @@ EXAMPLES = [  # (quantity, value of a similar stitch, value of a different one)
 
 @pytest.mark.parametrize(("name", "similar", "different"), EXAMPLES)
 def test_dark_is_similar(name, similar, different, tmp_path, drawn_figures):
-    matrix = Matrix(["x"], ["a", "b"], [[similar, different]])
+    matrix = pd.DataFrame([[similar, different]], ["x"], ["a", "b"])
     draw_layers(tmp_path / "f.png", [Map(name, matrix)])
     image = drawn_figures["f.png"].axes[0].images[0]
     dark, bright = (sum(image.to_rgba(value)[:3]) for value in (similar, different))

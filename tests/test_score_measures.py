@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from src.results.quantities import PROBES, SIMILARITIES
 from src.results.ranks import (
     BASELINE,
     FULL,
@@ -22,6 +23,7 @@ from src.results.ranks import (
     sensitivity,
     specificity,
 )
+from src.results.stitches import StitchRow
 from src.results.tables import write_table as write_rows
 from src.values import Pair
 from tests.commands import error_line, read_csv, run, says
@@ -32,7 +34,10 @@ from tests.written_runs import write_list, write_pairs
 
 def write(path, *rows, year: int | None = None):
     """Write a table, as if in a year."""
-    write_rows(path, type(rows[0]), rows)
+    kind = StitchRow
+    if isinstance(rows[0], dict):
+        kind = SIMILARITIES if "layer1" in rows[0] else PROBES
+    write_rows(path, kind, rows)
     if year:
         os.utime(path, (datetime(year, 1, 1).timestamp(),) * 2)
     return path
@@ -49,10 +54,8 @@ def settings_of(values: pd.DataFrame) -> dict[tuple[str, str], list[float]]:
 
 def test_values_of_other_alignments_are_kept_apart(tmp_path):
     rows = [
-        similarity_row(alignment_option="auto", values={"cka": 0.5, "pwcca": 0.25}),
-        similarity_row(
-            alignment="average pool", alignment_option="pool", values={"cka": 0.5, "pwcca": 0.75}
-        ),
+        similarity_row(alignment_option="auto", cka=0.5, pwcca=0.25),
+        similarity_row(alignment="average pool", alignment_option="pool", cka=0.5, pwcca=0.75),
     ]
     values = read_values(write(tmp_path / "s.csv", *rows))
     assert settings_of(values) == {
@@ -65,8 +68,8 @@ def test_values_of_other_alignments_are_kept_apart(tmp_path):
 
 def test_the_newest_of_repetitions_counts_whatever_the_order_of_the_tables(tmp_path):
     """The time is that of the file; of stitches it is the name of the folder."""
-    old = write(tmp_path / "1.csv", similarity_row(values={"cka": 0.5}), year=2025)
-    new = write(tmp_path / "2.csv", similarity_row(values={"cka": 0.7}), year=2026)
+    old = write(tmp_path / "1.csv", similarity_row(cka=0.5), year=2025)
+    new = write(tmp_path / "2.csv", similarity_row(cka=0.7), year=2026)
     for tables in ([old, new], [new, old]):
         assert list(read_values(*tables).value) == [0.7]
     probes = [
@@ -87,16 +90,16 @@ def test_the_newest_of_repetitions_counts_whatever_the_order_of_the_tables(tmp_p
 def test_similarities_of_other_data_or_numbers_of_images_are_kept_apart(
     tmp_path, capsys, first, second, names
 ):
-    rows = [similarity_row(**first, values={"cka": 0.25})]
-    rows.append(similarity_row(**second, values={"cka": 0.5}))
-    rows.append(similarity_row(model1="c.pt", values={"cka": 1.0}))  # its name tells it apart
+    rows = [similarity_row(**first, cka=0.25)]
+    rows.append(similarity_row(**second, cka=0.5))
+    rows.append(similarity_row(model1="c.pt", cka=1.0))  # its name tells it apart
     values = read_values(write(tmp_path / "s.csv", *rows))
     assert settings_of(values) == {
         ("cka", f"a.pt → b.pt{names[0]}"): [0.25],
         ("cka", f"a.pt → b.pt{names[1]}"): [0.5],
         ("cka", "c.pt → b.pt"): [1.0],
     }
-    assert list(values.dataset) == [row.dataset for row in rows]
+    assert list(values.dataset) == [row["dataset"] for row in rows]
     assert not capsys.readouterr().err
 
 
@@ -109,7 +112,7 @@ def test_probes_of_other_data_are_kept_apart_and_of_other_epochs_the_newest_coun
         probe_row(epochs=20, rank=2),
         probe_row(epochs=20, rank=1),
     ]
-    values = write(tmp_path / "s.csv", similarity_row(values={"cka": 0.5}))
+    values = write(tmp_path / "s.csv", similarity_row(cka=0.5))
     probes = read_ranks(values, write(tmp_path / "p.csv", *rows))[1]
     found = probes.groupby("dataset")["rank"].agg(list).to_dict()
     assert found == {"digits": [4, 2, 1], "mnist": [FULL]}

@@ -1,41 +1,33 @@
 """What the figure shows: the layers, both ranks, or the ranks of one side."""
 
 import math
-from dataclasses import replace
+from itertools import product
 
+import pandas as pd
 import pytest
 
 from src.figures import similarities
-from src.results.similarity_rows import SimilarityRow, frame_of_rows
+from src.results.similarities import measured_in, record_of, value_columns
 from src.values import ALL_IMAGES, WITHIN_CLASSES, ComparedLayers, Null, Similarity
 from tests.commands import panels_of, says
+from tests.result_rows import similarity_row
 
 
-def rows_of(layers1, layers2, ranks1, ranks2) -> list[SimilarityRow]:
-    """Rows with values that tell them apart."""
-    cases = [(a, b, r, s) for a in layers1 for b in layers2 for r in ranks1 for s in ranks2]
-    return [
-        SimilarityRow(
-            "f.pt",
-            "g.pt",
-            *case,
-            "positions",
-            9,
-            "",
-            "",
-            "",
-            "auto",
-            None,
-            None,
-            {"cka": float(i), "pwcca": math.nan},
-        )
-        for i, case in enumerate(cases)
+def rows_of(layers1, layers2, ranks1, ranks2, values=None) -> pd.DataFrame:
+    """Rows with values that tell them apart, or with these values."""
+    layers = [
+        dict(zip(("layer1", "layer2"), pair, strict=True)) for pair in product(layers1, layers2)
     ]
+    ranks = [dict(zip(("rank1", "rank2"), pair, strict=True)) for pair in product(ranks1, ranks2)]
+    records = []
+    for of_layers, of_ranks in product(layers, ranks):
+        own = {"cka": float(len(records)), "pwcca": math.nan}
+        records.append(similarity_row(**of_layers, **of_ranks, **(values or own)))
+    return pd.DataFrame.from_records(records)
 
 
 def draw(path, rows) -> None:
-    measures = list(dict.fromkeys(name for row in rows for name in row.measures))
-    similarities.draw(path, frame_of_rows(rows), measures)
+    similarities.draw(path, rows, measured_in(rows))
 
 
 @pytest.mark.parametrize(
@@ -69,8 +61,7 @@ def test_ranks_of_one_side(drawn_figures, tmp_path):
     assert axes.lines[0].get_xydata().tolist() == [[3, 1], [6, 0]]
     assert says(axes.get_xlabel(), "a and c, the other at rank 5")
     values = {"procrustes": 0.5}
-    rows = [replace(row, values=values) for row in rows_of("ab", "c", [None, 6], [None])]
-    draw(tmp_path / "x.png", rows)
+    draw(tmp_path / "x.png", rows_of("ab", "c", [None, 6], [None], values))
     panels = drawn_figures["x.png"].axes
     assert [says(panel.get_xlabel(), "and c") for panel in panels] == [True, True]
     for panel in panels:
@@ -83,8 +74,7 @@ def test_nulls_have_panels_of_their_own(drawn_figures, tmp_path):
     for ending, calibrated in (("", 0.25), ("_within", 0.125)):
         null = Null(0.05, 0.4, calibrated)
         values |= {f"cka_{part}{ending}": number for part, number in null._asdict().items()}
-    rows = [replace(row, values=values) for row in rows_of("a", "c", [None], [None])]
-    draw(tmp_path / "x.png", rows)
+    draw(tmp_path / "x.png", rows_of("a", "c", [None], [None], values))
     panels = panels_of(drawn_figures["x.png"])
     drawn = {title: panel.images[0].get_array().item() for title, panel in panels.items()}
     assert list(drawn.values()) == [0.5, 0.25, 0.125, 0.5]
@@ -105,8 +95,9 @@ def test_a_row_keeps_what_was_compared():
         "model1": "a.pt", "model2": "b.pt", "model1_type": "small_cnn", "model2_type": "small_cnn",
         "dataset": "digits", "n_samples": 10, "alignment_option": "auto", "n_permutations": 20, "seed": None,
     }  # fmt: skip
-    row = SimilarityRow.of(ComparedLayers("x", "y", 4, None, "positions", values, back), source)
-    assert list(row.values)[:4] == ["cka", "pwcca", "own_distance", "pwcca_reversed"]
-    assert row.values["cka_null_95_within"] == 0.3
-    assert row.values["pwcca_reversed_p_value"] == 0.25
-    assert row.measures == ["cka", "pwcca", "own_distance"] and len(row.values) == 4 + 3 * 3
+    row = record_of(ComparedLayers("x", "y", 4, None, "positions", values, back), source)
+    columns = value_columns(row)
+    assert columns[:4] == ["cka", "pwcca", "own_distance", "pwcca_reversed"]
+    assert row["cka_null_95_within"] == 0.3
+    assert row["pwcca_reversed_p_value"] == 0.25
+    assert measured_in(row) == ["cka", "pwcca", "own_distance"] and len(columns) == 4 + 3 * 3

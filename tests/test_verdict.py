@@ -13,7 +13,8 @@ from scipy import stats
 from src.figures import pages, words
 from src.results.evaluation import EvaluationFiles, EvaluationRow
 from src.results.frame import judge_stitches
-from src.results.similarity_rows import SimilarityRow
+from src.results.quantities import SIMILARITIES
+from src.results.similarities import frame_of_records
 from src.results.tables import write_table
 from src.results.training_runs import write_logs
 from src.statistics.intervals import of_share
@@ -43,7 +44,7 @@ def judged(*results, **options) -> list[SimpleNamespace]:
     return rows_of(judge_stitches(*results, **options))
 
 
-def verdict_on(folder: Path, similarities=(), *, pool: bool = False, **limits) -> SimpleNamespace:
+def verdict_on(folder: Path, similarities=None, *, pool: bool = False, **limits) -> SimpleNamespace:
     (verdict,) = judged(runs_of(folder), similarities, limits=Limits(**limits), pool=pool)
     return verdict
 
@@ -58,7 +59,7 @@ def remarks(verdicts) -> list[str]:
     return list(words.remarks(verdicts, Limits()))
 
 
-def of_networks(front: str = "f.pt", end: str = "g.pt", **values) -> SimilarityRow:
+def of_networks(front: str = "f.pt", end: str = "g.pt", **values) -> dict:
     return similarity_row(model1=front, model2=end, **values)
 
 
@@ -108,14 +109,14 @@ def test_what_is_measured_of_a_pair(tmp_path):
     write_evaluation(tmp_path, {"1": 0.6})
     write_evaluation(tmp_path, {"1": 0.9}, detector="mahalanobis")
     tables = [
-        of_networks(values={"cka": 0.8, "cka_debiased": 0.7}, nulls={"cka": Null(0.005, 0.3, 0.7)}),
-        of_networks(values={"cka": 0.9}),  # of several tables the last one counts
-        of_networks(rank1=4, values={"cka": 0.1}),
-        of_networks(end="other.pt", values={"cka": 0.2}),
-        of_networks(values={"cka": 0.1}, dataset="mnist"),
-        of_networks(values={"cka": 0.2}, model1_type="vit"),
+        of_networks(cka=0.8, cka_debiased=0.7, nulls={"cka": Null(0.005, 0.3, 0.7)}),
+        of_networks(cka=0.9),  # of several tables the last one counts
+        of_networks(rank1=4, cka=0.1),
+        of_networks(end="other.pt", cka=0.2),
+        of_networks(cka=0.1, dataset="mnist"),
+        of_networks(cka=0.2, model1_type="vit"),
     ]
-    verdict = verdict_on(tmp_path, tables)
+    verdict = verdict_on(tmp_path, frame_of_records(tables))
     assert (verdict.method, *verdict.pair) == ("direct matching", "x", "y")
     assert verdict.stitching_type == "v2c" and verdict.seed_spread is None
     at_output, at_end = SKILL.output, SKILL.end_layer
@@ -147,14 +148,14 @@ def test_similarity_counts_both_ways(tmp_path):
     write_run(tmp_path, "2", n_right=945, front_layer="y", end_layer="x", **back)
     values = {"cka": 0.9, "mine": 0.3, "mine_reversed": 0.4}
     null = Null(0.005, 0.3, 0.7)
-    table = of_networks(layer1="x", layer2="y", values=values, nulls={"cka": null})
-    forth, back = judged(runs_of(tmp_path), [table])
+    table = of_networks(layer1="x", layer2="y", **values, nulls={"cka": null})
+    forth, back = judged(runs_of(tmp_path), frame_of_records([table]))
     assert forth.cka == back.cka == 0.9
     assert forth.cka_p_value == back.cka_p_value == 0.005
     assert (forth.mine, back.mine) == (0.3, 0.4)
 
-    measured = of_networks("g.pt", "f.pt", layer1="y", layer2="x", values={"cka": 0.8})
-    forth, back = judged(runs_of(tmp_path), [measured, table])
+    measured = of_networks("g.pt", "f.pt", layer1="y", layer2="x", cka=0.8)
+    forth, back = judged(runs_of(tmp_path), frame_of_records([measured, table]))
     assert (forth.cka, back.cka) == (0.9, 0.8)  # as measured that way
 
 
@@ -313,9 +314,9 @@ def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch):
     write_run(tmp_path, "untrained", n_right=900, **untrained)
     for seed, front in enumerate(("./f.pt", "copy.pt", "other.pt")):
         write_run(tmp_path, str(seed), n_right=900, seed=seed, front_model_path=front)
-    tables = [of_networks("-", "-", values={"cka": seed}, seed=seed) for seed in (1, 7)]
-    tables.append(of_networks("copy.pt", f"{tmp_path}/g.pt", values={"cka": 0.8}))
-    rows = judged(runs_of(tmp_path), tables)
+    tables = [of_networks("-", "-", cka=seed, seed=seed) for seed in (1, 7)]
+    tables.append(of_networks("copy.pt", f"{tmp_path}/g.pt", cka=0.8))
+    rows = judged(runs_of(tmp_path), frame_of_records(tables))
     found = {row.front_network: (row.n_runs, getattr(row, "cka", None)) for row in rows}
     assert [*found.values()] == [(2, 0.8), (1, None), (1, 1)]
 
@@ -370,7 +371,7 @@ def two_methods(tmp_path):
         write_run(tmp_path / "dm", str(ord(front)), n_right=945, front_layer=front)
         write_run(tmp_path / "tlm", front, n_right=500, front_layer=front, init="rand", n_epochs=3)
     write_evaluation(tmp_path / "dm", {"120": 0.5})
-    write_table(tmp_path / "s.csv", SimilarityRow, [of_networks(values={"cka": 0.5})])
+    write_table(tmp_path / "s.csv", SIMILARITIES, [of_networks(cka=0.5)])
     return tmp_path
 
 
@@ -392,8 +393,8 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures, laid
     caption = caption_of(drawn_figures["v.png"])
     assert says(caption, "1 of 2 by direct matching", "0 of 2 by task loss matching")
 
-    other = of_networks("other.pt", values={"cka": 0.5})
-    write_table(two_methods / "t.csv", SimilarityRow, [other])
+    other = of_networks("other.pt", cka=0.5)
+    write_table(two_methods / "t.csv", SIMILARITIES, [other])
     options = ["-o", "w.csv", "--skill", "0.59", "-sim", "t.csv"]
     out, err = run(SCRIPT, "dm", *options, cwd=two_methods)
     assert says(err, "-sim: no row", "these stitches") and "x -> y" not in out

@@ -3,31 +3,44 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import cycle
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
 
 from src.choices.similarity import SIMILARITY, measure_of
 from src.core.console import listed
 from src.core.user_code import titles_in
 from src.figures.maps import number
-from src.figures.pages import CM, COLUMN, PAGE, Look, draw_pages, panels_in, shortened, span
-from src.figures.scales import draw_interval, set_scale, title_of, unit_of
-from src.results.quantities import QUANTITIES
+from src.figures.pages import (
+    CM,
+    COLUMN,
+    Look,
+    draw_pages,
+    in_lines,
+    panels_in,
+    shortened,
+    span,
+    width_of,
+)
+from src.figures.scales import UNITS, add_limit, draw_interval, drawn_value, set_scale, title_of
 from src.verdict import Limits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from pandas import DataFrame
 
 HEIGHT = 5.2  # cm, of a panel with what is above and below it
 MOST = 8  # panels on a page
 NAMED = 12  # layers or ranks at most, for all of them on the axis
+APART = 1.3  # the least quotient of ranks that both have their number on the axis
 UPRIGHT = 4  # more names of layers are turned
-LIMIT: Look = {"color": "0.4", "linewidth": 0.6, "linestyle": ":", "zorder": 1}
-TRUTH: Look = {"color": "black", "linewidth": 1.8, "linestyle": "-", "marker": "", "zorder": 4}
 LONG = 10  # characters; longer names of layers are turned
+TRUTH: Look = {"color": "black", "linewidth": 1.8, "linestyle": "-", "marker": "", "zorder": 4}
+# Of the names of lines: place as a share of the axis, alignment and distance in points
+SIDES = {"left": (0, "right", -6), "right": (1, "left", 4)}
 
 RankLines = Mapping[str, Mapping[int | None, float]]  # values by label and by rank; None: full rank
 
@@ -37,10 +50,18 @@ class Panel(NamedTuple):
 
     quantity: str  # `SIMILARITY`: of all measures
     title: str
-    lines: "dict[str, DataFrame]"  # by label
+    lines: dict[str, pd.DataFrame]  # by label
 
 
-def draw_depth(path: Path, depths: "DataFrame", limits: Limits, **texts: Any) -> list[Path]:
+class RankPanel(NamedTuple):
+    """The lines of a pair of layers over ranks."""
+
+    title: str
+    lines: dict[str, pd.Series]  # by label; values by rank, in the order of ranks
+    rho: Mapping[str, float]  # the rank correlation with the truth, by label
+
+
+def draw_depth(path: Path, depths: pd.DataFrame, limits: Limits, **texts: Any) -> list[Path]:
     """Draw means over relative depth: a panel for each quantity and method with a line for each pair of groups,
     or, of a single pair of groups, a panel for each quantity with a line for each method. Return the written
     paths.
@@ -50,30 +71,27 @@ def draw_depth(path: Path, depths: "DataFrame", limits: Limits, **texts: Any) ->
         texts: `source` and `remark`, see `draw_pages`.
     """
     panels = list(_panels_of(depths.dropna(subset="value")))
-    width = COLUMN if len(panels) == 1 else PAGE
     draw = partial(_draw_depth, limits=limits)
-    return draw_pages(path, panels, draw, on_page=MOST, width=width, **texts)
+    return draw_pages(path, panels, draw, on_page=MOST, width=width_of(panels), **texts)
 
 
-def _panels_of(depths: "DataFrame") -> Iterator[Panel]:
+def _panels_of(depths: pd.DataFrame) -> Iterator[Panel]:
     """Yield the panels of a figure over depth, those of skill first."""
-    has_groups = depths.networks.nunique() > 1
+    if depths.empty:
+        return
     is_measure = depths.method == SIMILARITY
-    quantities = depths.quantity.mask(is_measure, SIMILARITY)
-    titles = depths.method.map(titles_in)
     measures = depths.quantity[is_measure].map(lambda name: measure_of(name).similarity_title)
-    titles = titles.mask(is_measure, measures)
-    names = depths.networks.map(titles_in)
-    is_itself = names.map(lambda name: len(set(name.split(" → "))) == 1).astype(bool)
-    names = names.where(~is_measure | is_itself, names.str.replace(" → ", ", "))
-    labels = names if has_groups else titles
-    values = {
-        name: [_shown(row, name) for row in depths.itertuples()]
-        for name in ("value", "low", "high")
-    }
-    shown = depths.assign(
-        panel=quantities, title=titles if has_groups else "", label=labels, **values
-    )
+    methods = depths.method.map(titles_in).mask(is_measure, measures)
+    shown = depths.assign(panel=depths.quantity.mask(is_measure, SIMILARITY))
+    shown = shown.assign(title="", label=methods)
+    if depths.networks.nunique() > 1:
+        names = depths.networks.map(titles_in)
+        is_within = names.str.split(" → ").map(set).map(len) == 1
+        without_direction = names.str.replace(" → ", ", ")
+        labels = names.mask(is_measure & ~is_within, without_direction)
+        shown = shown.assign(title=methods, label=labels)
+    for name in ("value", "low", "high"):
+        shown[name] = list(map(drawn_value, depths.quantity, depths[name]))
     in_order = shown.sort_values("panel", key=lambda names: names != "skill", kind="stable")
     for (quantity, title), rows in in_order.groupby(["panel", "title"], sort=False):
         lines = {
@@ -83,77 +101,66 @@ def _panels_of(depths: "DataFrame") -> Iterator[Panel]:
         yield Panel(quantity, title, lines)
 
 
-def _shown(row: Any, name: str) -> float:
-    """Convert a value to the scale of its axis: similarity for measures, percentage points for accuracy
-    drops."""
-    value = getattr(row, name)
-    return (
-        measure_of(row.quantity).similarity(value)
-        if row.method == SIMILARITY
-        else unit_of(row.quantity) * value
-    )
-
-
 def _draw_depth(figure: "Figure", panels: Sequence[Panel], *, limits: Limits) -> str:
     """Draw panels side by side; return the caption."""
-    import pandas as pd
-
-    in_line = 1 if figure.get_figwidth() < PAGE * CM else 2
-    every = pd.concat([rows for panel in panels for rows in panel.lines.values()])
     looks = looks_of([label for panel in panels for label in panel.lines])
+    in_line = int(figure.get_figwidth() / (COLUMN * CM))
     drawn = panels_in(figure, len(panels), in_line=in_line, height=HEIGHT)
     for axes, panel in zip(drawn, panels, strict=True):
-        rows = pd.concat(panel.lines.values())
-        _set_axes(axes, panel.quantity, rows, limits)
-        axes.set_title(panel.title, x=0, ha="left")
+        _set_axes(axes, panel, limits)
+        points = {}
         for label, of_line in panel.lines.items():
-            axes.plot(of_line.relative_depth, of_line.value, label=label, **looks[label])
+            look = looks[label]
+            axes.plot(of_line.relative_depth, of_line.value, label=label, **look)
             for row in of_line.dropna(subset="low").itertuples():
-                look = {"color": looks[label]["color"], "linewidth": 0.7}
-                draw_interval(axes, "y", row.relative_depth, (row.low, row.high), **look)
-        ends = {label: of_line.iloc[-1] for label, of_line in panel.lines.items()}
-        points = {label: (row.relative_depth, row.value) for label, row in ends.items()}
+                ends = (row.low, row.high)
+                draw_interval(
+                    axes, "y", row.relative_depth, ends, color=look["color"], linewidth=0.7
+                )
+            points[label] = (of_line.relative_depth.iloc[-1], of_line.value.iloc[-1])
         name_lines(axes, points, looks, side="right")
+    return _caption_of_depth(panels)
+
+
+def _caption_of_depth(panels: Sequence[Panel]) -> str:
+    """Return the values of the first panel at both ends of its lines, and what lines are."""
     texts = []
     for label, of_line in panels[0].lines.items():
-        first, last = (number(value, 2) for value in of_line.value.iloc[[0, -1]])
-        texts.append(f"{first if first == last else f'from {first} to {last}'} ({label})")
-    pairs = "1 pair" if set(every.n_pairs) == {1} else f"{span(set(every.n_pairs))} pairs"
-    intervals = ", with 95 % intervals" if every.low.notna().any() else ""
-    title = _title(panels[0].quantity)
-    return (
-        f"From the first layer to the last, {title}: {listed(texts, n=3)}. Lines: means over {pairs} of networks at "
-        f"corresponding layers{intervals}."
-    )
+        ends = dict.fromkeys(number(value) for value in of_line.value.iloc[[0, -1]])
+        texts.append(f"{' to '.join(ends)} ({label})")
+    rows = pd.concat([rows for panel in panels for rows in panel.lines.values()])
+    pairs = f"{span(rows.n_pairs)} pairs"
+    if set(rows.n_pairs) == {1}:
+        pairs = "1 pair"
+    about = f"means over {pairs} of networks at corresponding layers"
+    if rows.low.notna().any():
+        about += ", with 95 % intervals"
+    title = title_of(panels[0].quantity)
+    return f"From the first layer to the last, {title}: {listed(texts, n=3)}. Lines: {about}."
 
 
-def _title(quantity: str) -> str:
-    """Return the title of an axis."""
-    return title_of(quantity) if quantity in QUANTITIES else quantity
-
-
-def _set_axes(axes: "Axes", quantity: str, rows: "DataFrame", limits: Limits) -> None:
+def _set_axes(axes: "Axes", panel: Panel, limits: Limits) -> None:
     """Set the limits and ticks of a panel's axes, with names of layers if all networks share a few, and draw
     the limit of similar pairs."""
-    layers = dict(zip(rows.layers, rows.relative_depth, strict=True))
-    layers.pop("", None)
-    axes.set_xlabel("layer" if 0 < len(layers) <= NAMED else "relative depth")
+    rows = pd.concat(panel.lines.values())
+    layers = rows[rows.layers != ""].drop_duplicates("layers")
+    axes.set_title(panel.title, x=0, ha="left")
+    axes.set_xlabel("relative depth")
     if 0 < len(layers) <= NAMED:
-        axes.set_xticks(list(layers.values()), list(map(shortened, layers)))
-        is_crowded = len(layers) > UPRIGHT or max(map(len, layers)) > LONG
-        axes.tick_params(axis="x", labelrotation=90 if is_crowded else 0)
-    known = [value for name in ("value", "low", "high") for value in rows[name].dropna()]
-    low, high = min([0.0, *known]), max([1.0, *known])
+        axes.set_xlabel("layer")
+        axes.set_xticks(layers.relative_depth, layers.layers.map(shortened))
+        if len(layers) > UPRIGHT or layers.layers.str.len().max() > LONG:
+            axes.tick_params(axis="x", labelrotation=90)
+    known = rows[["value", "low", "high"]].stack()
+    low = min(0.0, known.min())
+    high = max(1.0, known.max())
     room = 0.04 * (high - low)
-    tolerance = unit_of("accuracy_drop") * limits.tolerance
-    if quantity in QUANTITIES:
-        set_scale(axes, "y", quantity, (low - room, high + room), tolerance)
-    else:
-        axes.set(ylim=(low - room, high + room), ylabel=_title(quantity))
+    tolerance = UNITS["accuracy_drop"] * limits.tolerance
+    set_scale(axes, "y", panel.quantity, (low - room, high + room), tolerance)
     axes.spines[["top", "right"]].set_visible(False)
-    limit = {"accuracy_drop": tolerance, "skill": limits.skill}.get(quantity)
-    if limit is not None:
-        axes.axhline(limit, **LIMIT)
+    limit_of = {"accuracy_drop": tolerance, "skill": limits.skill}
+    if panel.quantity in limit_of:
+        add_limit(axes, "y", limit_of[panel.quantity])
 
 
 def draw_ranks(
@@ -177,90 +184,89 @@ def draw_ranks(
         rho: the rank correlation of lines with the truth, by panel and label.
         texts: `source` and `remark`, see `draw_pages`.
     """
-    known = {}
+    items = []
     for title, lines in panels.items():
-        kept = {label: _known(values) for label, values in lines.items()}
-        known[title] = {label: values for label, values in kept.items() if values}
-    items = [(title, lines) for title, lines in known.items() if lines]
-    draw = partial(_draw_ranks, y_title=y_title, truth=truth, rho=rho or {})
-    width = COLUMN if len(items) == 1 else PAGE
-    return draw_pages(path, items, draw, on_page=MOST, width=width, **texts)
+        series = {label: _by_rank(values) for label, values in lines.items()}
+        known = {label: values for label, values in series.items() if len(values)}
+        if known:
+            items.append(RankPanel(title, known, (rho or {}).get(title, {})))
+    draw = partial(_draw_ranks, y_title=y_title, truth=truth)
+    return draw_pages(path, items, draw, on_page=MOST, width=width_of(items), **texts)
 
 
-def _known(values: Mapping[int | None, float]) -> dict[int, float]:
-    """Return the finite values by rank, in increasing order, without full rank."""
-    ranks = [rank for rank in values if rank is not None and math.isfinite(values[rank])]
-    return {rank: values[rank] for rank in sorted(ranks)}
+def _by_rank(values: Mapping[int | None, float]) -> pd.Series:
+    """Return the finite values by rank, in the order of ranks; full rank has no place on the axis."""
+    series = pd.Series(list(values.values()), list(values), dtype=float)
+    known = series[np.isfinite(series) & series.index.notna()]
+    return known.set_axis(known.index.astype(int)).sort_index()
 
 
-def _draw_ranks(
-    figure: "Figure",
-    panels: Sequence[tuple[str, Mapping[str, Mapping[int, float]]]],
-    *,
-    y_title: str,
-    truth: str,
-    rho: Mapping[str, Mapping[str, float]],
-) -> str:
+def _draw_ranks(figure: "Figure", panels: Sequence[RankPanel], *, y_title: str, truth: str) -> str:
     """Draw panels of lines over ranks; return the caption."""
-    in_line = 1 if len(panels) == 1 else 2
-    looks = looks_of([label for _, lines in panels for label in lines if label != truth])
-    looks[truth] = TRUTH
-    is_relative = any(truth in lines for _, lines in panels)
+    labels = [label for panel in panels for label in panel.lines]
+    looks = looks_of([label for label in labels if label != truth]) | {truth: TRUTH}
+    is_relative = truth in labels
+    if is_relative:
+        y_title += " / value at full rank"
+    in_line = int(figure.get_figwidth() / (COLUMN * CM))
     drawn = panels_in(figure, len(panels), in_line=in_line, height=HEIGHT)
-    for axes, (title, lines) in zip(drawn, panels, strict=True):
-        names = {}
+    for axes, panel in zip(drawn, panels, strict=True):
         points = {}
-        shown = []
-        for label, values in lines.items():
-            ranks = list(values)
-            full = values[ranks[-1]] if is_relative and values[ranks[-1]] else 1
-            heights = [value / full for value in values.values()]
-            axes.plot(ranks, heights, label=label, clip_on=False, **looks[label])
-            score = rho.get(title, {}).get(label, math.nan)
-            names[label] = f"{label}  ρ {number(score)}" if math.isfinite(score) else label
-            points[names[label]] = (ranks[0], heights[0])
-            shown += heights
-        ranks = sorted({rank for values in lines.values() for rank in values})
-        axes.set_xscale("log", base=2)
-        if len(ranks) <= NAMED:
-            axes.set_xticks(ranks, [str(rank) for rank in ranks])
-        axes.minorticks_off()
-        axes.set_ylim(min([0.0, *shown]), 1.05 * max([1.0, *shown]))
-        axes.yaxis.tick_right()
-        axes.yaxis.set_label_position("right")
-        axes.spines[["top", "left"]].set_visible(False)
-        axes.set(xlabel=f"principal components kept in {title}".removesuffix(" in "))
-        axes.set_ylabel(f"{y_title} / value at full rank" if is_relative else y_title)
+        looks_by_name = {}
+        for label, values in panel.lines.items():
+            if is_relative and values.iloc[-1]:
+                values = values / values.iloc[-1]
+            axes.plot(values.index, values, label=label, clip_on=False, **looks[label])
+            name = label
+            if math.isfinite(panel.rho.get(label, math.nan)):
+                name += f"  ρ {number(panel.rho[label])}"
+            points[name] = (values.index[0], values.iloc[0])
+            looks_by_name[name] = looks[label]
+        _set_rank_axes(axes, panel, y_title)
         if is_relative:
-            axes.axhline(1, **LIMIT)
-        name_lines(axes, points, {names[label]: looks[label] for label in lines}, side="left")
-    return _caption(panels, truth, rho)
+            add_limit(axes, "y", 1)
+        name_lines(axes, points, looks_by_name, side="left")
+    return _caption_of_ranks(panels[0], truth)
 
 
-def _caption(
-    panels: Sequence[tuple[str, Any]], truth: str, rho: Mapping[str, Mapping[str, float]]
-) -> str:
-    """Return the caption: rank correlations with the probing accuracy, or without it the values at the lowest
-    rank."""
-    title, lines = panels[0]
-    scores = rho.get(title, {})
-    if truth in lines and scores:
-        texts = [f"{number(score)} ({label})" for label, score in scores.items() if label in lines]
-        return f"Rank correlation ρ with the {truth} at {title}: {listed(texts, n=4)}. Thick: the {truth}."
-    lowest = min(rank for values in lines.values() for rank in values)
-    texts = [
-        f"{number(values[lowest])} ({label})" for label, values in lines.items() if lowest in values
-    ]
-    return f"With {lowest} principal components: {listed(texts, n=4)}."
+def _set_rank_axes(axes: "Axes", panel: RankPanel, y_title: str) -> None:
+    """Set the axes of a panel over ranks: values at the right side, as lines begin with their names."""
+    axes.set_xscale("log", base=2)
+    ranks = sorted({rank for values in panel.lines.values() for rank in values.index})
+    apart = [rank for rank, after in pairwise([*ranks, math.inf]) if after > APART * rank]
+    if len(apart) <= NAMED:
+        axes.set_xticks(apart, list(map(str, apart)))
+    axes.minorticks_off()
+    heights = np.concatenate([line.get_ydata() for line in axes.lines])
+    axes.set_ylim(min(0.0, heights.min()), 1.05 * max(1.0, heights.max()))
+    axes.yaxis.tick_right()
+    axes.yaxis.set_label_position("right")
+    axes.spines[["top", "left"]].set_visible(False)
+    x_title = f"principal components kept in {panel.title}".removesuffix(" in ")
+    axes.set(xlabel=x_title, ylabel=y_title)
+
+
+def _caption_of_ranks(panel: RankPanel, truth: str) -> str:
+    """Return what follows the truth and what does not; without a truth, the values at the lowest rank."""
+    if truth in panel.lines and panel.rho:
+        scores = [
+            f"{number(score)} ({label})"
+            for label, score in panel.rho.items()
+            if label in panel.lines
+        ]
+        return f"Rank correlation ρ with the {truth} at {panel.title}: {listed(scores, n=4)}. Thick: the {truth}."
+    table = pd.DataFrame(panel.lines)
+    lowest = table.iloc[0].dropna()
+    values = [f"{number(value)} ({label})" for label, value in lowest.items()]
+    return f"At rank {table.index[0]}: {listed(values, n=4)}."
 
 
 def looks_of(labels: Sequence[str]) -> dict[str, Look]:
     """Return the colour, marker and style of each line."""
     import matplotlib
 
-    return dict(
-        zip(dict.fromkeys(labels), cycle(matplotlib.rcParams["axes.prop_cycle"]), strict=False)
-    )
+    looks = cycle(matplotlib.rcParams["axes.prop_cycle"])
+    return dict(zip(dict.fromkeys(labels), looks, strict=False))
 
 
 def name_lines(
@@ -276,21 +282,26 @@ def name_lines(
     figure: Any = axes.figure
     figure.draw_without_rendering()  # axes get their height
     height = axes.get_position().height * figure.get_figheight() * 72  # points
-    step = 1.15 * matplotlib.rcParams["font.size"] / max(height, 1)
+    line = 1.15 * matplotlib.rcParams["font.size"] / max(height, 1)
     to_axes = axes.transData + axes.transAxes.inverted()
     wanted = {label: float(to_axes.transform(point)[1]) for label, point in points.items()}
-    place = -math.inf
+    x, alignment, distance = SIDES[side]
+    top = -math.inf  # of the name below
     for label in sorted(wanted, key=lambda label: wanted[label]):
-        place = max(wanted[label], place + step)
-        x, alignment, shift = (0, "right", -6) if side == "left" else (1, "left", 4)
+        text = in_lines(label)
+        half = line * (1 + text.count("\n")) / 2
+        place = max(wanted[label], top + half)
+        top = place + half
+        look = looks[label]
         axes.annotate(
-            shortened(label),
+            text,
             (x, place),
-            (shift, 0),
+            (distance, 0),
             xycoords="axes fraction",
             textcoords="offset points",
             ha=alignment,
             va="center",
-            color=looks[label]["color"],
-            weight="bold" if looks[label] is TRUTH else "normal",
+            color=look["color"],
+            weight=("normal", "bold")[look is TRUTH],
+            linespacing=1,
         )

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from src.core.user_code import titles_in
 from src.figures.pages import CM, COLUMN, Look, draw_pages, shortened
-from src.figures.scales import draw_interval, set_scale
-from src.figures.verdicts import LOOKS
+from src.figures.scales import add_limit, draw_interval, set_scale
+from src.figures.sections import of_method
+from src.figures.verdicts import INKS, LOOKS, add_legend_of_verdicts
 from src.results.matrices import by_depth
 from src.statistics.permutation_tests import FRONT
-from src.verdict import SIMILAR, Limits
+from src.verdict import Limits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,9 +49,7 @@ def _draw_groups(
 ) -> str:
     """Draw one row for each pair of groups, ordered by end group; return the caption."""
     (method,) = methods
-    means, groups, tests = (
-        table[table.method == method] if len(table) else table for table in comparison[:3]
-    )
+    means, groups, tests = (of_method(table, method) for table in comparison[:3])
     row_of = _rows_of(groups)
     ends = dict.fromkeys(end for _, end in row_of)
     height = ROW * (len(row_of) + GAP * len(ends)) + AROUND
@@ -61,10 +60,7 @@ def _draw_groups(
     _draw_skill(skills, means, groups, row_of, limits)
     _write_p(skills, tests, row_of)
     bars.set_title(titles_in(method), x=0, ha="left", pad=8)
-    look: Look = {"handlelength": 1, "columnspacing": 0.8, "handletextpad": 0.3}
-    figure.legend(
-        *bars.get_legend_handles_labels(), loc="outside upper center", ncols=len(LOOKS), **look
-    )
+    add_legend_of_verdicts(figure)
     return _caption(groups, tests)
 
 
@@ -82,7 +78,8 @@ def _rows_of(groups: "DataFrame") -> dict[Groups, float]:
         for front in dict.fromkeys(fronts):
             row_of[front, end] = place
             place += 1
-        place += GAP if fronts else 0
+        if fronts:
+            place += GAP
     return row_of
 
 
@@ -106,19 +103,16 @@ def _draw_shares(axes: "Axes", groups: "DataFrame", row_of: dict[Groups, float])
     left = dict.fromkeys(row_of, 0.0)
     for verdict, look in LOOKS.items():
         of_verdict = groups[groups.quantity == verdict]
-        axes.barh([0], [0], label=verdict, **look)
         for row in of_verdict.itertuples():
             pair = (row.front_group, row.end_group)
             axes.barh(row_of[pair], row.value, left=left[pair], height=0.66, linewidth=0.4, **look)
             if row.value >= LEGIBLE:
-                box = {"facecolor": look["facecolor"], "linewidth": 0, "pad": 0.5}
-                colour = "white" if verdict == SIMILAR else "black"
-                place = (left[pair] + row.value / 2, row_of[pair])
                 axes.text(
-                    *place,
+                    left[pair] + row.value / 2,
+                    row_of[pair],
                     f"{100 * row.value:.0f}",
-                    bbox=box,
-                    color=colour,
+                    bbox={"facecolor": look["facecolor"], "linewidth": 0, "pad": 0.5},
+                    color=INKS.get(verdict, "black"),
                     ha="center",
                     va="center",
                 )
@@ -142,7 +136,7 @@ def _draw_skill(
     rows = groups[groups.quantity == "skill"]
     low = max(LOWEST, min([0.0, *dots.value, *rows.low.dropna()]))
     set_scale(axes, "x", "skill", (low - 0.08, 1), 0)
-    axes.axvline(limits.skill, color="0.4", linewidth=0.6, linestyle=":", zorder=1)
+    add_limit(axes, "x", limits.skill)
     for row in dots.itertuples():
         y = row_of[row.front_group, row.end_group] + 0.22
         axes.plot(max(row.value, low), y, "o", color="0.6", markersize=1.8, clip_on=False)
@@ -160,7 +154,9 @@ def _write_p(axes: "Axes", tests: "DataFrame", row_of: dict[Groups, float]) -> N
         return
     for test in tests[(tests.quantity == "skill") & (tests.side == FRONT)].itertuples():
         front, _, end = test.across.partition(" → ")
-        text = f"p {test.p_value:.2g}" + (" *" if test.p_value <= SIGNIFICANT else "")
+        text = f"p {test.p_value:.2g}"
+        if test.p_value <= SIGNIFICANT:
+            text += " *"
         place = (1, row_of[front, end] - 0.5)
         axes.text(
             *place, text, transform=axes.get_yaxis_transform(), ha="right", va="center", size=6
@@ -173,7 +169,7 @@ def _caption(groups: "DataFrame", tests: "DataFrame") -> str:
         f"Means over {groups.layers.iloc[0]}. Dots: pairs of networks; diamonds: means with 95 % intervals; "
         "dotted: the limit."
     )
-    shown = tests[tests.quantity == "skill"] if len(tests) else tests
-    if len(shown):
+    if len(tests) and (tests.quantity == "skill").any():
+        shown = tests[tests.quantity == "skill"]
         text += f" p (at least {shown.lowest_p.min():.2g}; * below 0.05): the row against the group's own fronts."
     return text

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from src.core.console import layer_in_words
+from src.core.console import layer_in_words, table
 from src.core.user_code import titles_in
 from src.figures.pages import CELLS, CHARACTERS, CM, COLUMN, NUMBERS, PAGE, draw_pages, panels_in
-from src.figures.scales import scale_of
-from src.results.matrices import Matrix
+from src.figures.scales import scale_of, title_of
 from src.results.network_names import short_names
+from src.results.quantities import NETWORKS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from pandas import DataFrame
 
 MOST = 12  # maps on a page
 MOST_OF_OWN_LAYERS = 4  # on a page, if maps have different layers
@@ -32,6 +32,7 @@ TITLES = 1.2  # cm above and below a map and the names of its columns
 LARGE = 10  # numbers from here on have fewer decimals
 BLACK_ABOVE = 0.5  # the lightness of a cell, for a black number
 TWO_SIDED = ("#f6c48c", "#08306b", "#a8d5a2")  # at 0, in the middle and at 1
+FRAME = 0.92  # of a cell
 STITCHED = ("front layer", "end layer")
 
 
@@ -39,18 +40,23 @@ class Map(NamedTuple):
     """A matrix of the values of a quantity over the layers of two networks, with labels."""
 
     quantity: str
-    values: Matrix
+    values: pd.DataFrame
     title: str = ""
     framed: Collection[tuple[str, str]] = ()  # the layers that correspond
 
-    @property
-    def labels(self) -> tuple[list[str], list[str]]:
-        """The names of rows and columns."""
-        return list(self.values.rows), list(self.values.columns)
+
+def print_values(title: str, values: pd.DataFrame) -> None:
+    """Print numbers or texts as a matrix."""
+    table(title, list(values.index), list(values.columns), values.to_numpy().tolist())
 
 
 def draw_layers(
-    path: Path, maps: Sequence[Map], *, axes: tuple[str, str] = STITCHED, **texts: Any
+    path: Path,
+    maps: Sequence[Map],
+    *,
+    axes: tuple[str, str] = STITCHED,
+    framed: str = "corresponding layers",
+    **texts: Any,
 ) -> list[Path]:
     """Draw heat maps in which dark cells are similar. Return the written paths.
 
@@ -58,80 +64,105 @@ def draw_layers(
         axes: the titles of rows and columns.
         texts: `source` and `remark`, see `draw_pages`.
     """
-    is_single = len(maps) == 1 and len(maps[0].values.columns) <= WIDE
-    width = COLUMN if is_single else PAGE
-    draw = partial(_draw_layers, titles=axes)
-    on_page = MOST if _share_layers(maps) else MOST_OF_OWN_LAYERS
+    width = PAGE
+    if len(maps) == 1 and len(maps[0].values.columns) <= WIDE:
+        width = COLUMN
+    on_page = MOST_OF_OWN_LAYERS
+    if _share_layers(maps):
+        on_page = MOST
+    draw = partial(_draw_layers, titles=axes, framed=framed)
     return draw_pages(path, maps, draw, on_page=on_page, width=width, **texts)
 
 
-def _draw_layers(figure: "Figure", maps: Sequence[Map], *, titles: tuple[str, str]) -> str:
+def _draw_layers(
+    figure: "Figure", maps: Sequence[Map], *, titles: tuple[str, str], framed: str
+) -> str:
     """Draw heat maps side by side, with a shared colour bar or one each; return the caption."""
     width = figure.get_figwidth() / CM
-    n_rows = max(len(item.values.rows) for item in maps)
-    n_columns = max(len(item.values.columns) for item in maps)
-    names = [name for item in maps for labels in item.labels for name in labels]
-    length = max(len(layer_in_words(name)) for name in names) / CHARACTERS
-    room = ROOM if _share_layers(maps) else ROOM_WITH_NAMES
-    if n_columns > WIDE:
-        room = 2 * ROOM
-    in_line = min(len(maps), max(1, int(width / room)))
-    of_panel = width / in_line
-    height = min(0.8 * of_panel * _shape(n_rows, n_columns), HIGHEST * n_rows)
-    head = max(HEAD, TITLES + length)
-    panels = panels_in(figure, len(maps), in_line=in_line, height=height + head)
-    quantities = {item.quantity for item in maps}
+    in_line = min(len(maps), max(1, int(width / _room_of(maps))))
+    height = _height_of(maps, width / in_line)
+    panels = panels_in(figure, len(maps), in_line=in_line, height=height)
+    share_scale = len({item.quantity for item in maps}) == 1
     for place, (item, panel) in enumerate(zip(maps, panels, strict=True)):
         image = _paint(panel, item)
-        name_cells(panel, *(list(map(layer_in_words, names)) for names in item.labels))
-        frame_cells(panel, item)
-        scale = scale_of(item.quantity)
-        if len(quantities) > 1:
+        is_last = place == len(maps) - 1 or place % in_line == in_line - 1
+        if not share_scale:
             _add_bar(panel, image)
-        elif place == len(maps) - 1 or place % in_line == in_line - 1:
-            _add_bar(panel, image, scale.title)
-        heading = titles_in(item.title).split(", ", 1) if len(maps) > 1 else []
-        if len(quantities) > 1 and scale.title != item.title:
-            heading.append(scale.title)
-        lines = [textwrap.fill(text, int(CHARACTERS * of_panel)) for text in heading]
-        panel.set_title("\n".join(lines), x=0, ha="left")
-        if place % in_line and item.labels[0] == maps[place - 1].labels[0]:
+        elif is_last:
+            _add_bar(panel, image, title_of(item.quantity))
+        if len(maps) > 1:
+            heading = _heading(item, share_scale=share_scale)
+            lines = [textwrap.fill(text, int(CHARACTERS * width / in_line)) for text in heading]
+            panel.set_title("\n".join(lines), x=0, ha="left")
+        if place % in_line and item.values.index.equals(maps[place - 1].values.index):
             panel.set_yticks([])
         if place + in_line >= len(maps):
             panel.set_xlabel(titles[1])
     figure.supylabel(titles[0])
-    frames = "; frames are corresponding layers" if any(item.framed for item in maps) else ""
-    return f"{most_similar(maps[0])}Dark cells are similar{frames}."
+    caption = f"{most_similar(maps[0])}Dark cells are similar"
+    if any(item.framed for item in maps):
+        caption += f"; frames are {framed}"
+    return f"{caption}."
+
+
+def _room_of(maps: Sequence[Map]) -> float:
+    """Return the width in cm that a map needs."""
+    if max(len(item.values.columns) for item in maps) > WIDE:
+        return 2 * ROOM
+    if _share_layers(maps):
+        return ROOM
+    return ROOM_WITH_NAMES
+
+
+def _height_of(maps: Sequence[Map], width: float) -> float:
+    """Return the height in cm of a panel of a width in cm, with all titles."""
+    n_rows = max(len(item.values.index) for item in maps)
+    n_columns = max(len(item.values.columns) for item in maps)
+    names = [name for item in maps for labels in item.values.axes for name in labels]
+    length = max(len(layer_in_words(name)) for name in names) / CHARACTERS
+    cells = min(0.8 * width * shape_of(n_rows, n_columns), HIGHEST * n_rows)
+    return cells + max(HEAD, TITLES + length)
+
+
+def _heading(item: Map, *, share_scale: bool) -> list[str]:
+    """Return the lines above a map: its title, and its quantity where the maps have several."""
+    heading = titles_in(item.title).split(", ", 1)
+    title = title_of(item.quantity)
+    if not share_scale and title != item.title:
+        heading.append(title)
+    return heading
 
 
 def _share_layers(maps: Sequence[Map]) -> bool:
     """Return whether all maps have the same layers."""
-    return all(item.labels == maps[0].labels for item in maps)
+    labels = [list(map(list, item.values.axes)) for item in maps]
+    return all(item == labels[0] for item in labels)
 
 
 def most_similar(item: Map) -> str:
     """Return the caption's sentence on the most similar cell of a map; "" without values."""
     scale = scale_of(item.quantity)
-    distances = np.abs(np.array(item.values.values, dtype=float) - scale.best)
-    if np.isnan(distances).all():
+    distances = (item.values - scale.best).abs().stack().dropna()
+    if distances.empty:
         return ""
-    y, x = map(int, np.unravel_index(np.nanargmin(distances), distances.shape))
-    pair = f"{layer_in_words(item.labels[0][y])} and {layer_in_words(item.labels[1][x])}"
-    value = number(item.values.values[y][x])
+    first, second = distances.idxmin()
+    pair = f"{layer_in_words(first)} and {layer_in_words(second)}"
     title = scale.title
     if item.title and item.title != title:
         title += f", {titles_in(item.title)}"
-    return f"Most similar by {title} are {pair} ({value}). "
+    return f"Most similar by {title} are {pair} ({number(item.values.at[first, second])}). "
 
 
 def _paint(axes: "Axes", item: Map) -> Any:
     """Draw the cells of a map with their numbers, and return the image; cells without a value are hatched."""
-    values = np.array(item.values.values, dtype=float)
+    values = item.values.to_numpy(dtype=float)
     image = axes.imshow(values, aspect="auto", **_colours_of(item.quantity, values))
     for (y, x), value in np.ndenumerate(values):
         lightness = np.dot(image.to_rgba(value)[:3], (0.3, 0.6, 0.1))
-        is_dark = math.isfinite(value) and lightness < BLACK_ABOVE
-        write_in_cell(axes, x, y, number(value), color="white" if is_dark else "black")
+        is_dark = bool(math.isfinite(value) and lightness < BLACK_ABOVE)
+        write_in_cell(axes, x, y, number(value), color=("black", "white")[is_dark])
+    name_cells(axes, *(list(map(layer_in_words, names)) for names in item.values.axes))
+    frame_cells(axes, item)
     return image
 
 
@@ -163,11 +194,11 @@ def name_cells(axes: "Axes", rows: Sequence[str], columns: Sequence[str]) -> Non
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.patch.set(facecolor="white", edgecolor="0.75", hatch="/////", linewidth=0)
-    axes.set_box_aspect(_shape(len(rows), len(columns)))
+    axes.set_box_aspect(shape_of(len(rows), len(columns)))
 
 
-def _shape(n_rows: int, n_columns: int) -> float:
-    """Return the ratio of a map's height to its width."""
+def shape_of(n_rows: int, n_columns: int) -> float:
+    """Return the height of a map as a share of its width."""
     return min(max(n_rows / n_columns, 0.5), 2)
 
 
@@ -176,10 +207,10 @@ def frame_cells(axes: "Axes", item: Map) -> None:
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import withStroke
 
-    rows, columns = item.labels
+    rows, columns = item.values.axes
     for front, end in item.framed:
-        x, y = columns.index(end), rows.index(front)
-        frame = Rectangle((x - 0.45, y - 0.45), 0.9, 0.9, fill=False, linewidth=0.8, zorder=3)
+        corner = (columns.get_loc(end) - FRAME / 2, rows.get_loc(front) - FRAME / 2)
+        frame = Rectangle(corner, FRAME, FRAME, fill=False, linewidth=0.8, zorder=3)
         frame.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
         axes.add_patch(frame)
 
@@ -220,7 +251,7 @@ def number(value: float, n_digits: int = 2) -> str:
     return f"{round(value, n_digits) + 0.0:.{n_digits}f}".replace("-", "−")
 
 
-def maps_of_networks(means: "DataFrame", *, are_paths: bool) -> list[Map]:
+def maps_of_networks(means: pd.DataFrame, *, are_paths: bool) -> list[Map]:
     """Return a map of mean skill over pairs of networks for each method; pairs within a group are framed.
 
     Args:
@@ -228,14 +259,16 @@ def maps_of_networks(means: "DataFrame", *, are_paths: bool) -> list[Map]:
         are_paths: networks are called by their paths, which are shortened.
     """
     skills = means[means.quantity == "skill"]
-    networks = list(dict.fromkeys([*skills.front_network, *skills.end_network]))
-    names = short_names(networks) if are_paths else networks
-    short = dict(zip(networks, names, strict=True))
+    names = list(dict.fromkeys([*skills.front_network, *skills.end_network]))
+    if are_paths:
+        short = dict(zip(names, short_names(names), strict=True))
+        names = list(short.values())
+        skills = skills.assign(**{name: skills[name].map(short) for name in NETWORKS})
     maps = []
     for method, rows in skills.groupby("method", sort=False):
-        table = rows.pivot(index="front_network", columns="end_network", values="value")
-        values = table.reindex(index=networks, columns=networks).to_numpy().tolist()
+        values = rows.pivot(index="front_network", columns="end_network", values="value")
         within = rows[rows.front_group == rows.end_group]
-        pairs = zip(within.front_network.map(short), within.end_network.map(short), strict=True)
-        maps.append(Map("skill", Matrix(names, names, values), titles_in(method), set(pairs)))
+        framed = set(within[NETWORKS].itertuples(index=False, name=None))
+        cells = values.reindex(index=names, columns=names)
+        maps.append(Map("skill", cells, titles_in(method), framed))
     return maps

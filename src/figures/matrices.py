@@ -1,22 +1,26 @@
 """Prints and draws matrices of the accuracy and evaluation of stitches over pairs of layers."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from src.choices.datasets import dataset_label
 from src.core.console import listed, note, note_once, result, table
-from src.figures.maps import Map, draw_layers
+from src.figures.maps import Map, draw_layers, print_values
 from src.figures.pages import on_data, remove_figure
 from src.results.evaluation import TYPICAL_AUROC
 from src.results.grid_matrices import shown_experiments
-from src.results.matrices import known, pivot
 from src.results.network_names import counted
-from src.results.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, shown_in
+from src.results.quantities import DETECTOR, IN_EVALUATION, LAYERS, QUANTITIES, shown_in
+from src.results.reports import matrix
 from src.results.stitches import corresponding_layers
 
+PLACES = [*LAYERS, "front_depth", "end_depth"]
+SKILLS = ("skill", "skill_at_end")
+COLUMN_OF = {"accuracy": "accuracy"}  # of quantities that all detectors share
+MEANS = {"energy": "mean ID energy"}  # of other detectors, the mean ID score
 EXPLANATION = (
     "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched "
     "activations from the end network's. AUPR: area under its precision-recall curve. FPR95: share "
@@ -30,13 +34,20 @@ def source_of(rows: Sequence[Any]) -> str:
     return on_data(counted({row.network_keys for row in rows}), images)
 
 
+def matrix_of(rows: Iterable[Any], name: str) -> pd.DataFrame:
+    """Return a column of stitches by front and end layer, in the order of depth."""
+    columns = [*PLACES, name]
+    records = [[getattr(row, column) for column in columns] for row in rows]
+    return matrix(pd.DataFrame.from_records(records, columns=columns).assign(verdict=None), name)
+
+
 def draw_grid(path: Path, rows: Sequence[Any]) -> list[Path]:
     """Draw the accuracies of stitches as a heat map over layers for each experiment. Return the written
     paths."""
     maps = []
     for title, of_map in shown_experiments(rows).items():
-        matrix = pivot(of_map, lambda row: row.accuracy)
-        maps.append(Map("accuracy", matrix, title, corresponding_layers(of_map)))
+        values = matrix_of(of_map, "accuracy")
+        maps.append(Map("accuracy", values, title, corresponding_layers(of_map)))
     return draw_layers(path, maps, source=source_of(rows))
 
 
@@ -56,78 +67,82 @@ def report(
         own_scores: of the end network's activations, by detector and layer.
         checks: the metrics of sanity checks, by detector and layer.
     """
-    evaluated = {row.place: row for row in rows}
-
-    def skill(stitch: Any, column: str) -> float:
-        return getattr(evaluated[stitch.place], column)
-
-    maps = _print_matrices(stitches, ["skill", "skill_at_end"], skill)
-    networks = counted({row.network_keys for row in chain.from_iterable(stitches.values())})
+    frame = _frame_of(stitches, rows)
+    networks = counted({row.network_keys for row in frame.stitch})
     source = on_data(networks, {(row.dataset, row.n_images) for row in rows})
+    maps = _print_matrices(frame, {name: name for name in SKILLS})
     _draw(table_path, maps, source=source)
     scored = [name for name in own_scores if any(name in row.detectors for row in rows)]
-    for number, name in enumerate(scored):
+    printed: set[str] = set()
+    for name in scored:
         if len(scored) > 1:
             result(f"DETECTOR: {name}")
-
-        def measured(stitch: Any, column: str) -> float:
-            row = evaluated[stitch.place]
-            if column == "accuracy":
-                return known(row, name=column)
-            return known(row.detectors[name], name=column)  # noqa: B023
-
-        of_detector = {}
-        for title, of_experiment in stitches.items():
-            with_scores = [row for row in of_experiment if name in evaluated[row.place].detectors]
-            if with_scores:
-                of_detector[title] = with_scores
-        columns = list(shown_in(IN_EVALUATION))
-        not_printed = ["accuracy"] if number else []  # accuracies are those of the first detector
-        maps = _print_matrices(
-            of_detector, columns, measured, detector=name, not_printed=not_printed
-        )
-        of_layers = checks.get(name, {})
-        _print_detectors(name, rows[0].sanity_dataset, own_scores[name], of_layers)
-        _note_typical(name, list(chain.from_iterable(of_detector.values())), measured)
+        of_detector = frame[[name in row.detectors for row in frame.evaluation]]
+        columns = {
+            quantity: COLUMN_OF.get(quantity, f"{quantity}_{name}")
+            for quantity in shown_in(IN_EVALUATION)
+        }
+        maps = _print_matrices(of_detector, columns, detector=name, already=printed)
+        printed = {"accuracy"}  # which all detectors share
+        _print_detectors(name, rows[0].sanity_dataset, own_scores[name], checks.get(name, {}))
+        _note_typical(name, of_detector)
         _draw(table_path.with_stem(f"{table_path.stem}_{name}"), maps, source=source)
     if scored:
         note_once(EXPLANATION)
 
 
-def _note_typical(
-    detector: str, rows: Sequence[Any], measured: Callable[[Any, str], float]
-) -> None:
+def _frame_of(stitches: Mapping[str, Sequence[Any]], rows: Sequence[Any]) -> pd.DataFrame:
+    """Return a row for each stitch, with its experiment, what was measured, and both objects."""
+    evaluated = {row.place: row for row in rows}
+    records = []
+    for title, of_experiment in stitches.items():
+        for stitch in of_experiment:
+            row = evaluated[stitch.place]
+            record = {name: getattr(stitch, name) for name in PLACES}
+            record |= {name: getattr(row, name) for name in ("accuracy", *SKILLS)}
+            record |= {"experiment": title, "stitch": stitch, "evaluation": row, "verdict": None}
+            records.append(record | row.further)
+    return pd.DataFrame.from_records(records)
+
+
+def _note_typical(detector: str, frame: pd.DataFrame) -> None:
     """Print a note on stitches whose activations a detector finds more typical than those of the end
     network."""
-    typical = [row.pair for row in rows if measured(row, "auroc") < TYPICAL_AUROC]
-    if typical:
+    typical = frame.stitch[frame[f"auroc_{detector}"] < TYPICAL_AUROC]
+    if len(typical):
+        pairs = listed(row.pair for row in typical)
         note(
             f"{detector}: the AUROC of {len(typical)} stitches is below {TYPICAL_AUROC}. They are "
             "more typical than the end network's activations, as activations of little variance "
-            f"are ({listed(typical)})"
+            f"are ({pairs})"
         )
 
 
 def _print_matrices(
-    experiments: Mapping[str, Sequence[Any]],
-    columns: Sequence[str],
-    value: Callable[[Any, str], float],
+    frame: pd.DataFrame,
+    columns: Mapping[str, str],
     *,
     detector: str = "",
-    not_printed: Sequence[str] = (),
+    already: Collection[str] = (),
 ) -> list[Map]:
-    """Print the matrix of each column that has values, under a heading for each experiment;
-    return the maps of its figure."""
+    """Print the matrix of each quantity that has values, under a heading for each experiment;
+    return the maps of its figure.
+
+    Args:
+        columns: by quantity.
+        already: quantities that are printed.
+    """
     maps = []
-    for experiment, rows in experiments.items():
+    for experiment, rows in frame.groupby("experiment", sort=False):
         if experiment:
             result(f"EXPERIMENT: {experiment}")
-        for column in columns:
-            matrix = pivot(rows, lambda row: value(row, column))  # noqa: B023
-            if not all(map(math.isnan, chain.from_iterable(matrix.values))):
-                maps.append(Map(column, matrix, experiment, corresponding_layers(rows)))
-                if column not in not_printed:
-                    table(_heading(column, detector), *matrix)
+        framed = corresponding_layers(list(rows.stitch))
+        for quantity, column in columns.items():
+            if rows[column].notna().any():
+                values = matrix(rows, column)
+                maps.append(Map(quantity, values, str(experiment), framed))
+                if quantity not in already:
+                    print_values(_heading(quantity, detector), values)
     return maps
 
 
@@ -142,16 +157,16 @@ def _heading(column: str, detector: str) -> str:
 def _draw(path: Path, maps: Sequence[Map], *, source: str) -> None:
     """Draw the maps of an evaluation to files beside its table, unless it is of a single stitch."""
     remove_figure(path)  # of an earlier evaluation, of more stitches
-    if any(len(item.values.rows) * len(item.values.columns) > 1 for item in maps):
-        for figure in draw_layers(path.with_suffix(".png"), maps, source=source)[:1]:
-            note(f"wrote {figure}")
+    if any(item.values.size > 1 for item in maps):
+        drawn = draw_layers(path.with_suffix(".png"), maps, source=source)
+        note(f"wrote {listed(drawn[:1])}")
 
 
 def _print_detectors(
     name: str, sanity_dataset: str | None, own_scores: Mapping[str, Any], checks: Mapping[str, Any]
 ) -> None:
     """Print each detector's mean score on the end network's activations, and its sanity check."""
-    columns = ["mean ID energy" if name == "energy" else "mean ID score"]
+    columns = [MEANS.get(name, "mean ID score")]
     title = "OOD detectors"
     if sanity_dataset:
         columns += ["AUROC", "AUPR", "FPR95"]

@@ -85,14 +85,17 @@ def page(title: str, parts: Iterable[str]) -> str:
 
 def section(title: str, *parts: str) -> str:
     """Return an HTML section with a heading; "" if all parts are empty."""
-    body = "\n".join(filter(None, parts))
-    return f"<h2>{escape(title)}</h2>\n{body}" if body else ""
+    if not any(parts):
+        return ""
+    return "\n".join([f"<h2>{escape(title)}</h2>", *filter(None, parts)])
 
 
 def folded(title: str, *parts: str) -> str:
     """Return a collapsed HTML section; "" if all parts are empty."""
-    body = "\n".join(filter(None, parts))
-    return f"<details><summary>{escape(title)}</summary>\n{body}\n</details>" if body else ""
+    if not any(parts):
+        return ""
+    summary = f"<details><summary>{escape(title)}</summary>"
+    return "\n".join([summary, *filter(None, parts), "</details>"])
 
 
 def paragraphs(texts: Iterable[str], *, kind: str = "") -> str:
@@ -132,16 +135,19 @@ def figures(images: Iterable[Path], result: str = "") -> str:
     """
     from PIL import Image
 
-    parts: list[str] = []
+    parts = []
     for path in images:
         with Image.open(path) as image:
             caption = image.text.get(CAPTION, "")
-        said = caption.partition(". ")[0] if parts or not result else result
+        said = escape(result or caption.partition(". ")[0])
+        result = ""  # which the first image says
         parts.append(
-            f'<figure><img alt="{escape(said)}" src="{_data(path.read_bytes(), "image/png")}">\n'
+            f'<figure><img alt="{said}" src="{_data(path.read_bytes(), "image/png")}">\n'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
-    return '<div class="figures">\n' + "\n".join(parts) + "\n</div>" if parts else ""
+    if not parts:
+        return ""
+    return "\n".join(['<div class="figures">', *parts, "</div>"])
 
 
 def _data(content: bytes, kind: str) -> str:
@@ -165,26 +171,31 @@ def _of_layers(part: Part, measures: Sequence[str]) -> Table:
     known = [name for name in measures if part.rows[name].notna().any()]
     lines = []
     for (front, end), rows in part.rows.groupby(LAYERS, sort=False):
-        label = f"{front} -> {end}"
-        if part.n_pairs == 1:
-            row = rows.iloc[0]
-            estimates = [_estimate(row, name) for name in ESTIMATES]
-            numbers = [row.verdict, *estimates]
-        else:
-            share = (rows.verdict == SIMILAR).mean()
-            estimates = [words.number(name, rows[name].mean()) for name in ESTIMATES]
-            numbers = [words.number(SIMILAR, share), *estimates]
-        lines.append([label, *numbers, *(words.number(name, rows[name].mean()) for name in known)])
-    first = "verdict" if part.n_pairs == 1 else title_of(SIMILAR)
+        means = [words.number(name, rows[name].mean()) for name in known]
+        lines.append([f"{front} -> {end}", *_values_of(rows, part), *means])
+    first = "verdict"
+    if part.n_pairs > 1:
+        first = title_of(SIMILAR)
     titles = [name.replace(AUROC, "AUROC ").replace("_", " ") for name in known]
     header = ["front -> end layer", first, *map(title_of, ESTIMATES), *titles]
     return Table(part.title, header, lines)
 
 
+def _values_of(rows: "DataFrame", part: Part) -> list[str]:
+    """Return the verdict on a pair of layers and its estimates; of several pairs of networks, means."""
+    if part.n_pairs > 1:
+        share = words.number(SIMILAR, (rows.verdict == SIMILAR).mean())
+        return [share, *(words.number(name, rows[name].mean()) for name in ESTIMATES)]
+    row = rows.iloc[0]
+    return [row.verdict, *(_estimate(row, name) for name in ESTIMATES)]
+
+
 def _estimate(row: Any, name: str) -> str:
     """Format a value with its interval; "" where the value is missing."""
     value, *ends = (words.number(name, row[f"{name}{end}"]) for end in ("", "_low", "_high"))
-    return f"{value} [{', '.join(ends)}]" if all(ends) else value
+    if not all(ends):
+        return value
+    return f"{value} [{', '.join(ends)}]"
 
 
 def made_with(

@@ -29,11 +29,13 @@ STYLE_SHEET = Path(__file__).with_name("figures.mplstyle")
 CM = 1 / 2.54  # in inches
 COLUMN = 8.5  # cm: the width of a column of a paper
 PAGE = 17.0  # cm: the width of two columns
+IN_COLUMN = 3  # panels of curves, one below the other
 CAPTION = "Description"  # the text in a PNG that holds its caption
 CELLS = "cells"  # marks the axes of a map
 NUMBERS = "numbers"  # marks the numbers of a map
 FILLED = 0.9  # of a cell, by its text at most
 NAME_LENGTH = 18  # characters of a name in a figure
+NAME_WIDTH = 2.6  # cm, of a name in lines
 PAD = 6  # pixels between panels, legends and texts
 LINE = 0.4  # cm of height, for a line of a remark
 CHARACTERS = 8  # in a cm of a line
@@ -55,7 +57,9 @@ def left_out(are_left_out: bool = True, *, except_for: Collection[str] = ()) -> 
     """
     global _to_draw
     before = _to_draw
-    _to_draw = except_for if are_left_out else None
+    _to_draw = None
+    if are_left_out:
+        _to_draw = except_for
     try:
         yield
     finally:
@@ -227,7 +231,7 @@ def _height_of(figure: "Figure") -> float:
     texts = [text for text in figure.texts if text.get_text() and text.get_rotation() == 0]
     around = [item.get_window_extent() for item in (*figure.legends, *texts)]
     height = Bbox.union(boxes).height + sum(box.height + PAD for box in around)
-    return (height + 2 * PAD) / figure.dpi
+    return (height + PAD) / figure.dpi
 
 
 def _cell_size(axes: "Axes") -> Any:
@@ -295,17 +299,29 @@ def on_data(networks: str, images: Collection[tuple[str | None, int | None]]) ->
         networks: their number in words.
         images: the data set and the number of test images of each result; None: not recorded.
     """
-    text = networks
+    text = networks[:1].upper() + networks[1:]
     if len(set(images)) == 1:
         dataset, n_images = next(iter(images))
-        text += f", {n_images:,} test inputs" if n_images else ", test inputs"
-        text += f" of {dataset_label(dataset)}" if dataset else ""
+        number = ""
+        if n_images:
+            number = f"{n_images:,} "
+        text += f", {number}test inputs"
+        if dataset:
+            text += f" of {dataset_label(dataset)}"
     return f"{text}."
 
 
 def span(numbers: Collection[int]) -> str:
     """Format the range of numbers, such as "4 to 20"."""
-    return " to ".join(dict.fromkeys(f"{number:,}" for number in (min(numbers), max(numbers))))
+    ends = (min(numbers), max(numbers))
+    return " to ".join(dict.fromkeys(f"{number:,}" for number in ends))
+
+
+def width_of(panels: Sequence[Any]) -> float:
+    """Return the width in cm of a figure of curves: a column has a few panels, one below the other."""
+    if len(panels) <= IN_COLUMN:
+        return COLUMN
+    return PAGE
 
 
 def shortened(text: str) -> str:
@@ -314,3 +330,9 @@ def shortened(text: str) -> str:
         return text
     half = NAME_LENGTH // 2
     return f"{text[:half]}…{text[1 - half :]}"
+
+
+def in_lines(text: str, width: float = NAME_WIDTH) -> str:
+    """Return a text in lines of a width in cm, with dots in its long words."""
+    words = " ".join(map(shortened, text.split(" ")))
+    return textwrap.fill(words, max(8, int(CHARACTERS * width)), break_on_hyphens=False)

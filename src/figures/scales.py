@@ -4,7 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from src.choices.similarity import ACTIVATIONS, measure_of
+import numpy as np
+
+from src.choices.similarity import ACTIVATIONS, SIMILARITY, measure_of
 from src.results.quantities import QUANTITIES
 from src.verdict import VERDICTS
 
@@ -12,11 +14,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 POINTS = 100  # of accuracy
-SKILL_TICKS = (-100, -30, -10, -3, -1, -0.5, 0, 0.5, 1)
-DROP_TICKS = (-50, -20, -10, -5, -2, 0, 1, 2, 5, 10, 20, 50, 100)
+UNITS = {"accuracy_drop": POINTS}  # of values in figures
+TICKS: dict[str, Sequence[float]] = {  # of axes that are logarithmic beyond a limit
+    "skill": (-100, -30, -10, -3, -1, -0.5, 0, 0.5, 1),
+    "accuracy_drop": (-50, -20, -10, -5, -2, 0, 1, 2, 5, 10, 20, 50, 100),
+}
+INTERVALS = {"x": ("hlines", "<>"), "y": ("vlines", "v^")}  # lines and arrowheads along an axis
+LIMITS = {"x": "axvline", "y": "axhline"}
+LIMIT: dict[str, Any] = {"color": "0.4", "linewidth": 0.6, "linestyle": ":", "zorder": 1}
 TITLES = {
     "accuracy_drop": "accuracy drop (percentage points)",
     "skill": "skill at the output",
+    SIMILARITY: "similarity",  # by any measure
 }
 
 
@@ -32,7 +41,9 @@ class Scale(NamedTuple):
     @property
     def best(self) -> float:
         """The value of the most similar layers: the middle of a two-sided scale, else its similar end."""
-        return (self.different + self.similar) / 2 if self.is_two_sided else self.similar
+        if self.is_two_sided:
+            return (self.different + self.similar) / 2
+        return self.similar
 
 
 def title_of(quantity: str) -> str:
@@ -41,7 +52,9 @@ def title_of(quantity: str) -> str:
         return TITLES[quantity]
     if quantity in VERDICTS:
         return f"share {quantity}"
-    return QUANTITIES[quantity].title if quantity in QUANTITIES else measure_of(quantity).title
+    if quantity in QUANTITIES:
+        return QUANTITIES[quantity].title
+    return measure_of(quantity).title
 
 
 def scale_of(quantity: str) -> Scale:
@@ -61,9 +74,11 @@ def scale_of(quantity: str) -> Scale:
     return Scale(title, *entry.scale, entry.is_two_sided)
 
 
-def unit_of(quantity: str) -> int:
-    """Return the factor from a value in tables to a value in figures."""
-    return POINTS if quantity == "accuracy_drop" else 1
+def drawn_value(quantity: str, value: float) -> float:
+    """Return a value as figures show it: points of accuracy drop, and the similarity of a measure."""
+    if quantity in QUANTITIES:
+        return UNITS.get(quantity, 1) * value
+    return measure_of(quantity).similarity(value)
 
 
 def set_scale(
@@ -74,17 +89,15 @@ def set_scale(
     from matplotlib.ticker import NullLocator
 
     axes.set(**{f"{side}lim": ends, f"{side}label": title_of(quantity)})
+    ticks = TICKS.get(quantity)
+    if ticks is None:
+        return
     linear = 1.0
-    ticks: Sequence[float] = SKILL_TICKS
     if quantity == "accuracy_drop":
         linear = max(tolerance, 1)
-        ticks = DROP_TICKS
-    elif quantity != "skill":
-        return
-    change = {"x": axes.set_xscale, "y": axes.set_yscale}[side]
-    change("symlog", linthresh=linear, linscale=1)
-    axis = {"x": axes.xaxis, "y": axes.yaxis}[side]
+    getattr(axes, f"set_{side}scale")("symlog", linthresh=linear, linscale=1)
     shown = [tick for tick in ticks if ends[0] <= tick <= ends[1]]
+    axis = getattr(axes, f"{side}axis")
     axis.set_ticks(shown, [f"{tick:g}".replace("-", "−") for tick in shown])
     axis.set_minor_locator(NullLocator())
 
@@ -93,12 +106,15 @@ def draw_interval(
     axes: "Axes", side: str, place: float, ends: Sequence[float], **look: Any
 ) -> None:
     """Draw an error bar along an axis (x or y); an arrowhead marks an end beyond the limits."""
-    limits = sorted({"x": axes.get_xlim, "y": axes.get_ylim}[side]())
-    low, high = (min(max(end, limits[0]), limits[1]) for end in ends)
-    draw = axes.hlines if side == "x" else axes.vlines
-    draw(place, low, high, **look)
-    markers = {"x": "<>", "y": "v^"}[side]
+    limits = sorted(getattr(axes, f"get_{side}lim")())
+    lines, markers = INTERVALS[side]
+    getattr(axes, lines)(place, *np.clip(ends, *limits), **look)
     for marker, end, limit in zip(markers, ends, limits, strict=True):
         if math.isfinite(end) and not limits[0] <= end <= limits[1]:
             point = {"x": (limit, place), "y": (place, limit)}[side]
             axes.plot(*point, marker, color=look.get("color"), markersize=3, clip_on=False)
+
+
+def add_limit(axes: "Axes", side: str, value: float, **look: Any) -> None:
+    """Draw a dotted line at a value of an axis (x or y)."""
+    getattr(axes, LIMITS[side])(value, **LIMIT | look)

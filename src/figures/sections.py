@@ -12,6 +12,7 @@ from src.results.network_names import IN_SHORT, counted, short, short_names
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
+ENDINGS = {kind: f", {title}" for kind, title in IN_SHORT.items()}  # of titles, by kind
 MAX_PAIRS = 16  # of groups of networks, that a method is divided into
 
 
@@ -30,8 +31,10 @@ class Part(NamedTuple):
     @property
     def title(self) -> str:
         """The method and the pair, and of several pairs of networks their number."""
-        number = f" ({self.n_pairs} pairs of networks)" if self.n_pairs > 1 else ""
-        return f"{self.method}, {self.pair}{number}"
+        title = f"{self.method}, {self.pair}"
+        if self.n_pairs > 1:
+            title += f" ({self.n_pairs} pairs of networks)"
+        return title
 
 
 def parts_of(frame: "DataFrame") -> list[Part]:
@@ -55,7 +58,7 @@ def titles_of_pairs(frame: "DataFrame") -> "Series":
         titles = titles.mask(titles.notna(), "all groups")
     n_layouts = layouts.apply(tuple, axis=1).groupby(titles).transform("nunique")
     types = " (" + joined(frame, TYPES) + ")"
-    kinds = frame.kind.map(lambda kind: f", {IN_SHORT[kind]}" if kind in IN_SHORT else "")
+    kinds = frame.kind.map(ENDINGS).fillna("")
     return titles + types.where(n_layouts > 1, "") + kinds
 
 
@@ -71,14 +74,28 @@ def joined(frame: "DataFrame", columns: list[str]) -> "Series":
     return first + " → " + second
 
 
+def of_method(table: "DataFrame", method: str) -> "DataFrame":
+    """Return the rows of a method; a table without rows has no columns either."""
+    if table.empty:
+        return table
+    return table[table.method == method]
+
+
+def by_method(table: "DataFrame") -> "Iterator[tuple[str, DataFrame]]":
+    """Yield the rows of each method, in their order."""
+    if len(table):
+        yield from table.groupby("method", sort=False)
+
+
 def by_kind(frame: "DataFrame") -> "Iterator[tuple[str, DataFrame]]":
     """Yield the rows of each method and kind of pairs of networks, with a title of the method and the number of
     pairs, if several."""
     for (method, kind), rows in frame.groupby(["method", "kind"], sort=False):
         pairs = set(rows[NETWORKS].itertuples(index=False, name=None))
-        has_one = frame[frame.method == method].networks.nunique() == 1
-        number = "" if has_one else f", {counted(pairs, kind)}"
-        yield f"{titles_in(method)}{number}", rows
+        title = titles_in(method)
+        if frame[frame.method == method].networks.nunique() > 1:
+            title += f", {counted(pairs, kind)}"
+        yield title, rows
 
 
 def with_short_names(frame: "DataFrame") -> "DataFrame":

@@ -4,42 +4,42 @@ A frame has the columns of the table of `exec_compute_low_rank_sim_metrics.py`, 
 and ranks.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from src.choices.similarity import measure_of
-from src.core.console import decimals, result, table
+from src.core.console import decimals, result
 from src.figures.curves import draw_ranks
-from src.figures.maps import Map, draw_layers
+from src.figures.maps import Map, draw_layers, print_values
 from src.figures.pages import on_data
-from src.results.matrices import Matrix
 from src.results.network_names import architecture, counted
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 LAYERS = ["layer1", "layer2"]
 RANKS = ["rank1", "rank2"]
+FULL = "full rank"
 MAX_LINES = 10  # pairs of layers, of figures over ranks
 WITHIN = {"": "", "_within": " within classes"}  # in titles, by the end of a column
 PARTS = {"p_value": "p-value", "null_95": "95 % null", "calibrated": "calibrated"}  # of nulls
 
 
-def is_matrix(frame: "DataFrame") -> bool:
+def is_matrix(frame: pd.DataFrame) -> bool:
     """Return whether there are several pairs of layers with a single row each."""
     return len(frame) > 1 and not frame.duplicated(LAYERS).any()
 
 
-def print_matrices(frame: "DataFrame", measures: Sequence[str]) -> None:
+def print_matrices(frame: pd.DataFrame, measures: Sequence[str]) -> None:
     """Print a matrix over pairs of layers for each measure, and with permutations of the images its calibrated
     values and p-values; the frame is as in `is_matrix`."""
     for name, title in titles_of(frame, measures, "calibrated", "p_value").items():
-        table(title, *_matrix(frame, name, LAYERS))
+        print_values(title, _matrix(frame, name, LAYERS))
 
 
-def print_largest(frame: "DataFrame", measures: Sequence[str]) -> None:
+def print_largest(frame: pd.DataFrame, measures: Sequence[str]) -> None:
     """Print the most similar pair of layers by each measure, and the maximum under permutations of the images;
     the frame is as in `is_matrix`."""
     for ending, within in WITHIN.items():
@@ -51,13 +51,14 @@ def print_largest(frame: "DataFrame", measures: Sequence[str]) -> None:
                 similarities = (measure.sign * frame[name]).fillna(-float("inf"))
                 best = frame.loc[similarities.idxmax()]
                 title = f"{measure.title}: {best.layer1} – {best.layer2}"
-                lines[title] = [best[column] for column in (name, *columns)]
+                lines[title] = best[[name, *columns]].tolist()
         if lines:
             title = f"most similar pair{within}, against the most similar ones of permuted inputs"
-            table(title, list(lines), ["value", *PARTS.values()], [*lines.values()])
+            numbers = ["value", *PARTS.values()]
+            print_values(title, pd.DataFrame.from_dict(lines, orient="index", columns=numbers))
 
 
-def print_tables(frame: "DataFrame", measures: Sequence[str]) -> None:
+def print_tables(frame: pd.DataFrame, measures: Sequence[str]) -> None:
     """Print the rows of one pair of layers in the format of the public code: a block for each rank of the first
     layer."""
     for rank1, block in frame.groupby("rank1", sort=False, dropna=False):
@@ -74,7 +75,9 @@ def print_tables(frame: "DataFrame", measures: Sequence[str]) -> None:
 
 def _rank(rank: float | None) -> int | None:
     """Return a rank as an integer; None for full rank, which is NaN in a numeric column."""
-    return None if rank is None or rank != rank else int(rank)
+    if rank is None or math.isnan(rank):
+        return None
+    return int(rank)
 
 
 def _against_nulls(row: Any, name: str) -> str:
@@ -85,10 +88,12 @@ def _against_nulls(row: Any, name: str) -> str:
             p_value, null, calibrated = (row[f"{name}_{part}{ending}"] for part in PARTS)
             text = f"p {p_value:.3g}, null {null:.4f}, calibrated {decimals(calibrated)}"
             texts.append(f"{within} {text}".strip())
-    return f" ({'; '.join(texts)})" if texts else ""
+    if not texts:
+        return ""
+    return f" ({'; '.join(texts)})"
 
 
-def draw(path: Path, frame: "DataFrame", measures: Sequence[str]) -> list[Path]:
+def draw(path: Path, frame: pd.DataFrame, measures: Sequence[str]) -> list[Path]:
     """Draw similarity as lines over the ranks of one layer for few pairs; else as maps over both ranks of one
     pair, or over layers at the highest ranks. Return the written paths."""
     images = set(frame[["dataset", "n_samples"]].itertuples(index=False, name=None))
@@ -100,31 +105,34 @@ def draw(path: Path, frame: "DataFrame", measures: Sequence[str]) -> list[Path]:
         lines = _over_ranks(frame, measures, *sorted(RANKS, reverse=n_ranks[0] == 1))
         return draw_ranks(path, lines, y_title="similarity", source=source)
     first = frame.iloc[0]
-    columns = RANKS if n_pairs == 1 and n_ranks[0] > 1 else LAYERS
-    axes = ("layer of network 1", "layer of network 2")
-    framed: list[tuple[str, str]] = []
-    if columns == RANKS:
+    if n_pairs == 1 and n_ranks[0] > 1:
         axes = (f"{first.layer1} of network 1", f"{first.layer2} of network 2")
-    else:
-        is_highest = [frame[name].map(_rank) == _rank(first[name]) for name in RANKS]
-        are_full = [frame[name].isna() & (_rank(first[name]) is None) for name in RANKS]
-        frame = frame[(is_highest[0] | are_full[0]) & (is_highest[1] | are_full[1])]
-        kinds = {architecture(first[f"model{n}"], first[f"model{n}_type"]) for n in (1, 2)}
-        if len(kinds) == 1:
-            framed = [(name, name) for name in frame.layer1[frame.layer1 == frame.layer2]]
-    maps = []
-    for name, title in titles_of(frame, measures, "calibrated").items():
-        maps.append(Map(name, _matrix(frame, name, columns), title, framed))
-    return draw_layers(path, maps, axes=axes, source=source)
+        maps = _maps(frame, measures, RANKS)
+        return draw_layers(path, maps, axes=axes, source=source)
+    ranks = frame[RANKS].astype(float).fillna(0)  # of full rank
+    highest = frame[ranks.eq(ranks.iloc[0]).all(axis=1)]
+    maps = _maps(highest, measures, LAYERS)
+    kinds = {architecture(first[f"model{n}"], first[f"model{n}_type"]) for n in (1, 2)}
+    if len(kinds) == 1:
+        of_equal_names = highest[highest.layer1 == highest.layer2]
+        framed = list(of_equal_names[LAYERS].itertuples(index=False, name=None))
+        maps = [item._replace(framed=framed) for item in maps]
+    return draw_layers(path, maps, axes=("layer of network 1", "layer of network 2"), source=source)
+
+
+def _maps(frame: pd.DataFrame, measures: Sequence[str], columns: Sequence[str]) -> list[Map]:
+    """Return a map for each measure, and for its calibrated values where inputs were permuted."""
+    titles = titles_of(frame, measures, "calibrated")
+    return [Map(name, _matrix(frame, name, columns), title) for name, title in titles.items()]
 
 
 def _over_ranks(
-    frame: "DataFrame", measures: Sequence[str], varied: str, fixed: str
+    frame: pd.DataFrame, measures: Sequence[str], varied: str, fixed: str
 ) -> dict[str, dict[str, dict[int | None, float]]]:
     """Return the similarities over the ranks of the varied side, by pair of layers and measure."""
     panels: dict[str, dict[str, dict[int | None, float]]] = {}
     for (layer1, layer2, rank), rows in frame.groupby([*LAYERS, fixed], sort=False, dropna=False):
-        title = layer1 if layer1 == layer2 else f"{layer1} and {layer2}"
+        title = " and ".join(dict.fromkeys([layer1, layer2]))
         if _rank(rank) is not None:
             title += f", the other at rank {_rank(rank)}"
         lines = panels.setdefault(title, {})
@@ -136,7 +144,7 @@ def _over_ranks(
     return panels
 
 
-def titles_of(frame: "DataFrame", measures: Sequence[str], *parts: str) -> dict[str, str]:
+def titles_of(frame: pd.DataFrame, measures: Sequence[str], *parts: str) -> dict[str, str]:
     """Return the titles of columns: of each measure, and of the named statistics of its null distribution."""
     titles = {}
     for measure in measures:
@@ -149,16 +157,12 @@ def titles_of(frame: "DataFrame", measures: Sequence[str], *parts: str) -> dict[
     return titles
 
 
-def _matrix(frame: "DataFrame", name: str, columns: Sequence[str]) -> Matrix:
-    """Return the values of a column by layers or ranks, in the order of the rows; NaN where a row has
-    none."""
-    labels = []
-    for column in columns:
-        texts = frame[column]
-        if columns == RANKS:
-            ranks = map(_rank, texts)
-            texts = ["full rank" if rank is None else f"rank {rank}" for rank in ranks]
-        labels.append(list(texts))
-    cells = dict(zip(zip(*labels, strict=True), frame[name], strict=True))
-    firsts, seconds = (list(dict.fromkeys(texts)) for texts in labels)
-    return Matrix(firsts, seconds, [[cells[one, two] for two in seconds] for one in firsts])
+def _matrix(frame: pd.DataFrame, name: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the values of a column by layers or ranks, in the order of the rows."""
+    labels = frame[columns]
+    if columns == RANKS:
+        labels = labels.map(lambda rank: f"rank {rank:.0f}", na_action="ignore").fillna(FULL)
+    table = labels.assign(value=frame[name]).pivot(
+        index=columns[0], columns=columns[1], values="value"
+    )
+    return table.reindex(index=labels[columns[0]].unique(), columns=labels[columns[1]].unique())

@@ -1,7 +1,6 @@
 """Figures of verdicts: maps over pairs of layers, and scatter plots of accuracy drop against skill."""
 
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -10,9 +9,18 @@ from typing import TYPE_CHECKING, Any
 from src.core.console import layer_in_words
 from src.core.grouping import grouped
 from src.core.user_code import titles_in
-from src.figures.maps import name_cells, number, write_in_cell
-from src.figures.pages import CHARACTERS, CM, COLUMN, Look, draw_figure, draw_pages, shortened
-from src.figures.scales import POINTS, draw_interval, set_scale
+from src.figures.maps import name_cells, number, shape_of, write_in_cell
+from src.figures.pages import (
+    CHARACTERS,
+    CM,
+    COLUMN,
+    Look,
+    draw_figure,
+    draw_pages,
+    in_lines,
+    shortened,
+)
+from src.figures.scales import POINTS, add_limit, draw_interval, set_scale
 from src.figures.sections import Part, parts_of
 from src.results.frame import LAYERS
 from src.results.reports import corresponding, matrix
@@ -21,7 +29,7 @@ from src.verdict import ACCURATE_ONLY, INCONCLUSIVE, NOT_MATCHED, SIMILAR, Limit
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 LOOKS: dict[str, Look] = {  # of verdicts, told apart in grey as well
     SIMILAR: {"facecolor": "#2b6cb0", "edgecolor": "#2b6cb0"},
@@ -30,16 +38,22 @@ LOOKS: dict[str, Look] = {  # of verdicts, told apart in grey as well
     NOT_MATCHED: {"facecolor": "0.8", "edgecolor": "0.8"},
 }
 TINTS = {SIMILAR: "#8fbfe8", ACCURATE_ONLY: "#fbd3a2", NOT_MATCHED: "#ededed"}  # behind points
-CORNERS = {  # of the points, where a verdict stands, and its colour
-    SIMILAR: (0, 1, "#0b3d6e"),
-    ACCURATE_ONLY: (0, 0, "#7a4300"),
-    NOT_MATCHED: (1, 1, "#555555"),
+CORNERS: dict[str, tuple[tuple[float, float], Look]] = {  # of the points, where a verdict stands
+    SIMILAR: ((0.02, 0.98), {"ha": "left", "va": "top", "color": "#0b3d6e"}),
+    ACCURATE_ONLY: ((0.02, 0.02), {"ha": "left", "va": "bottom", "color": "#7a4300"}),
+    NOT_MATCHED: ((0.98, 0.98), {"ha": "right", "va": "top", "color": "#555555"}),
 }
 METHODS: tuple[Look, ...] = (  # in turn dark and light, for print in grey
     {"color": "#08407f", "markeredgecolor": "white", "marker": "o"},
     {"color": "#ff8fbf", "markeredgecolor": "#5c0a2e", "marker": "D"},
+    {"color": "#1b6e3c", "markeredgecolor": "white", "marker": "^"},
+    {"color": "#ffd84d", "markeredgecolor": "#5c4300", "marker": "s"},
 )
-BORDER: Look = {"edgecolor": "0.5", "linewidth": 0.4}
+INKS = {SIMILAR: "white"}  # of numbers on the colours of verdicts; others are black
+HOLLOW: dict[str, Look] = {INCONCLUSIVE: {"markerfacecolor": "white", "markeredgecolor": "black"}}
+BARS: Look = {"color": "0.45", "linewidth": 0.6, "zorder": 2}
+BORDER: Look = {"edgecolor": "0.5", "linewidth": 0.4, "zorder": 2}
+FRAME: Look = {"edgecolor": "black", "linewidth": 1, "zorder": 3}
 MARK = "†"  # behind a skill at the end layer
 ROOM = 1.8  # cm of width, for a map at least
 CELL = 0.45  # cm of width, for a cell at least
@@ -87,105 +101,134 @@ def distinct_parts(parts: Sequence[Part]) -> tuple[list[Part], str]:
 def _draw_maps(figure: "Figure", parts: Sequence[Part], *, limits: Limits) -> str:
     """Draw maps side by side, one row for each method, or for each pair of networks with different layers.
     Return the caption."""
-    from matplotlib.patches import Patch
-
     shapes = {matrix(part.rows, "skill").shape for part in parts}
     is_by_pair = len({part.pair for part in parts}) == 1 or len(shapes) > 1
-    line, column = ("pair", "method") if is_by_pair else ("method", "pair")
     width = figure.get_figwidth() / CM
-    layers = chain.from_iterable(part.rows[LAYERS].to_numpy().ravel() for part in parts)
-    words = chain.from_iterable(part.pair.split(" ") for part in parts)
-    beside, longest = (max(len(shortened(name)) for name in names) for names in (layers, words))
-    n_columns = max(n for _, n in shapes)
-    room = max(ROOM, CELL * n_columns, (longest + 4) / CHARACTERS + 0.4)
-    left = width - beside / CHARACTERS
-    of_lines = grouped(parts, lambda part: getattr(part, line)).values()
-    in_line = min(max(map(len, of_lines)), IN_LINE, max(1, int(left / room)))
-    lines = [
-        of_line[start : start + in_line]
-        for of_line in of_lines
-        for start in range(0, len(of_line), in_line)
-    ]
+    room = width - _width_of_names(parts)
+    lines = _lines_of(parts, int(room / _width_of_map(parts, shapes)), is_by_pair=is_by_pair)
+    in_line = max(map(len, lines))
     figure.set_layout_engine("compressed")
-    figure.set_figheight((2 + 1.5 * len(lines) * width / in_line) * CM)
-    panels = figure.subplots(len(lines), in_line, squeeze=False)
+    heights = [shape_of(*matrix(line[0].rows, "skill").shape) for line in lines]
+    figure.set_figheight((2 + 1.5 * sum(heights) * width / in_line) * CM)
+    panels = figure.subplots(len(lines), in_line, squeeze=False, height_ratios=heights)
     above: list[str] = []
-    for of_line, axes_of_line in zip(lines, panels, strict=True):
-        titles = [_short(getattr(part, column)) for part in of_line]
-        label, below = _labels(of_line[0]) if is_by_pair else (of_line[0].method, "end layer")
-        for part, axes, title in zip(of_line, axes_of_line, titles, strict=False):
+    for line, axes_of_line in zip(lines, panels, strict=True):
+        rows, columns = _labels(line[0], is_by_pair=is_by_pair)
+        titles = [_title(part, room / in_line - 0.2, is_by_pair=is_by_pair) for part in line]
+        for part, axes in zip(line, axes_of_line, strict=False):
             _draw_map(axes, part.rows, limits)
-            if titles != above:
-                number_of_pairs = f"\n({part.n_pairs})" if part.n_pairs > 1 else ""
-                axes.set_title(_wrapped(title, left / in_line - 0.2) + number_of_pairs)
-            if axes is not axes_of_line[0]:
-                axes.set_yticks([])
-            if is_by_pair or of_line is lines[-1]:
-                axes.set_xlabel(_wrapped(_short(below), width / in_line - 0.5))
-            elif len(of_line) == len(lines[-1]):
+            if is_by_pair or line is lines[-1]:
+                axes.set_xlabel(in_lines(columns, width / in_line - 0.5))
+            elif len(line) == len(lines[-1]):
                 axes.set_xticks([])
-        axes_of_line[0].set_ylabel(_wrapped(_short(label), width / in_line - 0.5))
-        for unused in axes_of_line[len(of_line) :]:
-            unused.remove()
+        axes_of_line[0].set_ylabel(in_lines(rows, width / in_line - 0.5))
+        if titles != above:
+            for axes, title in zip(axes_of_line, titles, strict=False):
+                axes.set_title(title)
+        for axes in axes_of_line[1:]:
+            axes.set_yticks([])
+        for axes in axes_of_line[len(line) :]:
+            axes.remove()
         above = titles
-    handles = [Patch(label=verdict, **look) for verdict, look in LOOKS.items()]
-    look: Look = {"handlelength": 1, "columnspacing": 0.8, "handletextpad": 0.3}
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(LOOKS), **look)
+    add_legend_of_verdicts(figure)
     return _caption(parts, figure)
 
 
-def _labels(part: Part) -> tuple[str, str]:
-    """Return the titles of the rows and of the columns of a map."""
+def add_legend_of_verdicts(figure: "Figure") -> None:
+    """Add the colours of the verdicts above all panels."""
+    from matplotlib.patches import Patch
+
+    figure.legend(
+        handles=[Patch(label=verdict, **look) for verdict, look in LOOKS.items()],
+        loc="outside upper center",
+        ncols=len(LOOKS),
+        handlelength=1,
+        columnspacing=0.8,
+        handletextpad=0.3,
+    )
+
+
+def _width_of_names(parts: Sequence[Part]) -> float:
+    """Return the width in cm of the longest name of a layer."""
+    layers = chain.from_iterable(part.rows[LAYERS].to_numpy().ravel() for part in parts)
+    return max(len(shortened(name)) for name in layers) / CHARACTERS
+
+
+def _width_of_map(parts: Sequence[Part], shapes: Collection[tuple[int, ...]]) -> float:
+    """Return the width in cm that a map needs for its cells and for the words of its title."""
+    words = chain.from_iterable(part.pair.split(" ") for part in parts)
+    longest = max(len(shortened(word)) for word in words)
+    n_columns = max(n for _, n in shapes)
+    return max(ROOM, CELL * n_columns, (longest + 4) / CHARACTERS + 0.4)
+
+
+def _lines_of(parts: Sequence[Part], in_line: int, *, is_by_pair: bool) -> list[list[Part]]:
+    """Return the parts that stand side by side, as many as have room; each method or pair of networks begins
+    a line."""
+    by_line = grouped(parts, lambda part: (part.method, part.pair)[is_by_pair]).values()
+    n = min(max(in_line, 1), IN_LINE)
+    return [line[start : start + n] for line in by_line for start in range(0, len(line), n)]
+
+
+def _title(part: Part, width: float, *, is_by_pair: bool) -> str:
+    """Return the title of a map, with the number of its pairs of networks if there are several."""
+    title = in_lines((part.pair, part.method)[is_by_pair], width)
+    if part.n_pairs > 1:
+        title += f"\n({part.n_pairs})"
+    return title
+
+
+def _labels(part: Part, *, is_by_pair: bool) -> tuple[str, str]:
+    """Return the titles of the rows and of the columns of a line of maps."""
     front, arrow, end = part.pair.partition(" → ")
+    if not is_by_pair:
+        return part.method, "end layer"
     if part.n_pairs > 1 or not arrow:
         return part.pair, "end layer"
     return f"from layer of {front}", f"into layer of {end}"
 
 
-def _short(text: str) -> str:
-    """Abbreviate the long words of a text by ellipses."""
-    return " ".join(map(shortened, text.split(" ")))
-
-
-def _wrapped(text: str, width: float) -> str:
-    """Wrap a text to a width in cm."""
-    return textwrap.fill(text, max(8, int(CHARACTERS * width)))
-
-
 def _draw_map(axes: "Axes", rows: "DataFrame", limits: Limits) -> None:
     """Draw the cells of a map: shares of verdicts with the percentage of similar pairs, or the accuracy drop
     and skill of a single stitch."""
-    from matplotlib.patches import Rectangle
-
     order = matrix(rows, "skill")
-    fronts, ends = list(order.index), list(order.columns)
     framed = set(corresponding(rows)[LAYERS].itertuples(index=False, name=None))
-    name_cells(
-        axes, *([shortened(layer_in_words(name)) for name in names] for names in (fronts, ends))
-    )
+    name_cells(axes, *(list(map(shortened, map(layer_in_words, names))) for names in order.axes))
     for (front, end), of_cell in rows.groupby(LAYERS, sort=False):
-        x, y = ends.index(end), fronts.index(front)
+        x = order.columns.get_loc(end)
+        y = order.index.get_loc(front)
         shares = of_cell.verdict.value_counts(normalize=True)
-        left = x - 0.5
-        for verdict, look in LOOKS.items():
-            share = shares.get(verdict, 0.0)
-            axes.add_patch(Rectangle((left, y - 0.5), share, 1, linewidth=0, **look))
-            left += share
-        is_framed = (front, end) in framed
-        border: Look = {"edgecolor": "black", "linewidth": 1} if is_framed else BORDER
-        axes.add_patch(
-            Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, zorder=2 + is_framed, **border)
-        )
-        similar = shares.get(SIMILAR, 0.0)
-        colour = "white" if similar > WIDE else "black"
+        _draw_shares(axes, x, y, shares, (front, end) in framed)
         if rows.networks.nunique() == 1:
             row = of_cell.iloc[0]
             behind = LOOKS[row.verdict]["facecolor"]
-            write_in_cell(axes, x, y, text_of(row, limits), behind=behind, color=colour)
-        elif similar:
-            place = x - 0.5 + similar / 2 if similar > WIDE else x
-            behind = LOOKS[SIMILAR]["facecolor"] if similar > WIDE else "white"
-            write_in_cell(axes, place, y, f"{100 * similar:.0f}", behind=behind, color=colour)
+            ink = INKS.get(row.verdict, "black")
+            write_in_cell(axes, x, y, text_of(row, limits), behind=behind, color=ink)
+        elif SIMILAR in shares:
+            _write_share(axes, x, y, shares[SIMILAR])
+
+
+def _draw_shares(axes: "Axes", x: int, y: int, shares: "Series", is_framed: bool) -> None:
+    """Draw the shares of verdicts as strips of a cell, in a black frame or in a border."""
+    from matplotlib.patches import Rectangle
+
+    left = x - 0.5
+    for verdict, look in LOOKS.items():
+        share = shares.get(verdict, 0.0)
+        axes.add_patch(Rectangle((left, y - 0.5), share, 1, linewidth=0, **look))
+        left += share
+    border = (BORDER, FRAME)[is_framed]
+    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, **border))
+
+
+def _write_share(axes: "Axes", x: int, y: int, share: float) -> None:
+    """Write the percentage of similar pairs: into its strip if that is wide enough."""
+    text = f"{100 * share:.0f}"
+    if share > WIDE:
+        blue = LOOKS[SIMILAR]["facecolor"]
+        write_in_cell(axes, x - 0.5 + share / 2, y, text, behind=blue, color="white")
+    else:
+        write_in_cell(axes, x, y, text, behind="white", color="black")
 
 
 def text_of(row: Any, limits: Limits) -> str:
@@ -237,16 +280,9 @@ def _draw_points(figure: "Figure", frames: "Sequence[DataFrame]", *, limits: Lim
         for row in rows.itertuples():
             lost = POINTS * row.accuracy_drop
             ends = [POINTS * row.accuracy_drop_low, POINTS * row.accuracy_drop_high]
-            bars: Look = {"color": "0.45", "linewidth": 0.6, "zorder": 2}
-            draw_interval(axes, "x", row.skill, ends, **bars)
-            draw_interval(axes, "y", lost, [row.skill_low, row.skill_high], **bars)
-            face = "white" if row.verdict == INCONCLUSIVE else look["color"]
-            edge = "black" if row.verdict == INCONCLUSIVE else look["markeredgecolor"]
-            axes.plot(
-                lost,
-                row.skill,
-                **look | {"markerfacecolor": face, "markeredgecolor": edge, "zorder": 3},
-            )
+            draw_interval(axes, "x", row.skill, ends, **BARS)
+            draw_interval(axes, "y", lost, [row.skill_low, row.skill_high], **BARS)
+            axes.plot(lost, row.skill, zorder=3, **look | HOLLOW.get(row.verdict, {}))
             if row.verdict == ACCURATE_ONLY and row.skill > limits.skill:
                 axes.annotate(MARK, (lost, row.skill), (3, 1), textcoords="offset points")
     figure.legend(loc="outside lower center", ncols=2)
@@ -257,12 +293,14 @@ def _draw_plane(axes: "Axes", frame: "DataFrame", limits: Limits) -> None:
     """Shade the regions of the verdicts, and set the axes: accuracy drop, and skill at the output."""
     tolerance = POINTS * limits.tolerance
     lost = POINTS * frame.accuracy_drop.dropna()
-    left, right = 1.2 * min([-1.0, *lost]), 1.2 * max([2 * tolerance, 10, *lost])
-    bottom, top = min([0.0, *frame.skill.dropna()]) - 0.1, 1.05
+    left = 1.2 * min([-1.0, *lost])
+    right = 1.2 * max([2 * tolerance, 10, *lost])
+    bottom = 1.2 * min([0.0, *frame.skill.dropna()]) - 0.1
+    top = 1.05
     set_scale(axes, "x", "accuracy_drop", (left, right), tolerance)
     set_scale(axes, "y", "skill", (bottom, top), tolerance)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.axhline(0, color="0.4", linewidth=0.6, linestyle=":", zorder=1)
+    add_limit(axes, "y", 0)
     if frame.skill.isna().all():
         axes.text(tolerance, 0.6, "skill was not measured", ha="right")
     regions = {
@@ -272,7 +310,5 @@ def _draw_plane(axes: "Axes", frame: "DataFrame", limits: Limits) -> None:
     }
     for verdict, (x0, x1, y0, y1) in regions.items():
         axes.fill_between((x0, x1), y0, y1, color=TINTS[verdict], linewidth=0, zorder=0)
-        x, y, colour = CORNERS[verdict]
-        look: Look = {"ha": ("left", "right")[x], "va": ("bottom", "top")[y], "weight": "bold"}
-        place = (0.02 + 0.96 * x, 0.02 + 0.96 * y)
-        axes.text(*place, verdict, transform=axes.transAxes, color=colour, zorder=5, **look)
+        place, look = CORNERS[verdict]
+        axes.text(*place, verdict, transform=axes.transAxes, weight="bold", zorder=5, **look)

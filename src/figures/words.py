@@ -8,7 +8,7 @@ import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
@@ -18,7 +18,7 @@ from src.core.console import aligned, counted, decimals, listed, note, points
 from src.core.grouping import grouped
 from src.core.user_code import titles_in
 from src.figures.scales import title_of
-from src.figures.sections import by_kind, has_two_networks, parts_of
+from src.figures.sections import by_kind, by_method, has_two_networks, parts_of
 from src.results.frame import LAYERS, NETWORKS
 from src.results.network_names import short
 from src.results.reports import (
@@ -82,22 +82,30 @@ def sign_maps(frame: "DataFrame") -> list[Table]:
     · if not stitched; of several pairs of networks, the percentage that is similar."""
     tables = []
     for pair, parts in grouped(parts_of(frame), lambda part: part.pair).items():
-        n_pairs = parts[0].n_pairs
         rows = pd.concat([part.rows for part in parts])
-        signs = rows.groupby([*LAYERS, "method"], sort=False).verdict.agg(_sign, n_pairs)
+        title = f"{pair}: {listed(part.method for part in parts)}"
+        sign_of = _sign
+        n_pairs = parts[0].n_pairs
+        if n_pairs > 1:
+            title = f"{pair} ({n_pairs} pairs, % similar): {listed(part.method for part in parts)}"
+            sign_of = _percentage
+        signs = rows.groupby([*LAYERS, "method"], sort=False).verdict.agg(sign_of)
         order = matrix(rows, "accuracy")
         table = signs.groupby(LAYERS, sort=False).agg(" ".join).unstack()
         cells = table.reindex(index=order.index, columns=order.columns).fillna("·")
         lines = [list(map(str, line)) for line in cells.itertuples()]
-        number_of_pairs = f" ({n_pairs} pairs, % similar)" if n_pairs > 1 else ""
-        title = f"{pair}{number_of_pairs}: {listed(part.method for part in parts)}"
         tables.append(Table(title, ["", *order.columns], lines))
     return tables
 
 
-def _sign(verdicts: "pd.Series", n_pairs: int) -> str:
-    """Return the symbol of a verdict; for several pairs of networks, the percentage that is similar."""
-    return f"{100 * (verdicts == SIMILAR).mean():.0f}" if n_pairs > 1 else SIGNS[verdicts.iloc[0]]
+def _sign(verdicts: "pd.Series") -> str:
+    """Return the symbol of a verdict."""
+    return SIGNS[verdicts.iloc[0]]
+
+
+def _percentage(verdicts: "pd.Series") -> str:
+    """Return the percentage of similar pairs."""
+    return f"{100 * (verdicts == SIMILAR).mean():.0f}"
 
 
 def certainty(limits: Limits) -> str:
@@ -117,29 +125,39 @@ def counts(frame: "DataFrame") -> Table:
     for title, rows in by_kind(frame):
         n = rows.verdict.value_counts()
         is_same = (rows.front_type == rows.end_type) & (rows.front_layer == rows.end_layer)
-        ends = [
-            list(zip(rows[network], rows[layer], strict=True))
-            for network, layer in zip(NETWORKS, LAYERS, strict=True)
-        ]
-        pairs = [frozenset(pair) for pair in zip(*ends, strict=True)]  # in either direction
-        both_ways = rows.both_ways.groupby(pairs).first().dropna()
-        of_both = [_share(rows.verdict[is_same] == SIMILAR), _share(both_ways)]
-        lines.append([title, *(str(n.get(word, 0)) for word in VERDICTS), str(len(rows)), *of_both])
-    header = ["method", *VERDICTS, "all", "similar at the same layer", "similar both ways"]
-    columns = [column for column in zip(header, *lines, strict=True) if any(column[1:])]
-    header, *lines = map(list, zip(*columns, strict=True))
-    return Table("Pairs of layers", header, lines)
+        line = {"method": title} | {word: str(n.get(word, 0)) for word in VERDICTS}
+        line["all"] = str(len(rows))
+        line["similar at the same layer"] = _share(rows.verdict[is_same] == SIMILAR)
+        line["similar both ways"] = _share(_both_ways(rows))
+        lines.append(line)
+    table = pd.DataFrame(lines)
+    shown = table.loc[:, (table != "").any()]
+    return Table("Pairs of layers", list(shown), shown.to_numpy().tolist())
+
+
+def _both_ways(rows: "DataFrame") -> "pd.Series":
+    """Return whether pairs of layers are similar both ways, each pair once, where that is known."""
+    ends = [
+        rows[[network, layer]].itertuples(index=False, name=None)
+        for network, layer in zip(NETWORKS, LAYERS, strict=True)
+    ]
+    pairs = [frozenset(pair) for pair in zip(*ends, strict=True)]
+    return rows.both_ways.groupby(pairs).first().dropna()
 
 
 def _share(are_similar: "pd.Series") -> str:
     """Format the number of true values, such as "2 of 4"; "" for no values."""
-    return f"{are_similar.astype(bool).sum()} of {len(are_similar)}" if len(are_similar) else ""
+    if are_similar.empty:
+        return ""
+    return f"{are_similar.astype(bool).sum()} of {len(are_similar)}"
 
 
 def conclusion(frame: "DataFrame") -> str:
     """Return the sentence on how many pairs of layers are similar by each method, and for two networks which;
     controls count only if there is nothing else."""
-    rows = frame[frame.control.isna()] if frame.control.isna().any() else frame
+    rows = frame
+    if frame.control.isna().any():
+        rows = frame[frame.control.isna()]
     parts = []
     for method, of_method in rows.groupby("method", sort=False):
         similar = of_method[of_method.verdict == SIMILAR]
@@ -165,19 +183,20 @@ def _layers_of(similar: "DataFrame") -> list[str]:
 
 def on_groups(groups: "DataFrame", tests: "DataFrame") -> str:
     """Return the sentence on the comparison of groups with the smallest p-value of skill; "" without one."""
-    skills = tests[tests.quantity == "skill"] if len(tests) else tests
-    if skills.empty:
+    if tests.empty or not (tests.quantity == "skill").any():
         return ""
+    skills = tests[tests.quantity == "skill"]
     test = skills.loc[skills.p_value.idxmin()]
     means = groups[(groups.quantity == "skill") & (groups.method == test.method)]
-    value_of = dict(zip(means.networks, means.value, strict=True))
+    value_of = means.set_index("networks").value
     within, across = (
         f"{number('skill', value_of[name])} ({titles_in(name)})"
         for name in (test.within, test.across)
     )
-    method = titles_in(test.method)
-    skills = f"{within} and {across}, p {test.p_value:.2g}"
-    return f"The clearest difference between groups is of skill by {method}: {skills}."
+    return (
+        f"The clearest difference between groups is of skill by {titles_in(test.method)}: {within} and {across}, p "
+        f"{test.p_value:.2g}."
+    )
 
 
 def reasons(frame: "DataFrame") -> list[str]:
@@ -235,25 +254,25 @@ def tables_of_groups(
         names: of the quantities.
     """
     tables = []
-    for method, of_method in groups.groupby("method", sort=False) if len(groups) else ():
-        lines = []
-        for networks, means in of_method.groupby("networks", sort=False):
-            values = [_mean(means.set_index("quantity"), name) for name in names]
-            lines.append([f"{titles_in(networks)} ({means.n_pairs.max()})", *values])
-        title = f"Groups, {titles_in(method)}: means over {of_method.layers.iloc[0]}"
+    for method, means in by_method(groups):
+        title = f"Groups, {titles_in(method)}: means over {means.layers.iloc[0]}"
         header = ["front → end (pairs of networks)", *map(title_of, names)]
+        lines = []
+        for networks, rows in means.groupby("networks", sort=False):
+            values = [_mean(rows.set_index("quantity"), name) for name in names]
+            lines.append([f"{titles_in(networks)} ({rows.n_pairs.max()})", *values])
         tables.append(Table(title, header, lines))
     tested = [name for name in names if name != SHARE]
-    for method, of_tests in tests.groupby("method", sort=False) if len(tests) else ():
+    for method, answers in by_method(tests):
+        title = f"Differences between groups, {titles_in(method)} (p-value)"
         lines = []
-        for (within, across), answers in of_tests.groupby(["within", "across"], sort=False):
+        for (within, across), rows in answers.groupby(["within", "across"], sort=False):
             texts = {
                 test.quantity: f"{number(test.quantity, test.difference, sign='+')} ({test.p_value:.2g})"
-                for test in answers.itertuples()
+                for test in rows.itertuples()
             }
             question = f"({titles_in(within)}) − ({titles_in(across)})"
             lines.append([question, *(texts.get(name, "") for name in tested)])
-        title = f"Differences between groups, {titles_in(method)} (p-value)"
         tables.append(Table(title, ["question", *map(title_of, tested)], lines[:MAX_TESTS]))
     return tables
 
@@ -292,9 +311,10 @@ def lines_on_groups(groups: "DataFrame", tests: "DataFrame", frame: "DataFrame")
         .groupby("pairs_of_layers", sort=False)
     )
     for layers, of_layers in sets:
-        pairs = ", ".join(dict.fromkeys(map(titles_in, of_layers.networks)))
-        subject = f" of {pairs}" if len(sets) > 1 else ""
-        yield f"Layers (relative depths){subject}: {listed(layers.split('; '))}"
+        subject = "Layers (relative depths)"
+        if len(sets) > 1:
+            subject += f" of {', '.join(dict.fromkeys(map(titles_in, of_layers.networks)))}"
+        yield f"{subject}: {listed(layers.split('; '))}"
     if (groups.value[groups.quantity == INCONCLUSIVE] > 0).any():
         yield "A share of similar pairs has two bounds: without and with the inconclusive stitches."
     if len(sets) > 1:
@@ -339,28 +359,16 @@ def tables_of_shares(shares: "DataFrame") -> list[Table]:
     texts = shares.assign(
         share=shares.value.map(decimals).mask(no_choice, NO_CHOICE),
         chance=shares.chance.map(decimals).mask(no_choice, ""),
-        networks=[f"{titles_in(row.networks)} ({row.n_pairs})" for row in shares.itertuples()],
+        networks=shares.networks.map(titles_in) + " (" + shares.n_pairs.astype(str) + ")",
     )
+    by = ["method", "dataset", "side"]
     tables = []
-    for (*data, side), rows in texts.groupby(
-        ["method", "dataset", "side"], sort=False, dropna=False
-    ):
-        columns = rows.quantity.unique()
-        cells = rows.pivot(index="networks", columns="quantity", values=["share", "chance"]).fillna(
-            ""
-        )
-        lines = [
-            [
-                name,
-                *(
-                    cells.at[name, (part, column)]
-                    for column in columns
-                    for part in ("share", "chance")
-                ),
-            ]
-            for name in rows.networks.unique()
-        ]
-        header = ["", *chain.from_iterable((title_of(name), "chance") for name in columns)]
+    for (*data, side), rows in texts.groupby(by, sort=False, dropna=False):
+        columns = list(product(rows.quantity.unique(), ("share", "chance")))
+        cells = rows.pivot(index="networks", columns="quantity", values=["share", "chance"])
+        in_order = cells.swaplevel(axis=1).reindex(rows.networks.unique(), columns=columns)
+        lines = [list(line) for line in in_order.fillna("").itertuples()]
+        header = ["", *chain.from_iterable((title_of(name), "chance") for name, _ in columns[::2])]
         title = f"{SOUGHT[side]}: how often it is the corresponding layer, {_on_data(*data)}"
         tables.append(Table(title, header, lines))
     return tables
@@ -392,13 +400,17 @@ def tables_of_matches(matches: "DataFrame") -> list[Table]:
 
 def _on_data(method: str, dataset: Any) -> str:
     """Return the method and the data set, as a text."""
-    return f"{method}, {short(dataset)}" if isinstance(dataset, str) else method
+    if not isinstance(dataset, str):
+        return method
+    return f"{method}, {short(dataset)}"
 
 
 def _most_frequent(matches: "pd.Series") -> str:
     """Return the most frequent best match and its count, such as "layer3 (4/5)"; "" without matches."""
+    if matches.empty:
+        return ""
     n = matches.value_counts(sort=False)
-    return f"{n.idxmax()} ({n.max()}/{len(matches)})" if len(n) else ""
+    return f"{n.idxmax()} ({n.max()}/{len(matches)})"
 
 
 def report(
@@ -416,11 +428,13 @@ def report(
         further: sentences, such as warnings.
         has_maps: begin with the maps of signs.
     """
-    groups, tests = comparison.groups, comparison.tests
-    signs = ", ".join(f"{sign} {verdict}" for verdict, sign in SIGNS.items())
-    blocks = [
-        *map(str, sign_maps(frame) if has_maps else ()),
-        f"{signs}; rows: front layers, columns: end layers" if has_maps else "",
+    groups = comparison.groups
+    tests = comparison.tests
+    blocks = []
+    if has_maps:
+        signs = ", ".join(f"{sign} {verdict}" for verdict, sign in SIGNS.items())
+        blocks = [*map(str, sign_maps(frame)), f"{signs}; rows: front layers, columns: end layers"]
+    blocks += [
         str(counts(frame)),
         wrapped(reasons(frame)),
         *map(str, tables_of_groups(groups, tests)),

@@ -170,11 +170,20 @@ def _titles(
     return {key: ", ".join(texts) for key, texts in titles.items()}
 
 
-def told_apart(rows: Sequence[Result]) -> list[Result]:
-    """Return rows whose data sets have different names if their images differ.
+def told_apart(rows: Sequence[StitchRow]) -> list[StitchRow]:
+    """Return rows with the names of data sets that `names_of_data` gives."""
+    told = []
+    for row, name in zip(rows, names_of_data(rows), strict=True):
+        is_named = name == row.dataset
+        told.append(row if is_named else dataclasses.replace(row, dataset=name))
+    return told
+
+
+def names_of_data(rows: Sequence[Any]) -> list[str]:
+    """Return the name of the data set of each row; names are different if the images differ.
 
     Where rows of one data set recorded different images, the name of the data set has their
-    fingerprints behind it, such as "digits [test inputs 0123456789ab]". All other rows stay.
+    fingerprints behind it, such as "digits [test inputs 0123456789ab]". All other names stay.
     """
     several = _several(rows)
     return [_with_images(row, several.get(data_of(row), {})) for row in rows]
@@ -203,14 +212,14 @@ def _several(rows: Iterable[Any]) -> dict[tuple[str, float | None], dict[str, li
     return several
 
 
-def _with_images(row: Any, splits: Iterable[str]) -> Any:
-    """Return a row with the fingerprints of its images appended to the name of its data set."""
+def _with_images(row: Any, splits: Iterable[str]) -> str:
+    """Return the name of the data set of a row, with the fingerprints of its images."""
     digests = [
         f"{SPLITS[split]} {getattr(row, split)}" for split in splits if getattr(row, split, None)
     ]
     if not digests:
-        return row
-    return dataclasses.replace(row, dataset=f"{row.dataset} [{', '.join(digests)}]")
+        return row.dataset
+    return f"{row.dataset} [{', '.join(digests)}]"
 
 
 def options_beside_tables(tables: Iterable[str | Path]) -> list[Options]:

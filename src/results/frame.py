@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from src.choices.similarity import SAMPLES, SIMILARITY, measure_of
@@ -21,7 +22,7 @@ from src.core.console import listed, note_once
 from src.core.errors import UserError
 from src.core.files import write_text
 from src.results.evaluation import read_evaluated_stitches
-from src.results.experiments import told_apart, warn_of_several
+from src.results.experiments import names_of_data, warn_of_several
 from src.results.network_names import (
     PAIRS,
     SAME_RUN,
@@ -31,7 +32,6 @@ from src.results.network_names import (
     kind_of_pair,
     named_by_list,
     named_networks,
-    named_pair,
     order_in,
 )
 from src.results.quantities import (
@@ -45,11 +45,13 @@ from src.results.quantities import (
     TRAINING,
     TYPES,
 )
-from src.results.similarity_rows import (
-    SimilarityRow,
-    column_of,
+from src.results.similarities import (
+    measured_in,
+    parts_of,
     read_similarities,
+    swapped,
     tables_of_similarity,
+    value_columns,
 )
 from src.results.spec import OPTIONS
 from src.results.stitches import Stitch, newest_stitches
@@ -71,7 +73,7 @@ NO_MEASURES = {
 
 
 def frame_of(
-    verdicts: Iterable[Mapping[str, Any]], similarities: Iterable[SimilarityRow], names: Names
+    verdicts: Iterable[Mapping[str, Any]], similarities: pd.DataFrame | None, names: Names
 ) -> pd.DataFrame:
     """Return the frame of verdicts on stitches and of tables of similarity.
 
@@ -79,11 +81,12 @@ def frame_of(
 
     Args:
         verdicts: from `src.results.verdicts.records_of`.
+        similarities: from `src.results.similarities.read_similarities`.
         names: of all networks.
     """
     records = [dict(record) for record in verdicts]
-    for row in similarities:
-        records += of_similarity(row, named_pair(row, names))
+    if similarities is not None:
+        records += of_similarities(similarities, names)
     frame = with_columns(pd.DataFrame.from_records(records))
     return with_depths(frame, names.values())
 
@@ -97,47 +100,41 @@ def with_columns(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype(types)
 
 
-def of_similarity(
-    row: SimilarityRow, networks: tuple[NamedNetwork, NamedNetwork]
-) -> list[dict[str, Any]]:
-    """Return the record of compared layers, and for asymmetric measures that of the opposite direction."""
-    first, second = networks
-    records = [_compared(row, networks)]
-    has_directions = {column.measure for column, _ in row.numbers if column.is_reversed}
-    is_itself = (first, row.layer1, row.rank1) == (second, row.layer2, row.rank2)
-    if has_directions and not is_itself:
-        back = _compared(row.swapped, (second, first), only=has_directions)
-        records.append(back | {"is_reversed": True})
-    return records
+def of_similarities(table: pd.DataFrame, names: Names) -> list[dict[str, Any]]:
+    """Return the records of compared layers; behind each is that of the opposite direction, by the measures that
+    have one."""
+    values = value_columns(table)
+    backward = [name for name in values if parts_of(name)[1]]
+    have_directions = {parts_of(name)[0] for name in backward}
+    others = [name for name in values if parts_of(name)[0] not in have_directions]
+    of_samples = [name for name in measured_in(values) if measure_of(name).of == SAMPLES]
+    has_samples = table[of_samples].notna().any(axis=1)
+    table = table.assign(alignment=table.alignment.where(has_samples), is_reversed=False)
+    is_itself = [
+        (row.network_keys[0], row.layer1, row.rank1) == (row.network_keys[1], row.layer2, row.rank2)
+        for row in table.itertuples()
+    ]
+    back = table[table[backward].notna().any(axis=1) & ~np.array(is_itself, bool)]
+    back = swapped(back).drop(columns=others).assign(is_reversed=True)
+    rows = pd.concat([table, back]).drop(columns=backward).sort_index(kind="stable")
+    return [_compared(row, names) for row in rows.to_dict("records")]
 
 
-def _compared(
-    row: SimilarityRow,
-    networks: tuple[NamedNetwork, NamedNetwork],
-    only: Iterable[str] | None = None,
-) -> dict[str, Any]:
-    """Return the record of compared layers, from the first to the second.
-
-    Args:
-        only: the measures; None: all.
-    """
+def _compared(row: Mapping[str, Any], names: Names) -> dict[str, Any]:
+    """Return the record of compared layers, from the first to the second."""
+    networks = [names[key] for key in row["network_keys"]]
     record: dict[str, Any] = {"method": SIMILARITY, "kind": kind_of_pair(*networks)}
     for number, side, network in zip((1, 2), SIDES, networks, strict=True):
         record |= of_network(side, network)
-        record[f"{side}_layer"] = getattr(row, f"layer{number}")
-        record[f"{side}_rank"] = getattr(row, f"rank{number}")
-        record[f"{side}_relative_depth"] = getattr(row, f"relative_depth{number}")
-        record[f"{side}_weights"] = getattr(row, f"model{number}_weights")
+        for name in ("layer", "rank", "relative_depth"):
+            record[f"{side}_{name}"] = row[f"{name}{number}"]
+        record[f"{side}_weights"] = row[f"model{number}_weights"]
     record["networks"] = " → ".join(network.name for network in networks)
-    record |= {"dataset": row.dataset, "n_images": row.n_samples, "seed": row.seed}
-    record |= {"test_images": row.test_images, "shortcut": row.shortcut, "is_reversed": False}
-    record["alignment_option"] = row.alignment_option
-    if any(measure_of(name).of == SAMPLES for name in row.measures):
-        record["alignment"] = row.alignment
-    for column, value in row.numbers:
-        if not column.is_reversed and (only is None or column.measure in only):
-            record[column.name] = value
-    return record
+    record["n_images"] = row["n_samples"]
+    further = ["dataset", "n_images", "seed", "test_images", "shortcut", "is_reversed"]
+    further += ["alignment_option", "alignment"]
+    record = record | {name: row[name] for name in further if name in row}
+    return record | {name: row[name] for name in value_columns(row) if name not in record}
 
 
 def of_network(side: str, network: NamedNetwork) -> dict[str, Any]:
@@ -263,7 +260,9 @@ def measures_in(frame: pd.DataFrame) -> list[str]:
     """Return the measures of similarity in a frame, in the order of their columns."""
     similarities = frame[frame.method == SIMILARITY]
     names = [name for name in frame.columns if name not in NO_MEASURES]
-    return [name for name in names if not column_of(name).part and similarities[name].notna().any()]
+    return [
+        name for name in names if parts_of(name)[0] == name and similarities[name].notna().any()
+    ]
 
 
 def list_in(folders: Sequence[str | Path]) -> Path | None:
@@ -307,7 +306,7 @@ def read(*folders: str | Path, networks: str | Path | None = None) -> pd.DataFra
     tables = [path for path in paths if path.suffix == ".csv"]
     others = [path for path in paths if path not in tables]
     stitches, similarities, names = _collect(others, tables, networks or list_in(folders))
-    if not stitches and not similarities:
+    if not stitches and similarities.empty:
         raise UserError(
             f"{listed(folders)}: no finished stitching run, and no table in a folder similarity; give folders that "
             "hold some"
@@ -318,8 +317,8 @@ def read(*folders: str | Path, networks: str | Path | None = None) -> pd.DataFra
 
 def _collect(
     folders: Sequence[Path], tables: Sequence[Path], networks: str | Path | None
-) -> tuple[list[Stitch], list[SimilarityRow], Names]:
-    """Return the newest stitches with their evaluations, the rows of tables of similarity, and the names of all
+) -> tuple[list[Stitch], pd.DataFrame, Names]:
+    """Return the newest stitches with their evaluations, the frame of tables of similarity, and the names of all
     networks.
 
     Results on different images have different names of data sets, with a warning.
@@ -331,22 +330,27 @@ def _collect(
     stitches = newest_stitches(read_evaluated_stitches(folders, recursive=True))
     paths = [*tables, *chain.from_iterable(map(tables_of_similarity, folders))]
     similarities = read_similarities(list(dict.fromkeys(paths)))
-    results: list[Any] = [*(stitch.row for stitch in stitches), *similarities]
+    results: list[Any] = [*(stitch.row for stitch in stitches), *similarities.itertuples()]
     warn_of_several(results)
     names = named_by_list(chain.from_iterable(row.networks for row in results), networks)
-    told = told_apart(results)
-    stitches = [replace(stitch, row=row) for stitch, row in zip(stitches, told, strict=False)]
-    similarities = told[len(stitches) :]
+    datasets = names_of_data(results)
+    similarities["dataset"] = datasets[len(stitches) :]
+    stitches = [
+        replace(stitch, row=replace(stitch.row, dataset=name))
+        for stitch, name in zip(stitches, datasets, strict=False)
+    ]
     if networks:
         order = order_in(names)
         stitches.sort(key=lambda stitch: order(stitch.row))
-        similarities.sort(key=order)
+        places = [tuple(order(row)) for row in similarities.itertuples()]
+        in_order = similarities.assign(place=places).sort_values("place", kind="stable")
+        similarities = in_order.drop(columns="place").reset_index(drop=True)
     return stitches, similarities, names
 
 
 def judge_stitches(
     stitches: Iterable[Stitch],
-    similarities: Iterable[SimilarityRow] = (),
+    similarities: pd.DataFrame | None = None,
     *,
     limits: Limits = Limits(),  # noqa: B008 - immutable
     pool: bool = False,
@@ -357,7 +361,7 @@ def judge_stitches(
     if names is None:
         names = named_networks(chain.from_iterable(stitch.row.networks for stitch in stitches), {})
     records = records_of(stitches, similarities, limits=limits, pool=pool, names=names)
-    return frame_of(records, (), names)
+    return frame_of(records, None, names)
 
 
 def n_changed(

@@ -1,7 +1,7 @@
 """Identifies the networks of results by name and weights, and reads lists of networks with names and groups.
 
 A network is identified by its checkpoint, its type, the seed of randomly initialised weights and the recorded weights.
-A list is a CSV with the columns `REQUIRED` and `OPTIONAL`. Two epochs of a training run are one network. This module
+A list is a CSV with the columns of `LIST`. Two epochs of a training run are one network. This module
 does not import torch.
 """
 
@@ -25,7 +25,7 @@ from src.core.console import listed, warn, warn_once
 from src.core.errors import UserError, unknown_name
 from src.core.grouping import grouped
 from src.core.user_code import absolute, title_of
-from src.results.tables import FIRST_LINE, read_records
+from src.results.tables import FIRST_LINE, Layout, columns, read_table
 
 UNTRAINED = "-"  # in place of a checkpoint: randomly initialised weights
 DEFAULT = "DEFAULT"  # in place of a checkpoint: the weights that come with the type
@@ -60,10 +60,13 @@ KINDS = (PAIRS, SAME_RUN, UNTRAINED_FRONT, UNTRAINED_END)
 NetworkKey = tuple[str, str]  # identity and type; equal for names of the same network
 
 
-# The columns of a list
-REQUIRED = ("name", "path", "type")
-OPTIONAL = ("group", "layers", "depths", "training")
-LIST = "networks (with the columns name, path, type, and optionally group, layers, depths and training)"
+LIST = Layout(
+    "networks",
+    "with the columns name, path, type, and optionally group, layers, depths and training",
+    dict.fromkeys(("name", "path", "type"), str),
+    dict.fromkeys(("group", "layers", "depths", "training"), str | None),
+    further=str,
+)
 
 
 @dataclass(frozen=True)
@@ -509,19 +512,14 @@ def read_networks(table: str | Path, *, seed: int | None = None) -> list[NamedNe
             repeats a name or the weights of a network, has a name that is no file name, or names a missing
             checkpoint.
     """
-    records = read_records(table, REQUIRED, OPTIONAL, title=LIST)
+    records = read_table(table, LIST)
     if len(records) < 2:
         raise UserError(f"{table} lists fewer than two networks; give at least two, a line each")
     lines = {}
     for line, record in enumerate(records, start=FIRST_LINE):
-        values: dict[str, Any] = {
-            name: record[name] for name in (*REQUIRED, *OPTIONAL) if record.get(name)
-        }
-        for column in record.keys() - values.keys():
-            if record[column]:
-                raise UserError(f"{table}: {unknown_name('column', column, REQUIRED + OPTIONAL)}")
-        group = values.pop("group", "").strip()
-        network = NamedNetwork(**values, group=group or None)
+        for column in record.keys() - columns(LIST):
+            raise UserError(f"{table}: {unknown_name('column', column, columns(LIST))}")
+        network = NamedNetwork(**record | {"group": (record["group"] or "").strip() or None})
         if network.is_untrained:
             network = replace(network, seed=seed or 0)
         lines[f"{table}, line {line}"] = network

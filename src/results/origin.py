@@ -10,7 +10,6 @@ from src.core.files import read_json
 from src.core.grouping import grouped
 from src.results.network_names import SHORT, NamedNetwork, Names, NetworkKey, networks_named_by
 from src.results.run import record_of
-from src.results.similarity_rows import SimilarityRow
 from src.results.spec import RECORDS, TEST
 from src.results.stitches import Stitch
 
@@ -63,13 +62,14 @@ def describe(
 
 
 def networks_of(
-    stitches: Iterable[Stitch], similarities: Iterable[SimilarityRow], names: Names
+    stitches: Iterable[Stitch], similarities: Any, names: Names
 ) -> list[tuple[NamedNetwork, str, float | None]]:
     """Return the networks of results with each data set and the accuracy on it, in the order of `names`.
 
     The accuracy is None where it was not measured.
 
     Args:
+        similarities: the frame of tables of similarity.
         names: of the networks to return; tables of similarity may have others.
     """
     measured: dict[tuple[NetworkKey, str], tuple[NamedNetwork, str, float | None]] = {}
@@ -81,7 +81,7 @@ def networks_of(
             known = None if math.isnan(accuracy) else accuracy
             dataset = str(stitch.row.dataset)
             measured.setdefault((key, dataset), (network, dataset, known))
-    for row in similarities:
+    for row in similarities.itertuples():
         for network in row.networks:
             if network.key in names:
                 named = replace(names[network.key], weights=network.weights)

@@ -17,6 +17,10 @@ This module does not import torch.
 import math
 from typing import NamedTuple
 
+from src.results.spec import FurtherOptions
+from src.results.tables import Layout
+from src.values import Rank
+
 # Scripts that measure a quantity: their tables have its column
 STITCHING = "stitching"
 SKILL = "skill"  # the evaluation, whatever the detectors
@@ -66,6 +70,63 @@ JUDGED = [
     "stitching_type",
 ]
 AUROC = "auroc_"  # begins the column of a detector
+
+
+# Fingerprints of images and weights are their first digits; `shortcut`: images had dots of this strength
+PROBES = Layout(
+    "probing",
+    "exec_probe.py -o",
+    {
+        "model": str,
+        "layer": str,
+        "rank": Rank,
+        "accuracy": float,  # on the test images
+        "train_accuracy": float | None,  # None: not trained
+        "loss": float,  # on the test images
+        "seed": int | None,
+        "epochs": int | None,
+        "model_type": str,
+        "dataset": str,
+        "n_images": int | None,  # test images
+    },
+    {
+        "shortcut": float | None,
+        "model_weights": str | None,
+        "train_images": str | None,
+        "test_images": str | None,
+        "further_options": FurtherOptions,
+    },
+)
+SIMILARITIES = Layout(
+    "similarity",
+    "exec_compute_low_rank_sim_metrics.py -o",
+    {
+        "model1": str,
+        "model2": str,
+        "layer1": str,
+        "layer2": str,
+        "rank1": Rank,
+        "rank2": Rank,
+        "alignment": str,  # how CCA and Procrustes make samples of activations
+        "n_samples": int,
+        "model1_type": str,
+        "model2_type": str,
+        "dataset": str,
+        "alignment_option": str,  # auto or pool
+        "n_permutations": int | None,
+        "seed": int | None,  # of randomly initialised weights
+    },
+    {
+        "shortcut": float | None,
+        "model1_weights": str | None,
+        "model2_weights": str | None,
+        "test_images": str | None,
+        # The share of the network's blocks that a pass to the layer computes
+        "relative_depth1": float | None,
+        "relative_depth2": float | None,
+        "further_options": FurtherOptions,
+    },
+)
 
 
 class Quantity(NamedTuple):

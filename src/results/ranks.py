@@ -12,6 +12,7 @@ measure is sensitive where it does better than this baseline.
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,20 @@ from src.core.console import listed, warn, warn_once
 from src.core.errors import UserError
 from src.results.experiments import (
     method_names,
+    names_of_data,
     options_beside_tables,
-    told_apart,
     typed,
     warn_of_earlier,
     warn_of_several,
 )
-from src.results.frame import LAYERS, SIDES, measures_in, of_network, of_similarity
+from src.results.frame import LAYERS, SIDES, measures_in, of_network, of_similarities
 from src.results.network_names import Names, named_by_list, named_pair, short
-from src.results.probe_rows import ProbeRow
+from src.results.quantities import PROBES, SIMILARITIES
 from src.results.reports import similarity
-from src.results.similarity_rows import SimilarityRow
+from src.results.similarities import frame_of_records, with_networks
 from src.results.spec import NETWORKS, RANKS
 from src.results.stitches import StitchRow, read_stitches, with_spec
-from src.results.tables import read_table
+from src.results.tables import columns, read_table
 from src.values import Pair, Rank
 
 FULL = math.inf  # the rank of a layer that is not truncated: above all other ranks
@@ -71,30 +72,39 @@ def read_ranks(*paths: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises:
         UserError: a file cannot be read, is of no such kind, or is damaged. The message names it.
     """
-    # Rows, the oldest first; folders of stitches are named by time
-    rows: list[Any] = []
+    # The oldest first; folders of stitches are named by time
+    stitches: list[StitchRow] = []
+    compared: list[dict[str, Any]] = []
+    probed: list[dict[str, Any]] = []
     tables = sorted(map(Path, paths), key=lambda path: path.stat().st_mtime if path.exists() else 0)
     for path in tables:
         if path.is_dir():
-            rows += [stitch.row for stitch in read_stitches(path, recursive=True)[0]]
+            stitches += [stitch.row for stitch in read_stitches(path, recursive=True)[0]]
+            continue
+        rows = read_table(path, SIMILARITIES, PROBES, StitchRow)
+        if rows and isinstance(rows[0], StitchRow):
+            stitches += map(with_spec, rows)
+        elif rows and "layer1" in rows[0]:
+            compared += rows
         else:
-            for row in read_table(path, SimilarityRow, ProbeRow, StitchRow):
-                rows.append(with_spec(row) if isinstance(row, StitchRow) else row)
-    warn_of_several(rows)
-    rows = told_apart(rows)
-    networks = [name for row in rows for name in row.networks]
+            probed += rows
+    similarities = frame_of_records(compared)
+    probes = with_networks(pd.DataFrame(probed, columns=columns(PROBES), dtype=object), "model")
+    results = [*stitches, *similarities.itertuples(), *probes.itertuples()]
+    warn_of_several(results)
+    datasets = iter(names_of_data(results))
+    stitches = [replace(row, dataset=next(datasets)) for row in stitches]
+    similarities["dataset"] = [next(datasets) for _ in similarities.index]
+    probes["dataset"] = list(datasets)
+    networks = [name for row in results for name in row.networks]
     warn_of_earlier(networks, options_beside_tables(tables))
     names = named_by_list(networks, None)
-    stitches = [row for row in rows if isinstance(row, StitchRow)]
     records = of_stitches(sorted(stitches, key=lambda row: row.folder), names)
-    for row in rows:
-        if isinstance(row, SimilarityRow):
-            records += of_similarity(row, named_pair(row, names))[:1]
+    records += of_similarities(similarities, names)
     if not records:
         raise UserError(
             "these tables hold no similarity and no stitching; add a CSV of one of them"
         )
-    probes = [row for row in rows if isinstance(row, ProbeRow)]
     return pd.DataFrame.from_records(records), newest_probes(probes, names)
 
 
@@ -134,21 +144,19 @@ def _matched_rank(row: StitchRow) -> Rank:
     return row.front_stitch_rank if row.init in STARTS else row.front_pinv_rank
 
 
-def newest_probes(rows: Sequence[ProbeRow], names: Names) -> pd.DataFrame:
+def newest_probes(probes: pd.DataFrame, names: Names) -> pd.DataFrame:
     """Return the newest probe of each layer and rank, among probes with the options of the layer's newest
     probe.
 
     Args:
-        rows: the oldest first.
+        probes: the oldest first.
     """
-    columns = [*PROBED, "rank", "accuracy", "loss", *HOW_PROBED]
-    records = []
-    for row in rows:
-        name = names[row.networks[0].key].name
-        rank = FULL if row.rank is None else row.rank
-        numbers = (rank, row.accuracy, row.loss, row.epochs or 0, row.further_options)
-        records.append((name, row.layer, row.dataset, *numbers))
-    probes = pd.DataFrame(records, columns=columns).astype({"rank": float})
+    networks = [names[key].name for (key,) in probes.network_keys]
+    probes = probes.assign(network=pd.Series(networks, probes.index, dtype=object)).fillna(
+        {"rank": FULL, "epochs": 0}
+    )
+    probes = probes[[*PROBED, "rank", "accuracy", "loss", *HOW_PROBED]]
+    probes = probes.astype({name: float for name in ("rank", "accuracy", "loss")})
     probes = _newest(probes, [*PROBED, *HOW_PROBED, "rank"], probes.network)
     last = probes.groupby(PROBED)[HOW_PROBED].transform("last")
     is_alike = (probes[HOW_PROBED] == last).all(axis=1)

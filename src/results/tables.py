@@ -1,4 +1,4 @@
-"""Reads and writes tables of typed rows as CSV or JSON.
+"""Reads and writes tables as CSV or JSON: of typed rows, or of records of a layout.
 
 A row type is a NamedTuple or a frozen dataclass. Its fields are the columns, in their order. Fields
 of a dataclass with `compare=False` are no columns. One field may be a `dict[str, T]`: its keys are
@@ -15,17 +15,29 @@ import difflib
 import functools
 import inspect
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from src.core.console import listed
 from src.core.errors import UserError
 from src.core.files import readable, write_csv
 
-Row = TypeVar("Row")
-
+FURTHER = "further columns"  # of a layout
 FIRST_LINE = 2  # number of the line of the first row in a CSV
+
+
+class Layout(NamedTuple):
+    """The columns of a table whose rows are records: dicts of values by column, None for an empty cell.
+
+    Further columns, such as those of measures, hold numbers unless `further` names another type.
+    """
+
+    contents: str  # what a row is, for error messages
+    written_by: str  # the script that writes the table
+    required: Mapping[str, Any]  # types of columns
+    optional: Mapping[str, Any]  # tables of a user may lack these
+    further: type = float
 
 
 class Column(NamedTuple):
@@ -45,9 +57,17 @@ class Column(NamedTuple):
         return get_origin(self.hint) is dict
 
 
-def fields(kind: type) -> dict[str, Column]:
-    """Return the fields of a row type by name, in the order of the columns."""
-    return _inspected(kind)
+def fields(kind: type | Layout) -> dict[str, Column]:
+    """Return the fields of a row type, or the columns of a layout, by name and in order."""
+    if not isinstance(kind, Layout):
+        return _inspected(kind)
+    required = {name: Column(hint, inspect.Parameter.empty) for name, hint in kind.required.items()}
+    optional = {name: Column(hint, None) for name, hint in kind.optional.items()}
+    return {
+        **required,
+        **optional,
+        FURTHER: Column(types.GenericAlias(dict, (str, kind.further)), {}),
+    }
 
 
 @functools.cache  # a table has many rows of a type
@@ -63,13 +83,15 @@ def _inspected(kind: type) -> dict[str, Column]:
     }
 
 
-def columns(kind: type) -> list[str]:
-    """Return the names of the columns that all tables of a row type share."""
+def columns(kind: type | Layout) -> list[str]:
+    """Return the names of the columns that all tables of a row type or layout share."""
     return [name for name, column in fields(kind).items() if not column.holds_columns]
 
 
 def to_record(row: object) -> dict[str, object]:
     """Return the values of a row by column; further columns come last."""
+    if isinstance(row, dict):
+        return row
     kind: type = type(row)
     record = {}
     further: Mapping[str, object] = {}
@@ -82,8 +104,8 @@ def to_record(row: object) -> dict[str, object]:
     return {**record, **further}
 
 
-def from_record(kind: type[Row], record: Mapping[str, object]) -> Row:
-    """Return a row of a type from values by column, as read from JSON or a CSV.
+def from_record(kind: Any, record: Mapping[str, object]) -> Any:
+    """Return a row of a type or layout from values by column, as read from JSON or a CSV.
 
     A missing or empty value becomes the default of its field. Without a default it becomes None if
     the field may be None.
@@ -92,7 +114,7 @@ def from_record(kind: type[Row], record: Mapping[str, object]) -> Row:
         ValueError: a value is missing or has the wrong type. The message is the column's name.
     """
     columns_of_kind = fields(kind)
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}
     for name, column in columns_of_kind.items():
         if column.holds_columns:
             value_type = get_args(column.hint)[1]
@@ -103,11 +125,14 @@ def from_record(kind: type[Row], record: Mapping[str, object]) -> Row:
             }
         elif column.is_required or not _is_empty(record.get(name)):
             values[name] = _typed(name, column.hint, record.get(name))
+    if isinstance(kind, Layout):
+        further = values.pop(FURTHER)
+        return {**dict.fromkeys(columns(kind)), **values, **further}
     return kind(**values)
 
 
-def write_table(path: str | Path, kind: type, rows: Iterable[object]) -> None:
-    """Write rows of a type as a CSV; the cell of a missing value stays empty."""
+def write_table(path: str | Path, kind: type | Layout, rows: Iterable[object]) -> None:
+    """Write rows of a type or layout as a CSV; the cell of a missing value stays empty."""
     records = [to_record(row) for row in rows]
     header = dict.fromkeys(columns(kind))
     for record in records:
@@ -115,7 +140,7 @@ def write_table(path: str | Path, kind: type, rows: Iterable[object]) -> None:
     write_csv(Path(path), list(header), records)
 
 
-def read_table(path: str | Path, *kinds: type[Any]) -> list[Any]:
+def read_table(path: str | Path, *kinds: type | Layout) -> list[Any]:
     """Read a CSV; return its rows, all of the first type with the required columns in its header.
 
     Raises:
@@ -125,44 +150,17 @@ def read_table(path: str | Path, *kinds: type[Any]) -> list[Any]:
     header, records = _read_csv(path)
     fitting = [kind for kind in kinds if header.issuperset(_required(kind))]
     if not fitting:
-        title = " or ".join(f"{kind.contents} ({kind.written_by})" for kind in kinds)
-        required = _required(kinds[0]) if len(kinds) == 1 else []
-        raise _misfit(path, header, required, columns(kinds[0]), title=title)
+        raise UserError(_describe_misfit(path, header, kinds))
 
     rows: list[Any] = []
     for line, record in enumerate(records, start=FIRST_LINE):
         try:
             rows.append(from_record(fitting[0], record))
         except ValueError as error:
-            raise _damaged(path, line, str(error)) from error
+            raise UserError(
+                f"{path}, line {line}: {error} is missing or damaged; correct it"
+            ) from error
     return rows
-
-
-def read_records(
-    path: str | Path, required: Sequence[str], optional: Sequence[str], *, title: str
-) -> list[dict[str, str]]:
-    """Read a CSV; return the texts of its cells by column.
-
-    Args:
-        required: columns without empty cells.
-        optional: columns that the table may lack.
-        title: says what the table is, for error messages.
-
-    Raises:
-        UserError: as `read_table`.
-    """
-    header, records = _read_csv(path)
-    if not header.issuperset(required):
-        raise _misfit(path, header, required, [*required, *optional], title=title)
-    for line, record in enumerate(records, start=FIRST_LINE):
-        for column in required:
-            if not record[column]:
-                raise _damaged(path, line, column)
-    return records
-
-
-def _damaged(path: str | Path, line: int, column: str) -> UserError:
-    return UserError(f"{path}, line {line}: {column} is missing or damaged; correct it")
 
 
 def _read_csv(path: str | Path) -> tuple[set[str], list[dict[str, str]]]:
@@ -187,36 +185,23 @@ def _read_csv(path: str | Path) -> tuple[set[str], list[dict[str, str]]]:
     return header, records
 
 
-def _misfit(
-    path: str | Path,
-    header: set[str],
-    required: Sequence[str],
-    known: Sequence[str],
-    *,
-    title: str,
-) -> UserError:
-    """Return the error of a table that lacks required columns.
-
-    Args:
-        known: all columns that the table may have.
-        title: says what the table should be.
-    """
-    for mark, separators in ((";", "semicolons"), ("\t", "tabs")):
+def _describe_misfit(path: str | Path, header: set[str], kinds: tuple[Any, ...]) -> str:
+    """Return the error message for a table that matches none of the row types."""
+    for mark, title in ((";", "semicolons"), ("\t", "tabs")):
         if any(mark in name for name in header):
-            return UserError(
-                f"{path} has {separators} between its columns; separate columns by commas"
-            )
+            return f"{path} has {title} between its columns; separate columns by commas"
+    tables = " or ".join(f"{kind.contents} ({kind.written_by})" for kind in kinds)
     lacks = ""
-    missing = [name for name in required if name not in header]
-    if missing:
+    if len(kinds) == 1:
+        missing = [name for name in _required(kinds[0]) if name not in header]
         lacks = f": it lacks {listed(missing)}"
-    for name in header.difference(known):
-        for meant in difflib.get_close_matches(name, missing, n=1):
-            lacks += f" (for {name!r}, did you mean {meant}?)"
-    return UserError(f"{path} is no table of {title}{lacks}; give such a table")
+        for name in header - set(columns(kinds[0])):
+            for meant in difflib.get_close_matches(name, missing, n=1):
+                lacks += f" (for {name!r}, did you mean {meant}?)"
+    return f"{path} is no table of {tables}{lacks}; give such a table"
 
 
-def _required(kind: type) -> list[str]:
+def _required(kind: type | Layout) -> list[str]:
     """Return the names of the required columns, which have no default.
 
     Tables of a user may lack the columns with a default.

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.choices.similarity import ACTIVATIONS, measure_of
 from src.core.console import note, warn_once
@@ -29,11 +29,14 @@ from src.results.quantities import (
     STITCHING,
     measured_by,
 )
-from src.results.similarity_rows import SimilarityRow, column_of
+from src.results.similarities import parts_of, swapped, value_columns
 from src.results.spec import CHECKPOINTS, NETWORKS, WEIGHTS, are_same
 from src.results.stitches import Stitch, newest_stitches
-from src.values import ALL_IMAGES, Pair, Predictions, StitchSkill
+from src.values import Pair, Predictions, StitchSkill
 from src.verdict import SIMILAR, Limits, Stitches, Verdict, judge, obstacle_of
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
 NO_SETTINGS = {*NETWORKS, "further_options"}
@@ -66,7 +69,7 @@ class Group(NamedTuple):
 
 def records_of(
     stitches: Iterable[Stitch],
-    similarities: Iterable[SimilarityRow] = (),
+    similarities: "DataFrame | None" = None,
     *,
     limits: Limits = Limits(),  # noqa: B008 - immutable
     pool: bool = False,
@@ -81,16 +84,16 @@ def records_of(
 
     Args:
         stitches: with their evaluations.
-        similarities: rows of tables of similarity. Rows of the stitched networks and layers, at
+        similarities: the frame of tables of similarity. Rows of the stitched networks and layers, at
             full rank and in either order, add their values to the verdict.
         pool: take pairs of networks together that share no network.
         names: name, group and training of each network, by its key.
     """
-    similarities = list(similarities)
-    similarity_of_layers = _by_layers(similarities)
+    similarity_of_layers: Mapping[tuple, Sequence[Mapping[str, Any]]] = {}
     shown: list[str] = []
-    if similarities:
-        shown = similarity_columns(row.values for row in similarities)
+    if similarities is not None:
+        similarity_of_layers = _by_layers(similarities)
+        shown = similarity_columns(similarities)
     records = []
     for family in families_of(stitches, names, pool=pool):
         verdicts = judge([stitches_of(group) for group in family], limits=limits)
@@ -244,18 +247,20 @@ def _estimates(verdict: Verdict) -> dict[str, float]:
     return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
-def _by_layers(rows: Sequence[SimilarityRow]) -> dict[tuple, list[SimilarityRow]]:
-    """Index the rows at full rank by networks, data and layers, in both directions.
+def _by_layers(frame: "DataFrame") -> dict[tuple, list[dict[str, Any]]]:
+    """Index the similarities at full rank by networks, data and layers, in both directions.
 
     A row that was measured the other way comes first.
     """
-    both_ways = [*(row.swapped for row in rows), *rows]
-    full = [row for row in both_ways if row.rank1 is None and row.rank2 is None]
-    return grouped(full, lambda row: (row.network_keys, row.dataset, row.pair))
+    full = frame[frame[["rank1", "rank2"]].isna().all(axis=1)]
+    records = [*swapped(full).to_dict("records"), *full.to_dict("records")]
+    return grouped(
+        records, lambda row: (row["network_keys"], row["dataset"], (row["layer1"], row["layer2"]))
+    )
 
 
 def _similarity(
-    group: Group, by_layers: Mapping[tuple, Sequence[SimilarityRow]], shown: Sequence[str]
+    group: Group, by_layers: Mapping[tuple, Sequence[Mapping[str, Any]]], shown: Sequence[str]
 ) -> dict[str, float]:
     """Return the values of measures of similarity for the layers, networks and images of a group.
 
@@ -264,37 +269,33 @@ def _similarity(
     Args:
         shown: the columns to return, as far as they have values.
     """
-    measured: list[dict[str, float]] = []
+    measured: dict[str, list[float]] = {}
     for stitches in group.by_networks:
         first = stitches[0].row
         values: dict[str, float] = {}
         for row in by_layers.get((first.network_keys, first.dataset, group.pair), []):
-            if are_same(row.test_images, first.test_images):
-                values |= {name: item for name, item in row.values.items() if not math.isnan(item)}
-        measured.append(values)
-    means = {}
-    for name in shown:
-        of_networks = [values[name] for values in measured if name in values]
-        if of_networks:
-            means[name] = _average(of_networks)
-    return means
+            if are_same(row["test_images"], first.test_images):
+                values |= {name: row[name] for name in shown if not math.isnan(row[name])}
+        for name, value in values.items():
+            measured.setdefault(name, []).append(value)
+    return {name: _average(measured[name]) for name in shown if name in measured}
 
 
-def similarity_columns(values: Iterable[Mapping[str, float]]) -> list[str]:
+def similarity_columns(frame: "DataFrame") -> list[str]:
     """Return the columns of similarity that a verdict shows.
 
     They are the values of `SHOWN_MEASURES`, the numbers of their nulls of all images, and the columns
     of a user's measures that have values.
 
     Args:
-        values: of rows of tables of similarity, by column.
+        frame: of tables of similarity.
     """
     shown = []
-    for column in map(column_of, dict.fromkeys(chain.from_iterable(values))):
-        is_of_user = measure_of(column.measure).of == ACTIVATIONS
-        is_value = not column.is_reversed and column.images in ("", ALL_IMAGES)
-        if is_of_user or (column.measure in SHOWN_MEASURES and is_value):
-            shown.append(column.name)
+    for name in value_columns(frame):
+        measure, back, _, images = parts_of(name)
+        is_of_user = measure_of(measure).of == ACTIVATIONS
+        if is_of_user or (measure in SHOWN_MEASURES and not back and not images):
+            shown.append(name)
     return shown
 
 

@@ -1,0 +1,180 @@
+"""Tables of similarity: the names of their columns, the records that scripts write, and the frame that reports
+read."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.choices.similarity import MEASURES, SIMILARITY
+from src.core.errors import UserError
+from src.core.user_code import is_user_code, title_of
+from src.results.experiments import options_beside_tables, warn_of_earlier
+from src.results.network_names import NamedNetwork
+from src.results.quantities import COLUMNS, JUDGED, SIMILARITIES
+from src.results.tables import columns, read_table
+from src.values import ALL_IMAGES, LARGEST, WITHIN_CLASSES, ComparedLayers, Null
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+# The options with a column, and those that select values
+IN_COLUMNS = (
+    "model1_path",
+    "model2_path",
+    "model1_type",
+    "model2_type",
+    "model1_layer",
+    "model2_layer",
+    "model1_ranks",
+    "model2_ranks",
+    "dataset",
+    "shortcut",
+    "seed",
+    "n_samples",
+    "metrics",
+    "alignment",
+    "n_permutations",
+)
+# Ends of the names of columns
+REVERSED = "_reversed"  # from the second layer to the first
+NULLS = {  # by the images that trade places in the null distribution
+    ALL_IMAGES: "",
+    WITHIN_CLASSES: "_within",
+    LARGEST[ALL_IMAGES]: "_largest",
+    LARGEST[WITHIN_CLASSES]: "_largest_within",
+}
+# Columns of either layer
+OF_LAYER = ("model{}", "layer{}", "rank{}", "model{}_type", "model{}_weights", "relative_depth{}")
+PLACES = {name: place for place, name in enumerate(MEASURES)}
+NO_VALUES = {*columns(SIMILARITIES), "networks", "network_keys", "is_reversed"}
+COLUMN = re.compile(
+    f"(.+?)({REVERSED})?(?:_({'|'.join(Null._fields)})({'|'.join(filter(None, NULLS.values()))})?)?"
+)
+
+
+def parts_of(column: str) -> tuple[str, str, str, str]:
+    """Split the name of a column into the measure, `REVERSED` or "", the statistic of a null distribution or ""
+    for the value itself, and the ending of `NULLS`."""
+    measure, back, part, ending = COLUMN.fullmatch(column).groups("")  # type: ignore[union-attr]
+    return measure, back, part, ending
+
+
+def record_of(
+    compared: ComparedLayers,
+    source: Mapping[str, Any],
+    depths: tuple[Mapping[str, float], Mapping[str, float]] = ({}, {}),
+) -> dict[str, Any]:
+    """Return the record of compared layers: a row of the table, by column.
+
+    Args:
+        source: the columns that say what networks and images they are of.
+        depths: the relative depths of the layers of both networks, as far as they are known.
+    """
+    record = {**dict.fromkeys(columns(SIMILARITIES)), **source}
+    record |= {name: getattr(compared, name) for name in compared._fields if name in record}
+    record["relative_depth1"] = depths[0].get(compared.layer1)
+    record["relative_depth2"] = depths[1].get(compared.layer2)
+    return record | _values_of(compared)
+
+
+def _values_of(compared: ComparedLayers) -> dict[str, float]:
+    """Return all values by column: first those of measures, then the statistics of null distributions."""
+    back = {f"{name}{REVERSED}": item for name, item in compared.reversed_values.items()}
+    similarities = {**compared.values, **back}
+    values = {name: item.value for name, item in similarities.items()}
+    for name, item in similarities.items():
+        for images, null in item.nulls.items():
+            for part, number in null._asdict().items():
+                values[f"{name}_{part}{NULLS[images]}"] = number
+    return values
+
+
+def value_columns(names: Iterable[str]) -> list[str]:
+    """Return the columns of values and of their null distributions."""
+    return [name for name in names if name not in NO_VALUES]
+
+
+def measured_in(names: Iterable[str]) -> list[str]:
+    """Return the measures with a column: those of `MEASURES` first, then functions of users."""
+    measured = [name for name in value_columns(names) if parts_of(name)[0] == name]
+    return sorted(measured, key=lambda name: PLACES.get(name, len(PLACES)))
+
+
+def frame_of_records(records: Sequence[Mapping[str, Any]]) -> "DataFrame":
+    """Return records of tables as a frame in which missing entries are None, with both networks and their keys."""
+    import pandas as pd
+
+    frame = pd.DataFrame(records, columns=None if records else columns(SIMILARITIES), dtype=object)
+    return with_networks(frame, "model1", "model2")
+
+
+def with_networks(frame: "DataFrame", *columns: str) -> "DataFrame":
+    """Return a frame with the columns `networks`, a tuple of names for each row, and `network_keys`.
+
+    Args:
+        columns: of paths; those of types and weights begin with their names.
+    """
+    networks = []
+    for row in frame.to_dict("records"):
+        names = [
+            NamedNetwork.of(
+                row[name], row[f"{name}_type"], seed=row["seed"], weights=row[f"{name}_weights"]
+            )
+            for name in columns
+        ]
+        networks.append(tuple(names))
+    keys = {pair: tuple(network.key for network in pair) for pair in networks}
+    return frame.assign(networks=networks, network_keys=[keys[pair] for pair in networks])
+
+
+def swapped(frame: "DataFrame") -> "DataFrame":
+    """Return a frame with both layers exchanged. A measure without a reversed value keeps its value."""
+    parts = {name: parts_of(name) for name in value_columns(frame)}
+    have_directions = {measure for measure, back, *_ in parts.values() if back}
+    names: dict[str, str] = {}
+    for name in OF_LAYER:
+        names |= {name.format(1): name.format(2), name.format(2): name.format(1)}
+    for name, (measure, back, *_) in parts.items():
+        if measure in have_directions:
+            statistic = name.removeprefix(measure + back)
+            names[name] = measure + ("" if back else REVERSED) + statistic
+    exchanged = {
+        name: [pair[::-1] for pair in frame[name]] for name in ("networks", "network_keys")
+    }
+    return frame.assign(**exchanged).rename(columns=names)
+
+
+def refuse_names_of_columns(metrics: Iterable[str]) -> None:
+    """Raise a UserError if the name of a user's function clashes with that of another column.
+
+    Columns of a verdict count as well: it shows the values of measures beside its own.
+
+    Args:
+        metrics: names in `MEASURES`, or FILE.py:FUNCTION of a user's code.
+    """
+    for name in filter(is_user_code, metrics):
+        title = title_of(name)
+        ending = title.removeprefix(parts_of(title)[0])
+        if ending:
+            raise UserError(
+                f"{name}: a name that ends in {ending} is that of another column; "
+                "rename the function"
+            )
+        if title in (*columns(SIMILARITIES), *COLUMNS, *JUDGED):
+            raise UserError(f"{name}: tables have a column {title}; rename the function")
+
+
+def tables_of_similarity(source_dir: Path) -> list[Path]:
+    """Return the paths of all tables of similarity in a folder and below it."""
+    return sorted(source_dir.rglob(f"{SIMILARITY}/*.csv"))
+
+
+def read_similarities(tables: Sequence[str | Path]) -> "DataFrame":
+    """Return the frame of tables of similarity, see `frame_of_records`; warn of networks whose weights have
+    changed since."""
+    records = [record for table in tables for record in read_table(table, SIMILARITIES)]
+    frame = frame_of_records(records)
+    warn_of_earlier(chain.from_iterable(frame.networks), options_beside_tables(tables))
+    return frame
