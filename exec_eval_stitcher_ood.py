@@ -16,7 +16,7 @@ from src.core.errors import UserError
 from src.core.files import durable_together
 from src.core.grouping import grouped
 from src.core.tensors import content_of_state
-from src.results.network_names import NetworkName
+from src.results.network_names import NamedNetwork
 from src.results.run import Run, claimed
 from src.results.spec import recorded_images, short_images
 from src.results.tables import write_table
@@ -119,7 +119,7 @@ class Setup(NamedTuple):
     test_set: "BaseImageSet"
     front: "Network"
     end: "Network"
-    names: dict[str, NetworkName]  # of the networks, by side
+    names: dict[str, NamedNetwork]  # of the networks, by side
 
     @property
     def stitches(self) -> "list[Stitch]":
@@ -285,7 +285,7 @@ def end_layers_of(stitches: "Iterable[Stitch]") -> list[str]:
 
 def refer_to(
     end: "Network",
-    end_name: NetworkName,
+    end_name: NamedNetwork,
     args: Namespace,
     scores: tuple[str, ...],
     layers: Sequence[str],
@@ -315,7 +315,7 @@ def refer_to(
 
 def reference_of(
     end: "Network",
-    end_name: NetworkName,
+    end_name: NamedNetwork,
     args: Namespace,
     pairs: "Iterable[Pair]",
     test_set: "BaseImageSet",
@@ -403,7 +403,7 @@ def write_results(
 
 
 def contents_of(
-    args: Namespace, names: Mapping[str, NetworkName], reference: "Reference"
+    args: Namespace, names: Mapping[str, NamedNetwork], reference: "Reference"
 ) -> dict[str, Any]:
     """Return the contents of the weights, images and detectors that the tables are about, by option."""
     from src.ood.detectors import EnergyDetector

@@ -118,7 +118,7 @@ def train_in(
 ) -> None:
     """Train the network of a task; write checkpoints and logs to the folder of a run."""
     from src.results.checkpoints import save_state
-    from src.results.writing import train_network
+    from src.results.training_runs import train_network
 
     run.claim(resume=args.resume)
     train_network(run, task, train_set, test_set, settings, save_frequency=args.save_frequency)

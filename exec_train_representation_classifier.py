@@ -262,7 +262,7 @@ def train_detector(
     """Train a classifier of the activations of a layer, fine-tune it, and add it to the store."""
     from src.ood import finetuning
     from src.results.checkpoints import new_name
-    from src.results.writing import finetune_network, train_network
+    from src.results.training_runs import finetune_network, train_network
 
     note(f"detector for {layer}")
     classifier, shape = finetuning.untrained_classifier(

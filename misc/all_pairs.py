@@ -273,7 +273,7 @@ def make_results(args, table: str) -> list[Unit]:
     from src.results.session import Session
 
     # The units of this share, which record their weights and images.
-    networks = read_networks(args.networks)
+    networks = read_networks(args.networks, seed=args.seed)
     check_types(args.networks, networks, args.own_types)
     check_ends(args, networks)
     check_code(args)
@@ -283,10 +283,9 @@ def make_results(args, table: str) -> list[Unit]:
     spec = dataset_info(args.dataset, labelled=True).spec
     units = units_of(args, networks)
     share = [unit for unit in units if is_in_share(unit, *args.shard)]
-    names = {network: network.named(seed=args.seed) for network in networks_of(share)}
     weights = {}
-    for name in names.values():
-        weights[name.path, name.type] = session.weights(name, spec, device=device)
+    for network in networks_of(share):
+        weights[network.path, network.type] = session.weights(network, spec, device=device)
     images = {
         splits: fingerprints_of(splits, args, session, device)
         for splits in dict.fromkeys(unit.splits for unit in share)
@@ -302,7 +301,7 @@ def make_results(args, table: str) -> list[Unit]:
     # A network that cannot be loaded or lacks its layers, and features of other images, show before
     # hours of work.
     check_feature_files(args, networks_of(unfinished), session, device)
-    check_layers(args, unfinished, names, session, spec, device)
+    check_layers(args, unfinished, session, spec, device)
 
     # The work.
     note(f"{len(unfinished)} of {len(share)} units of work are left to do")
@@ -386,11 +385,8 @@ def check_feature_files(args, networks, session, device) -> None:
     check_same_images(reference, images, n_images=args.n_samples)
 
 
-def check_layers(args, units, names, session, spec, device) -> None:
+def check_layers(args, units, session, spec, device) -> None:
     """Load all networks of the units, and raise a UserError for layers that they lack.
-
-    Args:
-        names: the names of the networks, by line of the list.
 
     Raises:
         UserError: a network cannot be loaded; or the layers that the list or the command line names
@@ -403,7 +399,7 @@ def check_layers(args, units, names, session, spec, device) -> None:
     ends = {unit.networks[1] for unit in units if not unit.is_table}
     networks = networks_of(units)
     loaded = {
-        network: session.network(names[network], spec, device=device, encoder=True)
+        network: session.network(network, spec, device=device, encoder=True)
         for network in networks
         if not network.is_features
     }

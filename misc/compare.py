@@ -14,7 +14,7 @@ from misc.pairs import options_of
 from src import cli
 from src.core.user_code import is_user_code
 from src.figures.terms import legend
-from src.results.network_names import FEATURES, NetworkName, networks_named_by, without_ending
+from src.results.network_names import FEATURES, NamedNetwork, networks_named_by, without_ending
 
 
 def parser() -> cli.Parser:
@@ -81,7 +81,7 @@ def output_name(text: str) -> str:
 
 def main(args: Namespace) -> None:
     types = [args.type, args.second_type or args.type]
-    networks = [NetworkName(args.first, types[0]), NetworkName(args.second, types[1])]
+    networks = [NamedNetwork(args.first, types[0]), NamedNetwork(args.second, types[1])]
     check_networks(*networks)
     check_accuracies(args, *networks)
     table = Path("results", args.output, "networks.csv")
@@ -99,7 +99,7 @@ def main(args: Namespace) -> None:
     all_pairs.work_and_judge(pairs, f"{args.output}.csv", f"{args.output}.html")
 
 
-def check_networks(first: NetworkName, second: NetworkName) -> None:
+def check_networks(first: NamedNetwork, second: NamedNetwork) -> None:
     """Raise a UserError unless both networks have types that exist and checkpoints that can be read, and
     differ."""
     from src.core.errors import UserError
@@ -124,7 +124,7 @@ def check_networks(first: NetworkName, second: NetworkName) -> None:
         )
 
 
-def check_accuracies(args, *networks: NetworkName) -> None:
+def check_accuracies(args, *networks: NamedNetwork) -> None:
     """Raise a UserError if both networks are trained, but close to chance accuracy on the test images: all
     verdicts would be inconclusive."""
     from src.core.device import device_of
@@ -156,7 +156,7 @@ def check_accuracies(args, *networks: NetworkName) -> None:
         )
 
 
-def write_list(networks: Sequence[NetworkName], table: Path) -> None:
+def write_list(networks: Sequence[NamedNetwork], table: Path) -> None:
     """Write the list of both networks, with the names in existing results, if there are any.
 
     Raises:
@@ -185,7 +185,7 @@ def write_list(networks: Sequence[NetworkName], table: Path) -> None:
     write_csv(table, list(rows[0]), rows)
 
 
-def are_of_results(networks: Sequence[NetworkName], names: Sequence[str], folder: Path) -> bool:
+def are_of_results(networks: Sequence[NamedNetwork], names: Sequence[str], folder: Path) -> bool:
     """Return whether the results in a folder are of these networks, by their names and recorded weights."""
     from src.results.public import CONFIG, read_options
     from src.results.run import options_of_table
@@ -199,7 +199,7 @@ def are_of_results(networks: Sequence[NetworkName], names: Sequence[str], folder
     return True
 
 
-def names_of(first: NetworkName, second: NetworkName) -> list[str]:
+def names_of(first: NamedNetwork, second: NamedNetwork) -> list[str]:
     """Return distinct names for two checkpoints: those of files that differ in more than numbers, else of their
     folders, types or files, else numbers."""
     paths = [without_ending(network.path) for network in (first, second)]

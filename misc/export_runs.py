@@ -50,7 +50,8 @@ def export_stitch(stitch, target: Path) -> None:
     from src.core.files import durable_together, read_json, write_json
     from src.results.public import CONFIG, chosen_options
     from src.results.run import new_folder
-    from src.results.writing import load_stitch, write_logs, write_stitches
+    from src.results.stitch_runs import load_stitch, write_stitches
+    from src.results.training_runs import write_logs
 
     pair = stitch.row.pair
     state = load_stitch(stitch.files.folder, pair)

@@ -5,6 +5,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -420,8 +421,7 @@ def stitch_and_evaluate(unit: Unit, stitching: Namespace, session: "Session") ->
     rows = {}
     measured = None
     if runs.layers:
-        end = unit.networks[1].named(seed=stitching.seed)
-        end = end._replace(weights=stitching.end_model_path_sha256)
+        end = replace(unit.networks[1], weights=stitching.end_model_path_sha256)
         # The reference comes first: a detector that fails costs no stitch
         reference = exec_eval_stitcher_ood.reference_of(
             setup.end, end, unit.options, runs.layers, setup.test_set, session

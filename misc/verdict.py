@@ -366,7 +366,8 @@ def made_by(judged, similarity, *, start: datetime) -> str:
     from src.results import origin
 
     networks = origin.networks_of(judged.stitches, judged.similarities, judged.names)
-    commands = origin.commands_of(origin.files_of(judged.stitches, map(Path, similarity), networks))
+    trained = [network for network, *_ in networks]
+    commands = origin.commands_of(origin.files_of(judged.stitches, map(Path, similarity), trained))
     own_command = origin.Command.of(provenance(gpu=-1, start=start))
     return page.made_with(networks, origin.images_of(judged.stitches), [*commands, own_command])
 

@@ -170,7 +170,7 @@ class Judgement(Sequence[Any]):
         Raises:
             UserError: a file cannot be written.
         """
-        from src.results.judged_runs import write_judged_run
+        from src.results.stitch_runs import write_judged_run
 
         for form, rows in self.frame.groupby("method", sort=False):
             pairs = [Pair(*pair) for pair in rows[list(Pair._fields)].itertuples(index=False)]

@@ -240,9 +240,9 @@ def digit_network(path: Path | str):
     """Load a `MODEL` for the digits."""
     from src.core.images import ImageSpec
     from src.results.checkpoints import load_model
-    from src.results.network_names import NetworkName
+    from src.results.network_names import NamedNetwork
 
-    return load_model(NetworkName(str(path), MODEL), ImageSpec(10, (1, 8, 8)))
+    return load_model(NamedNetwork(str(path), MODEL), ImageSpec(10, (1, 8, 8)))
 
 
 def digit_images(*, train: bool):

@@ -11,7 +11,7 @@ from src.core.cache import Cache
 from src.core.images import ImageSpec
 from src.models import Network, build_model
 from src.results.checkpoints import save_state
-from src.results.network_names import NetworkName
+from src.results.network_names import NamedNetwork
 from src.results.session import Session
 from tests.commands import says
 
@@ -86,7 +86,7 @@ def test_equal_weights_share_and_a_changed_checkpoint_does_not(tmp_path):
 
     def pool4(path: Path) -> torch.Tensor:
         """The activation in a session of its own."""
-        name = NetworkName(str(path), "small_cnn")
+        name = NamedNetwork(str(path), "small_cnn")
         network = Session(cache).network(name, SPEC, device="cpu")
         (values,) = network.activations(images(5), ["pool4"], keep=True).values()
         assert torch.equal(values, network.activations(images(5), ["pool4"])["pool4"])

@@ -19,7 +19,7 @@ from src.models import build_model
 from src.results import session
 from src.results import stitch_runs as runs
 from src.results.checkpoints import load_model, save_state
-from src.results.network_names import SHORT, NetworkName
+from src.results.network_names import SHORT, NamedNetwork
 from src.results.run import options_of_table
 from tests.commands import error_line, names_in, read_csv, read_json, run, says, stitch_rows
 from tests.tables import blank
@@ -486,6 +486,6 @@ def test_a_file_is_hashed_once(monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", lambda path: reads.append(path) or read(path))
     Path("link.pt").symlink_to("f.pt")
     for _ in range(64):
-        names = [NetworkName(name, "small_cnn") for name in ("f.pt", "link.pt")]
+        names = [NamedNetwork(name, "small_cnn") for name in ("f.pt", "link.pt")]
         assert names[0].identity == names[1].identity
     assert len(reads) == 1

@@ -11,7 +11,7 @@ from src.core.images import ImageSpec, Normalisation
 from src.datasets import dataset_info
 from src.models import build_model
 from src.results.checkpoints import load_model, load_state, save_state
-from src.results.network_names import NetworkName
+from src.results.network_names import NamedNetwork
 from tests.commands import says
 
 IMAGES = ImageSpec(10, (3, 32, 32))
@@ -48,7 +48,7 @@ def test_reads_both_formats_wrapped_data_parallel_and_compiled_checkpoints(tmp_p
 
 def test_loads_frozen_and_in_evaluation_mode(tmp_path, model):
     save_state(tmp_path / "m.pt", model.state_dict())
-    loaded = load_model(NetworkName(str(tmp_path / "m.pt"), "small_cnn"), IMAGES)
+    loaded = load_model(NamedNetwork(str(tmp_path / "m.pt"), "small_cnn"), IMAGES)
     assert not loaded.module.training and not any(p.requires_grad for p in loaded.parameters())
     x = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(loaded(x), model.eval()(x))
@@ -60,11 +60,11 @@ def test_other_architectures_are_refused_with_one_key_that_differs(tmp_path, mod
     with pytest.raises(
         UserError, match=r'fit resnet18 with 10 classes: Missing key[^"]*"[^"]*" and \d+ more; name'
     ):
-        load_model(NetworkName(path, "resnet18"), IMAGES)
+        load_model(NamedNetwork(path, "resnet18"), IMAGES)
     with pytest.raises(
         UserError, match=r"fc.weight: \[10, 128\] in the checkpoint, \[100, 128\] in the n"
     ) as error:
-        load_model(NetworkName(path, "small_cnn"), IMAGES._replace(n_classes=100))
+        load_model(NamedNetwork(path, "small_cnn"), IMAGES._replace(n_classes=100))
     assert "fc.bias" not in str(error.value)
 
 
@@ -72,7 +72,7 @@ def train_options(folder, **options):
     (folder / "config.txt").write_text(
         json.dumps({"model_type": "small_cnn", "dataset": "cifar10"} | options)
     )
-    return NetworkName(str(folder / "m.pt"), "small_cnn")
+    return NamedNetwork(str(folder / "m.pt"), "small_cnn")
 
 
 def test_images_of_another_size_classes_or_values_are_warned_of_once(tmp_path, model, capsys):
@@ -91,7 +91,7 @@ def test_weights_that_are_not_finite_are_loaded_with_a_warning(tmp_path, model, 
     state = {key: value.clone() for key, value in model.state_dict().items()}
     state["fc.bias"][0] = torch.nan
     save_state(tmp_path / "m.pt", state)
-    load_model(NetworkName(str(tmp_path / "m.pt"), "small_cnn"), IMAGES)
+    load_model(NamedNetwork(str(tmp_path / "m.pt"), "small_cnn"), IMAGES)
     assert "not finite" in capsys.readouterr().err
 
 

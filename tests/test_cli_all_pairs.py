@@ -201,7 +201,7 @@ def test_a_list_names_the_layers_of_each_network(networks, few):
 
 def test_shares_are_disjoint_complete_and_stable():
     def shares(names: str) -> list[set[str]]:
-        networks = [NamedNetwork(name, f"{name}.pt", "small_cnn") for name in names]
+        networks = [NamedNetwork(f"{name}.pt", "small_cnn", name=name) for name in names]
         units = all_pairs.units_of(all_pairs.parser().parse_args(OPTIONS), networks)
         return [
             {unit.title for unit in units if all_pairs.is_in_share(unit, number, 3)}

@@ -10,7 +10,7 @@ import pytest
 
 from misc.compare import names_of
 from src.core.console import decimals, points, table
-from src.results.network_names import NetworkName, short_names
+from src.results.network_names import NamedNetwork, short_names
 from src.results.stitches import StitchRow, read_stitches, row_of
 from src.results.tables import write_table
 from src.values import IntervalEstimate
@@ -69,7 +69,7 @@ def test_equal_names_of_files_are_told_apart_by_folders():
 def test_checkpoints_whose_names_differ_in_a_number_are_called_by_folder_or_type(
     paths, types, names
 ):
-    assert names_of(*map(NetworkName, paths, types)) == names
+    assert names_of(*map(NamedNetwork, paths, types)) == names
 
 
 def test_no_number_is_minus_zero(capsys):

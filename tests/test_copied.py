@@ -16,7 +16,7 @@ from src.core.seeds import seeded
 from src.figures import pages
 from src.models import build_model
 from src.results.checkpoints import load_model, save_state
-from src.results.network_names import NetworkName, training_of
+from src.results.network_names import NamedNetwork, training_of
 from src.results.spec import difference, key_of
 from src.results.stitches import read_stitches
 from tests.commands import ROOT, error_line, read_csv, read_json, run, says
@@ -189,7 +189,7 @@ def test_a_checkpoint_under_another_type_or_changed_code_is_told_and_the_verdict
 def test_epochs_of_a_training_are_one_network_wherever_its_code_lies(project):
     run("exec_train.py", "nets.py:net", *DATA, "-e", 2, "-sf", 1, "-dir", "m")
     types = (str(project / "nets.py:net"), "/elsewhere/nets.py:net")
-    names = [NetworkName(f"m/model_{epoch}.pt", kind) for epoch in (1, 2) for kind in types]
+    names = [NamedNetwork(f"m/model_{epoch}.pt", kind) for epoch in (1, 2) for kind in types]
     assert len({training_of(name) for name in names}) == 1
 
 
@@ -285,7 +285,7 @@ def test_rolled_labels_are_noticed_by_all_scripts(project):
     run("exec_train.py", "small_cnn", *DATA, "-e", 0, "-dir", "m")
     Path("m/model_0.pt").rename("f.pt")
     shutil.rmtree("m")
-    model = load_model(NetworkName("f.pt", "small_cnn"), ImageSpec(3, (1, 8, 8)))
+    model = load_model(NamedNetwork("f.pt", "small_cnn"), ImageSpec(3, (1, 8, 8)))
     with np.load("dd.npz") as arrays:
         contents = dict(arrays)
     images = torch.from_numpy(contents["x_test"])[:, None] / 255

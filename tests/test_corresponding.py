@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from src.results.architectures import architecture_pairs, corresponding_layers
+from src.results.stitches import corresponding_layers
 from src.values import Pair
 from tests.commands import error_line, read_csv, run, says
 from tests.result_rows import stitch_row
@@ -46,42 +46,6 @@ def test_framed_layers_of_two_types_are_nearest_in_relative_depth():
     assert corresponding_layers(rows) == [Pair("b", "x"), Pair("c", "y")]
     rows.append(stitch_row(front_layer="d", end_layer="x", end_model_type="vit"))
     assert corresponding_layers(rows) == []
-
-
-LAYERS = {
-    "deep": {"a": 0.25, "b": 0.5, "c": 1.0},
-    "flat": {"a": 0.5, "b": 1.0},
-    "flat_again": {"a": 0.5, "b": 1.0},
-}
-
-
-def stitches():
-    """All pairs of layers of two networks of each type; the accuracy tells the types of a pair."""
-    networks = [(kind, f"{kind}{i}.pt") for kind in LAYERS for i in range(2)]
-    for number, ((kind1, front), (kind2, end)) in enumerate(itertools.permutations(networks, 2)):
-        for layer1, layer2 in itertools.product(LAYERS[kind1], LAYERS[kind2]):
-            yield stitch_row(
-                front_model_path=front,
-                end_model_path=end,
-                front_model_type=kind1,
-                end_model_type=kind2,
-                front_layer=layer1,
-                end_layer=layer2,
-                front_relative_depth=LAYERS[kind1][layer1],
-                end_relative_depth=LAYERS[kind2][layer2],
-                accuracy=(1 + (kind1 == "deep") + 2 * (kind2 == "deep")) / 10,
-                front_weights=front,
-                end_weights=end,
-                folder=f"{number}",
-            )
-
-
-def test_types_of_equal_layers_at_equal_depths_are_one_architecture():
-    rows = list(stitches())
-    flat = "flat, flat_again"
-    title_of = {"deep": "deep", "flat": flat, "flat_again": flat}
-    for row, title in zip(rows, architecture_pairs(rows), strict=True):
-        assert title == f"{title_of[row.front_model_type]} → {title_of[row.end_model_type]}"
 
 
 SCRIPT = "misc/collect_results.py"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from misc import compare, demo
-from src.results.network_names import NetworkName, short_names
+from src.results.network_names import NamedNetwork, short_names
 from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR
 from tests.commands import (
     MODEL,
@@ -107,7 +107,7 @@ def test_the_name_of_what_is_written_may_be_that_of_one_of_its_files(text):
 
 
 def test_networks_are_called_by_their_files_without_any_ending():
-    networks = [NetworkName(path, "small_cnn") for path in ("x/net.pth.tar", "x/ema.pth.tar")]
+    networks = [NamedNetwork(path, "small_cnn") for path in ("x/net.pth.tar", "x/ema.pth.tar")]
     assert compare.names_of(*networks) == ["net", "ema"]
     assert short_names([network.path for network in networks]) == ["net", "ema"]
 

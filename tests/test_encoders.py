@@ -9,7 +9,7 @@ from src.core.errors import UserError
 from src.core.images import ImageSpec
 from src.models import build_model
 from src.results.checkpoints import load_model, save_state
-from src.results.network_names import NetworkName
+from src.results.network_names import NamedNetwork
 from tests.commands import ON_DIGITS, error_line, read_csv, run, says, stitch_rows
 from tests.conftest import few_images
 
@@ -77,7 +77,7 @@ def test_an_encoder_is_a_front_and_no_classifier(kind, tmp_path):
     encoder = build_model(name, n_channels=1, image_shape=(1, 8, 8), encoder=True).eval()
     assert encoder.is_encoder and encoder.output_shape == SHAPES[kind]
     save_state(tmp_path / "encoder.pt", encoder.state_dict())
-    checkpoint = NetworkName(f"{tmp_path}/encoder.pt", name)
+    checkpoint = NamedNetwork(f"{tmp_path}/encoder.pt", name)
     with pytest.raises(UserError, match="not the logits of 10 classes.*a head in one module"):
         load_model(checkpoint, IMAGES)
     images = torch.rand(3, 1, 8, 8)

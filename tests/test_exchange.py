@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from src.figures import pages
+from src.results.stitch_runs import load_stitch
 from src.results.stitches import Stitch, StitchRow, read_stitches
 from src.results.tables import columns
-from src.results.writing import load_stitch
 from tests.commands import (
     ON_DIGITS,
     error_line,

@@ -14,7 +14,7 @@ from src.core.files import read_yaml
 from src.core.images import ImageSpec
 from src.datasets import load_dataset
 from src.results.checkpoints import DetectorStore, load_model
-from src.results.network_names import NetworkName
+from src.results.network_names import NamedNetwork
 from tests.commands import Code, save_network
 from tests.tiny_datasets import random_images, write_folder
 
@@ -27,10 +27,10 @@ def read_images(name: str) -> None:
 
 
 READERS = {
-    "m.pt": lambda: load_model(NetworkName("m.pt", "small_cnn"), ImageSpec(10, (1, 8, 8))),
+    "m.pt": lambda: load_model(NamedNetwork("m.pt", "small_cnn"), ImageSpec(10, (1, 8, 8))),
     "own.npz": lambda: read_images("own.npz"),
     "own/train/ant/000.png": lambda: read_images("own"),
-    "meta.json": lambda: DetectorStore(".").names_by_layer(NetworkName("m.pt", "small_cnn")),
+    "meta.json": lambda: DetectorStore(".").names_by_layer(NamedNetwork("m.pt", "small_cnn")),
     "options": lambda: read_yaml("options"),
 }
 

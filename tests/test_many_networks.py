@@ -19,7 +19,6 @@ from src.figures.words import lines_on_groups, tables_of_groups
 from src.results.evaluation import read_evaluated_stitches
 from src.results.network_names import (
     NamedNetwork,
-    NetworkName,
     as_listed,
     named_networks,
     tell_groups,
@@ -206,7 +205,7 @@ def test_the_training_of_a_network_is_that_of_its_config(tmp_path):
         (tmp_path / "copy" / path).write_bytes((tmp_path / "a" / path).read_bytes())
 
     def training(path: str, kind: str = "resnet18", seed: int | None = None) -> str:
-        return training_of(NetworkName(str(tmp_path / path) if path != "-" else path, kind, seed))
+        return training_of(NamedNetwork(str(tmp_path / path) if path != "-" else path, kind, seed))
 
     assert training("a/model_1.pt") == training("a/model_2.pt") == training("copy/model_2.pt")
     assert training("a/model_1.pt") != training("b/model_1.pt")
@@ -222,8 +221,8 @@ def test_the_training_of_a_network_is_that_of_its_config(tmp_path):
 
 
 def test_one_line_of_a_list_stands_for_untrained_weights_of_every_seed():
-    line = NamedNetwork("untrained", "-", "resnet18", "none")
-    networks = [NetworkName("-", "resnet18", seed) for seed in (0, 1)]
+    line = NamedNetwork("-", "resnet18", name="untrained", group="none")
+    networks = [NamedNetwork("-", "resnet18", seed) for seed in (0, 1)]
     named = named_networks(networks, as_listed([line]))
     assert [network.name for network in named.values()] == ["untrained", "untrained (seed 1)"]
     assert {network.group for network in named.values()} == {"none"}
@@ -367,7 +366,7 @@ def test_groups_that_share_a_seed_are_warned_of(tmp_path, capsys, seeds, groups,
         path.parent.mkdir()
         path.touch()
         (path.parent / "config.txt").write_text(json.dumps({"seed": int(seed)}))
-        networks.append(NamedNetwork(name, str(path), "small_cnn", group=group))
+        networks.append(NamedNetwork(str(path), "small_cnn", name=name, group=group))
     tell_groups("list.csv", networks)
     assert says(capsys.readouterr().err, "a, b", "one seed") == is_warned
 
@@ -384,7 +383,7 @@ def test_groups_that_share_a_seed_are_warned_of(tmp_path, capsys, seeds, groups,
 )
 def test_groups_that_seem_mistyped_or_missing_are_warned_of(capsys, groups, words):
     networks = [
-        NamedNetwork(name, "-", "small_cnn", group=group)
+        NamedNetwork("-", "small_cnn", name=name, group=group)
         for name, group in zip("ab", groups, strict=True)
     ]
     tell_groups("list.csv", networks)

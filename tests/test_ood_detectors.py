@@ -10,7 +10,7 @@ from src.core.images import ImageSpec
 from src.models import build_model
 from src.ood import energy
 from src.results.checkpoints import DetectorStore, new_name, save_state
-from src.results.network_names import NetworkName, content_of
+from src.results.network_names import NamedNetwork, content_of
 from tests.commands import says
 from tests.goldens import DATA
 
@@ -50,7 +50,7 @@ def add(store: DetectorStore, state=STATE, **changes) -> str:
 def test_adding_keeps_the_table_of_the_public_code_and_its_layout(store):
     store.folder.mkdir()
     store.meta.write_text(json.dumps(PUBLIC, indent=4))
-    source = NetworkName("models/m1/model_3.pt", "resnet18")
+    source = NamedNetwork("models/m1/model_3.pt", "resnet18")
     (found,) = store.names_by_layer(source)["layer2.0"]
     assert PUBLIC[found]["source_layer"] == "layer2.0"
     name = add(store)
@@ -67,7 +67,7 @@ def test_content_counts_more_than_the_path(store, tmp_path):
     names = ("a.pt", "moved.pt", "other.pt")
     for name in names:
         save_state(tmp_path / name, {"weight": torch.full((2,), float(name == "other.pt"))})
-    source, moved, other = (NetworkName(str(tmp_path / name), "small_cnn") for name in names)
+    source, moved, other = (NamedNetwork(str(tmp_path / name), "small_cnn") for name in names)
     name = add(store, source_model_path=source.path, source_sha256=content_of(source.path))
     assert store.names_by_layer(moved) == {"pool1": [name]} and store.names_by_layer(other) == {}
     # a checkpoint that was trained anew under the old path is another network
@@ -79,7 +79,7 @@ def test_loads_the_newest_detector_and_refuses_one_of_another_shape(store, capsy
     detector = build_model("repr_cls_resnet18", n_classes=10, **SHAPES)
     add(store, {key: value + 1 for key, value in detector.state_dict().items()})
     name = add(store, detector.state_dict())
-    source = NetworkName("m.pt", "small_cnn")
+    source = NamedNetwork("m.pt", "small_cnn")
     loaded = store.load(source, "pool1", IMAGES, device=CPU)
     assert says(capsys.readouterr().err, "2 detectors", "pool1 of m.pt", name)
     x = torch.rand(2, 4, 2, 2)

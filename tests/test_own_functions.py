@@ -16,7 +16,7 @@ from src.datasets import load_dataset
 from src.figures import pages
 from src.models import build_model
 from src.results.checkpoints import load_model, save_state
-from src.results.network_names import NetworkName
+from src.results.network_names import NamedNetwork
 from tests.commands import (
     ON_DIGITS,
     ROOT,
@@ -133,7 +133,7 @@ def compare(layers1: str, layers2: str, *options, networks=NETWORKS):
 
 def activations_of(seed: int, layer: str, n: int = N) -> np.ndarray:
     """The activations of the first test images."""
-    name = NetworkName(f"models/digits{seed}/model_15.pt", "small_cnn")
+    name = NamedNetwork(f"models/digits{seed}/model_15.pt", "small_cnn")
     network = load_model(name, ImageSpec(10, SHAPE))
     images = torch.cat([batch for batch, _ in load_dataset("digits", "", train=False).batches(60)])
     with torch.no_grad():

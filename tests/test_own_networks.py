@@ -13,7 +13,7 @@ from src.core.errors import UserError
 from src.core.images import ImageSpec
 from src.models import Network, build_model
 from src.results.checkpoints import load_model
-from src.results.network_names import NetworkName
+from src.results.network_names import NamedNetwork
 from tests import commands
 from tests.commands import ON_DIGITS, Output, read_csv, read_json, says, stitch_rows
 from tests.conftest import few_images
@@ -209,14 +209,14 @@ def test_weights_of_torchvision(tmp_path, monkeypatch, no_network):
     state = build_model("tv_squeezenet1_1", n_classes=1000).state_dict()
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
     torch.save(state, tmp_path / "hub/checkpoints/squeezenet1_1-b8a52dc0.pth")
-    name = NetworkName("DEFAULT", "tv_squeezenet1_1")
+    name = NamedNetwork("DEFAULT", "tv_squeezenet1_1")
     front = load_model(name, images._replace(n_classes=10), encoder=True)
     assert front.is_encoder
     for network in (front, load_model(name, images)):
         torch.testing.assert_close(network.state_dict(), state, rtol=0, atol=0)
     for path, kind, n_classes, line in REFUSED:
         with pytest.raises(UserError, match=line):
-            load_model(NetworkName(path, kind), images._replace(n_classes=n_classes))
+            load_model(NamedNetwork(path, kind), images._replace(n_classes=n_classes))
 
 
 def test_torchvision_networks_take_other_channels_and_sizes():

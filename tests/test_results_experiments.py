@@ -10,7 +10,7 @@ import pytest
 
 from src.results import spec as lists
 from src.results.experiments import experiments_of, keys_of, method_names
-from src.results.network_names import UNTRAINED, NetworkName, titles_of
+from src.results.network_names import UNTRAINED, NamedNetwork, titles_of
 from src.results.public import chosen_options, read_options
 from src.results.run import Run
 from src.results.spec import COLUMNS_OF_WEIGHTS, NETWORKS, SPLITS, described, difference, spec_of
@@ -61,7 +61,7 @@ def differing(before, now) -> str:
 
 
 def identity(path, kind: str = "resnet18", seed: int | None = None) -> str:
-    return NetworkName(str(path), kind, seed).identity
+    return NamedNetwork(str(path), kind, seed).identity
 
 
 def test_a_copy_of_a_checkpoint_under_another_name_is_the_same_network(checkpoint, tmp_path):
@@ -137,7 +137,7 @@ OTHER = {
 
 
 def test_networks_of_one_title_are_told_apart(checkpoint):
-    names = [NetworkName("f.pt", "resnet18", weights=digit * 12) for digit in "01"]
+    names = [NamedNetwork("f.pt", "resnet18", weights=digit * 12) for digit in "01"]
     titles = {name.key: f"f.pt [resnet18, {name.weights}]" for name in names}
     assert titles_of(names) == titles
 

@@ -11,7 +11,7 @@ from src.core.errors import UserError
 from src.figures.maps import Map, draw_layers
 from src.results.quantities import EVALUATIONS, PROBES, QUANTITIES, SIMILARITIES
 from src.results.spec import FurtherOptions
-from src.results.stitches import EpochRow, StitchRow
+from src.results.stitches import StitchRow
 from src.results.tables import (
     FURTHER,
     Layout,
@@ -54,7 +54,6 @@ COLUMNS = {  # that all tables of a type have
         "alignment_option,n_permutations,seed,shortcut,model1_weights,model2_weights,test_images,"
         "relative_depth1,relative_depth2,further_options"
     ),
-    EpochRow: "front_layer,end_layer,train_acc,train_loss,val_acc,val_loss",
 }
 LAYOUTS = {
     "evaluations": EVALUATIONS,

@@ -14,8 +14,7 @@ import exec_stitch
 from src.models import build_model
 from src.results import stitch_runs
 from src.results.stitch_runs import GridRun, check_options, resume
-from src.results.stitches import EpochRow, read_stitches
-from src.results.tables import read_table
+from src.results.stitches import RunFiles, read_stitches
 from src.stitching import Pair, build_layers, build_stitching_layer
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore, agreement_of
@@ -187,8 +186,8 @@ def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
     assert not list(tmp_path.iterdir())  # a failure in the first epoch leaves nothing
     losses = {pair: float(number) for number, pair in enumerate(reversed(pairs))}
     begun.log([logs_of(losses)], {"history": torch.ones(1, 3, 2, 3), "weight": torch.ones(1)})
-    epochs = read_table(begun.folder / "training_logs.csv", EpochRow)
-    assert {Pair(row.front_layer, row.end_layer): row.train_loss for row in epochs} == losses
+    epochs = RunFiles(begun.folder, list(pairs)).epochs
+    assert {pair: float(row["train_loss"]) for pair, (row,) in epochs.items()} == losses
     (state,) = tmp_path.glob("*/resume.pt")
     assert state.parent == begun.folder
     folder = begun.folder

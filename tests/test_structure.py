@@ -37,7 +37,7 @@ DEPTHS = {name: depth for depth, line in enumerate(LINES) for name in re.findall
 STEPS_UP = {
     ("judgement", "src.figures.verdicts.figure_of_verdicts"),
     ("judgement", "src.results.frame.frame_of_judged"),
-    ("judgement", "src.results.judged_runs.write_judged_run"),
+    ("judgement", "src.results.stitch_runs.write_judged_run"),
 }
 
 

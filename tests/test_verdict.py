@@ -14,9 +14,8 @@ from src.results.evaluation import EvaluationFiles
 from src.results.frame import judge_stitches
 from src.results.quantities import EVALUATIONS, SIMILARITIES
 from src.results.similarities import frame_of_records
-from src.results.stitches import EpochRow
 from src.results.tables import write_table
-from src.results.writing import write_logs
+from src.results.training_runs import write_logs
 from src.statistics.intervals import of_share
 from src.values import Null
 from src.verdict import INCONCLUSIVE, NOT_MATCHED, SIMILAR, VERDICTS, Limits
@@ -96,7 +95,7 @@ def test_a_flaw_and_a_training_that_had_not_converged_are_read(tmp_path):
     for name, losses in (("b", (2.4, 2.39)), ("c", (2.4, 2.4))):
         folder = write_run(tmp_path, name, n_right=700, front_layer=name, **options)
         measured = {"train_acc": None, "val_acc": 0.5, "val_loss": 1.0}
-        write_logs(folder, [EpochRow(train_loss=loss, **measured) for loss in losses])
+        write_logs(folder, [{"train_loss": loss, **measured} for loss in losses])
     rows = judged(runs_of(tmp_path))
     reasons = {row.front_layer: (row.verdict, row.reason) for row in rows}
     assert reasons["a"][0] == INCONCLUSIVE and "too few fitting samples" in reasons["a"][1]

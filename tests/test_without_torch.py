@@ -7,8 +7,7 @@ import sys
 
 import numpy as np
 
-from src.results.stitches import EpochRow
-from src.results.writing import write_logs
+from src.results.training_runs import write_logs
 from tests import tables
 from tests.commands import ON_DIGITS, ROOT, read_csv
 from tests.written_runs import write_evaluation, write_run
@@ -56,7 +55,7 @@ def test_scripts_on_tables_do_not_need_torch(tmp_path):
     for name, options in {"dm": {}, "tlm": {"init": "rand", "n_epochs": 1}}.items():
         options |= {"front_model_path": "f/model_1.pt", "end_model_path": "g/model_1.pt"}
         folder = write_run(results / name, "1", n_right=945, end_layer="x", **options)
-        epoch = EpochRow(train_acc=0.5, train_loss=1.0, val_acc=0.5, val_loss=1.0)
+        epoch = {"train_acc": 0.5, "train_loss": 1.0, "val_acc": 0.5, "val_loss": 1.0}
         write_logs(folder, [epoch])
         write_evaluation(results / name, {"1": 0.5})
     of_ranks = [{"rank1": rank, "cka": rank / 10} for rank in (8, 4, 2, 1)]

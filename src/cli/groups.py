@@ -3,6 +3,7 @@
 import os
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.choices import ALIGNMENTS, PRECISIONS
@@ -27,7 +28,7 @@ from src.cli.types import (
 )
 from src.core.images import ImageSpec
 from src.core.user_code import CODE
-from src.results.network_names import NetworkName, networks_named_by
+from src.results.network_names import NamedNetwork, networks_named_by
 from src.results.spec import (
     RECORDS,
     SPLITS,
@@ -451,10 +452,10 @@ def add_channels_last(parser: Parser, *sides: str) -> None:
         parser.add_argument("--channels-last", action="store_true", help=CHANNELS_LAST)
 
 
-def named_network(args: Namespace, model: str) -> NetworkName:
+def named_network(args: Namespace, model: str) -> NamedNetwork:
     """Return the network of the options `front_model_path` and `front_model_type`, if `model` is front_model."""
     options = vars(args)
-    return NetworkName.of(
+    return NamedNetwork.of(
         options[f"{model}_path"], options[f"{model}_type"], seed=options.get("seed")
     )
 
@@ -483,7 +484,7 @@ class LoadedNetwork(NamedTuple):
 
     network: "Network"  # returns maps (B, C, H, W) for activations with channels last
     layers: list[str]
-    name: NetworkName  # with the SHA-256 of the weights
+    name: NamedNetwork  # with the SHA-256 of the weights
 
 
 def load_networks(
@@ -506,7 +507,7 @@ def load_networks(
         name = named_network(args, options.model)
         network = session.network(name, images, device=device, encoder=options.is_encoder_allowed)
         _record_warnings(args, session.warnings_of.get(name, ()))
-        name = name._replace(weights=session.weights(name, images, device=device))
+        name = replace(name, weights=session.weights(name, images, device=device))
         setattr(args, f"{options.model}_path_sha256", name.weights)
         networks[name] = network
         names.append(name)

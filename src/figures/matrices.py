@@ -10,12 +10,12 @@ from src.choices.datasets import dataset_label
 from src.core.console import listed, note, note_once, result, table
 from src.figures.maps import Map, draw_layers, print_values
 from src.figures.pages import on_data, remove_figure
-from src.results.architectures import corresponding_layers
 from src.results.evaluation import TYPICAL_AUROC, by_detector, place_of
 from src.results.grid_matrices import shown_experiments
 from src.results.network_names import counted
 from src.results.quantities import DETECTOR, IN_EVALUATION, LAYERS, QUANTITIES, shown_in
 from src.results.reports import matrix
+from src.results.stitches import corresponding_layers
 
 PLACES = [*LAYERS, "front_depth", "end_depth"]
 SKILLS = ("skill", "skill_at_end")

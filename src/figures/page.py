@@ -206,14 +206,14 @@ def made_with(
     """Return the section on provenance: networks, images, versions and commands.
 
     Args:
-        networks: with the columns of the table as attributes.
+        networks: with data set and accuracy.
         images: fingerprints by option and by data set.
         commands: with their versions.
     """
     of_networks = [
-        [row.name, row.group, row.type, row.checkpoint, row.dataset]
-        + [words.number("accuracy", row.accuracy), row.weights]
-        for row in networks
+        [network.name, network.group, network.type, network.path, dataset]
+        + [words.number("accuracy", accuracy), network.weights]
+        for network, dataset, accuracy in networks
     ]
     of_images = [
         [dataset, title, digest]

@@ -31,7 +31,7 @@ from src.results.network_names import (
     DEFAULT,
     FEATURES,
     SHORT,
-    NetworkName,
+    NamedNetwork,
     options_beside,
     seed_of_untrained,
 )
@@ -118,7 +118,7 @@ def _bare(keys: Iterable[str]) -> set[str]:
 
 
 def load_model(
-    name: NetworkName,
+    name: NamedNetwork,
     images: ImageSpec,
     *,
     device: torch.device | str = "cpu",
@@ -145,7 +145,7 @@ def load_model(
     return network
 
 
-def _loaded(name: NetworkName, images: ImageSpec, *, encoder: bool) -> Network:
+def _loaded(name: NamedNetwork, images: ImageSpec, *, encoder: bool) -> Network:
     """Load a network with its weights; arguments and errors as for `load_model`."""
     if name.type == FEATURES:
         raise UserError(
@@ -222,7 +222,7 @@ def _build(
     return network
 
 
-def weights_of(name: NetworkName, network: Network) -> str:
+def weights_of(name: NamedNetwork, network: Network) -> str:
     """Compute the SHA-256 of the weights of a loaded network.
 
     For weights that come with a type (DEFAULT) it is computed from the state dict, otherwise it is
@@ -331,7 +331,7 @@ def training_images(checkpoint: str | Path) -> tuple[str, ImageSpec]:
     return dataset_label(dataset), dataset_info(dataset).spec
 
 
-def explained(misfit: Misfit, name: NetworkName, images: ImageSpec) -> Misfit:
+def explained(misfit: Misfit, name: NamedNetwork, images: ImageSpec) -> Misfit:
     """Extend the error of a checkpoint that does not fit by the images of its training run, if these differ.
 
     Args:
@@ -356,7 +356,7 @@ def explained(misfit: Misfit, name: NetworkName, images: ImageSpec) -> Misfit:
     )
 
 
-def warn_of_other_type(network: NetworkName) -> None:
+def warn_of_other_type(network: NamedNetwork) -> None:
     """Warn if a checkpoint was trained as a network of another type, or with code that has changed since."""
     options = options_beside(network.path)
     trained = options.get("model_type")
@@ -461,7 +461,7 @@ class DetectorStore:
         with locked(self.folder / ".meta.lock"):
             write_meta(self.folder, self.entries() | {name: entry})
 
-    def names_by_layer(self, source: NetworkName) -> dict[str, list[str]]:
+    def names_by_layer(self, source: NamedNetwork) -> dict[str, list[str]]:
         """Return the file names of a network's detectors by layer, oldest first.
 
         A detector belongs to the network if the contents of its checkpoint were recorded and are
@@ -489,7 +489,7 @@ class DetectorStore:
         return names
 
     def load(
-        self, source: NetworkName, layer: str, images: ImageSpec, *, device: torch.device
+        self, source: NamedNetwork, layer: str, images: ImageSpec, *, device: torch.device
     ) -> EnergyDetector:
         """Load the newest detector for a layer of a network, frozen and in evaluation mode.
 
@@ -526,7 +526,7 @@ class DetectorStore:
         detector.ood_data = str(entry.get("finetune_ood_dataset", ""))
         return detector
 
-    def _newest_name(self, source: NetworkName, layer: str) -> str:
+    def _newest_name(self, source: NamedNetwork, layer: str) -> str:
         """Return the file name of the newest detector for a layer; warn if there are several."""
         names_by_layer = self.names_by_layer(source)
         if layer not in names_by_layer:
@@ -544,7 +544,7 @@ class DetectorStore:
 
 
 def load_trained(
-    store: DetectorStore, network: Network, name: NetworkName, options: EvaluationOptions
+    store: DetectorStore, network: Network, name: NamedNetwork, options: EvaluationOptions
 ) -> tuple[ByScore[Detector], list[str]]:
     """Load the trained detectors of an evaluation; also return the reason why a detector is missing.
 

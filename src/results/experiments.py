@@ -12,7 +12,7 @@ from src.core.console import listed, warn, warn_once
 from src.core.errors import UserError
 from src.core.grouping import grouped
 from src.core.user_code import digest_of, is_user_code, source_of
-from src.results.network_names import NetworkName
+from src.results.network_names import NamedNetwork
 from src.results.run import options_of_table
 from src.results.spec import (
     DIGEST,
@@ -231,7 +231,7 @@ def options_beside_tables(tables: Iterable[str | Path]) -> list[Options]:
     return records
 
 
-def warn_of_earlier(networks: Iterable[NetworkName], records: Iterable[Options]) -> None:
+def warn_of_earlier(networks: Iterable[NamedNetwork], records: Iterable[Options]) -> None:
     """Warn of results whose weights or code have changed since, without running the code.
 
     Args:

@@ -7,6 +7,7 @@ misc/save_features.py have both.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from src.core.images import ImageSpec, are_images, describe_values, shape_text
 from src.datasets.base import BaseImageSet
 from src.datasets.mapped import map_member
 from src.models.layers import matching_names
-from src.results.network_names import FEATURES, SHORT, NetworkName
+from src.results.network_names import FEATURES, SHORT, NamedNetwork
 from src.results.spec import are_same
 from src.similarity.sides import StoredActivations
 
@@ -74,7 +75,7 @@ class LoadedFeatures(NamedTuple):
 
     network: StoredActivations
     layers: list[str]
-    name: NetworkName  # with the SHA-256 of the file
+    name: NamedNetwork  # with the SHA-256 of the file
     file: FeatureFile
 
 
@@ -121,8 +122,8 @@ def read_features(path: str, layers: str) -> LoadedFeatures:
         values = {layer: map_member(Path(path), layer, unpack=False) for layer in chosen}
     for layer, array in values.items():
         _check_array(path, layer, array, n_images=len(file.images.ids))
-    name = NetworkName(path, FEATURES)
-    name = name._replace(weights=name.content)
+    name = NamedNetwork(path, FEATURES)
+    name = replace(name, weights=name.content)
     return LoadedFeatures(StoredActivations(values), chosen, name, file)
 
 

@@ -1,8 +1,8 @@
 """Identifies the networks of results by name and weights, and reads lists of networks with names and groups.
 
-A network is named by its checkpoint, its type, the seed of randomly initialised weights and the recorded weights. A
-list is a CSV with the columns name, path, type, and optionally group, layers, depths and training. Two epochs of a
-training run are one network. This module does not import torch.
+A network is identified by its checkpoint, its type, the seed of randomly initialised weights and the recorded weights.
+A list is a CSV with the columns of `LIST`. Two epochs of a training run are one network. This module
+does not import torch.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from src.choices import Options
 from src.choices.similarity import SIMILARITY
@@ -25,13 +25,14 @@ from src.core.console import listed, warn, warn_once
 from src.core.errors import UserError, unknown_name
 from src.core.grouping import grouped
 from src.core.user_code import absolute, title_of
-from src.results.tables import FIRST_LINE, columns, read_table
+from src.results.tables import FIRST_LINE, Layout, columns, read_table
 
 UNTRAINED = "-"  # in place of a checkpoint: randomly initialised weights
 DEFAULT = "DEFAULT"  # in place of a checkpoint: the weights that come with the type
 FEATURES = "features"  # in place of a type: the checkpoint is an .npz file of activations
 TITLES = {UNTRAINED: "untrained"}  # in captions, of networks without a checkpoint
 SHORT = 12  # digits of a SHA-256 in the row of a table
+TIE = 1e-6  # relative depths, and distances of these, that are this near count as equal
 
 # Ending of the option in `config.txt` that holds the SHA-256 of a network's weights
 RECORD = "_path_sha256"
@@ -59,21 +60,46 @@ KINDS = (PAIRS, SAME_RUN, UNTRAINED_FRONT, UNTRAINED_END)
 NetworkKey = tuple[str, str]  # identity and type; equal for names of the same network
 
 
-class NetworkName(NamedTuple):
-    """Names a network by its checkpoint, type, seed and weights, as in a command, a list, a run or a row."""
+LIST = Layout(
+    "networks",
+    "with the columns name, path, type, and optionally group, layers, depths and training",
+    {
+        **dict.fromkeys(("name", "path", "type"), str),
+        **dict.fromkeys(("group", "layers", "depths", "training"), str | None),
+    },
+    optional=("group", "layers", "depths", "training"),
+    further=str,
+)
+
+
+@dataclass(frozen=True)
+class NamedNetwork:
+    """A network of a command, a list, a run or a report.
+
+    Networks are equal if checkpoint, type, seed and weights are, whatever a list says of them.
+    """
 
     # The checkpoint; UNTRAINED; DEFAULT; or, for `tv_NAME`, another entry of torchvision's weights
     path: str
-    type: str  # as `build_model` takes it
+    type: str  # as `build_model` takes it; FEATURES: the path is an .npz file of activations
     seed: int | None = None  # of the run; None unless the weights are randomly initialised
     # The SHA-256 of the weights, or its first `SHORT` digits, as a run recorded it; "" without
     weights: str = ""
+    # Of a list or of reports
+    name: str = field(default="", compare=False)  # in the names of folders and files
+    group: str | None = field(default=None, compare=False)  # networks of a group were made alike
+    # Names and patterns of layers with commas between them; None: as for all
+    layers: str | None = field(default=None, compare=False)
+    # Relative depths to take in place of the recorded ones, such as "pool1=0.2, pool2=1"
+    depths: str | None = field(default=None, compare=False)
+    # Equal for one network at several epochs; None: as was recorded
+    training: str | None = field(default=None, compare=False)
 
     @classmethod
     def of(
         cls, path: str | None, kind: str | None, *, seed: int | None, weights: str | None = ""
-    ) -> "NetworkName":
-        """Return the name of a network from the options of a run or the columns of a row; None stands for a
+    ) -> "NamedNetwork":
+        """Return the network from the options of a run or the columns of a row; None stands for a
         missing value.
 
         Args:
@@ -177,8 +203,51 @@ class NetworkName(NamedTuple):
             return f"{self.path} ({self.type}, seed {self.seed or 0})"
         return f"{self.path} ({self.type})"
 
+    @property
+    def is_features(self) -> bool:
+        """Whether a file of features replaces the network."""
+        return self.type == FEATURES
 
-def networks_named_by(options: Options) -> dict[str, NetworkName]:
+    @property
+    def relative_depths(self) -> dict[str, float]:
+        """The relative depths of layers that the list gives, from 0 to 1.
+
+        Raises:
+            UserError: they are not written as LAYER=DEPTH with commas between them, or a layer has
+                two.
+        """
+        depths: dict[str, float] = {}
+        for part in (self.depths or "").split(","):
+            layer, _, text = part.partition("=")
+            layer = layer.strip()
+            if not part.strip():
+                continue
+            try:
+                depth = float(text)
+            except ValueError:
+                depth = math.nan
+            if not layer or not 0 <= depth <= 1:
+                raise UserError(
+                    f"depths of {self.name}: {part.strip()!r} is not the relative depth of a layer; give "
+                    "LAYER=DEPTH with commas between them, and depths from 0 to 1"
+                )
+            if layer in depths:
+                raise UserError(
+                    f"depths of {self.name}: {layer} is repeated; give each layer one depth"
+                )
+            depths[layer] = depth
+        return depths
+
+    @property
+    def group_title(self) -> str:
+        """The title of the group in tables, else the type; untrained networks are marked."""
+        group = self.group or self.type
+        if self.is_untrained and group != NEVER_TRAINED:
+            return f"{group} ({NEVER_TRAINED})"
+        return group
+
+
+def networks_named_by(options: Options) -> dict[str, NamedNetwork]:
     """Return the networks in the options of a run, with their recorded weights.
 
     Args:
@@ -192,7 +261,7 @@ def networks_named_by(options: Options) -> dict[str, NetworkName]:
     for name, path in options.items():
         prefix = name.removesuffix("_path")
         if prefix != name and f"{prefix}_type" in options:
-            networks[prefix] = NetworkName.of(
+            networks[prefix] = NamedNetwork.of(
                 path,
                 options[f"{prefix}_type"],
                 seed=options.get("seed"),
@@ -209,14 +278,14 @@ class OfTwoNetworks:
     seed: int | None
 
     @functools.cached_property  # both are asked for again and again
-    def networks(self) -> tuple[NetworkName, NetworkName]:
+    def networks(self) -> tuple[NamedNetwork, NamedNetwork]:
         """The first and the second network; of a stitch, the front and the end network."""
         first, second = map(self._network, self.network_columns)
         return first, second
 
-    def _network(self, columns: tuple[str, str, str]) -> NetworkName:
+    def _network(self, columns: tuple[str, str, str]) -> NamedNetwork:
         path, kind, weights = (getattr(self, column) for column in columns)
-        return NetworkName.of(path, kind, seed=self.seed, weights=weights)
+        return NamedNetwork.of(path, kind, seed=self.seed, weights=weights)
 
     @functools.cached_property
     def network_keys(self) -> tuple[NetworkKey, NetworkKey]:
@@ -225,7 +294,7 @@ class OfTwoNetworks:
         return first.key, second.key
 
 
-def titles_of(networks: Iterable[NetworkName]) -> dict[NetworkKey, str]:
+def titles_of(networks: Iterable[NamedNetwork]) -> dict[NetworkKey, str]:
     """Return unique titles of networks, by key.
 
     Where two networks have an equal `title`, type and identity are appended.
@@ -240,7 +309,7 @@ def titles_of(networks: Iterable[NetworkName]) -> dict[NetworkKey, str]:
     return titles
 
 
-def networks_in_words(networks: Iterable[NetworkName]) -> str:
+def networks_in_words(networks: Iterable[NamedNetwork]) -> str:
     """Join the titles of networks, such as "a.pt and b.pt"."""
     return " and ".join(dict.fromkeys(network.title for network in networks))
 
@@ -329,7 +398,7 @@ def options_beside(checkpoint: str | Path) -> Options:
     return {}
 
 
-def training_of(network: NetworkName) -> str:
+def training_of(network: NamedNetwork) -> str:
     """Return an identifier of a network's training run, shared by its checkpoints of all epochs.
 
     It is a digest of the options of the training, if they have its folder, as those of exec_train.py
@@ -341,82 +410,6 @@ def training_of(network: NetworkName) -> str:
     if not is_of_type or "save_dir" not in options:
         return " ".join(network.key)
     return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:SHORT]
-
-
-@dataclass(frozen=True)
-class NamedNetwork:
-    """A network in a list of networks or in reports, with its name, group and layers."""
-
-    contents: ClassVar[str] = "networks"
-    written_by: ClassVar[str] = (
-        "with the columns name, path, type, and optionally group, layers, depths and training"
-    )
-
-    name: str  # in the names of folders and files
-    path: str  # of the checkpoint, as on the command line
-    type: str  # as on the command line; FEATURES: the path is an .npz file of activations
-    group: str | None = None  # networks of a group were made alike
-    layers: str | None = None  # names and patterns with commas between them; None: as for all
-    # Relative depths to take in place of the recorded ones, such as "pool1=0.2, pool2=1"
-    depths: str | None = None
-    training: str | None = None  # equal for one network at several epochs; None: as was recorded
-    further: dict[str, str] = field(default_factory=dict, hash=False)  # columns of other names
-
-    @property
-    def is_features(self) -> bool:
-        """Whether a file of features replaces the network."""
-        return self.type == FEATURES
-
-    @property
-    def relative_depths(self) -> dict[str, float]:
-        """The relative depths of layers that the list gives, from 0 to 1.
-
-        Raises:
-            UserError: they are not written as LAYER=DEPTH with commas between them, or a layer has
-                two.
-        """
-        depths: dict[str, float] = {}
-        for part in (self.depths or "").split(","):
-            layer, _, text = part.partition("=")
-            layer = layer.strip()
-            if not part.strip():
-                continue
-            try:
-                depth = float(text)
-            except ValueError:
-                depth = math.nan
-            if not layer or not 0 <= depth <= 1:
-                raise UserError(
-                    f"depths of {self.name}: {part.strip()!r} is not the relative depth of a layer; give "
-                    "LAYER=DEPTH with commas between them, and depths from 0 to 1"
-                )
-            if layer in depths:
-                raise UserError(
-                    f"depths of {self.name}: {layer} is repeated; give each layer one depth"
-                )
-            depths[layer] = depth
-        return depths
-
-    @property
-    def is_untrained(self) -> bool:
-        """Whether the weights are randomly initialised."""
-        return self.path == UNTRAINED
-
-    @property
-    def group_title(self) -> str:
-        """The title of the group in tables, else the type; untrained networks are marked."""
-        group = self.group or self.type
-        if self.is_untrained and group != NEVER_TRAINED:
-            return f"{group} ({NEVER_TRAINED})"
-        return group
-
-    def named(self, *, seed: int | None = None) -> NetworkName:
-        """Return the checkpoint and the type as a `NetworkName`.
-
-        Args:
-            seed: of the run, for randomly initialised weights.
-        """
-        return NetworkName.of(self.path, self.type, seed=seed)
 
 
 Names = Mapping[NetworkKey, NamedNetwork]  # of all networks, as reports name them
@@ -442,7 +435,7 @@ def counted(pairs: Collection[tuple[Hashable, Hashable]], kind: str = PAIRS) -> 
 
 
 def named_by_list(
-    networks: Iterable[NetworkName], table: str | Path | None
+    networks: Iterable[NamedNetwork], table: str | Path | None
 ) -> dict[NetworkKey, NamedNetwork]:
     """Return the networks of results by key, named as in the list and in its order; warn of networks that the
     list lacks.
@@ -480,7 +473,7 @@ def order_in(names: Iterable[NetworkKey]) -> Callable[[Any], list[int]]:
 
 
 def named_networks(
-    networks: Iterable[NetworkName], listed: Names
+    networks: Iterable[NamedNetwork], listed: Names
 ) -> dict[NetworkKey, NamedNetwork]:
     """Return the networks of results by key, named as in the list, or else by checkpoint and type.
 
@@ -493,38 +486,46 @@ def named_networks(
     for network in networks:
         if network.key in named:
             continue
-        line = listed.get(network.listed_as)
-        group = UNLISTED if listed and not line else network.type
-        if not line:
-            line = NamedNetwork(titles[network.key], network.path, network.type, group)
+        unlisted = UNLISTED if listed else None
+        line = listed.get(network.listed_as) or replace(
+            network, name=titles[network.key], group=unlisted
+        )
         # One line of the list stands for randomly initialised weights of every seed.
         name = line.name
         if name in [earlier.name for earlier in named.values()]:
             name += f" (seed {network.seed})"
-        training = line.training or training_of(network)
         named[network.key] = replace(
-            line, name=name, type=network.type, group=line.group or network.type, training=training
+            network,
+            name=name,
+            group=line.group or network.type,
+            depths=line.depths,
+            training=line.training or training_of(network),
         )
     return named
 
 
-def read_networks(table: str | Path) -> list[NamedNetwork]:
+def read_networks(table: str | Path, *, seed: int | None = None) -> list[NamedNetwork]:
     """Read a list of at least two networks; relative paths count from the folder of the list.
+
+    Args:
+        seed: of randomly initialised weights.
 
     Raises:
         UserError: the list cannot be read, lacks a column or a value, has a column of another name,
             repeats a name or the weights of a network, has a name that is no file name, or names a missing
             checkpoint.
     """
-    networks: list[NamedNetwork] = [
-        replace(network, group=(network.group or "").strip() or None)
-        for network in read_table(table, NamedNetwork)
-    ]
-    if len(networks) < 2:
+    records = read_table(table, LIST)
+    if len(records) < 2:
         raise UserError(f"{table} lists fewer than two networks; give at least two, a line each")
-    for column in itertools.chain.from_iterable(network.further for network in networks):
-        raise UserError(f"{table}: {unknown_name('column', column, columns(NamedNetwork))}")
-    lines = {f"{table}, line {line}": row for line, row in enumerate(networks, start=FIRST_LINE)}
+    lines = {}
+    for line, record in enumerate(records, start=FIRST_LINE):
+        for column in record.keys() - columns(LIST):
+            raise UserError(f"{table}: {unknown_name('column', column, columns(LIST))}")
+        network = NamedNetwork(**record | {"group": (record["group"] or "").strip() or None})
+        if network.is_untrained:
+            network = replace(network, seed=seed or 0)
+        lines[f"{table}, line {line}"] = network
     _check_names(table, lines)
     networks = [_with_path_from(Path(table).parent, row, place) for place, row in lines.items()]
     _refuse_equal_weights(table, networks)
@@ -558,7 +559,7 @@ def _refuse_equal_weights(table: str | Path, networks: Sequence[NamedNetwork]) -
     """Raise a UserError if two networks of a list have the same type and equal weights."""
     first_of: dict[NetworkKey, NamedNetwork] = {}
     for network in networks:
-        first = first_of.setdefault(network.named().listed_as, network)
+        first = first_of.setdefault(network.listed_as, network)
         if first is not network:
             raise UserError(
                 f"{table}: {first.name} and {network.name} have equal weights ({first.path} and {network.path}, "
@@ -641,7 +642,7 @@ def _warn_of_shared_seeds(table: str | Path, networks: Sequence[NamedNetwork]) -
 
 def as_listed(networks: Sequence[NamedNetwork]) -> dict[NetworkKey, NamedNetwork]:
     """Return the networks of a list by their key `listed_as`."""
-    return {network.named().listed_as: network for network in networks}
+    return {network.listed_as: network for network in networks}
 
 
 def pair_name(first: NamedNetwork, second: NamedNetwork) -> str:
@@ -668,13 +669,13 @@ def _with_path_from(folder: Path, network: NamedNetwork, place: str) -> NamedNet
         network.relative_depths  # noqa: B018
     except UserError as error:
         raise UserError(f"{place}: {error}") from None
-    kind = absolute(network.type, folder)
-    if not NetworkName(network.path, kind).is_file:
-        return replace(network, type=kind)
+    network = replace(network, type=absolute(network.type, folder))
+    if not network.is_file:
+        return network
     path = os.path.normpath(folder / Path(network.path).expanduser())
     if not os.path.isfile(path):
         raise UserError(
             f"{place}: there is no checkpoint {path}; correct the path, which is relative to {folder}, the folder of "
             "the list"
         )
-    return replace(network, path=path, type=kind)
+    return replace(network, path=path)

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from src.core.files import read_json
 from src.core.grouping import grouped
-from src.results.network_names import SHORT, Names, NetworkKey, NetworkName, networks_named_by
+from src.results.network_names import SHORT, NamedNetwork, Names, NetworkKey, networks_named_by
 from src.results.run import record_of
 from src.results.spec import RECORDS, TEST
 from src.results.stitches import Stitch
@@ -60,45 +61,33 @@ def describe(
     ]
 
 
-class MeasuredNetwork(NamedTuple):
-    """A network with its accuracy on the test images of a data set."""
-
-    name: str
-    group: str
-    type: str
-    checkpoint: str
-    weights: str  # the SHA-256, or its first digits
-    dataset: str
-    accuracy: float | None  # of the network alone; None: not measured
-
-
 def networks_of(
     stitches: Iterable[Stitch], similarities: Any, names: Names
-) -> list[MeasuredNetwork]:
-    """Return the networks of results with their accuracy on each data set, in the order of `names`.
+) -> list[tuple[NamedNetwork, str, float | None]]:
+    """Return the networks of results with each data set and the accuracy on it, in the order of `names`.
+
+    The accuracy is None where it was not measured.
 
     Args:
         similarities: the frame of tables of similarity.
         names: of the networks to return; tables of similarity may have others.
     """
-    measured: list[tuple[NetworkName, str, float | None]] = []
+    measured: dict[tuple[NetworkKey, str], tuple[NamedNetwork, str, float | None]] = {}
     for stitch in stitches:
-        networks = networks_named_by(stitch.options)
-        for side in ("front", "end"):
+        recorded = networks_named_by(stitch.options)  # with all digits of the weights
+        for key, side in zip(stitch.row.network_keys, ("front", "end"), strict=True):
+            network = replace(names[key], weights=recorded[f"{side}_model"].weights)
             accuracy: float = getattr(stitch.row, f"{side}_accuracy")
             known = None if math.isnan(accuracy) else accuracy
-            measured.append((networks[f"{side}_model"], str(stitch.row.dataset), known))
+            dataset = str(stitch.row.dataset)
+            measured.setdefault((key, dataset), (network, dataset, known))
     for row in similarities.itertuples():
-        named = [network for network in row.networks if network.key in names]
-        measured += [(network, row.dataset, None) for network in named]
-    first: dict[tuple[NetworkKey, str], MeasuredNetwork] = {}
-    for network, dataset, accuracy_of in measured:
-        listed = names[network.key]
-        columns = (network.type, network.path, network.weights, dataset, accuracy_of)
-        of_network = MeasuredNetwork(listed.name, str(listed.group), *columns)
-        first.setdefault((network.key, dataset), of_network)
+        for network in row.networks:
+            if network.key in names:
+                named = replace(names[network.key], weights=network.weights)
+                measured.setdefault((network.key, row.dataset), (named, row.dataset, None))
     order = list(names)
-    return [first[place] for place in sorted(first, key=lambda place: order.index(place[0]))]
+    return [measured[place] for place in sorted(measured, key=lambda place: order.index(place[0]))]
 
 
 class Command(NamedTuple):
@@ -135,13 +124,13 @@ def commands_of(files: Iterable[Path]) -> list[Command]:
 
 
 def files_of(
-    stitches: Iterable[Stitch], tables: Iterable[Path], networks: Iterable[MeasuredNetwork]
+    stitches: Iterable[Stitch], tables: Iterable[Path], networks: Iterable[NamedNetwork]
 ) -> Iterator[Path]:
     """Yield the files `run.json` of training runs, stitches, evaluations and tables, whether or not
     they exist."""
     for network in networks:
-        if NetworkName(network.checkpoint, network.type).is_file:
-            yield Path(network.checkpoint).parent / "run.json"
+        if network.is_file:
+            yield Path(network.path).parent / "run.json"
     folders = dict.fromkeys(stitch.folder for stitch in stitches)
     for folder in folders:
         yield folder / "run.json"

@@ -23,7 +23,6 @@ from src.choices.similarity import SIMILARITY, measure_of
 from src.core.console import listed
 from src.core.errors import UserError
 from src.core.user_code import titles_in
-from src.results.architectures import TIE
 from src.results.frame import (
     GROUPS,
     LAYERS,
@@ -36,7 +35,7 @@ from src.results.frame import (
     measures_in,
 )
 from src.results.matrices import by_depth
-from src.results.network_names import PAIRS, SAME_RUN, UNLISTED
+from src.results.network_names import PAIRS, SAME_RUN, TIE, UNLISTED
 from src.results.quantities import AUROC, QUANTITIES, SKILL, STITCHING, measured_by
 from src.statistics.permutation_tests import END, FRONT, permutation_test
 from src.statistics.resampling import Estimate, estimate, permuted_p

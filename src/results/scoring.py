@@ -25,13 +25,13 @@ from src.ood.evaluation import StitchScores, score_grid, separation_of
 from src.ood.reference import Reference
 from src.results.checkpoints import fill
 from src.results.evaluation import EvaluationFiles, by_detector, columns_of_skill, place_of
-from src.results.network_names import SHORT, NetworkName, titles_of
+from src.results.network_names import SHORT, NamedNetwork, titles_of
 from src.results.public import states_in, write_energies
 from src.results.quantities import EVALUATIONS
 from src.results.session import Session
 from src.results.spec import on_same_images, short_images
+from src.results.stitch_runs import load_stitch
 from src.results.stitches import Stitch, one_of_each
-from src.results.writing import load_stitch
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
@@ -131,7 +131,7 @@ def load_networks(
     *,
     session: Session,
     device: torch.device | str,
-) -> dict[str, tuple[Network, NetworkName]]:
+) -> dict[str, tuple[Network, NamedNetwork]]:
     """Load the front and the end network of stitches.
 
     The networks return the activations of the stitched layers with the channel axis where it was in
@@ -152,7 +152,7 @@ def load_networks(
         name = name_of(options, side, moved[side])
         network = session.network(name, images, device=device, encoder=side == "front")
         recorded = stitches[0].row.networks[i]
-        name = name._replace(weights=session.weights(name, images, device=device))
+        name = replace(name, weights=session.weights(name, images, device=device))
         if recorded.weights and recorded.identity != name.identity:
             raise UserError(
                 f"{name.title} has other weights than the {side} network of these runs; say with --{side}-model where "
@@ -183,8 +183,8 @@ def _with_channels_first(
     return network
 
 
-def name_of(options: Options, side: str, moved: MovedNetwork) -> NetworkName:
-    """Return the `NetworkName` of the front or the end network of a run.
+def name_of(options: Options, side: str, moved: MovedNetwork) -> NamedNetwork:
+    """Return the `NamedNetwork` of the front or the end network of a run.
 
     Args:
         options: of the run.
@@ -196,7 +196,7 @@ def name_of(options: Options, side: str, moved: MovedNetwork) -> NetworkName:
             line does not name.
     """
     path = moved.path
-    recorded = NetworkName.of(
+    recorded = NamedNetwork.of(
         options.get(f"{side}_model_path"),
         options.get(f"{side}_model_type"),
         seed=options.get("seed"),
@@ -216,7 +216,7 @@ def name_of(options: Options, side: str, moved: MovedNetwork) -> NetworkName:
             f"{recorded.path}, the {side} network of these runs, does not exist; give its path with"
             f" --{side}-model"
         )
-    return recorded._replace(path=path or recorded.path, type=type)
+    return replace(recorded, path=path or recorded.path, type=type)
 
 
 def own_type_of(recorded: str, own_types: Sequence[str], digest: object) -> str:

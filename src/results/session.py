@@ -16,7 +16,7 @@ from src.datasets.base import BaseImageSet
 from src.datasets.overlap import share_among
 from src.models import Network
 from src.results.checkpoints import load_model, weights_of
-from src.results.network_names import NetworkName
+from src.results.network_names import NamedNetwork
 from src.training.chance import warn_at_chance
 
 if TYPE_CHECKING:  # most scripts evaluate no stitches
@@ -40,18 +40,18 @@ class Session:
     def __init__(self, cache: Cache | None = None):
         self.cache = cache
         self._networks: dict[Hashable, Network] = {}
-        self._weights: dict[NetworkName, str] = {}  # SHA-256 of the loaded weights
+        self._weights: dict[NamedNetwork, str] = {}  # SHA-256 of the loaded weights
         self._datasets: dict[Hashable, BaseImageSet] = {}
         self._splits: dict[tuple[str, str], dict[bool, BaseImageSet]] = {}  # the last ones loaded
         self._shares: dict[tuple[str, str], float] = {}
         self.warnings: Counter[str] = Counter()
-        self.warnings_of: dict[NetworkName, list[str]] = {}  # when the network was loaded
-        self._beside_chance: set[NetworkName] = set()  # networks that were set against chance
+        self.warnings_of: dict[NamedNetwork, list[str]] = {}  # when the network was loaded
+        self._beside_chance: set[NamedNetwork] = set()  # networks that were set against chance
         self._reference: tuple[tuple, Reference] | None = None  # behind what it was made of
 
     def network(
         self,
-        name: NetworkName,
+        name: NamedNetwork,
         images: ImageSpec,
         *,
         device: torch.device | str,
@@ -73,7 +73,7 @@ class Session:
     def _load(
         self,
         key: Hashable,
-        name: NetworkName,
+        name: NamedNetwork,
         images: ImageSpec,
         *,
         device: torch.device | str,
@@ -93,7 +93,7 @@ class Session:
         if content_before not in (None, content):
             raise UserError(f"{name.path} was written while it was read; give the command again")
 
-    def weights(self, name: NetworkName, images: ImageSpec, *, device: torch.device | str) -> str:
+    def weights(self, name: NamedNetwork, images: ImageSpec, *, device: torch.device | str) -> str:
         """Return the SHA-256 of the weights of a network.
 
         Weights that come with a type (DEFAULT) are loaded for it; a checkpoint is not.
@@ -104,7 +104,7 @@ class Session:
             return self._weights[name]
         return name.content
 
-    def warn_at_chance(self, name: NetworkName, network: Network, images: BaseImageSet) -> None:
+    def warn_at_chance(self, name: NamedNetwork, network: Network, images: BaseImageSet) -> None:
         """Warn once if a trained classifier is close to chance accuracy on labelled test images."""
         is_classifier = not (name.is_untrained or network.is_encoder)
         if is_classifier and name not in self._beside_chance and (images.labels >= 0).any():
@@ -139,7 +139,7 @@ class Session:
 
     def reference(
         self,
-        end: NetworkName,
+        end: NamedNetwork,
         store: Path,
         options: "EvaluationOptions",
         make: "Callable[[], Reference]",

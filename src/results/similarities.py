@@ -11,7 +11,7 @@ from src.choices.similarity import MEASURES, SIMILARITY
 from src.core.errors import UserError
 from src.core.user_code import is_user_code, title_of
 from src.results.experiments import options_beside_tables, warn_of_earlier
-from src.results.network_names import NetworkName
+from src.results.network_names import NamedNetwork
 from src.results.quantities import COLUMNS, JUDGED, SIMILARITIES
 from src.results.tables import columns, read_table
 from src.values import ALL_IMAGES, LARGEST, WITHIN_CLASSES, ComparedLayers, Null
@@ -119,7 +119,7 @@ def with_networks(frame: "DataFrame", *columns: str) -> "DataFrame":
     networks = []
     for row in frame.to_dict("records"):
         names = [
-            NetworkName.of(
+            NamedNetwork.of(
                 row[name], row[f"{name}_type"], seed=row["seed"], weights=row[f"{name}_weights"]
             )
             for name in columns

@@ -1,5 +1,5 @@
 """Stitching runs over grids of pairs of layers: checks their options, resumes interrupted runs, and writes each
-to one folder.
+to one folder, which `stitches` reads. A run of one stitch has the files of the public code, see `public`.
 """
 
 import contextlib
@@ -11,16 +11,20 @@ from datetime import datetime
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 from torch import Tensor, nn
 
 from src.choices import AUTO, STITCHING_TYPES, Options
 from src.choices.stitching import INITS, KEEP_VARIANCE
 from src.core.console import listed, note, note_once, result, warn, warn_once
 from src.core.errors import UserError
-from src.core.files import durable_together, write_json
-from src.core.tensors import load_tensors
+from src.core.files import durable_together, write_arrays, write_json
+from src.core.tensors import load_tensors, save_tensors
 from src.models import Network
-from src.results.public import RUN_NAME, SPARSITY, chosen_options
+from src.results.checkpoints import StateDict, load_state, on_cpu, save_state
+from src.results.evaluation import EvaluationFiles, columns_of_skill
+from src.results.public import RUN_NAME, SPARSITY, STITCH, chosen_options, write_summary
+from src.results.quantities import EVALUATIONS
 from src.results.run import Run, as_written, new_folder
 from src.results.spec import (
     OPTIONS,
@@ -29,6 +33,7 @@ from src.results.spec import (
     described,
     difference,
     is_idle,
+    short_images,
     spec_of,
 )
 from src.results.stitches import (
@@ -39,15 +44,15 @@ from src.results.stitches import (
     read_stitches,
     remove_parts,
 )
-from src.results.tables import columns
-from src.results.writing import epoch_row, report_epoch, write_logs_of_pairs, write_stitches
+from src.results.tables import columns, write_table
+from src.results.training_runs import epoch_row, report_epoch, write_logs
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import with_matching
 from src.stitching.stitched_model import StitchedModel
 from src.training import EpochLog, HeadResult, State
-from src.values import Metrics, Pair, Predictions
+from src.values import MeasuredStitch, Metrics, Pair, Predictions
 
 
 def check_options(
@@ -144,6 +149,8 @@ def _note_cuts_inside_blocks(end_layers: Sequence[str], end: Network) -> None:
         )
 
 
+STITCHES = "stitches.pt"  # the stitches of a run with several
+UNMEASURED = dict.fromkeys(("train_acc", "train_loss", "val_acc", "val_loss"))
 # Measurements that are undefined for some stitches
 MAY_BE_UNDEFINED = ("kappa", "front_accuracy", "r2_fit", "r2_test")
 
@@ -489,3 +496,125 @@ def _warn_of_fits(
     for text, pairs in doubtful.items():
         if pairs:
             warn(text.format(listed(pairs)))
+
+
+def write_stitches(
+    folder: Path,
+    rows: Mapping[Pair, StitchRow],
+    *,
+    states: Mapping[Pair, Mapping[str, Tensor]],
+    predictions: Mapping[Pair, Predictions],
+    command: str,
+) -> None:
+    """Write the files of a run, but for its logs, `run.json` and `config.txt`.
+
+    Args:
+        rows: of all stitches.
+        states: their weights; empty: they are not saved.
+        predictions: their predictions; empty: they are not saved.
+        command: the command line of the run.
+    """
+    write_table(folder / "grid.csv", StitchRow, rows.values())
+    if predictions:
+        write_predictions(folder / "predictions.npz", list(predictions.values()))
+    if len(rows) > 1:
+        if states:
+            save_stitches(folder, states)
+        return
+    (row,) = rows.values()
+    write_summary(folder, row, command=command)
+    for state in states.values():
+        save_state(folder / STITCH, state)
+
+
+def save_stitches(folder: Path, states: Mapping[Pair, Mapping[str, Tensor]]) -> None:
+    """Save the state dicts of stitching layers in `stitches.pt`, by front layer and end layer."""
+    by_layers: dict[str, dict[str, StateDict]] = {}
+    for pair, state in states.items():
+        by_layers.setdefault(pair.front_layer, {})[pair.end_layer] = on_cpu(state)
+    save_tensors(folder / STITCHES, by_layers)
+
+
+def load_stitch(folder: Path, pair: Pair) -> StateDict:
+    """Load the state dict of a stitch in a run's folder; only its own tensors are read.
+
+    Raises:
+        UserError: as `load_state`; or the run has kept no such stitch.
+    """
+    path = folder / STITCHES
+    if not path.exists():
+        return load_state(folder / STITCH)
+    states = load_tensors(path, mmap=True)
+    try:
+        return states[pair.front_layer][pair.end_layer]
+    except KeyError:
+        raise UserError(f"{path} has no stitch {pair}; stitch again") from None
+
+
+def write_predictions(path: Path, predictions: Sequence[Predictions]) -> None:
+    """Write predicted classes and labels of stitches of two networks as a compressed npz.
+
+    The array `stitched` is (N,) of one stitch, and (stitches, N) of several. All are int16, or int32 if
+    there are too many classes.
+    """
+    _, front, end, labels = predictions[0]
+    stitched = np.stack([of_stitch.stitched for of_stitch in predictions])
+    if len(stitched) == 1:
+        (stitched,) = stitched
+    classes = Predictions(stitched, front, end, labels)
+    largest = max(int(of_images.max()) for of_images in classes)
+    dtype = np.int16 if largest <= np.iinfo(np.int16).max else np.int32
+    small = Predictions(*(of_images.astype(dtype) for of_images in classes))
+    write_arrays(path, small._asdict())
+
+
+def write_logs_of_pairs(
+    folder: Path, epochs: Mapping[Pair, Sequence[Mapping[str, object]]]
+) -> None:
+    """Write `training_logs.csv` of one pair, or of several with their layers."""
+    rows: list[Mapping[str, object]] = []
+    for pair, of_pair in epochs.items():
+        layers = pair._asdict() if len(epochs) > 1 else {}
+        rows += [{**layers, **epoch} for epoch in of_pair]
+    write_logs(folder, rows)
+
+
+def write_judged_run(
+    directory: Path, options: Options, stitches: Mapping[Pair, MeasuredStitch]
+) -> None:
+    """Write a run, without its stitching layers, and its evaluation to a folder with a unique name.
+
+    Args:
+        directory: of the folder.
+        options: of `exec_stitch.py`.
+    Raises:
+        UserError: a file cannot be written.
+    """
+    folder = new_folder(directory)
+    rows = {}
+    evaluations = []
+    epochs = {}
+    for pair, stitch in stitches.items():
+        of_pair = chosen_options({**options, **pair._asdict()}, stitch.chosen)
+        settings = {**columns_of(of_pair), **pair._asdict()}
+        rows[pair] = StitchRow(**settings, **vars(stitch.metrics), folder=folder.name)
+        evaluation = {
+            **pair._asdict(),
+            **short_images(options),
+            "folder": folder.name,
+            "dataset": rows[pair].dataset,
+            "accuracy": stitch.metrics.accuracy,
+            **columns_of_skill(stitch.skill),
+        }
+        evaluations.append(evaluation)
+        if stitch.losses:
+            epochs[pair] = [UNMEASURED | {"train_loss": loss} for loss in stitch.losses]
+    predictions = {pair: stitch.predictions for pair, stitch in stitches.items()}
+    with durable_together():
+        command = " ".join(sys.argv)
+        write_stitches(folder, rows, states={}, predictions=predictions, command=command)
+        write_table(EvaluationFiles(folder).table, EVALUATIONS, evaluations)
+        write_logs_of_pairs(folder, epochs)
+    if len(stitches) == 1:
+        options = of_pair
+    Run(folder, options).finish()

@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,10 +27,9 @@ from src.choices.datasets import dataset_label
 from src.choices.stitching import Method
 from src.core.console import warn, warn_once
 from src.core.errors import UserError
-from src.core.files import read_json
-from src.core.grouping import grouped
+from src.core.files import read_csv, read_json, readable
 from src.results.experiments import experiments_of, keys_of, newest, warn_of_earlier
-from src.results.network_names import SHORT, OfTwoNetworks, networks_in_words
+from src.results.network_names import SHORT, TIE, OfTwoNetworks, networks_in_words
 from src.results.public import RUN_NAME, read_options, read_summary, typed_options
 from src.results.spec import (
     CHECKPOINTS,
@@ -174,22 +173,6 @@ def with_spec(row: StitchRow) -> StitchRow:
     return replace(row, spec=spec_of(options))
 
 
-@dataclass(frozen=True, kw_only=True)
-class EpochRow:
-    """An epoch of training: a row of `training_logs.csv`. None: not measured."""
-
-    contents: ClassVar[str] = "training"
-    written_by: ClassVar[str] = "exec_stitch.py"
-
-    # Of a pair of layers; only logs of several pairs have these columns
-    front_layer: str = ""
-    end_layer: str = ""
-    train_acc: float | None
-    train_loss: float
-    val_acc: float | None
-    val_loss: float | None
-
-
 class RunFiles:
     """The predictions and logs of the stitches of a run, loaded lazily.
 
@@ -219,15 +202,19 @@ class RunFiles:
             return {}
 
     @cached_property
-    def epochs(self) -> Mapping[Pair, list[EpochRow]]:
-        """The logs of the epochs of each stitch; empty without training."""
+    def epochs(self) -> Mapping[Pair, list[dict[str, str]]]:
+        """The rows of `training_logs.csv` of each stitch; empty without training."""
         path = self.folder / "training_logs.csv"
         if not path.is_file():
             return {}
-        rows: list[EpochRow] = read_table(path, EpochRow)
-        if len(self.pairs) == 1:
-            rows = [replace(row, **self.pairs[0]._asdict()) for row in rows]
-        return grouped(rows, lambda row: Pair(row.front_layer, row.end_layer))
+        rows: dict[Pair, list[dict[str, str]]] = {pair: [] for pair in self.pairs}
+        with readable(path, "stitch again"):
+            for row in read_csv(path):
+                pair = self.pairs[0]
+                if len(self.pairs) > 1:
+                    pair = Pair(*(row.pop(name) for name in Pair._fields))
+                rows[pair].append(row)
+        return rows
 
 
 @dataclass(frozen=True)
@@ -254,7 +241,9 @@ class Stitch:
     @property
     def has_converged(self) -> bool:
         """Whether training had converged, see `values.has_converged`."""
-        losses = [row.train_loss for row in self.files.epochs.get(self.row.pair, [])]
+        epochs = self.files.epochs.get(self.row.pair, [])
+        with readable(self.files.folder / "training_logs.csv", "stitch again"):
+            losses = [float(row["train_loss"]) for row in epochs]
         rates = learning_rates(
             len(losses),
             scheduler=self.options.get("scheduler", "none"),
@@ -365,6 +354,43 @@ def newest_by_experiment(stitches: Iterable[Stitch]) -> dict[str, list[Stitch]]:
     for title, stitch in zip(titles, in_order, strict=True):
         by_title.setdefault(title, []).append(stitch)
     return by_title
+
+
+def corresponding_layers(rows: Sequence[StitchRow]) -> list[Pair]:
+    """Return the sorted pairs of corresponding layers of stitches.
+
+    In networks of one type they are the layers of the same name. If all stitches are between networks
+    of different types, they are the layers of which each is the nearest to the other in relative
+    depth; there are none if a depth is not recorded, or a layer has several.
+    """
+    across_types = [row for row in rows if row.front_model_type != row.end_model_type]
+    if len(across_types) == len(rows):
+        return _nearest_layers(rows)
+    names_across = {row.front_layer for row in across_types if row.front_layer == row.end_layer}
+    names = {row.front_layer for row in rows if row.front_layer == row.end_layer}
+    return [Pair(name, name) for name in sorted(names - names_across)]
+
+
+def _nearest_layers(rows: Sequence[StitchRow]) -> list[Pair]:
+    """Return the sorted pairs of mutually nearest layers in relative depth."""
+    fronts: set[tuple[str, Any]] = {(row.front_layer, row.front_relative_depth) for row in rows}
+    ends: set[tuple[str, Any]] = {(row.end_layer, row.end_relative_depth) for row in rows}
+    is_known = all(depth is not None for _, depth in fronts | ends)
+    n_layers = len(dict(fronts)) + len(dict(ends))
+    if not is_known or n_layers < len(fronts) + len(ends):
+        return []
+    gaps: dict[Pair, float] = {}
+    nearest: dict[tuple[str, str], float] = {}  # the smallest gap of each layer, by side and name
+    for (front, depth), (end, depth_of_end) in product(fronts, ends):
+        gap = abs(depth - depth_of_end)
+        gaps[Pair(front, end)] = gap
+        for layer in (("front", front), ("end", end)):
+            nearest[layer] = min(gap, nearest.get(layer, gap))
+    return sorted(
+        pair
+        for pair, gap in gaps.items()
+        if gap < min(nearest["front", pair.front_layer], nearest["end", pair.end_layer]) + TIE
+    )
 
 
 def warn_of_weights(stitches: Sequence[Stitch]) -> None:

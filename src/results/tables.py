@@ -30,13 +30,14 @@ FIRST_LINE = 2  # number of the line of the first row in a CSV
 class Layout(NamedTuple):
     """The columns of a table whose rows are records: dicts of values by column, None for an empty cell.
 
-    Further columns, such as those of measures, hold numbers.
+    Further columns, such as those of measures, hold numbers unless `further` names another type.
     """
 
     contents: str  # what a row is, for error messages
     written_by: str  # the script that writes the table
     types: Mapping[str, Any]  # by column
     optional: Collection[str]  # columns that tables of a user may lack
+    further: type = float
 
 
 class Column(NamedTuple):
@@ -60,7 +61,7 @@ def fields(kind: type | Layout) -> dict[str, Column]:
     """Return the fields of a row type, or the columns of a layout, by name and in order."""
     if not isinstance(kind, Layout):
         return _inspected(kind)
-    fields_of_layout = {FURTHER: Column(dict[str, float], {})}
+    fields_of_layout = {FURTHER: Column(types.GenericAlias(dict, (str, kind.further)), {})}
     for name, hint in kind.types.items():
         default = None if name in kind.optional else inspect.Parameter.empty
         fields_of_layout[name] = Column(hint, default)
