@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 from src.core.console import layer_in_words
 from src.core.grouping import grouped
 from src.core.user_code import titles_in
-from src.figures.maps import name_cells, number, shape_of, write_in_cell
+from src.figures.maps import map_panels, name_cells, number, write_in_cell
 from src.figures.pages import (
     CHARACTERS,
     CM,
     COLUMN,
     Look,
     draw_figure,
-    draw_pages,
     in_lines,
     shortened,
+    write_figure,
 )
 from src.figures.scales import POINTS, add_limit, draw_interval, set_scale
 from src.figures.sections import Part, parts_of
@@ -58,7 +58,6 @@ MARK = "†"  # behind a skill at the end layer
 ROOM = 1.8  # cm of width, for a map at least
 CELL = 0.45  # cm of width, for a cell at least
 IN_LINE = 4  # maps
-ON_PAGE = 16  # maps
 WIDE = 0.6  # of a cell, for a number at least
 
 
@@ -67,12 +66,12 @@ def draw_verdicts(path: Path, frame: "DataFrame", limits: Limits, **texts: Any) 
 
     Args:
         frame: of verdicts.
-        texts: `source` and `remark`, see `draw_pages`.
+        texts: `source` and `remark`, see `write_figure`.
     """
     parts, repeated = distinct_parts(parts_of(frame))
     texts["remark"] = " ".join(filter(None, [repeated, texts.get("remark", "")]))
     draw = partial(_draw_maps, limits=limits)
-    return draw_pages(path, parts, draw, on_page=ON_PAGE, width=COLUMN, **texts)
+    return write_figure(path, parts, draw, width=COLUMN, **texts)
 
 
 def figure_of_verdicts(frame: "DataFrame", limits: Limits, *, source: str = "") -> "Figure":
@@ -107,10 +106,7 @@ def _draw_maps(figure: "Figure", parts: Sequence[Part], *, limits: Limits) -> st
     room = width - _width_of_names(parts)
     lines = _lines_of(parts, int(room / _width_of_map(parts, shapes)), is_by_pair=is_by_pair)
     in_line = max(map(len, lines))
-    figure.set_layout_engine("compressed")
-    heights = [shape_of(*matrix(line[0].rows, "skill").shape) for line in lines]
-    figure.set_figheight((2 + 1.5 * sum(heights) * width / in_line) * CM)
-    panels = figure.subplots(len(lines), in_line, squeeze=False, height_ratios=heights)
+    panels = map_panels(figure, [matrix(line[0].rows, "skill").shape for line in lines], in_line)
     above: list[str] = []
     for line, axes_of_line in zip(lines, panels, strict=True):
         rows, columns = _labels(line[0], is_by_pair=is_by_pair)
@@ -261,10 +257,10 @@ def draw_points(path: Path, frame: "DataFrame", limits: Limits, **texts: Any) ->
 
     Args:
         frame: of verdicts on two networks.
-        texts: `source` and `remark`, see `draw_pages`.
+        texts: `source` and `remark`, see `write_figure`.
     """
     draw = partial(_draw_points, limits=limits)
-    return draw_pages(path, [frame], draw, on_page=1, width=COLUMN, **texts)
+    return write_figure(path, [frame], draw, width=COLUMN, **texts)
 
 
 def _draw_points(figure: "Figure", frames: "Sequence[DataFrame]", *, limits: Limits) -> str:
