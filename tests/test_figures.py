@@ -91,10 +91,10 @@ def test_maps_of_groups_have_shares_of_verdicts(tmp_path, drawn_figures):
     frame.loc[of_first & (frame.front_network == "a"), "verdict"] = NOT_MATCHED
     draw_verdicts(tmp_path / "v.png", frame, Limits())
     drawn = {axes.get_title(): axes for axes in drawn_figures["v.png"].axes}
-    assert list(drawn) == ["one → one\n(2)", "one → two\n(4)", "two → one\n(4)", "two → two\n(2)"]
-    assert texts_in(drawn["one → one\n(2)"]) == ["50", "50"]
-    assert shares_in(drawn["one → one\n(2)"], "0.8") == [0.5, 0.5]
-    assert texts_in(drawn["one → two\n(4)"]) == ["100", "100"]
+    assert list(drawn) == ["one → one (2)", "one → two (4)", "two → one (4)", "two → two (2)"]
+    assert texts_in(drawn["one → one (2)"]) == ["50", "50"]
+    assert shares_in(drawn["one → one (2)"], "0.8") == [0.5, 0.5]
+    assert texts_in(drawn["one → two (4)"]) == ["100", "100"]
 
 
 def test_maps_of_unlike_networks_have_their_own_layers(tmp_path, drawn_figures):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROOM = 4.0  # cm of width, for a map at least
 ROOM_WITH_NAMES = 6.0  # cm, for a map with other layers than those beside it
 WIDE = 10  # columns; maps with more take the room of two
-HIGHEST = 1.0  # cm, of a cell
+HIGHEST = 1.2  # cm, of a cell
 LARGE = 10  # numbers from here on have fewer decimals
 BLACK_ABOVE = 0.5  # the lightness of a cell, for a black number
 TWO_SIDED = ("#f6c48c", "#08306b", "#a8d5a2")  # at 0, in the middle and at 1

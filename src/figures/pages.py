@@ -256,15 +256,16 @@ def span(numbers: Collection[int]) -> str:
     return " to ".join(dict.fromkeys(f"{number:,}" for number in ends))
 
 
-def shortened(text: str) -> str:
+def shortened(text: str, length: int = NAME_LENGTH) -> str:
     """Abbreviate a long text by an ellipsis in its middle."""
-    if len(text) <= NAME_LENGTH:
+    if len(text) <= length:
         return text
-    half = NAME_LENGTH // 2
-    return f"{text[:half]}…{text[1 - half :]}"
+    half = length // 2
+    return f"{text[:half]}…{text[half + 1 - length :]}"
 
 
 def in_lines(text: str, width: float = NAME_WIDTH) -> str:
-    """Return a text in lines of a width in cm, with dots in its long words."""
-    words = " ".join(map(shortened, text.split(" ")))
-    return textwrap.fill(words, max(8, int(CHARACTERS * width)), break_on_hyphens=False)
+    """Wrap a text to lines of a width in cm, with its long words abbreviated."""
+    length = max(8, int(CHARACTERS * width))
+    words = (shortened(word, min(NAME_LENGTH, length)) for word in text.split(" "))
+    return textwrap.fill(" ".join(words), length, break_on_hyphens=False)
