@@ -128,6 +128,12 @@ def _draw_depth(figure: "Figure", panels: Sequence[Panel], *, limits: Limits) ->
     return _caption_of_depth(panels)
 
 
+def summary_of_depth(depths: pd.DataFrame) -> str:
+    """Return the caption of the figure of `draw_depth`; "" without values."""
+    panels = list(_panels_of(depths.dropna(subset="value")))
+    return _caption_of_depth(panels) if panels else ""
+
+
 def _caption_of_depth(panels: Sequence[Panel]) -> str:
     """Return the values of the first panel at both ends of its lines, and what lines are."""
     texts = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from src.core.console import layer_in_words, table
+from src.core.console import layer_in_words, note_once, table
 from src.core.user_code import titles_in
 from src.figures.pages import CELLS, CHARACTERS, CM, COLUMN, NUMBERS, PAGE, write_figure
 from src.figures.scales import scale_of, title_of
@@ -41,8 +41,9 @@ class Map(NamedTuple):
     framed: Collection[tuple[str, str]] = ()  # the layers that correspond
 
 
-def print_values(title: str, values: pd.DataFrame) -> None:
-    """Print numbers or texts as a matrix."""
+def print_values(title: str, values: pd.DataFrame, *, axes: tuple[str, str] = STITCHED) -> None:
+    """Print numbers or texts as a matrix, and once the titles of rows and columns."""
+    note_once(f"rows: {axes[0]}s, columns: {axes[1]}s")
     table(title, list(values.index), list(values.columns), values.to_numpy().tolist())
 
 
