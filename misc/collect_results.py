@@ -63,7 +63,7 @@ def parser() -> cli.Parser:
 
 def main(args: Namespace) -> None:
     """Print the matrices of a folder, and write its tables."""
-    from src.core.console import note
+    from src.core.console import note, result
     from src.core.errors import UserError
     from src.results.frame import list_in, read, write_frame
     from src.results.run import outputs
@@ -79,8 +79,10 @@ def main(args: Namespace) -> None:
     with outputs(path, __file__):
         write_frame(path, frame)
         show_accuracies(path, frame, has_list=bool(networks))
-        report(args, path, frame, has_list=bool(networks))
+        summary = report(args, path, frame, has_list=bool(networks))
     note(f"wrote {path}, and further tables and figures beside it")
+    if summary:
+        result(summary)
 
 
 def check_types(source_dir: str, frame, types: tuple[str, str]) -> None:
@@ -140,10 +142,10 @@ def source_of(frame) -> str:
     return on_data(counted(pairs), set(images.itertuples(index=False, name=None)))
 
 
-def report(args, path: Path, frame, *, has_list: bool) -> None:
-    """Write the means over pairs of networks, print and draw what they show, and end with the caption of the
-    curves."""
-    from src.core.console import listed, note, result
+def report(args, path: Path, frame, *, has_list: bool) -> str:
+    """Write the means over pairs of networks, and print and draw what they show; return the caption of the
+    curves, "" without curves."""
+    from src.core.console import listed, note
     from src.figures.words import note_on_layers
     from src.results.frame import measures_in, write_frame, write_means
     from src.results.reports import MEASURED, SHARES, compare_groups, match_shares, over_depth
@@ -171,8 +173,7 @@ def report(args, path: Path, frame, *, has_list: bool) -> None:
     means = {name: table for name, table in means.items() if len(table)}
     if means:
         write_means(path.with_name(f"{path.stem}_means.csv"), means)
-    if summary:
-        result(summary)
+    return summary
 
 
 def draw_curves(args, path: Path, frame, depths) -> str:
