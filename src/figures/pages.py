@@ -54,9 +54,7 @@ def left_out(are_left_out: bool = True, *, except_for: Collection[str] = ()) -> 
     """
     global _to_draw
     before = _to_draw
-    _to_draw = None
-    if are_left_out:
-        _to_draw = except_for
+    _to_draw = except_for if are_left_out else None
     try:
         yield
     finally:
@@ -241,9 +239,7 @@ def on_data(networks: str, images: Collection[tuple[str | None, int | None]]) ->
     text = networks[:1].upper() + networks[1:]
     if len(set(images)) == 1:
         dataset, n_images = next(iter(images))
-        number = ""
-        if n_images:
-            number = f"{n_images:,} "
+        number = f"{n_images:,} " if n_images else ""
         text += f", {number}test inputs"
         if dataset:
             text += f" of {dataset_label(dataset)}"

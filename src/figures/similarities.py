@@ -76,9 +76,7 @@ def print_tables(frame: pd.DataFrame, measures: Sequence[str]) -> None:
 
 def _rank(rank: float | None) -> int | None:
     """Return a rank as an integer; None for full rank, which is NaN in a numeric column."""
-    if rank is None or math.isnan(rank):
-        return None
-    return int(rank)
+    return None if rank is None or math.isnan(rank) else int(rank)
 
 
 def _against_nulls(row: Any, name: str) -> str:
@@ -89,9 +87,7 @@ def _against_nulls(row: Any, name: str) -> str:
             p_value, null, calibrated = (row[f"{name}_{part}{ending}"] for part in PARTS)
             text = f"p {p_value:.3g}, null {null:.4f}, calibrated {decimals(calibrated)}"
             texts.append(f"{within} {text}".strip())
-    if not texts:
-        return ""
-    return f" ({'; '.join(texts)})"
+    return f" ({'; '.join(texts)})" if texts else ""
 
 
 def draw(path: Path, frame: pd.DataFrame, measures: Sequence[str]) -> list[Path]:

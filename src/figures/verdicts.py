@@ -237,7 +237,7 @@ def _draw_shares(axes: "Axes", x: int, y: int, shares: "Series", is_framed: bool
         share = shares.get(verdict, 0.0)
         axes.add_patch(Rectangle((left, y - 0.5), share, 1, linewidth=0, **look))
         left += share
-    border = (BORDER, FRAME)[is_framed]
+    border = FRAME if is_framed else BORDER
     axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, **border))
 
 
@@ -271,16 +271,13 @@ def _caption(parts: Sequence[Part], figure: "Figure") -> str:
     numbers = [
         text.get_text() for axes in figure.axes for text in axes.texts if text.get_gid() == NUMBERS
     ]
-    cells = []
+    cells = ""
     if any(part.n_pairs > 1 for part in parts):
-        cells = ["shares of verdicts over pairs of networks"] + ["the percentage similar"] * bool(
-            numbers
-        )
+        cells = " Cells: shares of verdicts over pairs of networks, and the percentage similar."
     elif numbers:
         at_end = f" ({MARK} at the end layer)" if MARK in "".join(numbers) else ""
-        cells = [f"accuracy drop (percentage points) above skill{at_end}"]
-    about = f" Cells: {', and '.join(cells)}." if cells else ""
-    return f"Similar: {'; '.join(counts)}.{about} Rows: front layers; frames: corresponding layers."
+        cells = f" Cells: accuracy drop (percentage points) above skill{at_end}."
+    return f"Similar: {'; '.join(counts)}.{cells} Rows: front layers; frames: corresponding layers."
 
 
 def draw_points(path: Path, frame: "DataFrame", limits: Limits, **texts: Any) -> list[Path]:
