@@ -12,7 +12,6 @@ from src.figures.maps import Map, draw_layers, print_values
 from src.figures.pages import on_data, remove_figure
 from src.figures.scales import title_of
 from src.results.evaluation import TYPICAL_AUROC, by_detector, place_of
-from src.results.grid_matrices import shown_experiments
 from src.results.network_names import counted
 from src.results.quantities import DETECTOR, IN_EVALUATION, LAYERS, QUANTITIES, shown_in
 from src.results.reports import matrix
@@ -43,13 +42,9 @@ def matrix_of(rows: Iterable[Any], name: str) -> pd.DataFrame:
 
 
 def draw_grid(path: Path, rows: Sequence[Any]) -> list[Path]:
-    """Draw the accuracies of stitches as a heat map over layers for each experiment. Return the written
-    paths."""
-    maps = []
-    for title, of_map in shown_experiments(rows).items():
-        values = matrix_of(of_map, "accuracy")
-        maps.append(Map("accuracy", values, title, corresponding_layers(of_map)))
-    return draw_layers(path, maps, source=source_of(rows))
+    """Draw the accuracies of the stitches of a run as a heat map over layers. Return the written paths."""
+    accuracies = Map("accuracy", matrix_of(rows, "accuracy"), "", corresponding_layers(rows))
+    return draw_layers(path, [accuracies], source=source_of(rows))
 
 
 def report(
