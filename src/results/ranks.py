@@ -211,19 +211,18 @@ def _takes_samples(quantity: str) -> bool:
 
 def _settings(frame: pd.DataFrame) -> pd.Series:
     """Return the setting of each row: its networks, and the method of stitches or the data of similarities."""
-    of_networks = frame[frame.method == SIMILARITY].groupby("networks")
-    several = of_networks[["dataset", "n_images"]].nunique() > 1
-    settings = []
-    for row in frame.itertuples():
-        setting = str(row.networks)
-        if row.method != SIMILARITY:
-            setting += f": {row.stitching_type}, {row.method}"
-        elif several.dataset[row.networks]:
-            setting += f", {short(row.dataset)}"
-        if row.method == SIMILARITY and several.n_images[row.networks]:
-            setting += f", {row.n_images:.0f} images"
-        settings.append(setting)
-    return pd.Series(settings, frame.index, dtype=object)
+    is_compared = frame.method == SIMILARITY
+    of_networks = frame[is_compared].groupby("networks")[["dataset", "n_images"]].nunique()
+    texts = {
+        "dataset": frame.dataset.map(short, na_action="ignore"),
+        "n_images": frame.n_images.map("{:.0f} images".format),
+    }
+    of_stitches = frame.networks + ": " + frame.stitching_type + ", " + frame.method
+    settings = frame.networks.where(is_compared, of_stitches)
+    for name, text in texts.items():
+        is_ambiguous = is_compared & (frame.networks.map(of_networks[name]) > 1)
+        settings = settings.where(~is_ambiguous, settings + ", " + text)
+    return settings
 
 
 def over_ranks(values: pd.DataFrame) -> pd.DataFrame:
