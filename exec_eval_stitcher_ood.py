@@ -372,7 +372,7 @@ def write_results(
     What other detectors measured of the same stitches stays in the table.
     """
     from src.figures.matrices import report
-    from src.results.evaluation import EvaluationRow
+    from src.results.quantities import EVALUATIONS
     from src.results.scoring import (
         describe_detectors,
         evaluation_rows,
@@ -388,7 +388,7 @@ def write_results(
     stitches = {title: [item.stitch.row for item in items] for title, items in experiments.items()}
     setup.run.mark_as_unfinished()
     with durable_together():  # no file is of another evaluation than those beside it
-        write_table(setup.files.table, EvaluationRow, with_earlier_detectors(rows, earlier))
+        write_table(setup.files.table, EVALUATIONS, with_earlier_detectors(rows, earlier))
         report(
             setup.files.table,
             stitches,

@@ -9,7 +9,6 @@ It runs the same functions as `misc/compare.py`. No file is read, and none is wr
 """
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from src.core.tensors import content_of_state
 from src.datasets.base import BaseImageSet
 from src.datasets.iterated import IteratedInputs
 from src.gate import ChosenMethod, Forms, Images, JudgedImages, JudgedNetworks, LayersOfBoth
-from src.judgement import JudgedStitch, Judgement, Record
+from src.judgement import Judgement, Record
 from src.models import Network
 from src.ood.evaluation import StitchScores, measure_grids
 from src.ood.reference import EvaluationOptions, Reference, make_reference
@@ -40,7 +39,7 @@ from src.values import MeasuredStitch, Pair, Predictions
 from src.verdict import Limits, Stitches, Verdict, obstacle_of
 from src.verdict import judge as judge_stitches
 
-__all__ = ["JudgedStitch", "Judgement", "judge"]
+__all__ = ["Judgement", "judge"]
 
 FORMS = ("pinv", "covariance")
 
@@ -249,7 +248,7 @@ def _tell_accuracies(
 
 def _judged(
     name: str, form: ChosenMethod, stitches: Mapping[Pair, MeasuredStitch], limits: Limits
-) -> list[JudgedStitch]:
+) -> list[dict[str, Any]]:
     """Judge the stitches of one method together; return their rows."""
     settings = form.settings
     rates = learning_rates(
@@ -273,31 +272,30 @@ def _judged(
     ]
 
 
-def _row(form: str, pair: Pair, stitch: MeasuredStitch, verdict: Verdict) -> JudgedStitch:
-    """Return the row of a stitch with its verdict and measurements."""
+def _row(method: str, pair: Pair, stitch: MeasuredStitch, verdict: Verdict) -> dict[str, Any]:
+    """Return the row of a stitch with its verdict and measurements, by column."""
     metrics = stitch.metrics
-    r2_fit = metrics.r2_fit
-    if r2_fit is None:  # of a trained stitch
-        r2_fit = math.nan
-    return JudgedStitch(
-        form,
-        *pair,
-        verdict.verdict,
-        verdict.reason,
-        *verdict.accuracy,
-        *verdict.accuracy_drop,
-        *verdict.skill,
-        *stitch.skill.output[:2],
-        *verdict.skill_at_end,
-        *stitch.skill.end_layer[:2],
-        front_accuracy=metrics.front_accuracy,
-        end_accuracy=metrics.end_accuracy,
-        r2_fit=r2_fit,
-        r2_test=metrics.r2_test,
-        front_depth=metrics.front_depth,
-        end_depth=metrics.end_depth,
-        stitching_type=str(stitch.chosen["stitching_type"]),
-    )
+    at_end, output, *_ = stitch.skill
+    return {
+        "method": method,
+        **pair._asdict(),
+        "verdict": verdict.verdict,
+        "reason": verdict.reason,
+        **verdict.numbers,
+        "correlation": output.correlation,
+        "baseline": output.baseline,
+        "correlation_at_end": at_end.correlation,
+        "baseline_at_end": at_end.baseline,
+        "front_accuracy": metrics.front_accuracy,
+        "end_accuracy": metrics.end_accuracy,
+        "r2_fit": metrics.r2_fit,  # None of a trained stitch
+        "r2_test": metrics.r2_test,
+        "front_depth": metrics.front_depth,
+        "end_depth": metrics.end_depth,
+        "front_relative_depth": metrics.front_relative_depth,
+        "end_relative_depth": metrics.end_relative_depth,
+        "stitching_type": stitch.chosen["stitching_type"],
+    }
 
 
 def _record(

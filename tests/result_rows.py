@@ -1,10 +1,8 @@
 """Rows of results whose values tests choose; the others have usual values."""
 
-from dataclasses import fields
 from typing import Any
 
-from src.results.evaluation import EvaluationRow
-from src.results.quantities import PROBES, SIMILARITIES
+from src.results.quantities import EVALUATIONS, PROBES, SIMILARITIES
 from src.results.stitches import StitchRow, with_spec
 from src.results.tables import columns
 from src.values import Null
@@ -30,19 +28,14 @@ def stitch_row(**values: Any) -> StitchRow:
     return with_spec(StitchRow(**OPTIONS | MEASURED | values))
 
 
-def evaluation_row(*, detector: str = "energy", **values: Any) -> EvaluationRow:
-    """A row of `evaluation.csv`, from values by column; those of `SCORES` are of the detector."""
-    names = [field.name for field in fields(EvaluationRow)]
+def evaluation_row(*, detector: str = "energy", **values: Any) -> dict[str, Any]:
+    """A record of `evaluation.csv`, from values by column; those of `SCORES` are of the detector."""
+    names = columns(EVALUATIONS)
     of_row = {name: value for name, value in values.items() if name in names}
     scores = SCORES | {name: value for name, value in values.items() if name not in names}
-    layers = {
-        "front_layer": "layer1.0",
-        "end_layer": "layer2.0",
-        "folder": "f",
-        "dataset": "digits",
-    }
-    further = {f"{name}_{detector}": value for name, value in scores.items()}
-    return EvaluationRow(**SKILL | layers | of_row, further=further)
+    usual = {"front_layer": "layer1.0", "end_layer": "layer2.0", "folder": "f", "dataset": "digits"}
+    of_detector = {f"{name}_{detector}": value for name, value in scores.items()}
+    return dict.fromkeys(names) | SKILL | usual | of_row | of_detector
 
 
 def similarity_row(*, nulls: dict[str, Null] | None = None, **values: Any) -> dict[str, Any]:

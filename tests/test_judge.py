@@ -17,7 +17,7 @@ from src.core.errors import UserError
 from src.datasets import load_dataset
 from src.datasets.iterated import IteratedInputs
 from src.figures import pages
-from src.judge import JudgedStitch, judge
+from src.judge import judge
 from src.models import Network, build_model
 from src.results.frame import COLUMNS
 from src.verdict import Limits
@@ -71,7 +71,11 @@ def judged(networks, digits):
     return judge(*networks[1], *digits, layers=LAYERS, forms=["covariance", "pinv"])
 
 
-def assert_same(row: JudgedStitch, line: dict[str, str], names, tolerance: float) -> None:
+def pair_of(row) -> tuple[str, str]:
+    return row.front_layer, row.end_layer
+
+
+def assert_same(row, line: dict[str, str], names, tolerance: float) -> None:
     """Numbers of a row are those of the line of a table."""
     for name in names:
         expected = pytest.approx(float(line[name] or "nan"), abs=tolerance, nan_ok=True)
@@ -107,11 +111,11 @@ def test_judge_all_pairs_and_compare_give_the_same_numbers(networks, in_tmp_path
     skills += tuple(name.replace("skill", "skill_at_end") for name in skills[2:])
     measured = ("r2_fit", "r2_test", "front_accuracy", "end_accuracy")
     for row in rows:
-        line = verdicts[(Method.of(row.form).words, *row.pair)]
+        line = verdicts[(Method.of(row.method).words, *pair_of(row))]
         assert (row.verdict, row.reason) == (line["verdict"], line["reason"])
         assert_same(row, line, shares, 1.5 / N_TEST)
         assert_same(row, line, skills, 1e-3)
-        assert_same(row, stitched[(row.form, *row.pair)], measured, 1e-5)
+        assert_same(row, stitched[(row.method, *pair_of(row))], measured, 1e-5)
 
     both = [line for line in read_csv("both.csv") if line["front_network"] == "0"]
     assert len(both) == 2 * 4  # forms, pairs of layers
@@ -146,7 +150,7 @@ def test_training_equals_the_scripts(networks, in_tmp_path):
     training = {"learning_rate": 0.01, "scheduler": "cosine", "batch_size": 128, "seed": 3}
     forms = ["soft:3", "covariance", "task:1"]
     rows = judge(*modules, *images, layers=(LAYERS, "pool3"), forms=forms, **training)
-    trained, unfinished = ([row for row in rows if row.form == form] for form in forms[::2])
+    trained, unfinished = ([row for row in rows if row.method == form] for form in forms[::2])
     for row, line in zip(trained, read_csv("verdict.csv"), strict=True):
         assert (row.front_layer, row.end_layer) == (line["front_layer"], line["end_layer"])
         # Logits may be nearly equal
@@ -216,7 +220,7 @@ def test_layers_by_pattern_pair_and_default(networks, digits):
     ]
     for options, fronts, ends in cases:
         rows = judge(front, end, *few, forms="pinv", **options)
-        assert [tuple(row.pair) for row in rows] == list(itertools.product(fronts, ends))
+        assert [pair_of(row) for row in rows] == list(itertools.product(fronts, ends))
 
 
 def test_views_are_taken_and_left_as_they_were(networks, digits):
@@ -254,12 +258,12 @@ def test_an_encoder_is_a_front(networks, digits):
 def test_rows_print_as_a_table_and_give_matrices_and_maps(judged):
     _, *lines = str(judged).splitlines()
     for row, line in zip(judged, lines[: len(judged)], strict=True):
-        assert all(text in line for text in (row.form, row.verdict, f"{row.accuracy:.4f}"))
+        assert all(text in line for text in (row.method, row.verdict, f"{row.accuracy:.4f}"))
     for form in judged.forms:
         matrix = judged.matrix("skill", form=form)
         assert [*matrix.index] == [*matrix.columns] == LAYERS.split(",")
         assert matrix.to_numpy().ravel().tolist() == [
-            row.skill for row in judged if row.form == form
+            row.skill for row in judged if row.method == form
         ]
     mistakes = (
         ("form", "accuracy", None),
@@ -276,22 +280,23 @@ def test_rows_print_as_a_table_and_give_matrices_and_maps(judged):
 
 def test_rows_are_written_as_a_table(judged, in_tmp_path):
     """The frame, with every digit; a value that is not defined is empty. They can be copied."""
-    undefined = judged[0]._replace(front_accuracy=float("nan"))
-    type(judged)([*judged, undefined], judged.record).to_csv("rows.csv")
-    *records, last = read_csv("rows.csv")
+    judged.to_csv("rows.csv")
+    records = read_csv("rows.csv")
     assert [*records[0]] == [*judged.frame] and [*judged.frame][: len(COLUMNS)] == COLUMNS
     assert (
         set(judged.frame.front_network) == {judged.names[0]}
-        and judged.frame.method[0] == judged[0].form
+        and judged.frame.method[0] == judged[0].method
     )
     assert judged.frame.front_relative_depth.between(0, 1).all()
     for row, record, as_dict in zip(judged, records, judged.records(), strict=True):
-        assert [*as_dict] == [*JudgedStitch._fields]
+        assert [*as_dict] == [*judged.frame]
         for name in ("accuracy", "skill_low", "baseline_at_end", "r2_test"):
             assert float(record[name]) == as_dict[name] == getattr(row, name)
-    assert last["front_accuracy"] == ""
     copied = pickle.loads(pickle.dumps(judged))
-    assert copied == judged and copied.record.limits == judged.record.limits
+    assert copied.frame.equals(judged.frame) and copied.record.limits == judged.record.limits
+    copied.frame["front_accuracy"] = float("nan")
+    copied.to_csv("copied.csv")
+    assert {record["front_accuracy"] for record in read_csv("copied.csv")} == {""}
 
 
 def test_saved_rows_are_runs_that_the_scripts_read(networks, digits, in_tmp_path):
@@ -305,7 +310,7 @@ def test_saved_rows_are_runs_that_the_scripts_read(networks, digits, in_tmp_path
     lines = {key_of(line): line for line in read_csv("mine.csv")}
     assert len(lines) == len(rows)
     for row in rows:
-        line = lines[(Method.of(row.form).words, *row.pair)]
+        line = lines[(Method.of(row.method).words, *pair_of(row))]
         assert (row.verdict, row.reason) == (line["verdict"], line["reason"])
         names = ("accuracy", "accuracy_drop_low", "skill", "skill_at_end_high", "baseline")
         assert_same(row, line, names, 1e-12)
@@ -323,7 +328,7 @@ def test_a_closed_form_of_ones_own(networks, digits, in_tmp_path):
     (in_tmp_path / "mine.py").write_text(MINE)
     rows = judge(*networks[1], *digits, layers=LAYERS, forms=["pinv", "mine.py:squares", half_way])
     assert rows.forms == ("pinv", "mine.py:squares", "half_way")
-    by_form = {form: [row for row in rows if row.form == form] for form in rows.forms}
+    by_form = {form: [row for row in rows if row.method == form] for form in rows.forms}
     for ours, own, half in zip(*by_form.values(), strict=True):
         assert own.r2_fit == pytest.approx(ours.r2_fit, abs=1e-3)
         assert own.accuracy == pytest.approx(ours.accuracy, abs=3.5 / N_TEST)
@@ -539,9 +544,10 @@ def test_empty_batches_and_labels_of_further_epochs(networks, digits):
     """Empty batches count for nothing; a label that is no class shows also behind the images that are kept."""
     pixels, labels = digits[1][0]
     empty = (pixels[:0], labels[:0])
-    (expected,) = judge(*networks[1], *digits, layers="pool3", forms="pinv")
+    expected = judge(*networks[1], *digits, layers="pool3", forms="pinv").frame
     given = [[empty, batches[0], empty, *batches[1:], empty] for batches in digits]
-    assert judge(*networks[1], *given, layers="pool3", forms="pinv")[0] == expected
+    found = judge(*networks[1], *given, layers="pool3", forms="pinv").frame
+    assert found.equals(expected)
 
     passes = itertools.count()
 

@@ -7,7 +7,7 @@ import torch
 
 from src.models import Network
 from src.ood import make_detector, ood_metrics
-from src.results.evaluation import EvaluationRow, columns_of_skill
+from src.results.evaluation import columns_of_skill
 from src.results.frame import judge_stitches
 from src.results.stitches import RunFiles, Stitch
 from src.skill.baseline import Baselines
@@ -65,15 +65,12 @@ def run_of(baselines: Baselines, made: torch.Tensor, name: str, layer: str = LAY
     following.add_stitch(name, layer, made, logits)
     skill = skill_of(following.products(name), baselines.measured([key])[key])
     row = stitch_row(front_layer=name, end_layer=layer, n_epochs=0)
-    skill_row = EvaluationRow(
-        folder=name, front_layer=name, end_layer=layer, **columns_of_skill(skill)
-    )
     own = end(images).argmax(1)
     classes = logits.argmax(1), own, own, labels
     predictions = Predictions(*(of_images.numpy() for of_images in classes))
     files = RunFiles(Path(name), [row.pair])
     files.__dict__["predictions"] = {row.pair: predictions}
-    return Stitch(Path(name), OPTIONS, row, files, skill=skill_row)
+    return Stitch(Path(name), OPTIONS, row, files, columns_of_skill(skill))
 
 
 def controls_of(end: Network) -> dict[str, torch.Tensor]:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from src.datasets import load_dataset
 from src.judge import judge
-from src.judgement import JudgedStitch
 from src.models import Network
 from src.skill import baseline
 from src.verdict import ACCURATE_ONLY, INCONCLUSIVE, SIMILAR, Limits
@@ -129,7 +128,7 @@ class Trained:
         *,
         layer: str = LAYER,
         forms: Sequence[str] = ("covariance",),
-    ) -> dict[tuple[str, str], JudgedStitch]:
+    ) -> dict:
         """The rows of fronts, by form and name."""
         (inputs, labels), test = self.sides
         train = zip(inputs[:n_train].split(100), labels[:n_train].split(100), strict=True)
@@ -144,7 +143,7 @@ class Trained:
             learning_rate=0.01,
             scheduler="cosine",
         )
-        return {(row.form, row.front_layer): row for row in rows}
+        return {(row.method, row.front_layer): row for row in rows}
 
 
 @pytest.fixture(scope="module", params=[10, 2])

@@ -9,8 +9,7 @@ import pytest
 
 from src.core.errors import UserError
 from src.figures.maps import Map, draw_layers
-from src.results.evaluation import EvaluationRow
-from src.results.quantities import PROBES, QUANTITIES, SIMILARITIES
+from src.results.quantities import EVALUATIONS, PROBES, QUANTITIES, SIMILARITIES
 from src.results.spec import FurtherOptions
 from src.results.stitches import StitchRow
 from src.results.tables import (
@@ -41,7 +40,7 @@ COLUMNS = {  # that all tables of a type have
         "n_images,n_fitting_samples,matching_rank,r2_fit,r2_test,truncated,front_depth,end_depth,"
         "front_relative_depth,end_relative_depth,end_is_cut,front_nondeterminism,end_nondeterminism"
     ),
-    EvaluationRow: (
+    "evaluations": (
         "folder,front_layer,end_layer,dataset,shortcut,train_images,test_images,id_dataset,sanity_dataset,accuracy,"
         "correlation,baseline,skill,skill_low,skill_high,correlation_at_end,baseline_at_end,skill_at_end,"
         "skill_at_end_low,skill_at_end_high,n_images,n_classes,width,n_copies,rows_per_channel"
@@ -56,7 +55,11 @@ COLUMNS = {  # that all tables of a type have
         "relative_depth1,relative_depth2,further_options"
     ),
 }
-LAYOUTS = {"probes": PROBES, "similarities": SIMILARITIES}  # of rows that are records
+LAYOUTS = {
+    "evaluations": EVALUATIONS,
+    "probes": PROBES,
+    "similarities": SIMILARITIES,
+}  # of rows that are records
 SAMPLES = {
     str: 'm, n/é "last"',
     int: 3,
@@ -157,7 +160,7 @@ def test_damaged_values_name_column_file_and_line(tmp_path):
 
 def test_a_table_is_read_as_what_it_is_and_no_other(tmp_path):
     path, rows = tmp_path / "t.csv", [stitch_row(), evaluation_row(), probe_row(), similarity_row()]
-    kinds = [StitchRow, EvaluationRow, PROBES, SIMILARITIES]
+    kinds = [StitchRow, EVALUATIONS, PROBES, SIMILARITIES]
     for kind, row in zip(kinds, rows, strict=True):
         write_table(path, kind, [row])
         (found,) = read_table(path, *kinds)

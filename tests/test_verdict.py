@@ -2,7 +2,6 @@
 misc/verdict.py. The rules are tested on values, in test_judging.py."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,9 +10,9 @@ import pytest
 from scipy import stats
 
 from src.figures import pages, words
-from src.results.evaluation import EvaluationFiles, EvaluationRow
+from src.results.evaluation import EvaluationFiles
 from src.results.frame import judge_stitches
-from src.results.quantities import SIMILARITIES
+from src.results.quantities import EVALUATIONS, SIMILARITIES
 from src.results.similarities import frame_of_records
 from src.results.tables import write_table
 from src.results.training_runs import write_logs
@@ -328,8 +327,8 @@ def test_what_is_missing_or_of_other_data_is_left_out(tmp_path, capsys):
     files = EvaluationFiles(tmp_path)
     (row,) = files.read()
     for other in ({"dataset": "mnist"}, {"test_images": "0" * 12}):
-        write_table(files.table, EvaluationRow, [replace(row, **other)])
-        assert not runs_of(tmp_path)[0].evaluations
+        write_table(files.table, EVALUATIONS, [row | other])
+        assert not runs_of(tmp_path)[0].evaluation
         assert says(capsys.readouterr().err, "evaluation", "skipped", "other data")
     path.write_bytes(path.read_bytes()[:100])
     assert "no predictions" in verdict_on(tmp_path).reason

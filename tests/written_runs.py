@@ -4,17 +4,17 @@ choice."""
 import itertools
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from src.results.evaluation import (
     EvaluationFiles,
-    EvaluationRow,
+    by_detector,
     columns_of_skill,
     with_evaluations,
 )
+from src.results.quantities import EVALUATIONS
 from src.results.stitches import Stitch, StitchRow, read_stitches, row_of
 from src.results.tables import write_table
 from src.values import Pair, Skill, StitchSkill
@@ -124,7 +124,7 @@ def write_evaluation(
     """The evaluation of runs by a detector: AUROCs with intervals of ± 0.01, and one skill for all of
     them; what other detectors measured stays."""
     rows = []
-    earlier = {row.folder: row for row in EvaluationFiles(folder).read()}
+    earlier = {row["folder"]: row for row in EvaluationFiles(folder).read()}
     for run, auroc in aurocs.items():
         name = f"2025-01-01_00-00-00.{run}"
         row = result_rows.evaluation_row(
@@ -136,10 +136,10 @@ def write_evaluation(
             **layers_in(folder, name)._asdict(),
             **columns_of_skill(skill),
         )
-        if name in earlier:
-            row = replace(row, further=earlier[name].further | row.further)
+        for of_detector in by_detector(earlier.get(name, {})).values():
+            row = of_detector | row
         rows.append(row)
-    write_table(EvaluationFiles(folder).table, EvaluationRow, rows)
+    write_table(EvaluationFiles(folder).table, EVALUATIONS, rows)
 
 
 def layers_in(folder: Path, name: str) -> Pair:
@@ -158,15 +158,12 @@ def skill(output: float, at_end: float = 0.5) -> StitchSkill:
 
 def write_skill(folder: Path, skill_of_run: Mapping[str, StitchSkill]) -> None:
     """The skill of runs; other runs, and what detectors measured, keep what they have."""
-    rows = {row.folder: row for row in EvaluationFiles(folder).read()}
+    rows = {row["folder"]: row for row in EvaluationFiles(folder).read()}
     for run, skill in skill_of_run.items():
         name = f"2025-01-01_00-00-00.{run}"
         layers = layers_in(folder, name)._asdict()
-        further = rows[name].further if name in rows else {}
-        rows[name] = EvaluationRow(
-            folder=name, **layers, **columns_of_skill(skill), further=further
-        )
-    write_table(EvaluationFiles(folder).table, EvaluationRow, rows.values())
+        rows[name] = rows.get(name, {}) | {"folder": name, **layers, **columns_of_skill(skill)}
+    write_table(EvaluationFiles(folder).table, EVALUATIONS, rows.values())
 
 
 def runs_of(folder: Path) -> list[Stitch]:

@@ -10,8 +10,7 @@ from src.choices.datasets import dataset_label
 from src.core.console import listed, note, note_once, result, table
 from src.figures.maps import Map, draw_layers, print_values
 from src.figures.pages import on_data, remove_figure
-from src.results.evaluation import TYPICAL_AUROC
-from src.results.grid_matrices import shown_experiments
+from src.results.evaluation import TYPICAL_AUROC, by_detector, place_of
 from src.results.network_names import counted
 from src.results.quantities import DETECTOR, IN_EVALUATION, LAYERS, QUANTITIES, shown_in
 from src.results.reports import matrix
@@ -42,19 +41,15 @@ def matrix_of(rows: Iterable[Any], name: str) -> pd.DataFrame:
 
 
 def draw_grid(path: Path, rows: Sequence[Any]) -> list[Path]:
-    """Draw the accuracies of stitches as a heat map over layers for each experiment. Return the written
-    paths."""
-    maps = []
-    for title, of_map in shown_experiments(rows).items():
-        values = matrix_of(of_map, "accuracy")
-        maps.append(Map("accuracy", values, title, corresponding_layers(of_map)))
-    return draw_layers(path, maps, source=source_of(rows))
+    """Draw the accuracies of the stitches of a run as a heat map over layers. Return the written paths."""
+    grid = Map("accuracy", matrix_of(rows, "accuracy"), "", corresponding_layers(rows))
+    return draw_layers(path, [grid], source=source_of(rows))
 
 
 def report(
     table_path: Path,
     stitches: Mapping[str, Sequence[Any]],
-    rows: Sequence[Any],
+    rows: Sequence[dict[str, Any]],
     *,
     own_scores: Mapping[str, Mapping[str, Any]],
     checks: Mapping[str, Mapping[str, Any]],
@@ -69,39 +64,40 @@ def report(
     """
     frame = _frame_of(stitches, rows)
     networks = counted({row.network_keys for row in frame.stitch})
-    source = on_data(networks, {(row.dataset, row.n_images) for row in rows})
+    source = on_data(networks, {(row["dataset"], row["n_images"]) for row in rows})
     maps = _print_matrices(frame, {name: name for name in SKILLS})
     _draw(table_path, maps, source=source)
-    scored = [name for name in own_scores if any(name in row.detectors for row in rows)]
+    scored = [name for name in own_scores if any(name in by_detector(row) for row in rows)]
     printed: set[str] = set()
     for name in scored:
         if len(scored) > 1:
             result(f"DETECTOR: {name}")
-        of_detector = frame[[name in row.detectors for row in frame.evaluation]]
+        of_detector = frame[[name in by_detector(row) for row in frame.evaluation]]
         columns = {
             quantity: COLUMN_OF.get(quantity, f"{quantity}_{name}")
             for quantity in shown_in(IN_EVALUATION)
         }
         maps = _print_matrices(of_detector, columns, detector=name, already=printed)
         printed = {"accuracy"}  # which all detectors share
-        _print_detectors(name, rows[0].sanity_dataset, own_scores[name], checks.get(name, {}))
+        _print_detectors(name, rows[0]["sanity_dataset"], own_scores[name], checks.get(name, {}))
         _note_typical(name, of_detector)
         _draw(table_path.with_stem(f"{table_path.stem}_{name}"), maps, source=source)
     if scored:
         note_once(EXPLANATION)
 
 
-def _frame_of(stitches: Mapping[str, Sequence[Any]], rows: Sequence[Any]) -> pd.DataFrame:
+def _frame_of(
+    stitches: Mapping[str, Sequence[Any]], rows: Sequence[dict[str, Any]]
+) -> pd.DataFrame:
     """Return a row for each stitch, with its experiment, what was measured, and both objects."""
-    evaluated = {row.place: row for row in rows}
+    evaluated = {place_of(row): row for row in rows}
     records = []
     for title, of_experiment in stitches.items():
         for stitch in of_experiment:
             row = evaluated[stitch.place]
-            record = {name: getattr(stitch, name) for name in PLACES}
-            record |= {name: getattr(row, name) for name in ("accuracy", *SKILLS)}
+            record = row | {name: getattr(stitch, name) for name in PLACES}
             record |= {"experiment": title, "stitch": stitch, "evaluation": row, "verdict": None}
-            records.append(record | row.further)
+            records.append(record)
     return pd.DataFrame.from_records(records)
 
 

@@ -4,15 +4,15 @@ This module does not import torch.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from src.choices.scores import ON_OTHER_DATA
 from src.core.console import warn
+from src.results.quantities import EVALUATIONS
 from src.results.spec import on_same_images
 from src.results.stitches import Stitch, holds_runs, read_stitches, warn_of_weights
 from src.results.tables import read_table
@@ -21,69 +21,27 @@ from src.values import Pair, Skill, StitchSkill
 TYPICAL_AUROC = 0.25  # below it, stitched activations are more typical than the end network's own
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluationRow:
-    """The evaluation of a stitch: a row of `evaluation.csv`.
+def place_of(record: Mapping[str, Any]) -> tuple[str, Pair]:
+    """Return the folder and the layers of an evaluated stitch, which identify it in tables."""
+    return record["folder"], Pair(record["front_layer"], record["end_layer"])
 
-    Skill: a name that ends in `at_end` is of the end layer, the others are of the output. `_low` and
-    `_high` are the ends of intervals of 95 %, over images. `QUANTITIES` describes the measurements. A
-    measurement of activations that are not finite is NaN."""
 
-    folder: str  # of the stitching run
-    front_layer: str
-    end_layer: str
-    # The images of the evaluation; the first digits of their fingerprints
-    dataset: str | None = None
-    shortcut: float | None = None
-    train_images: str | None = None
-    test_images: str | None = None
-    id_dataset: str | None = None  # the activations that detectors compare with
-    sanity_dataset: str | None = None  # None: the detectors were not checked
-    accuracy: float | None = None
-    correlation: float
-    baseline: float
-    skill: float
-    skill_low: float
-    skill_high: float
-    correlation_at_end: float
-    baseline_at_end: float
-    skill_at_end: float
-    skill_at_end_low: float
-    skill_at_end_high: float
-    n_images: int
-    n_classes: int  # of the end network
-    width: int  # of the random features in the baseline: the rank of the front's covariance
-    n_copies: int  # untrained copies side by side in the baseline, at most
-    rows_per_channel: float  # that the widest features of the baseline were fitted to
-    # What detectors measured, such as `auroc_energy`
-    further: dict[str, float] = field(default_factory=dict)
+def skill_of(record: Mapping[str, Any]) -> StitchSkill:
+    """Return the skill in the record of an evaluation."""
+    at_end, output = (
+        Skill(*(record[name] for name in _columns_of_skill(end))) for end in ("_at_end", "")
+    )
+    return StitchSkill(at_end, output, *(record[name] for name in StitchSkill._fields[2:]))
 
-    contents: ClassVar[str] = "evaluation of stitches"
-    written_by: ClassVar[str] = "exec_eval_stitcher_ood.py"
 
-    @property
-    def place(self) -> tuple[str, Pair]:
-        """The folder and the layers of the stitch, which identify it in tables."""
-        return self.folder, Pair(self.front_layer, self.end_layer)
-
-    @property
-    def value(self) -> StitchSkill:
-        """The skill of the stitch."""
-        at_end, output = (
-            Skill(*(getattr(self, name) for name in _columns_of_skill(end)))
-            for end in ("_at_end", "")
-        )
-        further = [getattr(self, name) for name in StitchSkill._fields[2:]]
-        return StitchSkill(at_end, output, *further)
-
-    @cached_property
-    def detectors(self) -> dict[str, SimpleNamespace]:
-        """The measurements of each detector: `auroc`, `auroc_low`, `aupr`, …"""
-        values: dict[str, dict[str, float]] = {}
-        for name, value in self.further.items():
-            column, _, detector = name.rpartition("_")
-            values.setdefault(detector, {})[column] = value
-        return {detector: SimpleNamespace(**columns) for detector, columns in values.items()}
+def by_detector(record: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return what detectors measured, by detector and by column, such as `auroc_energy`."""
+    values: dict[str, dict[str, float]] = {}
+    for name in record:
+        if name in EVALUATIONS.types:
+            continue
+        values.setdefault(name.rpartition("_")[2], {})[name] = record[name]
+    return values
 
 
 def _columns_of_skill(place: str) -> list[str]:
@@ -120,11 +78,11 @@ class EvaluationFiles(NamedTuple):
         """Return the path of the scores of all images by one detector."""
         return self.folder / f"energies_{detector}{self._ending}.npz"
 
-    def read(self) -> list[EvaluationRow]:
-        """Return the rows of the table; [] without one."""
+    def read(self) -> list[dict[str, Any]]:
+        """Return the records of the table; [] without one."""
         if not self.table.exists():
             return []
-        return read_table(self.table, EvaluationRow)
+        return read_table(self.table, EVALUATIONS)
 
     @property
     def _ending(self) -> str:
@@ -163,15 +121,15 @@ def with_evaluations(stitches: Sequence[Stitch]) -> list[Stitch]:
     parents = dict.fromkeys(stitch.folder.parent for stitch in stitches)
     folders = parents | dict.fromkeys(stitch.folder for stitch in stitches)
     tables = {
-        folder: {row.place: row for row in EvaluationFiles(folder).read()} for folder in folders
+        folder: {place_of(row): row for row in EvaluationFiles(folder).read()} for folder in folders
     }
     n_skipped: Counter[Path] = Counter()
     evaluated = []
     for stitch in stitches:
         for folder in (stitch.folder.parent, stitch.folder):
             row = tables[folder].get(stitch.row.place)
-            if row and on_same_images(stitch.row, row):
-                stitch = replace(stitch, skill=row, evaluations=row.detectors)
+            if row and on_same_images(stitch.row, SimpleNamespace(**row)):
+                stitch = replace(stitch, evaluation=row)
             elif row:
                 n_skipped[folder] += 1
         evaluated.append(stitch)

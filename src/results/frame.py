@@ -22,7 +22,6 @@ from src.core.console import listed, note_once
 from src.core.errors import UserError
 from src.core.files import write_text
 from src.results.evaluation import read_evaluated_stitches
-from src.results.experiments import names_of_data, warn_of_several
 from src.results.network_names import (
     PAIRS,
     SAME_RUN,
@@ -53,7 +52,7 @@ from src.results.similarities import (
     tables_of_similarity,
     value_columns,
 )
-from src.results.spec import OPTIONS
+from src.results.spec import OPTIONS, names_of_data
 from src.results.stitches import Stitch, newest_stitches
 from src.results.verdicts import records_of
 from src.verdict import Limits
@@ -144,21 +143,24 @@ def of_network(side: str, network: NamedNetwork) -> dict[str, Any]:
     return {f"{side}_{name}": value for name, value in zip(names, values, strict=True)}
 
 
-def frame_of_judged(rows: Any) -> pd.DataFrame:
-    """Return the frame of a `Judgement`, in which each network is a group of its own."""
-    front, end = rows.names
+def frame_of_judged(rows: Iterable[Mapping[str, Any]], record: Any) -> pd.DataFrame:
+    """Return the frame of the rows of `judge`, in which each network is a group of its own.
+
+    Args:
+        record: the `Record` of the rows.
+    """
+    front, end = record.names
+    common = {"kind": PAIRS if front != end else SAME_RUN, "n_images": record.n_images}
+    for side, name in zip(SIDES, record.names, strict=True):
+        common |= {f"{side}_{column}": name for column in ("network", "group", "training")}
     records = []
     for row in rows:
-        options = rows.record.options[row.form]
-        metrics = rows.record.stitches[row.form, row.pair].metrics
-        record = row._asdict() | {"method": row.form, "kind": PAIRS if front != end else SAME_RUN}
-        for side, name in zip(SIDES, rows.names, strict=True):
-            record |= {f"{side}_{column}": name for column in ("network", "group", "training")}
-            record[f"{side}_type"] = options[f"{side}_model_type"]
-            record[f"{side}_relative_depth"] = getattr(metrics, f"{side}_relative_depth")
-        del record["form"]
+        options = record.options[row["method"]]
         settings = {name: options.get(name) for name in OPTIONS}
-        records.append(record | settings | {"n_images": rows.record.n_images})
+        types = {
+            name: options[f"{side}_model_type"] for side, name in zip(SIDES, TYPES, strict=True)
+        }
+        records.append({**row, **common, **types, **settings})
     return with_columns(pd.DataFrame.from_records(records))
 
 
@@ -331,7 +333,6 @@ def _collect(
     paths = [*tables, *chain.from_iterable(map(tables_of_similarity, folders))]
     similarities = read_similarities(list(dict.fromkeys(paths)))
     results: list[Any] = [*(stitch.row for stitch in stitches), *similarities.itertuples()]
-    warn_of_several(results)
     names = named_by_list(chain.from_iterable(row.networks for row in results), networks)
     datasets = names_of_data(results)
     similarities["dataset"] = datasets[len(stitches) :]

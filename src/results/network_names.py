@@ -63,8 +63,11 @@ NetworkKey = tuple[str, str]  # identity and type; equal for names of the same n
 LIST = Layout(
     "networks",
     "with the columns name, path, type, and optionally group, layers, depths and training",
-    dict.fromkeys(("name", "path", "type"), str),
-    dict.fromkeys(("group", "layers", "depths", "training"), str | None),
+    {
+        **dict.fromkeys(("name", "path", "type"), str),
+        **dict.fromkeys(("group", "layers", "depths", "training"), str | None),
+    },
+    ("group", "layers", "depths", "training"),
     further=str,
 )
 

@@ -4,8 +4,8 @@ A new quantity needs a function that measures it, a field that keeps its value, 
 `QUANTITIES` under the name of the field. Its `measured_by` says where the field is:
 
     STITCHING   `Metrics` in `src.values`
-    SKILL       `EvaluationRow` in `src.results.evaluation`, and `JudgedStitch` in `src.judge`
-    DETECTOR    `OODMetrics` in `src.statistics.detection`, and the `detectors` of an `EvaluationRow`
+    SKILL       `EVALUATIONS`, and `JudgedStitch` in `src.judge`
+    DETECTOR    `OODMetrics` in `src.statistics.detection`
     VERDICT     `Verdict` in `src.verdict`
 
 Printed matrices, heat maps, curves and the table of all measurements read the entry.
@@ -60,6 +60,7 @@ NUMBERS = [
     *INTERVALS,
     *("seed_spread", "front_accuracy", "end_accuracy", "p_below", "p_above"),
     *("correlation", "baseline", "correlation_at_end", "baseline_at_end"),
+    *("r2_fit", "r2_test"),
 ]
 # Of judged stitches, see `misc/docs/files.md`
 JUDGED = [
@@ -72,6 +73,7 @@ JUDGED = [
 AUROC = "auroc_"  # begins the column of a detector
 
 
+OF_IMAGES = ("shortcut", "train_images", "test_images")
 # Fingerprints of images and weights are their first digits; `shortcut`: images had dots of this strength
 PROBES = Layout(
     "probing",
@@ -88,14 +90,13 @@ PROBES = Layout(
         "model_type": str,
         "dataset": str,
         "n_images": int | None,  # test images
-    },
-    {
         "shortcut": float | None,
         "model_weights": str | None,
         "train_images": str | None,
         "test_images": str | None,
         "further_options": FurtherOptions,
     },
+    optional=("model_weights", *OF_IMAGES, "further_options"),
 )
 SIMILARITIES = Layout(
     "similarity",
@@ -115,8 +116,6 @@ SIMILARITIES = Layout(
         "alignment_option": str,  # auto or pool
         "n_permutations": int | None,
         "seed": int | None,  # of randomly initialised weights
-    },
-    {
         "shortcut": float | None,
         "model1_weights": str | None,
         "model2_weights": str | None,
@@ -126,6 +125,46 @@ SIMILARITIES = Layout(
         "relative_depth2": float | None,
         "further_options": FurtherOptions,
     },
+    optional=(
+        *("model1_weights", "model2_weights", "relative_depth1", "relative_depth2"),
+        *(*OF_IMAGES, "further_options"),
+    ),
+)
+
+# Skill: a name that ends in `at_end` is of the end layer, the others are of the output; `_low` and `_high` are the
+# ends of intervals of 95 % over images. Further columns are the measurements by detectors, such as `auroc_energy`.
+# A measurement of activations that are not finite is NaN.
+EVALUATIONS = Layout(
+    "evaluation of stitches",
+    "exec_eval_stitcher_ood.py",
+    {
+        "folder": str,  # of the stitching run
+        "front_layer": str,
+        "end_layer": str,
+        "dataset": str | None,  # of the evaluation
+        "shortcut": float | None,
+        "train_images": str | None,
+        "test_images": str | None,
+        "id_dataset": str | None,  # the activations that detectors compare with
+        "sanity_dataset": str | None,  # None: the detectors were not checked
+        "accuracy": float | None,
+        "correlation": float,
+        "baseline": float,
+        "skill": float,
+        "skill_low": float,
+        "skill_high": float,
+        "correlation_at_end": float,
+        "baseline_at_end": float,
+        "skill_at_end": float,
+        "skill_at_end_low": float,
+        "skill_at_end_high": float,
+        "n_images": int,
+        "n_classes": int,  # of the end network
+        "width": int,  # of the random features in the baseline: the rank of the front's covariance
+        "n_copies": int,  # untrained copies side by side in the baseline, at most
+        "rows_per_channel": float,  # that the widest features of the baseline were fitted to
+    },
+    optional=("dataset", *OF_IMAGES, "id_dataset", "sanity_dataset", "accuracy"),
 )
 
 

@@ -24,21 +24,14 @@ from src.choices import STARTS
 from src.choices.similarity import SAMPLES, SIMILARITY, measure_of
 from src.core.console import listed, warn, warn_once
 from src.core.errors import UserError
-from src.results.experiments import (
-    method_names,
-    names_of_data,
-    options_beside_tables,
-    typed,
-    warn_of_earlier,
-    warn_of_several,
-)
 from src.results.frame import LAYERS, SIDES, measures_in, of_network, of_similarities
 from src.results.network_names import Names, named_by_list, named_pair, short
 from src.results.quantities import PROBES, SIMILARITIES
 from src.results.reports import similarity
+from src.results.run import options_beside_tables, warn_of_earlier
 from src.results.similarities import frame_of_records, with_networks
-from src.results.spec import NETWORKS, RANKS
-from src.results.stitches import StitchRow, read_stitches, with_spec
+from src.results.spec import NETWORKS, RANKS, names_of_data
+from src.results.stitches import StitchRow, method_names, read_stitches, typed, with_spec
 from src.results.tables import columns, read_table
 from src.values import Pair, Rank
 
@@ -91,7 +84,6 @@ def read_ranks(*paths: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     similarities = frame_of_records(compared)
     probes = with_networks(pd.DataFrame(probed, columns=columns(PROBES), dtype=object), "model")
     results = [*stitches, *similarities.itertuples(), *probes.itertuples()]
-    warn_of_several(results)
     datasets = iter(names_of_data(results))
     stitches = [replace(row, dataset=next(datasets)) for row in stitches]
     similarities["dataset"] = [next(datasets) for _ in similarities.index]

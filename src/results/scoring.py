@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,9 +25,10 @@ from src.models import Network
 from src.ood.evaluation import StitchScores, score_grid, separation_of
 from src.ood.reference import Reference
 from src.results.checkpoints import fill
-from src.results.evaluation import EvaluationFiles, EvaluationRow, columns_of_skill
+from src.results.evaluation import EvaluationFiles, by_detector, columns_of_skill, place_of
 from src.results.network_names import SHORT, NamedNetwork, titles_of
 from src.results.public import states_in, write_energies
+from src.results.quantities import EVALUATIONS
 from src.results.session import Session
 from src.results.spec import on_same_images, short_images
 from src.results.stitch_runs import load_stitch
@@ -403,8 +404,8 @@ def evaluation_rows(
     record: Options,
     *,
     other_data: bool = False,
-) -> list[EvaluationRow]:
-    """Return the row of `evaluation.csv` for each stitch, in order.
+) -> list[dict[str, Any]]:
+    """Return the record of `evaluation.csv` for each stitch, in order.
 
     Args:
         record: the images of the evaluation, by column.
@@ -417,17 +418,18 @@ def evaluation_rows(
         dataset = dataset_label(options.dataset)
         if not other_data and stitch.row.dataset is not None:
             dataset = stitch.row.dataset
-        row = EvaluationRow(
+        row = {
+            **dict.fromkeys(EVALUATIONS.types),
             **stitch.row.pair._asdict(),
             **record,
-            folder=stitch.folder.name,
-            dataset=dataset,
-            id_dataset=options.id_dataset or dataset,
-            sanity_dataset=options.sanity_dataset or None,
-            accuracy=scores.accuracy,
-            further=_measured_by_detectors(stitch.row.end_layer, scores, reference),
+            "folder": stitch.folder.name,
+            "dataset": dataset,
+            "id_dataset": options.id_dataset or dataset,
+            "sanity_dataset": options.sanity_dataset or None,
+            "accuracy": scores.accuracy,
             **columns_of_skill(scores.skill),
-        )
+            **_measured_by_detectors(stitch.row.end_layer, scores, reference),
+        }
         rows.append(row)
     return rows
 
@@ -452,21 +454,19 @@ def _measured_by_detectors(
 
 
 def with_earlier_detectors(
-    rows: Iterable[EvaluationRow], earlier: Iterable[EvaluationRow]
-) -> list[EvaluationRow]:
-    """Return rows extended by earlier measurements with other detectors, of the same stitches on the same
+    rows: Iterable[dict[str, Any]], earlier: Iterable[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return records extended by earlier measurements with other detectors, of the same stitches on the same
     images."""
-    before = {row.place: row for row in earlier}
+    before = {place_of(row): row for row in earlier}
     together = []
     for row in rows:
-        of_stitch = before.get(row.place)
-        if of_stitch and on_same_images(row, of_stitch):
-            others = {
-                name: value
-                for name, value in of_stitch.further.items()
-                if name.rpartition("_")[2] not in row.detectors
-            }
-            row = replace(row, further=others | row.further)
+        of_stitch = before.get(place_of(row))
+        if of_stitch and on_same_images(SimpleNamespace(**row), SimpleNamespace(**of_stitch)):
+            of_row = by_detector(row)
+            for detector, measured in reversed(by_detector(of_stitch).items()):
+                if detector not in of_row:
+                    row = measured | row
         together.append(row)
     return together
 

@@ -22,8 +22,9 @@ from src.core.files import durable_together, write_arrays, write_json
 from src.core.tensors import load_tensors, save_tensors
 from src.models import Network
 from src.results.checkpoints import StateDict, load_state, on_cpu, save_state
-from src.results.evaluation import EvaluationFiles, EvaluationRow, columns_of_skill
+from src.results.evaluation import EvaluationFiles, columns_of_skill
 from src.results.public import RUN_NAME, SPARSITY, STITCH, chosen_options, write_summary
+from src.results.quantities import EVALUATIONS
 from src.results.run import Run, as_written, new_folder
 from src.results.spec import (
     OPTIONS,
@@ -597,14 +598,14 @@ def write_judged_run(
         of_pair = chosen_options({**options, **pair._asdict()}, stitch.chosen)
         settings = {**columns_of(of_pair), **pair._asdict()}
         rows[pair] = StitchRow(**settings, **vars(stitch.metrics), folder=folder.name)
-        evaluation = EvaluationRow(
+        evaluation = {
             **pair._asdict(),
             **short_images(options),
-            folder=folder.name,
-            dataset=rows[pair].dataset,
-            accuracy=stitch.metrics.accuracy,
+            "folder": folder.name,
+            "dataset": rows[pair].dataset,
+            "accuracy": stitch.metrics.accuracy,
             **columns_of_skill(stitch.skill),
-        )
+        }
         evaluations.append(evaluation)
         if stitch.losses:
             epochs[pair] = [UNMEASURED | {"train_loss": loss} for loss in stitch.losses]
@@ -612,7 +613,7 @@ def write_judged_run(
     with durable_together():
         command = " ".join(sys.argv)
         write_stitches(folder, rows, states={}, predictions=predictions, command=command)
-        write_table(EvaluationFiles(folder).table, EvaluationRow, evaluations)
+        write_table(EvaluationFiles(folder).table, EVALUATIONS, evaluations)
         write_logs_of_pairs(folder, epochs)
     if len(stitches) == 1:
         options = of_pair

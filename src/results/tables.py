@@ -15,7 +15,7 @@ import difflib
 import functools
 import inspect
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -35,8 +35,8 @@ class Layout(NamedTuple):
 
     contents: str  # what a row is, for error messages
     written_by: str  # the script that writes the table
-    required: Mapping[str, Any]  # types of columns
-    optional: Mapping[str, Any]  # tables of a user may lack these
+    types: Mapping[str, Any]  # by column
+    optional: Collection[str]  # columns that tables of a user may lack
     further: type = float
 
 
@@ -61,13 +61,12 @@ def fields(kind: type | Layout) -> dict[str, Column]:
     """Return the fields of a row type, or the columns of a layout, by name and in order."""
     if not isinstance(kind, Layout):
         return _inspected(kind)
-    required = {name: Column(hint, inspect.Parameter.empty) for name, hint in kind.required.items()}
-    optional = {name: Column(hint, None) for name, hint in kind.optional.items()}
-    return {
-        **required,
-        **optional,
-        FURTHER: Column(types.GenericAlias(dict, (str, kind.further)), {}),
-    }
+    further = types.GenericAlias(dict, (str, kind.further))
+    fields_of_layout = {FURTHER: Column(further, {})}
+    for name, hint in kind.types.items():
+        default = None if name in kind.optional else inspect.Parameter.empty
+        fields_of_layout[name] = Column(hint, default)
+    return fields_of_layout
 
 
 @functools.cache  # a table has many rows of a type

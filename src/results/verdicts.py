@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from src.choices.similarity import ACTIVATIONS, measure_of
 from src.core.console import note, warn_once
 from src.core.grouping import grouped
-from src.results.experiments import method_names
+from src.results.evaluation import by_detector, skill_of
 from src.results.network_names import (
     SAME_RUN,
     UNTRAINED_END,
@@ -31,7 +31,7 @@ from src.results.quantities import (
 )
 from src.results.similarities import parts_of, swapped, value_columns
 from src.results.spec import CHECKPOINTS, NETWORKS, WEIGHTS, are_same
-from src.results.stitches import Stitch, newest_stitches
+from src.results.stitches import Stitch, method_names, newest_stitches
 from src.values import Pair, Predictions, StitchSkill
 from src.verdict import SIMILAR, Limits, Stitches, Verdict, judge, obstacle_of
 
@@ -134,7 +134,7 @@ def _predictions(group: Group) -> list[list[Predictions]]:
 
 def _skills(group: Group) -> list[list[StitchSkill]]:
     """Return the skill of the stitches on each pair of networks; [] if it was not measured of a stitch."""
-    n_unmeasured = sum(stitch.skill is None for stitch in group.stitches)
+    n_unmeasured = sum(not stitch.evaluation for stitch in group.stitches)
     if n_unmeasured:
         if n_unmeasured < len(group.stitches):
             warn_once(
@@ -143,7 +143,7 @@ def _skills(group: Group) -> list[list[StitchSkill]]:
             )
         return []
     return [
-        [stitch.skill.value for stitch in stitches if stitch.skill is not None]
+        [skill_of(stitch.evaluation) for stitch in stitches if stitch.evaluation]
         for stitches in group.by_networks
     ]
 
@@ -172,7 +172,8 @@ def _record(
         "same_run": group.is_same_run,
         "stitching_type": _common(row.stitching_type for row in rows),
     }
-    numbers = dict(means) | _estimates(verdict)
+    known = {name: value for name, value in verdict.numbers.items() if not math.isnan(value)}
+    numbers = {**means, **known}
     return record | {
         name: value for name, value in numbers.items() if name in record or name.startswith(AUROC)
     }
@@ -216,35 +217,20 @@ def _means(group: Group) -> dict[str, float]:
 def quantities_of(stitch: Stitch) -> dict[str, float]:
     """Return the measured quantities of a stitch by column, without undefined ones."""
     values = {}
+    detectors = by_detector(stitch.evaluation)
     for name, quantity in OF_STITCHES.items():
-        sources: dict[str, object] = {name: stitch.row}
-        if quantity.measured_by == SKILL:
-            sources = {name: stitch.skill}
-        elif quantity.measured_by == DETECTOR:
-            sources = {f"{name}_{detector}": row for detector, row in stitch.evaluations.items()}
-        for column, source in sources.items():
-            values[column] = getattr(source, name, None)
+        if quantity.measured_by == STITCHING:
+            values[name] = getattr(stitch.row, name, None)
+            continue
+        names = [name]
+        if quantity.measured_by == DETECTOR:
+            names = [f"{name}_{detector}" for detector in detectors]
+        values |= {column: stitch.evaluation.get(column) for column in names}
     return {
         column: value
         for column, value in values.items()
         if value is not None and not math.isnan(value)
     }
-
-
-def _estimates(verdict: Verdict) -> dict[str, float]:
-    """Return p-values and estimates with intervals, by column, without undefined ones."""
-    values = {"p_below": verdict.p_below, "p_above": verdict.p_above}
-    intervals = {
-        "accuracy": verdict.accuracy,
-        "accuracy_drop": verdict.accuracy_drop,
-        "skill": verdict.skill,
-        "skill_at_end": verdict.skill_at_end,
-    }
-    for name, estimate in intervals.items():
-        values[name] = estimate.value
-        values[f"{name}_low"] = estimate.low
-        values[f"{name}_high"] = estimate.high
-    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def _by_layers(frame: "DataFrame") -> dict[tuple, list[dict[str, Any]]]:

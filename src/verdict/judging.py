@@ -93,6 +93,15 @@ class Verdict(NamedTuple):
     skill: IntervalEstimate = UNDEFINED  # at the output
     skill_at_end: IntervalEstimate = UNDEFINED  # at the end layer
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The p-values, and the estimates with the ends of their intervals, by column."""
+        numbers = {"p_below": self.p_below, "p_above": self.p_above}
+        for name in ("accuracy", "accuracy_drop", "skill", "skill_at_end"):
+            value, low, high = getattr(self, name)
+            numbers |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        return numbers
+
 
 class SkillEvidence(NamedTuple):
     """The skill of stitches at the end layer or at the output, and the meaning of a low skill."""
