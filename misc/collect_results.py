@@ -10,7 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
 
-MAX_MATRICES = 12  # that are printed and drawn
+MAX_MATRICES = 12  # that are drawn
+MAX_PRINTED = 4  # matrices
 MAX_TABLES = 12  # of best matches of layers that are printed
 
 
@@ -62,7 +63,7 @@ def parser() -> cli.Parser:
 
 def main(args: Namespace) -> None:
     """Print the matrices of a folder, and write its tables."""
-    from src.core.console import note
+    from src.core.console import note, result
     from src.core.errors import UserError
     from src.results.frame import list_in, read, write_frame
     from src.results.run import outputs
@@ -78,8 +79,10 @@ def main(args: Namespace) -> None:
     with outputs(path, __file__):
         write_frame(path, frame)
         show_accuracies(path, frame, has_list=bool(networks))
-        report(args, path, frame, has_list=bool(networks))
+        summary = report(args, path, frame, has_list=bool(networks))
     note(f"wrote {path}, and further tables and figures beside it")
+    if summary:
+        result(summary)
 
 
 def check_types(source_dir: str, frame, types: tuple[str, str]) -> None:
@@ -109,17 +112,18 @@ def show_accuracies(path: Path, frame, *, has_list: bool) -> None:
     has_networks = has_list or stitches.networks.nunique() > 1
     shown = []
     drawn = []
-    for (method, networks), rows in list(experiments)[:MAX_MATRICES]:
+    for place, ((method, networks), rows) in enumerate(list(experiments)[:MAX_MATRICES]):
         names = [networks] if has_networks else []
         names += [method] if has_networks or experiments.ngroups > 1 else []
         title = titles_in(", ".join(names))
         values = matrix(rows, "accuracy")
-        print_values(title, values)
+        if place < MAX_PRINTED:
+            print_values(title, values)
         framed = set(corresponding(rows)[LAYERS].itertuples(index=False, name=None))
         shown.append(Map("accuracy", values, title, framed))
         drawn.append(rows)
     if len(experiments) > MAX_MATRICES:
-        note(f"{MAX_MATRICES} of {len(experiments)} experiments are shown; the CSV has all of them")
+        note(f"{MAX_MATRICES} of {len(experiments)} experiments are drawn; the CSV has all of them")
     if drawn:
         import pandas
 
@@ -138,8 +142,9 @@ def source_of(frame) -> str:
     return on_data(counted(pairs), set(images.itertuples(index=False, name=None)))
 
 
-def report(args, path: Path, frame, *, has_list: bool) -> None:
-    """Write the means over pairs of networks, print groups and best matches, and draw the curves over depth."""
+def report(args, path: Path, frame, *, has_list: bool) -> str:
+    """Write the means over pairs of networks, and print and draw what they show; return the caption of the
+    curves, "" without curves."""
     from src.core.console import listed, note
     from src.figures.words import note_on_layers
     from src.results.frame import measures_in, write_frame, write_means
@@ -147,10 +152,11 @@ def report(args, path: Path, frame, *, has_list: bool) -> None:
 
     measures = measures_in(frame)
     means = {}
+    summary = ""
     depths = over_depth(frame, ["accuracy", "accuracy_drop", "skill", *measures])
     if len(depths):
         means["depth"] = depths
-        draw_curves(args, path, frame, depths)
+        summary = draw_curves(args, path, frame, depths)
     if has_list:
         comparison = compare_groups(frame, [*SHARES, *MEASURED, *measures])
         print_groups(comparison, frame)
@@ -167,11 +173,12 @@ def report(args, path: Path, frame, *, has_list: bool) -> None:
     means = {name: table for name, table in means.items() if len(table)}
     if means:
         write_means(path.with_name(f"{path.stem}_means.csv"), means)
+    return summary
 
 
-def draw_curves(args, path: Path, frame, depths) -> None:
-    """Draw the curves over depth of the chosen quantities."""
-    from src.figures.curves import draw_depth
+def draw_curves(args, path: Path, frame, depths) -> str:
+    """Draw the curves over depth of the chosen quantities; return their caption."""
+    from src.figures.curves import draw_depth, summary_of_depth
     from src.results.reports import corresponding, of_two_networks, on_architectures
     from src.verdict import Limits
 
@@ -182,6 +189,7 @@ def draw_curves(args, path: Path, frame, depths) -> None:
     sources = [on_architectures(rows), source_of(rows)]
     beside = path.with_name(f"{path.stem}_depth.png")
     draw_depth(beside, shown, Limits(), source=" ".join(filter(None, sources)))
+    return summary_of_depth(shown)
 
 
 def drawn_depths(rows, quantities):
@@ -217,22 +225,21 @@ def chosen_rows(rows, chosen):
 def print_groups(comparison, frame) -> None:
     """Print the means and tests of groups, of stitches and of all measures of similarity."""
     from src.core.console import result
-    from src.figures.words import OF_GROUPS, lines_on_groups, tables_of_groups
+    from src.figures.words import OF_GROUPS, lines_on_groups, tables_of_groups, wrapped
 
     groups = comparison.groups
     if groups.empty:
         return
     tests = comparison.tests
+    lines: dict[str, None] = {}  # of all methods, each once
     for method, of_method in groups.groupby("method", sort=False):
         measured = list(of_method.quantity.unique())
         names = [name for name in OF_GROUPS if name in measured] or measured
         of_tests = tests[tests.method == method] if len(tests) else tests
-        texts = [
-            *tables_of_groups(of_method, of_tests, names),
-            *lines_on_groups(of_method, of_tests, frame),
-        ]
-        for text in texts:
-            result(f"{text}\n")
+        for table in tables_of_groups(of_method, of_tests, names):
+            result(f"{table}\n")
+        lines |= dict.fromkeys(lines_on_groups(of_method, of_tests, frame))
+    result(wrapped(lines))
 
 
 def find_best_matches(args, frame, measures):

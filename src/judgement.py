@@ -68,9 +68,13 @@ class Judgement(Sequence[Any]):
         return tuple(self.frame.method.unique())
 
     def __repr__(self) -> str:
+        return f"<{self._counts()}; print() shows the table>"
+
+    def _counts(self) -> str:
+        """Return how many stitches have each verdict."""
         counts = self.frame.verdict.value_counts(sort=False)
         words = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
-        return f"<{len(self)} judged stitches: {words}; print() shows the table>"
+        return f"{len(self)} judged stitches: {words}"
 
     def __str__(self) -> str:
         header = ["form"]
@@ -86,7 +90,7 @@ class Judgement(Sequence[Any]):
             accuracies = (f"{row.accuracy:.4f}", f"{row.end_accuracy:.4f}")
             numbers = (*accuracies, accuracy_drop, str(skill), str(at_end))
             lines.append([row.method, row.front_layer, row.end_layer, *numbers, row.verdict])
-        return "\n".join([aligned(lines), *self._remarks()])
+        return "\n".join([aligned(lines), *self._remarks(), f"{self._counts()}."])
 
     def _remarks(self) -> list[str]:
         """Return the sentences below the printed table: why pairs are inconclusive, and which lose spatial

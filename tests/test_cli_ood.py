@@ -297,7 +297,7 @@ def test_a_run_is_evaluated_by_itself_and_found_by_the_verdict_of_its_folder(wor
 def test_detectors_that_share_a_pass_give_what_each_gives_alone(workplace, copied, tmp_path):
     together, apart = copied("together"), copied("apart")
     printed = evaluate(workplace, "together", "--detector", "energy,mahalanobis", "-ed", tmp_path)
-    assert printed.out.count("STITCHING SKILL\n") == 1
+    assert printed.out.count("STITCHING SKILL AT THE OUTPUT\n") == 1
     assert names_in(tmp_path) == {"energy", "mahalanobis"}
     for name, n_stitches in (("mahalanobis", 6), ("energy", 3)):  # energy: into pool1 alone
         evaluate(workplace, "apart", "--detector", name)
@@ -316,7 +316,7 @@ def test_skill_needs_no_detector(workplace, copied, networks):
     rows = read_csv(folder / "evaluation.csv")
     assert not [name for name in rows[0] if "auroc" in name]
     assert [pair_of(row) for row in rows] == [(front, end) for end in ENDS for front in FRONTS]
-    shown = parse_matrix(printed.out, "STITCHING SKILL")
+    shown = parse_matrix(printed.out, "STITCHING SKILL AT THE OUTPUT")
     assert shown == {pair_of(row): f"{float(row['skill']):.4f}" for row in rows}
     for row in rows:
         assert row["n_images"] == str(N_TEST) and row["test_images"]

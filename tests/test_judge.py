@@ -259,6 +259,7 @@ def test_rows_print_as_a_table_and_give_matrices_and_maps(judged):
     _, *lines = str(judged).splitlines()
     for row, line in zip(judged, lines[: len(judged)], strict=True):
         assert all(text in line for text in (row.method, row.verdict, f"{row.accuracy:.4f}"))
+    assert lines[-1].startswith(f"{len(judged)} judged stitches: ")
     for form in judged.forms:
         matrix = judged.matrix("skill", form=form)
         assert [*matrix.index] == [*matrix.columns] == LAYERS.split(",")

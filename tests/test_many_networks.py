@@ -128,7 +128,7 @@ def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
     shares, skills = drawn_figures["v_groups.png"].axes
     rows = [label.get_text() for label in shares.get_yticklabels()]
     assert rows == ["from clean (6)", "from noisy (9)", "from noisy (6)", "from clean (9)"]
-    assert "p 1" in [text.get_text() for text in skills.texts]
+    assert "p = 1" in [text.get_text() for text in skills.texts]
     cells = drawn_figures["v_networks.png"].axes[0]
     assert np.isnan(cells.images[0].get_array().filled(np.nan)).sum() == 6
     run(SCRIPT, "all/c0-c1", "all/c1-c0", "--networks", "list.csv", "-o", "v.csv", cwd=folder)

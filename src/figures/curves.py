@@ -14,17 +14,7 @@ from src.choices.similarity import SIMILARITY, measure_of
 from src.core.console import listed
 from src.core.user_code import titles_in
 from src.figures.maps import number
-from src.figures.pages import (
-    CM,
-    COLUMN,
-    Look,
-    draw_pages,
-    in_lines,
-    panels_in,
-    shortened,
-    span,
-    width_of,
-)
+from src.figures.pages import CM, COLUMN, PAGE, Look, in_lines, shortened, span, write_figure
 from src.figures.scales import UNITS, add_limit, draw_interval, drawn_value, set_scale, title_of
 from src.verdict import Limits
 
@@ -32,8 +22,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-HEIGHT = 5.2  # cm, of a panel with what is above and below it
-MOST = 8  # panels on a page
+HEIGHT = 3.7  # cm, of the axes of a panel at least
+IN_COLUMN = 3  # panels at most, one below the other
+HEIGHT = 3.7  # cm, of the axes of a panel at least
 NAMED = 12  # layers or ranks at most, for all of them on the axis
 APART = 1.3  # the least quotient of ranks that both have their number on the axis
 UPRIGHT = 4  # more names of layers are turned
@@ -53,12 +44,13 @@ class Panel(NamedTuple):
     lines: dict[str, pd.DataFrame]  # by label
 
 
-class RankPanel(NamedTuple):
-    """The lines of a pair of layers over ranks."""
+class Name(NamedTuple):
+    """The name of a line, and the point where it stands beside the line."""
 
-    title: str
-    lines: dict[str, pd.Series]  # by label; values by rank, in the order of ranks
-    rho: Mapping[str, float]  # the rank correlation with the truth, by label
+    text: str
+    x: float
+    y: float
+    look: Look
 
 
 def draw_depth(path: Path, depths: pd.DataFrame, limits: Limits, **texts: Any) -> list[Path]:
@@ -68,11 +60,27 @@ def draw_depth(path: Path, depths: pd.DataFrame, limits: Limits, **texts: Any) -
 
     Args:
         depths: from `src.results.reports.over_depth`, of the quantities to draw.
-        texts: `source` and `remark`, see `draw_pages`.
+        texts: `source` and `remark`, see `write_figure`.
     """
     panels = list(_panels_of(depths.dropna(subset="value")))
     draw = partial(_draw_depth, limits=limits)
-    return draw_pages(path, panels, draw, on_page=MOST, width=width_of(panels), **texts)
+    return write_figure(path, panels, draw, width=_width_of(panels), **texts)
+
+
+def _width_of(panels: Sequence[Any]) -> float:
+    """Return the width of a figure in cm: a column for a few panels, which stand one below the other."""
+    return COLUMN if len(panels) <= IN_COLUMN else PAGE
+
+
+def _add_panels(figure: "Figure", n: int) -> "list[Axes]":
+    """Add rows of panels to a figure, as many side by side as it has columns; return the axes."""
+    in_line = int(figure.get_figwidth() / (COLUMN * CM))
+    n_lines = math.ceil(n / in_line)
+    figure.set_figheight(1.5 * n_lines * HEIGHT * CM)
+    panels = list(figure.subplots(n_lines, in_line, squeeze=False).flat)
+    for unused in panels[n:]:
+        unused.remove()
+    return panels[:n]
 
 
 def _panels_of(depths: pd.DataFrame) -> Iterator[Panel]:
@@ -104,22 +112,26 @@ def _panels_of(depths: pd.DataFrame) -> Iterator[Panel]:
 def _draw_depth(figure: "Figure", panels: Sequence[Panel], *, limits: Limits) -> str:
     """Draw panels side by side; return the caption."""
     looks = looks_of([label for panel in panels for label in panel.lines])
-    in_line = int(figure.get_figwidth() / (COLUMN * CM))
-    drawn = panels_in(figure, len(panels), in_line=in_line, height=HEIGHT)
-    for axes, panel in zip(drawn, panels, strict=True):
+    named: dict[Axes, list[Name]] = {}
+    for axes, panel in zip(_add_panels(figure, len(panels)), panels, strict=True):
         _set_axes(axes, panel, limits)
-        points = {}
+        names = named.setdefault(axes, [])
         for label, of_line in panel.lines.items():
             look = looks[label]
             axes.plot(of_line.relative_depth, of_line.value, label=label, **look)
+            bar: Look = {"color": look["color"], "linewidth": 0.7}
             for row in of_line.dropna(subset="low").itertuples():
-                ends = (row.low, row.high)
-                draw_interval(
-                    axes, "y", row.relative_depth, ends, color=look["color"], linewidth=0.7
-                )
-            points[label] = (of_line.relative_depth.iloc[-1], of_line.value.iloc[-1])
-        name_lines(axes, points, looks, side="right")
+                draw_interval(axes, "y", row.relative_depth, (row.low, row.high), **bar)
+            last = of_line.iloc[-1]
+            names.append(Name(label, last.relative_depth, last.value, look))
+    name_lines(named, side="right")
     return _caption_of_depth(panels)
+
+
+def summary_of_depth(depths: pd.DataFrame) -> str:
+    """Return the caption of the figure of `draw_depth`; "" without values."""
+    panels = list(_panels_of(depths.dropna(subset="value")))
+    return _caption_of_depth(panels) if panels else ""
 
 
 def _caption_of_depth(panels: Sequence[Panel]) -> str:
@@ -129,9 +141,7 @@ def _caption_of_depth(panels: Sequence[Panel]) -> str:
         ends = dict.fromkeys(number(value) for value in of_line.value.iloc[[0, -1]])
         texts.append(f"{' to '.join(ends)} ({label})")
     rows = pd.concat([rows for panel in panels for rows in panel.lines.values()])
-    pairs = f"{span(rows.n_pairs)} pairs"
-    if set(rows.n_pairs) == {1}:
-        pairs = "1 pair"
+    pairs = "1 pair" if set(rows.n_pairs) == {1} else f"{span(rows.n_pairs)} pairs"
     about = f"means over {pairs} of networks at corresponding layers"
     if rows.low.notna().any():
         about += ", with 95 % intervals"
@@ -182,83 +192,84 @@ def draw_ranks(
         y_title: of the vertical axis.
         truth: the label of the line that the others should follow.
         rho: the rank correlation of lines with the truth, by panel and label.
-        texts: `source` and `remark`, see `draw_pages`.
+        texts: `source` and `remark`, see `write_figure`.
     """
-    items = []
-    for title, lines in panels.items():
-        series = {label: _by_rank(values) for label, values in lines.items()}
-        known = {label: values for label, values in series.items() if len(values)}
-        if known:
-            items.append(RankPanel(title, known, (rho or {}).get(title, {})))
-    draw = partial(_draw_ranks, y_title=y_title, truth=truth)
-    return draw_pages(path, items, draw, on_page=MOST, width=width_of(items), **texts)
+    items = [(title, _by_rank(lines)) for title, lines in panels.items()]
+    known = [(title, lines) for title, lines in items if lines.size]
+    draw = partial(_draw_ranks, y_title=y_title, truth=truth, rho=rho or {})
+    return write_figure(path, known, draw, width=_width_of(known), **texts)
 
 
-def _by_rank(values: Mapping[int | None, float]) -> pd.Series:
-    """Return the finite values by rank, in the order of ranks; full rank has no place on the axis."""
-    series = pd.Series(list(values.values()), list(values), dtype=float)
-    known = series[np.isfinite(series) & series.index.notna()]
-    return known.set_axis(known.index.astype(int)).sort_index()
+def _by_rank(lines: RankLines) -> pd.DataFrame:
+    """Return the finite values by rank and label; full rank has no place on the axis."""
+    finite = {
+        label: {
+            rank: value
+            for rank, value in values.items()
+            if rank is not None and math.isfinite(value)
+        }
+        for label, values in lines.items()
+    }
+    return pd.DataFrame({label: values for label, values in finite.items() if values}).sort_index()
 
 
-def _draw_ranks(figure: "Figure", panels: Sequence[RankPanel], *, y_title: str, truth: str) -> str:
+def _draw_ranks(
+    figure: "Figure",
+    panels: Sequence[tuple[str, pd.DataFrame]],
+    *,
+    y_title: str,
+    truth: str,
+    rho: Mapping[str, Mapping[str, float]],
+) -> str:
     """Draw panels of lines over ranks; return the caption."""
-    labels = [label for panel in panels for label in panel.lines]
+    labels = [label for _, lines in panels for label in lines]
     looks = looks_of([label for label in labels if label != truth]) | {truth: TRUTH}
     is_relative = truth in labels
-    if is_relative:
-        y_title += " / value at full rank"
-    in_line = int(figure.get_figwidth() / (COLUMN * CM))
-    drawn = panels_in(figure, len(panels), in_line=in_line, height=HEIGHT)
-    for axes, panel in zip(drawn, panels, strict=True):
-        points = {}
-        looks_by_name = {}
-        for label, values in panel.lines.items():
-            if is_relative and values.iloc[-1]:
-                values = values / values.iloc[-1]
+    named: dict[Axes, list[Name]] = {}
+    for axes, (title, lines) in zip(_add_panels(figure, len(panels)), panels, strict=True):
+        at_full_rank = lines.ffill().iloc[-1].replace(0, 1)
+        shown = lines / at_full_rank if is_relative else lines
+        scores = rho.get(title, {})
+        names = named.setdefault(axes, [])
+        for label in shown:
+            values = shown[label].dropna()
             axes.plot(values.index, values, label=label, clip_on=False, **looks[label])
-            name = label
-            if math.isfinite(panel.rho.get(label, math.nan)):
-                name += f"  ρ {number(panel.rho[label])}"
-            points[name] = (values.index[0], values.iloc[0])
-            looks_by_name[name] = looks[label]
-        _set_rank_axes(axes, panel, y_title)
+            is_known = math.isfinite(scores.get(label, math.nan))
+            text = f"{label}  ρ {number(scores[label])}" if is_known else label
+            names.append(Name(text, values.index[0], values.iloc[0], looks[label]))
+        _set_rank_axes(axes, shown)
+        axes.set_xlabel(f"principal components kept in {title}".removesuffix(" in "))
+        axes.set_ylabel(y_title)
         if is_relative:
+            axes.set_ylabel(f"{y_title} / value at full rank")
             add_limit(axes, "y", 1)
-        name_lines(axes, points, looks_by_name, side="left")
-    return _caption_of_ranks(panels[0], truth)
+    name_lines(named, side="left")
+    title, lines = panels[0]
+    return _caption_of_ranks(title, lines, rho.get(title, {}), truth)
 
 
-def _set_rank_axes(axes: "Axes", panel: RankPanel, y_title: str) -> None:
+def _set_rank_axes(axes: "Axes", lines: pd.DataFrame) -> None:
     """Set the axes of a panel over ranks: values at the right side, as lines begin with their names."""
     axes.set_xscale("log", base=2)
-    ranks = sorted({rank for values in panel.lines.values() for rank in values.index})
-    apart = [rank for rank, after in pairwise([*ranks, math.inf]) if after > APART * rank]
+    apart = [rank for rank, after in pairwise([*lines.index, math.inf]) if after > APART * rank]
     if len(apart) <= NAMED:
         axes.set_xticks(apart, list(map(str, apart)))
     axes.minorticks_off()
-    heights = np.concatenate([line.get_ydata() for line in axes.lines])
-    axes.set_ylim(min(0.0, heights.min()), 1.05 * max(1.0, heights.max()))
+    axes.set_ylim(min(0.0, np.nanmin(lines)), 1.05 * max(1.0, np.nanmax(lines)))
     axes.yaxis.tick_right()
     axes.yaxis.set_label_position("right")
     axes.spines[["top", "left"]].set_visible(False)
-    x_title = f"principal components kept in {panel.title}".removesuffix(" in ")
-    axes.set(xlabel=x_title, ylabel=y_title)
 
 
-def _caption_of_ranks(panel: RankPanel, truth: str) -> str:
-    """Return what follows the truth and what does not; without a truth, the values at the lowest rank."""
-    if truth in panel.lines and panel.rho:
-        scores = [
-            f"{number(score)} ({label})"
-            for label, score in panel.rho.items()
-            if label in panel.lines
-        ]
-        return f"Rank correlation ρ with the {truth} at {panel.title}: {listed(scores, n=4)}. Thick: the {truth}."
-    table = pd.DataFrame(panel.lines)
-    lowest = table.iloc[0].dropna()
+def _caption_of_ranks(title: str, lines: pd.DataFrame, rho: Mapping[str, float], truth: str) -> str:
+    """Return the caption: rank correlations with the probing accuracy, or without it the values at the lowest
+    rank."""
+    if truth in lines and rho:
+        scores = [f"{number(rho[label])} ({label})" for label in rho if label in lines]
+        return f"Rank correlation ρ with the {truth} at {title}: {listed(scores, n=4)}. Thick: the {truth}."
+    lowest = lines.iloc[0].dropna()
     values = [f"{number(value)} ({label})" for label, value in lowest.items()]
-    return f"At rank {table.index[0]}: {listed(values, n=4)}."
+    return f"At rank {lines.index[0]}: {listed(values, n=4)}."
 
 
 def looks_of(labels: Sequence[str]) -> dict[str, Look]:
@@ -269,39 +280,62 @@ def looks_of(labels: Sequence[str]) -> dict[str, Look]:
     return dict(zip(dict.fromkeys(labels), looks, strict=False))
 
 
-def name_lines(
-    axes: "Axes", points: Mapping[str, tuple[float, float]], looks: Mapping[str, Look], *, side: str
-) -> None:
-    """Label each line beside its first (left) or last (right) point, without overlap.
-
-    Args:
-        points: the first or last point of each line.
-    """
+def name_lines(panels: Mapping["Axes", Sequence[Name]], *, side: str) -> None:
+    """Label each line beside its first (left) or last (right) point, without overlap, in panels that are high
+    enough for it."""
     import matplotlib
 
-    figure: Any = axes.figure
-    figure.draw_without_rendering()  # axes get their height
-    height = axes.get_position().height * figure.get_figheight() * 72  # points
-    line = 1.15 * matplotlib.rcParams["font.size"] / max(height, 1)
-    to_axes = axes.transData + axes.transAxes.inverted()
-    wanted = {label: float(to_axes.transform(point)[1]) for label, point in points.items()}
+    line = 1.15 * matplotlib.rcParams["font.size"] / 72 / CM
+    texts = {name.text: in_lines(name.text) for names in panels.values() for name in names}
+    sizes = {text: line * (1 + in_line.count("\n")) for text, in_line in texts.items()}
+    needed = [sum(sizes[name.text] for name in names) for names in panels.values()]
+    _set_heights(list(panels), max(HEIGHT, *needed))
     x, alignment, distance = SIDES[side]
-    top = -math.inf  # of the name below
-    for label in sorted(wanted, key=lambda label: wanted[label]):
-        text = in_lines(label)
-        half = line * (1 + text.count("\n")) / 2
-        place = max(wanted[label], top + half)
-        top = place + half
-        look = looks[label]
-        axes.annotate(
-            text,
-            (x, place),
-            (distance, 0),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            ha=alignment,
-            va="center",
-            color=look["color"],
-            weight=("normal", "bold")[look is TRUTH],
-            linespacing=1,
-        )
+    for axes, names in panels.items():
+        for name, height in zip(names, _spread(axes, names, sizes), strict=True):
+            axes.annotate(
+                texts[name.text],
+                (x, 0),
+                (distance, 72 * CM * height),
+                xycoords="axes fraction",
+                textcoords="offset points",
+                ha=alignment,
+                va="center",
+                color=name.look["color"],
+                weight="bold" if name.look is TRUTH else "normal",
+                linespacing=1,
+            )
+
+
+def _set_heights(panels: "Sequence[Axes]", height: float) -> None:
+    """Make a figure so high that the axes of its panels have a height in cm."""
+    figure: Any = panels[0].figure
+    figure.draw_without_rendering()
+    lowest = min(axes.get_position().height for axes in panels) * figure.get_figheight()
+    n_lines = len({axes.get_position().y0 for axes in panels})
+    figure.set_figheight(figure.get_figheight() + n_lines * (height * CM - lowest))
+    figure.draw_without_rendering()
+
+
+def _spread(axes: "Axes", names: Sequence[Name], sizes: Mapping[str, float]) -> list[float]:
+    """Return the heights in cm of names over the lower end of an axis, near their points and apart from each
+    other.
+
+    Args:
+        sizes: the heights of texts in cm.
+    """
+    figure: Any = axes.figure
+    ceiling = axes.get_position().height * figure.get_figheight() / CM
+    to_axes = axes.transData + axes.transAxes.inverted()
+    heights = [ceiling * float(to_axes.transform((name.x, name.y))[1]) for name in names]
+    order = sorted(range(len(names)), key=heights.__getitem__)
+    floor = -math.inf
+    for place in order:
+        half = sizes[names[place].text] / 2
+        heights[place] = max(heights[place], floor + half)
+        floor = heights[place] + half
+    for place in reversed(order):
+        half = sizes[names[place].text] / 2
+        heights[place] = min(heights[place], ceiling - half)
+        ceiling = heights[place] - half
+    return heights

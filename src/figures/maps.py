@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from src.core.console import layer_in_words, table
+from src.core.console import layer_in_words, note_once, table
 from src.core.user_code import titles_in
-from src.figures.pages import CELLS, CHARACTERS, CM, COLUMN, NUMBERS, PAGE, draw_pages, panels_in
+from src.figures.pages import CELLS, CHARACTERS, CM, COLUMN, NUMBERS, PAGE, write_figure
 from src.figures.scales import scale_of, title_of
 from src.results.network_names import short_names
 from src.results.quantities import NETWORKS
@@ -21,14 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST = 12  # maps on a page
-MOST_OF_OWN_LAYERS = 4  # on a page, if maps have different layers
 ROOM = 4.0  # cm of width, for a map at least
 ROOM_WITH_NAMES = 6.0  # cm, for a map with other layers than those beside it
 WIDE = 10  # columns; maps with more take the room of two
-HIGHEST = 1.4  # cm, of a cell
-HEAD = 2.0  # cm above and below a map, at least
-TITLES = 1.2  # cm above and below a map and the names of its columns
+HIGHEST = 1.2  # cm, of a cell
 LARGE = 10  # numbers from here on have fewer decimals
 BLACK_ABOVE = 0.5  # the lightness of a cell, for a black number
 TWO_SIDED = ("#f6c48c", "#08306b", "#a8d5a2")  # at 0, in the middle and at 1
@@ -45,8 +41,9 @@ class Map(NamedTuple):
     framed: Collection[tuple[str, str]] = ()  # the layers that correspond
 
 
-def print_values(title: str, values: pd.DataFrame) -> None:
-    """Print numbers or texts as a matrix."""
+def print_values(title: str, values: pd.DataFrame, *, axes: tuple[str, str] = STITCHED) -> None:
+    """Print numbers or texts as a matrix, and once the titles of rows and columns."""
+    note_once(f"rows: {axes[0]}s, columns: {axes[1]}s")
     table(title, list(values.index), list(values.columns), values.to_numpy().tolist())
 
 
@@ -62,16 +59,11 @@ def draw_layers(
 
     Args:
         axes: the titles of rows and columns.
-        texts: `source` and `remark`, see `draw_pages`.
+        texts: `source` and `remark`, see `write_figure`.
     """
-    width = PAGE
-    if len(maps) == 1 and len(maps[0].values.columns) <= WIDE:
-        width = COLUMN
-    on_page = MOST_OF_OWN_LAYERS
-    if _share_layers(maps):
-        on_page = MOST
+    is_small = len(maps) == 1 and len(maps[0].values.columns) <= WIDE
     draw = partial(_draw_layers, titles=axes, framed=framed)
-    return draw_pages(path, maps, draw, on_page=on_page, width=width, **texts)
+    return write_figure(path, maps, draw, width=COLUMN if is_small else PAGE, **texts)
 
 
 def _draw_layers(
@@ -80,16 +72,16 @@ def _draw_layers(
     """Draw heat maps side by side, with a shared colour bar or one each; return the caption."""
     width = figure.get_figwidth() / CM
     in_line = min(len(maps), max(1, int(width / _room_of(maps))))
-    height = _height_of(maps, width / in_line)
-    panels = panels_in(figure, len(maps), in_line=in_line, height=height)
+    firsts = maps[::in_line]
+    panels = map_panels(figure, [item.values.shape for item in firsts], in_line)
     share_scale = len({item.quantity for item in maps}) == 1
-    for place, (item, panel) in enumerate(zip(maps, panels, strict=True)):
+    for place, (item, panel) in enumerate(zip(maps, panels.flat, strict=False)):
         image = _paint(panel, item)
         is_last = place == len(maps) - 1 or place % in_line == in_line - 1
-        if not share_scale:
-            _add_bar(panel, image)
-        elif is_last:
-            _add_bar(panel, image, title_of(item.quantity))
+        if is_last or not share_scale:
+            title = title_of(item.quantity) if share_scale else ""
+            bar = panel.inset_axes((1.03, 0, 0.05, 1))
+            figure.colorbar(image, cax=bar, label=title)
         if len(maps) > 1:
             heading = _heading(item, share_scale=share_scale)
             lines = [textwrap.fill(text, int(CHARACTERS * width / in_line)) for text in heading]
@@ -98,30 +90,32 @@ def _draw_layers(
             panel.set_yticks([])
         if place + in_line >= len(maps):
             panel.set_xlabel(titles[1])
+    for unused in panels.flat[len(maps) :]:
+        unused.remove()
     figure.supylabel(titles[0])
-    caption = f"{most_similar(maps[0])}Dark cells are similar"
-    if any(item.framed for item in maps):
-        caption += f"; frames are {framed}"
-    return f"{caption}."
+    frames = f"; frames are {framed}" if any(item.framed for item in maps) else ""
+    return f"{most_similar(maps[0])}Dark cells are similar{frames}."
+
+
+def map_panels(figure: "Figure", shapes: Sequence[tuple[int, int]], in_line: int) -> Any:
+    """Add rows of maps to a figure that is high enough; return their axes (rows, in_line).
+
+    Args:
+        shapes: the numbers of rows and columns of the maps in each row.
+    """
+    width = figure.get_figwidth() / in_line
+    heights = [shape_of(*shape, width / CM) for shape in shapes]
+    figure.set_layout_engine("compressed")
+    figure.set_figheight(2 * CM + 1.5 * sum(heights) * width)
+    return figure.subplots(len(shapes), in_line, squeeze=False, height_ratios=heights)
 
 
 def _room_of(maps: Sequence[Map]) -> float:
     """Return the width in cm that a map needs."""
     if max(len(item.values.columns) for item in maps) > WIDE:
         return 2 * ROOM
-    if _share_layers(maps):
-        return ROOM
-    return ROOM_WITH_NAMES
-
-
-def _height_of(maps: Sequence[Map], width: float) -> float:
-    """Return the height in cm of a panel of a width in cm, with all titles."""
-    n_rows = max(len(item.values.index) for item in maps)
-    n_columns = max(len(item.values.columns) for item in maps)
-    names = [name for item in maps for labels in item.values.axes for name in labels]
-    length = max(len(layer_in_words(name)) for name in names) / CHARACTERS
-    cells = min(0.8 * width * shape_of(n_rows, n_columns), HIGHEST * n_rows)
-    return cells + max(HEAD, TITLES + length)
+    layers = {tuple(map(tuple, item.values.axes)) for item in maps}
+    return ROOM if len(layers) == 1 else ROOM_WITH_NAMES
 
 
 def _heading(item: Map, *, share_scale: bool) -> list[str]:
@@ -131,12 +125,6 @@ def _heading(item: Map, *, share_scale: bool) -> list[str]:
     if not share_scale and title != item.title:
         heading.append(title)
     return heading
-
-
-def _share_layers(maps: Sequence[Map]) -> bool:
-    """Return whether all maps have the same layers."""
-    labels = [list(map(list, item.values.axes)) for item in maps]
-    return all(item == labels[0] for item in labels)
 
 
 def most_similar(item: Map) -> str:
@@ -160,7 +148,8 @@ def _paint(axes: "Axes", item: Map) -> Any:
     for (y, x), value in np.ndenumerate(values):
         lightness = np.dot(image.to_rgba(value)[:3], (0.3, 0.6, 0.1))
         is_dark = bool(math.isfinite(value) and lightness < BLACK_ABOVE)
-        write_in_cell(axes, x, y, number(value), color=("black", "white")[is_dark])
+        ink = "white" if is_dark else "black"
+        write_in_cell(axes, x, y, number(value), color=ink)
     name_cells(axes, *(list(map(layer_in_words, names)) for names in item.values.axes))
     frame_cells(axes, item)
     return image
@@ -194,12 +183,15 @@ def name_cells(axes: "Axes", rows: Sequence[str], columns: Sequence[str]) -> Non
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.patch.set(facecolor="white", edgecolor="0.75", hatch="/////", linewidth=0)
-    axes.set_box_aspect(shape_of(len(rows), len(columns)))
+    place: Any = axes.get_subplotspec()
+    figure: Any = axes.figure
+    width = figure.get_figwidth() / CM / place.get_gridspec().ncols
+    axes.set_box_aspect(shape_of(len(rows), len(columns), width))
 
 
-def shape_of(n_rows: int, n_columns: int) -> float:
-    """Return the height of a map as a share of its width."""
-    return min(max(n_rows / n_columns, 0.5), 2)
+def shape_of(n_rows: int, n_columns: int, width: float) -> float:
+    """Return the ratio of a map's height to its width, which is at most `width` in cm."""
+    return min(max(n_rows / n_columns, 0.5), HIGHEST * n_rows / width)
 
 
 def frame_cells(axes: "Axes", item: Map) -> None:
@@ -213,11 +205,6 @@ def frame_cells(axes: "Axes", item: Map) -> None:
         frame = Rectangle(corner, FRAME, FRAME, fill=False, linewidth=0.8, zorder=3)
         frame.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
         axes.add_patch(frame)
-
-
-def _add_bar(axes: "Axes", image: Any, title: str = "") -> None:
-    """Draw a colour bar at the right side of a map."""
-    axes.figure.colorbar(image, cax=axes.inset_axes((1.03, 0, 0.05, 1)), label=title)
 
 
 def write_in_cell(

@@ -10,6 +10,7 @@ from src.choices.datasets import dataset_label
 from src.core.console import listed, note, note_once, result, table
 from src.figures.maps import Map, draw_layers, print_values
 from src.figures.pages import on_data, remove_figure
+from src.figures.scales import title_of
 from src.results.evaluation import TYPICAL_AUROC, by_detector, place_of
 from src.results.network_names import counted
 from src.results.quantities import DETECTOR, IN_EVALUATION, LAYERS, QUANTITIES, shown_in
@@ -144,10 +145,9 @@ def _print_matrices(
 
 def _heading(column: str, detector: str) -> str:
     """Return the title of a printed matrix; for a detector's quantities, as in the public code."""
-    title = QUANTITIES[column].title
     if QUANTITIES[column].measured_by == DETECTOR:
-        return f"STITCHING OOD Detection {title} ({detector})"
-    return f"STITCHING {title.upper()}"
+        return f"STITCHING OOD Detection {QUANTITIES[column].title} ({detector})"
+    return f"STITCHING {title_of(column).upper()}"
 
 
 def _draw(path: Path, maps: Sequence[Map], *, source: str) -> None:

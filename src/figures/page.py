@@ -173,9 +173,7 @@ def _of_layers(part: Part, measures: Sequence[str]) -> Table:
     for (front, end), rows in part.rows.groupby(LAYERS, sort=False):
         means = [words.number(name, rows[name].mean()) for name in known]
         lines.append([f"{front} -> {end}", *_values_of(rows, part), *means])
-    first = "verdict"
-    if part.n_pairs > 1:
-        first = title_of(SIMILAR)
+    first = title_of(SIMILAR) if part.n_pairs > 1 else "verdict"
     titles = [name.replace(AUROC, "AUROC ").replace("_", " ") for name in known]
     header = ["front -> end layer", first, *map(title_of, ESTIMATES), *titles]
     return Table(part.title, header, lines)
@@ -193,9 +191,7 @@ def _values_of(rows: "DataFrame", part: Part) -> list[str]:
 def _estimate(row: Any, name: str) -> str:
     """Format a value with its interval; "" where the value is missing."""
     value, *ends = (words.number(name, row[f"{name}{end}"]) for end in ("", "_low", "_high"))
-    if not all(ends):
-        return value
-    return f"{value} [{', '.join(ends)}]"
+    return f"{value} [{', '.join(ends)}]" if all(ends) else value
 
 
 def made_with(

@@ -8,9 +8,7 @@ The module imports matplotlib only to draw a figure.
 import contextlib
 import importlib.util
 import io
-import itertools
 import math
-import string
 import textwrap
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -29,7 +27,6 @@ STYLE_SHEET = Path(__file__).with_name("figures.mplstyle")
 CM = 1 / 2.54  # in inches
 COLUMN = 8.5  # cm: the width of a column of a paper
 PAGE = 17.0  # cm: the width of two columns
-IN_COLUMN = 3  # panels of curves, one below the other
 CAPTION = "Description"  # the text in a PNG that holds its caption
 CELLS = "cells"  # marks the axes of a map
 NUMBERS = "numbers"  # marks the numbers of a map
@@ -57,9 +54,7 @@ def left_out(are_left_out: bool = True, *, except_for: Collection[str] = ()) -> 
     """
     global _to_draw
     before = _to_draw
-    _to_draw = None
-    if are_left_out:
-        _to_draw = except_for
+    _to_draw = except_for if are_left_out else None
     try:
         yield
     finally:
@@ -89,40 +84,32 @@ def styled() -> Iterator[None]:
             )
 
 
-def draw_pages(
+def write_figure(
     path: Path,
     items: Sequence[Item],
     draw: Callable[["Figure", Sequence[Item]], str],
     *,
-    on_page: int,
     source: str = "",
     remark: str = "",
     width: float = PAGE,
 ) -> list[Path]:
-    """Draw items, such as panels, and write the figure with its caption; items that do not fit a page are drawn
-    in NAME_2.png and so on.
+    """Draw items, such as panels, and write the figure with its caption.
 
     Args:
         path: of the image, a PNG or a PDF. The other format goes beside it.
-        draw: draws the items of a page into an empty figure, and returns the caption.
-        on_page: the most items on a page.
+        draw: draws items into an empty figure, and returns the caption.
         source: the last sentence of the caption, on networks and images.
         remark: a sentence of the caption that stands under the figure as well.
         width: of the figure in cm.
     Returns:
-        The paths of the written files; none if the figure is left out, or without matplotlib.
+        The paths of both files; none without items or matplotlib, or if figures are left out.
     """
-    written: list[Path] = []
-    if _to_draw is not None and path.name not in _to_draw:
-        return written
+    if not items or (_to_draw is not None and path.name not in _to_draw):
+        return []
     if importlib.util.find_spec("matplotlib") is None:
         warn(f"{path} was not drawn: matplotlib is not installed")
-        return written
-    for number, start in enumerate(range(0, len(items), on_page), start=1):
-        page = items[start : start + on_page]
-        figure = draw_figure(page, draw, source=source, remark=remark, width=width)
-        written += _write(figure, page_of(path, number))
-    return written
+        return []
+    return _write(draw_figure(items, draw, source=source, remark=remark, width=width), path)
 
 
 def draw_figure(
@@ -133,8 +120,7 @@ def draw_figure(
     remark: str = "",
     width: float = PAGE,
 ) -> Any:
-    """Return a figure of a width in cm with its caption, without writing a file; see
-    `draw_pages`."""
+    """Return the figure of `write_figure`, without writing a file."""
     with styled():
         figure = new_figure(width)
         figure.caption = " ".join(filter(None, [draw(figure, items), remark, source]))
@@ -165,32 +151,6 @@ def new_figure(width: float) -> Any:
     figure = StyledFigure()
     figure.set_figwidth(width * CM)
     return figure
-
-
-def panels_in(figure: "Figure", n: int, *, in_line: int, height: float) -> "list[Axes]":
-    """Add rows of panels to a figure, lettered if there are several, and set the figure's height; return the
-    axes.
-
-    Args:
-        in_line: the most panels side by side.
-        height: of a panel with what is above and below it, in cm.
-    """
-    n_columns = min(n, max(1, in_line))
-    n_lines = math.ceil(n / n_columns)
-    figure.set_figheight(n_lines * height * CM)
-    panels = list(figure.subplots(n_lines, n_columns, squeeze=False).flat)
-    for unused in panels[n:]:
-        unused.remove()
-    if n > 1:
-        write_letters(panels[:n])
-    return panels[:n]
-
-
-def write_letters(panels: "Sequence[Axes]") -> None:
-    """Write the letter of each panel at its upper left corner: a, b and so on."""
-    for place, axes in enumerate(panels):
-        letter = string.ascii_lowercase[place % 26] * (1 + place // 26)
-        axes.set_title(f"{letter}  ", loc="left", ha="right", fontweight="bold")
 
 
 def fit(figure: "Figure") -> None:
@@ -259,37 +219,14 @@ def _rendered(figure: Any, kind: str) -> bytes:
     return image.getvalue()
 
 
-def page_of(path: Path, number: int) -> Path:
-    """Return the path of a page of a figure by its number, counted from 1: f.png, f_2.png."""
-    if number == 1:
-        return path
-    return path.with_stem(f"{path.stem}_{number}")
-
-
-def files_of_figure(path: Path, *, start: int = 1) -> Iterator[Path]:
-    """Yield the files of a figure that exist: the images of its pages.
-
-    NAME_2 is no page of NAME, but another figure, if there is a table NAME_2.csv. A file of such a name
-    without the images of a page, both .png and .pdf, is the user's own.
+def remove_figure(path: Path) -> None:
+    """Remove both images of an earlier figure.
 
     Args:
-        path: of the figure, or of the table that it stands beside.
-        start: the number of the first page to yield.
+        path: of one of the images, or of the table that they stand beside.
     """
-    for number in itertools.count(start):
-        page = page_of(path, number)
-        if number > 1 and page.with_suffix(".csv").exists():
-            continue
-        images = [page.with_suffix(".png"), page.with_suffix(".pdf")]
-        if not all(map(Path.exists, images)):
-            return
-        yield from images
-
-
-def remove_figure(path: Path, *, start: int = 1) -> None:
-    """Remove the pages of an earlier figure, see `files_of_figure`."""
-    for file in list(files_of_figure(path, start=start)):
-        file.unlink()
+    for ending in (".png", ".pdf"):
+        path.with_suffix(ending).unlink(missing_ok=True)
 
 
 def on_data(networks: str, images: Collection[tuple[str | None, int | None]]) -> str:
@@ -302,9 +239,7 @@ def on_data(networks: str, images: Collection[tuple[str | None, int | None]]) ->
     text = networks[:1].upper() + networks[1:]
     if len(set(images)) == 1:
         dataset, n_images = next(iter(images))
-        number = ""
-        if n_images:
-            number = f"{n_images:,} "
+        number = f"{n_images:,} " if n_images else ""
         text += f", {number}test inputs"
         if dataset:
             text += f" of {dataset_label(dataset)}"
@@ -317,22 +252,16 @@ def span(numbers: Collection[int]) -> str:
     return " to ".join(dict.fromkeys(f"{number:,}" for number in ends))
 
 
-def width_of(panels: Sequence[Any]) -> float:
-    """Return the width in cm of a figure of curves: a column has a few panels, one below the other."""
-    if len(panels) <= IN_COLUMN:
-        return COLUMN
-    return PAGE
-
-
-def shortened(text: str) -> str:
+def shortened(text: str, length: int = NAME_LENGTH) -> str:
     """Abbreviate a long text by an ellipsis in its middle."""
-    if len(text) <= NAME_LENGTH:
+    if len(text) <= length:
         return text
-    half = NAME_LENGTH // 2
-    return f"{text[:half]}…{text[1 - half :]}"
+    half = length // 2
+    return f"{text[:half]}…{text[half + 1 - length :]}"
 
 
 def in_lines(text: str, width: float = NAME_WIDTH) -> str:
-    """Return a text in lines of a width in cm, with dots in its long words."""
-    words = " ".join(map(shortened, text.split(" ")))
-    return textwrap.fill(words, max(8, int(CHARACTERS * width)), break_on_hyphens=False)
+    """Wrap a text to lines of a width in cm, with its long words abbreviated."""
+    length = max(8, int(CHARACTERS * width))
+    words = (shortened(word, min(NAME_LENGTH, length)) for word in text.split(" "))
+    return textwrap.fill(" ".join(words), length, break_on_hyphens=False)

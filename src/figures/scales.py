@@ -41,9 +41,7 @@ class Scale(NamedTuple):
     @property
     def best(self) -> float:
         """The value of the most similar layers: the middle of a two-sided scale, else its similar end."""
-        if self.is_two_sided:
-            return (self.different + self.similar) / 2
-        return self.similar
+        return (self.different + self.similar) / 2 if self.is_two_sided else self.similar
 
 
 def title_of(quantity: str) -> str:
@@ -92,9 +90,7 @@ def set_scale(
     ticks = TICKS.get(quantity)
     if ticks is None:
         return
-    linear = 1.0
-    if quantity == "accuracy_drop":
-        linear = max(tolerance, 1)
+    linear = max(tolerance, 1) if quantity == "accuracy_drop" else 1
     getattr(axes, f"set_{side}scale")("symlog", linthresh=linear, linscale=1)
     shown = [tick for tick in ticks if ends[0] <= tick <= ends[1]]
     axis = getattr(axes, f"{side}axis")

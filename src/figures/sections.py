@@ -76,9 +76,7 @@ def joined(frame: "DataFrame", columns: list[str]) -> "Series":
 
 def of_method(table: "DataFrame", method: str) -> "DataFrame":
     """Return the rows of a method; a table without rows has no columns either."""
-    if table.empty:
-        return table
-    return table[table.method == method]
+    return table if table.empty else table[table.method == method]
 
 
 def by_method(table: "DataFrame") -> "Iterator[tuple[str, DataFrame]]":

@@ -13,13 +13,14 @@ from typing import Any
 import pandas as pd
 
 from src.choices.similarity import measure_of
-from src.core.console import decimals, result
+from src.core.console import decimals, result, table
 from src.figures.curves import draw_ranks
 from src.figures.maps import Map, draw_layers, print_values
 from src.figures.pages import on_data
 from src.results.network_names import architecture, counted
 
 LAYERS = ["layer1", "layer2"]
+SIDES = ("layer of network 1", "layer of network 2")
 RANKS = ["rank1", "rank2"]
 FULL = "full rank"
 MAX_LINES = 10  # pairs of layers, of figures over ranks
@@ -36,7 +37,7 @@ def print_matrices(frame: pd.DataFrame, measures: Sequence[str]) -> None:
     """Print a matrix over pairs of layers for each measure, and with permutations of the images its calibrated
     values and p-values; the frame is as in `is_matrix`."""
     for name, title in titles_of(frame, measures, "calibrated", "p_value").items():
-        print_values(title, _matrix(frame, name, LAYERS))
+        print_values(title, _matrix(frame, name, LAYERS), axes=SIDES)
 
 
 def print_largest(frame: pd.DataFrame, measures: Sequence[str]) -> None:
@@ -55,7 +56,7 @@ def print_largest(frame: pd.DataFrame, measures: Sequence[str]) -> None:
         if lines:
             title = f"most similar pair{within}, against the most similar ones of permuted inputs"
             numbers = ["value", *PARTS.values()]
-            print_values(title, pd.DataFrame.from_dict(lines, orient="index", columns=numbers))
+            table(title, list(lines), numbers, list(lines.values()))
 
 
 def print_tables(frame: pd.DataFrame, measures: Sequence[str]) -> None:
@@ -75,9 +76,7 @@ def print_tables(frame: pd.DataFrame, measures: Sequence[str]) -> None:
 
 def _rank(rank: float | None) -> int | None:
     """Return a rank as an integer; None for full rank, which is NaN in a numeric column."""
-    if rank is None or math.isnan(rank):
-        return None
-    return int(rank)
+    return None if rank is None or math.isnan(rank) else int(rank)
 
 
 def _against_nulls(row: Any, name: str) -> str:
@@ -88,9 +87,7 @@ def _against_nulls(row: Any, name: str) -> str:
             p_value, null, calibrated = (row[f"{name}_{part}{ending}"] for part in PARTS)
             text = f"p {p_value:.3g}, null {null:.4f}, calibrated {decimals(calibrated)}"
             texts.append(f"{within} {text}".strip())
-    if not texts:
-        return ""
-    return f" ({'; '.join(texts)})"
+    return f" ({'; '.join(texts)})" if texts else ""
 
 
 def draw(path: Path, frame: pd.DataFrame, measures: Sequence[str]) -> list[Path]:
@@ -117,7 +114,7 @@ def draw(path: Path, frame: pd.DataFrame, measures: Sequence[str]) -> list[Path]
         of_equal_names = highest[highest.layer1 == highest.layer2]
         framed = list(of_equal_names[LAYERS].itertuples(index=False, name=None))
         maps = [item._replace(framed=framed) for item in maps]
-    return draw_layers(path, maps, axes=("layer of network 1", "layer of network 2"), source=source)
+    return draw_layers(path, maps, axes=SIDES, source=source)
 
 
 def _maps(frame: pd.DataFrame, measures: Sequence[str], columns: Sequence[str]) -> list[Map]:
@@ -162,7 +159,7 @@ def _matrix(frame: pd.DataFrame, name: str, columns: Sequence[str]) -> pd.DataFr
     labels = frame[columns]
     if columns == RANKS:
         labels = labels.map(lambda rank: f"rank {rank:.0f}", na_action="ignore").fillna(FULL)
-    table = labels.assign(value=frame[name]).pivot(
+    values = labels.assign(value=frame[name]).pivot(
         index=columns[0], columns=columns[1], values="value"
     )
-    return table.reindex(index=labels[columns[0]].unique(), columns=labels[columns[1]].unique())
+    return values.reindex(index=labels[columns[0]].unique(), columns=labels[columns[1]].unique())

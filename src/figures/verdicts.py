@@ -1,24 +1,26 @@
 """Figures of verdicts: maps over pairs of layers, and scatter plots of accuracy drop against skill."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.core.console import layer_in_words
 from src.core.grouping import grouped
 from src.core.user_code import titles_in
-from src.figures.maps import name_cells, number, shape_of, write_in_cell
+from src.figures.maps import map_panels, name_cells, number, write_in_cell
 from src.figures.pages import (
     CHARACTERS,
     CM,
     COLUMN,
+    NUMBERS,
     Look,
     draw_figure,
-    draw_pages,
+    fit,
     in_lines,
     shortened,
+    write_figure,
 )
 from src.figures.scales import POINTS, add_limit, draw_interval, set_scale
 from src.figures.sections import Part, parts_of
@@ -58,8 +60,19 @@ MARK = "†"  # behind a skill at the end layer
 ROOM = 1.8  # cm of width, for a map at least
 CELL = 0.45  # cm of width, for a cell at least
 IN_LINE = 4  # maps
-ON_PAGE = 16  # maps
-WIDE = 0.6  # of a cell, for a number at least
+WIDE = 0.5  # of a cell, for a number at least
+ARROW = " → "
+X_TITLE = "end layer"
+
+
+class Item(NamedTuple):
+    """A map of verdicts with the texts around it."""
+
+    rows: "DataFrame"
+    line: str  # equal for maps in one row
+    title: str
+    y_title: str
+    x_title: str = X_TITLE
 
 
 def draw_verdicts(path: Path, frame: "DataFrame", limits: Limits, **texts: Any) -> list[Path]:
@@ -67,12 +80,12 @@ def draw_verdicts(path: Path, frame: "DataFrame", limits: Limits, **texts: Any) 
 
     Args:
         frame: of verdicts.
-        texts: `source` and `remark`, see `draw_pages`.
+        texts: `source` and `remark`, see `write_figure`.
     """
     parts, repeated = distinct_parts(parts_of(frame))
     texts["remark"] = " ".join(filter(None, [repeated, texts.get("remark", "")]))
     draw = partial(_draw_maps, limits=limits)
-    return draw_pages(path, parts, draw, on_page=ON_PAGE, width=COLUMN, **texts)
+    return write_figure(path, parts, draw, width=COLUMN, **texts)
 
 
 def figure_of_verdicts(frame: "DataFrame", limits: Limits, *, source: str = "") -> "Figure":
@@ -99,29 +112,21 @@ def distinct_parts(parts: Sequence[Part]) -> tuple[list[Part], str]:
 
 
 def _draw_maps(figure: "Figure", parts: Sequence[Part], *, limits: Limits) -> str:
-    """Draw maps side by side, one row for each method, or for each pair of networks with different layers.
-    Return the caption."""
-    shapes = {matrix(part.rows, "skill").shape for part in parts}
-    is_by_pair = len({part.pair for part in parts}) == 1 or len(shapes) > 1
-    width = figure.get_figwidth() / CM
-    room = width - _width_of_names(parts)
-    lines = _lines_of(parts, int(room / _width_of_map(parts, shapes)), is_by_pair=is_by_pair)
+    """Draw maps in rows, under the colours of the verdicts. Return the caption."""
+    lines = _lines_of(parts, figure.get_figwidth() / CM)
     in_line = max(map(len, lines))
-    figure.set_layout_engine("compressed")
-    heights = [shape_of(*matrix(line[0].rows, "skill").shape) for line in lines]
-    figure.set_figheight((2 + 1.5 * sum(heights) * width / in_line) * CM)
-    panels = figure.subplots(len(lines), in_line, squeeze=False, height_ratios=heights)
+    width = figure.get_figwidth() / CM / in_line - 0.5  # of texts
+    shapes = [matrix(line[0].rows, "skill").shape for line in lines]
     above: list[str] = []
-    for line, axes_of_line in zip(lines, panels, strict=True):
-        rows, columns = _labels(line[0], is_by_pair=is_by_pair)
-        titles = [_title(part, room / in_line - 0.2, is_by_pair=is_by_pair) for part in line]
-        for part, axes in zip(line, axes_of_line, strict=False):
-            _draw_map(axes, part.rows, limits)
-            if is_by_pair or line is lines[-1]:
-                axes.set_xlabel(in_lines(columns, width / in_line - 0.5))
+    for line, axes_of_line in zip(lines, map_panels(figure, shapes, in_line), strict=True):
+        titles = [in_lines(item.title, width) for item in line]
+        for item, axes in zip(line, axes_of_line, strict=False):
+            _draw_map(axes, item.rows, limits)
+            if item.x_title != X_TITLE or line is lines[-1]:
+                axes.set_xlabel(in_lines(item.x_title, width))
             elif len(line) == len(lines[-1]):
                 axes.set_xticks([])
-        axes_of_line[0].set_ylabel(in_lines(rows, width / in_line - 0.5))
+        axes_of_line[0].set_ylabel(in_lines(line[0].y_title, width))
         if titles != above:
             for axes, title in zip(axes_of_line, titles, strict=False):
                 axes.set_title(title)
@@ -131,6 +136,7 @@ def _draw_maps(figure: "Figure", parts: Sequence[Part], *, limits: Limits) -> st
             axes.remove()
         above = titles
     add_legend_of_verdicts(figure)
+    fit(figure)  # which removes numbers without room
     return _caption(parts, figure)
 
 
@@ -148,44 +154,58 @@ def add_legend_of_verdicts(figure: "Figure") -> None:
     )
 
 
-def _width_of_names(parts: Sequence[Part]) -> float:
-    """Return the width in cm of the longest name of a layer."""
-    layers = chain.from_iterable(part.rows[LAYERS].to_numpy().ravel() for part in parts)
-    return max(len(shortened(name)) for name in layers) / CHARACTERS
-
-
-def _width_of_map(parts: Sequence[Part], shapes: Collection[tuple[int, ...]]) -> float:
-    """Return the width in cm that a map needs for its cells and for the words of its title."""
-    words = chain.from_iterable(part.pair.split(" ") for part in parts)
-    longest = max(len(shortened(word)) for word in words)
-    n_columns = max(n for _, n in shapes)
-    return max(ROOM, CELL * n_columns, (longest + 4) / CHARACTERS + 0.4)
-
-
-def _lines_of(parts: Sequence[Part], in_line: int, *, is_by_pair: bool) -> list[list[Part]]:
-    """Return the parts that stand side by side, as many as have room; each method or pair of networks begins
-    a line."""
-    by_line = grouped(parts, lambda part: (part.method, part.pair)[is_by_pair]).values()
-    n = min(max(in_line, 1), IN_LINE)
+def _lines_of(parts: Sequence[Part], width: float) -> list[list[Item]]:
+    """Return the maps in rows of a width in cm: a row for each method, or for each pair of networks with different
+    layers; of several groups a row for each front group. Rows without room for all their maps are divided."""
+    pairs = {part.pair for part in parts}
+    groups = list(dict.fromkeys(end for *_, end in (part.pair.split(ARROW) for part in parts)))
+    shapes = {matrix(part.rows, "skill").shape for part in parts}
+    if 2 < len(groups) <= IN_LINE and len(pairs) == len(groups) ** 2 and len(shapes) == 1:
+        in_order = sorted(parts, key=lambda part: groups.index(part.pair.split(ARROW)[-1]))
+        items = [_with_front(part, has_method=len(parts) > len(pairs)) for part in in_order]
+        n = len(groups)
+    else:
+        is_by_pair = len(pairs) == 1 or len(shapes) > 1
+        items = [_with_pair(part) if is_by_pair else _with_method(part) for part in parts]
+        layers = chain.from_iterable(part.rows[LAYERS].to_numpy().ravel() for part in parts)
+        names = max(len(shortened(name)) for name in layers) / CHARACTERS
+        n = max(1, min(IN_LINE, int((width - names) / _width_of_map(items))))
+    by_line = grouped(items, lambda item: item.line).values()
     return [line[start : start + n] for line in by_line for start in range(0, len(line), n)]
 
 
-def _title(part: Part, width: float, *, is_by_pair: bool) -> str:
-    """Return the title of a map, with the number of its pairs of networks if there are several."""
-    title = in_lines((part.pair, part.method)[is_by_pair], width)
-    if part.n_pairs > 1:
-        title += f"\n({part.n_pairs})"
-    return title
+def _width_of_map(items: Sequence[Item]) -> float:
+    """Return the width in cm that a map needs for its cells and for the words of its title."""
+    words = chain.from_iterable(item.title.split() for item in items)
+    longest = max(len(shortened(word)) for word in words)
+    n_columns = max(item.rows.end_layer.nunique() for item in items)
+    return max(ROOM, CELL * n_columns, (longest + 4) / CHARACTERS + 0.4)
 
 
-def _labels(part: Part, *, is_by_pair: bool) -> tuple[str, str]:
-    """Return the titles of the rows and of the columns of a line of maps."""
-    front, arrow, end = part.pair.partition(" → ")
-    if not is_by_pair:
-        return part.method, "end layer"
+def _with_pair(part: Part) -> Item:
+    """Return the map of a part in the row of its pair of networks."""
+    front, arrow, end = part.pair.partition(ARROW)
+    title = f"{part.method}{_number_of(part)}"
     if part.n_pairs > 1 or not arrow:
-        return part.pair, "end layer"
-    return f"from layer of {front}", f"into layer of {end}"
+        return Item(part.rows, part.pair, title, part.pair)
+    return Item(part.rows, part.pair, title, f"from layer of {front}", f"into layer of {end}")
+
+
+def _with_method(part: Part) -> Item:
+    """Return the map of a part in the row of its method."""
+    return Item(part.rows, part.method, f"{part.pair}{_number_of(part)}", part.method)
+
+
+def _with_front(part: Part, *, has_method: bool) -> Item:
+    """Return the map of a part in the row of its front group, and of its method if there are several."""
+    front, _, end = part.pair.partition(ARROW)
+    row = f"{part.method} from {front}" if has_method else f"from {front}"
+    return Item(part.rows, row, f"into {end}", row)
+
+
+def _number_of(part: Part) -> str:
+    """Return the number of pairs of networks, for the end of a title; "" of one."""
+    return f" ({part.n_pairs})" if part.n_pairs > 1 else ""
 
 
 def _draw_map(axes: "Axes", rows: "DataFrame", limits: Limits) -> None:
@@ -217,18 +237,18 @@ def _draw_shares(axes: "Axes", x: int, y: int, shares: "Series", is_framed: bool
         share = shares.get(verdict, 0.0)
         axes.add_patch(Rectangle((left, y - 0.5), share, 1, linewidth=0, **look))
         left += share
-    border = (BORDER, FRAME)[is_framed]
+    border = FRAME if is_framed else BORDER
     axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, **border))
 
 
 def _write_share(axes: "Axes", x: int, y: int, share: float) -> None:
-    """Write the percentage of similar pairs: into its strip if that is wide enough."""
+    """Write the percentage of similar pairs into their strip if that is wide enough, else behind the strip."""
     text = f"{100 * share:.0f}"
-    if share > WIDE:
+    if share >= WIDE:
         blue = LOOKS[SIMILAR]["facecolor"]
         write_in_cell(axes, x - 0.5 + share / 2, y, text, behind=blue, color="white")
     else:
-        write_in_cell(axes, x, y, text, behind="white", color="black")
+        write_in_cell(axes, x + share / 2, y, text, behind="white", color="black")
 
 
 def text_of(row: Any, limits: Limits) -> str:
@@ -248,12 +268,16 @@ def _caption(parts: Sequence[Part], figure: "Figure") -> str:
     for method, of_method in grouped(parts, lambda part: part.method).items():
         n_similar = sum((part.rows.verdict == SIMILAR).sum() for part in of_method)
         counts.append(f"{n_similar} of {sum(len(part.rows) for part in of_method)} by {method}")
-    cells = "accuracy drop (percentage points) above skill"
+    numbers = [
+        text.get_text() for axes in figure.axes for text in axes.texts if text.get_gid() == NUMBERS
+    ]
+    cells = ""
     if any(part.n_pairs > 1 for part in parts):
-        cells = "shares of verdicts over pairs of networks, and the percentage similar"
-    elif any(MARK in text.get_text() for axes in figure.axes for text in axes.texts):
-        cells += f" ({MARK} at the end layer)"
-    return f"Similar: {'; '.join(counts)}. Cells: {cells}. Rows: front layers; frames: corresponding layers."
+        cells = " Cells: shares of verdicts over pairs of networks, and the percentage similar."
+    elif numbers:
+        at_end = f" ({MARK} at the end layer)" if MARK in "".join(numbers) else ""
+        cells = f" Cells: accuracy drop (percentage points) above skill{at_end}."
+    return f"Similar: {'; '.join(counts)}.{cells} Rows: front layers; frames: corresponding layers."
 
 
 def draw_points(path: Path, frame: "DataFrame", limits: Limits, **texts: Any) -> list[Path]:
@@ -261,10 +285,10 @@ def draw_points(path: Path, frame: "DataFrame", limits: Limits, **texts: Any) ->
 
     Args:
         frame: of verdicts on two networks.
-        texts: `source` and `remark`, see `draw_pages`.
+        texts: `source` and `remark`, see `write_figure`.
     """
     draw = partial(_draw_points, limits=limits)
-    return draw_pages(path, [frame], draw, on_page=1, width=COLUMN, **texts)
+    return write_figure(path, [frame], draw, width=COLUMN, **texts)
 
 
 def _draw_points(figure: "Figure", frames: "Sequence[DataFrame]", *, limits: Limits) -> str:

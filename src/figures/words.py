@@ -147,17 +147,13 @@ def _both_ways(rows: "DataFrame") -> "pd.Series":
 
 def _share(are_similar: "pd.Series") -> str:
     """Format the number of true values, such as "2 of 4"; "" for no values."""
-    if are_similar.empty:
-        return ""
-    return f"{are_similar.astype(bool).sum()} of {len(are_similar)}"
+    return f"{are_similar.astype(bool).sum()} of {len(are_similar)}" if len(are_similar) else ""
 
 
 def conclusion(frame: "DataFrame") -> str:
     """Return the sentence on how many pairs of layers are similar by each method, and for two networks which;
     controls count only if there is nothing else."""
-    rows = frame
-    if frame.control.isna().any():
-        rows = frame[frame.control.isna()]
+    rows = frame[frame.control.isna()] if frame.control.isna().any() else frame
     parts = []
     for method, of_method in rows.groupby("method", sort=False):
         similar = of_method[of_method.verdict == SIMILAR]
@@ -400,9 +396,7 @@ def tables_of_matches(matches: "DataFrame") -> list[Table]:
 
 def _on_data(method: str, dataset: Any) -> str:
     """Return the method and the data set, as a text."""
-    if not isinstance(dataset, str):
-        return method
-    return f"{method}, {short(dataset)}"
+    return f"{method}, {short(dataset)}" if isinstance(dataset, str) else method
 
 
 def _most_frequent(matches: "pd.Series") -> str:

@@ -108,15 +108,20 @@ def of_similarities(table: pd.DataFrame, names: Names) -> list[dict[str, Any]]:
     others = [name for name in values if parts_of(name)[0] not in have_directions]
     of_samples = [name for name in measured_in(values) if measure_of(name).of == SAMPLES]
     has_samples = table[of_samples].notna().any(axis=1)
-    table = table.assign(alignment=table.alignment.where(has_samples), is_reversed=False)
+    table = table.assign(alignment=table.alignment.where(has_samples))
     is_itself = [
         (row.network_keys[0], row.layer1, row.rank1) == (row.network_keys[1], row.layer2, row.rank2)
         for row in table.itertuples()
     ]
-    back = table[table[backward].notna().any(axis=1) & ~np.array(is_itself, bool)]
-    back = swapped(back).drop(columns=others).assign(is_reversed=True)
-    rows = pd.concat([table, back]).drop(columns=backward).sort_index(kind="stable")
-    return [_compared(row, names) for row in rows.to_dict("records")]
+    has_back = table[backward].notna().any(axis=1) & ~np.array(is_itself, bool)
+    back = swapped(table[has_back]).drop(columns=[*others, *backward])
+    records_of_back = back.to_dict("index")
+    records = []
+    for number, row in table.drop(columns=backward).to_dict("index").items():
+        records.append(_compared(row, names))
+        if number in records_of_back:
+            records.append(_compared(records_of_back[number], names) | {"is_reversed": True})
+    return records
 
 
 def _compared(row: Mapping[str, Any], names: Names) -> dict[str, Any]:
@@ -129,11 +134,10 @@ def _compared(row: Mapping[str, Any], names: Names) -> dict[str, Any]:
             record[f"{side}_{name}"] = row[f"{name}{number}"]
         record[f"{side}_weights"] = row[f"model{number}_weights"]
     record["networks"] = " → ".join(network.name for network in networks)
-    record["n_images"] = row["n_samples"]
-    further = ["dataset", "n_images", "seed", "test_images", "shortcut", "is_reversed"]
-    further += ["alignment_option", "alignment"]
-    record = record | {name: row[name] for name in further if name in row}
-    return record | {name: row[name] for name in value_columns(row) if name not in record}
+    record |= {"dataset": row["dataset"], "n_images": row["n_samples"], "is_reversed": False}
+    further = ("seed", "test_images", "shortcut", "alignment_option", "alignment")
+    record |= {name: row[name] for name in further}
+    return record | {name: row[name] for name in value_columns(row)}
 
 
 def of_network(side: str, network: NamedNetwork) -> dict[str, Any]:

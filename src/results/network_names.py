@@ -67,7 +67,7 @@ LIST = Layout(
         **dict.fromkeys(("name", "path", "type"), str),
         **dict.fromkeys(("group", "layers", "depths", "training"), str | None),
     },
-    ("group", "layers", "depths", "training"),
+    optional=("group", "layers", "depths", "training"),
     further=str,
 )
 

@@ -87,7 +87,7 @@ def read_ranks(*paths: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     datasets = iter(names_of_data(results))
     stitches = [replace(row, dataset=next(datasets)) for row in stitches]
     similarities["dataset"] = [next(datasets) for _ in similarities.index]
-    probes["dataset"] = list(datasets)
+    probes["dataset"] = pd.Series(list(datasets), dtype=object)
     networks = [name for row in results for name in row.networks]
     warn_of_earlier(networks, options_beside_tables(tables))
     names = named_by_list(networks, None)
@@ -144,11 +144,10 @@ def newest_probes(probes: pd.DataFrame, names: Names) -> pd.DataFrame:
         probes: the oldest first.
     """
     networks = [names[key].name for (key,) in probes.network_keys]
-    probes = probes.assign(network=pd.Series(networks, probes.index, dtype=object)).fillna(
-        {"rank": FULL, "epochs": 0}
-    )
+    probes = probes.assign(network=pd.Series(networks, probes.index, dtype=object))
+    numbers = ["rank", "accuracy", "loss", "epochs"]
     probes = probes[[*PROBED, "rank", "accuracy", "loss", *HOW_PROBED]]
-    probes = probes.astype({name: float for name in ("rank", "accuracy", "loss")})
+    probes = probes.astype(dict.fromkeys(numbers, float)).fillna({"rank": FULL, "epochs": 0})
     probes = _newest(probes, [*PROBED, *HOW_PROBED, "rank"], probes.network)
     last = probes.groupby(PROBED)[HOW_PROBED].transform("last")
     is_alike = (probes[HOW_PROBED] == last).all(axis=1)

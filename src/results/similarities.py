@@ -48,7 +48,7 @@ NULLS = {  # by the images that trade places in the null distribution
 # Columns of either layer
 OF_LAYER = ("model{}", "layer{}", "rank{}", "model{}_type", "model{}_weights", "relative_depth{}")
 PLACES = {name: place for place, name in enumerate(MEASURES)}
-NO_VALUES = {*columns(SIMILARITIES), "networks", "network_keys", "is_reversed"}
+NO_VALUES = {*columns(SIMILARITIES), "networks", "network_keys"}
 COLUMN = re.compile(
     f"(.+?)({REVERSED})?(?:_({'|'.join(Null._fields)})({'|'.join(filter(None, NULLS.values()))})?)?"
 )

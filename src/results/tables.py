@@ -61,8 +61,7 @@ def fields(kind: type | Layout) -> dict[str, Column]:
     """Return the fields of a row type, or the columns of a layout, by name and in order."""
     if not isinstance(kind, Layout):
         return _inspected(kind)
-    further = types.GenericAlias(dict, (str, kind.further))
-    fields_of_layout = {FURTHER: Column(further, {})}
+    fields_of_layout = {FURTHER: Column(types.GenericAlias(dict, (str, kind.further)), {})}
     for name, hint in kind.types.items():
         default = None if name in kind.optional else inspect.Parameter.empty
         fields_of_layout[name] = Column(hint, default)
