@@ -52,9 +52,19 @@ def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_pa
     assert found.matching_error is None
 
 
-def test_equal_names_of_files_are_told_apart_by_folders():
-    for paths in (["/data/long/path/x/a.pt", "/home/me/y/a.pt"], ["x/a.pt", "y/a.pt"]):
-        assert short_names(paths) == ["x/a", "y/a"]
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/data/long/path/x/a.pt", "/home/me/y/a.pt"], ["x/a", "y/a"]),
+        (["x/a.pt", "y/a.pt", "x/a.pt"], ["x/a", "y/a", "x/a"]),
+        (["/data/1/x/a.pt", "/data/2/x/a.pt"], ["1/x/a", "2/x/a"]),
+        (["x/model_5.pt", "7/final_model.pt", "-"], ["x", "network 7", "untrained"]),
+        (["x/model_5.pt", "x/model_6.pt"], ["model_5", "model_6"]),
+        (["/data/x/a.pt", "/data/x/a.pth"], ["a (1)", "a (2)"]),
+    ],
+)
+def test_names_of_checkpoints_are_short_and_unique(paths, names):
+    assert short_names(paths) == names
 
 
 @pytest.mark.parametrize(
