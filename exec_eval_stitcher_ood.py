@@ -14,7 +14,7 @@ from src.choices.scores import NONE, SCORES
 from src.core.console import counted, listed, note, warn
 from src.core.errors import UserError
 from src.core.files import durable_together
-from src.core.grouping import grouped
+from src.core.grouping import by_depth, grouped
 from src.core.tensors import content_of_state
 from src.results.network_names import NamedNetwork
 from src.results.run import Run, claimed
@@ -277,10 +277,11 @@ def begin_table(args: Namespace) -> "tuple[EvaluationFiles, Run]":
 
 def end_layers_of(stitches: "Iterable[Stitch]") -> list[str]:
     """Return the end layers of stitches, by depth."""
-    from src.results.matrices import by_depth, depths_of
-
-    rows = [stitch.row for stitch in stitches]
-    return by_depth((row.end_layer for row in rows), depths_of(rows, "end"))
+    depths = {}
+    for stitch in stitches:
+        depths[stitch.row.end_layer] = stitch.row.end_depth
+    known = {layer: depth for layer, depth in depths.items() if depth is not None}
+    return by_depth(depths, known)
 
 
 def refer_to(

@@ -11,7 +11,7 @@ import pytest
 from misc.compare import names_of
 from src.core.console import decimals, points, table
 from src.results.network_names import NamedNetwork, short_names
-from src.results.stitches import StitchRow, read_stitches, row_of
+from src.results.stitches import GRID, read_stitches, record_of_row, row_of
 from src.results.tables import write_table
 from src.values import IntervalEstimate
 from tests.commands import error_line, panels_of, read_csv, run, says
@@ -31,7 +31,8 @@ def written(folder, *, metrics=None, **options):
     (folder / "config.txt").write_text(json.dumps(OPTIONS | options))
     (folder / "summary.txt").write_text(SUMMARY)
     if metrics is not None:
-        write_table(folder / "grid.csv", StitchRow, [row_of(folder, OPTIONS | options, metrics)])
+        row = row_of(folder, OPTIONS | options, metrics)
+        write_table(folder / "grid.csv", GRID, [record_of_row(row)])
     ((stitch,), _) = read_stitches(folder)
     return stitch
 
@@ -46,7 +47,7 @@ def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_pa
     assert math.isnan(matched.agreement)
     networks = written(tmp_path / "c", front_model_path="./m//a.pt", end_model_path=None).row
     assert networks.front_model_path == "m/a.pt" and networks.end_model_path is None
-    write_table(tmp_path / "grid.csv", StitchRow, [written(tmp_path / "d").row])
+    write_table(tmp_path / "grid.csv", GRID, [record_of_row(written(tmp_path / "d").row)])
     (found,) = grid_rows(tmp_path)
     assert found.accuracy == 0.75 and found.objective == "task"  # which it does not name
     assert found.matching_error is None

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from src.core.grouping import by_depth
 from src.figures.pages import CELLS
-from src.results.matrices import by_depth
 from tests.commands import ON_DIGITS, pair_of, parse_matrix, read_csv, run, stitch_rows
 from tests.conftest import few_images
 
@@ -57,9 +57,6 @@ def test_every_table_and_figure(printed, drawn_figures):
 
 
 def test_layers_of_unknown_depth_are_in_natural_order():
-    assert by_depth(["b10", "b2", "a"], {}, {"b10": 0}) == ["a", "b2", "b10"]
-    assert by_depth(["b10", "b2", "a"], {"b2": 1}, {"b10": 0, "a": 1, "b2": 2, "c": 3}) == [
-        "b10",
-        "a",
-        "b2",
-    ]
+    layers = ["b10", "b2", "a"]
+    assert by_depth(layers, {}) == by_depth(layers, {"b10": 0}) == ["a", "b2", "b10"]
+    assert by_depth(layers, {"b10": 0, "a": 1, "b2": 2, "c": 3}) == ["b10", "a", "b2"]

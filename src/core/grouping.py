@@ -1,6 +1,7 @@
-"""Grouping of items by a key."""
+"""Groups of items by a key, and the order of layers."""
 
-from collections.abc import Callable, Hashable, Iterable
+import re
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -17,3 +18,27 @@ def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list
     for item in items:
         groups.setdefault(key(item), []).append(item)
     return groups
+
+
+def by_depth(layers: Iterable[str], depths: Mapping[str, float]) -> list[str]:
+    """Return the distinct layers in the order of depth.
+
+    Args:
+        depths: by layer. Unless all layers have one, as in runs of the public code they have none, the order
+            is the natural one of the names: `blocks.2` stands before `blocks.10`.
+    """
+    distinct = set(layers)
+    if not distinct <= depths.keys():
+        depths = dict.fromkeys(distinct, 0)
+    return sorted(distinct, key=lambda layer: (depths[layer], _natural(layer)))
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Return a key for natural sorting, which compares numbers in names by value."""
+    key = []
+    for part in re.split(r"(\d+)", name):
+        if part.isdecimal():
+            key.append((0, int(part), ""))
+        else:
+            key.append((1, 0, part))
+    return key

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from src.core.grouping import by_depth
 from src.core.user_code import titles_in
 from src.figures.pages import CM, COLUMN, Look, shortened, write_figure
 from src.figures.scales import add_limit, draw_interval, set_scale
 from src.figures.sections import of_method
 from src.figures.verdicts import INKS, LOOKS, add_legend_of_verdicts
-from src.results.matrices import by_depth
 from src.statistics.permutation_tests import FRONT
 from src.verdict import Limits
 
@@ -83,7 +83,7 @@ def _rows_of(groups: pd.DataFrame) -> dict[str, float]:
     """Return the position of the row of each pair of groups; within an end group, the pair of the group with
     itself comes first."""
     pairs = set(groups.front_group + ARROW + groups.end_group)
-    names = by_depth([*groups.front_group, *groups.end_group])
+    names = by_depth([*groups.front_group, *groups.end_group], {})
     row_of: dict[str, float] = {}
     place = 0.0
     for end in names:

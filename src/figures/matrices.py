@@ -43,8 +43,8 @@ def matrix_of(rows: Iterable[Any], name: str) -> pd.DataFrame:
 
 def draw_grid(path: Path, rows: Sequence[Any]) -> list[Path]:
     """Draw the accuracies of the stitches of a run as a heat map over layers. Return the written paths."""
-    grid = Map("accuracy", matrix_of(rows, "accuracy"), "", corresponding_layers(rows))
-    return draw_layers(path, [grid], source=source_of(rows))
+    accuracies = Map("accuracy", matrix_of(rows, "accuracy"), "", corresponding_layers(rows))
+    return draw_layers(path, [accuracies], source=source_of(rows))
 
 
 def report(

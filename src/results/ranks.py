@@ -31,7 +31,15 @@ from src.results.reports import similarity
 from src.results.run import options_beside_tables, warn_of_earlier
 from src.results.similarities import frame_of_records, with_networks
 from src.results.spec import NETWORKS, RANKS, names_of_data
-from src.results.stitches import StitchRow, method_names, read_stitches, typed, with_spec
+from src.results.stitches import (
+    GRID,
+    StitchRow,
+    method_names,
+    read_stitches,
+    row_of_record,
+    typed,
+    with_spec,
+)
 from src.results.tables import columns, read_table
 from src.values import Pair, Rank
 
@@ -74,9 +82,9 @@ def read_ranks(*paths: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         if path.is_dir():
             stitches += [stitch.row for stitch in read_stitches(path, recursive=True)[0]]
             continue
-        rows = read_table(path, SIMILARITIES, PROBES, StitchRow)
-        if rows and isinstance(rows[0], StitchRow):
-            stitches += map(with_spec, rows)
+        rows = read_table(path, SIMILARITIES, PROBES, GRID)
+        if rows and "stitching_type" in rows[0]:
+            stitches += map(with_spec, map(row_of_record, rows))
         elif rows and "layer1" in rows[0]:
             compared += rows
         else:
@@ -203,19 +211,18 @@ def _takes_samples(quantity: str) -> bool:
 
 def _settings(frame: pd.DataFrame) -> pd.Series:
     """Return the setting of each row: its networks, and the method of stitches or the data of similarities."""
-    of_networks = frame[frame.method == SIMILARITY].groupby("networks")
-    several = of_networks[["dataset", "n_images"]].nunique() > 1
-    settings = []
-    for row in frame.itertuples():
-        setting = str(row.networks)
-        if row.method != SIMILARITY:
-            setting += f": {row.stitching_type}, {row.method}"
-        elif several.dataset[row.networks]:
-            setting += f", {short(row.dataset)}"
-        if row.method == SIMILARITY and several.n_images[row.networks]:
-            setting += f", {row.n_images:.0f} images"
-        settings.append(setting)
-    return pd.Series(settings, frame.index, dtype=object)
+    is_compared = frame.method == SIMILARITY
+    of_networks = frame[is_compared].groupby("networks")[["dataset", "n_images"]].nunique()
+    texts = {
+        "dataset": frame.dataset.map(short, na_action="ignore"),
+        "n_images": frame.n_images.map("{:.0f} images".format),
+    }
+    of_stitches = frame.networks + ": " + frame.stitching_type + ", " + frame.method
+    settings = frame.networks.where(is_compared, of_stitches)
+    for name, text in texts.items():
+        is_ambiguous = is_compared & (frame.networks.map(of_networks[name]) > 1)
+        settings = settings.where(~is_ambiguous, settings + ", " + text)
+    return settings
 
 
 def over_ranks(values: pd.DataFrame) -> pd.DataFrame:

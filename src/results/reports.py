@@ -22,6 +22,7 @@ import scipy  # loads a part of it at its first use
 from src.choices.similarity import SIMILARITY, measure_of
 from src.core.console import listed
 from src.core.errors import UserError
+from src.core.grouping import by_depth
 from src.core.user_code import titles_in
 from src.results.frame import (
     GROUPS,
@@ -34,7 +35,6 @@ from src.results.frame import (
     layers_of,
     measures_in,
 )
-from src.results.matrices import by_depth
 from src.results.network_names import PAIRS, SAME_RUN, TIE, UNLISTED
 from src.results.quantities import AUROC, QUANTITIES, SKILL, STITCHING, measured_by
 from src.statistics.permutation_tests import END, FRONT, permutation_test
@@ -544,32 +544,33 @@ def best_matches(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame
     ]
     depths = ["front_relative_depth", "end_relative_depth"]
     asked = [*EXPERIMENT, "quantity", "side", *PAIR, "front_layer", depths[0]]
-    keys = [*asked, "end_layer", depths[1]]
-    rows = pd.concat(sides).groupby(keys, sort=False, dropna=False).value.mean().reset_index()
+    cells = [*asked, "end_layer", depths[1]]
+    rows = pd.concat(sides).groupby(cells, sort=False, dropna=False).value.mean().reset_index()
     rows["similarity"] = [
         similarity(name, value) for name, value in zip(rows.quantity, rows.value, strict=True)
     ]
     rows["corresponds"] = _corresponds(rows)
+    keys = [rows[name] for name in asked]
+    of_layers = rows.groupby(keys, sort=False, dropna=False)
+    rows["n_layers"] = of_layers.end_layer.transform("size")
+    rows["chance"] = of_layers.corresponds.transform("mean")
+    # Of the corresponding layers, the most similar one
+    similarities = rows.similarity.where(rows.corresponds)
+    threshold = similarities.groupby(keys, sort=False, dropna=False).transform("max")
+    of_nearest = rows.value.where(similarities == threshold)
+    grouped_values = of_nearest.groupby(keys, sort=False, dropna=False)
+    rows["corresponding_value"] = grouped_values.transform("first")
+    is_ahead = ~rows.corresponds & (rows.similarity >= threshold)
+    n_ahead = is_ahead.groupby(keys, sort=False, dropna=False).transform("sum")
+    rows["place"] = (1 + n_ahead).where(threshold.notna()).astype("Int64")
+    named = rows[rows.corresponds].groupby(asked, sort=False, dropna=False).end_layer.agg(";".join)
+    rows = rows.merge(named.rename("corresponding").reset_index(), on=asked, how="left")
     groups = rows.groupby(asked, sort=False, dropna=False)
-    rows["n_layers"] = groups.end_layer.transform("size")
-    nearest = rows[rows.corresponds].sort_values("similarity", ascending=False, kind="stable")
-    of_layers = nearest.sort_index().groupby(asked, sort=False, dropna=False)
-    answers = of_layers.agg(
-        corresponding=("end_layer", ";".join), n_corresponding=("end_layer", "size")
-    )
-    best_of = nearest.groupby(asked, sort=False, dropna=False)[["value", "similarity"]].first()
-    answers = answers.join(best_of.set_axis(["corresponding_value", "threshold"], axis=1))
-    rows = rows.merge(answers.reset_index(), on=asked, how="left")
-    groups = rows.groupby(asked, sort=False, dropna=False)
-    is_ahead = ~rows.corresponds & (rows.similarity >= rows.threshold)
-    ahead = is_ahead.groupby([rows[name] for name in asked], sort=False, dropna=False)
-    rows["place"] = (1 + ahead.transform("sum")).where(rows.threshold.notna()).astype("Int64")
-    rows["chance"] = rows.n_corresponding.fillna(0) / rows.n_layers
     best = rows.loc[groups.similarity.idxmax()].copy()
     best["question"] = best.groupby(asked[:-2], sort=False, dropna=False).ngroup()
     in_order = best.sort_values(["question", depths[0]], kind="stable")
-    dropped = ["similarity", "corresponds", "threshold", "n_corresponding", "question"]
-    return in_order.drop(columns=dropped)
+    answers = ["n_layers", "corresponding", "corresponding_value", "place", "chance"]
+    return in_order[[*cells, "value", *answers]]
 
 
 def similarity(quantity: str, value: float) -> float:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, product
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import numpy as np
 
@@ -47,7 +47,7 @@ from src.results.spec import (
     short_images,
     spec_of,
 )
-from src.results.tables import from_record, read_table
+from src.results.tables import Layout, from_record, read_table
 from src.statistics.convergence import has_converged, learning_rates
 from src.values import Metrics, Pair, Predictions
 
@@ -109,9 +109,6 @@ SETTINGS = [entry.name for entry in dataclasses.fields(StitchSettings) if not en
 class StitchRow(Metrics, StitchSettings):
     """A stitch of a finished run: a row of `grid.csv`."""
 
-    contents: ClassVar[str] = "stitching"
-    written_by: ClassVar[str] = "exec_stitch.py"
-
     end_accuracy: float = field()  # required: every `grid.csv` has it
     # The share of the layer's weights up to each threshold, as `sparsity_<threshold>`
     further: dict[str, float] = field(default_factory=dict, hash=False)
@@ -157,6 +154,35 @@ class StitchRow(Metrics, StitchSettings):
         if self.n_epochs != 0 or matched_rank > stitched_rank:
             return False
         return super().has_few_fitting_samples(keeps_variance=keeps_variance)
+
+
+HINTS = get_type_hints(StitchRow)
+COLUMNS = [
+    entry for entry in dataclasses.fields(StitchRow) if entry.name not in ("further", "spec")
+]
+GRID = Layout(
+    "stitching",
+    "exec_stitch.py",
+    {entry.name: HINTS[entry.name] for entry in COLUMNS},
+    optional=[entry.name for entry in COLUMNS if entry.default is not dataclasses.MISSING],
+)
+
+
+def row_of_record(record: Mapping[str, Any]) -> StitchRow:
+    """Return the row of a record of `grid.csv`; None in an optional column is the default."""
+    values = {}
+    further = {}
+    for name, value in record.items():
+        if name not in GRID.types:
+            further[name] = value
+        elif value is not None or name not in GRID.optional:
+            values[name] = value
+    return StitchRow(**values, further=further)
+
+
+def record_of_row(row: StitchRow) -> dict[str, Any]:
+    """Return the record of a row in `grid.csv`."""
+    return {name: getattr(row, name) for name in GRID.types} | row.further
 
 
 def columns_of(options: Options) -> Options:
@@ -542,12 +568,12 @@ def _read_part(folder: Path, *, run: Path) -> list[Stitch]:
     options = read_options(folder / "config.txt")
     typed = typed_options(options)
     if (folder / "grid.csv").is_file():
-        rows = read_table(folder / "grid.csv", StitchRow)
+        rows = list(map(row_of_record, read_table(folder / "grid.csv", GRID)))
         if not rows:
             raise UserError(f"{folder / 'grid.csv'} is damaged: it has no rows")
     else:
         rows = [_row_of_summary(folder, options)]
-    paths = {
+    paths: dict[str, Any] = {
         name: os.path.normpath(str(options[name])) for name in CHECKPOINTS if options.get(name)
     }
     spec = spec_of(typed)
@@ -578,7 +604,7 @@ def row_of(folder: Path, options: Options, metrics: Mapping[str, object]) -> Sti
     layers = {name: options[name] for name in Pair._fields if name in options}
     record = {**metrics, **columns_of(options), **layers, "folder": folder.name}
     try:
-        return from_record(StitchRow, record)
+        return row_of_record(from_record(GRID, record))
     except ValueError as error:
         raise UserError(
             f"{folder} is not the folder of a stitching run ({error} missing or damaged)"
