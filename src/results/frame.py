@@ -36,10 +36,10 @@ from src.results.network_names import (
 from src.results.quantities import (
     COLUMNS,
     DEPTHS,
+    DTYPES,
     GROUPS,
     LAYERS,
     NETWORKS,
-    NUMBERS,
     SIDES,
     TRAINING,
     TYPES,
@@ -58,10 +58,6 @@ from src.results.verdicts import records_of
 from src.verdict import Limits
 
 __all__ = ["COLUMNS", "DEPTHS", "GROUPS", "LAYERS", "NETWORKS", "SIDES", "TRAINING", "TYPES"]
-INTEGERS = (
-    *("n_runs", "n_networks", "n_images", "seed", "n_epochs"),
-    *("front_depth", "end_depth", "front_rank", "end_rank"),
-)
 # Further columns of compared layers that are no values
 NO_MEASURES = {
     *COLUMNS,
@@ -94,9 +90,7 @@ def with_columns(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a frame with all of `COLUMNS` first, and numeric columns as floats even if values are missing."""
     further = [name for name in frame.columns if name not in COLUMNS]
     frame = frame.reindex(columns=[*COLUMNS, *further])
-    types = {name: "Int64" for name in INTEGERS if name in frame}
-    types |= {name: "float64" for name in (*NUMBERS, *DEPTHS) if name in frame}
-    return frame.astype(types)
+    return frame.astype({name: kind for name, kind in DTYPES.items() if name in frame})
 
 
 def of_similarities(table: pd.DataFrame, names: Names) -> list[dict[str, Any]]:

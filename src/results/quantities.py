@@ -4,7 +4,7 @@ A new quantity needs a function that measures it, a field that keeps its value, 
 `QUANTITIES` under the name of the field. Its `measured_by` says where the field is:
 
     STITCHING   `Metrics` in `src.values`
-    SKILL       `EVALUATIONS`, and `JudgedStitch` in `src.judge`
+    SKILL       `EVALUATIONS`, and the rows of `src.judge`
     DETECTOR    `OODMetrics` in `src.statistics.detection`
     VERDICT     `Verdict` in `src.verdict`
 
@@ -55,13 +55,18 @@ COLUMNS = [
     "verdict",
     "reason",
 ]
-# Columns of numbers, which are NaN where they are not known
-NUMBERS = [
-    *INTERVALS,
+# Types of columns whose values may be missing; the other columns are texts, or have the type of their values
+FLOATS = [
+    *(*INTERVALS, *DEPTHS),
     *("seed_spread", "front_accuracy", "end_accuracy", "p_below", "p_above"),
     *("correlation", "baseline", "correlation_at_end", "baseline_at_end"),
     *("r2_fit", "r2_test"),
 ]
+INTEGERS = [
+    *("n_runs", "n_networks", "n_images", "seed", "n_epochs"),
+    *("front_depth", "end_depth", "front_rank", "end_rank"),
+]
+DTYPES = dict.fromkeys(FLOATS, "float64") | dict.fromkeys(INTEGERS, "Int64")
 # Of judged stitches, see `misc/docs/files.md`
 JUDGED = [
     *("networks", "control", "n_runs", "n_networks", "folders", "seed_spread"),

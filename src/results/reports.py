@@ -25,6 +25,7 @@ from src.core.errors import UserError
 from src.core.grouping import by_depth
 from src.core.user_code import titles_in
 from src.results.frame import (
+    DEPTHS,
     GROUPS,
     LAYERS,
     NETWORKS,
@@ -149,7 +150,7 @@ def values_of(
         have_directions: of measures; False: all count as symmetric.
     """
     frame = _with_shares(frame)
-    keys = [name for name in frame.columns if name not in quantities]
+    keys = [*EXPERIMENT, "kind", *PAIR, *LAYERS, *DEPTHS]
     chosen = [name for name in quantities if name in frame]
     long = frame.melt(keys, chosen, "quantity", "value").dropna(subset="value")
     is_measure = ~long.quantity.map(_is_of_stitches)
@@ -207,14 +208,14 @@ def network_means(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFram
     keys = [*EXPERIMENT, "quantity", *PAIR, "layers"]
     groups = values.groupby(keys, sort=False, dropna=False)
     means = groups.agg(value=("value", "mean"), n_layers=("pairs_of_layers", "nunique"))
-    by_depth = values.sort_values(["front_relative_depth", "end_relative_depth"], kind="stable")
+    by_depth = values.sort_values(DEPTHS, kind="stable")
     of_pairs = by_depth.groupby(keys, sort=False, dropna=False)
     return means.join(of_pairs.pairs_of_layers.agg(_joined)).reset_index()
 
 
 def _titles_of_layers(values: pd.DataFrame) -> list[str]:
     """Return the layers of each row as texts, with their relative depths."""
-    columns = values[[*LAYERS, "front_relative_depth", "end_relative_depth"]]
+    columns = values[[*LAYERS, *DEPTHS]]
     return [
         f"{front} ({front_depth:.2f}) → {end} ({end_depth:.2f})"
         for front, end, front_depth, end_depth in columns.itertuples(index=False)
@@ -542,9 +543,8 @@ def best_matches(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame
         swapped(values[is_stitch]).assign(side=END),
         swapped(values[is_symmetric]).assign(side=""),
     ]
-    depths = ["front_relative_depth", "end_relative_depth"]
-    asked = [*EXPERIMENT, "quantity", "side", *PAIR, "front_layer", depths[0]]
-    cells = [*asked, "end_layer", depths[1]]
+    asked = [*EXPERIMENT, "quantity", "side", *PAIR, "front_layer", DEPTHS[0]]
+    cells = [*asked, "end_layer", DEPTHS[1]]
     rows = pd.concat(sides).groupby(cells, sort=False, dropna=False).value.mean().reset_index()
     rows["similarity"] = [
         similarity(name, value) for name, value in zip(rows.quantity, rows.value, strict=True)
@@ -568,7 +568,7 @@ def best_matches(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame
     groups = rows.groupby(asked, sort=False, dropna=False)
     best = rows.loc[groups.similarity.idxmax()].copy()
     best["question"] = best.groupby(asked[:-2], sort=False, dropna=False).ngroup()
-    in_order = best.sort_values(["question", depths[0]], kind="stable")
+    in_order = best.sort_values(["question", DEPTHS[0]], kind="stable")
     answers = ["n_layers", "corresponding", "corresponding_value", "place", "chance"]
     return in_order[[*cells, "value", *answers]]
 
