@@ -410,12 +410,10 @@ def parts_of_page(table: Path, judged, made_with: str, *, name: str) -> list[str
 def read_results(args) -> tuple:
     """Read the stitches with their evaluations, and the similarities; warn of changed weights and of results on
     different images."""
-    from src.results.experiments import warn_of_several
     from src.results.similarities import read_similarities
 
     stitches = read_folders(args.source_dirs)
     similarities = read_similarities(args.similarity)
-    warn_of_several([*(stitch.row for stitch in stitches), *similarities.itertuples()])
     return stitches, similarities
 
 

@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -193,13 +194,15 @@ def stitch_rows(folder: Path | str) -> list[dict[str, str]]:
 def read_metrics(folder: Path) -> dict[str, Any]:
     """The numbers of the only stitch of a run; None where there is none."""
     from src.results.public import SPARSITY
-    from src.results.stitches import StitchRow
-    from src.results.tables import columns, read_table
+    from src.results.stitches import GRID
+    from src.results.tables import read_table
     from src.values import Metrics
 
-    (row,) = read_table(folder / "grid.csv", StitchRow)
-    numbers = {name: getattr(row, name) for name in columns(Metrics)}
-    sparsity = {name.removeprefix(SPARSITY): share for name, share in row.further.items()}
+    (row,) = read_table(folder / "grid.csv", GRID)
+    numbers = {entry.name: row[entry.name] for entry in fields(Metrics)}
+    sparsity = {
+        name.removeprefix(SPARSITY): share for name, share in row.items() if name not in GRID.types
+    }
     return {name: None if value != value else value for name, value in numbers.items()} | {
         "sparsity": sparsity
     }

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from src.results.stitches import StitchRow
+from src.results.stitches import GRID, StitchRow, row_of_record
 from src.results.tables import read_table
 from tests.commands import pair_of
 
@@ -48,4 +48,4 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def grid_rows(folder: Path) -> list[StitchRow]:
     """The rows of the `grid.csv` in a folder."""
-    return read_table(folder / "grid.csv", StitchRow)
+    return list(map(row_of_record, read_table(folder / "grid.csv", GRID)))

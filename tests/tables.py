@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from src.choices.similarity import MEASURES
-from src.results.tables import to_record
+from src.results.stitches import record_of_row
 from tests.result_rows import probe_row, similarity_row, stitch_row
 
-STITCH = to_record(
+STITCH = record_of_row(
     stitch_row(
         front_layer="x", end_layer="y", init="pinv", n_epochs=0, end_accuracy=0.9, n_images=360
     )

@@ -11,7 +11,7 @@ import pytest
 from misc.compare import names_of
 from src.core.console import decimals, points, table
 from src.results.network_names import NamedNetwork, short_names
-from src.results.stitches import StitchRow, read_stitches, row_of
+from src.results.stitches import GRID, read_stitches, record_of_row, row_of
 from src.results.tables import write_table
 from src.values import IntervalEstimate
 from tests.commands import error_line, panels_of, read_csv, run, says
@@ -31,7 +31,8 @@ def written(folder, *, metrics=None, **options):
     (folder / "config.txt").write_text(json.dumps(OPTIONS | options))
     (folder / "summary.txt").write_text(SUMMARY)
     if metrics is not None:
-        write_table(folder / "grid.csv", StitchRow, [row_of(folder, OPTIONS | options, metrics)])
+        row = row_of(folder, OPTIONS | options, metrics)
+        write_table(folder / "grid.csv", GRID, [record_of_row(row)])
     ((stitch,), _) = read_stitches(folder)
     return stitch
 
@@ -46,15 +47,25 @@ def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_pa
     assert math.isnan(matched.agreement)
     networks = written(tmp_path / "c", front_model_path="./m//a.pt", end_model_path=None).row
     assert networks.front_model_path == "m/a.pt" and networks.end_model_path is None
-    write_table(tmp_path / "grid.csv", StitchRow, [written(tmp_path / "d").row])
+    write_table(tmp_path / "grid.csv", GRID, [record_of_row(written(tmp_path / "d").row)])
     (found,) = grid_rows(tmp_path)
     assert found.accuracy == 0.75 and found.objective == "task"  # which it does not name
     assert found.matching_error is None
 
 
-def test_equal_names_of_files_are_told_apart_by_folders():
-    for paths in (["/data/long/path/x/a.pt", "/home/me/y/a.pt"], ["x/a.pt", "y/a.pt"]):
-        assert short_names(paths) == ["x/a", "y/a"]
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/data/long/path/x/a.pt", "/home/me/y/a.pt"], ["x/a", "y/a"]),
+        (["x/a.pt", "y/a.pt", "x/a.pt"], ["x/a", "y/a", "x/a"]),
+        (["/data/1/x/a.pt", "/data/2/x/a.pt"], ["1/x/a", "2/x/a"]),
+        (["x/model_5.pt", "7/final_model.pt", "-"], ["x", "network 7", "untrained"]),
+        (["x/model_5.pt", "x/model_6.pt"], ["model_5", "model_6"]),
+        (["/data/x/a.pt", "/data/x/a.pth"], ["a (1)", "a (2)"]),
+    ],
+)
+def test_names_of_checkpoints_are_short_and_unique(paths, names):
+    assert short_names(paths) == names
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 from collections import defaultdict
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -25,7 +24,7 @@ from src.results.network_names import (
     training_of,
 )
 from src.results.reports import SHARE, SHARES, compare_groups
-from src.results.stitches import StitchRow
+from src.results.stitches import GRID
 from src.results.tables import read_table, write_table
 from src.verdict import INCONCLUSIVE, Limits
 from tests.commands import (
@@ -295,8 +294,8 @@ def test_groups_that_are_architectures_are_all_named_and_so_are_lost_positions(
     types = {"a": "/x/n.py:k", "b": "/x/n.py:k", "c": "/x/n.py:l"}
     write_pairs(tmp_path / "all", types, dict.fromkeys(types.values(), {"x": 1.0}), lambda *_: 940)
     for path in tmp_path.glob("all/*/*/grid.csv"):
-        (row,) = read_table(path, StitchRow)
-        write_table(path, StitchRow, [replace(row, stitching_type="c2v")])
+        (row,) = read_table(path, GRID)
+        write_table(path, GRID, [row | {"stitching_type": "c2v"}])
     write_list(tmp_path / "list.csv", types, group={name: types[name][-1] for name in types})
     run(SCRIPT, "all", "--networks", "list.csv", "-o", "v.csv", cwd=tmp_path)
     text = drawn_figures["v_groups.png"].get_supxlabel().replace("\n", " ")

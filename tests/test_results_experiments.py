@@ -9,16 +9,25 @@ from pathlib import Path
 import pytest
 
 from src.results import spec as lists
-from src.results.experiments import experiments_of, keys_of, method_names
 from src.results.network_names import UNTRAINED, NamedNetwork, titles_of
 from src.results.public import chosen_options, read_options
 from src.results.run import Run
-from src.results.spec import COLUMNS_OF_WEIGHTS, NETWORKS, SPLITS, described, difference, spec_of
+from src.results.spec import (
+    COLUMNS_OF_WEIGHTS,
+    NETWORKS,
+    SPLITS,
+    described,
+    difference,
+    keys_of,
+    spec_of,
+)
 from src.results.stitches import (
     RunFiles,
     Stitch,
     StitchRow,
     columns_of,
+    experiments_of,
+    method_names,
     newest_by_experiment,
     newest_stitches,
 )
@@ -228,7 +237,7 @@ def test_of_repeated_stitches_the_newest_counts(capsys):
     assert newest_stitches([*runs, again]) == [*runs[1:], again]
     assert says(capsys.readouterr().err, "1 result repeats another", "newest")
     assert newest_stitches([again, *runs]) == [again, *runs[1:]]
-    evaluated = dataclasses.replace(runs[0], evaluations={"energy": None})
+    evaluated = dataclasses.replace(runs[0], evaluation={"skill": 0.5})
     assert newest_stitches([evaluated, *runs[1:], again]) == [evaluated, *runs[1:]]
     expected = {"seed=0": [runs[1], again], "seed=1": [runs[2]]}
     assert newest_by_experiment([again, *runs]) == expected

@@ -2,7 +2,7 @@
 quantities."""
 
 import math
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Any, get_args
 
 import pandas as pd
 import pytest
@@ -11,18 +11,14 @@ from src.core.errors import UserError
 from src.figures.maps import Map, draw_layers
 from src.results.quantities import EVALUATIONS, PROBES, QUANTITIES, SIMILARITIES
 from src.results.spec import FurtherOptions
-from src.results.stitches import StitchRow
+from src.results.stitches import GRID, record_of_row, row_of_record
 from src.results.tables import (
-    FURTHER,
     Layout,
     columns,
-    fields,
     from_record,
     read_table,
-    to_record,
     write_table,
 )
-from src.values import Metrics
 from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_row
 
 MEANS = (
@@ -34,8 +30,8 @@ STITCH = (
     "front_pinv_rank,front_stitch_rank,objective,n_epochs,pinv_cutoff,seed,shortcut,front_weights,end_weights,"
     "train_images,test_images,stitching_option,further_options,front_layer,end_layer,folder"
 )
-COLUMNS = {  # that all tables of a type have
-    StitchRow: (
+COLUMNS = {  # that all tables of a layout have
+    "grid": (
         f"{STITCH},accuracy,front_accuracy,end_accuracy,matching_error,representation_difference,agreement,kappa,"
         "n_images,n_fitting_samples,matching_rank,r2_fit,r2_test,truncated,front_depth,end_depth,"
         "front_relative_depth,end_relative_depth,end_is_cut,front_nondeterminism,end_nondeterminism"
@@ -56,10 +52,11 @@ COLUMNS = {  # that all tables of a type have
     ),
 }
 LAYOUTS = {
+    "grid": GRID,
     "evaluations": EVALUATIONS,
     "probes": PROBES,
     "similarities": SIMILARITIES,
-}  # of rows that are records
+}
 SAMPLES = {
     str: 'm, n/é "last"',
     int: 3,
@@ -69,102 +66,104 @@ SAMPLES = {
 }
 
 
-def row_of(kind: type | Layout, *, full: bool) -> Any:
-    """A row with a value for every column, or without those that may be missing and with numbers
+def record_of(layout: Layout, *, full: bool) -> dict[str, Any]:
+    """A record with a value for every column, or without those that may be missing and with numbers
     that are none."""
     samples = SAMPLES if full else SAMPLES | {float: math.nan, bool: True}
-    values = {}
-    for name, (hint, _) in fields(kind).items():
+    values: dict[str, Any] = {}
+    for name, hint in layout.types.items():
         kinds = get_args(hint) or (hint,)
         values[name] = None if not full and type(None) in kinds else samples.get(kinds[0])
-        if get_origin(hint) is dict:
-            values[name] = {"cka": 1 / 3, "pwcca": 1e-300, "procrustes": math.inf} if full else {}
-    if isinstance(kind, Layout):
-        return values | values.pop(FURTHER)
-    return kind(**values)
+    if full:
+        values |= {"cka": 1 / 3, "pwcca": 1e-300, "procrustes": math.inf}
+    return values
 
 
 @pytest.mark.parametrize("full", [True, False])
 @pytest.mark.parametrize("kind", COLUMNS)
-def test_rows_are_read_as_they_were_written(tmp_path, kind, full):
+def test_records_are_read_as_they_were_written(tmp_path, kind, full):
     names = COLUMNS[kind]
-    kind = LAYOUTS.get(kind, kind)
-    row = row_of(kind, full=full)
-    write_table(tmp_path / "t.csv", kind, [row, row])
+    layout = LAYOUTS[kind]
+    record = record_of(layout, full=full)
+    write_table(tmp_path / "t.csv", layout, [record, record])
     assert (tmp_path / "t.csv").read_text().startswith(names)
-    found = [*read_table(tmp_path / "t.csv", kind), from_record(kind, to_record(row))]
-    assert [repr(one) for one in found] == [repr(row)] * 3  # NaN differs from itself
-    assert columns(kind) == names.split(",")
+    found = [*read_table(tmp_path / "t.csv", layout), from_record(layout, record)]
+    assert [repr(one) for one in found] == [repr(record)] * 3  # NaN differs from itself
+    assert columns(layout) == names.split(",")
 
 
-class House(NamedTuple):
-    """A row."""
-
-    street: str
-    height: float | None
-    name: str = "none"
-    n_baselines: int = 1
-    others: dict[str, float] = {}
+@pytest.mark.parametrize("further", [{}, {"sparsity_0": 0.5}])
+def test_the_row_of_a_stitch_is_that_of_its_record(further):
+    record = record_of(GRID, full=True) | further
+    row = row_of_record(record)
+    assert record_of_row(row) == record
+    assert row_of_record(record | {"objective": None, "kappa": None}).objective == "task"
 
 
-def test_a_table_has_the_further_columns_of_all_its_rows(tmp_path):
-    rows = [
-        House("A", 2.0),
-        House("B", None, others={"hall": 1.0}),
-        House("C", 1.0, others={"attic": math.inf}),
+HOUSES = Layout(
+    "houses",
+    "nobody",
+    {"street": str, "height": float | None, "name": str, "n_baselines": int},
+    optional=("name", "n_baselines"),
+)
+
+
+def test_a_table_has_the_further_columns_of_all_its_records(tmp_path):
+    records = [
+        {"street": "A", "height": 2.0, "name": "none", "n_baselines": 1},
+        {"street": "B", "height": None, "name": None, "n_baselines": 1, "hall": 1.0},
+        {"street": "C", "height": 1.0, "name": None, "n_baselines": None, "attic": math.inf},
     ]
-    write_table(tmp_path / "t.csv", House, rows)
+    write_table(tmp_path / "t.csv", HOUSES, records)
     assert (tmp_path / "t.csv").read_text().splitlines() == [
         "street,height,name,n_baselines,hall,attic",
         "A,2.0,none,1,,",
-        "B,,none,1,1.0,",
-        "C,1.0,none,1,,inf",
+        "B,,,1,1.0,",
+        "C,1.0,,,,inf",
     ]
-    assert read_table(tmp_path / "t.csv", House) == rows
+    assert read_table(tmp_path / "t.csv", HOUSES) == records
 
 
-def test_what_is_missing_or_empty_is_the_default_or_none():
+def test_what_is_missing_or_empty_is_none():
+    record = {"street": "A", "height": None, "name": None, "n_baselines": None}
     for empty in ({}, {"name": "", "n_baselines": ""}, {"name": None, "n_baselines": None}):
-        assert from_record(House, {"street": "A"} | empty) == House("A", None, "none", 1, {})
-    metrics = from_record(Metrics, {"accuracy": 0.5, "front_accuracy": None})
-    assert (
-        repr(metrics) == repr(Metrics(accuracy=0.5))
-        and metrics.matching_error is None
-        and math.isnan(metrics.kappa)
-    )
+        assert from_record(HOUSES, {"street": "A"} | empty) == record
     with pytest.raises(ValueError, match="^street$"):
-        from_record(House, {"street": "", "height": 1})
+        from_record(HOUSES, {"street": "", "height": 1})
 
 
 def test_damaged_values_name_column_file_and_line(tmp_path):
     for row, column, values in (
-        (stitch_row(), "accuracy", ["high", None, "", [0.5]]),
-        (stitch_row(), "seed", ["0.5", "x", [1]]),
-        (stitch_row(), "init", ["", None]),
-        (stitch_row(), "further_options", ["{", "[1]", "x"]),
+        (record_of_row(stitch_row()), "accuracy", ["high", None, "", [0.5]]),
+        (record_of_row(stitch_row()), "seed", ["0.5", "x", [1]]),
+        (record_of_row(stitch_row()), "init", ["", None]),
+        (record_of_row(stitch_row()), "further_options", ["{", "[1]", "x"]),
         (similarity_row(), "cka", ["high"]),
         (similarity_row(), "layer1", ["", None]),
     ):
-        kind = SIMILARITIES if isinstance(row, dict) else type(row)
+        layout = SIMILARITIES if "layer1" in row else GRID
         for value in values:
             with pytest.raises(ValueError, match=f"^{column}$"):
-                from_record(kind, to_record(row) | {column: value})
+                from_record(layout, row | {column: value})
     path = tmp_path / "grid.csv"
-    write_table(path, StitchRow, [stitch_row(), stitch_row(accuracy=0.25)])
+    rows = [stitch_row(), stitch_row(accuracy=0.25)]
+    write_table(path, GRID, map(record_of_row, rows))
     path.write_text(path.read_text().replace(",0.25,", ",high,"))
     with pytest.raises(
         UserError, match=r"grid\.csv, line 3: accuracy is missing or damaged; correct it$"
     ):
-        read_table(path, StitchRow)
+        read_table(path, GRID)
 
 
 def test_a_table_is_read_as_what_it_is_and_no_other(tmp_path):
-    path, rows = tmp_path / "t.csv", [stitch_row(), evaluation_row(), probe_row(), similarity_row()]
-    kinds = [StitchRow, EVALUATIONS, PROBES, SIMILARITIES]
+    path = tmp_path / "t.csv"
+    stitch = record_of_row(stitch_row())
+    rows = [from_record(GRID, stitch), evaluation_row(), probe_row(), similarity_row()]
+    kinds = [GRID, EVALUATIONS, PROBES, SIMILARITIES]
     for kind, row in zip(kinds, rows, strict=True):
         write_table(path, kind, [row])
         (found,) = read_table(path, *kinds)
-        assert repr(to_record(found)) == repr(to_record(row))  # NaN differs from itself
+        assert repr(found) == repr(row)  # NaN differs from itself
         for other in kinds:
             if other is kind:
                 continue
@@ -177,7 +176,7 @@ def test_a_table_is_read_as_what_it_is_and_no_other(tmp_path):
         match=r"is no table of probing \(exec_probe\.py -o\) or stitching \(exec_stitch\.py",
     ):
         (tmp_path / "empty.csv").touch()
-        read_table(tmp_path / "empty.csv", PROBES, StitchRow)
+        read_table(tmp_path / "empty.csv", PROBES, GRID)
 
 
 EXAMPLES = [  # (quantity, value of a similar stitch, value of a different one)

@@ -23,7 +23,7 @@ from src.results.ranks import (
     sensitivity,
     specificity,
 )
-from src.results.stitches import StitchRow
+from src.results.stitches import GRID, record_of_row
 from src.results.tables import write_table as write_rows
 from src.values import Pair
 from tests.commands import error_line, read_csv, run, says
@@ -34,10 +34,12 @@ from tests.written_runs import write_list, write_pairs
 
 def write(path, *rows, year: int | None = None):
     """Write a table, as if in a year."""
-    kind = StitchRow
+    layout = GRID
     if isinstance(rows[0], dict):
-        kind = SIMILARITIES if "layer1" in rows[0] else PROBES
-    write_rows(path, kind, rows)
+        layout = SIMILARITIES if "layer1" in rows[0] else PROBES
+    else:
+        rows = map(record_of_row, rows)
+    write_rows(path, layout, rows)
     if year:
         os.utime(path, (datetime(year, 1, 1).timestamp(),) * 2)
     return path

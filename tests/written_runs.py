@@ -15,7 +15,7 @@ from src.results.evaluation import (
     with_evaluations,
 )
 from src.results.quantities import EVALUATIONS
-from src.results.stitches import Stitch, StitchRow, read_stitches, row_of
+from src.results.stitches import GRID, Stitch, read_stitches, record_of_row, row_of
 from src.results.tables import write_table
 from src.values import Pair, Skill, StitchSkill
 from tests import result_rows
@@ -58,7 +58,8 @@ def write_run(
     path = folder / f"2025-01-01_00-00-00.{name}"
     path.mkdir(parents=True)
     measured = METRICS | {"accuracy": n_right / N, "end_accuracy": n_end_right / N} | dict(metrics)
-    write_table(path / "grid.csv", StitchRow, [row_of(path, OPTIONS | options, measured)])
+    row = row_of(path, OPTIONS | options, measured)
+    write_table(path / "grid.csv", GRID, [record_of_row(row)])
     arrays = {
         "stitched": predicted(n_right),
         "end": predicted(n_end_right),

@@ -22,7 +22,6 @@ from src.core.console import listed, note_once
 from src.core.errors import UserError
 from src.core.files import write_text
 from src.results.evaluation import read_evaluated_stitches
-from src.results.experiments import names_of_data, warn_of_several
 from src.results.network_names import (
     PAIRS,
     SAME_RUN,
@@ -53,7 +52,7 @@ from src.results.similarities import (
     tables_of_similarity,
     value_columns,
 )
-from src.results.spec import OPTIONS
+from src.results.spec import OPTIONS, names_of_data
 from src.results.stitches import Stitch, newest_stitches
 from src.results.verdicts import records_of
 from src.verdict import Limits
@@ -332,7 +331,6 @@ def _collect(
     paths = [*tables, *chain.from_iterable(map(tables_of_similarity, folders))]
     similarities = read_similarities(list(dict.fromkeys(paths)))
     results: list[Any] = [*(stitch.row for stitch in stitches), *similarities.itertuples()]
-    warn_of_several(results)
     names = named_by_list(chain.from_iterable(row.networks for row in results), networks)
     datasets = names_of_data(results)
     similarities["dataset"] = datasets[len(stitches) :]

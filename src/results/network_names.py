@@ -364,28 +364,33 @@ def without_ending(path: str) -> Path:
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """Return short names of networks: the file without its ending, or for `FOLDER/model_15.pt` the folder.
+    """Return short, unique names of networks: the file without its ending, or for `FOLDER/model_15.pt` the folder.
 
-    If these are equal for different checkpoints, names have more of the path.
+    If these are equal for different checkpoints, names have more of the path. Where the rest of the paths is
+    equal as well, they are numbered.
     """
-    plain = [TITLES.get(path, without_ending(path).name) for path in paths]
-    by_folder = []
-    for path, name in zip(paths, plain, strict=True):
-        folder = Path(path).parent.name
-        is_numbered = re.fullmatch(r"(final_)?model(_\d+)?", name) and folder
-        if is_numbered:
-            name = folder
-            if folder.isdecimal():
-                name = f"network {folder}"
-        by_folder.append(name)
-    whole = []
-    for path in paths:
-        whole.append(TITLES.get(path, short(str(without_ending(path)))))
-    n_networks = len(set(paths))
-    for names in (by_folder, plain):
-        if len(set(names)) == n_networks:
-            return names
-    return whole
+    distinct = list(dict.fromkeys(paths))
+    parts = [str(without_ending(path)).strip(os.sep).split(os.sep) for path in distinct]
+    choices = [list(map(_folder_or_file, distinct))]
+    for n_parts in range(1, max(map(len, parts), default=0) + 1):
+        choices.append(["/".join(of_path[-n_parts:]) for of_path in parts])
+    for names in choices:
+        names = [TITLES.get(path, name) for path, name in zip(distinct, names, strict=True)]
+        if len(set(names)) == len(distinct):
+            break
+    else:
+        names = [f"{name} ({number})" for number, name in enumerate(choices[0], start=1)]
+    name_of = dict(zip(distinct, names, strict=True))
+    return [name_of[path] for path in paths]
+
+
+def _folder_or_file(path: str) -> str:
+    """Return the folder of a checkpoint that is named by a number, else the file without its ending."""
+    name = without_ending(path).name
+    folder = Path(path).parent.name
+    if not folder or not re.fullmatch(r"(final_)?model(_\d+)?", name):
+        return name
+    return f"network {folder}" if folder.isdecimal() else folder
 
 
 def options_beside(checkpoint: str | Path) -> Options:

@@ -24,21 +24,22 @@ from src.choices import STARTS
 from src.choices.similarity import SAMPLES, SIMILARITY, measure_of
 from src.core.console import listed, warn, warn_once
 from src.core.errors import UserError
-from src.results.experiments import (
-    method_names,
-    names_of_data,
-    options_beside_tables,
-    typed,
-    warn_of_earlier,
-    warn_of_several,
-)
 from src.results.frame import LAYERS, SIDES, measures_in, of_network, of_similarities
 from src.results.network_names import Names, named_by_list, named_pair, short
 from src.results.quantities import PROBES, SIMILARITIES
 from src.results.reports import similarity
+from src.results.run import options_beside_tables, warn_of_earlier
 from src.results.similarities import frame_of_records, with_networks
-from src.results.spec import NETWORKS, RANKS
-from src.results.stitches import StitchRow, read_stitches, with_spec
+from src.results.spec import NETWORKS, RANKS, names_of_data
+from src.results.stitches import (
+    GRID,
+    StitchRow,
+    method_names,
+    read_stitches,
+    row_of_record,
+    typed,
+    with_spec,
+)
 from src.results.tables import columns, read_table
 from src.values import Pair, Rank
 
@@ -75,7 +76,6 @@ def read_ranks(*paths: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     tables = sorted(map(Path, paths), key=lambda path: path.stat().st_mtime if path.exists() else 0)
     stitches, similarities, probes = _read_tables(tables)
     results = [*stitches, *similarities.itertuples(), *probes.itertuples()]
-    warn_of_several(results)
     datasets = iter(names_of_data(results))
     stitches = [replace(row, dataset=next(datasets)) for row in stitches]
     similarities["dataset"] = [next(datasets) for _ in similarities.index]
@@ -102,9 +102,9 @@ def _read_tables(paths: Iterable[Path]) -> tuple[list[StitchRow], pd.DataFrame, 
         if path.is_dir():
             stitches += [stitch.row for stitch in read_stitches(path, recursive=True)[0]]
             continue
-        for row in read_table(path, SIMILARITIES, PROBES, StitchRow):
-            if isinstance(row, StitchRow):
-                stitches.append(with_spec(row))
+        for row in read_table(path, SIMILARITIES, PROBES, GRID):
+            if "stitching_type" in row:
+                stitches.append(with_spec(row_of_record(row)))
             elif "layer1" in row:
                 compared.append(row)
             else:

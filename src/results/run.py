@@ -21,18 +21,22 @@ from pathlib import Path
 from typing import IO, Any
 
 from src.choices import Options
-from src.core.console import listed, note
+from src.core.console import listed, note, warn_once
 from src.core.errors import UserError
 from src.core.files import durable_together, locked, read_json, write_json
 from src.core.provenance import provenance
 from src.core.tensors import load_tensors, save_tensors
+from src.core.user_code import digest_of, is_user_code, source_of
+from src.results.network_names import NamedNetwork
 from src.results.public import CONFIG, read_options
 from src.results.spec import (
+    DIGEST,
+    MEASURING,
     NOT_RECORDED,
     described,
+    difference,
     key_of,
     other_inputs,
-    refuse_difference,
     spec_of,
 )
 
@@ -421,3 +425,64 @@ def refuse_others(paths: Iterable[Path], before: set[Path]) -> None:
 
 def _absolute(paths: Iterable[Path]) -> set[Path]:
     return {path.absolute() for path in paths}
+
+
+def refuse_difference(
+    before: Options,
+    now: Options,
+    *,
+    where: Path,
+    remedy: str = "give the same options, or start again without --resume",
+) -> None:
+    """Raise a UserError if the specs of two runs differ; for code of measures, only warn.
+
+    Args:
+        before: the options of the run in the files.
+        now: the options of this process.
+        where: the file that holds `before`.
+        remedy: the end of the message.
+    """
+    found = difference(spec_of(before), spec_of(now))
+    measuring = {name: found.pop(name) for name in MEASURING if name in found}
+    if found:
+        raise UserError(f"{where} is of another run ({described(found)}); {remedy}")
+    if measuring:
+        warn_once(f"{where}: {described(measuring)}; remove the results to make them again")
+
+
+def options_beside_tables(tables: Iterable[str | Path]) -> list[Options]:
+    """Return the options in the records beside tables; damaged records are skipped."""
+    records = []
+    for table in tables:
+        with contextlib.suppress(UserError):
+            records.append(options_of_table(table))
+    return records
+
+
+def warn_of_earlier(networks: Iterable[NamedNetwork], records: Iterable[Options]) -> None:
+    """Warn of results whose weights or code have changed since, without running the code.
+
+    Args:
+        networks: of all results.
+        records: the options of results, as far as there are some.
+    """
+    for network in dict.fromkeys(networks):
+        if network.has_changed:
+            warn_once(f"there are results of earlier weights of {network.title}")
+    for options in records:
+        for code, digest in recorded_code(options).items():
+            with contextlib.suppress(UserError):  # the file is gone
+                if digest_of(code) != digest:
+                    warn_once(f"there are results of earlier code of {source_of(code)}")
+
+
+def recorded_code(options: Options) -> dict[str, str]:
+    """Return the recorded SHA-256 digests of a user's code, by its name."""
+    digests: dict[str, str] = {}
+    for name, value in options.items():
+        of_code = options.get(name.removesuffix(DIGEST))
+        if isinstance(value, dict) and name.endswith(DIGEST):
+            digests |= value
+        elif isinstance(of_code, str) and is_user_code(of_code) and name.endswith(DIGEST):
+            digests[of_code] = value
+    return digests

@@ -8,17 +8,17 @@ list of this module count. This module does not import torch.
 import hashlib
 import json
 import reprlib
-from collections.abc import Container, Hashable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from src.choices import STARTS, Options
 from src.choices.datasets import DATASET_NAMES, INTERVENTIONS
 from src.choices.stitching import FORMS
 from src.core.console import listed, warn_once
-from src.core.errors import UserError
+from src.core.grouping import grouped
 from src.core.user_code import title_of
 from src.results.network_names import RECORD, SHORT, networks_named_by
+from src.results.public import typed_options
 
 Spec = dict[str, Any]  # values of JSON by name
 Difference = dict[str, tuple[Any, Any]]  # of two specs: both values by name
@@ -59,6 +59,7 @@ MEASURING = ("detector_code", "metrics_code")
 TRAIN = "train_images"
 TEST = "test_images"
 SPLITS = {TRAIN: "training inputs", TEST: "test inputs"}
+NO_INPUTS = dict.fromkeys(SPLITS)
 # The options in `config.txt` that hold the fingerprints
 RECORDS = {split: f"{split}{DIGEST}" for split in SPLITS}
 CHOOSING = ("dataset", *INTERVENTIONS)  # the options that name the images
@@ -154,15 +155,10 @@ def _with_effect(options: Options) -> Options:
     values: dict[str, Any] = {}
     if "stitching_type" in options:
         values |= ABSENT
-    for name, value in options.items():
+    for name, value in typed_options(options).items():
         # An option that this version does not know counts where it was given.
         if value is not None and (value or name in OPTIONS):
             values[name] = value
-    given_token = values.pop("c2t_cls_option", None)
-    given_type = values.pop("stitching_option", None)
-    if given_type:
-        values["stitching_type"] = given_type
-        values["c2t_cls_token"] = given_token
     return {name: value for name, value in values.items() if not is_idle(name, values)}
 
 
@@ -262,29 +258,6 @@ def described(found: Difference) -> str:
     )
 
 
-def refuse_difference(
-    before: Options,
-    now: Options,
-    *,
-    where: Path,
-    remedy: str = "give the same options, or start again without --resume",
-) -> None:
-    """Raise a UserError if the specs of two runs differ; for code of measures, only warn.
-
-    Args:
-        before: the options of the run in the files.
-        now: the options of this process.
-        where: the file that holds `before`.
-        remedy: the end of the message.
-    """
-    found = difference(spec_of(before), spec_of(now))
-    measuring = {name: found.pop(name) for name in MEASURING if name in found}
-    if found:
-        raise UserError(f"{where} is of another run ({described(found)}); {remedy}")
-    if measuring:
-        warn_once(f"{where}: {described(measuring)}; remove the results to make them again")
-
-
 class FurtherOptions(str):
     """Options as the text of a JSON object, for a column of tables."""
 
@@ -342,3 +315,50 @@ def on_same_images(first: Any, second: Any) -> bool:
 def data_of(row: Any) -> tuple[str, float | None]:
     """Return the settings that name the images of a row."""
     return row.dataset, row.shortcut
+
+
+def keys_of(rows: Sequence[Any]) -> list[str]:
+    """Return the key of each stitch's experiment: its settings, networks and images.
+
+    The place of a network stands for weights that are not known. Inputs that a run did not record are
+    those of all runs that agree with it otherwise, if these are on the same inputs.
+    """
+    specs: dict[int, Spec] = {}  # by run, whose stitches share the spec
+    for row in rows:
+        if id(row.spec) not in specs:
+            weights = zip(WEIGHTS, row.networks, strict=True)
+            known = {name: row.spec[name] or network.identity for name, network in weights}
+            specs[id(row.spec)] = row.spec | known
+    for alike in grouped(specs.values(), lambda spec: key_of(spec | NO_INPUTS)).values():
+        for split in SPLITS:
+            digests = {spec[split] for spec in alike} - {None}
+            if len(digests) == 1:
+                for spec in alike:
+                    spec[split] = min(digests)
+    keys = {run: key_of(spec) for run, spec in specs.items()}
+    return [keys[id(row.spec)] for row in rows]
+
+
+def names_of_data(rows: Sequence[Any]) -> list[str]:
+    """Return the name of the data set of each row; names are different if the images differ, with a warning.
+
+    Where rows of one data set recorded different images, the name of the data set has their
+    fingerprints behind it, such as "digits [test inputs 0123456789ab]". All other names stay.
+    """
+    images: dict[int, list[str]] = {number: [] for number in range(len(rows))}
+    for (dataset, _), numbers in grouped(images, lambda number: data_of(rows[number])).items():
+        for split, title in SPLITS.items():
+            digests = {number: getattr(rows[number], split, None) for number in numbers}
+            recorded = {number: digest for number, digest in digests.items() if digest}
+            different = list(dict.fromkeys(recorded.values()))
+            if len(different) > 1:
+                warn_once(
+                    f"results of {dataset} are of different {title} ({listed(different)}), and count as results of "
+                    "different data sets"
+                )
+                for number, digest in recorded.items():
+                    images[number].append(f"{title} {digest}")
+    return [
+        f"{row.dataset} [{', '.join(digests)}]" if digests else row.dataset
+        for row, digests in zip(rows, images.values(), strict=True)
+    ]

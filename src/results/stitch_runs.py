@@ -3,6 +3,7 @@ to one folder, which `stitches` reads. A run of one stitch has the files of the 
 """
 
 import contextlib
+import dataclasses
 import math
 import sys
 from collections import Counter
@@ -37,14 +38,16 @@ from src.results.spec import (
     spec_of,
 )
 from src.results.stitches import (
+    GRID,
     Stitch,
     StitchRow,
     columns_of,
     one_of_each,
     read_stitches,
+    record_of_row,
     remove_parts,
 )
-from src.results.tables import columns, write_table
+from src.results.tables import write_table
 from src.results.training_runs import epoch_row, report_epoch, write_logs
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore
@@ -463,7 +466,7 @@ def interrupted_runs(directory: Path) -> dict[Path, Options]:
 def _warn_of_undefined(rows: Iterable[StitchRow]) -> None:
     """Warn of measurements that are not finite, except those that may be undefined."""
     for row in rows:
-        for name in columns(Metrics):
+        for name in (entry.name for entry in dataclasses.fields(Metrics)):
             value = getattr(row, name)
             is_number = isinstance(value, float)
             if is_number and name not in MAY_BE_UNDEFINED and not math.isfinite(value):
@@ -514,7 +517,7 @@ def write_stitches(
         predictions: their predictions; empty: they are not saved.
         command: the command line of the run.
     """
-    write_table(folder / "grid.csv", StitchRow, rows.values())
+    write_table(folder / "grid.csv", GRID, map(record_of_row, rows.values()))
     if predictions:
         write_predictions(folder / "predictions.npz", list(predictions.values()))
     if len(rows) > 1:

@@ -13,38 +13,45 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, product
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import numpy as np
 
 from src.choices import STARTS, Options
 from src.choices.datasets import dataset_label
 from src.choices.stitching import Method
-from src.core.console import warn, warn_once
+from src.core.console import listed, warn, warn_once
 from src.core.errors import UserError
 from src.core.files import read_csv, read_json, readable
-from src.results.experiments import experiments_of, keys_of, newest, warn_of_earlier
+from src.core.grouping import grouped
 from src.results.network_names import SHORT, TIE, OfTwoNetworks, networks_in_words
 from src.results.public import RUN_NAME, read_options, read_summary, typed_options
+from src.results.run import warn_of_earlier
 from src.results.spec import (
     CHECKPOINTS,
     COLUMNS_OF_WEIGHTS,
     DIGEST,
+    OPTIONS,
     SPLITS,
     FurtherOptions,
     Spec,
     further_options,
+    is_idle,
+    keys_of,
+    names_of_data,
     short_images,
     spec_of,
 )
-from src.results.tables import from_record, read_table
+from src.results.tables import Layout, from_record, read_table
 from src.statistics.convergence import has_converged, learning_rates
 from src.values import Metrics, Pair, Predictions
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -102,9 +109,6 @@ SETTINGS = [entry.name for entry in dataclasses.fields(StitchSettings) if not en
 class StitchRow(Metrics, StitchSettings):
     """A stitch of a finished run: a row of `grid.csv`."""
 
-    contents: ClassVar[str] = "stitching"
-    written_by: ClassVar[str] = "exec_stitch.py"
-
     end_accuracy: float = field()  # required: every `grid.csv` has it
     # The share of the layer's weights up to each threshold, as `sparsity_<threshold>`
     further: dict[str, float] = field(default_factory=dict, hash=False)
@@ -150,6 +154,35 @@ class StitchRow(Metrics, StitchSettings):
         if self.n_epochs != 0 or matched_rank > stitched_rank:
             return False
         return super().has_few_fitting_samples(keeps_variance=keeps_variance)
+
+
+HINTS = get_type_hints(StitchRow)
+COLUMNS = [
+    entry for entry in dataclasses.fields(StitchRow) if entry.name not in ("further", "spec")
+]
+GRID = Layout(
+    "stitching",
+    "exec_stitch.py",
+    {entry.name: HINTS[entry.name] for entry in COLUMNS},
+    optional=[entry.name for entry in COLUMNS if entry.default is not dataclasses.MISSING],
+)
+
+
+def row_of_record(record: Mapping[str, Any]) -> StitchRow:
+    """Return the row of a record of `grid.csv`; None in an optional column is the default."""
+    values = {}
+    further = {}
+    for name, value in record.items():
+        if name not in GRID.types:
+            further[name] = value
+        elif value is not None or name not in GRID.optional:
+            values[name] = value
+    return StitchRow(**values, further=further)
+
+
+def record_of_row(row: StitchRow) -> dict[str, Any]:
+    """Return the record of a row in `grid.csv`."""
+    return {name: getattr(row, name) for name in GRID.types} | row.further
 
 
 def columns_of(options: Options) -> Options:
@@ -322,6 +355,91 @@ def parts_of(run: Path) -> list[Path]:
     return [config.parent for config in sorted(run.glob("*/config.txt"))] or [run]
 
 
+def experiments_of(rows: Sequence[StitchRow]) -> list[str]:
+    """Return the title of each stitch's experiment; stitches on different images belong to different
+    experiments.
+
+    A title has the settings that tell the experiments apart, such as "init=pinv". That of a single
+    experiment is "".
+    """
+    keys = keys_of(rows)
+    settings: dict[str, Options] = {}
+    for key, row, dataset in zip(keys, rows, names_of_data(rows), strict=True):
+        if key not in settings:
+            settings[key] = _settings(row.spec, dataset)
+    titles = _titles(settings)
+    return [titles[key] for key in keys]
+
+
+def method_names(rows: Sequence[StitchRow], *, apart_from: Collection[str]) -> list[str]:
+    """Return the name of the method of each stitch, such as "task loss matching (-e 5)".
+
+    Methods with one name have the options behind it in which they differ.
+
+    Args:
+        apart_from: settings to ignore.
+    """
+    datasets = names_of_data(rows)
+    # Stitches of a run share their settings
+    runs = [(id(row.spec), dataset) for row, dataset in zip(rows, datasets, strict=True)]
+    names = {run: row.method for run, row in zip(runs, rows, strict=True)}
+    specs = {run: row.spec for run, row in zip(runs, rows, strict=True)}
+    for of_method in grouped(names, names.__getitem__).values():
+        settings = {run: _settings(specs[run], run[1], apart_from) for run in of_method}
+        titles = _titles(settings, typed)
+        names |= {run: f"{names[run]} ({title})" for run, title in titles.items() if title}
+    return [names[run] for run in runs]
+
+
+def _settings(spec: Spec, dataset: str, apart_from: Collection[str] = ()) -> Options:
+    """Return the settings in the spec of a stitch, with the name of the data set in place of the fingerprints of
+    its images."""
+    known = spec | {"dataset": dataset}
+    names = dict.fromkeys([*OPTIONS, *known])
+    ignored = {*SPLITS, *apart_from}
+    return {name: known[name] for name in names if name in known and name not in ignored}
+
+
+def typed(name: str, value: object) -> str:
+    """Format a setting as on the command line, such as "-e 5"; one without a flag as "dataset=digits"."""
+    if name in OPTIONS and OPTIONS[name].flag:
+        return f"{OPTIONS[name].flag} {_text(name, value)}"
+    return _named(name, value)
+
+
+def _named(name: str, value: object) -> str:
+    """Format a setting with its name, such as "n_epochs=5"."""
+    return f"{name}={_text(name, value)}"
+
+
+def _text(name: str, value: object) -> object:
+    """Format the value of a setting for a title."""
+    if isinstance(value, list):
+        value = " ".join(map(str, value))
+    if value not in (None, ""):
+        return value
+    return "full" if name.endswith("_rank") else "none"
+
+
+def _titles(
+    settings: Mapping[Key, Options], text_of: Callable[[str, object], str] = _named
+) -> dict[Key, str]:
+    """Return titles of several experiments from the settings in which they differ, without options that have no
+    effect."""
+    names = dict.fromkeys(chain.from_iterable(settings.values()))
+    titles: dict[Key, list[str]] = {key: [] for key in settings}
+    for name in names:
+        texts = {
+            key: text_of(name, values.get(name))
+            for key, values in settings.items()
+            if not is_idle(name, values)
+        }
+        if len(set(texts.values())) > 1:
+            for key, text in texts.items():
+                titles[key].append(text)
+    return {key: ", ".join(texts) for key, texts in titles.items()}
+
+
 def newest_stitches(stitches: Iterable[Stitch]) -> list[Stitch]:
     """Keep the newest stitch of each pair of layers in each experiment, preferring evaluated ones; warn if
     stitches were dropped.
@@ -330,16 +448,23 @@ def newest_stitches(stitches: Iterable[Stitch]) -> list[Stitch]:
     """
     stitches = list(stitches)
     keys = keys_of([stitch.row for stitch in stitches])
-    kept = newest(
-        sorted(
-            range(len(stitches)),
-            key=lambda number: (stitches[number].is_evaluated, stitches[number].folder.name),
-        ),
-        lambda number: (stitches[number].row.pair, keys[number]),
-        lambda number: networks_in_words(stitches[number].row.networks),
-        which="the newest (if some are evaluated, of these)",
+    in_order = sorted(
+        range(len(stitches)),
+        key=lambda number: (stitches[number].is_evaluated, stitches[number].folder.name),
     )
-    return [stitches[number] for number in sorted(kept)]
+    results = grouped(in_order, lambda number: (stitches[number].row.pair, keys[number])).values()
+    n_repeated = len(stitches) - len(results)
+    if n_repeated:
+        repeat = "1 result repeats another"
+        if n_repeated > 1:
+            repeat = f"{n_repeated} results repeat others"
+        rows = [stitches[numbers[0]].row for numbers in results if len(numbers) > 1]
+        titles = dict.fromkeys(networks_in_words(row.networks) for row in rows)
+        warn(
+            f"{repeat} of the same experiment ({listed(titles, n=3)}); the newest (if some are evaluated, of these) "
+            "of each counts"
+        )
+    return [stitches[number] for number in sorted(numbers[-1] for numbers in results)]
 
 
 def newest_by_experiment(stitches: Iterable[Stitch]) -> dict[str, list[Stitch]]:
@@ -443,12 +568,12 @@ def _read_part(folder: Path, *, run: Path) -> list[Stitch]:
     options = read_options(folder / "config.txt")
     typed = typed_options(options)
     if (folder / "grid.csv").is_file():
-        rows = read_table(folder / "grid.csv", StitchRow)
+        rows = list(map(row_of_record, read_table(folder / "grid.csv", GRID)))
         if not rows:
             raise UserError(f"{folder / 'grid.csv'} is damaged: it has no rows")
     else:
         rows = [_row_of_summary(folder, options)]
-    paths = {
+    paths: dict[str, Any] = {
         name: os.path.normpath(str(options[name])) for name in CHECKPOINTS if options.get(name)
     }
     spec = spec_of(typed)
@@ -479,7 +604,7 @@ def row_of(folder: Path, options: Options, metrics: Mapping[str, object]) -> Sti
     layers = {name: options[name] for name in Pair._fields if name in options}
     record = {**metrics, **columns_of(options), **layers, "folder": folder.name}
     try:
-        return from_record(StitchRow, record)
+        return row_of_record(from_record(GRID, record))
     except ValueError as error:
         raise UserError(
             f"{folder} is not the folder of a stitching run ({error} missing or damaged)"

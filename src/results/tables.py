@@ -1,10 +1,4 @@
-"""Reads and writes tables as CSV or JSON: of typed rows, or of records of a layout.
-
-A row type is a NamedTuple or a frozen dataclass. Its fields are the columns, in their order. Fields
-of a dataclass with `compare=False` are no columns. One field may be a `dict[str, T]`: its keys are
-further columns, such as the measures of a comparison. A table has the further columns of all its
-rows. A type that users' files are read as has two class attributes for error messages: `contents`
-(what a row is) and `written_by` (the script that writes the table).
+"""Reads and writes tables as CSV: records with the columns of a layout.
 
 This module does not import torch.
 """
@@ -12,18 +6,15 @@ This module does not import torch.
 import contextlib
 import csv
 import difflib
-import functools
-import inspect
 import types
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args
 
 from src.core.console import listed
 from src.core.errors import UserError
 from src.core.files import readable, write_csv
 
-FURTHER = "further columns"  # of a layout
 FIRST_LINE = 2  # number of the line of the first row in a CSV
 
 
@@ -40,125 +31,60 @@ class Layout(NamedTuple):
     further: type = float
 
 
-class Column(NamedTuple):
-    """A field of a row type."""
-
-    hint: Any  # its type
-    default: object  # `inspect.Parameter.empty`: it has no default
-
-    @property
-    def is_required(self) -> bool:
-        """Whether the column is required: the field has no default."""
-        return self.default is inspect.Parameter.empty
-
-    @property
-    def holds_columns(self) -> bool:
-        """Whether the field is the `dict` of further columns."""
-        return get_origin(self.hint) is dict
+def columns(layout: Layout) -> list[str]:
+    """Return the names of the columns that all tables of a layout share."""
+    return list(layout.types)
 
 
-def fields(kind: type | Layout) -> dict[str, Column]:
-    """Return the fields of a row type, or the columns of a layout, by name and in order."""
-    if not isinstance(kind, Layout):
-        return _inspected(kind)
-    fields_of_layout = {FURTHER: Column(types.GenericAlias(dict, (str, kind.further)), {})}
-    for name, hint in kind.types.items():
-        default = None if name in kind.optional else inspect.Parameter.empty
-        fields_of_layout[name] = Column(hint, default)
-    return fields_of_layout
+def from_record(layout: Layout, record: Mapping[str, object]) -> dict[str, Any]:
+    """Return a record with the types of a layout, from values as read from JSON or a CSV; further columns come
+    last.
 
-
-@functools.cache  # a table has many rows of a type
-def _inspected(kind: type) -> dict[str, Column]:
-    hints = get_type_hints(kind)
-    parameters = inspect.signature(kind).parameters
-    dataclass_fields = getattr(kind, "__dataclass_fields__", {})
-    not_columns = {field.name for field in dataclass_fields.values() if not field.compare}
-    return {
-        name: Column(hints[name], parameter.default)
-        for name, parameter in parameters.items()
-        if name not in not_columns
-    }
-
-
-def columns(kind: type | Layout) -> list[str]:
-    """Return the names of the columns that all tables of a row type or layout share."""
-    return [name for name, column in fields(kind).items() if not column.holds_columns]
-
-
-def to_record(row: object) -> dict[str, object]:
-    """Return the values of a row by column; further columns come last."""
-    if isinstance(row, dict):
-        return row
-    kind: type = type(row)
-    record = {}
-    further: Mapping[str, object] = {}
-    for name, column in fields(kind).items():
-        value = getattr(row, name)
-        if column.holds_columns:
-            further = value
-        else:
-            record[name] = value
-    return {**record, **further}
-
-
-def from_record(kind: Any, record: Mapping[str, object]) -> Any:
-    """Return a row of a type or layout from values by column, as read from JSON or a CSV.
-
-    A missing or empty value becomes the default of its field. Without a default it becomes None if
-    the field may be None.
+    A missing or empty value becomes None if the column is optional or may be None.
 
     Raises:
         ValueError: a value is missing or has the wrong type. The message is the column's name.
     """
-    columns_of_kind = fields(kind)
-    values: dict[str, Any] = {}
-    for name, column in columns_of_kind.items():
-        if column.holds_columns:
-            value_type = get_args(column.hint)[1]
-            values[name] = {
-                key: _typed(key, value_type, value)
-                for key, value in record.items()
-                if not (key in columns_of_kind or _is_empty(value))
-            }
-        elif column.is_required or not _is_empty(record.get(name)):
-            values[name] = _typed(name, column.hint, record.get(name))
-    if isinstance(kind, Layout):
-        further = values.pop(FURTHER)
-        return {**dict.fromkeys(columns(kind)), **values, **further}
-    return kind(**values)
+    values: dict[str, Any] = dict.fromkeys(layout.types)
+    for name, hint in layout.types.items():
+        if name not in layout.optional or not _is_empty(record.get(name)):
+            values[name] = _typed(name, hint, record.get(name))
+    for name, value in record.items():
+        if name not in layout.types and not _is_empty(value):
+            values[name] = _typed(name, layout.further, value)
+    return values
 
 
-def write_table(path: str | Path, kind: type | Layout, rows: Iterable[object]) -> None:
-    """Write rows of a type or layout as a CSV; the cell of a missing value stays empty."""
-    records = [to_record(row) for row in rows]
-    header = dict.fromkeys(columns(kind))
+def write_table(path: str | Path, layout: Layout, records: Iterable[Mapping[str, object]]) -> None:
+    """Write records as a CSV, with the further columns of all records; the cell of a missing value stays empty."""
+    records = list(records)
+    header = dict.fromkeys(columns(layout))
     for record in records:
         header |= dict.fromkeys(record)
     write_csv(Path(path), list(header), records)
 
 
-def read_table(path: str | Path, *kinds: type | Layout) -> list[Any]:
-    """Read a CSV; return its rows, all of the first type with the required columns in its header.
+def read_table(path: str | Path, *layouts: Layout) -> list[dict[str, Any]]:
+    """Read a CSV; return its records, all of the first layout whose required columns are in the header.
 
     Raises:
         UserError: the file cannot be read, lacks a column, or has a damaged cell. The message names
             the file, and the line and the column of the cell.
     """
-    header, records = _read_csv(path)
-    fitting = [kind for kind in kinds if header.issuperset(_required(kind))]
+    header, texts = _read_csv(path)
+    fitting = [layout for layout in layouts if header.issuperset(_required(layout))]
     if not fitting:
-        raise UserError(_describe_misfit(path, header, kinds))
+        raise UserError(_describe_misfit(path, header, layouts))
 
-    rows: list[Any] = []
-    for line, record in enumerate(records, start=FIRST_LINE):
+    records = []
+    for line, record in enumerate(texts, start=FIRST_LINE):
         try:
-            rows.append(from_record(fitting[0], record))
+            records.append(from_record(fitting[0], record))
         except ValueError as error:
             raise UserError(
                 f"{path}, line {line}: {error} is missing or damaged; correct it"
             ) from error
-    return rows
+    return records
 
 
 def _read_csv(path: str | Path) -> tuple[set[str], list[dict[str, str]]]:
@@ -199,12 +125,9 @@ def _describe_misfit(path: str | Path, header: set[str], kinds: tuple[Any, ...])
     return f"{path} is no table of {tables}{lacks}; give such a table"
 
 
-def _required(kind: type | Layout) -> list[str]:
-    """Return the names of the required columns, which have no default.
-
-    Tables of a user may lack the columns with a default.
-    """
-    return [name for name in columns(kind) if fields(kind)[name].is_required]
+def _required(layout: Layout) -> list[str]:
+    """Return the names of the columns that all tables of a layout have."""
+    return [name for name in layout.types if name not in layout.optional]
 
 
 def _is_empty(value: object) -> bool:

@@ -10,7 +10,6 @@ from src.choices.similarity import ACTIVATIONS, measure_of
 from src.core.console import note, warn_once
 from src.core.grouping import grouped
 from src.results.evaluation import by_detector, skill_of
-from src.results.experiments import method_names
 from src.results.network_names import (
     SAME_RUN,
     UNTRAINED_END,
@@ -32,7 +31,7 @@ from src.results.quantities import (
 )
 from src.results.similarities import parts_of, swapped, value_columns
 from src.results.spec import CHECKPOINTS, NETWORKS, WEIGHTS, are_same
-from src.results.stitches import Stitch, newest_stitches
+from src.results.stitches import Stitch, method_names, newest_stitches
 from src.values import Pair, Predictions, StitchSkill
 from src.verdict import SIMILAR, Limits, Stitches, Verdict, judge, obstacle_of
 
