@@ -15,7 +15,6 @@ from src.results.network_names import (
     UNTRAINED_END,
     UNTRAINED_FRONT,
     Names,
-    NetworkKey,
     kind_of_pair,
     named_pair,
 )
@@ -58,13 +57,27 @@ class Group(NamedTuple):
 
     method: str
     networks: str  # the names of both networks, or the number of pairs that are taken together
-    by_networks: list[list[Stitch]]  # the stitches on each pair of networks
-    stitches: list[Stitch]  # all of them
-    pair: Pair  # the layers
-    # SELF, or of `CONTROLS`; None: of two trained networks, or of different layers of one network
-    control: str | None
-    is_same_run: bool  # front and end are one network, at one or two epochs of its training
     kind: str  # of the pair of networks, a member of `KINDS`
+    by_networks: list[list[Stitch]]  # the stitches on each pair of networks
+
+    @property
+    def stitches(self) -> list[Stitch]:
+        """All stitches."""
+        return list(chain.from_iterable(self.by_networks))
+
+    @property
+    def pair(self) -> Pair:
+        """The layers."""
+        return self.by_networks[0][0].row.pair
+
+    @property
+    def control(self) -> str | None:
+        """SELF, or of `CONTROLS`; None: of two trained networks, or of different layers of one network."""
+        front, end = self.by_networks[0][0].row.network_keys
+        is_one_layer = front == end and self.pair.front_layer == self.pair.end_layer
+        if self.kind == SAME_RUN and is_one_layer:
+            return SELF
+        return CONTROLS.get(self.kind)
 
 
 def records_of(
@@ -156,7 +169,8 @@ def _record(
     record: dict[str, Any] = dict.fromkeys([*COLUMNS, *JUDGED])
     record |= {"method": group.method, **group.pair._asdict()}
     record |= {"verdict": verdict.verdict, "reason": verdict.reason}
-    for side, network in zip(SIDES, named_pair(rows[0], names), strict=True):
+    front, end = named_pair(rows[0], names)
+    for side, network in zip(SIDES, (front, end), strict=True):
         if len(group.by_networks) == 1:
             record |= {f"{side}_network": network.name, f"{side}_group": network.group_title}
         record[f"{side}_type"] = getattr(rows[0], f"{side}_model_type")
@@ -169,7 +183,7 @@ def _record(
         "n_runs": len(rows),
         "n_networks": len(group.by_networks),
         "folders": SEPARATOR.join(stitch.folder.name for stitch in group.stitches),
-        "same_run": group.is_same_run,
+        "same_run": front.training == end.training,
         "stitching_type": _common(row.stitching_type for row in rows),
     }
     known = {name: value for name, value in verdict.numbers.items() if not math.isnan(value)}
@@ -336,85 +350,44 @@ def families_of(
         pool: take pairs of networks of the same types together that share no network, as
             repetitions of one experiment. Otherwise a note says where that is possible.
     """
-    families: list[list[Group]] = []
-    for method, repetitions in _repetitions(newest_stitches(stitches), names, pool=pool):
-        family: list[Group] = []
-        for title, titled in _titled(repetitions, method, names, pool=pool).items():
-            for pair, of_layers in grouped(titled, lambda stitch: stitch.row.pair).items():
-                by_networks = grouped(of_layers, lambda stitch: stitch.row.network_keys).values()
-                family.append(_group(method, title, pair, list(by_networks), names))
-        families.append(family)
-    return families
-
-
-def _group(
-    method: str, title: str, pair: Pair, by_networks: list[list[Stitch]], names: Names
-) -> Group:
-    """Return the group of stitches with a title and a pair of layers."""
-    front, end = by_networks[0][0].row.network_keys
-    kind = kind_of_pair(names[front], names[end])
-    control = CONTROLS.get(kind)
-    if kind == SAME_RUN and front == end and pair.front_layer == pair.end_layer:
-        control = SELF
-    return Group(
-        method=method,
-        networks=title,
-        by_networks=by_networks,
-        stitches=list(chain.from_iterable(by_networks)),
-        pair=pair,
-        control=control,
-        is_same_run=names[front].training == names[end].training,
-        kind=kind,
-    )
-
-
-def _repetitions(
-    stitches: Sequence[Stitch], names: Names, *, pool: bool
-) -> Iterator[tuple[str, list[Stitch]]]:
-    """Yield each method with its stitches that may repeat one experiment on other pairs of networks.
-
-    One network at two epochs repeats no stitch of two networks, and neither do networks of other
-    types. The types stand in the name of the method only if pairs of networks are pooled: rows then
-    name no networks.
-    """
+    stitches = newest_stitches(stitches)
     apart_from = [*NETWORKS, "seed"]
-    if pool:
+    if pool:  # rows then name no networks, and methods have the types
         apart_from = [*CHECKPOINTS, *WEIGHTS, "seed"]
     methods = method_names([stitch.row for stitch in stitches], apart_from=apart_from)
-    repetitions: dict[tuple[str, ...], list[Stitch]] = {}
+    families: dict[tuple[str, ...], list[Stitch]] = {}
     for stitch, method in zip(stitches, methods, strict=True):
-        front, end = stitch.row.network_keys
-        kind = kind_of_pair(names[front], names[end])
+        kind = kind_of_pair(*named_pair(stitch.row, names))
         types = (str(stitch.row.front_model_type), str(stitch.row.end_model_type))
-        repetitions.setdefault((method, kind, *types), []).append(stitch)
-    for (method, *_), of_kind in repetitions.items():
-        yield method, of_kind
+        families.setdefault((method, kind, *types), []).append(stitch)
+    return [
+        _groups(of_family, method, kind, names, pool=pool)
+        for (method, kind, *_), of_family in families.items()
+    ]
 
 
-def _titled(
-    stitches: Sequence[Stitch], method: str, names: Names, *, pool: bool
-) -> dict[str, list[Stitch]]:
-    """Return stitches by title: one title for each pair of networks, or one for all stitches."""
+def _groups(
+    stitches: Sequence[Stitch], method: str, kind: str, names: Names, *, pool: bool
+) -> list[Group]:
+    """Return the groups of a family: one for each pair of layers and of networks, or of networks that are taken
+    together."""
     by_networks = grouped(stitches, lambda stitch: stitch.row.network_keys)
-    if len(by_networks) > 1 and _share_no_network(by_networks, names):
+    titles = {}
+    training_runs: list[str | None] = []
+    for front, end in by_networks:
+        titles[front, end] = f"{names[front].name} → {names[end].name}"
+        training_runs += {names[front].training, names[end].training}
+    n_pairs = len(by_networks)
+    if n_pairs > 1 and len(training_runs) == len(set(training_runs)):  # that share no network
         if pool:
-            return {f"{len(by_networks)} pairs of networks": list(stitches)}
-        note(
-            f"{method}: {len(by_networks)} pairs of networks share no network; --pool takes them "
-            "together"
-        )
-    return {
-        f"{names[front].name} → {names[end].name}": of_pair
-        for (front, end), of_pair in by_networks.items()
-    }
-
-
-def _share_no_network(pairs: Iterable[tuple[NetworkKey, NetworkKey]], names: Names) -> bool:
-    """Return whether no training run is in two of the pairs."""
-    training_runs = list(chain.from_iterable(_training_runs(pair, names) for pair in pairs))
-    return len(training_runs) == len(set(training_runs))
-
-
-def _training_runs(pair: tuple[NetworkKey, NetworkKey], names: Names) -> set[str]:
-    """Return the training runs of a pair of networks: one for a network stitched to itself, else two."""
-    return {str(names[key].training) for key in pair}
+            titles = dict.fromkeys(titles, f"{n_pairs} pairs of networks")
+        else:
+            note(
+                f"{method}: {n_pairs} pairs of networks share no network; --pool takes them together"
+            )
+    groups = []
+    for title, titled in grouped(stitches, lambda stitch: titles[stitch.row.network_keys]).items():
+        for of_layers in grouped(titled, lambda stitch: stitch.row.pair).values():
+            of_networks = grouped(of_layers, lambda stitch: stitch.row.network_keys).values()
+            groups.append(Group(method, title, kind, list(of_networks)))
+    return groups
