@@ -73,24 +73,8 @@ def read_ranks(*paths: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises:
         UserError: a file cannot be read, is of no such kind, or is damaged. The message names it.
     """
-    # The oldest first; folders of stitches are named by time
-    stitches: list[StitchRow] = []
-    compared: list[dict[str, Any]] = []
-    probed: list[dict[str, Any]] = []
     tables = sorted(map(Path, paths), key=lambda path: path.stat().st_mtime if path.exists() else 0)
-    for path in tables:
-        if path.is_dir():
-            stitches += [stitch.row for stitch in read_stitches(path, recursive=True)[0]]
-            continue
-        rows = read_table(path, SIMILARITIES, PROBES, GRID)
-        if rows and "stitching_type" in rows[0]:
-            stitches += map(with_spec, map(row_of_record, rows))
-        elif rows and "layer1" in rows[0]:
-            compared += rows
-        else:
-            probed += rows
-    similarities = frame_of_records(compared)
-    probes = with_networks(pd.DataFrame(probed, columns=columns(PROBES), dtype=object), "model")
+    stitches, similarities, probes = _read_tables(tables)
     results = [*stitches, *similarities.itertuples(), *probes.itertuples()]
     datasets = iter(names_of_data(results))
     stitches = [replace(row, dataset=next(datasets)) for row in stitches]
@@ -100,12 +84,33 @@ def read_ranks(*paths: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     warn_of_earlier(networks, options_beside_tables(tables))
     names = named_by_list(networks, None)
     records = of_stitches(sorted(stitches, key=lambda row: row.folder), names)
-    records += of_similarities(similarities, names)
+    compared = of_similarities(similarities, names)
+    records += [record for record in compared if not record["is_reversed"]]
     if not records:
         raise UserError(
             "these tables hold no similarity and no stitching; add a CSV of one of them"
         )
     return pd.DataFrame.from_records(records), newest_probes(probes, names)
+
+
+def _read_tables(paths: Iterable[Path]) -> tuple[list[StitchRow], pd.DataFrame, pd.DataFrame]:
+    """Return the stitches, similarities and probes in tables, the oldest first, and in folders of runs."""
+    stitches: list[StitchRow] = []
+    compared: list[dict[str, Any]] = []
+    probed: list[dict[str, Any]] = []
+    for path in paths:
+        if path.is_dir():
+            stitches += [stitch.row for stitch in read_stitches(path, recursive=True)[0]]
+            continue
+        for row in read_table(path, SIMILARITIES, PROBES, GRID):
+            if "stitching_type" in row:
+                stitches.append(with_spec(row_of_record(row)))
+            elif "layer1" in row:
+                compared.append(row)
+            else:
+                probed.append(row)
+    probes = pd.DataFrame(probed, columns=columns(PROBES), dtype=object)
+    return stitches, frame_of_records(compared), with_networks(probes, "model")
 
 
 def of_stitches(rows: Sequence[StitchRow], names: Names) -> list[dict[str, Any]]:
