@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from src.results.stitches import corresponding_layers
+from src.figures.matrices import framed_layers
 from src.values import Pair
 from tests.commands import error_line, read_csv, run, says
 from tests.result_rows import stitch_row
@@ -14,38 +14,27 @@ from tests.tables import SIMILARITY, write_table
 from tests.written_runs import write_list, write_pairs, write_run
 
 
-def test_framed_layers_correspond():
-    """They have one name, in networks of one type. A name that two types share has no frame."""
-    pairs = {
-        Pair("layer4", "blocks.0"): {"end_model_type": "vit"},
-        Pair("layer1", "layer1"): {},
-        Pair("layer2", "layer3"): {},
-        Pair("stem", "stem"): {},
-        Pair("norm", "norm"): {"end_model_type": "vit"},
-    }
-    rows = [stitch_row(**pair._asdict(), **values) for pair, values in pairs.items()]
-    assert corresponding_layers(rows) == [Pair("layer1", "layer1"), Pair("stem", "stem")]
-    rows.append(stitch_row(front_layer="layer1", end_layer="layer1", end_model_type="resnet50"))
-    assert corresponding_layers(rows) == [Pair("stem", "stem")]
+def test_framed_layers_of_one_type_have_one_name():
+    layers = [("layer1", "layer1"), ("layer2", "layer3"), ("stem", "stem")]
+    rows = [stitch_row(front_layer=front, end_layer=end) for front, end in layers]
+    assert framed_layers(rows) == [Pair("layer1", "layer1"), Pair("stem", "stem")]
 
 
-def test_framed_layers_of_two_types_are_nearest_in_relative_depth():
+@pytest.mark.parametrize(
+    ("unit", "framed"), [(0.25, [Pair("b", "x"), Pair("c", "y")]), (None, [])], ids=["known", ""]
+)
+def test_framed_layers_of_two_types_are_nearest_in_relative_depth(unit, framed):
     """Each to the other; of unknown depths none."""
-    depths = ({"a": 0.25, "b": 0.5, "c": 1.0}, {"x": 0.5, "y": 1.0})
-    rows = [
-        stitch_row(
-            front_layer=front,
-            end_layer=end,
-            end_model_type="vit",
-            front_relative_depth=depth,
-            end_relative_depth=other,
-        )
-        for front, depth in depths[0].items()
-        for end, other in depths[1].items()
-    ]
-    assert corresponding_layers(rows) == [Pair("b", "x"), Pair("c", "y")]
-    rows.append(stitch_row(front_layer="d", end_layer="x", end_model_type="vit"))
-    assert corresponding_layers(rows) == []
+    rows = []
+    for (front, depth), (end, other) in itertools.product(
+        {"a": 1, "b": 2, "c": 4}.items(), {"x": 2, "y": 4}.items()
+    ):
+        depths = {
+            "front_relative_depth": unit and unit * depth,
+            "end_relative_depth": unit and unit * other,
+        }
+        rows.append(stitch_row(front_layer=front, end_layer=end, end_model_type="vit", **depths))
+    assert framed_layers(rows) == framed
 
 
 SCRIPT = "misc/collect_results.py"

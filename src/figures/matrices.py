@@ -13,11 +13,12 @@ from src.figures.pages import on_data, remove_figure
 from src.figures.scales import title_of
 from src.results.evaluation import TYPICAL_AUROC, by_detector, place_of
 from src.results.network_names import counted
-from src.results.quantities import DETECTOR, IN_EVALUATION, LAYERS, QUANTITIES, shown_in
-from src.results.reports import matrix
-from src.results.stitches import corresponding_layers
+from src.results.quantities import DETECTOR, IN_EVALUATION, LAYERS, QUANTITIES, SIDES, shown_in
+from src.results.reports import corresponding, matrix
+from src.values import Pair
 
-PLACES = [*LAYERS, "front_depth", "end_depth"]
+DEPTHS = ["front_relative_depth", "end_relative_depth"]
+PLACES = [*LAYERS, "front_depth", "end_depth", *DEPTHS]
 SKILLS = ("skill", "skill_at_end")
 COLUMN_OF = {"accuracy": "accuracy"}  # of quantities that all detectors share
 MEANS = {"energy": "mean ID energy"}  # of other detectors, the mean ID score
@@ -36,14 +37,31 @@ def source_of(rows: Sequence[Any]) -> str:
 
 def matrix_of(rows: Iterable[Any], name: str) -> pd.DataFrame:
     """Return a column of stitches by front and end layer, in the order of depth."""
-    columns = [*PLACES, name]
-    records = [[getattr(row, column) for column in columns] for row in rows]
-    return matrix(pd.DataFrame.from_records(records, columns=columns).assign(verdict=None), name)
+    records = [_places(row) | {name: getattr(row, name)} for row in rows]
+    return matrix(pd.DataFrame.from_records(records), name)
+
+
+def _places(row: Any) -> dict[str, Any]:
+    """Return the networks and the layers of a stitch by column, without a verdict."""
+    record: dict[str, Any] = {name: getattr(row, name) for name in PLACES}
+    for side in SIDES:
+        record[f"{side}_network"] = getattr(row, f"{side}_model_path")
+        record[f"{side}_type"] = getattr(row, f"{side}_model_type")
+    return record | {"verdict": None}
+
+
+def framed_layers(rows: Iterable[Any]) -> list[Pair]:
+    """Return the sorted pairs of corresponding layers of stitches; none of networks of two types without recorded
+    relative depths."""
+    frame = pd.DataFrame.from_records(list(map(_places, rows)))
+    frame = corresponding(frame.astype(dict.fromkeys(DEPTHS, float)))
+    pairs = frame[LAYERS].drop_duplicates().itertuples(index=False)
+    return sorted(Pair(*layers) for layers in pairs)
 
 
 def draw_grid(path: Path, rows: Sequence[Any]) -> list[Path]:
     """Draw the accuracies of the stitches of a run as a heat map over layers. Return the written paths."""
-    accuracies = Map("accuracy", matrix_of(rows, "accuracy"), "", corresponding_layers(rows))
+    accuracies = Map("accuracy", matrix_of(rows, "accuracy"), "", framed_layers(rows))
     return draw_layers(path, [accuracies], source=source_of(rows))
 
 
@@ -96,9 +114,8 @@ def _frame_of(
     for title, of_experiment in stitches.items():
         for stitch in of_experiment:
             row = evaluated[stitch.place]
-            record = row | {name: getattr(stitch, name) for name in PLACES}
-            record |= {"experiment": title, "stitch": stitch, "evaluation": row, "verdict": None}
-            records.append(record)
+            further = {"experiment": title, "stitch": stitch, "evaluation": row}
+            records.append(row | _places(stitch) | further)
     return pd.DataFrame.from_records(records)
 
 
@@ -133,7 +150,7 @@ def _print_matrices(
     for experiment, rows in frame.groupby("experiment", sort=False):
         if experiment:
             result(f"EXPERIMENT: {experiment}")
-        framed = corresponding_layers(list(rows.stitch))
+        framed = framed_layers(rows.stitch)
         for quantity, column in columns.items():
             if rows[column].notna().any():
                 values = matrix(rows, column)

@@ -32,7 +32,6 @@ DEFAULT = "DEFAULT"  # in place of a checkpoint: the weights that come with the 
 FEATURES = "features"  # in place of a type: the checkpoint is an .npz file of activations
 TITLES = {UNTRAINED: "untrained"}  # in captions, of networks without a checkpoint
 SHORT = 12  # digits of a SHA-256 in the row of a table
-TIE = 1e-6  # relative depths, and distances of these, that are this near count as equal
 
 # Ending of the option in `config.txt` that holds the SHA-256 of a network's weights
 RECORD = "_path_sha256"

@@ -36,12 +36,13 @@ from src.results.frame import (
     layers_of,
     measures_in,
 )
-from src.results.network_names import PAIRS, SAME_RUN, TIE, UNLISTED
+from src.results.network_names import PAIRS, SAME_RUN, UNLISTED
 from src.results.quantities import AUROC, QUANTITIES, SKILL, STITCHING, measured_by
 from src.statistics.permutation_tests import END, FRONT, permutation_test
 from src.statistics.resampling import Estimate, estimate, permuted_p
 from src.verdict import INCONCLUSIVE, SIMILAR, VERDICTS
 
+TIE = 1e-6  # relative depths, and distances of these, that are this near count as equal
 SHARE = SIMILAR  # the quantity of many pairs of networks: the share of similar pairs
 AT_MOST = "at most similar"  # the share that is similar or inconclusive
 CORRESPONDING = "all corresponding layers of each pair of networks"

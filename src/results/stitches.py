@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain, product
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
@@ -29,7 +29,7 @@ from src.core.console import listed, warn, warn_once
 from src.core.errors import UserError
 from src.core.files import read_csv, read_json, readable
 from src.core.grouping import grouped
-from src.results.network_names import SHORT, TIE, OfTwoNetworks, networks_in_words
+from src.results.network_names import SHORT, OfTwoNetworks, networks_in_words
 from src.results.public import RUN_NAME, read_options, read_summary, typed_options
 from src.results.run import warn_of_earlier
 from src.results.spec import (
@@ -479,43 +479,6 @@ def newest_by_experiment(stitches: Iterable[Stitch]) -> dict[str, list[Stitch]]:
     for title, stitch in zip(titles, in_order, strict=True):
         by_title.setdefault(title, []).append(stitch)
     return by_title
-
-
-def corresponding_layers(rows: Sequence[StitchRow]) -> list[Pair]:
-    """Return the sorted pairs of corresponding layers of stitches.
-
-    In networks of one type they are the layers of the same name. If all stitches are between networks
-    of different types, they are the layers of which each is the nearest to the other in relative
-    depth; there are none if a depth is not recorded, or a layer has several.
-    """
-    across_types = [row for row in rows if row.front_model_type != row.end_model_type]
-    if len(across_types) == len(rows):
-        return _nearest_layers(rows)
-    names_across = {row.front_layer for row in across_types if row.front_layer == row.end_layer}
-    names = {row.front_layer for row in rows if row.front_layer == row.end_layer}
-    return [Pair(name, name) for name in sorted(names - names_across)]
-
-
-def _nearest_layers(rows: Sequence[StitchRow]) -> list[Pair]:
-    """Return the sorted pairs of mutually nearest layers in relative depth."""
-    fronts: set[tuple[str, Any]] = {(row.front_layer, row.front_relative_depth) for row in rows}
-    ends: set[tuple[str, Any]] = {(row.end_layer, row.end_relative_depth) for row in rows}
-    is_known = all(depth is not None for _, depth in fronts | ends)
-    n_layers = len(dict(fronts)) + len(dict(ends))
-    if not is_known or n_layers < len(fronts) + len(ends):
-        return []
-    gaps: dict[Pair, float] = {}
-    nearest: dict[tuple[str, str], float] = {}  # the smallest gap of each layer, by side and name
-    for (front, depth), (end, depth_of_end) in product(fronts, ends):
-        gap = abs(depth - depth_of_end)
-        gaps[Pair(front, end)] = gap
-        for layer in (("front", front), ("end", end)):
-            nearest[layer] = min(gap, nearest.get(layer, gap))
-    return sorted(
-        pair
-        for pair, gap in gaps.items()
-        if gap < min(nearest["front", pair.front_layer], nearest["end", pair.end_layer]) + TIE
-    )
 
 
 def warn_of_weights(stitches: Sequence[Stitch]) -> None:
