@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from src import cli
 from src.choices.datasets import dataset_label
-from src.core.console import note, progress, warn, warn_once
+from src.core.console import note, progress, result, warn, warn_once
 from src.core.errors import UserError
 from src.core.user_code import title_of
 from src.results.network_names import FEATURES
@@ -414,17 +414,20 @@ def with_used_ranks(
 
 
 def write_rows(args: Namespace, run: Run, rows: "Sequence[SimilarityRow]") -> None:
-    """Write the table and its figure, and finish the run."""
-    from src.figures.similarities import draw
+    """Write the table and its figure, finish the run, and end with the most similar layers."""
+    from src.figures.similarities import answer, draw, is_matrix
     from src.results.similarity_rows import SimilarityRow, frame_of_rows
 
     path = Path(args.output)
     with run.replacing():
         write_table(path, SimilarityRow, rows)
+        measures = list(dict.fromkeys(name for row in rows for name in row.measures))
+        frame = frame_of_rows(rows)
         if len(rows) > 1:
-            measures = dict.fromkeys(name for row in rows for name in row.measures)
-            draw(path.with_suffix(".png"), frame_of_rows(rows), list(measures))
+            draw(path.with_suffix(".png"), frame, measures)
     note(f"wrote {args.output}")
+    if is_matrix(frame):
+        result(answer(frame, measures))
 
 
 if __name__ == "__main__":
