@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from src import cli
 from src.choices.datasets import dataset_label
-from src.core.console import note, progress, warn, warn_once
+from src.core.console import note, progress, result, warn, warn_once
 from src.core.errors import UserError
 from src.core.user_code import title_of
 from src.results.network_names import FEATURES
@@ -414,20 +414,23 @@ def with_used_ranks(
 
 
 def write_rows(args: Namespace, run: Run, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the table and its figure, and finish the run."""
+    """Write the table and its figure, finish the run, and end with the most similar layers."""
     import pandas as pd
 
-    from src.figures.similarities import draw
+    from src.figures.similarities import answer, draw, is_matrix
     from src.results.quantities import SIMILARITIES
     from src.results.similarities import measured_in
 
     path = Path(args.output)
+    frame = pd.DataFrame.from_records(rows)
+    measures = measured_in(frame)
     with run.replacing():
         write_table(path, SIMILARITIES, rows)
         if len(rows) > 1:
-            frame = pd.DataFrame.from_records(rows)
-            draw(path.with_suffix(".png"), frame, measured_in(frame))
+            draw(path.with_suffix(".png"), frame, measures)
     note(f"wrote {args.output}")
+    if is_matrix(frame):
+        result(answer(frame, measures))
 
 
 if __name__ == "__main__":

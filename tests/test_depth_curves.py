@@ -120,7 +120,7 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
     out, _ = run(SCRIPT, "all", "--networks", "list.csv", cwd=folder)
     last = out.splitlines()[-1]
     assert last in caption_of(drawn_figures["collected_depth.png"])
-    assert says(last, "From the first layer to the last, skill", "wide → wide")
+    assert says(last, "From first to last layer, skill", "wide → wide")
     rows = means_in(folder / "all" / "collected_means.csv")
     assert {row["networks"] for row in rows if row["quantity"] == "accuracy"} == {
         f"{one} → {other}" for one in ("wide", "narrow") for other in ("wide", "narrow")

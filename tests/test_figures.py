@@ -78,7 +78,8 @@ def test_two_methods_of_equal_verdicts_have_one_map(tmp_path, drawn_figures):
     rows = [stitch(method=method) for method in ("dm", "covariance")]
     draw_verdicts(tmp_path / "v.png", frames.frame(rows), Limits())
     assert len(drawn_figures["v.png"].axes) == 1
-    assert says(caption_of(drawn_figures["v.png"]), "All verdicts by covariance are those by dm.")
+    (below,) = drawn_figures["v.png"].texts
+    assert " ".join(below.get_text().split()) == "All verdicts by covariance are those by dm."
     rows[1]["verdict"] = ACCURATE_ONLY
     draw_verdicts(tmp_path / "v.png", frames.frame(rows), Limits())
     assert len(drawn_figures["v.png"].axes) == 2
@@ -219,6 +220,24 @@ def long_names() -> pd.DataFrame:
     return frame.assign(networks=frame.front_network + " → " + frame.end_network)
 
 
+LETTERS = {LONG.format(1): "x", LONG.format(3): "y"}  # of layers
+
+
+def by_two_methods(frame: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([frame, frame.assign(method="tlm")], ignore_index=True)
+
+
+def of_four_groups() -> pd.DataFrame:
+    """Stitches within four groups and between them, by two methods; layers have short names."""
+    rows = long_names().replace({"front_layer": LETTERS, "end_layer": LETTERS})
+    pairs = [
+        rows[:4].assign(front_group=front, end_group=end)
+        for front, end in product(NAMES[:4], NAMES[:4])
+    ]
+    frame = by_two_methods(pd.concat(pairs, ignore_index=True))
+    return frame.assign(verdict=[(SIMILAR, INCONCLUSIVE)[n % 3 == 0] for n in range(len(frame))])
+
+
 def draw_ranks_of(path, names):
     lines = {name: {1: 0.1 * number, 4: 0.5} for number, name in enumerate(names)}
     return draw_ranks(path, {names[0]: lines}, y_title="similarity")
@@ -240,6 +259,13 @@ CASES = {
     "groups": lambda path: draw_groups(
         path, compare_groups(long_names(), [*SHARES, "skill"]), Limits()
     ),
+    "groups without skill": lambda path: draw_groups(
+        path, compare_groups(long_names().assign(skill=math.nan), SHARES), Limits()
+    ),
+    "groups by two methods": lambda path: draw_groups(
+        path, compare_groups(by_two_methods(long_names()), [*SHARES, "skill"]), Limits()
+    ),
+    "four groups": lambda path: draw_verdicts(path, of_four_groups(), Limits()),
     "networks": lambda path: draw_layers(
         path, maps_of_networks(compare_groups(long_names(), ["skill"]).means, are_paths=False)
     ),

@@ -142,11 +142,12 @@ def _caption_of_depth(panels: Sequence[Panel]) -> str:
         texts.append(f"{' to '.join(ends)} ({label})")
     rows = pd.concat([rows for panel in panels for rows in panel.lines.values()])
     pairs = "1 pair" if set(rows.n_pairs) == {1} else f"{span(rows.n_pairs)} pairs"
-    about = f"means over {pairs} of networks at corresponding layers"
-    if rows.low.notna().any():
-        about += ", with 95 % intervals"
+    intervals = ", 95 % intervals" if rows.low.notna().any() else ""
     title = title_of(panels[0].quantity)
-    return f"From the first layer to the last, {title}: {listed(texts, n=3)}. Lines: {about}."
+    return (
+        f"From first to last layer, {title}: {listed(texts, n=2)}. Means over {pairs} of networks at corresponding "
+        f"layers{intervals}."
+    )
 
 
 def _set_axes(axes: "Axes", panel: Panel, limits: Limits) -> None:

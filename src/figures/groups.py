@@ -141,6 +141,8 @@ def _draw_skill(
         lowest: the lowest skill of the axis.
     """
     dots = means[means.quantity == "skill"]
+    if dots.empty:
+        return  # an empty line that is not clipped has no extent, and no layout
     rows = groups[groups.quantity == "skill"]
     axes.plot(
         dots.value.clip(lowest), dots.y + 0.22, "o", color="0.6", markersize=1.8, clip_on=False
@@ -159,10 +161,12 @@ def _draw_skill(
 def _caption(groups: pd.DataFrame, tests: pd.DataFrame) -> str:
     """Return the caption: the meaning of the markers, and the smallest possible p-value."""
     text = (
-        f"Means over {groups.layers.iloc[0]}. Dots: pairs of networks; diamonds: means with 95 % intervals; "
-        "dotted: the limit."
+        f"Means over {groups.layers.iloc[0]}. Dots: pairs of networks; diamonds: means, 95 % intervals; dotted: the "
+        "limit."
     )
     if len(tests) and (tests.quantity == "skill").any():
         shown = tests[tests.quantity == "skill"]
-        text += f" p (at least {shown.lowest_p.min():.2g}; * below 0.05): the row against the group's own fronts."
+        text += (
+            f" p (at least {shown.lowest_p.min():.2g}; * below 0.05): against fronts of the group."
+        )
     return text

@@ -59,6 +59,7 @@ def draw_layers(
 
     Args:
         axes: the titles of rows and columns.
+        framed: what frames show, for the caption.
         texts: `source` and `remark`, see `write_figure`.
     """
     is_small = len(maps) == 1 and len(maps[0].values.columns) <= WIDE

@@ -36,6 +36,7 @@ NAME_WIDTH = 2.6  # cm, of a name in lines
 PAD = 6  # pixels between panels, legends and texts
 LINE = 0.4  # cm of height, for a line of a remark
 CHARACTERS = 8  # in a cm of a line
+WIDE_CHARACTERS = 6  # in a cm of a long word, with digits and underscores
 
 Item = TypeVar("Item")
 Look = dict[str, Any]  # arguments of a function of matplotlib, such as colour and marker
@@ -99,7 +100,7 @@ def write_figure(
         path: of the image, a PNG or a PDF. The other format goes beside it.
         draw: draws items into an empty figure, and returns the caption.
         source: the last sentence of the caption, on networks and images.
-        remark: a sentence of the caption that stands under the figure as well.
+        remark: a sentence that stands under the figure.
         width: of the figure in cm.
     Returns:
         The paths of both files; none without items or matplotlib, or if figures are left out.
@@ -123,7 +124,7 @@ def draw_figure(
     """Return the figure of `write_figure`, without writing a file."""
     with styled():
         figure = new_figure(width)
-        figure.caption = " ".join(filter(None, [draw(figure, items), remark, source]))
+        figure.caption = " ".join(filter(None, [draw(figure, items), source]))
         if remark:
             lines = textwrap.wrap(remark, int(CHARACTERS * width))
             figure.set_figheight(figure.get_figheight() + LINE * (1 + len(lines)) * CM)
@@ -262,6 +263,7 @@ def shortened(text: str, length: int = NAME_LENGTH) -> str:
 
 def in_lines(text: str, width: float = NAME_WIDTH) -> str:
     """Wrap a text to lines of a width in cm, with its long words abbreviated."""
-    length = max(8, int(CHARACTERS * width))
-    words = (shortened(word, min(NAME_LENGTH, length)) for word in text.split(" "))
-    return textwrap.fill(" ".join(words), length, break_on_hyphens=False)
+    words = (
+        shortened(word, min(NAME_LENGTH, int(WIDE_CHARACTERS * width))) for word in text.split()
+    )
+    return textwrap.fill(" ".join(words), max(8, int(CHARACTERS * width)), break_on_hyphens=False)

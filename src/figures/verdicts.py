@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from src.core.console import layer_in_words
 from src.core.grouping import grouped
 from src.core.user_code import titles_in
-from src.figures.maps import map_panels, name_cells, number, write_in_cell
+from src.figures.maps import map_panels, name_cells, number, shape_of, write_in_cell
 from src.figures.pages import (
     CHARACTERS,
     CM,
@@ -57,6 +57,7 @@ BARS: Look = {"color": "0.45", "linewidth": 0.6, "zorder": 2}
 BORDER: Look = {"edgecolor": "0.5", "linewidth": 0.4, "zorder": 2}
 FRAME: Look = {"edgecolor": "black", "linewidth": 1, "zorder": 3}
 MARK = "†"  # behind a skill at the end layer
+TITLES = 0.7  # cm, beside maps
 ROOM = 1.8  # cm of width, for a map at least
 CELL = 0.45  # cm of width, for a cell at least
 IN_LINE = 4  # maps
@@ -115,10 +116,13 @@ def _draw_maps(figure: "Figure", parts: Sequence[Part], *, limits: Limits) -> st
     """Draw maps in rows, under the colours of the verdicts. Return the caption."""
     lines = _lines_of(parts, figure.get_figwidth() / CM)
     in_line = max(map(len, lines))
-    width = figure.get_figwidth() / CM / in_line - 0.5  # of texts
-    shapes = [matrix(line[0].rows, "skill").shape for line in lines]
+    width = (
+        figure.get_figwidth() / CM - _width_of_names(parts)
+    ) / in_line - 0.2  # of a map, nearly
+    shapes: list[tuple[int, int]] = [matrix(line[0].rows, "skill").shape for line in lines]
     above: list[str] = []
-    for line, axes_of_line in zip(lines, map_panels(figure, shapes, in_line), strict=True):
+    panels = map_panels(figure, shapes, in_line)
+    for line, shape, axes_of_line in zip(lines, shapes, panels, strict=True):
         titles = [in_lines(item.title, width) for item in line]
         for item, axes in zip(line, axes_of_line, strict=False):
             _draw_map(axes, item.rows, limits)
@@ -126,7 +130,8 @@ def _draw_maps(figure: "Figure", parts: Sequence[Part], *, limits: Limits) -> st
                 axes.set_xlabel(in_lines(item.x_title, width))
             elif len(line) == len(lines[-1]):
                 axes.set_xticks([])
-        axes_of_line[0].set_ylabel(in_lines(line[0].y_title, width))
+        height = width * shape_of(*shape, width)
+        axes_of_line[0].set_ylabel(in_lines(line[0].y_title, height))
         if titles != above:
             for axes, title in zip(axes_of_line, titles, strict=False):
                 axes.set_title(title)
@@ -160,18 +165,24 @@ def _lines_of(parts: Sequence[Part], width: float) -> list[list[Item]]:
     pairs = {part.pair for part in parts}
     groups = list(dict.fromkeys(end for *_, end in (part.pair.split(ARROW) for part in parts)))
     shapes = {matrix(part.rows, "skill").shape for part in parts}
-    if 2 < len(groups) <= IN_LINE and len(pairs) == len(groups) ** 2 and len(shapes) == 1:
+    room = width - _width_of_names(parts)
+    is_grid = len(groups) > 2 and len(pairs) == len(groups) ** 2 and len(shapes) == 1
+    if is_grid and room > ROOM * len(groups):
         in_order = sorted(parts, key=lambda part: groups.index(part.pair.split(ARROW)[-1]))
         items = [_with_front(part, has_method=len(parts) > len(pairs)) for part in in_order]
         n = len(groups)
     else:
         is_by_pair = len(pairs) == 1 or len(shapes) > 1
         items = [_with_pair(part) if is_by_pair else _with_method(part) for part in parts]
-        layers = chain.from_iterable(part.rows[LAYERS].to_numpy().ravel() for part in parts)
-        names = max(len(shortened(name)) for name in layers) / CHARACTERS
-        n = max(1, min(IN_LINE, int((width - names) / _width_of_map(items))))
+        n = max(1, min(IN_LINE, int(room / _width_of_map(items))))
     by_line = grouped(items, lambda item: item.line).values()
     return [line[start : start + n] for line in by_line for start in range(0, len(line), n)]
+
+
+def _width_of_names(parts: Sequence[Part]) -> float:
+    """Return the width in cm of the longest name of a layer."""
+    layers = chain.from_iterable(part.rows[LAYERS].to_numpy().ravel() for part in parts)
+    return max(len(shortened(name)) for name in layers) / CHARACTERS
 
 
 def _width_of_map(items: Sequence[Item]) -> float:
