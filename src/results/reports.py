@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
+import scipy  # loads a part of it at its first use
 
 from src.choices.similarity import SIMILARITY, measure_of
 from src.core.console import listed
@@ -719,4 +719,4 @@ def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Compute Spearman's rank correlation; NaN if either side is constant."""
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return math.nan
-    return float(spearmanr(first, second).statistic)
+    return float(scipy.stats.spearmanr(first, second).statistic)
