@@ -202,7 +202,7 @@ def test_ranks_are_relative_to_the_largest_one_beside_the_probe(tmp_path, drawn_
     (axes,) = drawn_figures["r.png"].axes
     drawn = [list(line.get_ydata()) for line in axes.lines[:2]]
     assert drawn == [[0.5, 1.0], [0.5, 1.0]]
-    assert {text.get_text() for text in axes.texts} == {"cka  ρ 1.00", "probe"}
+    assert {text.get_text() for text in axes.texts} == {"cka ρ\N{NO-BREAK SPACE}1.00", "probe"}
     assert axes.get_legend() is None and says(caption_of(drawn_figures["r.png"]), "1.00 (cka)")
 
 

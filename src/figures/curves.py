@@ -236,7 +236,7 @@ def _draw_ranks(
             values = shown[label].dropna()
             axes.plot(values.index, values, label=label, clip_on=False, **looks[label])
             is_known = math.isfinite(scores.get(label, math.nan))
-            text = f"{label}  ρ {number(scores[label])}" if is_known else label
+            text = f"{label} ρ\N{NO-BREAK SPACE}{number(scores[label])}" if is_known else label
             names.append(Name(text, values.index[0], values.iloc[0], looks[label]))
         _set_rank_axes(axes, shown)
         axes.set_xlabel(f"principal components kept in {title}".removesuffix(" in "))

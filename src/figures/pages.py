@@ -264,6 +264,6 @@ def shortened(text: str, length: int = NAME_LENGTH) -> str:
 def in_lines(text: str, width: float = NAME_WIDTH) -> str:
     """Wrap a text to lines of a width in cm, with its long words abbreviated."""
     words = (
-        shortened(word, min(NAME_LENGTH, int(WIDE_CHARACTERS * width))) for word in text.split()
+        shortened(word, min(NAME_LENGTH, int(WIDE_CHARACTERS * width))) for word in text.split(" ")
     )
     return textwrap.fill(" ".join(words), max(8, int(CHARACTERS * width)), break_on_hyphens=False)
