@@ -22,7 +22,7 @@ from src.choices import (
     UPSAMPLE_MODES,
 )
 from src.choices.stitching import INITS, OBJECTIVES
-from src.core.console import listed, progress, result, warn
+from src.core.console import is_silent, listed, progress, result, warn
 from src.core.grouping import grouped
 from src.core.user_code import CODE
 
@@ -388,7 +388,7 @@ def conclude(args: Namespace, setup: Setup, rows: "Mapping[Pair, StitchRow]") ->
     from src.figures.maps import print_values
     from src.figures.matrices import matrix_of
 
-    if len(rows) > 1:
+    if len(rows) > 1 and not is_silent():
         print_values("accuracy of the stitched network", matrix_of(rows.values(), "accuracy"))
     else:
         for pair, row in rows.items():

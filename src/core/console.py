@@ -34,6 +34,11 @@ def silenced(*, notes: bool = True) -> Iterator[None]:
         _silent = before
 
 
+def is_silent() -> bool:
+    """Return whether results are not printed."""
+    return "results" in _silent
+
+
 def result(text: str = "") -> None:
     """Print a result to stdout; a closed pipe (`| head`) does not end the run.
 

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 
 from src.choices.datasets import dataset_label
-from src.core.console import listed, note, note_once, result, table
+from src.core.console import is_silent, listed, note, note_once, result, table
 from src.figures.maps import Map, draw_layers, print_values
-from src.figures.pages import on_data, remove_figure
+from src.figures.pages import are_left_out, on_data, remove_figure
 from src.figures.scales import title_of
 from src.results.evaluation import TYPICAL_AUROC, by_detector, place_of
 from src.results.network_names import counted
@@ -61,6 +61,8 @@ def framed_layers(rows: Iterable[Any]) -> list[Pair]:
 
 def draw_grid(path: Path, rows: Sequence[Any]) -> list[Path]:
     """Draw the accuracies of the stitches of a run as a heat map over layers. Return the written paths."""
+    if are_left_out():
+        return []
     accuracies = Map("accuracy", matrix_of(rows, "accuracy"), "", framed_layers(rows))
     return draw_layers(path, [accuracies], source=source_of(rows))
 
@@ -146,7 +148,9 @@ def _print_matrices(
         columns: by quantity.
         already: quantities that are printed.
     """
-    maps = []
+    maps: list[Map] = []
+    if is_silent() and are_left_out():  # frames take as long as the stitches of small networks
+        return maps
     for experiment, rows in frame.groupby("experiment", sort=False):
         if experiment:
             result(f"EXPERIMENT: {experiment}")

@@ -62,6 +62,11 @@ def left_out(are_left_out: bool = True, *, except_for: Collection[str] = ()) -> 
         _to_draw = before
 
 
+def are_left_out() -> bool:
+    """Return whether no figure is drawn."""
+    return _to_draw is not None and len(_to_draw) == 0
+
+
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
     """Context manager that sets matplotlib's style to that of the suite.
