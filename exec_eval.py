@@ -24,7 +24,7 @@ def main(args: Namespace) -> None:
     from src.results.checkpoints import load_model
     from src.statistics.chance import chance_of
     from src.training import Classification, evaluate
-    from src.training.chance import beside_chance
+    from src.training.doubts import beside_chance
 
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
