@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from src.choices.similarity import PAPER
+from src.models.stored import StoredActivations
 from src.similarity.comparison import Comparison
 from src.similarity.measures import load_measures
-from src.similarity.sides import Side, StoredActivations, take_statistics
+from src.similarity.sides import Side, take_statistics
 from src.values import ALL_IMAGES, ComparedLayers, Null
 
 

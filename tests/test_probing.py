@@ -12,9 +12,8 @@ from src.datasets import load_dataset
 from src.datasets.base import ImageSet
 from src.low_rank import low_rank_approx
 from src.models import Network
-from src.probing import Probes, decay_epochs
-from src.probing.probes import truncated_pools
 from src.training import Settings, train
+from src.training.probes import Probes, decay_epochs, truncated_pools
 from tests.tiny_networks import Computed
 
 SHAPES = {

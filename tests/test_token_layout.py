@@ -12,10 +12,10 @@ from src.core.images import ImageSpec
 from src.models import Network
 from src.models.tokens import n_leading_equal
 from src.models.vit import VisionTransformer
-from src.probing.probes import Probes
 from src.stitching import build_layers, build_stitching_layer, match_layers
 from src.stitching.layers import resize
 from src.training import classification_losses
+from src.training.probes import Probes
 from tests.commands import says
 from tests.traps import Patches
 

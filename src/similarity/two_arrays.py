@@ -10,11 +10,12 @@ from src.choices.similarity import N_NEIGHBOURS, PAPER, Measure
 from src.core.arguments import real_tensor
 from src.core.console import warn
 from src.core.errors import UserError, unknown_name
+from src.models.stored import StoredActivations
 from src.similarity import measures
 from src.similarity.comparison import Advice, Comparison
 from src.similarity.measures import load_measures
 from src.similarity.samples import Undefined
-from src.similarity.sides import Side, StoredActivations, take_statistics
+from src.similarity.sides import Side, take_statistics
 
 ADVICE = Advice(
     unbiased='metrics=["cka_debiased"]', n_images="more of them", pooled='alignment="pool"'
