@@ -76,11 +76,11 @@ def low_rank_approx(activations: ArrayLike | Tensor, rank: int | None) -> Tensor
         return activations
     if rank < 1:
         raise ValueError(f"rank {rank} is not positive")
-    form = form_of(activations)
-    if rank >= form.n_channels:
+    shape = form_of(activations)
+    if rank >= shape.n_channels:
         return activations
 
     components = principal_components(activations, rank)
     projection = (components.axes @ components.axes.T).to(activations)  # (C, C)
-    mean = form.everywhere(components.mean.to(activations)[None])
+    mean = shape.everywhere(components.mean.to(activations)[None])
     return map_positions(activations - mean, projection) + mean

@@ -280,7 +280,7 @@ class Comparison:
         lines = []
         sample_metrics = ", ".join(self._measures(SAMPLES))
         layers = {*self.statistics.layers1.values(), *self.statistics.layers2.values()}
-        n_wide = sum(layer.form.n_values > layer.n_images for layer in layers)
+        n_wide = sum(layer.shape.n_values > layer.n_images for layer in layers)
         if n_wide and not self.orders and "cka" in self.statistics.metrics:
             lines.append(
                 f"CKA is biased upwards where layers have more features than there are inputs ({n_wide} of "
@@ -317,7 +317,7 @@ class Comparison:
             return False
         n_samples = self.statistics.n_images
         if is_by_position:
-            n_samples *= first.form.n_positions
+            n_samples *= first.shape.n_positions
         width1 = max(map(first.width, self.statistics.ranks1))
         width2 = max(map(second.width, self.statistics.ranks2))
         return width1 + width2 > n_samples

@@ -85,11 +85,11 @@ class Probes(Task[LayerAndRank]):
         self.ranks = list(ranks)
 
         # Orders of tokens, and numbers of features and of positions, by layer
-        shapes = network.activation_shapes(self.layers, images.shape)
         self.layouts = {layer: network.token_layout(layer) for layer in self.layers}
-        forms = {layer: Form.of(shapes[layer], title=f"layer {layer!r}") for layer in self.layers}
-        self.widths = {layer: form.n_channels for layer, form in forms.items()}
-        self.n_positions = {layer: form.n_positions for layer, form in forms.items()}
+        axes = network.activation_shapes(self.layers, images.shape)
+        shapes = {layer: Form.of(axes[layer], title=f"layer {layer!r}") for layer in self.layers}
+        self.widths = {layer: shape.n_channels for layer, shape in shapes.items()}
+        self.n_positions = {layer: shape.n_positions for layer, shape in shapes.items()}
 
         self.heads: dict[LayerAndRank, nn.Linear] = {}
         for layer, width in self.widths.items():
