@@ -87,7 +87,9 @@ def methods_of(forms: Forms, training: Mapping[str, Any]) -> dict[str, ChosenMet
     if not forms:
         raise UserError('forms is empty; give a method such as "covariance", or several')
     chosen: dict[str, ChosenMethod] = {}
-    for form in _in_a_list(forms):
+    if isinstance(forms, str) or not isinstance(forms, Iterable):
+        forms = [forms]
+    for form in forms:
         name = name_of(form)
         method = Method(name)
         if isinstance(form, str):
@@ -102,15 +104,6 @@ def methods_of(forms: Forms, training: Mapping[str, Any]) -> dict[str, ChosenMet
             )
         chosen[name] = ChosenMethod(method, form, _settings(method.n_epochs, training))
     return chosen
-
-
-def _in_a_list(forms: Forms) -> Iterable[str | UserForm]:
-    """Return one method or several as an iterable, without validating them."""
-    if isinstance(forms, str) or callable(forms):
-        return [forms]
-    if isinstance(forms, Iterable):
-        return forms
-    return [forms]
 
 
 def _settings(n_epochs: int, options: Mapping[str, Any]) -> Settings:

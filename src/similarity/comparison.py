@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Iterator
 from itertools import product
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,15 +28,6 @@ from src.values import (
     Similarity,
 )
 
-
-class Advice(NamedTuple):
-    """Remedies in the warnings of a comparison: by default the options of the script."""
-
-    unbiased: str = "--permutations 200, or --metrics cka_debiased"
-    n_images: str = "more inputs (-n), or --permutations 200"
-    pooled: str = "--alignment pool"
-
-
 # The values of a pair of layers by measure, (2, 1 + N, R1, R2) of a measure that is not symmetric,
 # else (1, 1 + N, R1, R2): from the first layer to the second and back; of the images in their order
 # and under N permutations of the images of the first network; at each rank of both layers. N is 0
@@ -56,7 +46,6 @@ class Comparison:
         n_permutations: how often the images of the first network are permuted: 0, or at least 19,
             which is not checked. Each value then has a null beside it.
         labels: (n_images,), integers: images are then permuted within their classes too, as often.
-        advice: remedies in the warnings.
 
     Attributes:
         undefined: the measures that have no value somewhere, by reason. It grows while `results`
@@ -69,10 +58,8 @@ class Comparison:
         *,
         n_permutations: int = 0,
         labels: Tensor | None = None,
-        advice: Advice = Advice(),  # noqa: B008 - immutable
     ):
         self.statistics = statistics
-        self.advice = advice
         # (N, n) orders of the images, by the images that trade places
         self.orders: dict[str, Tensor] = {}
         self.n_alone = 0  # images that are the only ones of their class
@@ -284,13 +271,15 @@ class Comparison:
         if n_wide and not self.orders and "cka" in self.statistics.metrics:
             lines.append(
                 f"CKA is biased upwards where layers have more features than there are inputs ({n_wide} of "
-                f"{len(layers)}); give {self.advice.unbiased}"
+                f"{len(layers)}); measure cka_debiased, or compare with permuted inputs "
+                "(--permutations 200)"
             )
         n_few = sum(map(self._has_few_samples, self.statistics.alignments))
         if n_few and sample_metrics:
             lines.append(
                 f"{sample_metrics} of {counted(n_few, 'pair', 'pairs')} are biased downwards: their layers have more "
-                f"features together than there are samples; give {self.advice.n_images}"
+                "features together than there are samples; give more inputs (-n), or compare with permuted inputs "
+                "(--permutations 200)"
             )
         for reason, metrics in self.undefined.items():
             lines.append(f"{', '.join(metrics)} nan: {reason}")
@@ -299,7 +288,7 @@ class Comparison:
         if n_by_position and sample_metrics and self.orders:
             lines.append(
                 f"{sample_metrics} of {n_by_position} pairs have no p-values: their samples are "
-                f"positions, which are not independent; {self.advice.pooled} makes inputs the samples"
+                f"positions, which are not independent; alignment pool makes inputs the samples"
             )
         if self.n_alone:
             lines.append(

@@ -12,14 +12,11 @@ from src.core.console import warn
 from src.core.errors import UserError, unknown_name
 from src.models.stored import StoredActivations
 from src.similarity import measures
-from src.similarity.comparison import Advice, Comparison
+from src.similarity.comparison import Comparison
 from src.similarity.measures import load_measures
 from src.similarity.samples import Undefined
 from src.similarity.sides import Side, take_statistics
 
-ADVICE = Advice(
-    unbiased='metrics=["cka_debiased"]', n_images="more of them", pooled='alignment="pool"'
-)
 NAMES = "the first representation", "the second representation"
 
 
@@ -159,7 +156,7 @@ def _comparison(
         alignment=alignment,
         device=x.device,
     )
-    return Comparison(statistics, advice=ADVICE)
+    return Comparison(statistics)
 
 
 def _values(comparison: Comparison) -> dict[str, float]:

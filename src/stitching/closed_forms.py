@@ -446,16 +446,11 @@ def _by_user(
     with errors:
         returned = call_on_copies(function, source.moments, target.moments, cross)
     needed = f"a weight {tuple(cross.T.shape)} and a bias {tuple(target.moments.mean.shape)}"
-    if not isinstance(returned, tuple | list) or len(returned) != 2:
-        what = type(returned).__name__
-        if isinstance(returned, tuple | list):
-            what = f"{what} of {len(returned)}"
-        raise UserError(f"{name} returns a {what}; let it return two tensors, {needed}")
     try:
         weight, bias = map(torch.as_tensor, returned)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{name} returns no numbers ({error}); let it return two tensors, {needed}"
+            f"{name} returns a {type(returned).__name__} ({error}); let it return two tensors, {needed}"
         ) from error
     fits = weight.shape == cross.T.shape and bias.shape == target.moments.mean.shape
     are_real = not (weight.is_complex() or bias.is_complex())
