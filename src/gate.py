@@ -24,7 +24,7 @@ from src.models import Network, inputs_of
 from src.models.building import advice_on_positions, unwrapped
 from src.models.determinism import nondeterminism_of, warn_of_probabilities
 from src.ood.reference import N_IMAGES
-from src.stitching.closed_forms import AnyForm, UserForm, name_of, solver_of
+from src.stitching.closed_forms import AnyForm, UserForm, solver_name, solver_of
 from src.stitching.objectives import objective_of
 from src.stitching.training import BATCH_SIZE, Settings
 from src.training.loop import Epochs
@@ -90,7 +90,7 @@ def methods_of(forms: Forms, training: Mapping[str, Any]) -> dict[str, ChosenMet
     if isinstance(forms, str) or not isinstance(forms, Iterable):
         forms = [forms]
     for form in forms:
-        name = name_of(form)
+        name = solver_name(form)
         method = Method(name)
         if isinstance(form, str):
             method = Method.of(form)

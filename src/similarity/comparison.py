@@ -1,4 +1,4 @@
-"""Comparison of layers of two networks at many ranks, from statistics of the layers."""
+"""LayerComparison of layers of two networks at many ranks, from statistics of the layers."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -38,7 +38,7 @@ Values = dict[str, Tensor]
 Call = tuple[tuple, tuple, tuple]
 
 
-class Comparison:
+class LayerComparison:
     """Layers of one network against layers of another, at all ranks.
 
     Args:

@@ -408,7 +408,7 @@ def solver_of(form: AnyForm) -> Solver:
         return Solver(form, function, row.needs_covariance, row.along_axes)
     if isinstance(form, str) and not is_user_code(form):
         raise unknown_name("closed-form solver", form, FORMS)
-    name = name_of(form)
+    name = solver_name(form)
     if title_of(name) in (*METHODS, *STARTS):
         raise UserError(
             f"{name}: {title_of(name)} is the name of a closed-form solver of the suite, or of another method; "
@@ -426,7 +426,7 @@ def solver_of(form: AnyForm) -> Solver:
     return Solver(name, functools.partial(_by_user, name, function))
 
 
-def name_of(form: AnyForm) -> str:
+def solver_name(form: AnyForm) -> str:
     """Return the name of a closed form, also of a function."""
     if isinstance(form, str):
         return form

@@ -21,7 +21,7 @@ from src.core.errors import UserError
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")  # of sparsity
 
 
-def resize(maps: Tensor, size: Sequence[int], mode: str) -> Tensor:
+def resize_maps(maps: Tensor, size: Sequence[int], mode: str) -> Tensor:
     """Resize feature maps (B, C, H, W) to (B, C, *size).
 
     Args:
@@ -232,7 +232,7 @@ class StitchingLayer(nn.Module):
         maps = channels_first(self._patches(source), size_in)
         if plan.is_convolution:
             return maps
-        resized = resize(maps, size_out, self.upsample_mode)
+        resized = resize_maps(maps, size_out, self.upsample_mode)
         return torch.cat([source[:, : plan.n_kept], positions_of(resized)], dim=1)
 
     def _patches(self, source: Tensor) -> Tensor:
@@ -293,8 +293,8 @@ class StitchingLayer(nn.Module):
         if size is None:
             return self.transform(source)
         if math.prod(size) > math.prod(source.shape[2:]):
-            return resize(self.transform(source), size, self.upsample_mode)
-        return self.transform(resize(source, size, self.upsample_mode))
+            return resize_maps(self.transform(source), size, self.upsample_mode)
+        return self.transform(resize_maps(source, size, self.upsample_mode))
 
     def set_affine(self, weight: Tensor, bias: Tensor) -> None:
         """Set the affine map to a weight (C2, C1) and a bias (C2,)."""
