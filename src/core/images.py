@@ -13,7 +13,7 @@ class Normalisation(NamedTuple):
 
 
 class ImageSpec(NamedTuple):
-    """The classes, the shape and the range of values of the images of a data set."""
+    """The classes, the shape and the range of values of the inputs of a data set."""
 
     n_classes: int  # 0: unlabelled
     shape: tuple[int, ...]  # (C, H, W); of inputs that are no images, (T,) or (D,)
