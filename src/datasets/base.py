@@ -177,9 +177,10 @@ class BaseImageSet:
     def fingerprint(self) -> str:
         """The SHA-256 of the labels, of the number, shape and normalisation of the inputs, and of some inputs.
 
-        By it results know the inputs that they were made with. At most `N_OF_FINGERPRINT` inputs count, spread evenly over the set, as they
-        are decoded: with interventions, without augmentation. So it depends on no file, format or
-        device, and a change of few inputs between those is not seen.
+        By it results know the inputs that they were made with. At most `N_OF_FINGERPRINT` inputs
+        count, spread evenly over the set, as they are decoded: with interventions, without
+        augmentation. So it depends on no file, format or device, and a change of few inputs between
+        those is not seen.
         """
         n_images = len(self.labels)
         n_places = min(n_images, N_OF_FINGERPRINT)
