@@ -68,15 +68,6 @@ def test_pooling_first_equals_pooling_last(shape):
             torch.testing.assert_close(features, expected, rtol=tolerance, atol=tolerance)
 
 
-def test_pools_maps_by_their_mean_and_tokens_by_the_first_or_if_they_are_a_square_by_their_mean():
-    maps, tokens, patches, flat = (
-        activations(SHAPES[kind]) for kind in ("maps", "tokens", "patches", "flat")
-    )
-    torch.testing.assert_close(pool(maps), maps.flatten(2).mean(2))
-    assert torch.equal(pool(tokens), tokens[:, 0]) and torch.equal(pool(flat), flat)
-    assert torch.equal(pool(patches), patches.mean(1))
-
-
 RANKS = [25, None, 7, 2]
 SETTINGS = Settings(2, 100, learning_rate=0.01, seed=5)
 
