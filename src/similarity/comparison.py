@@ -288,7 +288,7 @@ class LayerComparison:
         if n_by_position and sample_metrics and self.orders:
             lines.append(
                 f"{sample_metrics} of {n_by_position} pairs have no p-values: their samples are "
-                f"positions, which are not independent; alignment pool makes inputs the samples"
+                f"positions, which are not independent; --alignment pool makes inputs the samples"
             )
         if self.n_alone:
             lines.append(
