@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from src.datasets.base import BaseImageSet
     from src.results.feature_files import LoadedFeatures
     from src.results.session import Session
-    from src.similarity.comparison import Comparison
+    from src.similarity.comparison import LayerComparison
     from src.similarity.sides import Side, Statistics
 
     Loaded = cli.LoadedNetwork | LoadedFeatures
@@ -124,7 +124,7 @@ def main(
     from src.core.device import device_of
     from src.results.session import Session
     from src.results.similarities import refuse_names_of_columns
-    from src.similarity.comparison import Comparison
+    from src.similarity.comparison import LayerComparison
 
     refuse_names_of_columns(args.metrics)
 
@@ -148,7 +148,7 @@ def main(
             at_claim(args)
         columns = list(dict.fromkeys(map(title_of, args.metrics)))
         statistics = take_statistics(args, first, second, test_set, n_images, session, device)
-        comparison = Comparison(
+        comparison = LayerComparison(
             statistics,
             n_permutations=args.n_permutations or 0,
             labels=labels,
@@ -357,7 +357,7 @@ def relative_depths_of(side: "Loaded") -> Mapping[str, float]:
 
 
 def print_rows(
-    comparison: "Comparison",
+    comparison: "LayerComparison",
     columns: Sequence[str],
     source: Mapping[str, Any],
     depths: tuple[Mapping[str, float], Mapping[str, float]],

@@ -22,9 +22,8 @@ def main(args: Namespace) -> None:
     from src.core.device import device_of
     from src.datasets import dataset_info, load_dataset
     from src.results.checkpoints import load_model
-    from src.statistics.chance import chance_of
     from src.training import Classification, evaluate
-    from src.training.chance import beside_chance
+    from src.training.doubts import beside_chance
 
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
@@ -36,7 +35,7 @@ def main(args: Namespace) -> None:
     (measured,) = evaluate(Classification(model), batches).values()
     result(f"Clean accuracy: {measured.accuracy:.2%}")
     n_images = int((test_set.labels >= 0).sum())
-    doubt = beside_chance(measured.accuracy, n_images, chance_of(test_set.labels.cpu()))
+    doubt = beside_chance(measured.accuracy, n_images, test_set.labels)
     if doubt:
         warn(f"the accuracy is {doubt}")
 

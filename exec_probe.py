@@ -17,10 +17,9 @@ from src.results.spec import ABSENT_IN_TABLES, further_options, short_images
 
 if TYPE_CHECKING:
     from src.datasets.base import BaseImageSet
-    from src.probing import Probes
-    from src.probing.probes import LayerAndRank
     from src.results.session import Session
     from src.training import EpochLog, HeadResult
+    from src.training.probes import LayerAndRank, Probes
 
     Results = Mapping[LayerAndRank, HeadResult]
 
@@ -118,8 +117,8 @@ def main(args: Namespace, session: "Session | None" = None) -> None:
     """
     from src.core.device import device_of
     from src.datasets import dataset_info
-    from src.probing import Probes
     from src.results.session import Session
+    from src.training.probes import Probes
 
     check_options(args)
 
@@ -196,8 +195,8 @@ def train_probes(
     run: Run | None,
 ) -> "tuple[Results, Results]":
     """Train all probes; return the results of the last epoch on training and on test images."""
-    from src.probing import decay_epochs
     from src.training import Settings, train
+    from src.training.probes import decay_epochs
 
     settings = Settings(
         args.n_epochs,
@@ -256,7 +255,7 @@ def rows_of(
     n_images: int,
 ) -> list[dict[str, Any]]:
     """Return the row of each layer and rank; of ranks that keep the same components, the first."""
-    from src.low_rank import used_rank
+    from src.training.probes import used_rank
 
     rows: dict[LayerAndRank, dict[str, Any]] = {}
     for (layer, rank), on_test in tested.items():

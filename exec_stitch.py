@@ -214,7 +214,7 @@ def set_up(args: Namespace, session: "Session") -> Setup:
     from src.stitching import chosen_options
     from src.stitching.closed_forms import solver_of
     from src.stitching.objectives import objective_of
-    from src.training.chance import warn_at_chance
+    from src.training.doubts import warn_at_chance
 
     # Two networks, and a stitching layer for each pair of their layers
     objective = objective_of(args.objective)

@@ -131,7 +131,7 @@ def check_accuracies(args, *networks: NamedNetwork) -> None:
     from src.core.errors import UserError
     from src.datasets import dataset_info
     from src.results.session import Session
-    from src.training.chance import doubt_about
+    from src.training.doubts import doubt_about
 
     is_stitched = args.methods != [all_pairs.NONE]
     if not is_stitched or any(

@@ -15,7 +15,7 @@ from src.results.run import Run, claimed
 
 if TYPE_CHECKING:
     from src.datasets.base import BaseImageSet
-    from src.similarity.sides import StoredActivations
+    from src.models.stored import StoredActivations
 
 
 def parser() -> cli.Parser:

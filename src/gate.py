@@ -24,7 +24,7 @@ from src.models import Network, inputs_of
 from src.models.building import advice_on_positions, unwrapped
 from src.models.determinism import nondeterminism_of, warn_of_probabilities
 from src.ood.reference import N_IMAGES
-from src.stitching.closed_forms import AnyForm, UserForm, name_of, solver_of
+from src.stitching.closed_forms import AnyForm, UserForm, solver_name, solver_of
 from src.stitching.objectives import objective_of
 from src.stitching.training import BATCH_SIZE, Settings
 from src.training.loop import Epochs
@@ -87,8 +87,10 @@ def methods_of(forms: Forms, training: Mapping[str, Any]) -> dict[str, ChosenMet
     if not forms:
         raise UserError('forms is empty; give a method such as "covariance", or several')
     chosen: dict[str, ChosenMethod] = {}
-    for form in _in_a_list(forms):
-        name = name_of(form)
+    if isinstance(forms, str) or not isinstance(forms, Iterable):
+        forms = [forms]
+    for form in forms:
+        name = solver_name(form)
         method = Method(name)
         if isinstance(form, str):
             method = Method.of(form)
@@ -102,15 +104,6 @@ def methods_of(forms: Forms, training: Mapping[str, Any]) -> dict[str, ChosenMet
             )
         chosen[name] = ChosenMethod(method, form, _settings(method.n_epochs, training))
     return chosen
-
-
-def _in_a_list(forms: Forms) -> Iterable[str | UserForm]:
-    """Return one method or several as an iterable, without validating them."""
-    if isinstance(forms, str) or callable(forms):
-        return [forms]
-    if isinstance(forms, Iterable):
-        return forms
-    return [forms]
 
 
 def _settings(n_epochs: int, options: Mapping[str, Any]) -> Settings:

@@ -56,18 +56,6 @@ def principal_components(activations: Tensor, rank: int) -> Components:
     return Components(mean, axes.flip(1))
 
 
-def used_rank(rank: int | None, n_features: int, n_samples: int) -> int | None:
-    """Return the number of components that a truncation to a rank keeps: at most as many as there are
-    features, and one less than samples. None stays None.
-
-    Args:
-        n_samples: positions of the activations that are truncated together.
-    """
-    if rank is None:
-        return None
-    return min(rank, n_features, max(1, n_samples - 1))
-
-
 def low_rank_approx(activations: ArrayLike | Tensor, rank: int | None) -> Tensor:
     """Project activations on their first principal components around the mean; keep the shape.
 
@@ -88,11 +76,11 @@ def low_rank_approx(activations: ArrayLike | Tensor, rank: int | None) -> Tensor
         return activations
     if rank < 1:
         raise ValueError(f"rank {rank} is not positive")
-    form = form_of(activations)
-    if rank >= form.n_channels:
+    shape = form_of(activations)
+    if rank >= shape.n_channels:
         return activations
 
     components = principal_components(activations, rank)
     projection = (components.axes @ components.axes.T).to(activations)  # (C, C)
-    mean = form.everywhere(components.mean.to(activations)[None])
+    mean = shape.everywhere(components.mean.to(activations)[None])
     return map_positions(activations - mean, projection) + mean

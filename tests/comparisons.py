@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from src.choices.similarity import PAPER
-from src.similarity.comparison import Comparison
+from src.models.stored import StoredActivations
+from src.similarity.comparison import LayerComparison
 from src.similarity.measures import load_measures
-from src.similarity.sides import Side, StoredActivations, take_statistics
+from src.similarity.sides import Side, take_statistics
 from src.values import ALL_IMAGES, ComparedLayers, Null
 
 
@@ -20,14 +21,14 @@ def compared(
     ranks2=(None,),
     alignment="auto",
     **options,
-) -> Comparison:
+) -> LayerComparison:
     """The comparison of activations by layer."""
     n = len(next(iter(first.values())))
     sides = [
         Side(StoredActivations(layers), list(layers), ranks, title)
         for layers, ranks, title in ((first, ranks1, "model 1"), (second, ranks2, "model 2"))
     ]
-    return Comparison(
+    return LayerComparison(
         take_statistics(
             *sides, (), n_images=n, metrics=load_measures(metrics), alignment=alignment
         ),

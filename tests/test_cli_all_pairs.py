@@ -132,7 +132,7 @@ def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatc
     activations = Network.activations
 
     def count(network, x, names, *, after=None, images=None, keep=False):
-        if keep and network.kept is not None:  # what is missing passes by a further call
+        if keep and network.cached is not None:  # what is missing passes by a further call
             return activations(network, x, names, keep=True)
         if after:
             seen["stitches"] += len(x)

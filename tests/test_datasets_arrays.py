@@ -97,6 +97,7 @@ def test_parts_are_mapped_in_place_or_unpacked_once_and_said(save, tmp_path, cap
     save(path, X=images[:5], Y=labels[:5])  # another archive, even an older one
     os.utime(path, (0, 0))
     assert np.array_equal(everything(load_dataset("cifar5m", tmp_path, train=True))[0], images)
+    assert len(list(path.parent.iterdir())) == 6 + 6 * is_compressed  # without earlier contents
 
 
 def test_missing_and_damaged_parts_are_named_and_leave_nothing_behind(tmp_path):
@@ -147,6 +148,8 @@ def test_a_file_of_a_users_own(save, tmp_path, capsys):
         assert np.array_equal(images, arrays[f"x_{split}"])
         assert np.array_equal(labels, arrays[f"y_{split}"]) and dataset.spec == info.spec
         assert isinstance(dataset.images.parts[0], np.memmap)
+    unpacked = [path.name.split(".")[0] for path in tmp_path.glob("own_*")]
+    assert sorted(unpacked) == ["own_x_test", "own_x_train"] * (save is np.savez_compressed)
     assert says(capsys.readouterr().err, "no training image has label 3", "4 classes")
     write_npz(path, save=save, means=np.array([0.5] * 3))
     dataset_info(str(path))
@@ -274,19 +277,6 @@ def test_embedded_sets_need_no_folder(name, n_train, n_test):
         assert len(dataset) == n and dataset.spec == dataset_info(name).spec
         assert images.shape == (32, 1, 8, 8) and images.min() >= 0 and 0.5 < images.max() <= 1
         assert labels.dtype == torch.int64 and (name == "digits" or (dataset.labels == -1).all())
-
-
-def test_an_archive_that_is_written_anew_keeps_no_earlier_array_beside_it(tmp_path):
-    archive = tmp_path / "own.npz"
-    labels = {"y_train": [0, 1], "y_test": [0, 1]}
-    for seed in (0, 1):
-        images = random_images(2, 8, 8, 1, seed=seed)
-        np.savez_compressed(archive, x_train=images, x_test=images + 1, **labels)
-        load_dataset(str(archive), tmp_path, train=True, device="cpu")
-        load_dataset(str(archive), tmp_path, train=False, device="cpu")
-    (train,) = tmp_path.glob("own_x_train.*.npy")
-    assert np.array_equal(np.load(train), images)
-    assert len(list(tmp_path.glob("own_x_test.*.npy"))) == 1
 
 
 def test_a_mean_of_0_and_a_std_of_1_count_as_given(tmp_path, capsys):

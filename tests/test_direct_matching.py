@@ -15,7 +15,7 @@ from src.low_rank import low_rank_approx
 from src.statistics.moments import Rows
 from src.stitching import direct_matching
 from src.stitching.closed_forms import Source, Target, solver_of
-from src.stitching.layers import resize
+from src.stitching.layers import resize_maps
 from src.stitching.upsampling import resized_rows
 from tests.goldens import numbers, random, tensor
 
@@ -187,7 +187,7 @@ def test_a_source_that_does_not_vary_gives_the_mean_target():
 @pytest.mark.parametrize(("source", "target"), [((4, 4), (8, 8)), ((8, 8), (4, 4))])
 def test_resized_and_truncated_sources_equal_doing_so_first(source, target, rank, form):
     x, y = random(10, 6, *source), random(10, 3, *target, seed=1)
-    plain = low_rank_approx(resize(x, target, "bilinear"), rank)
+    plain = low_rank_approx(resize_maps(x, target, "bilinear"), rank)
     one = solved(form, x, y, rank=rank, size=target)
     other = solved(form, plain, y)
     rows = as_rows(plain)

@@ -523,11 +523,10 @@ MISTAKES = {  # what is wrong, and what is given in the place of what is right
                                                     "layers": ("pool3", "net.pool3")},
     "int is not a closed-form solver, which": lambda given: {"forms": 3},
     "dict is not a closed-form solver": lambda given: {"forms": dict},
-    "words returns no numbers": lambda given: {"forms": words},
+    "words returns a tuple": lambda given: {"forms": words},
     "turned returns .*real": lambda given: {"forms": turned},
     "out of range": lambda given: {"limits": Limits(tolerance=5)},
     "is out of range": lambda given: {"limits": Limits(skill="0.3")},
-    r"seed is 2\d+.* up to 2": lambda given: {"seed": 2 * 10**30},
     "a single number an input": lambda given: {"end": computed(given["end"], lambda x: x.argmax(1))},
     r"layers has \[3\]": lambda given: {"layers": [3]},
 }  # fmt: skip

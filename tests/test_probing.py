@@ -12,9 +12,8 @@ from src.datasets import load_dataset
 from src.datasets.base import ImageSet
 from src.low_rank import low_rank_approx
 from src.models import Network
-from src.probing import Probes, decay_epochs
-from src.probing.probes import truncated_pools
 from src.training import Settings, train
+from src.training.probes import Probes, decay_epochs, truncated_pools
 from tests.tiny_networks import Computed
 
 SHAPES = {
@@ -67,15 +66,6 @@ def test_pooling_first_equals_pooling_last(shape):
         for rank, features in zip(ranks, truncated_pools(acts.to(dtype), ranks), strict=True):
             expected = pool(low_rank_approx(acts, rank)).to(dtype)
             torch.testing.assert_close(features, expected, rtol=tolerance, atol=tolerance)
-
-
-def test_pools_maps_by_their_mean_and_tokens_by_the_first_or_if_they_are_a_square_by_their_mean():
-    maps, tokens, patches, flat = (
-        activations(SHAPES[kind]) for kind in ("maps", "tokens", "patches", "flat")
-    )
-    torch.testing.assert_close(pool(maps), maps.flatten(2).mean(2))
-    assert torch.equal(pool(tokens), tokens[:, 0]) and torch.equal(pool(flat), flat)
-    assert torch.equal(pool(patches), patches.mean(1))
 
 
 RANKS = [25, None, 7, 2]

@@ -9,9 +9,9 @@ from src.core.activations import TokenLayout, cells
 from src.core.errors import UserError
 from src.core.images import ImageSpec
 from src.models import Network
-from src.probing.probes import Probes
 from src.stitching import build_layers
 from src.training import classification_losses
+from src.training.probes import Probes
 from tests.tiny_networks import Computed
 
 

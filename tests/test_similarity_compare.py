@@ -21,7 +21,7 @@ from src.similarity import (
     procrustes_distance,
     pwcca_distance,
 )
-from src.similarity.comparison import Comparison
+from src.similarity.comparison import LayerComparison
 from src.similarity.measures import load_measures
 from src.similarity.sides import Side, take_statistics
 from tests.commands import says
@@ -176,11 +176,11 @@ class Counted:
         return {name: self.values[name][images] for name in names}
 
 
-def taken(*sides: Side, **options) -> Comparison:
+def taken(*sides: Side, **options) -> LayerComparison:
     """The comparison of two sides; `Counted.seen` tells how many images both have seen."""
     Counted.seen = 0
     batches = ((images, None) for images in torch.arange(20).split(8))
-    return Comparison(
+    return LayerComparison(
         take_statistics(*sides, batches, n_images=20, metrics=load_measures(MEASURES), **options)
     )
 

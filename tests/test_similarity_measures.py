@@ -123,15 +123,6 @@ def test_values_by_hand():
         assert measure(x, y) == pytest.approx(measure(y, x))
 
 
-def test_cka_equals_the_definition_with_gram_matrices(pair):
-    centring = np.eye(50) - 1 / 50
-    first, second = (centring @ z @ z.T @ centring for z in pair)
-    expected = np.sum(first * second) / np.linalg.norm(first) / np.linalg.norm(second)
-    assert linear_cka(*pair) == pytest.approx(expected, abs=1e-12)
-    wide = [np.concatenate([z] * 10, axis=1) for z in pair]  # more features than samples
-    assert linear_cka(*wide) == pytest.approx(expected, abs=1e-12)
-
-
 def test_procrustes_equals_scipy(pair):
     x, y = (centred(z) / np.linalg.norm(centred(z)) for z in pair)
     x = np.pad(x, [(0, 0), (0, 2)])

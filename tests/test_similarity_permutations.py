@@ -16,7 +16,7 @@ from src.similarity import (
     procrustes_distance,
     pwcca_distance,
 )
-from src.similarity.nulls import null_of, permutations
+from src.similarity.nulls import null_of, permuted_orders
 from src.values import ALL_IMAGES, LARGEST, WITHIN_CLASSES, ComparedLayers
 from tests.commands import says
 from tests.comparisons import compared, nulls_of, values_of
@@ -73,7 +73,7 @@ def test_permuted_values_are_those_of_permuted_images(name):
     labels, x, y = with_shared_classes(np.random.default_rng(0))
     row = layers_of(x, y, metrics=[name], n_permutations=25, labels=labels)
     for images, of in ((ALL_IMAGES, torch.zeros(24)), (WITHIN_CLASSES, labels)):
-        values = [FUNCTIONS[name](x[order], y) for order in permutations(25, of)]
+        values = [FUNCTIONS[name](x[order], y) for order in permuted_orders(25, of)]
         expected = null_of(
             MEASURES[name], FUNCTIONS[name](x, y), torch.tensor(values, dtype=torch.float64)
         )
@@ -140,7 +140,7 @@ def test_values_are_set_against_the_largest_of_permuted_images(rng, name, images
     y = {f"y{i}": torch.from_numpy(rng.normal(size=(24, 3))) for i in range(2)}
     options = {"n_permutations": 19, "labels": labels, "alignment": "pool"}
     rows = [row for (row,) in compared(x, y, metrics=[name], **options).results()]
-    orders = permutations(19, labels)
+    orders = permuted_orders(19, labels)
 
     def expected(value, measure) -> tuple[float, ...]:
         extreme = max if name == "cka" else min
@@ -162,14 +162,14 @@ def test_values_are_set_against_the_largest_of_permuted_images(rng, name, images
 
 def test_permutations_by_hand():
     labels = torch.tensor([2, 0, 2, 1, 0, 2])
-    orders = permutations(3000, labels)
+    orders = permuted_orders(3000, labels)
     assert torch.equal(orders.sort(1).values, torch.arange(6).expand(3000, 6))
     assert torch.equal(labels[orders], labels.expand(3000, 6))  # every place keeps its class
-    assert torch.equal(orders, permutations(3000, labels))
+    assert torch.equal(orders, permuted_orders(3000, labels))
     found, counts = orders.unique(dim=0, return_counts=True)
     assert len(found) == 6 * 2  # 3! orders of class 2, and 2! of class 0
     assert (counts - 250).abs().max() < 75  # five standard deviations
-    assert len(permutations(200, torch.zeros(4)).unique(dim=0)) == 24
+    assert len(permuted_orders(200, torch.zeros(4)).unique(dim=0)) == 24
 
 
 def test_images_alone_in_their_class_are_warned_of():

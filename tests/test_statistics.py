@@ -18,10 +18,8 @@ from src.statistics.intervals import (
     of_difference,
     of_estimates,
     of_share,
-    student_half_width,
     wilson_intervals,
 )
-from src.statistics.jackknife import jackknife_variance
 from src.statistics.moments import CrossMoments, Moments, Rows
 from src.statistics.permutation_tests import permutation_p
 from src.statistics.resampling import Estimate, estimate, permuted_p
@@ -38,19 +36,6 @@ def test_wilsons_interval(n_right, n):
     assert found == pytest.approx((n_right / n, *expected), abs=1e-4)
     assert found == pytest.approx(of_share([(np.arange(n) < n_right)[None]]).interval(), abs=1e-4)
     assert all(map(math.isnan, unknown))
-
-
-def test_students_half_width():
-    values = np.array([3.0, 1, 4, 1, 5])
-    half_width = student_half_width(values.std(ddof=1) / math.sqrt(5), 0.025, freedom=4)
-    low, high = stats.t.interval(0.95, 4, values.mean(), stats.sem(values))
-    assert 2 * half_width == pytest.approx(high - low)
-
-
-def test_the_jackknife_of_a_mean_is_its_squared_standard_error(rng):
-    values = rng.normal(size=17)
-    without = [np.delete(values, i).mean() for i in range(17)]
-    assert jackknife_variance(without) == pytest.approx(stats.sem(values) ** 2)
 
 
 def test_permutation_p_by_hand():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from src.core.errors import UserError
-from src.stitching.layers import THRESHOLDS, build_stitching_layer, resize
+from src.stitching.layers import THRESHOLDS, build_stitching_layer, resize_maps
 from tests.golden_weights import load_golden_weights
 from tests.goldens import notes, numbers, tensor
 
@@ -67,7 +67,7 @@ def test_eye_is_the_identity_and_resizes():
             build_stitching_layer(kind, (6, 4, 4), (6, 4, 4), is_identity=True)(x), x
         )
     layer = build_stitching_layer("rc2c_pre", (6, 4, 4), (6, 8, 8), is_identity=True)
-    torch.testing.assert_close(layer(x), resize(x, (8, 8), "bilinear"))
+    torch.testing.assert_close(layer(x), resize_maps(x, (8, 8), "bilinear"))
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
@@ -79,8 +79,8 @@ def test_convolving_first_or_last_is_the_same(mode, source, target):
         "rc2c_pre", (3, *source), (2, *target), upsample_mode=mode
     ).double()
     x = torch.randn(2, 3, *source, dtype=torch.float64)
-    torch.testing.assert_close(layer(x), layer.transform(resize(x, target, mode)))
-    torch.testing.assert_close(layer(x), resize(layer.transform(x), target, mode))
+    torch.testing.assert_close(layer(x), layer.transform(resize_maps(x, target, mode)))
+    torch.testing.assert_close(layer(x), resize_maps(layer.transform(x), target, mode))
 
 
 def test_sparsity_and_l1_count_weight_and_bias():

@@ -12,10 +12,10 @@ from src.core.images import ImageSpec
 from src.models import Network
 from src.models.tokens import n_leading_equal
 from src.models.vit import VisionTransformer
-from src.probing.probes import Probes
 from src.stitching import build_layers, build_stitching_layer, match_layers
-from src.stitching.layers import resize
+from src.stitching.layers import resize_maps
 from src.training import classification_losses
+from src.training.probes import Probes
 from tests.commands import says
 from tests.traps import Patches
 
@@ -104,7 +104,7 @@ def test_auto_lays_out_patches_as_the_images_are():
     (layer,) = layers.values()
     source = front(torch.rand(2, *WIDE), until="blocks.0")
     maps = source[:, 1:].mT.unflatten(2, (2, 4))
-    resized = resize(maps, (4, 8), "bilinear").flatten(2).mT
+    resized = resize_maps(maps, (4, 8), "bilinear").flatten(2).mT
     expected = layer.transform(torch.cat([source[:, :1], resized], 1))
     torch.testing.assert_close(layer(source), expected)
 

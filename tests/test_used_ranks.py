@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from src.low_rank import used_rank
+from src.training.probes import used_rank
 from tests.commands import ON_DIGITS, error_line, read_csv, run, says, stitch_rows
 from tests.conftest import few_images
 

@@ -93,7 +93,7 @@ def guessed_layout(n_tokens: int, image_size: MapSize = (1, 1)) -> TokenLayout:
 
 
 class Form(NamedTuple):
-    """The form of activations, whatever their number: maps (C, H, W), tokens (T, D) or vectors (D,)."""
+    """The shape of activations, whatever their number: maps (C, H, W), tokens (T, D) or vectors (D,)."""
 
     n_channels: int
     sizes: tuple[int, ...]  # of the axes of positions: (H, W), (T,) or ()
@@ -107,7 +107,7 @@ class Form(NamedTuple):
         *,
         title: str = "an activation",
     ) -> "Form":
-        """Return the form of a shape.
+        """Return the shape of activations with these axes.
 
         Args:
             layout: of tokens; None: it is guessed from their number where it is needed.
@@ -206,16 +206,16 @@ class Form(NamedTuple):
 
 
 def form_of(activations: Tensor, layout: TokenLayout | None = None) -> Form:
-    """Return the form of activations (B, C, H, W), (B, T, D) or (B, D)."""
+    """Return the shape of activations (B, C, H, W), (B, T, D) or (B, D)."""
     return Form.of(activations.shape[1:], layout)
 
 
 def positions_of(activations: Tensor) -> Tensor:
     """Return activations (B, C, H, W), (B, T, C) or (B, C) as a view (B, positions, C)."""
-    form = form_of(activations)
-    if form.is_tokens:
+    shape = form_of(activations)
+    if shape.is_tokens:
         return activations
-    return channels_first(activations, (form.n_positions,)).mT
+    return channels_first(activations, (shape.n_positions,)).mT
 
 
 def as_rows(activations: Tensor) -> Tensor:

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from src.core.errors import UserError
 
-MOST = 2**63 - 1  # that torch takes
-
 
 def check_real(name: str, value: object, *, is_positive: bool = False) -> None:
     """Raise a UserError unless a value is a finite number from 0 on; or above 0, if it is to be positive."""
@@ -31,8 +29,6 @@ def check_integer(name: str, value: object, *, at_least: int, otherwise: str = "
     is_integer = isinstance(value, Integral) and not isinstance(value, bool)
     if not is_integer or value < at_least:  # type: ignore[operator]
         raise UserError(f"{name} is {value!r}; give an integer from {at_least} on{otherwise}")
-    if value > MOST:  # type: ignore[operator]
-        raise UserError(f"{name} is {value!r}; give an integer up to 2^63 - 1{otherwise}")
 
 
 def real_tensor(values: ArrayLike | Tensor, name: str) -> Tensor:

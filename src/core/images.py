@@ -13,7 +13,7 @@ class Normalisation(NamedTuple):
 
 
 class ImageSpec(NamedTuple):
-    """The classes, the shape and the range of values of the images of a data set."""
+    """The classes, the shape and the range of values of the inputs of a data set."""
 
     n_classes: int  # 0: unlabelled
     shape: tuple[int, ...]  # (C, H, W); of inputs that are no images, (T,) or (D,)
@@ -31,15 +31,11 @@ class ImageSpec(NamedTuple):
     def record(self) -> dict[str, Any]:
         """Return the record of the data that a network was trained for, in JSON's types;
         `of_record` reads it."""
-        normalisation = None
+        record = self._asdict()
+        del record["inputs"]
         if self.normalisation is not None:
-            normalisation = self.normalisation._asdict()
-        return {
-            "n_classes": self.n_classes,
-            "shape": self.shape,
-            "normalisation": normalisation,
-            "classes": self.classes,
-        }
+            record["normalisation"] = self.normalisation._asdict()
+        return record
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> "ImageSpec":

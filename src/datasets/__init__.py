@@ -1,4 +1,4 @@
-"""Data sets of images and of other inputs, loaded by name."""
+"""Data sets of images, tokens and vectors, loaded by name."""
 
 from src.datasets.base import Loading
 from src.datasets.registry import dataset_info, load_dataset

@@ -20,8 +20,8 @@ from src.core.console import listed, note_once, warn_once
 from src.core.errors import UserError
 from src.core.files import readable
 from src.core.images import ImageSpec, Normalisation, make_normalisation
-from src.datasets.inputs import examples
 from src.datasets.mapped import MappedImages, check_archive, map_file, map_member
+from src.datasets.plain import examples
 
 EMBEDDED = Path(__file__).parent / "embedded"  # sources and licences: README.md there
 RANDOM_IMAGES = "300K_random_images.npy"

@@ -1,4 +1,4 @@
-"""Data sets of images: order, batches, and the share of a process in distributed training.
+"""Data sets of inputs: order, batches, and the share of a process in distributed training.
 
 `BaseImageSet` is the base of all sets. `ImageSet` holds small images, indexed and augmented batch by
 batch: a tensor in memory, or arrays on disk.
@@ -65,16 +65,16 @@ class Loading(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """The share of a process in a batch: the images rank, rank + size, rank + 2·size, …"""
+    """The share of a process in a batch: the inputs rank, rank + size, rank + 2·size, …"""
 
     rank: int = 0
     size: int = 1
 
 
 class Pass(NamedTuple):
-    """The indices of the images of a pass over a data set, in order and in batches."""
+    """The indices of the inputs of a pass over a data set, in order and in batches."""
 
-    indices: Tensor  # (N,) of the images in the set, on the CPU
+    indices: Tensor  # (N,) of the inputs in the set, on the CPU
     batches: Sequence[slice]  # positions in `indices`
     epoch: int = 0  # counted from 1; 0: the pass is no epoch
     seed: int = 0
@@ -94,15 +94,15 @@ class Change(Protocol):
 
 
 class BaseImageSet:
-    """Images with labels, in batches; a subclass holds the images.
+    """Inputs with labels, in batches; a subclass holds the inputs: images, tokens or vectors.
 
     Args:
         labels: integers (N,) in 0..n_classes-1, kept in their dtype; -1 means no label.
         n_classes: 0 for an unlabelled set.
-        image_shape: (C, H, W) of an image in a batch; of inputs that are no images, (T,) or (D,).
+        image_shape: (C, H, W) of an image in a batch; of tokens (T,), of vectors (D,).
         augmentation: applied by `epoch`; None: `epoch` does the same to images as `batches`.
         normalisation: of values in [0, 1]; None leaves the values as they are.
-        epoch_size: number of images of an `epoch`, see `subset`; None, or N or more: all images.
+        epoch_size: number of inputs of an `epoch`, see `subset`; None, or N or more: all inputs.
             May be set later.
         device: of the batches.
     """
@@ -148,7 +148,7 @@ class BaseImageSet:
 
     @property
     def spec(self) -> ImageSpec:
-        """The classes of the set, and the shape and the values of its images."""
+        """The classes of the set, and the shape and the values of its inputs."""
         return ImageSpec(
             self.n_classes, self.image_shape, self.normalisation, self.classes, self.inputs
         )
@@ -156,7 +156,7 @@ class BaseImageSet:
     def copied(
         self, *, labels: Tensor | None = None, change: Change | None = None
     ) -> "BaseImageSet":
-        """Return a copy on the same images, with new labels (N,) or with a further change."""
+        """Return a copy on the same inputs, with new labels (N,) or with a further change."""
         copied = copy.copy(self)
         vars(copied).pop("fingerprint", None)
         if labels is not None:
@@ -166,21 +166,21 @@ class BaseImageSet:
         return copied
 
     def levels(self, plan: Pass) -> Iterable[Tensor]:
-        """Yield the images of a pass in batches, in the form that `levels_of` returns."""
+        """Yield the inputs of a pass in batches, as `levels_of` returns them."""
         raise NotImplementedError
 
     def levels_of(self, indices: Tensor) -> Tensor:
-        """Return kept images at indices (B,), with interventions: uint8 (B, C, H, W)."""
+        """Return the stored inputs at indices (B,), with interventions: of images uint8 (B, C, H, W)."""
         raise NotImplementedError
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """The SHA-256 of the labels, of the form of the images, and of some of the images.
+        """The SHA-256 of the labels, of the number, shape and normalisation of the inputs, and of some inputs.
 
-        By it results know the images that they were made with. The form is their number, shape and
-        normalisation. At most `N_OF_FINGERPRINT` images count, spread evenly over the set, as they
-        are decoded: with interventions, without augmentation. So it depends on no file, format or
-        device, and a change of few images between those is not seen.
+        By it results know the inputs that they were made with. At most `N_OF_FINGERPRINT` inputs
+        count, spread evenly over the set, as they are decoded: with interventions, without
+        augmentation. So it depends on no file, format or device, and a change of few inputs between
+        those is not seen.
         """
         n_images = len(self.labels)
         n_places = min(n_images, N_OF_FINGERPRINT)
@@ -207,11 +207,10 @@ class BaseImageSet:
         return [0] * len(indices)
 
     def check_like(self, images: "BaseImageSet", *, option: str) -> None:
-        """Check that this set has the image shape of the images of -d; warn of a different range of
-        values.
+        """Check that this set has the shape of the inputs of -d; warn of a different range of values.
 
         Args:
-            images: the images of -d.
+            images: the inputs of -d.
             option: the option that chose this set, for messages.
         Raises:
             UserError: the shapes differ.
@@ -250,7 +249,7 @@ class BaseImageSet:
     def batches(
         self, batch_size: int, *, indices: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images (B, C, H, W) and labels (B,) at indices, or all, without augmentation."""
+        """Yield inputs (B, …) and labels (B,) at indices, or all, without augmentation."""
         if indices is None:
             order = torch.arange(len(self))
         else:
@@ -258,9 +257,9 @@ class BaseImageSet:
         yield from self._deliver(order, batch_size)
 
     def epoch(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images (B, C, H, W) and labels (B,), shuffled and augmented.
+        """Yield inputs (B, …) and labels (B,), shuffled and augmented.
 
-        With an `epoch_size`, an epoch has the next `subset` of the images; epochs are then counted
+        With an `epoch_size`, an epoch has the next `subset` of the inputs; epochs are then counted
         from 1. The last batch may be smaller. Order and augmentation depend on (seed, epoch) alone.
         """
         generator = seeded_generator(seed, epoch)
@@ -279,7 +278,7 @@ class BaseImageSet:
         seed: int = 0,
         generator: torch.Generator | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the images and labels of this process in each batch of `order`."""
+        """Yield the inputs and labels of this process in each batch of `order`."""
         # All processes get the same number of batches, since they exchange gradients after each. A
         # process without an image gets the first one, with the label -1, which counts for nothing
         rank, n_processes = self.shard
@@ -302,7 +301,7 @@ class BaseImageSet:
             yield images, labels
 
     def _make(self, plan: Pass) -> Iterator[Tensor]:
-        """Yield the images of a pass in batches: float32 (B, C, H, W) on the device."""
+        """Yield the inputs of a pass in batches on the device: images as float32 (B, C, H, W)."""
         augmentation = None
         parameters = torch.empty(len(plan.indices), 0)
         if self.augmentation is not None and plan.generator is not None:
@@ -390,11 +389,11 @@ class ImageSet(BaseImageSet):
 
 
 class CastInputs(BaseImageSet):
-    """The images of another set, in batches of another type or on another device.
+    """The inputs of another set, in batches of another type or on another device.
 
     Args:
         images: the other set.
-        like: a tensor of the type and on the device of the images to give.
+        like: a tensor of the type and on the device of the inputs to give.
     """
 
     def __init__(self, images: BaseImageSet, like: Tensor):
@@ -421,7 +420,7 @@ class CastInputs(BaseImageSet):
 
 
 def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
-    """Choose the images of an epoch: the next `size` of a shuffled pass over all n, (at most size,).
+    """Choose the inputs of an epoch: the next `size` of a shuffled pass over all n, (at most size,).
 
     As in the public code, the last subset of a pass may be smaller (n = 10, size = 4: 4, 4, 2), and
     each pass has a new order. Epochs count from 1.

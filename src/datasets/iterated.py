@@ -15,7 +15,7 @@ from src.core.device import as_inputs
 from src.core.errors import UserError
 from src.core.tensors import content_of_state
 from src.datasets.base import EXPECTED, UNLABELLED, BaseImageSet, Pass, batches_in
-from src.datasets.inputs import N_LOOKED_AT, examples
+from src.datasets.plain import N_LOOKED_AT, examples
 
 N_OF_FINGERPRINT = 16  # inputs, the first ones
 

@@ -13,8 +13,8 @@ from src.core.errors import UserError
 from src.core.images import are_images
 from src.datasets import arrays, folders
 from src.datasets.base import BaseImageSet, Device, ImageSet, Loading
-from src.datasets.inputs import InputSet
 from src.datasets.mapped import MappedImages
+from src.datasets.plain import PlainInputs
 
 
 def dataset_info(name: str, *, labelled: bool = False) -> DatasetInfo:
@@ -114,7 +114,7 @@ def split_of(
 ) -> BaseImageSet:
     """Return the set of images uint8 (N, C, H, W), or of tokens or vectors, and labels (N,) of a split."""
     if isinstance(images, Tensor) and not are_images(info.spec.shape):
-        return InputSet(images, labels, n_classes=info.spec.n_classes, device=device)
+        return PlainInputs(images, labels, n_classes=info.spec.n_classes, device=device)
     options: dict[str, Any] = {}
     if train:
         options["epoch_size"] = info.epoch_size

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from src.models.outputs import logits_of, map_tensors, tensors_of
-from src.models.unchanged import repeatable
+from src.models.restored import repeatable
 
 OUTPUT = "output"  # names the output of the network; all further layers have names of modules
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)

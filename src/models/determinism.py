@@ -24,7 +24,7 @@ from src.core.precision import full_precision
 from src.core.seeds import generator
 from src.models.network import Network
 from src.models.outputs import logits_of
-from src.models.unchanged import repeatable
+from src.models.restored import repeatable
 from src.values import BATCH_DEPENDENT, STOCHASTIC
 
 # Differences of logits that count, relative to their standard deviation over the images. Those of

@@ -24,7 +24,7 @@ from src.core.device import as_inputs
 from src.core.errors import UserError
 from src.core.images import ImageSpec, shape_text
 from src.models.axis_order import is_channels_last
-from src.models.kept import KeptActivations
+from src.models.cached import CachedActivations
 from src.models.layers import NamedLayers
 from src.models.outputs import logits_of
 from src.models.passes import TIME_FIRST, Passes
@@ -65,7 +65,7 @@ class Network(NamedLayers):
         module: the module itself, with its parameters, state dict and submodules.
         nondeterminism: "random" or "batch" for a network that `src.models.determinism` found to be
             stochastic or batch-dependent; "" if it is deterministic, or was not looked at.
-        kept: the activations of images that pass again; None: none are kept.
+        cached: the activations of images that pass again; None: none are kept.
         moved_layers: layers whose axes `channels_first` moves.
     """
 
@@ -80,7 +80,7 @@ class Network(NamedLayers):
         self.module = module
         self.n_classes = n_classes
         self.nondeterminism = ""
-        self.kept: KeptActivations | None = None
+        self.cached: CachedActivations | None = None
         self.inputs: Tensor | None = None
         self.image_shape: tuple[int, ...] | None = None
         if image_shape is not None:
@@ -99,7 +99,7 @@ class Network(NamedLayers):
 
     def __getstate__(self) -> dict[str, object]:
         """Leave passes and the cache out of copies and pickles: they belong to this module."""
-        return vars(self) | {"_passes_by_mode": {}, "kept": None}
+        return vars(self) | {"_passes_by_mode": {}, "cached": None}
 
     def __getattr__(self, name: str) -> Any:
         """Return a method of the module, if it is one of `OF_MODULE`; else raise an AttributeError."""
@@ -252,7 +252,7 @@ class Network(NamedLayers):
         Args:
             identity: equal for networks with equal weights and equal code; default: the module.
         """
-        return self._view(kept=KeptActivations(cache, identity or self.module))
+        return self._view(cached=CachedActivations(cache, identity or self.module))
 
     def _view(self, **changes: Any) -> "Network":
         """Return a further view on this module, with other attributes."""
@@ -323,8 +323,10 @@ class Network(NamedLayers):
                 axis, or the logits do not depend on `after`.
             ValueError: a layer does not lie behind `after`, or `images` are needed and missing.
         """
-        if keep and self.kept is not None and self.nondeterminism != STOCHASTIC:
-            return self.kept.of(x, names, compute=self.activations, moved_layers=self.moved_layers)
+        if keep and self.cached is not None and self.nondeterminism != STOCHASTIC:
+            return self.cached.of(
+                x, names, compute=self.activations, moved_layers=self.moved_layers
+            )
         self._warn_of_training_mode()
         if after is None:
             self._see(x.shape[1:])

@@ -14,7 +14,7 @@ def tensors_of(output: object) -> Iterator[Tensor]:
     """Yield the tensors of an output, in order."""
     if isinstance(output, Tensor):
         yield output
-    for item in parts_of(output).values():
+    for item in entries_of(output).values():
         yield from tensors_of(item)
 
 
@@ -31,7 +31,7 @@ def logits_of(output: object) -> Tensor:
     Raises:
         UserError: there is no tensor.
     """
-    logits = first_tensor(parts_of(output).get("logits", output))
+    logits = first_tensor(entries_of(output).get("logits", output))
     if logits is None:
         raise UserError(
             f"the network returns a {type(output).__name__}; let its forward return the logits"
@@ -39,7 +39,7 @@ def logits_of(output: object) -> Tensor:
     return logits
 
 
-def parts_of(output: object) -> dict[Any, object]:
+def entries_of(output: object) -> dict[Any, object]:
     """Return the parts of an output by key, index or field; {} if it has no parts."""
     if isinstance(output, Mapping):
         return dict(output)
@@ -54,7 +54,7 @@ def map_tensors(output: object, change: Callable[[Tensor], Tensor]) -> object:
     """Return a copy of an output in which each tensor t is replaced by `change(t)`, in order."""
     if isinstance(output, Tensor):
         return change(output)
-    items = {key: map_tensors(item, change) for key, item in parts_of(output).items()}
+    items = {key: map_tensors(item, change) for key, item in entries_of(output).items()}
     if isinstance(output, tuple):
         if hasattr(output, "_make"):  # the class of a NamedTuple takes its fields one by one
             return output._make(items.values())

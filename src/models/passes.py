@@ -30,8 +30,8 @@ from src.core.images import shape_text
 from src.models.blocks import find_blocks
 from src.models.calls import OUTPUT, calls_in
 from src.models.outputs import first_tensor, logits_of, map_tensors, with_first
+from src.models.restored import attributes_restored, buffers_restored, repeatable
 from src.models.tokens import count_prefix_tokens, image_size_of
-from src.models.unchanged import attributes_kept, buffers_kept, repeatable
 
 Values = dict[str, Tensor]  # by layer
 TIME_FIRST = (
@@ -178,7 +178,7 @@ class Passes:
             for module in hooked:
                 hooks.callback(module.register_forward_hook(leave).remove)
             if replacement is not None and self._is_training:
-                still_buffers.enter_context(buffers_kept(self.module))
+                still_buffers.enter_context(buffers_restored(self.module))
             with contextlib.suppress(_Stop):
                 self.module(images)
         for name, module in self.calls.module_of.items():
@@ -318,7 +318,7 @@ class Passes:
         """Return whether a short pass gives the expected values."""
         try:
             self._skippable(replacement.layer)  # by a pass of its own, before
-            with attributes_kept(self.module):
+            with attributes_restored(self.module):
                 self._change_attributes()
                 with repeatable(self.module, self.inputs):
                     values = self._short_pass([*expected], replacement)

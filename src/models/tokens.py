@@ -9,7 +9,7 @@ from src.core.activations import MapSize, grid_of
 from src.core.images import are_images
 from src.models.calls import is_activation
 from src.models.outputs import first_tensor
-from src.models.unchanged import repeatable
+from src.models.restored import repeatable
 
 # Up to rounding: the difference of a token between two images, relative to that of the other tokens
 EQUAL = 0.01

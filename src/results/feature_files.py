@@ -21,9 +21,9 @@ from src.core.images import ImageSpec, are_images, describe_values, shape_text
 from src.datasets.base import BaseImageSet
 from src.datasets.mapped import map_member
 from src.models.layers import matching_names
+from src.models.stored import StoredActivations
 from src.results.network_names import FEATURES, SHORT, NamedNetwork
 from src.results.spec import are_same
-from src.similarity.sides import StoredActivations
 
 # Arrays of a file that are no layers
 IDS = "ids"

@@ -17,7 +17,7 @@ from src.datasets.overlap import share_among
 from src.models import Network
 from src.results.checkpoints import load_model, weights_of
 from src.results.network_names import NamedNetwork
-from src.training.chance import warn_at_chance
+from src.training.doubts import warn_at_chance
 
 if TYPE_CHECKING:  # most scripts evaluate no stitches
     from src.ood.reference import EvaluationOptions, Reference

@@ -1,21 +1,20 @@
-"""Comparison of layers of two networks at many ranks, from statistics of the layers."""
+"""LayerComparison of layers of two networks at many ranks, from statistics of the layers."""
 
 import math
 from collections.abc import Iterable, Iterator
-from itertools import chain, product
-from typing import NamedTuple
+from itertools import product
 
 import torch
 from torch import Tensor
 
-from src.choices.similarity import ACTIVATIONS, SAMPLES
+from src.choices.similarity import ACTIVATIONS, SAMPLES, Measure
 from src.core.console import counted, progress, warn
 from src.similarity.features import LayerFeatures
 from src.similarity.nulls import (
     largest_permuted,
     null_of,
-    permutations,
     permuted_cosines,
+    permuted_orders,
 )
 from src.similarity.samples import SamplesPair, Undefined
 from src.similarity.sides import LayerPair, Statistics
@@ -29,23 +28,17 @@ from src.values import (
     Similarity,
 )
 
-
-class Advice(NamedTuple):
-    """Remedies in the warnings of a comparison: by default the options of the script."""
-
-    unbiased: str = "--permutations 200, or --metrics cka_debiased"
-    n_images: str = "more inputs (-n), or --permutations 200"
-    pooled: str = "--alignment pool"
-
-
 # The values of a pair of layers by measure, (2, 1 + N, R1, R2) of a measure that is not symmetric,
 # else (1, 1 + N, R1, R2): from the first layer to the second and back; of the images in their order
 # and under N permutations of the images of the first network; at each rank of both layers. N is 0
 # where images cannot be permuted
 Values = dict[str, Tensor]
+# The place (order, ranks) of a value among the values of a measure, and the arguments of the measure
+# from the first layer to the second, and back
+Call = tuple[tuple, tuple, tuple]
 
 
-class Comparison:
+class LayerComparison:
     """Layers of one network against layers of another, at all ranks.
 
     Args:
@@ -53,7 +46,6 @@ class Comparison:
         n_permutations: how often the images of the first network are permuted: 0, or at least 19,
             which is not checked. Each value then has a null beside it.
         labels: (n_images,), integers: images are then permuted within their classes too, as often.
-        advice: remedies in the warnings.
 
     Attributes:
         undefined: the measures that have no value somewhere, by reason. It grows while `results`
@@ -66,41 +58,49 @@ class Comparison:
         *,
         n_permutations: int = 0,
         labels: Tensor | None = None,
-        advice: Advice = Advice(),  # noqa: B008 - immutable
     ):
         self.statistics = statistics
-        self.advice = advice
         # (N, n) orders of the images, by the images that trade places
         self.orders: dict[str, Tensor] = {}
         self.n_alone = 0  # images that are the only ones of their class
         if n_permutations:
             self._draw_orders(n_permutations, labels)
-        user_metrics = self._metrics(ACTIVATIONS)
+        user_metrics = self._measures(ACTIVATIONS)
         if self.orders and user_metrics:
-            n_calls = 1 + sum(map(len, self.orders.values()))
             warn(
-                f"--permutations {n_permutations}: {', '.join(user_metrics)} run {n_calls} times for each "
-                "pair of layers"
+                f"--permutations {n_permutations}: {', '.join(user_metrics)} run {len(self._all_orders)} times for "
+                "each pair of layers"
             )
         self.undefined: dict[str, list[str]] = {}
         for layer in (*statistics.layers1.values(), *statistics.layers2.values()):
             for reason, metrics in layer.flaws.items():
                 self._note_undefined(metrics, reason)
 
-    def _metrics(self, of: str) -> list[str]:
-        """Return the measures of a kind of input."""
-        return [name for name, measure in self.statistics.metrics.items() if measure.of == of]
-
     def _draw_orders(self, n_permutations: int, labels: Tensor | None) -> None:
         """Draw the permutations of all images, and permutations within classes if a class has two."""
         n_images = self.statistics.n_images
-        self.orders[ALL_IMAGES] = permutations(n_permutations, torch.zeros(n_images))
+        self.orders[ALL_IMAGES] = permuted_orders(n_permutations, torch.zeros(n_images))
         if labels is None:
             return
         _, n_of_classes = labels.unique(return_counts=True)
         self.n_alone = int((n_of_classes == 1).sum())
         if self.n_alone < n_images:
-            self.orders[WITHIN_CLASSES] = permutations(n_permutations, labels.cpu())
+            self.orders[WITHIN_CLASSES] = permuted_orders(n_permutations, labels.cpu())
+
+    @property
+    def _all_orders(self) -> list[Tensor | slice]:
+        """The actual order of the images, and then the permutations."""
+        permuted = [order for orders in self.orders.values() for order in orders]
+        return [slice(None), *permuted]
+
+    def _measures(self, of: str) -> dict[str, Measure]:
+        """Return the measures of a kind of input."""
+        return {name: row for name, row in self.statistics.metrics.items() if row.of == of}
+
+    def _note_undefined(self, metrics: Iterable[str], reason: str) -> None:
+        """Note why measures have no value."""
+        metrics_of_reason = self.undefined.setdefault(reason, [])
+        metrics_of_reason += [name for name in metrics if name not in metrics_of_reason]
 
     def results(self) -> list[list[ComparedLayers]]:
         """Return the values of each pair of layers, at all ranks of layer 1 times all of layer 2.
@@ -115,8 +115,8 @@ class Comparison:
             of_grams = self._of_grams(first)
             for name2, second in self.statistics.layers2.items():
                 pair = (name1, name2)
-                of_samples = self._of_samples(pair, first, second)
-                of_activations = self._of_activations(pair, first, second)
+                of_samples = self._of_calls(SAMPLES, pair, first, second)
+                of_activations = self._of_calls(ACTIVATIONS, pair, first, second)
                 values[pair] = of_grams[name2] | of_samples | of_activations
         largest = {}
         for metric, measure in self.statistics.metrics.items():
@@ -130,21 +130,18 @@ class Comparison:
         Args:
             largest: as `values`, the N largest values over pairs; N is 0 where there are none.
         """
-        alignment = self.statistics.alignments[pair]
         ranks1 = enumerate(self.statistics.ranks1)
         ranks2 = enumerate(self.statistics.ranks2)
         for (i, rank1), (j, rank2) in product(ranks1, ranks2):
-            forth = {}
-            back = {}
-            for metric in self.statistics.metrics:
+            directions: tuple[dict[str, Similarity], ...] = ({}, {})
+            for metric, measure in self.statistics.metrics.items():
                 of_ranks = values[metric][:, :, i, j]
                 largest_of_ranks = largest[metric][:, :, i, j]
-                forth[metric] = self._similarity(metric, of_ranks[0], largest_of_ranks[0])
-                if len(of_ranks) == 2:
-                    back[metric] = self._similarity(metric, of_ranks[1], largest_of_ranks[1])
-            yield ComparedLayers(*pair, rank1, rank2, alignment, forth, back)
+                for direction, *numbers in zip(directions, of_ranks, largest_of_ranks):  # noqa: B905 - or one
+                    direction[metric] = self._similarity(measure, *numbers)
+            yield ComparedLayers(*pair, rank1, rank2, self.statistics.alignments[pair], *directions)
 
-    def _similarity(self, metric: str, values: Tensor, largest: Tensor) -> Similarity:
+    def _similarity(self, measure: Measure, values: Tensor, largest: Tensor) -> Similarity:
         """Return a value with its nulls.
 
         Args:
@@ -155,7 +152,6 @@ class Comparison:
         nulls: dict[str, Null] = {}
         if math.isnan(value):
             return Similarity(value)
-        measure = self.statistics.metrics[metric]
         for images, permuted in self._by_images(values[1:]).items():
             nulls[images] = null_of(measure, value, permuted)
         for images, permuted in self._by_images(largest).items():
@@ -168,11 +164,6 @@ class Comparison:
             return {}
         n_permutations = [len(orders) for orders in self.orders.values()]
         return dict(zip(self.orders, permuted.split(n_permutations), strict=True))
-
-    def _note_undefined(self, metrics: Iterable[str], reason: str) -> None:
-        """Note why measures have no value."""
-        metrics_of_reason = self.undefined.setdefault(reason, [])
-        metrics_of_reason += [name for name in metrics if name not in metrics_of_reason]
 
     def _of_grams(self, first: LayerFeatures) -> dict[str, Values]:
         """Return the values of measures of Gram matrices, by second layer.
@@ -196,108 +187,99 @@ class Comparison:
                 by_layer[name2][metric] = of_layer[None, :, rows1][:, :, :, rows2]
         return by_layer
 
-    def _of_samples(self, pair: LayerPair, first: LayerFeatures, second: LayerFeatures) -> Values:
-        """Return the values of measures of samples."""
-        cross = self.statistics.products.get(pair)  # of the positions, if they are the samples
-        metrics = self._metrics(SAMPLES)
-        values = self._no_values(metrics, are_permuted=not cross)
-        if not values:
-            return values
+    def _of_calls(
+        self, of: str, pair: LayerPair, first: LayerFeatures, second: LayerFeatures
+    ) -> Values:
+        """Return the values of measures that are functions of two layers; NaN where one has no value.
 
-        # The products of the samples of both layers, in the order of the images and permuted
-        products: Iterable[Tensor]
-        if cross:
-            samples1 = first.positions
-            samples2 = second.positions
-            products = [samples1.axes.T @ cross.scatter.cpu() @ samples2.axes]
-        else:
-            samples1 = first.images
-            samples2 = second.images
-            products = (first.pooled[order].T @ second.pooled for order in self._all_orders())
-
-        widths1 = [first.width(rank) for rank in self.statistics.ranks1]
-        widths2 = [second.width(rank) for rank in self.statistics.ranks2]
-        for place, between in enumerate(products):
-            for (i, width1), (j, width2) in product(enumerate(widths1), enumerate(widths2)):
-                try:
-                    bases = (samples1.basis(width1), samples2.basis(width2))
-                except Undefined as reason:
-                    self._note_undefined(metrics, str(reason))
-                    continue
-                samples = SamplesPair(*bases, between)
-                for metric, of_metric in values.items():
-                    function = self.statistics.metrics[metric].function
-                    of_metric[0, place, i, j] = function(samples)
-                    if len(of_metric) == 2:
-                        of_metric[1, place, i, j] = function(samples.reversed)
+        Args:
+            of: SAMPLES or ACTIVATIONS.
+        """
+        measures = self._measures(of)
+        n_orders = len(self._all_orders)
+        calls = self._calls_on_activations(pair, first, second)
+        if of == SAMPLES:
+            calls = self._calls_on_samples(pair, first, second)
+            if pair in self.statistics.products:
+                n_orders = 1
+        values = {}
+        for metric, measure in measures.items():
+            shape = (n_orders, len(self.statistics.ranks1), len(self.statistics.ranks2))
+            n_directions = 2 - measure.is_symmetric
+            values[metric] = torch.full((n_directions, *shape), math.nan, dtype=torch.float64)
+        for place, *arguments in calls if measures else ():
+            for metric, of_metric in values.items():
+                for of_direction, layers in zip(of_metric, arguments):  # noqa: B905 - or one direction
+                    value = measures[metric].function(*layers)
+                    of_direction[place] = value
+                    if math.isnan(value):
+                        reason = f"it is what the function gives for {first.name} and {second.name}"
+                        self._note_undefined([metric], reason)
         return values
 
-    def _of_activations(
+    def _calls_on_samples(
         self, pair: LayerPair, first: LayerFeatures, second: LayerFeatures
-    ) -> Values:
-        """Return the values of a user's functions, which are NaN below full rank."""
-        metrics = self._metrics(ACTIVATIONS)
-        values = self._no_values(metrics)
-        if not values:
-            return values
+    ) -> Iterator[Call]:
+        """Yield pairs of samples, in each order of the images and at each pair of ranks."""
+        products: Iterable[Tensor]  # of the samples of both layers
+        if pair in self.statistics.products:
+            samples = (first.positions, second.positions)
+            scatter = self.statistics.products[pair].scatter.cpu()
+            products = [samples[0].axes.T @ scatter @ samples[1].axes]
+        else:
+            samples = (first.images, second.images)
+            products = (first.pooled[order].T @ second.pooled for order in self._all_orders)
+        widths1 = [first.width(rank) for rank in self.statistics.ranks1]
+        widths2 = [second.width(rank) for rank in self.statistics.ranks2]
+        for order, between in enumerate(products):
+            for (i, width1), (j, width2) in product(enumerate(widths1), enumerate(widths2)):
+                try:
+                    bases = (samples[0].basis(width1), samples[1].basis(width2))
+                except Undefined as reason:
+                    self._note_undefined(self._measures(SAMPLES), str(reason))
+                    continue
+                both = SamplesPair(*bases, between)
+                yield (order, i, j), (both,), (both.reversed,)
+
+    def _calls_on_activations(
+        self, pair: LayerPair, first: LayerFeatures, second: LayerFeatures
+    ) -> Iterator[Call]:
+        """Yield both activations in each order of the images, for all pairs of full ranks at once."""
         is_full1 = torch.tensor([first.is_full(rank) for rank in self.statistics.ranks1])
         is_full2 = torch.tensor([second.is_full(rank) for rank in self.statistics.ranks2])
         is_full = is_full1[:, None] & is_full2  # (R1, R2)
         if not is_full.all():
-            self._note_undefined(metrics, "functions of yours are measured at full rank only")
+            reason = "functions of yours are measured at full rank only"
+            self._note_undefined(self._measures(ACTIVATIONS), reason)
         if not is_full.any():
-            return values
-
+            return
         # Both on one device: activations that the GPU has no room for are on the CPU
         x = self.statistics.activations1[pair[0]]
         y = self.statistics.activations2[pair[1]]
         if x.device != y.device:
             x = x.cpu()
             y = y.cpu()
-        for place, order in enumerate(self._all_orders()):
-            for metric, of_metric in values.items():
-                function = self.statistics.metrics[metric].function
-                of_metric[0, place, is_full] = function(x[order], y)
-                if len(of_metric) == 2:
-                    of_metric[1, place, is_full] = function(y, x[order])
-        for metric, of_metric in values.items():
-            if of_metric[:, :, is_full].isnan().any():
-                reason = f"it is what the function gives for {first.name} and {second.name}"
-                self._note_undefined([metric], reason)
-        return values
-
-    def _all_orders(self) -> Iterator[Tensor | slice]:
-        """Yield the actual order of the images, and then the permutations."""
-        return chain([slice(None)], *self.orders.values())
-
-    def _no_values(self, metrics: Iterable[str], *, are_permuted: bool = True) -> Values:
-        """Return NaN for each measure."""
-        n_values = 1
-        if are_permuted:
-            n_values += sum(map(len, self.orders.values()))
-        shape = (n_values, len(self.statistics.ranks1), len(self.statistics.ranks2))
-        values = {}
-        for metric in metrics:
-            n_directions = 2 - self.statistics.metrics[metric].is_symmetric
-            values[metric] = torch.full((n_directions, *shape), math.nan, dtype=torch.float64)
-        return values
+        for place, order in enumerate(self._all_orders):
+            yield (place, is_full), (x[order], y), (y, x[order])
 
     def warnings(self) -> list[str]:
         """Return warnings of biased and undefined values. Call this after `results` has ended."""
         lines = []
-        sample_metrics = ", ".join(self._metrics(SAMPLES))
+        sample_metrics = ", ".join(self._measures(SAMPLES))
         layers = {*self.statistics.layers1.values(), *self.statistics.layers2.values()}
-        n_wide = sum(layer.form.n_values > layer.n_images for layer in layers)
+        n_wide = sum(layer.shape.n_values > layer.n_images for layer in layers)
         if n_wide and not self.orders and "cka" in self.statistics.metrics:
             lines.append(
                 f"CKA is biased upwards where layers have more features than there are inputs ({n_wide} of "
-                f"{len(layers)}); give {self.advice.unbiased}"
+                f"{len(layers)}); measure cka_debiased, or compare with permuted inputs "
+                "(--permutations 200)"
             )
         n_few = sum(map(self._has_few_samples, self.statistics.alignments))
         if n_few and sample_metrics:
             lines.append(
                 f"{sample_metrics} of {counted(n_few, 'pair', 'pairs')} are biased downwards: their layers have more "
-                f"features together than there are samples; give {self.advice.n_images}"
+                "features together than there are samples; give more inputs (-n), or compare with permuted inputs "
+                "(--permutations 200)"
             )
         for reason, metrics in self.undefined.items():
             lines.append(f"{', '.join(metrics)} nan: {reason}")
@@ -306,7 +288,7 @@ class Comparison:
         if n_by_position and sample_metrics and self.orders:
             lines.append(
                 f"{sample_metrics} of {n_by_position} pairs have no p-values: their samples are "
-                f"positions, which are not independent; {self.advice.pooled} makes inputs the samples"
+                f"positions, which are not independent; --alignment pool makes inputs the samples"
             )
         if self.n_alone:
             lines.append(
@@ -319,13 +301,12 @@ class Comparison:
         """Return whether two layers without a null have more features together than samples."""
         first = self.statistics.layers1[pair[0]]
         second = self.statistics.layers2[pair[1]]
-        alignment = self.statistics.alignments[pair]
-        is_by_position = alignment in BY_POSITION
+        is_by_position = self.statistics.alignments[pair] in BY_POSITION
         if self.orders and not is_by_position:
             return False
         n_samples = self.statistics.n_images
         if is_by_position:
-            n_samples *= first.form.n_positions
+            n_samples *= first.shape.n_positions
         width1 = max(map(first.width, self.statistics.ranks1))
         width2 = max(map(second.width, self.statistics.ranks2))
         return width1 + width2 > n_samples

@@ -24,7 +24,7 @@ BATCH_VALUES = 2**22  # numbers that are added up at once, 32 MiB of float64
 POOLS = {2: "average pool", 1: "token mean", 0: "samples"}  # by the number of axes of positions
 
 
-def alignment_of(form1: Form, form2: Form, mode: str = "auto") -> str:
+def alignment_of(shape1: Form, shape2: Form, mode: str = "auto") -> str:
     """Return how CCA and Procrustes make samples × features of the activations of two layers.
 
     Args:
@@ -34,15 +34,15 @@ def alignment_of(form1: Form, form2: Form, mode: str = "auto") -> str:
     Returns:
         An entry of `BY_POSITION`, or how each layer is averaged.
     """
-    pools = dict.fromkeys(POOLS[len(form.sizes)] for form in (form1, form2))
+    pools = dict.fromkeys(POOLS[len(shape.sizes)] for shape in (shape1, shape2))
     averaged = " / ".join(pools)
-    are_vectors = not form1.sizes and not form2.sizes
+    are_vectors = not shape1.sizes and not shape2.sizes
     if mode == "pool" or are_vectors:
         return averaged
-    if form1.sizes == form2.sizes:
-        if form1.is_tokens:
+    if shape1.sizes == shape2.sizes:
+        if shape1.is_tokens:
             return "tokens"
-        if form1.n_channels == form2.n_channels:
+        if shape1.n_channels == shape2.n_channels:
             return "positions"
     return averaged
 
@@ -53,7 +53,7 @@ def alignments_of(
     """Return the alignment of each pair of layers, by the names of both layers; see
     `alignment_of`."""
     return {
-        (name1, name2): alignment_of(first.form, second.form, mode)
+        (name1, name2): alignment_of(first.shape, second.shape, mode)
         for (name1, first), (name2, second) in product(layers1.items(), layers2.items())
     }
 
@@ -84,13 +84,13 @@ class LayerFeatures:
     ):
         self.name = name
         self.n_images = len(activations)
-        self.form = form_of(activations)
+        self.shape = form_of(activations)
         self.eps = torch.finfo(activations.dtype).eps
         self.widths = sorted({self.width(rank) for rank in ranks})  # of the R Gram matrices
 
         self.moments = Moments()  # of the positions
         self.averages = torch.empty(0)  # over the positions, (n, C)
-        keeps_all_axes = self.widths == [self.form.n_channels]
+        keeps_all_axes = self.widths == [self.shape.n_channels]
         if not keeps_all_axes or any(measure.of == SAMPLES for measure in metrics.values()):
             self._add_up(activations, device)
 
@@ -110,7 +110,7 @@ class LayerFeatures:
         for batch in activations.split(_batch_size(activations)):
             rows = Rows.of(batch.to(device))
             self.moments = self.moments.pooled(rows.moments())
-            of_images = rows.centred.view(len(batch), -1, self.form.n_channels)
+            of_images = rows.centred.view(len(batch), -1, self.shape.n_channels)
             averages.append(of_images.mean(1) + rows.mean)
         self.averages = torch.cat(averages)
 
@@ -145,12 +145,12 @@ class LayerFeatures:
     def width(self, rank: Rank) -> int:
         """Return the number of axes of a rank; None and larger ranks keep all axes."""
         if rank is None:
-            return self.form.n_channels
-        return min(rank, self.form.n_channels)
+            return self.shape.n_channels
+        return min(rank, self.shape.n_channels)
 
     def is_full(self, rank: Rank) -> bool:
         """Return whether a rank keeps all axes."""
-        return self.width(rank) == self.form.n_channels
+        return self.width(rank) == self.shape.n_channels
 
     def gram_rows(self, ranks: Iterable[Rank]) -> list[int]:
         """Return the places of ranks among the Gram matrices."""
@@ -185,7 +185,7 @@ class LayerFeatures:
     @cached_property
     def images(self) -> Samples:
         """Images as samples, averaged over positions."""
-        scale = float(self.moments.squared_norm) / self.form.n_positions
+        scale = float(self.moments.squared_norm) / self.shape.n_positions
         return Samples(self.name, self.spectrum[1], self.pooled.T @ self.pooled, scale=scale)
 
     @property

@@ -19,7 +19,7 @@ from src.values import Null
 BLOCK = 4  # permutations of Gram matrices that are held at once
 
 
-def permutations(n_permutations: int, labels: Tensor) -> Tensor:
+def permuted_orders(n_permutations: int, labels: Tensor) -> Tensor:
     """Draw orders (n_permutations, n) that put each image in the place of an image of its class.
 
     The orders are the same in each call.
@@ -80,7 +80,7 @@ def permuted_cosines(
     Args:
         matrices1: (R1, n, n), of norm 1.
         matrices2: (R2, n, n) for each layer of the second network, of norm 1.
-        orders: (N, n), as from `permutations`.
+        orders: (N, n), as from `permuted_orders`.
     Returns:
         (N, R1, R2) for each layer of the second network, on the CPU.
     """

@@ -100,6 +100,9 @@ class SamplesPair:
 
         Q₁ and Q₂ are orthonormal bases of the samples within their numerical rank.
         """
+        if "singular" in vars(self.reversed):
+            right, cosines, left = self.reversed.singular
+            return left, cosines, right
         overlap = self.first.whitening.T @ self.cross @ self.second.whitening  # (k1, k2), Q₁ᵀQ₂
         left, cosines, right = torch.linalg.svd(overlap)
         return left, cosines, right.T
@@ -108,8 +111,7 @@ class SamplesPair:
     def reversed(self) -> "SamplesPair":
         """The pair in reverse order. The singular vectors are shared with this pair."""
         pair = SamplesPair(self.second, self.first, self.cross.T)
-        left, cosines, right = self.singular
-        pair.singular = (right, cosines, left)
+        pair.reversed = self
         return pair
 
     @cached_property

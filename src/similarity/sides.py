@@ -5,38 +5,19 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from src.choices.similarity import ACTIVATIONS, SAMPLES, Measure
-from src.core.activations import Form, at_least_single
+from src.core.activations import Form
 from src.core.cache import Cache
 from src.models import Network
+from src.models.stored import StoredActivations
 from src.similarity.features import LayerFeatures, alignments_of, cross_moments
 from src.statistics.moments import CrossMoments
 from src.values import BY_POSITION, STOCHASTIC, Rank
 
 Features = dict[str, LayerFeatures]  # the layers of one network, by name
 LayerPair = tuple[str, str]  # a layer of each network
-
-
-class StoredActivations(NamedTuple):
-    """The activations (N, ...) of N images by layer, in the place of a network."""
-
-    values: Mapping[str, Tensor | NDArray]
-
-    def first(self, n_images: int, names: Sequence[str]) -> dict[str, Tensor]:
-        """Return the activations of the first images, in single precision unless they are
-        double."""
-        activations = {}
-        for name in names:
-            values = self.values[name][:n_images]
-            if not isinstance(values, Tensor):
-                values = torch.tensor(values)  # a copy, as arrays in files are read-only
-            if not values.is_floating_point():
-                values = values.float()
-            activations[name] = at_least_single(values)
-        return activations
 
 
 class Side(NamedTuple):

@@ -10,15 +10,13 @@ from src.choices.similarity import N_NEIGHBOURS, PAPER, Measure
 from src.core.arguments import real_tensor
 from src.core.console import warn
 from src.core.errors import UserError, unknown_name
+from src.models.stored import StoredActivations
 from src.similarity import measures
-from src.similarity.comparison import Advice, Comparison
+from src.similarity.comparison import LayerComparison
 from src.similarity.measures import load_measures
 from src.similarity.samples import Undefined
-from src.similarity.sides import Side, StoredActivations, take_statistics
+from src.similarity.sides import Side, take_statistics
 
-ADVICE = Advice(
-    unbiased='metrics=["cka_debiased"]', n_images="more of them", pooled='alignment="pool"'
-)
 NAMES = "the first representation", "the second representation"
 
 
@@ -141,7 +139,7 @@ def _as_floats(values, name: str) -> Tensor:
 
 def _comparison(
     x: Tensor, y: Tensor, metrics: Mapping[str, Measure], alignment: str = "auto"
-) -> Comparison:
+) -> LayerComparison:
     """Return the comparison of two activations."""
     n_samples = len(x)
     if len(y) != n_samples or n_samples < 2:
@@ -158,10 +156,10 @@ def _comparison(
         alignment=alignment,
         device=x.device,
     )
-    return Comparison(statistics, advice=ADVICE)
+    return LayerComparison(statistics)
 
 
-def _values(comparison: Comparison) -> dict[str, float]:
+def _values(comparison: LayerComparison) -> dict[str, float]:
     """Return the values of two activations by measure; an `Undefined` error if one has none."""
     ((compared,),) = comparison.results()
     for reason, names in comparison.undefined.items():

@@ -181,7 +181,7 @@ class Baselines:
         *,
         batch_size: int,
     ):
-        if end.kept is None:  # all draws compare with the end network's activations
+        if end.cached is None:  # all draws compare with the end network's activations
             end = end.keeping(Cache.of_device(test.device))
         self.end = end
         self.train = train

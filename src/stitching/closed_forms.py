@@ -408,7 +408,7 @@ def solver_of(form: AnyForm) -> Solver:
         return Solver(form, function, row.needs_covariance, row.along_axes)
     if isinstance(form, str) and not is_user_code(form):
         raise unknown_name("closed-form solver", form, FORMS)
-    name = name_of(form)
+    name = solver_name(form)
     if title_of(name) in (*METHODS, *STARTS):
         raise UserError(
             f"{name}: {title_of(name)} is the name of a closed-form solver of the suite, or of another method; "
@@ -426,7 +426,7 @@ def solver_of(form: AnyForm) -> Solver:
     return Solver(name, functools.partial(_by_user, name, function))
 
 
-def name_of(form: AnyForm) -> str:
+def solver_name(form: AnyForm) -> str:
     """Return the name of a closed form, also of a function."""
     if isinstance(form, str):
         return form
@@ -446,16 +446,11 @@ def _by_user(
     with errors:
         returned = call_on_copies(function, source.moments, target.moments, cross)
     needed = f"a weight {tuple(cross.T.shape)} and a bias {tuple(target.moments.mean.shape)}"
-    if not isinstance(returned, tuple | list) or len(returned) != 2:
-        what = type(returned).__name__
-        if isinstance(returned, tuple | list):
-            what = f"{what} of {len(returned)}"
-        raise UserError(f"{name} returns a {what}; let it return two tensors, {needed}")
     try:
         weight, bias = map(torch.as_tensor, returned)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{name} returns no numbers ({error}); let it return two tensors, {needed}"
+            f"{name} returns a {type(returned).__name__} ({error}); let it return two tensors, {needed}"
         ) from error
     fits = weight.shape == cross.T.shape and bias.shape == target.moments.mean.shape
     are_real = not (weight.is_complex() or bias.is_complex())

@@ -21,7 +21,7 @@ from src.core.errors import UserError
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")  # of sparsity
 
 
-def resize(maps: Tensor, size: Sequence[int], mode: str) -> Tensor:
+def resize_maps(maps: Tensor, size: Sequence[int], mode: str) -> Tensor:
     """Resize feature maps (B, C, H, W) to (B, C, *size).
 
     Args:
@@ -102,7 +102,7 @@ def plan_of(
     made_cls: str | None = None,
     used_cls: str | None = None,
 ) -> Plan:
-    """Return the plan of a stitching type between two forms that fit it.
+    """Return the plan of a stitching type between two shapes that fit it.
 
     Prefix tokens that both sides have are mapped like the patch tokens; further ones of the source
     are dropped.
@@ -157,12 +157,12 @@ def plan_of(
     )
 
 
-def _read_as(kind: str, form: Form) -> Form:
-    """Return the form as a kind reads it: all tokens of a sequence are its steps."""
-    layout = form.layout
+def _read_as(kind: str, shape: Form) -> Form:
+    """Return the shape as a kind reads it: all tokens of a sequence are its steps."""
+    layout = shape.layout
     if kind == SEQUENCE:
         layout = TokenLayout()
-    return form._replace(known_layout=layout)
+    return shape._replace(known_layout=layout)
 
 
 def _n_shared_prefix(source: Form, target: Form) -> int:
@@ -185,7 +185,7 @@ class StitchingLayer(nn.Module):
     Args:
         stitching_type: a name in `STITCHING_TYPES`.
         plan: the steps.
-        target: the form of the target.
+        target: the shape of the target.
         upsample_mode: `bilinear` or `nearest`.
     """
 
@@ -232,7 +232,7 @@ class StitchingLayer(nn.Module):
         maps = channels_first(self._patches(source), size_in)
         if plan.is_convolution:
             return maps
-        resized = resize(maps, size_out, self.upsample_mode)
+        resized = resize_maps(maps, size_out, self.upsample_mode)
         return torch.cat([source[:, : plan.n_kept], positions_of(resized)], dim=1)
 
     def _patches(self, source: Tensor) -> Tensor:
@@ -293,8 +293,8 @@ class StitchingLayer(nn.Module):
         if size is None:
             return self.transform(source)
         if math.prod(size) > math.prod(source.shape[2:]):
-            return resize(self.transform(source), size, self.upsample_mode)
-        return self.transform(resize(source, size, self.upsample_mode))
+            return resize_maps(self.transform(source), size, self.upsample_mode)
+        return self.transform(resize_maps(source, size, self.upsample_mode))
 
     def set_affine(self, weight: Tensor, bias: Tensor) -> None:
         """Set the affine map to a weight (C2, C1) and a bias (C2,)."""
@@ -348,19 +348,19 @@ def build_stitching_layer(
     Raises:
         UserError: the shapes do not fit the type, or have no identity.
     """
-    source_form = Form.of(source, layouts[0])
-    target_form = Form.of(target, layouts[1])
+    source_shape = Form.of(source, layouts[0])
+    target_shape = Form.of(target, layouts[1])
     if stitching_type == AUTO:
-        stitching_type = type_for(source_form, target_form)
+        stitching_type = type_for(source_shape, target_shape)
         c2t_cls_token = c2t_cls_token or "pool"
-        if target_form.layout.n_prefix == 0:
+        if target_shape.layout.n_prefix == 0:
             c2t_cls_token = None
-    if stitching_type == "t2t" and source_form.kind == target_form.kind == VECTOR:
+    if stitching_type == "t2t" and source_shape.kind == target_shape.kind == VECTOR:
         stitching_type = "v2v"  # the paper's code maps the last axis of whatever it is given
-    _check_kinds(stitching_type, source_form, target_form)
-    plan = plan_of(stitching_type, source_form, target_form, c2t_cls_token, t2c_cls_token)
-    _check_plan(stitching_type, source_form, target_form, plan, c2t_cls_token)
-    layer = StitchingLayer(stitching_type, plan, target_form, upsample_mode=upsample_mode)
+    _check_kinds(stitching_type, source_shape, target_shape)
+    plan = plan_of(stitching_type, source_shape, target_shape, c2t_cls_token, t2c_cls_token)
+    _check_plan(stitching_type, source_shape, target_shape, plan, c2t_cls_token)
+    layer = StitchingLayer(stitching_type, plan, target_shape, upsample_mode=upsample_mode)
     if is_identity:
         _set_identity(layer)
     return layer
@@ -397,8 +397,8 @@ def _check_kinds(stitching_type: str, source: Form, target: Form) -> None:
     """Raise a UserError if two activations are not of the kinds of a stitching type."""
     kinds = STITCHING_TYPES[stitching_type]
     fits = all(
-        form.kind == kind or {form.kind, kind} == {GRID, SEQUENCE}
-        for form, kind in zip((source, target), kinds, strict=True)
+        shape.kind == kind or {shape.kind, kind} == {GRID, SEQUENCE}
+        for shape, kind in zip((source, target), kinds, strict=True)
     )
     if not fits:
         raise UserError(
@@ -433,9 +433,9 @@ def _check_grids(stitching_type: str, source: Form, target: Form) -> None:
     kinds = STITCHING_TYPES[stitching_type]
     source = _read_as(kinds.source, source)
     target = _read_as(kinds.target, target)
-    for form, kind in ((source, kinds.source), (target, kinds.target)):
-        if form.kind != kind and kinds.source != VECTOR:
+    for shape, kind in ((source, kinds.source), (target, kinds.target)):
+        if shape.kind != kind and kinds.source != VECTOR:
             raise UserError(
-                f"{stitching_type} needs patch tokens that form a grid, not the {form.n_positions} "
+                f"{stitching_type} needs patch tokens that form a grid, not the {shape.n_positions} "
                 f"tokens of a sequence; use {_type_of_kinds(source, target)}"
             )

@@ -27,7 +27,7 @@ from src.stitching.closed_forms import (
     Solver,
     Source,
     Target,
-    name_of,
+    solver_name,
     solver_of,
 )
 from src.stitching.layers import Plan, StitchingLayer
@@ -276,7 +276,7 @@ def _warn_of_misfits(form: AnyForm, matched: Mapping[Any, Matching]) -> None:
     misfits = {name: matching.r2 for name, matching in matched.items() if matching.r2 < 0}
     if misfits:
         warn(
-            f"{name_of(form)}: R² is below 0 on the fitting samples, down to {min(misfits.values()):.2f} "
+            f"{solver_name(form)}: R² is below 0 on the fitting samples, down to {min(misfits.values()):.2f} "
             f"({listed(misfits)}): the map is worse than the mean of the target; is its weight (C2, C1), not "
             "transposed, and its bias that of activations that are not centred?"
         )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from src.core.activations import as_rows
 from src.statistics.moments import CrossMoments, Moments, Rows
-from src.stitching.layers import resize
+from src.stitching.layers import resize_maps
 
 
 class UpsampledRows(NamedTuple):
@@ -60,7 +60,7 @@ def resized_rows(
         return Rows.of(source)
     if size[0] >= source.shape[2] and size[1] >= source.shape[3]:
         return UpsampledRows.of(source, size, mode)
-    return Rows.of(resize(source.double(), size, mode))
+    return Rows.of(resize_maps(source.double(), size, mode))
 
 
 @cache  # so that nothing is moved to the device batch by batch
@@ -68,4 +68,4 @@ def _resize_matrix(n_in: int, n_out: int, mode: str, device: torch.device) -> Te
     """Return the matrix (n_out, n_in) that resizes a line of n_in pixels to n_out, from the resize
     of unit lines."""
     lines = torch.eye(n_in, dtype=torch.float64)[None, :, :, None]  # (1, n_in, n_in, 1)
-    return resize(lines, (n_out, 1), mode)[0, :, :, 0].T.to(device)
+    return resize_maps(lines, (n_out, 1), mode)[0, :, :, 0].T.to(device)

@@ -20,13 +20,13 @@ def repeatable(module: nn.Module, images: Tensor, *, seed: int = 0) -> Iterator[
     if images.is_cuda:
         devices = [images.device]
         generator = torch.cuda.default_generators[images.device.index]
-    with torch.random.fork_rng(devices), buffers_kept(module):
+    with torch.random.fork_rng(devices), buffers_restored(module):
         generator.manual_seed(seed)
         yield
 
 
 @contextlib.contextmanager
-def buffers_kept(module: nn.Module) -> Iterator[None]:
+def buffers_restored(module: nn.Module) -> Iterator[None]:
     """Restore the buffers of a module, such as BatchNorm statistics, after the block."""
     copies = [(buffer, buffer.clone()) for buffer in module.buffers()]
     try:
@@ -37,7 +37,7 @@ def buffers_kept(module: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def attributes_kept(module: nn.Module) -> Iterator[None]:
+def attributes_restored(module: nn.Module) -> Iterator[None]:
     """Restore the values that the block assigns to attributes, parameters and buffers of a
     module's parts."""
     assigned = []

@@ -14,7 +14,7 @@ N_RANDOM = 256  # different images
 N_LOOKED_AT = 1000  # inputs among which examples are chosen
 
 
-class InputSet(BaseImageSet):
+class PlainInputs(BaseImageSet):
     """Tokens or vectors with labels, without normalisation and augmentation.
 
     Args:
@@ -45,12 +45,12 @@ class InputSet(BaseImageSet):
             yield self.levels_of(plan.indices[rows])
 
 
-def random_images(n: int, spec: ImageSpec, *, seed: int, device: Device) -> InputSet:
+def random_images(n: int, spec: ImageSpec, *, seed: int, device: Device) -> PlainInputs:
     """Return n images of noise with random labels, to measure speed; only 256 images differ."""
     draws = generator(seed)
     labels = torch.randint(spec.n_classes, (n,), generator=draws)
     images = torch.randn(min(n, N_RANDOM), *spec.shape, generator=draws)
-    return InputSet(images, labels, n_classes=spec.n_classes, device=device)
+    return PlainInputs(images, labels, n_classes=spec.n_classes, device=device)
 
 
 def examples(inputs: Tensor) -> tuple:

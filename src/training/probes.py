@@ -16,7 +16,7 @@ from src.core.images import ImageSpec
 from src.core.seeds import seeded
 from src.low_rank import principal_components
 from src.models import Network
-from src.training import HeadLosses, Task, classification_losses
+from src.training.task import HeadLosses, Task, classification_losses
 from src.values import Rank
 
 LAST_EPOCHS = 5  # that have a tenth of the learning rate
@@ -85,11 +85,11 @@ class Probes(Task[LayerAndRank]):
         self.ranks = list(ranks)
 
         # Orders of tokens, and numbers of features and of positions, by layer
-        shapes = network.activation_shapes(self.layers, images.shape)
         self.layouts = {layer: network.token_layout(layer) for layer in self.layers}
-        forms = {layer: Form.of(shapes[layer], title=f"layer {layer!r}") for layer in self.layers}
-        self.widths = {layer: form.n_channels for layer, form in forms.items()}
-        self.n_positions = {layer: form.n_positions for layer, form in forms.items()}
+        axes = network.activation_shapes(self.layers, images.shape)
+        shapes = {layer: Form.of(axes[layer], title=f"layer {layer!r}") for layer in self.layers}
+        self.widths = {layer: shape.n_channels for layer, shape in shapes.items()}
+        self.n_positions = {layer: shape.n_positions for layer, shape in shapes.items()}
 
         self.heads: dict[LayerAndRank, nn.Linear] = {}
         for layer, width in self.widths.items():
@@ -129,6 +129,18 @@ class Probes(Task[LayerAndRank]):
         weights = torch.stack([probe.weight for probe in probes])  # (R, n_classes, D)
         biases = torch.stack([probe.bias for probe in probes])  # (R, n_classes)
         return torch.baddbmm(biases[:, None], features, weights.transpose(1, 2))
+
+
+def used_rank(rank: int | None, n_features: int, n_samples: int) -> int | None:
+    """Return the number of components that a truncation to a rank keeps: at most as many as there are
+    features, and one less than samples. None stays None.
+
+    Args:
+        n_samples: positions of the activations that are truncated together.
+    """
+    if rank is None:
+        return None
+    return min(rank, n_features, max(1, n_samples - 1))
 
 
 def decay_epochs(n_epochs: int) -> list[int]:

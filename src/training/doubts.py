@@ -1,6 +1,7 @@
 """Warnings about networks whose accuracy is close to chance."""
 
 import torch
+from torch import Tensor
 
 from src.core.console import warn_once
 from src.core.errors import not_finite
@@ -19,8 +20,14 @@ QUESTION = (
 FEWEST = 20  # images that show whether an accuracy is above chance
 
 
-def beside_chance(accuracy: float, n_images: int, chance: float) -> str:
-    """Return words for an accuracy close to chance or far below; "" for one that is clearly above."""
+def beside_chance(accuracy: float, n_images: int, labels: Tensor) -> str:
+    """Return words for an accuracy close to chance or far below; "" for one that is clearly above.
+
+    Args:
+        n_images: that the accuracy was measured on.
+        labels: (N,) of all test images; -1 means unlabelled.
+    """
+    chance = chance_of(labels.cpu())
     if not is_close_to_chance(accuracy, n_images, chance):
         return ""
     if n_images < FEWEST:
@@ -42,7 +49,6 @@ def doubt_about(network: Network, images: BaseImageSet, title: str) -> str:
     Raises:
         UserError: logits are not finite.
     """
-    chance = chance_of(images.labels.cpu())
     sample = images.in_cheapest_order(images.permutation(0)[:N_SAMPLED])
     n_right = 0
     n_images = 0
@@ -55,7 +61,7 @@ def doubt_about(network: Network, images: BaseImageSet, title: str) -> str:
         n_images += int((labels >= 0).sum())
         if not n_images:
             continue
-        doubt = beside_chance(n_right / n_images, n_images, chance)
+        doubt = beside_chance(n_right / n_images, n_images, images.labels)
         if not doubt:
             return ""
     return f"correct on {n_right} of {n_images} test images, {doubt}"

@@ -14,7 +14,7 @@ from src.core.tensors import bytes_of
 Activations = dict[str, Tensor]  # by layer
 
 
-class KeptActivations(NamedTuple):
+class CachedActivations(NamedTuple):
     """The activations of a network in a cache; the network must not change."""
 
     cache: Cache
