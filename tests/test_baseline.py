@@ -22,7 +22,7 @@ from src.skill.baseline import (
 )
 from src.skill.running import AtPlaces, Following
 from src.skill.skills import Baseline, skill_of
-from src.skill.untrained import RandomFeatures, Wanted, beside_class, splits_of, untrained_copy
+from src.skill.untrained import Averages, RandomFeatures, beside_class, splits_of, untrained_copy
 from src.skill.widths import RunningWidth
 from src.skill.within_class import within_class
 from src.stitching import Grid, Pair, build_layers
@@ -340,21 +340,17 @@ def test_random_features_have_the_form_of_a_layer(kind, layer):
     inputs, form = INPUTS[kind], FORMS[layer]
     random = RandomFeatures(inputs, seed=0)
     several = splits_of(form, inputs.shape[1:], are_tokens=kind == "tokens")
-    wanted = {
-        (splits, width): Wanted(form, splits, width) for splits in several for width in (20, 50)
-    }
-    made = random.of(inputs, wanted)
-    for (splits, width), values in made.items():
+    made = random.of(inputs, {Averages(form, splits): 50 for splits in several})
+    for averages, values in made.items():
         assert (values >= 0).all() and values.std() > 0
-        n_cells = int(np.prod(splits))
         channels = values.movedim(form.channel_axis, -1)
-        assert channels.shape == (6, *form.sizes, n_cells * max(1, width // n_cells))
-        alone = RandomFeatures(inputs, seed=0).of(inputs, {0: wanted[splits, width]})[0]
-        torch.testing.assert_close(alone, values)
-    if kind == "images" and layer == "map":
-        torch.testing.assert_close(made[several[0], 20], made[several[0], 50][:, :20])
-    other = RandomFeatures(inputs, seed=1).of(inputs, {0: wanted[several[0], 20]})[0]
-    assert not torch.equal(other, made[several[0], 20])
+        n_features = averages.n_cells * max(1, 50 // averages.n_cells)
+        assert channels.shape == (6, *form.sizes, n_features)
+        alone = RandomFeatures(inputs, seed=0).of(inputs, {averages: 20})[averages]
+        torch.testing.assert_close(alone, averages.narrowed(values, 20))
+    averages = Averages(form, several[0])
+    other = RandomFeatures(inputs, seed=1).of(inputs, {averages: 50})[averages]
+    assert not torch.equal(other, made[averages])
 
 
 @pytest.mark.parametrize(
@@ -380,7 +376,8 @@ def test_cells_are_channels_of_the_position_that_they_lie_in():
     images = torch.zeros(2, 1, 32, 32)
     images[1, :, :8, :8] = 1
     random = RandomFeatures(torch.rand(2, 1, 32, 32), seed=0)
-    black, white = random.of(images, {0: Wanted(form, (2, 2), 32)})[0]
+    averages = Averages(form, (2, 2))
+    black, white = random.of(images, {averages: 32})[averages]
     differs = (black != white).any(0)
     assert differs.tolist() == [[True, False], [False, False]]
 
@@ -389,10 +386,10 @@ def test_filters_pass_over_large_cells_in_steps():
     """Which is cheaper, and changes the means by little."""
     coarse = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     images = nn.functional.interpolate(coarse, size=64, mode="bilinear")
-    wanted = {side: Wanted(Form.of((8, side, side)), (1, 1), 8) for side in (1, 4, 16)}
-    made = RandomFeatures(images, seed=0).of(images, wanted)
-    every = nn.functional.avg_pool2d(made[16], 4)  # of filters at all places
-    difference = (made[4] - every).square().mean() / every.var((0, 2, 3)).mean()
+    few, many = (Averages(Form.of((8, side, side)), (1, 1)) for side in (4, 16))
+    made = RandomFeatures(images, seed=0).of(images, {few: 8, many: 8})
+    every = nn.functional.avg_pool2d(made[many], 4)  # of filters at all places
+    difference = (made[few] - every).square().mean() / every.var((0, 2, 3)).mean()
     assert 0 < difference < 0.2
 
 
