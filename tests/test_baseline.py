@@ -435,7 +435,7 @@ def test_intervals_of_skill_have_the_true_value_in_about_95_of_100_samples(noise
             within_class(other[first], own[first], classes[first]).correlation for other in others
         ]
         chosen = within_class(others[int(np.argmax(values))], own, classes)
-        found = Baseline(AtPlaces(chosen, chosen), np.arange(n), 10, 64, 1, 50.0)
+        found = Baseline(AtPlaces(chosen, chosen), 10, 64, 1, 50.0)
         products = within_class(stitched, own, classes)
         skill = skill_of(AtPlaces(products, products), found).output
         n_inside += skill.low < expected < skill.high

@@ -8,8 +8,9 @@ is wide, and as many *random features* of the input. The width of a front is the
 covariance (`src.skill.widths`). So a baseline belongs to an end network, a layer, a width, a closed
 form and the images; stitches share it.
 
-Each number of copies and each kind of random features is drawn five times. The best draw is chosen
-on some of the test images, and measured on up to a thousand that stitches are measured on.
+Each number of copies and each kind of random features is drawn five times, and the two draws that fit the
+training images best are compared: the largest correlation on some of the test images counts. It is measured
+on all images that stitches are measured on.
 
 Stitches by a form that keeps the variance of the target are compared with a baseline by `covariance`,
 and all others with one by least squares (`pinv`). The latter is higher: `covariance` adds the variance
@@ -17,6 +18,7 @@ that features do not explain.
 """
 
 import contextlib
+import heapq
 import math
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -31,6 +33,7 @@ from src.choices.stitching import KEEP_VARIANCE
 from src.core.activations import Form, map_positions, positions_of
 from src.core.cache import Cache
 from src.core.console import progress
+from src.core.grouping import grouped
 from src.core.seeds import generator
 from src.datasets.base import BaseImageSet
 from src.models import Network
@@ -41,7 +44,8 @@ from src.skill.within_class import WithinClass
 from src.statistics.moments import CrossMoments, Moments, Rows
 from src.stitching.closed_forms import Matching, Source, Target, solver_of
 
-N_DRAWS = 5  # of untrained weights; the largest correlation counts
+N_DRAWS = 5  # of each number of copies, and of each kind of random features
+N_COMPARED = 2  # of them, those of the best fit; the largest correlation counts
 FEW = 5_000  # training images: all are fitted to
 N_FITTED = 300  # of more training images, at least
 MOST_OF_CLASS = 10  # of them for each class, if that is more, up to `FEW`
@@ -50,8 +54,6 @@ MOST_ROWS = 50  # fitted a channel: of large maps only some positions are taken
 N_ROWS = 20_000  # fitted in any case, where there are so many
 N_CHOOSING = 200  # test images that the best draw is chosen on, at least
 CHOOSING_OF_CLASS = 2  # of them for each class, if that is more
-N_MEASURED = 1_000  # test images that it is measured on, at most
-MEASURED_OF_CLASS = 5  # of them for each class, if that is more
 N_STATISTICS = 200  # training images that BatchNorms, and random features, take statistics of
 BATCH_SIZE = 50  # at most, of large activations: those of all draws are held at once
 LARGEST_BATCH = 250  # of small ones
@@ -86,12 +88,31 @@ class _Sample(NamedTuple):
     n_positions: int
 
 
+class _Group(NamedTuple):
+    """Draws of which the narrower features are the first of the wider ones."""
+
+    splits: tuple[int, ...] | None
+    number: int
+    sample: _Sample
+
+
 class _Moments(NamedTuple):
     """First and second moments of features, of their targets, and cross moments of both."""
 
-    sources: defaultdict[Draw, Moments]
+    sources: defaultdict[
+        _Group, Moments
+    ]  # of the widest features, and of the predicted class behind them
     targets: defaultdict[_Sample, Moments]
-    both: defaultdict[Draw, CrossMoments]
+    both: defaultdict[_Group, CrossMoments]
+
+    def narrowed(self, group: _Group, n_features: int, *, n_classes: int) -> tuple[Moments, Tensor]:
+        """Return the moments of the first features and of the class, and their cross moments (C1, C2) with the
+        target."""
+        n_rows, mean, scatter = self.sources[group]
+        columns = torch.arange(len(mean), device=mean.device)
+        columns = torch.cat([columns[:n_features], columns[-n_classes:]])
+        source = Moments(n_rows, mean[columns], scatter[columns][:, columns])
+        return source, self.both[group].scatter[columns]
 
 
 def n_copies_for(width: int, end_width: int) -> int:
@@ -144,12 +165,10 @@ class Baselines:
         self.test = test
         self.batch_size = min(batch_size, BATCH_SIZE)
         (self.n_classes,) = end.output_shape
+        self.images = images
         drawn = torch.randperm(len(images), generator=generator(0))
         n_choosing = max(N_CHOOSING, CHOOSING_OF_CLASS * self.n_classes)
         self.choosing = images[drawn[:n_choosing].sort().values]
-        n_measured = max(N_MEASURED, MEASURED_OF_CLASS * self.n_classes)
-        self.places = drawn[:n_measured].sort().values
-        self.images = images[self.places]
         self.order = train.permutation(0)
         first, _ = next(iter(train.batches(N_STATISTICS, indices=self.order[:N_STATISTICS])))
         self.first = first  # of which BatchNorms and random features take statistics
@@ -190,17 +209,15 @@ class Baselines:
         draws = _draws_of(chain.from_iterable(stitches.values()))
         features = UntrainedFeatures(self.end, self.first, self._forms, draws)
         maps = self._fitted(features, chain.from_iterable(stitches.values()))
-        first = self._products(features, maps, self.choosing)
-        best = {key: _best_of(first, stitches[key]) for key in keys}
-        chosen = dict.fromkeys(chain.from_iterable(best.values()))
+        compared = {key: _best_fits(maps, stitches[key]) for key in keys}
+        of_sample = self._products(features, _selected(maps, compared), self.choosing)
+        best = {key: _best_of(of_sample, compared[key]) for key in keys}
         at_output = {of_key[-1] for of_key in best.values() if of_key}
-        maps = {stitch: maps[stitch] for stitch in chosen}
-        final = self._products(features, maps, self.images, at_output=at_output)
+        final = self._products(features, _selected(maps, best), self.images, at_output=at_output)
         for key in keys:
             products = [final[stitch][place] for place, stitch in enumerate(best[key])]
             self._baselines[key] = Baseline(
                 AtPlaces(*products or 2 * [self._undefined()]),
-                self.places.numpy(),
                 self.n_classes,
                 key.width,
                 key.n_copies,
@@ -259,27 +276,36 @@ class Baselines:
         Left out are features that are not finite.
         """
         stitches = list(dict.fromkeys(stitches))
-        moments = self._moments(features, _draws_of(stitches))
+        rising = sorted(_draws_of(stitches), key=lambda draw: draw.size)
+        widest = {self._group(draw): draw for draw in rising}
+        moments = self._moments(features, widest)
         maps = {}
         targets: dict[_Sample, Target] = {}
         for stitch in stitches:
-            sample = self.sample(stitch.draw)
+            group = self._group(stitch.draw)
+            n_features = features.n_features(stitch.draw)
+            of_source, cross = moments.narrowed(group, n_features, n_classes=self.n_classes)
             with contextlib.suppress(ValueError):  # not finite
-                if sample not in targets:
-                    targets[sample] = Target(moments.targets[sample])
-                source = Source(moments.sources[stitch.draw], sample.n_images, cutoff="exact")
-                cross = moments.both[stitch.draw].scatter
-                maps[stitch] = solver_of(stitch.form).solve(source, targets[sample], cross)
+                if group.sample not in targets:
+                    targets[group.sample] = Target(moments.targets[group.sample])
+                source = Source(of_source, group.sample.n_images, cutoff="exact")
+                maps[stitch] = solver_of(stitch.form).solve(source, targets[group.sample], cross)
         return maps
 
-    def _moments(self, features: UntrainedFeatures, draws: Sequence[Draw]) -> _Moments:
-        """Compute the moments of features and of their targets, and the cross moments of both."""
-        samples = {draw: self.sample(draw) for draw in draws}
-        order = self.order[: max(sample.n_images for sample in samples.values())]
+    def _group(self, draw: Draw) -> _Group:
+        """Return the group of a draw."""
+        return _Group(draw.splits, draw.number, self.sample(draw))
+
+    def _moments(self, features: UntrainedFeatures, widest: Mapping[_Group, Draw]) -> _Moments:
+        """Compute the moments of the widest features of groups and of their targets, and the cross moments of
+        both."""
+        order = self.order[: max(group.sample.n_images for group in widest)]
         moments = _Moments(defaultdict(Moments), defaultdict(Moments), defaultdict(CrossMoments))
         n_before = 0
-        for images, _ in self._batches(self.train, order, "baseline: fits", draws):
-            needed = {draw: of for draw, of in samples.items() if n_before < of.n_images}
+        for images, _ in self._batches(self.train, order, "baseline: fits", list(widest.values())):
+            needed = {
+                group: draw for group, draw in widest.items() if n_before < group.sample.n_images
+            }
             self._add_moments(moments, features, images, needed, n_before)
             n_before += len(images)
         return moments
@@ -289,7 +315,7 @@ class Baselines:
         moments: _Moments,
         features: UntrainedFeatures,
         images: Tensor,
-        samples: Mapping[Draw, _Sample],
+        widest: Mapping[_Group, Draw],
         n_before: int,
     ) -> None:
         """Add a batch to the moments.
@@ -297,26 +323,27 @@ class Baselines:
         Args:
             n_before: images of the batches before.
         """
-        layers = list(dict.fromkeys(draw.layer for draw in samples))
+        layers = list(dict.fromkeys(draw.layer for draw in widest.values()))
         end_acts = self.end.activations(images, [*layers, self.end.output_name], keep=True)
         logits = end_acts[self.end.output_name]
-        target_rows = {}
-        for sample in dict.fromkeys(samples.values()):
-            rows = Rows.of(self._sampled(end_acts[sample.layer], sample, n_before))
-            target_rows[sample] = rows
-            moments.targets[sample] = moments.targets[sample].pooled(rows.moments())
-        for draw, parts in features.of(images, list(samples)).items():
-            sample = samples[draw]
-            parts = [self._sampled(part, sample, n_before) for part in parts]
+        targets = {}
+        for sample in dict.fromkeys(group.sample for group in widest):
+            targets[sample] = Rows.of(self._sampled(end_acts[sample.layer], sample, n_before))
+            moments.targets[sample] = moments.targets[sample].pooled(targets[sample].moments())
+        made = features.of(images, list(widest.values()))
+        for group, draw in widest.items():
+            parts = [self._sampled(part, group.sample, n_before) for part in made[draw]]
             rows = Rows.of(beside_class(parts, logits[: len(parts[0])]))
-            moments.sources[draw] = moments.sources[draw].pooled(rows.moments())
-            of_both = rows.cross(target_rows[sample])
-            moments.both[draw] = moments.both[draw].pooled(of_both)
+            moments.sources[group] = moments.sources[group].pooled(rows.moments())
+            of_both = rows.cross(targets[group.sample])
+            moments.both[group] = moments.both[group].pooled(of_both)
 
     def _sampled(self, activations: Tensor, sample: _Sample, n_before: int) -> Tensor:
         """Return the activations (B, P, C) of a batch at the images and positions of a sample."""
         first = slice(sample.n_images - n_before)  # of the last batch, as many as are left
         positions = positions_of(activations)[first]
+        if sample.n_positions == positions.shape[1]:
+            return positions
         order = torch.randperm(positions.shape[1], generator=generator(0))
         return positions[:, order[: sample.n_positions].to(positions.device)]
 
@@ -371,6 +398,25 @@ def _draws_of(stitches: Iterable[_Stitch]) -> list[Draw]:
     return list(dict.fromkeys(stitch.draw for stitch in stitches))
 
 
+def _selected(
+    maps: Mapping[_Stitch, Matching], stitches: Mapping[BaselineKey, Sequence[_Stitch]]
+) -> dict[_Stitch, Matching]:
+    """Return the maps of the stitches of all keys."""
+    return {stitch: maps[stitch] for stitch in chain.from_iterable(stitches.values())}
+
+
+def _best_fits(maps: Mapping[_Stitch, Matching], stitches: Sequence[_Stitch]) -> list[_Stitch]:
+    """Return the stitches that fit the training images best, a few of each number of copies and of each kind of
+    random features."""
+    finite = [stitch for stitch in stitches if stitch in maps]
+    of_one_size = grouped(finite, lambda stitch: stitch.draw._replace(number=0))
+    best = [
+        heapq.nlargest(N_COMPARED, members, key=lambda stitch: maps[stitch].r2)
+        for members in of_one_size.values()
+    ]
+    return list(chain.from_iterable(best))
+
+
 def _best_of(products: Mapping[_Stitch, AtPlaces], stitches: Sequence[_Stitch]) -> list[_Stitch]:
     """Return the stitches with the largest within-class correlation at the end layer and at the output.
 
@@ -379,9 +425,7 @@ def _best_of(products: Mapping[_Stitch, AtPlaces], stitches: Sequence[_Stitch]) 
     """
     best = []
     for place in range(len(AtPlaces._fields)):
-        values = {
-            stitch: products[stitch][place].correlation for stitch in stitches if stitch in products
-        }
+        values = {stitch: products[stitch][place].correlation for stitch in stitches}
         finite = {stitch: value for stitch, value in values.items() if math.isfinite(value)}
         if len({stitch.draw.splits is None for stitch in finite}) < 2:
             return []

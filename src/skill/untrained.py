@@ -122,10 +122,13 @@ class Averages(NamedTuple):
         """Return the number of filters that give this many features at a position, at least one."""
         return max(1, width // self.n_cells)
 
+    def n_features(self, width: int) -> int:
+        """Return the number of features at a position, a multiple of the number of cells."""
+        return self.n_filters(width) * self.n_cells
+
     def narrowed(self, features: Tensor, width: int) -> Tensor:
         """Return the first features of wider ones."""
-        n_features = self.n_filters(width) * self.n_cells
-        return features.narrow(self.form.channel_axis, 0, n_features)
+        return features.narrow(self.form.channel_axis, 0, self.n_features(width))
 
     def stride(self, sizes: Sequence[int]) -> int:
         """Return the stride of the filters over inputs of these sizes.
@@ -277,7 +280,11 @@ def _averaged(features: Tensor, averages: Averages) -> Tensor:
         return form.everywhere(features)
     if len(grid) == 2:
         cells = grid[0] * splits[0], grid[1] * splits[1]
-        pooled = F.adaptive_avg_pool2d(features, cells)
+        pooled = features
+        if features.shape[2:] != cells:
+            pooled = F.adaptive_avg_pool2d(features, cells)
+        if form.is_map and averages.n_cells == 1:
+            return pooled
         pooled = pooled.unflatten(3, (grid[1], splits[1])).unflatten(2, (grid[0], splits[0]))
         pooled = pooled.permute(0, 1, 3, 5, 2, 4).flatten(4).flatten(1, 3)  # (B, n·cells, P)
     else:
@@ -330,6 +337,13 @@ class UntrainedFeatures:
             self.copies.append(copied)
         numbers = dict.fromkeys(draw.number for draw in draws)
         self.random = {number: RandomFeatures(inputs, seed=number) for number in numbers}
+
+    def n_features(self, draw: Draw) -> int:
+        """Return the number of features of a draw at a position."""
+        form = self.forms[draw.layer]
+        if draw.splits is None:
+            return draw.size * form.n_channels
+        return Averages(form, draw.splits).n_features(draw.size)
 
     def of(self, inputs: Tensor, draws: Sequence[Draw]) -> dict[Draw, list[Tensor]]:
         """Return the features of draws, of each one or several tensors (B, C, H, W), (B, T, D) or (B, D)."""
