@@ -22,7 +22,14 @@ from src.skill.baseline import (
 )
 from src.skill.running import AtPlaces, Following
 from src.skill.skills import Baseline, skill_of
-from src.skill.untrained import Averages, RandomFeatures, beside_class, splits_of, untrained_copy
+from src.skill.untrained import (
+    Averages,
+    Draw,
+    RandomFeatures,
+    beside_class,
+    splits_of,
+    untrained_copy,
+)
 from src.skill.widths import RunningWidth
 from src.skill.within_class import within_class
 from src.stitching import Grid, Pair, build_layers
@@ -92,6 +99,18 @@ def test_a_baseline_says_how_many_rows_a_channel_it_was_fitted_to(network):
         (found,) = baselines.measured([baselines.key("pool2", width)]).values()
         assert found.rows_per_channel == pytest.approx(120 * 4 / (n_channels + 3))
         assert (found.width, found.n_classes) == (rounded_width(width), 3)
+
+
+def test_all_positions_of_a_map_are_fitted(network):
+    """A few of each image, in any batches."""
+    baselines = baselines_of(network)
+    sample = baselines.sample(Draw("pool1", None, 1, 0))._replace(n_positions=3)
+    places = torch.arange(16.0).view(1, 1, 4, 4).expand(12, -1, -1, -1)
+    found = baselines._sampled(places, sample, 0)
+    assert found.shape == (12, 3, 1)
+    counts = torch.bincount(found.flatten().long(), minlength=16)
+    assert counts.min() == 2 and counts.max() == 3
+    assert torch.equal(found[5:], baselines._sampled(places[5:], sample, 5))
 
 
 def test_a_baseline_leaves_the_network_and_the_random_numbers_as_they_were(network):

@@ -17,7 +17,7 @@ from src.verdict import ACCURATE_ONLY, INCONCLUSIVE, SIMILAR, Limits
 
 LAYER = "8"  # a vector of 100 numbers
 MAP = "5"  # 24 channels of 2×2 positions
-FIVE_DRAWS = 5
+FIVE_DRAWS = 5  # tests that only compare baselines take one
 
 
 class Shown(nn.Module):
@@ -48,7 +48,7 @@ def trained(inputs: Tensor, labels: Tensor, *, n_classes: int, seed: int) -> nn.
     )
     optimizer = torch.optim.Adam(module.parameters(), lr=0.003)
     with torch.enable_grad():
-        for _ in range(12):
+        for _ in range(6):
             for rows in torch.randperm(len(inputs)).split(100):
                 optimizer.zero_grad()
                 F.cross_entropy(module(inputs[rows]), labels[rows]).backward()
@@ -153,11 +153,12 @@ def networks(request):
         return Trained(request.param)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def five_draws(monkeypatch):
     monkeypatch.setattr(baseline, "N_DRAWS", FIVE_DRAWS)
 
 
+@pytest.mark.usefixtures("five_draws")
 @torch.no_grad()
 def test_the_class_beside_features_that_learned_nothing_is_not_similar(networks):
     """Random features, k-means features, the class alone, and the class times the confidence of another
@@ -175,6 +176,7 @@ def networks_of_more_images(request):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("five_draws")
 @pytest.mark.parametrize("layer", [LAYER, MAP])
 @pytest.mark.parametrize("n_train", [250, 500, 1000, 2000, 5000])
 @torch.no_grad()
@@ -200,13 +202,15 @@ def test_no_front_that_learned_nothing_is_similar(networks_of_more_images, n_tra
     assert similar == set()
 
 
+@pytest.mark.parametrize("networks", [10], indirect=True)
 @torch.no_grad()
 def test_random_features_wider_than_the_inputs_allow_are_inconclusive(networks):
-    (row,) = networks.judged({"random_640": networks.random_features(40)}).values()
+    (row,) = networks.judged({"random_320": networks.random_features(20)}).values()
     assert row.verdict == INCONCLUSIVE
-    assert "too few inputs for the baseline" in row.reason or "do almost as well" in row.reason
+    assert "too few inputs for the baseline" in row.reason
 
 
+@pytest.mark.parametrize("networks", [10], indirect=True)
 @pytest.mark.parametrize("n_train", [250, 500, 1000])
 @torch.no_grad()
 def test_few_inputs_make_logits_of_another_network_no_more_similar(networks, n_train):
@@ -222,6 +226,7 @@ def test_few_inputs_make_logits_of_another_network_no_more_similar(networks, n_t
         )
 
 
+@pytest.mark.parametrize("networks", [10], indirect=True)
 @torch.no_grad()
 def test_channels_that_say_nothing_change_no_baseline(networks):
     """Empty, repeated and permuted channels, and rotations."""

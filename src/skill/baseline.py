@@ -339,13 +339,20 @@ class Baselines:
             moments.both[group] = moments.both[group].pooled(of_both)
 
     def _sampled(self, activations: Tensor, sample: _Sample, n_before: int) -> Tensor:
-        """Return the activations (B, P, C) of a batch at the images and positions of a sample."""
+        """Return the activations (B, P, C) of a batch at the images and positions of a sample.
+
+        Positions take turns from image to image: maps differ at their edges.
+        """
         first = slice(sample.n_images - n_before)  # of the last batch, as many as are left
         positions = positions_of(activations)[first]
-        if sample.n_positions == positions.shape[1]:
+        n_images, n_positions = positions.shape[:2]
+        if sample.n_positions == n_positions:
             return positions
-        order = torch.randperm(positions.shape[1], generator=generator(0))
-        return positions[:, order[: sample.n_positions].to(positions.device)]
+        images = torch.arange(n_images)[:, None]
+        turns = (n_before + images) * sample.n_positions + torch.arange(sample.n_positions)
+        order = torch.randperm(n_positions, generator=generator(0))
+        places = order[turns % n_positions].to(positions.device)
+        return positions.gather(1, places[:, :, None].expand(-1, -1, positions.shape[2]))
 
     # ---- Measurement
 
