@@ -8,9 +8,8 @@ is wide, and as many *random features* of the input. The width of a front is the
 covariance (`src.skill.widths`). So a baseline belongs to an end network, a layer, a width, a closed
 form and the images; stitches share it.
 
-Each number of copies and each kind of random features is drawn five times, and the two draws that fit the
-training images best are compared: the largest correlation on some of the test images counts. It is measured
-on all images that stitches are measured on.
+Each number of copies and each kind of random features is drawn five times. The best draw is chosen on some of
+the test images, and measured on all images that stitches are measured on.
 
 Stitches by a form that keeps the variance of the target are compared with a baseline by `covariance`,
 and all others with one by least squares (`pinv`). The latter is higher: `covariance` adds the variance
@@ -18,7 +17,6 @@ that features do not explain.
 """
 
 import contextlib
-import heapq
 import math
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -33,7 +31,6 @@ from src.choices.stitching import KEEP_VARIANCE
 from src.core.activations import Form, map_positions, positions_of
 from src.core.cache import Cache
 from src.core.console import progress
-from src.core.grouping import grouped
 from src.core.seeds import generator
 from src.datasets.base import BaseImageSet
 from src.models import Network
@@ -44,8 +41,7 @@ from src.skill.within_class import WithinClass
 from src.statistics.moments import CrossMoments, Moments, Rows
 from src.stitching.closed_forms import Matching, Source, Target, solver_of
 
-N_DRAWS = 5  # of each number of copies, and of each kind of random features
-N_COMPARED = 2  # of them, those of the best fit; the largest correlation counts
+N_DRAWS = 5  # of untrained weights; the largest correlation counts
 FEW = 5_000  # training images: all are fitted to
 N_FITTED = 300  # of more training images, at least
 MOST_OF_CLASS = 10  # of them for each class, if that is more, up to `FEW`
@@ -209,11 +205,11 @@ class Baselines:
         draws = _draws_of(chain.from_iterable(stitches.values()))
         features = UntrainedFeatures(self.end, self.first, self._forms, draws)
         maps = self._fitted(features, chain.from_iterable(stitches.values()))
-        compared = {key: _best_fits(maps, stitches[key]) for key in keys}
-        of_sample = self._products(features, _selected(maps, compared), self.choosing)
-        best = {key: _best_of(of_sample, compared[key]) for key in keys}
+        of_sample = self._products(features, maps, self.choosing)
+        best = {key: _best_of(of_sample, stitches[key]) for key in keys}
+        chosen = {stitch: maps[stitch] for stitch in chain.from_iterable(best.values())}
         at_output = {of_key[-1] for of_key in best.values() if of_key}
-        final = self._products(features, _selected(maps, best), self.images, at_output=at_output)
+        final = self._products(features, chosen, self.images, at_output=at_output)
         for key in keys:
             products = [final[stitch][place] for place, stitch in enumerate(best[key])]
             self._baselines[key] = Baseline(
@@ -405,25 +401,6 @@ def _draws_of(stitches: Iterable[_Stitch]) -> list[Draw]:
     return list(dict.fromkeys(stitch.draw for stitch in stitches))
 
 
-def _selected(
-    maps: Mapping[_Stitch, Matching], stitches: Mapping[BaselineKey, Sequence[_Stitch]]
-) -> dict[_Stitch, Matching]:
-    """Return the maps of the stitches of all keys."""
-    return {stitch: maps[stitch] for stitch in chain.from_iterable(stitches.values())}
-
-
-def _best_fits(maps: Mapping[_Stitch, Matching], stitches: Sequence[_Stitch]) -> list[_Stitch]:
-    """Return the stitches that fit the training images best, a few of each number of copies and of each kind of
-    random features."""
-    finite = [stitch for stitch in stitches if stitch in maps]
-    of_one_size = grouped(finite, lambda stitch: stitch.draw._replace(number=0))
-    best = [
-        heapq.nlargest(N_COMPARED, members, key=lambda stitch: maps[stitch].r2)
-        for members in of_one_size.values()
-    ]
-    return list(chain.from_iterable(best))
-
-
 def _best_of(products: Mapping[_Stitch, AtPlaces], stitches: Sequence[_Stitch]) -> list[_Stitch]:
     """Return the stitches with the largest within-class correlation at the end layer and at the output.
 
@@ -432,7 +409,9 @@ def _best_of(products: Mapping[_Stitch, AtPlaces], stitches: Sequence[_Stitch]) 
     """
     best = []
     for place in range(len(AtPlaces._fields)):
-        values = {stitch: products[stitch][place].correlation for stitch in stitches}
+        values = {
+            stitch: products[stitch][place].correlation for stitch in stitches if stitch in products
+        }
         finite = {stitch: value for stitch, value in values.items() if math.isfinite(value)}
         if len({stitch.draw.splits is None for stitch in finite}) < 2:
             return []
