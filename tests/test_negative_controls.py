@@ -38,7 +38,9 @@ class Shown(nn.Module):
         return made
 
 
-def trained(inputs: Tensor, labels: Tensor, *, n_classes: int, seed: int) -> nn.Module:
+def trained(
+    inputs: Tensor, labels: Tensor, *, n_classes: int, n_epochs: int, seed: int
+) -> nn.Module:
     """A small network after a few epochs."""
     torch.manual_seed(seed)
     module = nn.Sequential(
@@ -48,7 +50,7 @@ def trained(inputs: Tensor, labels: Tensor, *, n_classes: int, seed: int) -> nn.
     )
     optimizer = torch.optim.Adam(module.parameters(), lr=0.003)
     with torch.enable_grad():
-        for _ in range(6):
+        for _ in range(n_epochs):
             for rows in torch.randperm(len(inputs)).split(100):
                 optimizer.zero_grad()
                 F.cross_entropy(module(inputs[rows]), labels[rows]).backward()
@@ -63,7 +65,14 @@ class Trained:
         n_train: training images, of which those behind the last one come again, shifted by a pixel.
     """
 
-    def __init__(self, n_classes: int, dataset: str = "digits", n_train: int | None = None):
+    def __init__(
+        self,
+        n_classes: int,
+        dataset: str = "digits",
+        n_train: int | None = None,
+        *,
+        n_epochs: int = 6,
+    ):
         self.sides = []
         for train in (True, False):
             ((inputs, labels),) = load_dataset(dataset, "", train=train).batches(10_000)
@@ -71,8 +80,9 @@ class Trained:
                 inputs = torch.cat([inputs, inputs.roll(1, 3)])[: n_train or len(inputs)]
             self.sides.append((inputs, (labels % n_classes).repeat(2)[: len(inputs)]))
         (self.inputs, self.labels), _ = self.sides
+        options = {"n_classes": n_classes, "n_epochs": n_epochs}
         self.front, self.end = (
-            trained(self.inputs, self.labels, n_classes=n_classes, seed=seed) for seed in (0, 1)
+            trained(self.inputs, self.labels, seed=seed, **options) for seed in (0, 1)
         )
         self.all = torch.cat([inputs for inputs, _ in self.sides])
         self.logits = self.end(self.all)
@@ -172,7 +182,7 @@ def test_the_class_beside_features_that_learned_nothing_is_not_similar(networks)
 @pytest.fixture(scope="module", params=[10, 5, 2])
 def networks_of_more_images(request):
     with torch.no_grad():
-        return Trained(request.param, "mnist5k", 5000)
+        return Trained(request.param, "mnist5k", 5000, n_epochs=12)
 
 
 @pytest.mark.slow
