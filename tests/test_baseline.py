@@ -22,7 +22,14 @@ from src.skill.baseline import (
 )
 from src.skill.running import AtPlaces, Following
 from src.skill.skills import Baseline, skill_of
-from src.skill.untrained import RandomFeatures, Wanted, beside_class, splits_of, untrained_copy
+from src.skill.untrained import (
+    Averages,
+    Draw,
+    RandomFeatures,
+    beside_class,
+    splits_of,
+    untrained_copy,
+)
 from src.skill.widths import RunningWidth
 from src.skill.within_class import within_class
 from src.stitching import Grid, Pair, build_layers
@@ -92,6 +99,18 @@ def test_a_baseline_says_how_many_rows_a_channel_it_was_fitted_to(network):
         (found,) = baselines.measured([baselines.key("pool2", width)]).values()
         assert found.rows_per_channel == pytest.approx(120 * 4 / (n_channels + 3))
         assert (found.width, found.n_classes) == (rounded_width(width), 3)
+
+
+def test_all_positions_of_a_map_are_fitted(network):
+    """A few of each image, in any batches."""
+    baselines = baselines_of(network)
+    sample = baselines.sample(Draw("pool1", None, 1, 0))._replace(n_positions=3)
+    places = torch.arange(16.0).view(1, 1, 4, 4).expand(12, -1, -1, -1)
+    found = baselines._sampled(places, sample, 0)
+    assert found.shape == (12, 3, 1)
+    counts = torch.bincount(found.flatten().long(), minlength=16)
+    assert counts.min() == 2 and counts.max() == 3
+    assert torch.equal(found[5:], baselines._sampled(places[5:], sample, 5))
 
 
 def test_a_baseline_leaves_the_network_and_the_random_numbers_as_they_were(network):
@@ -340,21 +359,17 @@ def test_random_features_have_the_form_of_a_layer(kind, layer):
     inputs, form = INPUTS[kind], FORMS[layer]
     random = RandomFeatures(inputs, seed=0)
     several = splits_of(form, inputs.shape[1:], are_tokens=kind == "tokens")
-    wanted = {
-        (splits, width): Wanted(form, splits, width) for splits in several for width in (20, 50)
-    }
-    made = random.of(inputs, wanted)
-    for (splits, width), values in made.items():
+    made = random.of(inputs, {Averages(form, splits): 50 for splits in several})
+    for averages, values in made.items():
         assert (values >= 0).all() and values.std() > 0
-        n_cells = int(np.prod(splits))
         channels = values.movedim(form.channel_axis, -1)
-        assert channels.shape == (6, *form.sizes, n_cells * max(1, width // n_cells))
-        alone = RandomFeatures(inputs, seed=0).of(inputs, {0: wanted[splits, width]})[0]
-        torch.testing.assert_close(alone, values)
-    if kind == "images" and layer == "map":
-        torch.testing.assert_close(made[several[0], 20], made[several[0], 50][:, :20])
-    other = RandomFeatures(inputs, seed=1).of(inputs, {0: wanted[several[0], 20]})[0]
-    assert not torch.equal(other, made[several[0], 20])
+        n_features = averages.n_cells * max(1, 50 // averages.n_cells)
+        assert channels.shape == (6, *form.sizes, n_features)
+        alone = RandomFeatures(inputs, seed=0).of(inputs, {averages: 20})[averages]
+        torch.testing.assert_close(alone, averages.narrowed(values, 20))
+    averages = Averages(form, several[0])
+    other = RandomFeatures(inputs, seed=1).of(inputs, {averages: 50})[averages]
+    assert not torch.equal(other, made[averages])
 
 
 @pytest.mark.parametrize(
@@ -380,7 +395,8 @@ def test_cells_are_channels_of_the_position_that_they_lie_in():
     images = torch.zeros(2, 1, 32, 32)
     images[1, :, :8, :8] = 1
     random = RandomFeatures(torch.rand(2, 1, 32, 32), seed=0)
-    black, white = random.of(images, {0: Wanted(form, (2, 2), 32)})[0]
+    averages = Averages(form, (2, 2))
+    black, white = random.of(images, {averages: 32})[averages]
     differs = (black != white).any(0)
     assert differs.tolist() == [[True, False], [False, False]]
 
@@ -389,10 +405,10 @@ def test_filters_pass_over_large_cells_in_steps():
     """Which is cheaper, and changes the means by little."""
     coarse = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     images = nn.functional.interpolate(coarse, size=64, mode="bilinear")
-    wanted = {side: Wanted(Form.of((8, side, side)), (1, 1), 8) for side in (1, 4, 16)}
-    made = RandomFeatures(images, seed=0).of(images, wanted)
-    every = nn.functional.avg_pool2d(made[16], 4)  # of filters at all places
-    difference = (made[4] - every).square().mean() / every.var((0, 2, 3)).mean()
+    few, many = (Averages(Form.of((8, side, side)), (1, 1)) for side in (4, 16))
+    made = RandomFeatures(images, seed=0).of(images, {few: 8, many: 8})
+    every = nn.functional.avg_pool2d(made[many], 4)  # of filters at all places
+    difference = (made[few] - every).square().mean() / every.var((0, 2, 3)).mean()
     assert 0 < difference < 0.2
 
 
@@ -438,7 +454,7 @@ def test_intervals_of_skill_have_the_true_value_in_about_95_of_100_samples(noise
             within_class(other[first], own[first], classes[first]).correlation for other in others
         ]
         chosen = within_class(others[int(np.argmax(values))], own, classes)
-        found = Baseline(AtPlaces(chosen, chosen), np.arange(n), 10, 64, 1, 50.0)
+        found = Baseline(AtPlaces(chosen, chosen), 10, 64, 1, 50.0)
         products = within_class(stitched, own, classes)
         skill = skill_of(AtPlaces(products, products), found).output
         n_inside += skill.low < expected < skill.high

@@ -16,7 +16,7 @@ from src.verdict import ACCURATE_ONLY, INCONCLUSIVE, SIMILAR, Limits
 
 LAYER = "8"  # a vector of 100 numbers
 MAP = "5"  # 24 channels of 2×2 positions
-FIVE_DRAWS = 5
+FIVE_DRAWS = 5  # tests that only compare baselines take one
 
 
 class Shown(nn.Module):
@@ -37,7 +37,9 @@ class Shown(nn.Module):
         return made
 
 
-def trained(inputs: Tensor, labels: Tensor, *, n_classes: int, seed: int) -> nn.Module:
+def trained(
+    inputs: Tensor, labels: Tensor, *, n_classes: int, n_epochs: int, seed: int
+) -> nn.Module:
     """A small network after a few epochs."""
     torch.manual_seed(seed)
     module = nn.Sequential(
@@ -47,7 +49,7 @@ def trained(inputs: Tensor, labels: Tensor, *, n_classes: int, seed: int) -> nn.
     )
     optimizer = torch.optim.Adam(module.parameters(), lr=0.003)
     with torch.enable_grad():
-        for _ in range(12):
+        for _ in range(n_epochs):
             for rows in torch.randperm(len(inputs)).split(100):
                 optimizer.zero_grad()
                 F.cross_entropy(module(inputs[rows]), labels[rows]).backward()
@@ -62,7 +64,14 @@ class Trained:
         n_train: training images, of which those behind the last one come again, shifted by a pixel.
     """
 
-    def __init__(self, n_classes: int, dataset: str = "digits", n_train: int | None = None):
+    def __init__(
+        self,
+        n_classes: int,
+        dataset: str = "digits",
+        n_train: int | None = None,
+        *,
+        n_epochs: int = 6,
+    ):
         self.sides = []
         for train in (True, False):
             ((inputs, labels),) = load_dataset(dataset, "", train=train).batches(10_000)
@@ -70,8 +79,9 @@ class Trained:
                 inputs = torch.cat([inputs, inputs.roll(1, 3)])[: n_train or len(inputs)]
             self.sides.append((inputs, (labels % n_classes).repeat(2)[: len(inputs)]))
         (self.inputs, self.labels), _ = self.sides
+        options = {"n_classes": n_classes, "n_epochs": n_epochs}
         self.front, self.end = (
-            trained(self.inputs, self.labels, n_classes=n_classes, seed=seed) for seed in (0, 1)
+            trained(self.inputs, self.labels, seed=seed, **options) for seed in (0, 1)
         )
         self.all = torch.cat([inputs for inputs, _ in self.sides])
         self.logits = self.end(self.all)
@@ -152,11 +162,12 @@ def networks(request):
         return Trained(request.param)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def five_draws(monkeypatch):
     monkeypatch.setattr(baseline, "N_DRAWS", FIVE_DRAWS)
 
 
+@pytest.mark.usefixtures("five_draws")
 @torch.no_grad()
 def test_the_class_beside_features_that_learned_nothing_is_not_similar(networks):
     """Random features, k-means features, the class alone, and the class times the confidence of another
@@ -170,10 +181,11 @@ def test_the_class_beside_features_that_learned_nothing_is_not_similar(networks)
 @pytest.fixture(scope="module", params=[10, 5, 2])
 def networks_of_more_images(request):
     with torch.no_grad():
-        return Trained(request.param, "mnist5k", 5000)
+        return Trained(request.param, "mnist5k", 5000, n_epochs=12)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("five_draws")
 @pytest.mark.parametrize("layer", [LAYER, MAP])
 @pytest.mark.parametrize("n_train", [250, 500, 1000, 2000, 5000])
 @torch.no_grad()
@@ -199,13 +211,15 @@ def test_no_front_that_learned_nothing_is_similar(networks_of_more_images, n_tra
     assert similar == set()
 
 
+@pytest.mark.parametrize("networks", [10], indirect=True)
 @torch.no_grad()
 def test_random_features_wider_than_the_inputs_allow_are_inconclusive(networks):
-    (row,) = networks.judged({"random_640": networks.random_features(40)}).values()
+    (row,) = networks.judged({"random_320": networks.random_features(20)}).values()
     assert row.verdict == INCONCLUSIVE
-    assert "too few inputs for the baseline" in row.reason or "do almost as well" in row.reason
+    assert "too few inputs for the baseline" in row.reason
 
 
+@pytest.mark.parametrize("networks", [10], indirect=True)
 @pytest.mark.parametrize("n_train", [250, 500, 1000])
 @torch.no_grad()
 def test_few_inputs_make_logits_of_another_network_no_more_similar(networks, n_train):
@@ -221,6 +235,7 @@ def test_few_inputs_make_logits_of_another_network_no_more_similar(networks, n_t
         )
 
 
+@pytest.mark.parametrize("networks", [10], indirect=True)
 @torch.no_grad()
 def test_channels_that_say_nothing_change_no_baseline(networks):
     """Empty, repeated and permuted channels, and rotations."""

@@ -5,11 +5,10 @@ Class means are known only after the last batch. So activations are taken about 
 from those about the final means only for the first few images of a class.
 """
 
-import functools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -139,17 +138,6 @@ def _dots_with(means: Tensor, values: Tensor, classes: Tensor) -> Tensor:
     return (values @ means.T).gather(1, classes[:, None])[:, 0]
 
 
-def _exact(method: Callable[..., None]) -> Callable[..., None]:
-    """Decorate a method to compute in float32 or higher, even where networks compute in bfloat16."""
-
-    @functools.wraps(method)
-    def exactly(following: "Following", *args: Any) -> None:
-        with full_precision(following.device):
-            method(following, *args)
-
-    return exactly
-
-
 class Following:
     """Accumulates the within-class products of stitches with their end network over batches.
 
@@ -184,17 +172,16 @@ class Following:
         self._layer_of: dict[Hashable, str] = {}
         self._classes: list[Tensor] = []
 
-    @_exact
     def add_own(self, own: Mapping[str, Tensor]) -> None:
         """Add the end network's activations (B, …) of a batch, at all end layers and the output."""
         logits = own[self.output_name]
         classes = logits.argmax(1)
         self._classes.append(classes)
-        for layer, place in self._own.items():
-            place.take(own[layer], classes)
-        self._own_output.take(centred_logits(logits), classes)
+        with full_precision(self.device):  # even where networks compute in bfloat16
+            for layer, place in self._own.items():
+                place.take(own[layer], classes)
+            self._own_output.take(centred_logits(logits), classes)
 
-    @_exact
     def add_stitch(self, key: Hashable, layer: str, stitched: Tensor, logits: Tensor) -> None:
         """Add the activations of a stitch on the last batch.
 
@@ -206,8 +193,9 @@ class Following:
         """
         self._layer_of[key] = layer
         at_end_layer, at_output = self._stitches[key]
-        at_end_layer.take(stitched, self._own[layer])
-        at_output.take(centred_logits(logits), self._own_output)
+        with full_precision(self.device):
+            at_end_layer.take(stitched, self._own[layer])
+            at_output.take(centred_logits(logits), self._own_output)
 
     def products(self, key: Hashable) -> AtPlaces:
         """Return the within-class products of a stitch over all batches, and free its memory.

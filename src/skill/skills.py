@@ -15,8 +15,7 @@ from src.values import Skill, StitchSkill
 class Baseline(NamedTuple):
     """The baseline of a stitch at the end layer and at the output."""
 
-    products: AtPlaces  # of the draw with the largest correlation, at either place; NaN: no draw is finite
-    places: np.ndarray  # (n,): of the images of the products among those of a stitch
+    products: AtPlaces  # of the largest correlation at either place, on the images of the stitch; NaN: none is finite
     n_classes: int
     width: int  # of the random features
     n_copies: int  # that have as many channels as the front is wide
@@ -24,27 +23,18 @@ class Baseline(NamedTuple):
 
 
 def skill_of(products: AtPlaces, baseline: Baseline) -> StitchSkill:
-    """Return the skill of a stitch, with an interval by the jackknife over the images of stitch and
-    baseline."""
-    of_baseline = baseline.products
-    return StitchSkill(
-        _at_place(products.end_layer, of_baseline.end_layer, baseline.places),
-        _at_place(products.output, of_baseline.output, baseline.places),
-        len(products.output.products),
-        *baseline[2:],
+    """Return the skill of a stitch, with an interval by the jackknife over images."""
+    at_end, at_output = (
+        _at_place(*of_both) for of_both in zip(products, baseline.products, strict=True)
     )
+    n_images = len(products.output.products)
+    return StitchSkill(at_end, at_output, n_images, *baseline[1:])
 
 
-def _at_place(stitch: WithinClass, baseline: WithinClass, places: np.ndarray) -> Skill:
-    """Return the skill at the end layer or at the output, with its interval.
-
-    Args:
-        places: of the baseline's images among those of the stitch, (n,).
-    """
+def _at_place(stitch: WithinClass, baseline: WithinClass) -> Skill:
+    """Return the skill at the end layer or at the output, with its interval."""
     value = float(skill_score(stitch.correlation, baseline.correlation))
-    baseline_without_each = np.full(len(stitch.products), baseline.correlation)
-    baseline_without_each[places] = baseline.without_each
-    without_each = skill_score(stitch.without_each, baseline_without_each)
+    without_each = skill_score(stitch.without_each, baseline.without_each)
     if not np.isfinite(without_each).all():  # a baseline of 1 without an image
         value = math.nan
     half_width = DEVIATIONS * math.sqrt(jackknife_variance(without_each))

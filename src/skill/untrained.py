@@ -9,14 +9,16 @@ import contextlib
 import copy
 import inspect
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.core.activations import Form
+from src.core.grouping import grouped
 from src.core.kinds import SEQUENCE
 from src.core.seeds import generator
 from src.models import Network
@@ -32,7 +34,6 @@ BLOCK = 16  # filters that are drawn together: the first of many are those of fe
 IN_CELL = 4  # places of a filter along an axis of a cell, at least
 IN_IMAGE = 16  # and along an axis of an image
 MOST_VALUES = 2**25  # float32 numbers of features before they are averaged
-Key = TypeVar("Key", bound=Hashable)
 
 
 # ---- Untrained copies
@@ -106,22 +107,42 @@ def _stop(*call: object) -> None:
 # ---- Random features of the input
 
 
-class Wanted(NamedTuple):
-    """The specification of the random features for a layer: their number, and how they are averaged."""
+class Averages(NamedTuple):
+    """How the responses of random filters are averaged for a layer."""
 
     form: Form  # of the layer's activation
     splits: tuple[int, ...]  # of a position along each axis of the input, see `splits_of`
-    width: int  # numbers at a position
 
     @property
-    def n_filters(self) -> int:
-        """The number of filters, at least one; each filter gives one feature for each split."""
-        return max(1, self.width // math.prod(self.splits))
+    def n_cells(self) -> int:
+        """The number of cells of a position: each filter gives one feature for each cell."""
+        return math.prod(self.splits)
 
-    @property
-    def n_features(self) -> int:
-        """The number of features of all filters at a position."""
-        return self.n_filters * math.prod(self.splits)
+    def n_filters(self, width: int) -> int:
+        """Return the number of filters that give this many features at a position, at least one."""
+        return max(1, width // self.n_cells)
+
+    def n_features(self, width: int) -> int:
+        """Return the number of features at a position, a multiple of the number of cells."""
+        return self.n_filters(width) * self.n_cells
+
+    def narrowed(self, features: Tensor, width: int) -> Tensor:
+        """Return the first features of wider ones."""
+        return features.narrow(self.form.channel_axis, 0, self.n_features(width))
+
+    def stride(self, sizes: Sequence[int]) -> int:
+        """Return the stride of the filters over inputs of these sizes.
+
+        It is larger for larger cells: neighbouring responses are correlated, and few give the mean.
+        """
+        grid = _grid_of(self.form, len(sizes))
+        if len(grid) < 2:
+            return 1
+        strides = [
+            min(size // (n * split * IN_CELL), size // IN_IMAGE)
+            for size, n, split in zip(sizes, grid, self.splits, strict=True)
+        ]
+        return max(1, min(strides))
 
 
 class RandomFeatures:
@@ -147,47 +168,32 @@ class RandomFeatures:
             self._mean = values.mean()
             self._std = values.std().clamp(min=torch.finfo(values.dtype).tiny)
 
-    def of(self, inputs: Tensor, wanted: Mapping[Key, Wanted]) -> dict[Key, Tensor]:
-        """Return features by name, in the form of the activations that they replace.
+    def of(self, inputs: Tensor, widths: Mapping[Averages, int]) -> dict[Averages, Tensor]:
+        """Return features in the form of the activations that they replace; narrower features are the first of
+        wider ones.
 
+        Args:
+            widths: numbers of features at a position.
         Returns:
             (B, width, H, W), (B, T, width) or (B, width).
         """
         channels = self._normalised(inputs)  # (B, C, *sizes)
-        by_stride: dict[int, dict[Key, Wanted]] = {}
-        for name, item in wanted.items():
-            stride = _stride_of(item, channels.shape[2:])
-            by_stride.setdefault(stride, {})[name] = item
-        made: dict[Key, Tensor] = {}
-        for stride, items in by_stride.items():
-            made |= self._made(channels, items, stride)
-        return made
-
-    def _made(
-        self, channels: Tensor, wanted: Mapping[Key, Wanted], stride: int
-    ) -> dict[Key, Tensor]:
-        """Compute features of normalised inputs by filters of one stride, in chunks of filters."""
-        most: dict[tuple[Form, tuple[int, ...]], int] = {}  # filters; fewer are the first of them
-        for item in wanted.values():
-            grid = item.form, item.splits
-            most[grid] = max(item.n_filters, most.get(grid, 0))
-        n_filters = max(most.values())
-        n_cells = len(channels) * math.prod(channels.shape[2:])
+        sizes = channels.shape[2:]
+        n_cells = len(channels) * math.prod(sizes)
         n_together = BLOCK * max(1, MOST_VALUES // (BLOCK * n_cells))
-        parts: dict[tuple[Form, tuple[int, ...]], list[Tensor]] = {grid: [] for grid in most}
-        for first in range(0, n_filters, n_together):
-            filters, biases = self._filters_of(first, min(first + n_together, n_filters), channels)
-            features = _convolved(channels, filters, biases, stride).relu_()
-            for (form, splits), n_of_grid in most.items():
-                if first < n_of_grid:
-                    parts[form, splits].append(
-                        _averaged(features[:, : n_of_grid - first], form, splits)
-                    )
-        made = {grid: torch.cat(of_grid, grid[0].channel_axis) for grid, of_grid in parts.items()}
-        return {
-            name: made[item.form, item.splits].narrow(item.form.channel_axis, 0, item.n_features)
-            for name, item in wanted.items()
-        }
+        features: dict[Averages, Tensor] = {}
+        for stride, averages in grouped(widths, lambda item: item.stride(sizes)).items():
+            n_filters = {item: item.n_filters(widths[item]) for item in averages}
+            parts: dict[Averages, list[Tensor]] = defaultdict(list)
+            for first in range(0, max(n_filters.values()), n_together):
+                last = min(first + n_together, max(n_filters.values()))
+                responses = _convolved(channels, *self._filters_of(first, last, channels), stride)
+                responses.relu_()
+                for item, n in n_filters.items():
+                    if first < n:
+                        parts[item].append(_averaged(responses[:, : n - first], item))
+            features |= {item: torch.cat(parts[item], item.form.channel_axis) for item in averages}
+        return features
 
     def _normalised(self, inputs: Tensor) -> Tensor:
         """Return inputs as (B, C, *sizes)."""
@@ -219,19 +225,6 @@ class RandomFeatures:
             drawn = [torch.cat(blocks)[: last - first] for blocks in (filters, biases)]
             self._filters[first, last] = drawn[0].to(channels), drawn[1].to(channels)
         return self._filters[first, last]
-
-
-def _stride_of(wanted: Wanted, sizes: Sequence[int]) -> int:
-    """Return the stride of the filters, larger for larger cells: neighbouring responses are correlated, and few
-    give the mean."""
-    grid = _grid_of(wanted.form, len(sizes))
-    if len(grid) < 2:
-        return 1
-    strides = [
-        min(size // (n * split * IN_CELL), size // IN_IMAGE)
-        for size, n, split in zip(sizes, grid, wanted.splits, strict=True)
-    ]
-    return max(1, min(strides))
 
 
 def _convolved(channels: Tensor, filters: Tensor, biases: Tensor, stride: int) -> Tensor:
@@ -276,17 +269,22 @@ def _grid_of(form: Form, n_axes: int) -> tuple[int, ...]:
     return (form.n_patches,)
 
 
-def _averaged(features: Tensor, form: Form, splits: Sequence[int]) -> Tensor:
+def _averaged(features: Tensor, averages: Averages) -> Tensor:
     """Average features (B, n, *sizes) over the positions of a layer, or over the cells of positions.
 
     Prefix tokens get the mean over all positions, and vectors are given to all positions.
     """
+    form, splits = averages
     grid = _grid_of(form, features.ndim - 2)
     if not grid:
         return form.everywhere(features)
     if len(grid) == 2:
         cells = grid[0] * splits[0], grid[1] * splits[1]
-        pooled = F.adaptive_avg_pool2d(features, cells)
+        pooled = features
+        if features.shape[2:] != cells:
+            pooled = F.adaptive_avg_pool2d(features, cells)
+        if form.is_map and averages.n_cells == 1:
+            return pooled
         pooled = pooled.unflatten(3, (grid[1], splits[1])).unflatten(2, (grid[0], splits[0]))
         pooled = pooled.permute(0, 1, 3, 5, 2, 4).flatten(4).flatten(1, 3)  # (B, n·cells, P)
     else:
@@ -295,6 +293,82 @@ def _averaged(features: Tensor, form: Form, splits: Sequence[int]) -> Tensor:
     n_prefix = form.n_positions - math.prod(grid)
     mean = pooled.mean(2, keepdim=True).expand(-1, -1, n_prefix)
     return form.native(torch.cat([mean, pooled], 2).mT)
+
+
+# ---- Both
+
+
+class Draw(NamedTuple):
+    """One random draw of untrained features for a layer."""
+
+    layer: str
+    splits: tuple[int, ...] | None  # of random features, see `splits_of`; None: of untrained copies
+    size: int  # the number of copies, or the width of random features
+    number: int
+
+    @property
+    def copies(self) -> range:
+        """The indices of the untrained copies that are concatenated; draws share copies."""
+        if self.splits is not None:
+            return range(0)
+        return range(self.number, self.number + self.size)
+
+
+class UntrainedFeatures:
+    """Computes untrained features of inputs for layers of a network.
+
+    Args:
+        network: in evaluation mode.
+        inputs: that BatchNorms, and random features, take statistics of.
+        forms: of the activations of the layers.
+        draws: all that may be computed.
+    """
+
+    def __init__(
+        self, network: Network, inputs: Tensor, forms: Mapping[str, Form], draws: Sequence[Draw]
+    ):
+        self.network = network
+        self.forms = forms
+        self.copies = []
+        for number in range(max(draw.copies.stop for draw in draws)):
+            layers = [draw.layer for draw in draws if number in draw.copies]
+            last = max(layers, key=network.depth)
+            copied = untrained_copy(network, inputs, seed=FIRST_SEED + number, until=last)
+            self.copies.append(copied)
+        numbers = dict.fromkeys(draw.number for draw in draws)
+        self.random = {number: RandomFeatures(inputs, seed=number) for number in numbers}
+
+    def n_features(self, draw: Draw) -> int:
+        """Return the number of features of a draw at a position."""
+        form = self.forms[draw.layer]
+        if draw.splits is None:
+            return draw.size * form.n_channels
+        return Averages(form, draw.splits).n_features(draw.size)
+
+    def of(self, inputs: Tensor, draws: Sequence[Draw]) -> dict[Draw, list[Tensor]]:
+        """Return the features of draws, of each one or several tensors (B, C, H, W), (B, T, D) or (B, D)."""
+        features: dict[Draw, list[Tensor]] = {draw: [] for draw in draws}
+        for number, copied in enumerate(self.copies):
+            members = [draw for draw in draws if number in draw.copies]
+            layers = list(dict.fromkeys(draw.layer for draw in members))
+            if layers:
+                activations = copied.activations(inputs, layers)
+            for draw in members:
+                features[draw].append(activations[draw.layer])
+        averages = {
+            draw: Averages(self.forms[draw.layer], draw.splits)
+            for draw in draws
+            if draw.splits is not None
+        }
+        for number, members in grouped(averages, lambda draw: draw.number).items():
+            widths: dict[Averages, int] = {}
+            for draw in members:
+                widths[averages[draw]] = max(draw.size, widths.get(averages[draw], 0))
+            made = self.random[number].of(inputs, widths)
+            for draw in members:
+                values = averages[draw].narrowed(made[averages[draw]], draw.size)
+                features[draw].append(values.to(self.network.example))
+        return features
 
 
 def beside_class(activations: Sequence[Tensor], logits: Tensor) -> Tensor:

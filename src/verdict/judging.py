@@ -26,7 +26,7 @@ from src.statistics.intervals import (
     of_share,
 )
 from src.statistics.significance import false_discovery_rate
-from src.values import IntervalEstimate, Predictions, Skill, StitchSkill
+from src.values import IntervalEstimate, Predictions, StitchSkill
 
 SIMILAR = "similar"
 ACCURATE_ONLY = "accurate only"
@@ -186,16 +186,8 @@ def judge(
     measured = [measure(of_pair, limits) for of_pair in stitches]
     obstacles = [_obstacle(*of_pair) for of_pair in zip(stitches, measured, strict=True)]
     tests = _tests(measured, obstacles, limits)
-    verdicts = []
-    for of_pair, measured_of_pair, obstacle, p_values in zip(
-        stitches, measured, obstacles, tests, strict=True
-    ):
-        verdict = INCONCLUSIVE
-        reason = obstacle
-        if measured_of_pair is not None and not obstacle:
-            verdict, reason = decide(of_pair, measured_of_pair, limits, p_values)
-        verdicts.append(_verdict(verdict, reason, measured_of_pair, p_values))
-    return verdicts
+    of_pairs = zip(stitches, measured, obstacles, tests, strict=True)
+    return [_verdict(*of_pair, limits) for of_pair in of_pairs]
 
 
 def _obstacle(stitches: Stitches, measured: Measured | None) -> str:
@@ -212,23 +204,26 @@ def _obstacle(stitches: Stitches, measured: Measured | None) -> str:
     return stitches.obstacle
 
 
-def _verdict(verdict: str, reason: str, measured: Measured | None, p_values: PValues) -> Verdict:
-    """Return a verdict with its estimates."""
+def _verdict(
+    stitches: Stitches, measured: Measured | None, obstacle: str, p_values: PValues, limits: Limits
+) -> Verdict:
+    """Return the verdict on stitches, with its estimates."""
     if measured is None:
-        return Verdict(verdict, reason, UNDEFINED, UNDEFINED, *p_values)
+        return Verdict(INCONCLUSIVE, obstacle, UNDEFINED, UNDEFINED, *p_values)
+    verdict = INCONCLUSIVE
+    reason = obstacle
+    if not obstacle:
+        verdict, reason = decide(stitches, measured, limits, p_values)
     skills = [UNDEFINED, UNDEFINED]
     if measured.places:
         skills = [place.skill.interval() for place in measured.places]
-    skill_at_end, skill = skills
     return Verdict(
         verdict,
         reason,
-        accuracy=measured.accuracy.interval(),
-        accuracy_drop=measured.accuracy_drop.interval(),
-        p_below=p_values.below,
-        p_above=p_values.above,
-        skill=skill,
-        skill_at_end=skill_at_end,
+        measured.accuracy.interval(),
+        measured.accuracy_drop.interval(),
+        *p_values,
+        *reversed(skills),
     )
 
 
@@ -236,19 +231,18 @@ def _tests(
     measured: Sequence[Measured | None], obstacles: Sequence[str], limits: Limits
 ) -> list[PValues]:
     """Test the accuracy drops together; stitches with an obstacle are not tested."""
-    tested = {}
-    for number, (of_pair, obstacle) in enumerate(zip(measured, obstacles, strict=True)):
-        if of_pair is not None and not obstacle:
-            tested[number] = of_pair.accuracy_drop
-    below = [accuracy_drop.p_below(limits.tolerance) for accuracy_drop in tested.values()]
-    above = [accuracy_drop.p_above(limits.tolerance) for accuracy_drop in tested.values()]
+    drops = {
+        number: of_pair.accuracy_drop
+        for number, (of_pair, obstacle) in enumerate(zip(measured, obstacles, strict=True))
+        if of_pair is not None and not obstacle
+    }
+    below = [drop.p_below(limits.tolerance) for drop in drops.values()]
+    above = [drop.p_above(limits.tolerance) for drop in drops.values()]
     if not limits.pairwise:
         below = false_discovery_rate(below).tolist()
         above = false_discovery_rate(above).tolist()
-    p_values = [PValues()] * len(measured)
-    for number, p_below, p_above in zip(tested, below, above, strict=True):
-        p_values[number] = PValues(p_below, p_above)
-    return p_values
+    tested = dict(zip(drops, map(PValues, below, above), strict=True))
+    return [tested.get(number, PValues()) for number in range(len(measured))]
 
 
 def measure(stitches: Stitches, limits: Limits) -> Measured | None:
@@ -288,40 +282,37 @@ def _places(skills: Sequence[Sequence[StitchSkill]], limits: Limits) -> list[Ski
     """Return the skill at the end layer and at the output; [] if it was not measured."""
     if not skills:
         return []
-    at_end = [[run.end_layer for run in runs] for runs in skills]
-    at_output = [[run.output for run in runs] for runs in skills]
-    runs = list(chain.from_iterable(skills))
     limit_at_end = limits.skill_at_end
-    if min(run.n_classes for run in runs) <= FEW_CLASSES:
+    if min(run.n_classes for run in chain.from_iterable(skills)) <= FEW_CLASSES:
         limit_at_end = max(limit_at_end, limits.skill)
-    n_images = min(run.n_images for run in runs)
-    rows_per_channel = min(run.rows_per_channel for run in runs)
-    numbers = (n_images, rows_per_channel)
     not_own = "the stitched activations do not follow those of the end network"
     class_only = "the answers follow the class and no more"
     return [
-        _place("the end layer", limit_at_end, not_own, at_end, *numbers),
-        _place("the output", limits.skill, class_only, at_output, *numbers),
+        _place("the end layer", limit_at_end, not_own, skills, place=0),
+        _place("the output", limits.skill, class_only, skills, place=1),
     ]
 
 
 def _place(
-    name: str,
-    limit: float,
-    meaning: str,
-    skills: Sequence[Sequence[Skill]],
-    n_images: int,
-    rows_per_channel: float,
+    name: str, limit: float, meaning: str, skills: Sequence[Sequence[StitchSkill]], *, place: int
 ) -> SkillEvidence:
-    """Return the mean skill of runs at one place."""
+    """Return the mean skill of runs at a place of `StitchSkill`."""
+    at_place = [[run[:2][place] for run in runs] for runs in skills]
+    all_runs = list(chain.from_iterable(skills))
     estimates = [
-        [IntervalEstimate(run.skill, run.low, run.high) for run in runs] for runs in skills
+        [IntervalEstimate(run.skill, run.low, run.high) for run in runs] for runs in at_place
     ]
-    correlations = [np.array([run.correlation for run in runs]) for runs in skills]
-    baseline = float(np.max([run.baseline for run in chain.from_iterable(skills)]))  # keeps NaN
-    evidence = of_estimates(estimates, n_images=n_images)
-    correlation = mean_of(correlations)
-    return SkillEvidence(name, limit, meaning, evidence, correlation, baseline, rows_per_channel)
+    return SkillEvidence(
+        name,
+        limit,
+        meaning,
+        of_estimates(estimates, n_images=min(run.n_images for run in all_runs)),
+        correlation=mean_of([np.array([run.correlation for run in runs]) for runs in at_place]),
+        baseline=float(
+            np.max([run.baseline for run in chain.from_iterable(at_place)])
+        ),  # keeps NaN
+        rows_per_channel=min(run.rows_per_channel for run in all_runs),
+    )
 
 
 def decide(
