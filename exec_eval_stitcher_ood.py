@@ -24,7 +24,7 @@ from src.results.tables import write_table
 if TYPE_CHECKING:
     from src.datasets.base import BaseImageSet
     from src.models import Network
-    from src.ood.reference import EvaluationOptions, Reference
+    from src.ood.reference import EndReference, EvaluationOptions
     from src.results.evaluation import EvaluationFiles
     from src.results.scoring import MeasuredStitches, ScoredStitch
     from src.results.session import Session
@@ -239,7 +239,7 @@ def scores_of(args: Namespace) -> tuple[str, ...]:
 
 
 def check_usable(
-    args: Namespace, stitches: Sized, reference: "Reference", reasons: Iterable[str]
+    args: Namespace, stitches: Sized, reference: "EndReference", reasons: Iterable[str]
 ) -> None:
     """Warn of all that was skipped; raise a UserError if no stitch is left, or none of the detectors
     that the options name.
@@ -291,7 +291,7 @@ def refer_to(
     layers: Sequence[str],
     test_set: "BaseImageSet",
     session: "Session",
-) -> "Reference":
+) -> "EndReference":
     """Return the reference for stitches into the end network; a new one if options have changed.
 
     The session keeps the reference for further folders of stitches.
@@ -305,7 +305,7 @@ def refer_to(
     options = evaluation_options(args, scores, layers, test_set, session)
     store = Path(args.ood_detector_dir or STORE)
 
-    def make() -> "Reference":
+    def make() -> "EndReference":
         trained, missing = load_trained(DetectorStore(store), end, end_name, options)
         reference = make_reference(end, options, trained=trained)
         return reference._replace(missing=[*missing, *reference.missing])
@@ -320,7 +320,7 @@ def reference_of(
     pairs: "Iterable[Pair]",
     test_set: "BaseImageSet",
     session: "Session",
-) -> "Reference":
+) -> "EndReference":
     """Return the reference for stitches between pairs of layers, which have no files yet."""
     layers = sorted({pair.end_layer for pair in pairs}, key=end.depth)
     return refer_to(end, end_name, args, scores_of(args), layers, test_set, session)
@@ -364,7 +364,7 @@ def evaluation_options(
 
 
 def write_results(
-    args: Namespace, setup: Setup, scored: "Sequence[ScoredStitch]", reference: "Reference"
+    args: Namespace, setup: Setup, scored: "Sequence[ScoredStitch]", reference: "EndReference"
 ) -> None:
     """Report skill and the metrics of each score, save them and the scores of all images, and finish the
     run of the table.
@@ -403,7 +403,7 @@ def write_results(
 
 
 def contents_of(
-    args: Namespace, names: Mapping[str, NetworkName], reference: "Reference"
+    args: Namespace, names: Mapping[str, NetworkName], reference: "EndReference"
 ) -> dict[str, Any]:
     """Return the contents of the weights, images and detectors that the tables are about, by option."""
     from src.ood.detectors import EnergyDetector

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from src.results.stitch_runs import GridRun
     from src.results.stitches import StitchRow
     from src.stitching import Grid, Matching
-    from src.stitching.grid import GridScore
+    from src.stitching.grid import GridMetrics
     from src.stitching.layers import StitchingLayer
     from src.stitching.objectives import Objective
     from src.training import Settings
@@ -361,14 +361,14 @@ def match(
     )
 
 
-def evaluate(grid: "Grid", test_set: "BaseImageSet", batch_size: int) -> "GridScore":
+def evaluate(grid: "Grid", test_set: "BaseImageSet", batch_size: int) -> "GridMetrics":
     """Measure the stitches on the test images."""
     n_batches = test_set.n_batches(batch_size)
     return grid.evaluate(progress(test_set.batches(batch_size), "evaluating", n_batches))
 
 
 def finish(
-    runs: "GridRun", grid: "Grid", score: "GridScore", matched: "Mapping[Pair, Matching]"
+    runs: "GridRun", grid: "Grid", score: "GridMetrics", matched: "Mapping[Pair, Matching]"
 ) -> "dict[Pair, StitchRow]":
     """Write the folder of the run, with the figure of a grid; return the row of each pair."""
     from src.figures.matrices import draw_grid

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.ood.reference import Reference, TestBatch
+from src.ood.reference import EndReference, TestBatch
 from src.skill.baseline import BaselineKey
 from src.skill.running import Following
 from src.skill.skills import skill_of
 from src.skill.widths import RunningWidth
 from src.statistics.detection import auroc_interval, ood_metrics
-from src.stitching.grid import Grid, GridEvaluation, GridScore
+from src.stitching.grid import Grid, GridEvaluation, GridMetrics
 from src.stitching.layers import Plan, StitchingLayer
 from src.training import NO_CLASS, predicted_classes
 from src.values import Pair, StitchSkill
@@ -52,7 +52,7 @@ class Separation(NamedTuple):
 
 
 @torch.no_grad()
-def score_grid(grid: Grid, reference: Reference) -> dict[Pair, StitchScores]:
+def score_grid(grid: Grid, reference: EndReference) -> dict[Pair, StitchScores]:
     """Measure accuracy, scores and skill of all stitches of a grid, in a pass over the test images.
 
     A stitch whose activations are not finite has scores and skill of NaN.
@@ -73,12 +73,12 @@ def score_grid(grid: Grid, reference: Reference) -> dict[Pair, StitchScores]:
 class MeasuredGrid(NamedTuple):
     """The measurements of the stitches of a grid."""
 
-    score: GridScore
+    score: GridMetrics
     scores: dict[Pair, StitchScores]
 
 
 @torch.no_grad()
-def measure_grids(grids: Mapping[str, Grid], reference: Reference) -> dict[str, MeasuredGrid]:
+def measure_grids(grids: Mapping[str, Grid], reference: EndReference) -> dict[str, MeasuredGrid]:
     """Measure accuracies and scores, as `Grid.evaluate` and `score_grid`, in one pass of the images.
 
     Args:
@@ -110,7 +110,7 @@ def measure_grids(grids: Mapping[str, Grid], reference: Reference) -> dict[str, 
 class GridScoring:
     """The scores of the stitches of a grid, which grow batch by batch."""
 
-    def __init__(self, grid: Grid, reference: Reference):
+    def __init__(self, grid: Grid, reference: EndReference):
         self.grid = grid
         self.reference = reference
         # Of each batch, on the device: a copy to the CPU would wait

@@ -64,7 +64,7 @@ class EvaluationOptions(NamedTuple):
         return progress(data.batches(self.batch_size, indices=indices), title, n_batches)
 
 
-class Reference(NamedTuple):
+class EndReference(NamedTuple):
     """Detectors, their scores of the end network's own activations, and the baselines of skill."""
 
     options: EvaluationOptions
@@ -96,7 +96,7 @@ def make_reference(
     options: EvaluationOptions,
     *,
     trained: ByScore[Detector],
-) -> Reference:
+) -> EndReference:
     """Make the reference for stitches into `options.layers` of a network.
 
     Args:
@@ -124,7 +124,7 @@ def make_reference(
     baselines = Baselines(
         network, options.train, options.test, sampled, batch_size=options.batch_size
     )
-    return Reference(
+    return EndReference(
         options, network, detectors, sampled, baselines, id_scores, sanity_scores, checks, missing
     )
 

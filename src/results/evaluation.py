@@ -16,7 +16,7 @@ from src.core.console import warn
 from src.results.spec import on_same_images
 from src.results.stitches import Stitch, holds_runs, read_stitches, warn_of_weights
 from src.results.tables import read_table
-from src.values import Pair, Skill, StitchSkill
+from src.values import Pair, SkillEstimate, StitchSkill
 
 TYPICAL_AUROC = 0.25  # below it, stitched activations are more typical than the end network's own
 
@@ -70,7 +70,7 @@ class EvaluationRow:
     def value(self) -> StitchSkill:
         """The skill of the stitch."""
         at_end, output = (
-            Skill(*(getattr(self, name) for name in _columns_of_skill(end)))
+            SkillEstimate(*(getattr(self, name) for name in _columns_of_skill(end)))
             for end in ("_at_end", "")
         )
         further = [getattr(self, name) for name in StitchSkill._fields[2:]]
@@ -92,7 +92,7 @@ def _columns_of_skill(place: str) -> list[str]:
     Args:
         place: the end of the names: "_at_end", or "" for the output.
     """
-    correlation, baseline, skill, *ends = Skill._fields
+    correlation, baseline, skill, *ends = SkillEstimate._fields
     names = [f"{name}{place}" for name in (correlation, baseline, skill)]
     return [*names, *(f"{skill}{place}_{end}" for end in ends)]
 

@@ -23,7 +23,7 @@ from src.core.images import ImageSpec
 from src.core.user_code import digest_of, file_and_function, is_user_code, source_of
 from src.models import Network
 from src.ood.evaluation import StitchScores, score_grid, separation_of
-from src.ood.reference import Reference
+from src.ood.reference import EndReference
 from src.results.checkpoints import fill
 from src.results.evaluation import EvaluationFiles, EvaluationRow, columns_of_skill
 from src.results.network_names import SHORT, NetworkName, titles_of
@@ -338,7 +338,7 @@ class ScoredStitch(NamedTuple):
 class MeasuredStitches(NamedTuple):
     """The scores of stitches that this process has trained or fitted."""
 
-    reference: Reference
+    reference: EndReference
     scores: dict[tuple[str, Pair], StitchScores]
 
     def are_all_of(self, stitches: Iterable[Stitch]) -> bool:
@@ -363,7 +363,7 @@ class MeasuredStitches(NamedTuple):
         )
 
 
-def score_stitches(grids: Iterable[GridOfStitches], reference: Reference) -> MeasuredStitches:
+def score_stitches(grids: Iterable[GridOfStitches], reference: EndReference) -> MeasuredStitches:
     """Compute the accuracy, skill and detector scores of all stitches."""
     scores: dict[tuple[str, Pair], StitchScores] = {}
     for grid, stitches in grids:
@@ -399,7 +399,7 @@ def check_scored(scored: Iterable[ScoredStitch], *, other_data: bool, batch_size
 
 def evaluation_rows(
     scored: Iterable[ScoredStitch],
-    reference: Reference,
+    reference: EndReference,
     record: Options,
     *,
     other_data: bool = False,
@@ -433,7 +433,7 @@ def evaluation_rows(
 
 
 def _measured_by_detectors(
-    end_layer: str, scores: StitchScores, reference: Reference
+    end_layer: str, scores: StitchScores, reference: EndReference
 ) -> dict[str, float]:
     """Return the measurements by the detectors at the end layer, by column."""
     columns: dict[str, float] = {}
@@ -471,7 +471,7 @@ def with_earlier_detectors(
     return together
 
 
-def describe_detectors(reference: Reference) -> dict[str, dict[str, dict[str, object]]]:
+def describe_detectors(reference: EndReference) -> dict[str, dict[str, dict[str, object]]]:
     """Describe detectors by detector and layer: their training data and their sanity checks."""
     described: dict[str, dict[str, dict[str, object]]] = {}
     for score, of_layers in reference.detectors.items():
@@ -488,7 +488,7 @@ def save_scores(
     folder: str | None,
     files: EvaluationFiles,
     scored: Sequence[ScoredStitch],
-    reference: Reference,
+    reference: EndReference,
 ) -> None:
     """Save the scores of all images by each detector.
 
@@ -509,7 +509,7 @@ def save_scores(
 
 
 def _scores_of_images(
-    score: str, scored: Sequence[ScoredStitch], reference: Reference
+    score: str, scored: Sequence[ScoredStitch], reference: EndReference
 ) -> dict[str, np.ndarray]:
     """Return the scores of all images as float32 arrays (N,), by END_LAYER/FRONT_LAYER.
 

@@ -20,7 +20,7 @@ from src.results.network_names import NetworkName
 from src.training.chance import warn_at_chance
 
 if TYPE_CHECKING:  # most scripts evaluate no stitches
-    from src.ood.reference import EvaluationOptions, Reference
+    from src.ood.reference import EndReference, EvaluationOptions
 
 
 class Session:
@@ -47,7 +47,7 @@ class Session:
         self.warnings: Counter[str] = Counter()
         self.warnings_of: dict[NetworkName, list[str]] = {}  # when the network was loaded
         self._beside_chance: set[NetworkName] = set()  # networks that were set against chance
-        self._reference: tuple[tuple, Reference] | None = None  # behind what it was made of
+        self._reference: tuple[tuple, EndReference] | None = None  # behind what it was made of
 
     def network(
         self,
@@ -142,8 +142,8 @@ class Session:
         end: NetworkName,
         store: Path,
         options: "EvaluationOptions",
-        make: "Callable[[], Reference]",
-    ) -> "Reference":
+        make: "Callable[[], EndReference]",
+    ) -> "EndReference":
         """Return the reference of an evaluation; the last one is reused for equal arguments.
 
         Args:

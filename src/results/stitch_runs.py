@@ -42,7 +42,7 @@ from src.results.stitches import (
 from src.results.tables import columns
 from src.results.writing import epoch_row, report_epoch, write_logs_of_pairs, write_stitches
 from src.stitching.closed_forms import Matching
-from src.stitching.grid import GridScore
+from src.stitching.grid import GridMetrics
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import with_matching
 from src.stitching.stitched_model import StitchedModel
@@ -318,7 +318,7 @@ class GridRun:
 
     def write(
         self,
-        score: GridScore,
+        score: GridMetrics,
         matched: Mapping[Pair, Matching],
         *,
         whole_networks: tuple[Network, Network] | None,
@@ -355,7 +355,7 @@ class GridRun:
         note(f"wrote {run.folder}")
 
     def _row(
-        self, pair: Pair, score: GridScore, matched: Mapping[Pair, Matching], folder: Path
+        self, pair: Pair, score: GridMetrics, matched: Mapping[Pair, Matching], folder: Path
     ) -> StitchRow:
         """Return the row of a pair: its settings, its layers, and its measurements."""
         metrics = score.pairs[pair]
@@ -386,7 +386,7 @@ class GridRun:
         ((pair, layer),) = self.layers.items()
         return {pair: StitchedModel(*whole_networks, layer, pair).state_dict()}
 
-    def _predictions(self, score: GridScore) -> dict[Pair, Predictions]:
+    def _predictions(self, score: GridMetrics) -> dict[Pair, Predictions]:
         """Return the predictions to save of each pair."""
         of_networks = [score.predictions[name].numpy() for name in ("front", "end", "labels")]
         return {

@@ -26,7 +26,7 @@ from src.statistics.intervals import (
     of_share,
 )
 from src.statistics.significance import false_discovery_rate
-from src.values import IntervalEstimate, Predictions, Skill, StitchSkill
+from src.values import IntervalEstimate, Predictions, SkillEstimate, StitchSkill
 
 SIMILAR = "similar"
 ACCURATE_ONLY = "accurate only"
@@ -300,7 +300,7 @@ def _place(
     name: str,
     limit: float,
     meaning: str,
-    skills: Sequence[Sequence[Skill]],
+    skills: Sequence[Sequence[SkillEstimate]],
     n_images: int,
     rows_per_channel: float,
 ) -> SkillEvidence:
