@@ -124,7 +124,7 @@ def check_networks(first: NetworkName, second: NetworkName) -> None:
         )
 
 
-def check_accuracies(args, *networks: NetworkName) -> None:
+def check_accuracies(args: Namespace, *networks: NetworkName) -> None:
     """Raise a UserError if both networks are trained, but close to chance accuracy on the test images: all
     verdicts would be inconclusive."""
     from src.core.device import device_of
