@@ -51,6 +51,7 @@ def parser() -> cli.Parser:
     add(
         "-ed",
         "--energy-dir",
+        type=cli.folder,
         help="folder to write the scores of all images to; default: one file in source_dir",
     )
     add("--front-model", help="new path of the front network's checkpoint, if it was moved")

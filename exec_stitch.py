@@ -214,7 +214,6 @@ def set_up(args: Namespace, session: "Session") -> Setup:
     from src.stitching import chosen_options
     from src.stitching.closed_forms import solver_of
     from src.stitching.objectives import objective_of
-    from src.training.chance import warn_at_chance
 
     # Two networks, and a stitching layer for each pair of their layers
     objective = objective_of(args.objective)
@@ -233,8 +232,8 @@ def set_up(args: Namespace, session: "Session") -> Setup:
     train_set, test_set = load_images(args, session, device)
     chosen = chosen_options(layers) if args.stitching_type == AUTO else {}
     groups = begin_runs(args, layers, chosen)
-    if any(runs.layers for runs in groups) and not end.name.is_untrained:
-        warn_at_chance(end.network, test_set, end.name.title, is_end=True)
+    if any(runs.layers for runs in groups):
+        session.warn_at_chance(end.name, end.network, test_set, is_end=True)
     return Setup(
         front.network, end.network, train_set, test_set, settings, objective, groups, skipped
     )

@@ -60,6 +60,7 @@ def parser() -> cli.Parser:
     add(
         "-fdir",
         "--final-save-dir",
+        type=cli.folder,
         default="./models/repr_cls_ood_detectors",
         help="folder of the detector store, to which the detectors are added",
     )

@@ -59,6 +59,7 @@ def parser() -> cli.Parser:
     add(
         "-dir",
         "--save-dir",
+        type=cli.folder,
         help="folder to write to; default: models/imagenet/<arch>_<seed> in the working folder, or in the repository "
         "if the working folder is misc/",
     )

@@ -404,11 +404,11 @@ def test_what_cannot_be_evaluated_is_named_skipped_and_counted(
     # The store has no detector where any stitch ends
     shutil.rmtree(folder)
     monkeypatch.chdir(workplace)
-    stitch(networks, "broken", ends=["pool3"])
+    stitch(networks, "broken", ends=["pool3", "pool4"])
     evaluate(workplace, "broken", "--detector", "energy,mahalanobis", "-scd", "photo_patches")
     assert rows_of(folder, "mahalanobis") and not rows_of(folder)
     err = evaluate(workplace, "broken", status=2).err
-    assert says(err, "no detector for pool3") and says(err, "error: ")
+    assert says(err, "no detector for pool3, pool4 of") and says(err, "error: ")
 
 
 def test_a_stitch_that_diverged_has_nan_and_the_rest_is_evaluated(workplace, copied):

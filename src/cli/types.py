@@ -163,9 +163,12 @@ def output_file(*endings: str) -> Callable[[str], str]:
 
 
 def folder(text: str) -> str:
-    """Read the name of a folder, which is not empty."""
+    """Read the name of a folder to write to, which need not exist."""
     if not text:
         raise argparse.ArgumentTypeError("the name of a folder is missing; . is the working folder")
+    for path in (Path(text), *Path(text).parents):
+        if path.exists() and not path.is_dir():
+            raise argparse.ArgumentTypeError(f"{path} is a file; give a folder")
     return text
 
 
@@ -175,6 +178,7 @@ def results_folder(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not below results/; give a name such as dm, or an absolute path"
         )
+    folder(str(Path("results", text)))
     return text
 
 

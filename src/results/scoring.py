@@ -30,7 +30,7 @@ from src.results.network_names import SHORT, NetworkName, titles_of
 from src.results.public import states_in, write_energies
 from src.results.session import Session
 from src.results.spec import on_same_images, short_images
-from src.results.stitches import Stitch, one_of_each
+from src.results.stitches import Stitch, one_of_each, without_runs
 from src.results.writing import load_stitch
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
@@ -67,9 +67,7 @@ def check_stitches(stitches: Sequence[Stitch], folder: Path) -> None:
         folder: of the runs, for the message.
     """
     if not stitches:
-        raise UserError(
-            f"{folder} holds no finished stitching run; give the folder that holds their folders"
-        )
+        raise without_runs(folder)
     rows = [stitch.row for stitch in one_of_each(stitches)]
     values: dict[str, Collection[str]] = {
         name: {str(row.spec[name]) for row in rows} for name in SHARED

@@ -104,12 +104,14 @@ class Session:
             return self._weights[name]
         return name.content
 
-    def warn_at_chance(self, name: NetworkName, network: Network, images: BaseImageSet) -> None:
+    def warn_at_chance(
+        self, name: NetworkName, network: Network, images: BaseImageSet, *, is_end: bool = False
+    ) -> None:
         """Warn once if a trained classifier is close to chance accuracy on labelled test images."""
         is_classifier = not (name.is_untrained or network.is_encoder)
         if is_classifier and name not in self._beside_chance and (images.labels >= 0).any():
             self._beside_chance.add(name)
-            warn_at_chance(network, images, name.title)
+            warn_at_chance(network, images, name.title, is_end=is_end)
 
     def dataset(self, name: str, root: str | Path, **options: Any) -> BaseImageSet:
         """Return a split of a data set, loaded by `load_dataset` with these options.

@@ -18,10 +18,9 @@ from src.choices.stitching import INITS, KEEP_VARIANCE
 from src.core.console import listed, note, note_once, result, warn, warn_once
 from src.core.errors import UserError
 from src.core.files import durable_together, write_json
-from src.core.tensors import load_tensors
 from src.models import Network
 from src.results.public import RUN_NAME, SPARSITY, chosen_options
-from src.results.run import Run, as_written, new_folder
+from src.results.run import Run, as_written, new_folder, read_state
 from src.results.spec import (
     OPTIONS,
     RANKS,
@@ -447,7 +446,7 @@ def interrupted_runs(directory: Path) -> dict[Path, Options]:
     for state_file in sorted([*directory.glob("*/resume.pt"), *of_pairs]):
         # Another process may have just removed the file of a finished run; not all scripts stitch.
         with contextlib.suppress(UserError):
-            options = load_tensors(state_file)["options"]
+            options = read_state(state_file)["options"]
             if "stitching_type" in options:
                 runs[state_file.parent] = options
     return runs

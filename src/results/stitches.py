@@ -25,7 +25,7 @@ import numpy as np
 from src.choices import STARTS, Options
 from src.choices.datasets import dataset_label
 from src.choices.stitching import Method
-from src.core.console import warn, warn_once
+from src.core.console import listed, warn, warn_once
 from src.core.errors import UserError
 from src.core.files import read_json
 from src.core.grouping import grouped
@@ -307,6 +307,16 @@ def _run_folders(source_dir: Path, *, recursive: bool) -> list[Path]:
     return [
         path for path in sorted(paths) if is_run(path) and not RUN_NAME.fullmatch(path.parent.name)
     ]
+
+
+def without_runs(source_dir: Path) -> UserError:
+    """Return the error for a folder without finished runs; it lists the folders below that hold runs."""
+    runs = _run_folders(source_dir, recursive=True)
+    below = dict.fromkeys(run.parent for run in runs if source_dir in run.parent.parents)
+    remedy = "the folder that holds their folders"
+    if below:
+        remedy = f"one of the folders below it that hold runs: {listed(below)}"
+    return UserError(f"{source_dir} holds no finished stitching run; give {remedy}")
 
 
 def holds_runs(source_dir: Path) -> bool:
