@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from src.datasets.base import BaseImageSet
     from src.models import Network
     from src.ood.reference import EndReference, EvaluationOptions
-    from src.results.evaluation import EvaluationFiles
+    from src.results.evaluation import EvaluationFiles, EvaluationRow
     from src.results.scoring import MeasuredStitches, ScoredStitch
     from src.results.session import Session
     from src.results.stitches import Stitch
     from src.values import Pair
 
 ROOT = "./data/pytorch"
+MAX_DIFFERENCE = 0.25  # in AUROC, of detectors that agree on a stitch
 STORE = "models/repr_cls_ood_detectors"
 
 
@@ -398,9 +399,24 @@ def write_results(
             checks=reference.checks,
         )
         save_scores(args.energy_dir, setup.files, scored, reference)
+    note_disagreement(rows)
     setup.run.further = {"detectors": detectors}
     setup.run.options |= contents_of(args, setup.names, reference)
     setup.run.finish()
+
+
+def note_disagreement(rows: "Sequence[EvaluationRow]") -> None:
+    """Print a note on stitches whose AUROC by one detector is far from that by another."""
+    pairs = []
+    for row in rows:
+        aurocs = [measured.auroc for measured in row.detectors.values()]
+        if len(aurocs) > 1 and max(aurocs) - min(aurocs) > MAX_DIFFERENCE:
+            pairs.append(f"{row.front_layer} -> {row.end_layer}")
+    if pairs:
+        note(
+            f"detectors differ by more than {MAX_DIFFERENCE} in the AUROC of {len(pairs)} of {len(rows)} stitches "
+            f"({listed(pairs)}); no verdict depends on detectors"
+        )
 
 
 def contents_of(

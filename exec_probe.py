@@ -171,8 +171,8 @@ def warn_of_ranks(args: Namespace, task: "Probes") -> None:
 def print_start() -> None:
     """Print the command as the public code does, and a note on the output."""
     note(
-        "prints, as the paper's code does, the list of arguments; then for each layer the test accuracies of its "
-        "probes by rank (None: full rank), and the same accuracies without ranks"
+        "the output has the format of the paper's code: a line with the list of arguments; then, for each layer, the "
+        "test accuracy of the probe of each rank (None: full rank), and the same accuracies without ranks"
     )
     result(str(sys.argv))
 

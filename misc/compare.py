@@ -45,7 +45,9 @@ def parser() -> cli.Parser:
         "-l",
         "--layers",
         default="all",
-        help="layers of both networks: names or patterns, separated by commas, or all",
+        help="layers of both networks: names or patterns, separated by commas, or all. For a network of your own, all "
+        "stands for its outermost blocks, or, in a plain sequence, the module at the end of each step, such as a ReLU; "
+        "misc/list_layers.py lists the layers",
     )
     add(
         "--methods",

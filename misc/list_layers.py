@@ -27,7 +27,7 @@ def parser() -> cli.Parser:
         "--dataset",
         type=cli.dataset,
         default="cifar10",
-        help="data set whose images the network takes",
+        help="data set whose inputs the network takes",
     )
     return options
 
@@ -35,6 +35,7 @@ def parser() -> cli.Parser:
 def main(args: Namespace) -> None:
     from src.core.console import listed, note, result
     from src.core.grouping import grouped
+    from src.core.images import shape_text
     from src.datasets import dataset_info
     from src.models import build_model, inputs_of
 
@@ -56,7 +57,10 @@ def main(args: Namespace) -> None:
         inside = "" if layer in cuts else "inside"
         result(f"{layer:{width}}  {'×'.join(map(str, shape)):16}  {block:4}{inside}".rstrip())
 
-    note(f"{len(shapes)} layers, of which all stands for {len(blocks)}")
+    note(
+        f"{len(shapes)} layers, of which all stands for {len(blocks)}; shapes are for inputs of "
+        f"{shape_text(spec.shape)} (-d {args.dataset})"
+    )
     if not cuts.issuperset(shapes):
         note("inside: a shortcut leads around this layer")
     names = [*model.block_names, *shapes]

@@ -299,6 +299,12 @@ def test_detectors_that_share_a_pass_give_what_each_gives_alone(workplace, copie
     printed = evaluate(workplace, "together", "--detector", "energy,mahalanobis", "-ed", tmp_path)
     assert printed.out.count("STITCHING SKILL\n") == 1
     assert names_in(tmp_path) == {"energy", "mahalanobis"}
+    aurocs = {}
+    for name in ("energy", "mahalanobis"):
+        for row in rows_of(together, name):
+            aurocs.setdefault(pair_of(row), []).append(float(row["auroc"]))
+    n_differing = sum(max(values) - min(values) > 0.25 for values in aurocs.values())
+    assert n_differing and says(printed.err, f"more than 0.25 in the AUROC of {n_differing} of 6")
     for name, n_stitches in (("mahalanobis", 6), ("energy", 3)):  # energy: into pool1 alone
         evaluate(workplace, "apart", "--detector", name)
         rows = rows_of(apart, name)
