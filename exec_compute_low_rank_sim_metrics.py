@@ -119,7 +119,7 @@ def main(
     """Compare the layers, print the values, and write the table.
 
     Args:
-        session: all experiments of one session share its networks, images and features; it gets the
+        session: all experiments of one session share its networks, inputs and features; it gets the
             warnings. Without one they are printed.
         at_claim: takes `args`, whose measures it may change, once no other process writes the table.
     """
@@ -130,7 +130,7 @@ def main(
 
     refuse_names_of_columns(args.metrics)
 
-    # Two networks or files of features, their layers, and the images.
+    # Two networks or files of features, their layers, and the inputs.
     is_alone = session is None
     session = session or Session()
     device = device_of(args.gpu)
@@ -142,7 +142,7 @@ def main(
     n_images = count_images(args, first, second, test_set)
     labels = labels_of(first, second, test_set, n_images)
 
-    # One pass of each network over the images; then the measures of each pair of layers, at each
+    # One pass of each network over the inputs; then the measures of each pair of layers, at each
     # pair of ranks.
     runs = [Run.beside(args.output, vars(args), script=__file__)] if args.output else []
     with claimed(runs):
@@ -209,7 +209,7 @@ def load_features(args: Namespace, options: cli.NetworkOptions) -> "LoadedFeatur
 def load_test_set(
     args: Namespace, session: "Session", device: "torch.device"
 ) -> "BaseImageSet | None":
-    """Return the images that networks are compared on; None for two files of features."""
+    """Return the inputs that networks are compared on; None for two files of features."""
     if has_features(args, cli.MODEL1) and has_features(args, cli.MODEL2):
         return None
     return cli.load_split(args, session, device, train=False)
@@ -218,17 +218,17 @@ def load_test_set(
 def count_images(
     args: Namespace, first: "Loaded", second: "Loaded", test_set: "BaseImageSet | None"
 ) -> int:
-    """Return how many images are compared; warn if there are fewer than the option says.
+    """Return how many inputs are compared; warn if there are fewer than the option says.
 
     Raises:
-        UserError: the features on both sides are of different images.
+        UserError: the features on both sides are of different inputs.
     """
     from src.results.feature_files import LoadedFeatures, check_same_images, images_of
 
     n_images = args.n_samples
     if test_set is not None and n_images > len(test_set):
         if n_images != cli.N_COMPARED:
-            warn_once(f"-n {n_images}: there are only {len(test_set)} validation images")
+            warn_once(f"-n {n_images}: there are only {len(test_set)} validation inputs")
         n_images = len(test_set)
     images = [side.file.images for side in (first, second) if isinstance(side, LoadedFeatures)]
     if not images:
@@ -236,7 +236,7 @@ def count_images(
     n_features = min(len(of_file.ids) for of_file in images)
     if n_images > n_features:
         if args.n_samples != cli.N_COMPARED:
-            warn_once(f"-n {args.n_samples}: there are features of {n_features} images only")
+            warn_once(f"-n {args.n_samples}: there are features of {n_features} inputs only")
         n_images = n_features
     if test_set is not None:
         images.insert(0, images_of(test_set, args.test_images_sha256, dataset=args.dataset))
@@ -247,7 +247,7 @@ def count_images(
 def labels_of(
     first: "Loaded", second: "Loaded", test_set: "BaseImageSet | None", n_images: int
 ) -> "torch.Tensor | None":
-    """Return numbers of the classes (n_images,) of the images; None for features without labels."""
+    """Return numbers of the classes (n_images,) of the inputs; None for features without labels."""
     import torch
 
     from src.results.feature_files import LoadedFeatures, class_numbers
@@ -316,7 +316,7 @@ def side_of(
 def source_of(
     args: Namespace, first: "Loaded", second: "Loaded", *, n_images: int
 ) -> dict[str, Any]:
-    """Return the columns of all rows: the two networks, the images, and how they are compared."""
+    """Return the columns of all rows: the two networks, the inputs, and how they are compared."""
     from src.results.similarity_rows import IN_COLUMNS
 
     seed = None
@@ -339,7 +339,7 @@ def source_of(
 
 
 def images_columns(args: Namespace, first: "Loaded", second: "Loaded") -> dict[str, Any]:
-    """Return the columns of the images, from the records of two files of features or from the options."""
+    """Return the columns of the inputs, from the records of two files of features or from the options."""
     from src.results.feature_files import LoadedFeatures, common_images
 
     if isinstance(first, LoadedFeatures) and isinstance(second, LoadedFeatures):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure the accuracy of a network on the test images of a data set."""
+"""Measure the accuracy of a network on the test inputs of a data set."""
 
 import sys
 from argparse import Namespace
@@ -9,7 +9,7 @@ from src.core.console import progress, result, warn
 
 
 def parser() -> cli.Parser:
-    options = cli.Parser("Print the accuracy of a network on the test images of a data set.")
+    options = cli.Parser("Print the accuracy of a network on the test inputs of a data set.")
     options.add_argument("model_path", help=cli.CHECKPOINT)
     options.add_argument("model_type", type=cli.network, help=cli.NETWORKS)
     cli.add_data(options, batch_size=64)

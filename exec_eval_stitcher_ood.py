@@ -53,7 +53,7 @@ def parser() -> cli.Parser:
         "-ed",
         "--energy-dir",
         type=cli.folder,
-        help="folder to write the scores of all images to; default: one file in source_dir",
+        help="folder to write the scores of all inputs to; default: one file in source_dir",
     )
     add("--front-model", help="new path of the front network's checkpoint, if it was moved")
     add("--end-model", help="new path of the end network's checkpoint, if it was moved")
@@ -62,7 +62,7 @@ def parser() -> cli.Parser:
 
 
 def add_image_sets(options: cli.Parser) -> None:
-    """Add the options of ID data, sanity-check data, and test images that the runs never saw."""
+    """Add the options of ID data, sanity-check data, and test inputs that the runs never saw."""
     add = options.add_argument
     add(
         "-idd",
@@ -107,7 +107,7 @@ def add_detectors(options: cli.Parser) -> None:
 
 
 class Setup(NamedTuple):
-    """The stitches, networks, images and table of an evaluation."""
+    """The stitches, networks, inputs and table of an evaluation."""
 
     experiments: (
         "Mapping[str, Sequence[Stitch]]"  # the newest stitches of each experiment, by its title
@@ -117,7 +117,7 @@ class Setup(NamedTuple):
     scores: tuple[str, ...]  # of `--detector`
     files: "EvaluationFiles"  # the files to write
     run: Run  # of the table
-    session: "Session"  # keeps images, networks and the reference
+    session: "Session"  # keeps inputs, networks and the reference
     test_set: "BaseImageSet"
     front: "Network"
     end: "Network"
@@ -139,7 +139,7 @@ def main(
     """Score the stitches, and write the table of skill and scores.
 
     Args:
-        session: shares its networks, images and reference with further experiments.
+        session: shares its networks, inputs and reference with further experiments.
         measured: the scores of stitches; if they are all stitches of the folder, none runs again.
         is_claimed: the caller has claimed the table.
     """
@@ -183,7 +183,7 @@ def main(
 
 
 def set_up(args: Namespace, session: "Session") -> Setup:
-    """Read the stitches, begin the table, and load images and networks."""
+    """Read the stitches, begin the table, and load inputs and networks."""
     from src.core.device import device_of
     from src.datasets import dataset_info
     from src.results.scoring import MovedNetwork, check_images, check_stitches, load_networks
@@ -202,7 +202,7 @@ def set_up(args: Namespace, session: "Session") -> Setup:
     experiments = newest_by_experiment(finished)
     stitches = list(chain(*experiments.values()))
 
-    # The images and the two networks
+    # The inputs and the two networks
     test_set = cli.load_split(args, session, device, train=False)
     cli.load_split(args, session, device, train=True)  # for baselines and detectors
     check_images(stitches, vars(args))
@@ -335,13 +335,13 @@ def evaluation_options(
     test_set: "BaseImageSet",
     session: "Session",
 ) -> "EvaluationOptions":
-    """Return the options of the evaluation, with all images."""
+    """Return the options of the evaluation, with all inputs."""
     from src.ood.reference import EvaluationOptions
 
     loading = cli.load_options(args, test_set.device)
 
     def images_of(name: str | None, root: str, option: str) -> "BaseImageSet | None":
-        """Load test images of the same shape as the images of -d; None without a name."""
+        """Load test inputs of the same shape as the inputs of -d; None without a name."""
         if not name:
             return None
         images = session.dataset(name, root, train=False, **loading)
@@ -368,7 +368,7 @@ def evaluation_options(
 def write_results(
     args: Namespace, setup: Setup, scored: "Sequence[ScoredStitch]", reference: "EndReference"
 ) -> None:
-    """Report skill and the metrics of each score, save them and the scores of all images, and finish the
+    """Report skill and the metrics of each score, save them and the scores of all inputs, and finish the
     run of the table.
 
     What other detectors measured of the same stitches stays in the table.
@@ -422,7 +422,7 @@ def note_disagreement(rows: "Sequence[EvaluationRow]") -> None:
 def contents_of(
     args: Namespace, names: Mapping[str, NetworkName], reference: "EndReference"
 ) -> dict[str, Any]:
-    """Return the contents of the weights, images and detectors that the tables are about, by option."""
+    """Return the contents of the weights, inputs and detectors that the tables are about, by option."""
     from src.ood.detectors import EnergyDetector
 
     contents: dict[str, Any] = {}

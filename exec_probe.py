@@ -95,7 +95,7 @@ def add_probe_training(options: cli.Parser) -> None:
     add(
         "--verbose",
         action="store_true",
-        help="print the accuracies on training and test images after every epoch",
+        help="print the accuracies on training and test inputs after every epoch",
     )
 
 
@@ -103,7 +103,7 @@ def main(args: Namespace, session: "Session | None" = None) -> None:
     """Train the probes, print their accuracies, and write the table.
 
     Args:
-        session: shares networks and images between experiments.
+        session: shares networks and inputs between experiments.
     """
     from src.core.device import device_of
     from src.datasets import dataset_info
@@ -120,7 +120,7 @@ def main(args: Namespace, session: "Session | None" = None) -> None:
     task = Probes(model.network, model.layers, cli.descending(args.ranks), spec, seed=args.seed)
     warn_of_ranks(args, task)
 
-    # The images
+    # The inputs
     train_set = cli.load_split(args, session, device, train=True)
     test_set = cli.load_split(args, session, device, train=False)
     session.warn_at_chance(model.name, model.network, test_set)
@@ -184,7 +184,7 @@ def train_probes(
     test_set: "BaseImageSet",
     run: Run | None,
 ) -> "tuple[Results, Results]":
-    """Train all probes; return the results of the last epoch on training and on test images."""
+    """Train all probes; return the results of the last epoch on training and on test inputs."""
     from src.probing import decay_epochs
     from src.training import Settings, train
 
@@ -208,7 +208,7 @@ def train_probes(
 
 
 def evaluate_probes(args: Namespace, task: "Probes", test_set: "BaseImageSet") -> "Results":
-    """Return the results of probes that were not trained, on test images."""
+    """Return the results of probes that were not trained, on test inputs."""
     from src.training import evaluate
 
     warn("-e 0: these are the accuracies of randomly initialised probes, which were not trained")

@@ -176,7 +176,7 @@ def add_ranks(options: cli.Parser) -> None:
 
 
 class Setup(NamedTuple):
-    """The networks, images, options and runs of an experiment."""
+    """The networks, inputs, options and runs of an experiment."""
 
     front: "Network"
     end: "Network"
@@ -192,7 +192,7 @@ def main(args: Namespace, session: "Session | None" = None) -> None:
     """Stitch all pairs of layers, measure the stitches, and write their runs.
 
     Args:
-        session: experiments of one session share networks and images.
+        session: experiments of one session share networks and inputs.
     """
     from src.results.session import Session
 
@@ -207,7 +207,7 @@ def main(args: Namespace, session: "Session | None" = None) -> None:
 
 
 def set_up(args: Namespace, session: "Session") -> Setup:
-    """Load networks and images, and begin the runs."""
+    """Load networks and inputs, and begin the runs."""
     from src.core.device import device_of
     from src.datasets import dataset_info
     from src.results.stitch_runs import check_options
@@ -228,7 +228,7 @@ def set_up(args: Namespace, session: "Session") -> Setup:
     layers, skipped = stitching_layers(args, front, end, spec.shape)
     check_options(vars(args), layers, front.network, end.network)
 
-    # The images, whose fingerprints are a part of the spec
+    # The inputs, whose fingerprints are a part of the spec
     train_set, test_set = load_images(args, session, device)
     chosen = chosen_options(layers) if args.stitching_type == AUTO else {}
     groups = begin_runs(args, layers, chosen)
@@ -272,7 +272,7 @@ def is_frozen(args: Namespace) -> bool:
 def load_images(
     args: Namespace, session: "Session", device: "torch.device"
 ) -> "tuple[BaseImageSet | None, BaseImageSet]":
-    """Return the training images, None if nothing is matched or trained, and the test images."""
+    """Return the training inputs, None if nothing is matched or trained, and the test inputs."""
     train_set = None
     if args.init not in STARTS or args.n_epochs:
         train_set = cli.load_split(args, session, device, train=True)
@@ -335,9 +335,9 @@ def make_stitches(
 def match(
     args: Namespace, setup: Setup, layers: "Mapping[Pair, StitchingLayer]"
 ) -> "dict[Pair, Matching]":
-    """Set stitching layers to the closed form of `--init`; return the matching of each pair.
+    """Fit stitching layers by the closed-form solver of `--init`; return the matching of each pair.
 
-    It is {} if `--init` is no closed form.
+    It is {} if `--init` is no solver.
     """
     from src.stitching import match
 
@@ -361,7 +361,7 @@ def match(
 
 
 def evaluate(grid: "Grid", test_set: "BaseImageSet", batch_size: int) -> "GridMetrics":
-    """Measure the stitches on the test images."""
+    """Measure the stitches on the test inputs."""
     n_batches = test_set.n_batches(batch_size)
     return grid.evaluate(progress(test_set.batches(batch_size), "evaluating", n_batches))
 

@@ -45,7 +45,7 @@ def parser() -> cli.Parser:
         "--epoch-size",
         type=cli.integer_from_1,
         default=None,
-        help="number of images in an epoch; each epoch continues where the last one ended. Default: all images; "
+        help="number of inputs in an epoch; each epoch continues where the last one ended. Default: all inputs; "
         "50,000 of cifar5m",
     )
     cli.add_resume(options, overwrite=True)
@@ -71,7 +71,7 @@ def main(args: Namespace) -> None:
         model.to(device, memory_format=torch.channels_last)
     warn_of_probabilities(model, spec, title="the network")
 
-    # The images
+    # The inputs
     session = Session()
     train_set = cli.load_split(args, session, device, train=True, seed=args.seed)
     test_set = cli.load_split(args, session, device, train=False)
@@ -92,7 +92,7 @@ def main(args: Namespace) -> None:
 def make_network(
     model_type: str, spec: "ImageSpec", *, seed: int, device: "torch.device"
 ) -> "Network":
-    """Build a network for the images of a data set, with weights drawn by a seed, on the device."""
+    """Build a network for the inputs of a data set, with weights drawn by a seed, on the device."""
     from src.core.seeds import seeded
     from src.models import build_model, inputs_of
 

@@ -164,7 +164,7 @@ def penalty(text: str) -> str:
 
 
 class Images(NamedTuple):
-    """The images that all detectors are trained on."""
+    """The inputs that all detectors are trained on."""
 
     train_set: "BaseImageSet"
     test_set: "BaseImageSet"
@@ -231,7 +231,7 @@ def begin_runs(args: Namespace, layers: Sequence[str]) -> dict[str, Run]:
 
 
 def load_images(args: Namespace, session: "Session", device: "torch.device") -> Images:
-    """Load the images of training, testing and fine-tuning."""
+    """Load the inputs of training, testing and fine-tuning."""
     from src.datasets import load_dataset
     from src.ood.finetuning import HalfAndHalf
 

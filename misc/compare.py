@@ -127,7 +127,7 @@ def check_networks(first: NetworkName, second: NetworkName) -> None:
 
 
 def check_accuracies(args: Namespace, *networks: NetworkName) -> None:
-    """Raise a UserError if both networks are trained, but close to chance accuracy on the test images: all
+    """Raise a UserError if both networks are trained, but close to chance accuracy on the test inputs: all
     verdicts would be inconclusive."""
     from src.core.device import device_of
     from src.core.errors import UserError

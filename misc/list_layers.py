@@ -75,7 +75,7 @@ def main(args: Namespace) -> None:
     left_out = [layer for layer in model.layer_names if layer not in shapes]
     if left_out:
         note(
-            f"left out, as they give no tensor with the images as first axis: {', '.join(left_out)}"
+            f"left out, as they give no tensor with the inputs as first axis: {', '.join(left_out)}"
         )
 
 

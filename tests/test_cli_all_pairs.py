@@ -131,7 +131,7 @@ def test_without_stitches_the_commands_that_follow_are_named(networks, few):
 
 
 def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatch):
-    """Matched images and test images pass once through each network, and test images once through
+    """Fitting samples and test images pass once through each network, and test images once through
     each stitch. No baseline of an end network is measured twice."""
     seen, keys_of_ends, measured = Counter(), Counter(), Baselines._measure
     activations = Network.activations

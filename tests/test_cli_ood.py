@@ -67,7 +67,7 @@ def small_digits():
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
-    """Two `small_cnn` that read two thirds of the digits right: their checkpoints."""
+    """Two `small_cnn` of two thirds accuracy: their checkpoints."""
     folder, recipe = tmp_path_factory.mktemp("small"), ["-e", "8", "-b", "32", "-lr", "0.003"]
     for seed in ("0", "1"):
         run("exec_train.py", MODEL, *ON_DIGITS, *recipe, "-s", seed, "-dir", folder / seed)
@@ -255,7 +255,7 @@ def test_an_evaluation_prints_and_writes_the_scores_of_the_detector(
 
 @torch.no_grad()
 def test_detectors_that_need_no_training(workplace, copied, networks):
-    """All end layers, without a store; scores recomputed, against own activations of the same
+    """All end layers, without a store; scores recomputed, against the end network's activations of the same
     images or of others."""
     folder = copied("fitted")
     ((x, labels),) = digit_images(train=True).batches(2000)
@@ -315,7 +315,7 @@ def test_detectors_that_share_a_pass_give_what_each_gives_alone(workplace, copie
 
 @torch.no_grad()
 def test_skill_needs_no_detector(workplace, copied, networks):
-    """The within-class correlation is recomputed without the grid; of few images no word is said."""
+    """The within-class correlation is recomputed without the grid."""
     folder = copied("skilled")
     printed = run(EVALUATE, "results/skilled", *ON_DIGITS, "--detector", "none", cwd=workplace)
     assert not list(folder.glob("energies*"))

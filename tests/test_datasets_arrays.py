@@ -147,7 +147,7 @@ def test_a_file_of_a_users_own(save, tmp_path, capsys):
         assert np.array_equal(images, arrays[f"x_{split}"])
         assert np.array_equal(labels, arrays[f"y_{split}"]) and dataset.spec == info.spec
         assert isinstance(dataset.images.parts[0], np.memmap)
-    assert says(capsys.readouterr().err, "no training image has label 3", "4 classes")
+    assert says(capsys.readouterr().err, "no training input has label 3", "4 classes")
     write_npz(path, save=save, means=np.array([0.5] * 3))
     dataset_info(str(path))
     assert says(capsys.readouterr().err, "means is not read; read are x_train", "mean")

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,7 +53,7 @@ def rank(text: str) -> int | None:
 
 
 def number_of_samples(text: str) -> int | str:
-    """Read a number of images, or auto."""
+    """Read a number of inputs, or auto."""
     if text == "auto":
         return text
     return integer_from_1(text)
@@ -167,7 +168,7 @@ def folder(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("the name of a folder is missing; . is the working folder")
     for path in (Path(text), *Path(text).parents):
-        if path.exists() and not path.is_dir():
+        if os.path.isfile(path):
             raise argparse.ArgumentTypeError(f"{path} is a file; give a folder")
     return text
 

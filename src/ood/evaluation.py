@@ -125,7 +125,7 @@ class GridScoring:
         )
 
     def add_own(self, own: Mapping[str, Tensor], batch: TestBatch) -> None:
-        """Add the end network's own activations (B, …) at the end layers, and its logits."""
+        """Add the end network's activations (B, …) at the end layers, and its logits."""
         if len(batch.sampled):
             sampled = {name: values[batch.sampled] for name, values in own.items()}
             self._following.add_own(sampled)
@@ -145,7 +145,7 @@ class GridScoring:
     def add_stitches(
         self, pairs: Sequence[Pair], stitched: Mapping[str, Tensor], batch: TestBatch
     ) -> None:
-        """Add a group of P stitches into one end layer, behind the own activations of the batch.
+        """Add a group of P stitches into one end layer, behind the end network's activations of the batch.
 
         Args:
             stitched: activations (P, B, …) at the end layer and in the output, from

@@ -1,6 +1,6 @@
 """The reference of an evaluation: measurements of the end network without any stitch.
 
-A reference holds the detectors at the end layers, their scores of the end network's own activations,
+A reference holds the detectors at the end layers, their scores of the end network's activations,
 and the baselines of skill. All folders of stitches into the network share it.
 """
 
@@ -65,7 +65,7 @@ class EvaluationOptions(NamedTuple):
 
 
 class EndReference(NamedTuple):
-    """Detectors, their scores of the end network's own activations, and the baselines of skill."""
+    """Detectors, their scores of the end network's activations, and the baselines of skill."""
 
     options: EvaluationOptions
     end: Network

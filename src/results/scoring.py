@@ -385,7 +385,7 @@ def check_scored(scored: Iterable[ScoredStitch], *, other_data: bool, batch_size
                 "and OOD scores are nan; stitch it again, with a lower -lr if it was trained"
             )
         elif not other_data and abs(scores.accuracy - stitch.row.accuracy) > MOST_CHANGED:
-            cause = "images, networks or user code have changed; stitch it again"
+            cause = "inputs, networks or user code have changed; stitch it again"
             batch_size_before = stitch.options.get("batch_size", batch_size)
             if stitch.row.front_stitch_rank and batch_size != batch_size_before:
                 cause = f"--front-stitch-rank cuts each batch by itself; give -b {batch_size_before}, as it was made"
