@@ -23,6 +23,7 @@ from src.results.tables import write_table
 if TYPE_CHECKING:
     import torch
 
+    from src.core.images import ImageSpec
     from src.datasets.base import BaseImageSet
     from src.results.feature_files import LoadedFeatures
     from src.results.session import Session
@@ -123,8 +124,6 @@ def main(
             warnings. Without one they are printed.
         at_claim: takes `args`, whose measures it may change, once no other process writes the table.
     """
-    from src.core.device import device_of
-    from src.results.session import Session
     from src.results.similarity_rows import refuse_names_of_columns
     from src.similarity.comparison import Comparison
 
@@ -132,15 +131,15 @@ def main(
 
     # Two networks or files of features, their layers, and the inputs.
     is_alone = session is None
-    session = session or Session()
-    device = device_of(args.gpu)
-    first, second = load_sides(args, session, device)
+    session, device, spec = cli.begin(args, session)
+    first, second = load_sides(args, session, device, spec)
     test_set = load_test_set(args, session, device)
     for side in (first, second):
         if test_set is not None and isinstance(side, cli.LoadedNetwork):
             session.warn_at_chance(side.name, side.network, test_set)
-    n_images = count_images(args, first, second, test_set)
-    labels = labels_of(first, second, test_set, n_images)
+    features = [side for side in (first, second) if not isinstance(side, cli.LoadedNetwork)]
+    n_images = count_images(args, features, test_set)
+    labels = labels_of(features, test_set, n_images)
 
     # One pass of each network over the inputs; then the measures of each pair of layers, at each
     # pair of ranks.
@@ -155,7 +154,7 @@ def main(
             n_permutations=args.n_permutations or 0,
             labels=labels,
         )
-        source = source_of(args, first, second, n_images=n_images)
+        source = source_of(args, first, second, images_columns(args, features), n_images=n_images)
         depths = (relative_depths_of(first), relative_depths_of(second))
         rows = print_rows(comparison, columns, source, depths, is_verbose=args.verbose)
         session.warnings.update(comparison.warnings())
@@ -166,24 +165,18 @@ def main(
             write_rows(args, run, rows)
 
 
-def has_features(args: Namespace, options: cli.NetworkOptions) -> bool:
-    """Return whether an .npz file stands for a network."""
-    return vars(args)[f"{options.model}_type"] == FEATURES
-
-
 def load_sides(
-    args: Namespace, session: "Session", device: "torch.device"
+    args: Namespace, session: "Session", device: "torch.device", spec: "ImageSpec"
 ) -> "tuple[Loaded, Loaded]":
     """Return the two networks with their layers, or the files of features in their places."""
-    from src.datasets import dataset_info
-
     sides = (cli.MODEL1, cli.MODEL2)
     loaded: dict[cli.NetworkOptions, Loaded] = {
-        side: load_features(args, side) for side in sides if has_features(args, side)
+        side: load_features(args, side)
+        for side in sides
+        if vars(args)[f"{side.model}_type"] == FEATURES
     }
     named = [side for side in sides if side not in loaded]
     if named:  # together: a network that stands on both sides runs once
-        spec = dataset_info(args.dataset, labelled=True).spec
         networks = cli.load_networks(args, *named, images=spec, session=session, device=device)
         loaded |= zip(named, networks, strict=True)
     return loaded[cli.MODEL1], loaded[cli.MODEL2]
@@ -210,27 +203,27 @@ def load_test_set(
     args: Namespace, session: "Session", device: "torch.device"
 ) -> "BaseImageSet | None":
     """Return the inputs that networks are compared on; None for two files of features."""
-    if has_features(args, cli.MODEL1) and has_features(args, cli.MODEL2):
+    if args.model1_type == args.model2_type == FEATURES:
         return None
     return cli.load_split(args, session, device, train=False)
 
 
 def count_images(
-    args: Namespace, first: "Loaded", second: "Loaded", test_set: "BaseImageSet | None"
+    args: Namespace, features: "Sequence[LoadedFeatures]", test_set: "BaseImageSet | None"
 ) -> int:
     """Return how many inputs are compared; warn if there are fewer than the option says.
 
     Raises:
         UserError: the features on both sides are of different inputs.
     """
-    from src.results.feature_files import LoadedFeatures, check_same_images, images_of
+    from src.results.feature_files import check_same_images, images_of
 
     n_images = args.n_samples
     if test_set is not None and n_images > len(test_set):
         if n_images != cli.N_COMPARED:
             warn_once(f"-n {n_images}: there are only {len(test_set)} validation inputs")
         n_images = len(test_set)
-    images = [side.file.images for side in (first, second) if isinstance(side, LoadedFeatures)]
+    images = [side.file.images for side in features]
     if not images:
         return n_images
     n_features = min(len(of_file.ids) for of_file in images)
@@ -245,17 +238,17 @@ def count_images(
 
 
 def labels_of(
-    first: "Loaded", second: "Loaded", test_set: "BaseImageSet | None", n_images: int
+    features: "Sequence[LoadedFeatures]", test_set: "BaseImageSet | None", n_images: int
 ) -> "torch.Tensor | None":
     """Return numbers of the classes (n_images,) of the inputs; None for features without labels."""
     import torch
 
-    from src.results.feature_files import LoadedFeatures, class_numbers
+    from src.results.feature_files import class_numbers
 
     if test_set is not None:
         return test_set.labels[:n_images]
-    for side in (first, second):
-        if isinstance(side, LoadedFeatures) and side.file.images.labels is not None:
+    for side in features:
+        if side.file.images.labels is not None:
             return torch.from_numpy(class_numbers(side.file.images.labels[:n_images]))
     return None
 
@@ -273,8 +266,7 @@ def take_statistics(
     pass."""
     import torch
 
-    from src.similarity import sides
-    from src.similarity.measures import load_measures
+    from src.similarity import measures, sides
 
     batches: Iterable = ()
     if test_set is not None:
@@ -286,7 +278,7 @@ def take_statistics(
         side_of(args, second, args.model2_ranks, "2", n_images),
         batches,
         n_images=n_images,
-        metrics=load_measures(args.metrics),
+        metrics=measures.load_measures(args.metrics),
         alignment=args.alignment,
         device=device,
         cache=session.cache,
@@ -314,9 +306,18 @@ def side_of(
 
 
 def source_of(
-    args: Namespace, first: "Loaded", second: "Loaded", *, n_images: int
+    args: Namespace,
+    first: "Loaded",
+    second: "Loaded",
+    of_images: Mapping[str, Any],
+    *,
+    n_images: int,
 ) -> dict[str, Any]:
-    """Return the columns of all rows: the two networks, the inputs, and how they are compared."""
+    """Return the columns of all rows: the two networks, the inputs, and how they are compared.
+
+    Args:
+        of_images: the columns of the inputs.
+    """
     from src.results.similarity_rows import IN_COLUMNS
 
     seed = None
@@ -329,7 +330,7 @@ def source_of(
         "model2_type": args.model2_type,
         "model1_weights": first.name.identity,
         "model2_weights": second.name.identity,
-        **images_columns(args, first, second),
+        **of_images,
         "n_samples": n_images,
         "alignment_option": args.alignment,
         "n_permutations": args.n_permutations or 0,
@@ -338,12 +339,12 @@ def source_of(
     }
 
 
-def images_columns(args: Namespace, first: "Loaded", second: "Loaded") -> dict[str, Any]:
+def images_columns(args: Namespace, features: "Sequence[LoadedFeatures]") -> dict[str, Any]:
     """Return the columns of the inputs, from the records of two files of features or from the options."""
-    from src.results.feature_files import LoadedFeatures, common_images
+    from src.results.feature_files import common_images
 
-    if isinstance(first, LoadedFeatures) and isinstance(second, LoadedFeatures):
-        return common_images(first.file, second.file)
+    if len(features) == 2:
+        return common_images(features[0].file, features[1].file)
     return {
         "dataset": dataset_label(args.dataset),
         "shortcut": args.shortcut,

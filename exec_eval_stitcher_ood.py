@@ -112,16 +112,13 @@ class Setup(NamedTuple):
     experiments: (
         "Mapping[str, Sequence[Stitch]]"  # the newest stitches of each experiment, by its title
     )
-    n_skipped: int  # number of runs that cannot be read
-    n_earlier: int  # number of stitches that a later run repeats
+    left_out: dict[str, int]  # numbers of runs and stitches that are not evaluated, by the reason
     scores: tuple[str, ...]  # of `--detector`
     files: "EvaluationFiles"  # the files to write
     run: Run  # of the table
     session: "Session"  # keeps inputs, networks and the reference
     test_set: "BaseImageSet"
-    front: "Network"
-    end: "Network"
-    names: dict[str, NetworkName]  # of the networks, by side
+    networks: "Mapping[str, tuple[Network, NetworkName]]"  # by side
 
     @property
     def stitches(self) -> "list[Stitch]":
@@ -144,9 +141,8 @@ def main(
         is_claimed: the caller has claimed the table.
     """
     from src.results.scoring import check_scored, rebuild_grids, score_stitches
-    from src.results.session import Session
 
-    setup = set_up(args, session or Session())
+    setup = set_up(args, session)
     with claimed([] if is_claimed else [setup.run]):
         unusable: list[str] = []
         if measured and measured.are_all_of(setup.stitches):
@@ -154,49 +150,38 @@ def main(
         else:
             # The reference: detectors at the end layers, the end network's own scores, and baselines
             layers = end_layers_of(setup.stitches)
+            front, _ = setup.networks["front"]
+            end, end_name = setup.networks["end"]
             reference = refer_to(
-                setup.end,
-                setup.names["end"],
-                args,
-                setup.scores,
-                layers,
-                setup.test_set,
-                setup.session,
+                end, end_name, args, setup.scores, layers, setup.test_set, setup.session
             )
 
             # The stitches
             grids, unusable = rebuild_grids(
-                setup.experiments, setup.front, setup.end, image_shape=setup.test_set.image_shape
+                setup.experiments, front, end, image_shape=setup.test_set.image_shape
             )
             check_usable(args, grids, reference, unusable)
             measured = score_stitches(grids, reference)
         scored = measured.scored(setup.experiments)
         check_scored(scored, other_data=args.other_data, batch_size=args.batch_size)
         write_results(args, setup, scored, measured.reference)
-    left_out = {
-        "that a later run repeats": setup.n_earlier,
-        "that cannot be rebuilt": len(unusable),
-        "of unreadable runs": setup.n_skipped,
-    }
+    left_out = {"that cannot be rebuilt": len(unusable), **setup.left_out}
     texts = [f"; left out {n} {what}" for what, n in left_out.items() if n]
     note(f"evaluated {counted(len(scored), 'stitch', 'stitches')}{''.join(texts)}")
 
 
-def set_up(args: Namespace, session: "Session") -> Setup:
+def set_up(args: Namespace, session: "Session | None") -> Setup:
     """Read the stitches, begin the table, and load inputs and networks."""
-    from src.core.device import device_of
-    from src.datasets import dataset_info
     from src.results.scoring import MovedNetwork, check_images, check_stitches, load_networks
     from src.results.stitches import newest_by_experiment, read_stitches
 
     # The stitches, and the table that will be written
-    device = device_of(args.gpu)
+    session, device, _ = cli.begin(args, session)
     folder = Path(args.source_dir)
     finished, skipped = read_stitches(folder)
     for reason in skipped:
         warn(f"skipped: {reason}")
     check_stitches(finished, folder)
-    dataset_info(args.dataset, labelled=True)
     scores = scores_of(args)
     files, run = begin_table(args)
     experiments = newest_by_experiment(finished)
@@ -211,22 +196,13 @@ def set_up(args: Namespace, session: "Session") -> Setup:
         "end": MovedNetwork(args.end_model, args.own_types),
     }
     networks = load_networks(stitches, moved, test_set.spec, device=device, session=session)
-    front, front_name = networks["front"]
     end, end_name = networks["end"]
     session.warn_at_chance(end_name, end, test_set)
-    return Setup(
-        experiments,
-        len(skipped),
-        len(finished) - len(stitches),
-        scores,
-        files,
-        run,
-        session,
-        test_set,
-        front,
-        end,
-        {"front": front_name, "end": end_name},
-    )
+    left_out = {
+        "that a later run repeats": len(finished) - len(stitches),
+        "of unreadable runs": len(skipped),
+    }
+    return Setup(experiments, left_out, scores, files, run, session, test_set, networks)
 
 
 def scores_of(args: Namespace) -> tuple[str, ...]:
@@ -401,7 +377,7 @@ def write_results(
         save_scores(args.energy_dir, setup.files, scored, reference)
     note_disagreement(rows)
     setup.run.further = {"detectors": detectors}
-    setup.run.options |= contents_of(args, setup.names, reference)
+    setup.run.options |= contents_of(args, setup.networks, reference)
     setup.run.finish()
 
 
@@ -420,13 +396,15 @@ def note_disagreement(rows: "Sequence[EvaluationRow]") -> None:
 
 
 def contents_of(
-    args: Namespace, names: Mapping[str, NetworkName], reference: "EndReference"
+    args: Namespace,
+    networks: "Mapping[str, tuple[Network, NetworkName]]",
+    reference: "EndReference",
 ) -> dict[str, Any]:
     """Return the contents of the weights, inputs and detectors that the tables are about, by option."""
     from src.ood.detectors import EnergyDetector
 
     contents: dict[str, Any] = {}
-    for side, name in names.items():
+    for side, (_, name) in networks.items():
         contents[f"{side}_model_path_sha256"] = name.weights
     contents |= recorded_images(vars(args))
     options = reference.options

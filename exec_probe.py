@@ -105,17 +105,12 @@ def main(args: Namespace, session: "Session | None" = None) -> None:
     Args:
         session: shares networks and inputs between experiments.
     """
-    from src.core.device import device_of
-    from src.datasets import dataset_info
     from src.probing import Probes
-    from src.results.session import Session
 
     check_options(args)
 
     # The network, and a probe for each layer and rank
-    session = session or Session()
-    device = device_of(args.gpu)
-    spec = dataset_info(args.dataset, labelled=True).spec
+    session, device, spec = cli.begin(args, session)
     (model,) = cli.load_networks(args, cli.PROBED, images=spec, session=session, device=device)
     task = Probes(model.network, model.layers, cli.descending(args.ranks), spec, seed=args.seed)
     warn_of_ranks(args, task)

@@ -194,9 +194,7 @@ def main(args: Namespace, session: "Session | None" = None) -> None:
     Args:
         session: experiments of one session share networks and inputs.
     """
-    from src.results.session import Session
-
-    setup = set_up(args, session or Session())
+    setup = set_up(args, session)
     rows: dict[Pair, StitchRow] = {}
     for runs in setup.groups:
         if runs.layers:
@@ -206,10 +204,8 @@ def main(args: Namespace, session: "Session | None" = None) -> None:
     conclude(args, setup, rows)
 
 
-def set_up(args: Namespace, session: "Session") -> Setup:
+def set_up(args: Namespace, session: "Session | None") -> Setup:
     """Load networks and inputs, and begin the runs."""
-    from src.core.device import device_of
-    from src.datasets import dataset_info
     from src.results.stitch_runs import check_options
     from src.stitching import chosen_options
     from src.stitching.closed_forms import solver_of
@@ -219,8 +215,7 @@ def set_up(args: Namespace, session: "Session") -> Setup:
     objective = objective_of(args.objective)
     if args.init not in STARTS:
         solver_of(args.init)  # code of the user's that fails does so before the work
-    device = device_of(args.gpu)
-    spec = dataset_info(args.dataset, labelled=True).spec
+    session, device, spec = cli.begin(args, session)
     settings = cli.training_settings(args)
     front, end = cli.load_networks(
         args, cli.FRONT, cli.END, images=spec, session=session, device=device

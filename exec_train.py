@@ -56,23 +56,18 @@ def main(args: Namespace) -> None:
     """Train the network of the options."""
     import torch
 
-    from src.core.device import device_of
-    from src.datasets import dataset_info
     from src.models.determinism import warn_of_probabilities
-    from src.results.session import Session
     from src.training import Classification
 
     # The network
     settings = cli.training_settings(args)
-    device = device_of(args.gpu)
-    spec = dataset_info(args.dataset, labelled=True).spec
+    session, device, spec = cli.begin(args)
     model = make_network(args.model_type, spec, seed=args.seed, device=device)
     if args.amp == "bf16":  # tensor cores need channels last
         model.to(device, memory_format=torch.channels_last)
     warn_of_probabilities(model, spec, title="the network")
 
     # The inputs
-    session = Session()
     train_set = cli.load_split(args, session, device, train=True, seed=args.seed)
     test_set = cli.load_split(args, session, device, train=False)
     args.image_spec = spec.record()

@@ -173,19 +173,14 @@ class Images(NamedTuple):
 
 def main(args: Namespace) -> None:
     """Train a detector for each layer, and add it to the store."""
-    from src.core.device import device_of
-    from src.datasets import dataset_info
     from src.results.checkpoints import DetectorStore
-    from src.results.session import Session
 
     # The network and its layers
     settings = cli.training_settings(args)
-    device = device_of(args.gpu)
+    session, device, spec = cli.begin(args)
     store = DetectorStore(args.final_save_dir)
     store.entries()  # raises an error if the store is damaged
-    spec = dataset_info(args.dataset, labelled=True).spec
     check_finetuning(args)
-    session = Session()
     (source,) = cli.load_networks(args, cli.SOURCE, images=spec, session=session, device=device)
     images = load_images(args, session, device)
     session.warn_at_chance(source.name, source.network, images.test_set)

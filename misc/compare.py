@@ -12,9 +12,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from misc import all_pairs
 from misc.pairs import options_of
 from src import cli
+from src.core.errors import UserError
+from src.core.files import read_csv, write_csv
 from src.core.user_code import is_user_code
 from src.figures.terms import legend
-from src.results.network_names import FEATURES, NetworkName, networks_named_by, without_ending
+from src.results.network_names import FEATURES, NAME, NetworkName, networks_named_by, without_ending
 
 
 def parser() -> cli.Parser:
@@ -104,7 +106,6 @@ def main(args: Namespace) -> None:
 def check_networks(first: NetworkName, second: NetworkName) -> None:
     """Raise a UserError unless both networks have types that exist and checkpoints that can be read, and
     differ."""
-    from src.core.errors import UserError
     from src.results.checkpoints import load_state
 
     for network in (first, second):
@@ -129,10 +130,6 @@ def check_networks(first: NetworkName, second: NetworkName) -> None:
 def check_accuracies(args: Namespace, *networks: NetworkName) -> None:
     """Raise a UserError if both networks are trained, but close to chance accuracy on the test inputs: all
     verdicts would be inconclusive."""
-    from src.core.device import device_of
-    from src.core.errors import UserError
-    from src.datasets import dataset_info
-    from src.results.session import Session
     from src.training.chance import doubt_about
 
     is_stitched = args.methods != [all_pairs.NONE]
@@ -140,9 +137,7 @@ def check_accuracies(args: Namespace, *networks: NetworkName) -> None:
         network.is_untrained or network.type == FEATURES for network in networks
     ):
         return
-    session = Session()
-    device = device_of(args.gpu)
-    spec = dataset_info(args.dataset, labelled=True).spec
+    session, device, spec = cli.begin(args)
     options = Namespace(**vars(args))
     images = cli.load_split(options, session, device, train=False)
     doubts = {}
@@ -164,8 +159,6 @@ def write_list(networks: Sequence[NetworkName], table: Path) -> None:
     Raises:
         UserError: there are results of other networks.
     """
-    from src.core.errors import UserError
-    from src.core.files import read_csv, write_csv
 
     folder = table.parent
     names = names_of(*networks)
@@ -217,8 +210,6 @@ def names_of(first: NetworkName, second: NetworkName) -> list[str]:
 
 def is_name(text: str) -> bool:
     """Return whether a text is a valid name of a network in a list."""
-    from src.results.network_names import NAME
-
     return NAME.fullmatch(text) is not None
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
+from src.core.console import listed, note, result
+from src.core.grouping import grouped
+from src.core.images import shape_text
 
 INFERRED = (
     "all was inferred: it stands for {}. These are the outermost modules with two convolutions or linear maps, a "
@@ -33,9 +36,6 @@ def parser() -> cli.Parser:
 
 
 def main(args: Namespace) -> None:
-    from src.core.console import listed, note, result
-    from src.core.grouping import grouped
-    from src.core.images import shape_text
     from src.datasets import dataset_info
     from src.models import build_model, inputs_of
 

@@ -51,15 +51,10 @@ def parser() -> cli.Parser:
 
 def main(args: Namespace) -> None:
     """Compute the features of a network, and write them to a file."""
-    from src.core.device import device_of
-    from src.datasets import dataset_info
     from src.results.feature_files import check_names, images_of, write_features
-    from src.results.session import Session
 
     # The network, its layers, and the inputs
-    session = Session()
-    device = device_of(args.gpu)
-    spec = dataset_info(args.dataset, labelled=True).spec
+    session, device, spec = cli.begin(args)
     (model,) = cli.load_networks(args, cli.SAVED, images=spec, session=session, device=device)
     check_names(model.layers)
     test_set = cli.load_split(args, session, device, train=False)

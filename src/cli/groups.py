@@ -176,6 +176,22 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
     )
 
 
+def begin(
+    args: Namespace, session: "Session | None" = None
+) -> "tuple[Session, torch.device, ImageSpec]":
+    """Return a session, a new one unless there is one, the device of the options, and the spec of the inputs.
+
+    Raises:
+        UserError: the device does not exist, or the data set has no labels.
+    """
+    from src.core.device import device_of
+    from src.datasets import dataset_info
+    from src.results.session import Session
+
+    device = device_of(args.gpu)
+    return session or Session(), device, dataset_info(args.dataset, labelled=True).spec
+
+
 def load_options(args: Namespace, device: "torch.device") -> dict[str, Any]:
     """Return arguments of `load_dataset`: `device`, `loading` and the interventions."""
     from src.datasets import Loading
