@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src import cli
+from src import cli, figures, results
 from src.choices.datasets import dataset_label
 from src.core.console import note, progress, warn, warn_once
 from src.core.errors import UserError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from src.similarity.comparison import Comparison
     from src.similarity.sides import Side, Statistics
 
-    Loaded = cli.LoadedNetwork | LoadedFeatures
+    Loaded = cli.LoadedNetwork | results.feature_files.LoadedFeatures
 
 
 def parser() -> cli.Parser:
@@ -124,20 +124,21 @@ def main(
             warnings. Without one they are printed.
         at_claim: takes `args`, whose measures it may change, once no other process writes the table.
     """
-    from src.results.similarity_rows import refuse_names_of_columns
     from src.similarity.comparison import Comparison
 
-    refuse_names_of_columns(args.metrics)
+    results.similarity_rows.refuse_names_of_columns(args.metrics)
 
     # Two networks or files of features, their layers, and the inputs.
     is_alone = session is None
     session, device, spec = cli.begin(args, session)
     first, second = load_sides(args, session, device, spec)
-    test_set = load_test_set(args, session, device)
+    features = [side for side in (first, second) if not isinstance(side, cli.LoadedNetwork)]
+    test_set = None
+    if len(features) < 2:
+        test_set = cli.load_split(args, session, device, train=False)
     for side in (first, second):
         if test_set is not None and isinstance(side, cli.LoadedNetwork):
             session.warn_at_chance(side.name, side.network, test_set)
-    features = [side for side in (first, second) if not isinstance(side, cli.LoadedNetwork)]
     n_images = count_images(args, features, test_set)
     labels = labels_of(features, test_set, n_images)
 
@@ -184,8 +185,6 @@ def load_sides(
 
 def load_features(args: Namespace, options: cli.NetworkOptions) -> "LoadedFeatures":
     """Return the features that stand for a network; refuse options that need the network."""
-    from src.results.feature_files import read_features
-
     path = vars(args)[f"{options.model}_path"]
     if args.shortcut is not None:
         raise UserError(f"--shortcut changes images, and {path} holds features; leave it out")
@@ -194,30 +193,21 @@ def load_features(args: Namespace, options: cli.NetworkOptions) -> "LoadedFeatur
             f"--channels-last {args.channels_last} is of a network, and {path} holds features; "
             "store the features as (N, C, H, W)"
         )
-    features = read_features(path, vars(args)[options.layers])
+    features = results.feature_files.read_features(path, vars(args)[options.layers])
     setattr(args, f"{options.model}_path_sha256", features.name.weights)
     return features
 
 
-def load_test_set(
-    args: Namespace, session: "Session", device: "torch.device"
-) -> "BaseImageSet | None":
-    """Return the inputs that networks are compared on; None for two files of features."""
-    if args.model1_type == args.model2_type == FEATURES:
-        return None
-    return cli.load_split(args, session, device, train=False)
-
-
 def count_images(
-    args: Namespace, features: "Sequence[LoadedFeatures]", test_set: "BaseImageSet | None"
+    args: Namespace,
+    features: "Sequence[LoadedFeatures]",
+    test_set: "BaseImageSet | None",
 ) -> int:
     """Return how many inputs are compared; warn if there are fewer than the option says.
 
     Raises:
         UserError: the features on both sides are of different inputs.
     """
-    from src.results.feature_files import check_same_images, images_of
-
     n_images = args.n_samples
     if test_set is not None and n_images > len(test_set):
         if n_images != cli.N_COMPARED:
@@ -232,24 +222,31 @@ def count_images(
             warn_once(f"-n {args.n_samples}: there are features of {n_features} inputs only")
         n_images = n_features
     if test_set is not None:
-        images.insert(0, images_of(test_set, args.test_images_sha256, dataset=args.dataset))
-    check_same_images(images[0], images[1:], n_images=n_images)
+        images.insert(
+            0,
+            results.feature_files.images_of(
+                test_set, args.test_images_sha256, dataset=args.dataset
+            ),
+        )
+    results.feature_files.check_same_images(images[0], images[1:], n_images=n_images)
     return n_images
 
 
 def labels_of(
-    features: "Sequence[LoadedFeatures]", test_set: "BaseImageSet | None", n_images: int
+    features: "Sequence[LoadedFeatures]",
+    test_set: "BaseImageSet | None",
+    n_images: int,
 ) -> "torch.Tensor | None":
     """Return numbers of the classes (n_images,) of the inputs; None for features without labels."""
     import torch
-
-    from src.results.feature_files import class_numbers
 
     if test_set is not None:
         return test_set.labels[:n_images]
     for side in features:
         if side.file.images.labels is not None:
-            return torch.from_numpy(class_numbers(side.file.images.labels[:n_images]))
+            return torch.from_numpy(
+                results.feature_files.class_numbers(side.file.images.labels[:n_images])
+            )
     return None
 
 
@@ -318,11 +315,7 @@ def source_of(
     Args:
         of_images: the columns of the inputs.
     """
-    from src.results.similarity_rows import IN_COLUMNS
-
-    seed = None
-    if first.name.is_untrained or second.name.is_untrained:
-        seed = args.seed
+    is_drawn = first.name.is_untrained or second.name.is_untrained
     return {
         "model1": args.model1_path,
         "model2": args.model2_path,
@@ -334,17 +327,17 @@ def source_of(
         "n_samples": n_images,
         "alignment_option": args.alignment,
         "n_permutations": args.n_permutations or 0,
-        "seed": seed,
-        "further_options": further_options(vars(args), IN_COLUMNS, ABSENT_IN_TABLES),
+        "seed": args.seed if is_drawn else None,
+        "further_options": further_options(
+            vars(args), results.similarity_rows.IN_COLUMNS, ABSENT_IN_TABLES
+        ),
     }
 
 
 def images_columns(args: Namespace, features: "Sequence[LoadedFeatures]") -> dict[str, Any]:
     """Return the columns of the inputs, from the records of two files of features or from the options."""
-    from src.results.feature_files import common_images
-
     if len(features) == 2:
-        return common_images(features[0].file, features[1].file)
+        return results.feature_files.common_images(features[0].file, features[1].file)
     return {
         "dataset": dataset_label(args.dataset),
         "shortcut": args.shortcut,
@@ -375,24 +368,25 @@ def print_rows(
     Args:
         columns: of the measures in the tables.
     """
-    from src.figures.similarities import is_matrix, print_largest, print_matrices, print_tables
-    from src.results.similarity_rows import SimilarityRow, frame_of_rows
-
     rows_of_pairs = []
-    for results in comparison.results():
-        rows_of_pairs.append([SimilarityRow.of(compared, source, depths) for compared in results])
+    for compared_layers in comparison.results():
+        rows_of_pair = [
+            results.similarity_rows.SimilarityRow.of(compared, source, depths)
+            for compared in compared_layers
+        ]
+        rows_of_pairs.append(rows_of_pair)
     all_rows = [row for rows in rows_of_pairs for row in rows]
-    frame = frame_of_rows(all_rows)
-    are_matrix = is_matrix(frame)
+    frame = results.similarity_rows.frame_of_rows(all_rows)
+    are_matrix = figures.similarities.is_matrix(frame)
     for rows in rows_of_pairs:
         if is_verbose:
             pair = f"{rows[0].layer1} -- {rows[0].layer2}"
             note(f"{pair}: samples of CCA and Procrustes: {rows[0].alignment}")
         if is_verbose or not are_matrix:
-            print_tables(frame_of_rows(rows), columns)
+            figures.similarities.print_tables(results.similarity_rows.frame_of_rows(rows), columns)
     if are_matrix:
-        print_matrices(frame, columns)
-        print_largest(frame, columns)
+        figures.similarities.print_matrices(frame, columns)
+        figures.similarities.print_largest(frame, columns)
     return with_used_ranks(all_rows, comparison.statistics)
 
 
@@ -401,7 +395,7 @@ def with_used_ranks(
 ) -> "list[SimilarityRow]":
     """Return rows with the ranks that were used, of equal ones the first: no layer has more components than
     channels."""
-    used: dict[tuple, SimilarityRow] = {}
+    used: dict[tuple, results.similarity_rows.SimilarityRow] = {}
     for row in rows:
         rank1 = row.rank1 and statistics.layers1[row.layer1].width(row.rank1)
         rank2 = row.rank2 and statistics.layers2[row.layer2].width(row.rank2)
@@ -416,15 +410,16 @@ def with_used_ranks(
 
 def write_rows(args: Namespace, run: Run, rows: "Sequence[SimilarityRow]") -> None:
     """Write the table and its figure, and finish the run."""
-    from src.figures.similarities import draw
-    from src.results.similarity_rows import SimilarityRow, frame_of_rows
-
     path = Path(args.output)
     with run.replacing():
-        write_table(path, SimilarityRow, rows)
+        write_table(path, results.similarity_rows.SimilarityRow, rows)
         if len(rows) > 1:
             measures = dict.fromkeys(name for row in rows for name in row.measures)
-            draw(path.with_suffix(".png"), frame_of_rows(rows), list(measures))
+            figures.similarities.draw(
+                path.with_suffix(".png"),
+                results.similarity_rows.frame_of_rows(rows),
+                list(measures),
+            )
     note(f"wrote {args.output}")
 
 

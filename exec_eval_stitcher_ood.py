@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from src import cli
+from src import cli, figures, results
 from src.choices.datasets import dataset_label
 from src.choices.scores import NONE, SCORES
 from src.core.console import counted, listed, note, warn
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from src.datasets.base import BaseImageSet
     from src.models import Network
     from src.ood.reference import EndReference, EvaluationOptions
-    from src.results.evaluation import EvaluationFiles, EvaluationRow
-    from src.results.scoring import MeasuredStitches, ScoredStitch
+    from src.results.evaluation import EvaluationFiles
     from src.results.session import Session
     from src.results.stitches import Stitch
     from src.values import Pair
@@ -129,7 +128,7 @@ class Setup(NamedTuple):
 def main(
     args: Namespace,
     session: "Session | None" = None,
-    measured: "MeasuredStitches | None" = None,
+    measured: "results.scoring.MeasuredStitches | None" = None,
     *,
     is_claimed: bool = False,
 ) -> None:
@@ -140,8 +139,6 @@ def main(
         measured: the scores of stitches; if they are all stitches of the folder, none runs again.
         is_claimed: the caller has claimed the table.
     """
-    from src.results.scoring import check_scored, rebuild_grids, score_stitches
-
     setup = set_up(args, session)
     with claimed([] if is_claimed else [setup.run]):
         unusable: list[str] = []
@@ -157,13 +154,13 @@ def main(
             )
 
             # The stitches
-            grids, unusable = rebuild_grids(
+            grids, unusable = results.scoring.rebuild_grids(
                 setup.experiments, front, end, image_shape=setup.test_set.image_shape
             )
             check_usable(args, grids, reference, unusable)
-            measured = score_stitches(grids, reference)
+            measured = results.scoring.score_stitches(grids, reference)
         scored = measured.scored(setup.experiments)
-        check_scored(scored, other_data=args.other_data, batch_size=args.batch_size)
+        results.scoring.check_scored(scored, other_data=args.other_data, batch_size=args.batch_size)
         write_results(args, setup, scored, measured.reference)
     left_out = {"that cannot be rebuilt": len(unusable), **setup.left_out}
     texts = [f"; left out {n} {what}" for what, n in left_out.items() if n]
@@ -172,30 +169,29 @@ def main(
 
 def set_up(args: Namespace, session: "Session | None") -> Setup:
     """Read the stitches, begin the table, and load inputs and networks."""
-    from src.results.scoring import MovedNetwork, check_images, check_stitches, load_networks
-    from src.results.stitches import newest_by_experiment, read_stitches
-
     # The stitches, and the table that will be written
     session, device, _ = cli.begin(args, session)
     folder = Path(args.source_dir)
-    finished, skipped = read_stitches(folder)
+    finished, skipped = results.stitches.read_stitches(folder)
     for reason in skipped:
         warn(f"skipped: {reason}")
-    check_stitches(finished, folder)
+    results.scoring.check_stitches(finished, folder)
     scores = scores_of(args)
     files, run = begin_table(args)
-    experiments = newest_by_experiment(finished)
+    experiments = results.stitches.newest_by_experiment(finished)
     stitches = list(chain(*experiments.values()))
 
     # The inputs and the two networks
     test_set = cli.load_split(args, session, device, train=False)
     cli.load_split(args, session, device, train=True)  # for baselines and detectors
-    check_images(stitches, vars(args))
+    results.scoring.check_images(stitches, vars(args))
     moved = {
-        "front": MovedNetwork(args.front_model, args.own_types),
-        "end": MovedNetwork(args.end_model, args.own_types),
+        "front": results.scoring.MovedNetwork(args.front_model, args.own_types),
+        "end": results.scoring.MovedNetwork(args.end_model, args.own_types),
     }
-    networks = load_networks(stitches, moved, test_set.spec, device=device, session=session)
+    networks = results.scoring.load_networks(
+        stitches, moved, test_set.spec, device=device, session=session
+    )
     end, end_name = networks["end"]
     session.warn_at_chance(end_name, end, test_set)
     left_out = {
@@ -244,21 +240,17 @@ def check_usable(
 
 def begin_table(args: Namespace) -> "tuple[EvaluationFiles, Run]":
     """Return the files to write, and the run that writes the table."""
-    from src.results.evaluation import EvaluationFiles
-
-    other_data = ""
-    if args.other_data:
-        other_data = dataset_label(args.dataset)
-    files = EvaluationFiles(Path(args.source_dir), other_data)
+    other_data = dataset_label(args.dataset) if args.other_data else ""
+    files = results.evaluation.EvaluationFiles(Path(args.source_dir), other_data)
     return files, Run.beside(files.table, vars(args))
 
 
 def end_layers_of(stitches: "Iterable[Stitch]") -> list[str]:
     """Return the end layers of stitches, by depth."""
-    from src.results.matrices import by_depth, depths_of
-
     rows = [stitch.row for stitch in stitches]
-    return by_depth((row.end_layer for row in rows), depths_of(rows, "end"))
+    return results.matrices.by_depth(
+        (row.end_layer for row in rows), results.matrices.depths_of(rows, "end")
+    )
 
 
 def refer_to(
@@ -278,13 +270,14 @@ def refer_to(
         layers: the end layers, by depth.
     """
     from src.ood.reference import make_reference
-    from src.results.checkpoints import DetectorStore, load_trained
 
     options = evaluation_options(args, scores, layers, test_set, session)
     store = Path(args.ood_detector_dir or STORE)
 
     def make() -> "EndReference":
-        trained, missing = load_trained(DetectorStore(store), end, end_name, options)
+        trained, missing = results.checkpoints.load_trained(
+            results.checkpoints.DetectorStore(store), end, end_name, options
+        )
         reference = make_reference(end, options, trained=trained)
         return reference._replace(missing=[*missing, *reference.missing])
 
@@ -342,46 +335,44 @@ def evaluation_options(
 
 
 def write_results(
-    args: Namespace, setup: Setup, scored: "Sequence[ScoredStitch]", reference: "EndReference"
+    args: Namespace,
+    setup: Setup,
+    scored: "Sequence[results.scoring.ScoredStitch]",
+    reference: "EndReference",
 ) -> None:
     """Report skill and the metrics of each score, save them and the scores of all inputs, and finish the
     run of the table.
 
     What other detectors measured of the same stitches stays in the table.
     """
-    from src.figures.matrices import report
-    from src.results.evaluation import EvaluationRow
-    from src.results.scoring import (
-        describe_detectors,
-        evaluation_rows,
-        save_scores,
-        with_earlier_detectors,
-    )
-
     record = {"shortcut": args.shortcut, **short_images(vars(args))}
-    rows = evaluation_rows(scored, reference, record, other_data=args.other_data)
-    detectors = setup.run.earlier("detectors") | describe_detectors(reference)
+    rows = results.scoring.evaluation_rows(scored, reference, record, other_data=args.other_data)
+    detectors = setup.run.earlier("detectors") | results.scoring.describe_detectors(reference)
     earlier = setup.files.read()
     experiments = grouped(scored, lambda item: item.experiment)
     stitches = {title: [item.stitch.row for item in items] for title, items in experiments.items()}
     setup.run.mark_as_unfinished()
     with durable_together():  # no file is of another evaluation than those beside it
-        write_table(setup.files.table, EvaluationRow, with_earlier_detectors(rows, earlier))
-        report(
+        write_table(
+            setup.files.table,
+            results.evaluation.EvaluationRow,
+            results.scoring.with_earlier_detectors(rows, earlier),
+        )
+        figures.matrices.report(
             setup.files.table,
             stitches,
             rows,
             own_scores=reference.id_scores,
             checks=reference.checks,
         )
-        save_scores(args.energy_dir, setup.files, scored, reference)
+        results.scoring.save_scores(args.energy_dir, setup.files, scored, reference)
     note_disagreement(rows)
     setup.run.further = {"detectors": detectors}
     setup.run.options |= contents_of(args, setup.networks, reference)
     setup.run.finish()
 
 
-def note_disagreement(rows: "Sequence[EvaluationRow]") -> None:
+def note_disagreement(rows: "Sequence[results.evaluation.EvaluationRow]") -> None:
     """Print a note on stitches whose AUROC by one detector is far from that by another."""
     pairs = []
     for row in rows:

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src import cli
+from src import cli, figures, results
 from src.choices.datasets import dataset_label
 from src.core.console import note, progress, result, warn, warn_once
 from src.core.errors import UserError
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from src.probing import Probes
     from src.probing.probes import LayerAndRank
     from src.results.probe_rows import ProbeRow
-    from src.results.session import Session
     from src.training import EpochLog, HeadResult
 
     Results = Mapping[LayerAndRank, HeadResult]
@@ -99,7 +98,7 @@ def add_probe_training(options: cli.Parser) -> None:
     )
 
 
-def main(args: Namespace, session: "Session | None" = None) -> None:
+def main(args: Namespace, session: "results.session.Session | None" = None) -> None:
     """Train the probes, print their accuracies, and write the table.
 
     Args:
@@ -123,8 +122,6 @@ def main(args: Namespace, session: "Session | None" = None) -> None:
     # The training, unless the run is finished, maybe by another process in the meantime
     run = Run.beside(args.output, vars(args), script=__file__) if args.output else None
     if run:
-        if args.resume and run.skip_if_finished(resume=True):
-            return
         run.claim(resume=args.resume)
         if args.resume and run.skip_if_finished(resume=True):
             return
@@ -241,9 +238,8 @@ def rows_of(
 ) -> "list[ProbeRow]":
     """Return the row of each layer and rank; of ranks that keep the same components, the first."""
     from src.low_rank import used_rank
-    from src.results.probe_rows import IN_COLUMNS, ProbeRow
 
-    rows: dict[LayerAndRank, ProbeRow] = {}
+    rows: dict[LayerAndRank, results.probe_rows.ProbeRow] = {}
     for (layer, rank), on_test in tested.items():
         n_samples = min(args.batch_size, n_images) * task.n_positions[layer]
         used = used_rank(rank, task.widths[layer], n_samples)
@@ -251,7 +247,7 @@ def rows_of(
             warn_once(
                 f"-ranks {rank}: activations of {layer} have {used} components; the table has rank {used}"
             )
-        row = ProbeRow(
+        row = results.probe_rows.ProbeRow(
             args.model_path,
             layer,
             used,
@@ -266,7 +262,9 @@ def rows_of(
             shortcut=args.shortcut,
             model_weights=weights,
             **short_images(vars(args)),
-            further_options=further_options(vars(args), IN_COLUMNS, ABSENT_IN_TABLES),
+            further_options=further_options(
+                vars(args), results.probe_rows.IN_COLUMNS, ABSENT_IN_TABLES
+            ),
         )
         rows.setdefault((layer, used or task.widths[layer]), row)
     return list(rows.values())
@@ -274,22 +272,18 @@ def rows_of(
 
 def write_table(args: Namespace, run: Run, task: "Probes", rows: "list[ProbeRow]") -> None:
     """Write the table and its figure, and finish the run."""
-
-    from src.figures.curves import draw_ranks
-    from src.figures.pages import on_data
-    from src.results import tables
-    from src.results.probe_rows import ProbeRow
-
     path = Path(args.output)
     accuracies: dict[str, dict[int | None, float]] = {}  # ranks end at the width of the layer
     for row in rows:
         rank = row.rank or task.widths[row.layer]
         accuracies.setdefault(row.layer, {})[rank] = row.accuracy
     with run.replacing():
-        tables.write_table(path, ProbeRow, rows)
-        source = on_data("1 network", {(args.dataset, rows[0].n_images)})
+        results.tables.write_table(path, results.probe_rows.ProbeRow, rows)
+        source = figures.pages.on_data("1 network", {(args.dataset, rows[0].n_images)})
         drawing = path.with_suffix(".png")
-        draw_ranks(drawing, {"": accuracies}, y_title="accuracy of probes", source=source)
+        figures.curves.draw_ranks(
+            drawing, {"": accuracies}, y_title="accuracy of probes", source=source
+        )
     note(f"wrote {args.output}")
 
 

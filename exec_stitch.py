@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from src import cli
+from src import cli, figures, results
 from src.choices import (
     AUTO,
     C2T_CLS_TOKENS,
@@ -195,7 +195,7 @@ def main(args: Namespace, session: "Session | None" = None) -> None:
         session: experiments of one session share networks and inputs.
     """
     setup = set_up(args, session)
-    rows: dict[Pair, StitchRow] = {}
+    rows: dict[Pair, results.stitches.StitchRow] = {}
     for runs in setup.groups:
         if runs.layers:
             grid, matched = make_stitches(args, runs, setup)
@@ -206,7 +206,6 @@ def main(args: Namespace, session: "Session | None" = None) -> None:
 
 def set_up(args: Namespace, session: "Session | None") -> Setup:
     """Load networks and inputs, and begin the runs."""
-    from src.results.stitch_runs import check_options
     from src.stitching import chosen_options
     from src.stitching.closed_forms import solver_of
     from src.stitching.objectives import objective_of
@@ -221,7 +220,7 @@ def set_up(args: Namespace, session: "Session | None") -> Setup:
         args, cli.FRONT, cli.END, images=spec, session=session, device=device
     )
     layers, skipped = stitching_layers(args, front, end, spec.shape)
-    check_options(vars(args), layers, front.network, end.network)
+    results.stitch_runs.check_options(vars(args), layers, front.network, end.network)
 
     # The inputs, whose fingerprints are a part of the spec
     train_set, test_set = load_images(args, session, device)
@@ -285,19 +284,19 @@ def begin_runs(
     Args:
         chosen: by pair, the options that `auto` chose.
     """
-    from src.results.stitch_runs import FolderOfCall, GridRun, resume
-
     directory = Path("results", args.save_dir)
     if is_frozen(args) or len(layers) == 1:
-        runs_of_groups = [GridRun(directory, layers, vars(args), chosen=chosen)]
+        runs_of_groups = [results.stitch_runs.GridRun(directory, layers, vars(args), chosen=chosen)]
     else:
-        call = FolderOfCall(directory)
+        call = results.stitch_runs.FolderOfCall(directory)
         runs_of_groups = [
-            GridRun(directory, {pair: layer}, vars(args), chosen=chosen, call=call)
+            results.stitch_runs.GridRun(
+                directory, {pair: layer}, vars(args), chosen=chosen, call=call
+            )
             for pair, layer in layers.items()
         ]
     if args.resume:
-        resume(directory, runs_of_groups)
+        results.stitch_runs.resume(directory, runs_of_groups)
     return runs_of_groups
 
 
@@ -362,27 +361,28 @@ def evaluate(grid: "Grid", test_set: "BaseImageSet", batch_size: int) -> "GridMe
 
 
 def finish(
-    runs: "GridRun", grid: "Grid", score: "GridMetrics", matched: "Mapping[Pair, Matching]"
+    runs: "GridRun",
+    grid: "Grid",
+    score: "GridMetrics",
+    matched: "Mapping[Pair, Matching]",
 ) -> "dict[Pair, StitchRow]":
     """Write the folder of the run, with the figure of a grid; return the row of each pair."""
-    from src.figures.matrices import draw_grid
-
     whole_networks = None
     if not grid.frozen:
         whole_networks = (grid.front, grid.end)
     rows = runs.write(score, matched, whole_networks=whole_networks)
     if runs.folder and len(rows) > 1:
-        draw_grid(runs.folder / "grid.png", list(rows.values()))
+        figures.matrices.draw_grid(runs.folder / "grid.png", list(rows.values()))
     runs.finish()
     return rows
 
 
 def conclude(args: Namespace, setup: Setup, rows: "Mapping[Pair, StitchRow]") -> None:
     """Print the accuracy of a single stitch or the matrix of several, and the pairs that could not be stitched."""
-    from src.results.matrices import mean_of
-
     if len(rows) > 1:
-        table("accuracy of the stitched network", *mean_of(rows.values(), "accuracy"))
+        table(
+            "accuracy of the stitched network", *results.matrices.mean_of(rows.values(), "accuracy")
+        )
     else:
         for pair, row in rows.items():
             is_named = pair == (args.front_layer, args.end_layer)

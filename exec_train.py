@@ -5,7 +5,7 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from src import cli
+from src import cli, results
 from src.core.console import note
 from src.core.errors import UserError
 from src.results.run import Run
@@ -112,13 +112,12 @@ def train_in(
     args: Namespace,
 ) -> None:
     """Train the network of a task; write checkpoints and logs to the folder of a run."""
-    from src.results.checkpoints import save_state
-    from src.results.writing import train_network
-
     run.claim(resume=args.resume)
-    train_network(run, task, train_set, test_set, settings, save_frequency=args.save_frequency)
+    results.writing.train_network(
+        run, task, train_set, test_set, settings, save_frequency=args.save_frequency
+    )
     if args.n_epochs == 0:
-        save_state(run.folder / "model_0.pt", task.head.state_dict())
+        results.checkpoints.save_state(run.folder / "model_0.pt", task.head.state_dict())
     run.finish()
     note(f"wrote {run.folder}")
 

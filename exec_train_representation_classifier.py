@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from src import cli
+from src import cli, results
 from src.choices.models import MODEL_NAMES
 from src.choices.training import PENALTIES
 from src.core.console import note
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from src.core.images import ImageSpec
     from src.datasets.base import BaseImageSet
     from src.ood.finetuning import HalfAndHalf
-    from src.results.checkpoints import DetectorStore
-    from src.results.session import Session
     from src.training import Settings
 
 CLASSIFIERS = tuple(name for name in MODEL_NAMES if name.startswith("repr_cls_"))
@@ -173,12 +171,10 @@ class Images(NamedTuple):
 
 def main(args: Namespace) -> None:
     """Train a detector for each layer, and add it to the store."""
-    from src.results.checkpoints import DetectorStore
-
     # The network and its layers
     settings = cli.training_settings(args)
     session, device, spec = cli.begin(args)
-    store = DetectorStore(args.final_save_dir)
+    store = results.checkpoints.DetectorStore(args.final_save_dir)
     store.entries()  # raises an error if the store is damaged
     check_finetuning(args)
     (source,) = cli.load_networks(args, cli.SOURCE, images=spec, session=session, device=device)
@@ -225,7 +221,9 @@ def begin_runs(args: Namespace, layers: Sequence[str]) -> dict[str, Run]:
     return runs
 
 
-def load_images(args: Namespace, session: "Session", device: "torch.device") -> Images:
+def load_images(
+    args: Namespace, session: "results.session.Session", device: "torch.device"
+) -> Images:
     """Load the inputs of training, testing and fine-tuning."""
     from src.datasets import load_dataset
     from src.ood.finetuning import HalfAndHalf
@@ -252,26 +250,24 @@ def train_detector(
     layer: str,
     spec: "ImageSpec",
     settings: "Settings",
-    store: "DetectorStore",
+    store: "results.checkpoints.DetectorStore",
     images: Images,
 ) -> None:
     """Train a classifier of the activations of a layer, fine-tune it, and add it to the store."""
     from src.ood import finetuning
-    from src.results.checkpoints import new_name
-    from src.results.writing import finetune_network, train_network
 
     note(f"detector for {layer}")
     classifier, shape = finetuning.untrained_classifier(
         args.model_type, source.network, layer, spec, seed=args.seed
     )
     run.claim(resume=args.resume)
-    file = run.state.get("detector") or new_name()
+    file = run.state.get("detector") or results.checkpoints.new_name()
     run.save(detector=file)
 
     # Training on the labels
     task = finetuning.RepresentationClassification(source.network, layer, classifier)
     if "finetuning" not in run.state:
-        train_network(
+        results.writing.train_network(
             run,
             task,
             images.train_set,
@@ -283,7 +279,7 @@ def train_detector(
     # Fine-tuning, to separate ID from OOD
     task.penalty = finetuning.make_penalty(args.score, m_in=args.m_in, m_out=args.m_out)
     tuning = finetuning.finetuning_settings(settings, n_epochs=args.n_finetune_epochs)
-    scores = finetune_network(run, task, images.mixed, images.test_set, tuning)
+    scores = results.writing.finetune_network(run, task, images.mixed, images.test_set, tuning)
 
     # The store
     entry = {

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from misc import all_pairs
 from misc.pairs import options_of
-from src import cli
+from src import cli, results
 from src.core.errors import UserError
 from src.core.files import read_csv, write_csv
 from src.core.user_code import is_user_code
@@ -106,13 +106,11 @@ def main(args: Namespace) -> None:
 def check_networks(first: NetworkName, second: NetworkName) -> None:
     """Raise a UserError unless both networks have types that exist and checkpoints that can be read, and
     differ."""
-    from src.results.checkpoints import load_state
-
     for network in (first, second):
         if not (all_pairs.is_of_suite(network.type) or is_user_code(network.type)):
             raise all_pairs.unknown_type(network.type)
         if network.is_file and network.type != FEATURES:
-            load_state(network.path)
+            results.checkpoints.load_state(network.path)
     if (first.place, first.type) == (second.place, second.type):
         raise UserError(
             f"both networks are {first.path} of type {first.type}; give another checkpoint or another type for one"
@@ -159,7 +157,6 @@ def write_list(networks: Sequence[NetworkName], table: Path) -> None:
     Raises:
         UserError: there are results of other networks.
     """
-
     folder = table.parent
     names = names_of(*networks)
     if any(folder.rglob("config.txt")) or any(folder.glob("similarity/*.json")):
@@ -182,12 +179,12 @@ def write_list(networks: Sequence[NetworkName], table: Path) -> None:
 
 def are_of_results(networks: Sequence[NetworkName], names: Sequence[str], folder: Path) -> bool:
     """Return whether the results in a folder are of these networks, by their names and recorded weights."""
-    from src.results.public import CONFIG, read_options
-    from src.results.run import options_of_table
-
     first, second = names
-    recorded = [options_of_table(folder / "similarity" / f"{first}-{second}.csv")]
-    recorded += map(read_options, sorted((folder / f"{first} to {second}").rglob(CONFIG)))
+    recorded = [results.run.options_of_table(folder / "similarity" / f"{first}-{second}.csv")]
+    recorded += map(
+        results.public.read_options,
+        sorted((folder / f"{first} to {second}").rglob(results.public.CONFIG)),
+    )
     for options in filter(None, recorded):
         of_results = networks_named_by(options).values()
         return [name.listed_as for name in of_results] == [name.listed_as for name in networks]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src import __version__, cli
+from src import __version__, cli, results
 from src.core.console import counted, note, progress, warn_once
 from src.results.run import Run, claimed
 
@@ -51,12 +51,10 @@ def parser() -> cli.Parser:
 
 def main(args: Namespace) -> None:
     """Compute the features of a network, and write them to a file."""
-    from src.results.feature_files import check_names, images_of, write_features
-
     # The network, its layers, and the inputs
     session, device, spec = cli.begin(args)
     (model,) = cli.load_networks(args, cli.SAVED, images=spec, session=session, device=device)
-    check_names(model.layers)
+    results.feature_files.check_names(model.layers)
     test_set = cli.load_split(args, session, device, train=False)
     n_images = min(args.n_samples, len(test_set))
     if n_images < args.n_samples != cli.N_COMPARED:
@@ -66,9 +64,13 @@ def main(args: Namespace) -> None:
     run = Run.beside(args.output, vars(args), script=__file__)
     with claimed([run]):
         activations = take_activations(args, model, test_set, n_images)
-        images = images_of(test_set, args.test_images_sha256, dataset=args.dataset)
+        images = results.feature_files.images_of(
+            test_set, args.test_images_sha256, dataset=args.dataset
+        )
         with run.replacing():
-            write_features(args.output, activations, images, made_with(args, model))
+            results.feature_files.write_features(
+                args.output, activations, images, made_with(args, model)
+            )
     n_layers = counted(len(model.layers), "layer", "layers")
     note(f"wrote {args.output}: {n_layers}, {n_images} inputs")
 
