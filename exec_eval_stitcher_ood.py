@@ -105,7 +105,7 @@ def add_detectors(options: cli.Parser) -> None:
     )
 
 
-class Setup(NamedTuple):
+class EvaluationSetup(NamedTuple):
     """The stitches, networks, inputs and table of an evaluation."""
 
     experiments: (
@@ -167,7 +167,7 @@ def main(
     note(f"evaluated {counted(len(scored), 'stitch', 'stitches')}{''.join(texts)}")
 
 
-def set_up(args: Namespace, session: "Session | None") -> Setup:
+def set_up(args: Namespace, session: "Session | None") -> EvaluationSetup:
     """Read the stitches, begin the table, and load inputs and networks."""
     # The stitches, and the table that will be written
     session, device, _ = cli.begin(args, session)
@@ -198,7 +198,7 @@ def set_up(args: Namespace, session: "Session | None") -> Setup:
         "that a later run repeats": len(finished) - len(stitches),
         "of unreadable runs": len(skipped),
     }
-    return Setup(experiments, left_out, scores, files, run, session, test_set, networks)
+    return EvaluationSetup(experiments, left_out, scores, files, run, session, test_set, networks)
 
 
 def scores_of(args: Namespace) -> tuple[str, ...]:
@@ -336,7 +336,7 @@ def evaluation_options(
 
 def write_results(
     args: Namespace,
-    setup: Setup,
+    setup: EvaluationSetup,
     scored: "Sequence[results.scoring.ScoredStitch]",
     reference: "EndReference",
 ) -> None:

@@ -161,7 +161,7 @@ def penalty(text: str) -> str:
     return "OE" if text.lower() == "oe" else text
 
 
-class Images(NamedTuple):
+class TrainingInputs(NamedTuple):
     """The inputs that all detectors are trained on."""
 
     train_set: "BaseImageSet"
@@ -223,7 +223,7 @@ def begin_runs(args: Namespace, layers: Sequence[str]) -> dict[str, Run]:
 
 def load_images(
     args: Namespace, session: "results.session.Session", device: "torch.device"
-) -> Images:
+) -> TrainingInputs:
     """Load the inputs of training, testing and fine-tuning."""
     from src.datasets import load_dataset
     from src.ood.finetuning import HalfAndHalf
@@ -240,7 +240,7 @@ def load_images(
     args.finetune_id_dataset_sha256 = id_set.fingerprint
     args.finetune_ood_dataset_sha256 = ood_set.fingerprint
     mixed = HalfAndHalf(id_set, ood_set, like=train_set, batch_size=args.batch_size)
-    return Images(train_set, test_set, mixed)
+    return TrainingInputs(train_set, test_set, mixed)
 
 
 def train_detector(
@@ -251,7 +251,7 @@ def train_detector(
     spec: "ImageSpec",
     settings: "Settings",
     store: "results.checkpoints.DetectorStore",
-    images: Images,
+    images: TrainingInputs,
 ) -> None:
     """Train a classifier of the activations of a layer, fine-tune it, and add it to the store."""
     from src.ood import finetuning
