@@ -129,11 +129,6 @@ def test_a_run_of_other_options_is_written_over_on_demand(tmp_path):
     assert read_json("m/config.txt")["seed"] == 7
 
 
-def test_an_epoch_has_no_more_inputs_than_there_are():
-    line = error_line("exec_train.py", *ARGUMENTS, "-e", "1", "-epoch-size", "99999", "-dir", "m")
-    assert says(line, "-epoch-size 99999 is more than the", "training inputs")
-
-
 def test_a_training_that_diverges_says_so():
     assert "diverged" not in train("-e", "1", "-epoch-size", "128", "-dir", "a").err
     err = train("-e", "1", "-epoch-size", "128", "-dir", "b", "-lr", "100").err

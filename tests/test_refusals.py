@@ -89,6 +89,8 @@ REFUSALS = [
     (f"{TRAIN} -dir ''", "the name of a folder is missing"),
     (TRAIN.replace("small_cnn", "Small_CNN"), "did you mean small_cnn?"),
     (f"{TRAIN.replace('-dir m', '-dir broken')} --resume", "broken/resume.pt is damaged"),
+    (f"{TRAIN} -epoch-size 99999", ("-epoch-size 99999 is more than the 64 training inputs",)),
+    (f"{TRAIN} -dir {'x' * 300}", ("File name too long: xxx", "choose another name")),
     (f"{TRAIN} -dri m", ("unknown option -dri", "did you mean -dir?")),
     (
         f"misc/all_pairs.py list.csv {ON} -dir all layer2.0",
