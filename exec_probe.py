@@ -122,6 +122,8 @@ def main(args: Namespace, session: "results.session.Session | None" = None) -> N
     # The training, unless the run is finished, maybe by another process in the meantime
     run = Run.beside(args.output, vars(args), script=__file__) if args.output else None
     if run:
+        if args.resume and run.skip_if_finished(resume=True):
+            return
         run.claim(resume=args.resume)
         if args.resume and run.skip_if_finished(resume=True):
             return
