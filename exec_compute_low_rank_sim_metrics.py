@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src import cli
+from src import cli, figures, results
 from src.choices.datasets import dataset_label
 from src.core.console import note, progress, result, warn, warn_once
 from src.core.errors import UserError
@@ -17,18 +17,18 @@ from src.core.user_code import title_of
 from src.results.network_names import FEATURES
 from src.results.run import Run, claimed
 from src.results.spec import ABSENT_IN_TABLES, further_options, short_images
-from src.results.tables import write_table
 
 if TYPE_CHECKING:
     import torch
 
+    from src.core.images import ImageSpec
     from src.datasets.base import BaseImageSet
     from src.results.feature_files import LoadedFeatures
     from src.results.session import Session
     from src.similarity.comparison import LayerComparison
     from src.similarity.sides import Side, Statistics
 
-    Loaded = cli.LoadedNetwork | LoadedFeatures
+    Loaded = cli.LoadedNetwork | results.feature_files.LoadedFeatures
 
 
 def parser() -> cli.Parser:
@@ -117,30 +117,29 @@ def main(
     """Compare the layers, print the values, and write the table.
 
     Args:
-        session: all experiments of one session share its networks, images and features; it gets the
+        session: all experiments of one session share its networks, inputs and features; it gets the
             warnings. Without one they are printed.
         at_claim: takes `args`, whose measures it may change, once no other process writes the table.
     """
-    from src.core.device import device_of
-    from src.results.session import Session
-    from src.results.similarities import refuse_names_of_columns
     from src.similarity.comparison import LayerComparison
 
-    refuse_names_of_columns(args.metrics)
+    results.similarities.refuse_names_of_columns(args.metrics)
 
-    # Two networks or files of features, their layers, and the images.
+    # Two networks or files of features, their layers, and the inputs.
     is_alone = session is None
-    session = session or Session()
-    device = device_of(args.gpu)
-    first, second = load_sides(args, session, device)
-    test_set = load_test_set(args, session, device)
+    session, device, spec = cli.begin(args, session)
+    first, second = load_sides(args, session, device, spec)
+    features = [side for side in (first, second) if not isinstance(side, cli.LoadedNetwork)]
+    test_set = None
+    if len(features) < 2:
+        test_set = cli.load_split(args, session, device, train=False)
     for side in (first, second):
         if test_set is not None and isinstance(side, cli.LoadedNetwork):
             session.warn_at_chance(side.name, side.network, test_set)
-    n_images = count_images(args, first, second, test_set)
-    labels = labels_of(first, second, test_set, n_images)
+    n_images = count_images(args, features, test_set)
+    labels = labels_of(features, test_set, n_images)
 
-    # One pass of each network over the images; then the measures of each pair of layers, at each
+    # One pass of each network over the inputs; then the measures of each pair of layers, at each
     # pair of ranks.
     runs = [Run.beside(args.output, vars(args), script=__file__)] if args.output else []
     with claimed(runs):
@@ -153,7 +152,7 @@ def main(
             n_permutations=args.n_permutations or 0,
             labels=labels,
         )
-        source = source_of(args, first, second, n_images=n_images)
+        source = source_of(args, first, second, images_columns(args, features), n_images=n_images)
         depths = (relative_depths_of(first), relative_depths_of(second))
         rows = print_rows(comparison, columns, source, depths, is_verbose=args.verbose)
         session.warnings.update(comparison.warnings())
@@ -164,24 +163,18 @@ def main(
             write_rows(args, run, rows)
 
 
-def has_features(args: Namespace, options: cli.NetworkOptions) -> bool:
-    """Return whether an .npz file stands for a network."""
-    return vars(args)[f"{options.model}_type"] == FEATURES
-
-
 def load_sides(
-    args: Namespace, session: "Session", device: "torch.device"
+    args: Namespace, session: "Session", device: "torch.device", spec: "ImageSpec"
 ) -> "tuple[Loaded, Loaded]":
     """Return the two networks with their layers, or the files of features in their places."""
-    from src.datasets import dataset_info
-
     sides = (cli.MODEL1, cli.MODEL2)
     loaded: dict[cli.NetworkOptions, Loaded] = {
-        side: load_features(args, side) for side in sides if has_features(args, side)
+        side: load_features(args, side)
+        for side in sides
+        if vars(args)[f"{side.model}_type"] == FEATURES
     }
     named = [side for side in sides if side not in loaded]
     if named:  # together: a network that stands on both sides runs once
-        spec = dataset_info(args.dataset, labelled=True).spec
         networks = cli.load_networks(args, *named, images=spec, session=session, device=device)
         loaded |= zip(named, networks, strict=True)
     return loaded[cli.MODEL1], loaded[cli.MODEL2]
@@ -189,8 +182,6 @@ def load_sides(
 
 def load_features(args: Namespace, options: cli.NetworkOptions) -> "LoadedFeatures":
     """Return the features that stand for a network; refuse options that need the network."""
-    from src.results.feature_files import read_features
-
     path = vars(args)[f"{options.model}_path"]
     if args.shortcut is not None:
         raise UserError(f"--shortcut changes images, and {path} holds features; leave it out")
@@ -199,62 +190,60 @@ def load_features(args: Namespace, options: cli.NetworkOptions) -> "LoadedFeatur
             f"--channels-last {args.channels_last} is of a network, and {path} holds features; "
             "store the features as (N, C, H, W)"
         )
-    features = read_features(path, vars(args)[options.layers])
+    features = results.feature_files.read_features(path, vars(args)[options.layers])
     setattr(args, f"{options.model}_path_sha256", features.name.weights)
     return features
 
 
-def load_test_set(
-    args: Namespace, session: "Session", device: "torch.device"
-) -> "BaseImageSet | None":
-    """Return the images that networks are compared on; None for two files of features."""
-    if has_features(args, cli.MODEL1) and has_features(args, cli.MODEL2):
-        return None
-    return cli.load_split(args, session, device, train=False)
-
-
 def count_images(
-    args: Namespace, first: "Loaded", second: "Loaded", test_set: "BaseImageSet | None"
+    args: Namespace,
+    features: "Sequence[LoadedFeatures]",
+    test_set: "BaseImageSet | None",
 ) -> int:
-    """Return how many images are compared; warn if there are fewer than the option says.
+    """Return how many inputs are compared; warn if there are fewer than the option says.
 
     Raises:
-        UserError: the features on both sides are of different images.
+        UserError: the features on both sides are of different inputs.
     """
-    from src.results.feature_files import LoadedFeatures, check_same_images, images_of
-
     n_images = args.n_samples
     if test_set is not None and n_images > len(test_set):
         if n_images != cli.N_COMPARED:
-            warn_once(f"-n {n_images}: there are only {len(test_set)} validation images")
+            warn_once(f"-n {n_images}: there are only {len(test_set)} validation inputs")
         n_images = len(test_set)
-    images = [side.file.images for side in (first, second) if isinstance(side, LoadedFeatures)]
+    images = [side.file.images for side in features]
     if not images:
         return n_images
     n_features = min(len(of_file.ids) for of_file in images)
     if n_images > n_features:
         if args.n_samples != cli.N_COMPARED:
-            warn_once(f"-n {args.n_samples}: there are features of {n_features} images only")
+            warn_once(f"-n {args.n_samples}: there are features of {n_features} inputs only")
         n_images = n_features
     if test_set is not None:
-        images.insert(0, images_of(test_set, args.test_images_sha256, dataset=args.dataset))
-    check_same_images(images[0], images[1:], n_images=n_images)
+        images.insert(
+            0,
+            results.feature_files.images_of(
+                test_set, args.test_images_sha256, dataset=args.dataset
+            ),
+        )
+    results.feature_files.check_same_images(images[0], images[1:], n_images=n_images)
     return n_images
 
 
 def labels_of(
-    first: "Loaded", second: "Loaded", test_set: "BaseImageSet | None", n_images: int
+    features: "Sequence[LoadedFeatures]",
+    test_set: "BaseImageSet | None",
+    n_images: int,
 ) -> "torch.Tensor | None":
-    """Return numbers of the classes (n_images,) of the images; None for features without labels."""
+    """Return numbers of the classes (n_images,) of the inputs; None for features without labels."""
     import torch
-
-    from src.results.feature_files import LoadedFeatures, class_numbers
 
     if test_set is not None:
         return test_set.labels[:n_images]
-    for side in (first, second):
-        if isinstance(side, LoadedFeatures) and side.file.images.labels is not None:
-            return torch.from_numpy(class_numbers(side.file.images.labels[:n_images]))
+    for side in features:
+        if side.file.images.labels is not None:
+            return torch.from_numpy(
+                results.feature_files.class_numbers(side.file.images.labels[:n_images])
+            )
     return None
 
 
@@ -271,8 +260,7 @@ def take_statistics(
     pass."""
     import torch
 
-    from src.similarity import sides
-    from src.similarity.measures import load_measures
+    from src.similarity import measures, sides
 
     batches: Iterable = ()
     if test_set is not None:
@@ -284,7 +272,7 @@ def take_statistics(
         side_of(args, second, args.model2_ranks, "2", n_images),
         batches,
         n_images=n_images,
-        metrics=load_measures(args.metrics),
+        metrics=measures.load_measures(args.metrics),
         alignment=args.alignment,
         device=device,
         cache=session.cache,
@@ -312,14 +300,19 @@ def side_of(
 
 
 def source_of(
-    args: Namespace, first: "Loaded", second: "Loaded", *, n_images: int
+    args: Namespace,
+    first: "Loaded",
+    second: "Loaded",
+    of_images: Mapping[str, Any],
+    *,
+    n_images: int,
 ) -> dict[str, Any]:
-    """Return the columns of all rows: the two networks, the images, and how they are compared."""
-    from src.results.similarities import IN_COLUMNS
+    """Return the columns of all rows: the two networks, the inputs, and how they are compared.
 
-    seed = None
-    if first.name.is_untrained or second.name.is_untrained:
-        seed = args.seed
+    Args:
+        of_images: the columns of the inputs.
+    """
+    is_drawn = first.name.is_untrained or second.name.is_untrained
     return {
         "model1": args.model1_path,
         "model2": args.model2_path,
@@ -327,21 +320,21 @@ def source_of(
         "model2_type": args.model2_type,
         "model1_weights": first.name.identity,
         "model2_weights": second.name.identity,
-        **images_columns(args, first, second),
+        **of_images,
         "n_samples": n_images,
         "alignment_option": args.alignment,
         "n_permutations": args.n_permutations or 0,
-        "seed": seed,
-        "further_options": further_options(vars(args), IN_COLUMNS, ABSENT_IN_TABLES),
+        "seed": args.seed if is_drawn else None,
+        "further_options": further_options(
+            vars(args), results.similarities.IN_COLUMNS, ABSENT_IN_TABLES
+        ),
     }
 
 
-def images_columns(args: Namespace, first: "Loaded", second: "Loaded") -> dict[str, Any]:
-    """Return the columns of the images, from the records of two files of features or from the options."""
-    from src.results.feature_files import LoadedFeatures, common_images
-
-    if isinstance(first, LoadedFeatures) and isinstance(second, LoadedFeatures):
-        return common_images(first.file, second.file)
+def images_columns(args: Namespace, features: "Sequence[LoadedFeatures]") -> dict[str, Any]:
+    """Return the columns of the inputs, from the records of two files of features or from the options."""
+    if len(features) == 2:
+        return results.feature_files.common_images(features[0].file, features[1].file)
     return {
         "dataset": dataset_label(args.dataset),
         "shortcut": args.shortcut,
@@ -374,24 +367,24 @@ def print_rows(
     """
     import pandas as pd
 
-    from src.figures.similarities import is_matrix, print_largest, print_matrices, print_tables
-    from src.results.similarities import record_of
-
     rows_of_pairs = []
-    for results in comparison.results():
-        rows_of_pairs.append([record_of(compared, source, depths) for compared in results])
+    for compared_layers in comparison.results():
+        rows_of_pair = [
+            results.similarities.record_of(compared, source, depths) for compared in compared_layers
+        ]
+        rows_of_pairs.append(rows_of_pair)
     all_rows = [row for rows in rows_of_pairs for row in rows]
     frame = pd.DataFrame.from_records(all_rows)
-    are_matrix = is_matrix(frame)
+    are_matrix = figures.similarities.is_matrix(frame)
     for rows in rows_of_pairs:
         if is_verbose:
             pair = f"{rows[0]['layer1']} -- {rows[0]['layer2']}"
             note(f"{pair}: samples of CCA and Procrustes: {rows[0]['alignment']}")
         if is_verbose or not are_matrix:
-            print_tables(pd.DataFrame.from_records(rows), columns)
+            figures.similarities.print_tables(pd.DataFrame.from_records(rows), columns)
     if are_matrix:
-        print_matrices(frame, columns)
-        print_largest(frame, columns)
+        figures.similarities.print_matrices(frame, columns)
+        figures.similarities.print_largest(frame, columns)
     return with_used_ranks(all_rows, comparison.statistics)
 
 
@@ -417,20 +410,16 @@ def write_rows(args: Namespace, run: Run, rows: Sequence[dict[str, Any]]) -> Non
     """Write the table and its figure, finish the run, and end with the most similar layers."""
     import pandas as pd
 
-    from src.figures.similarities import answer, draw, is_matrix
-    from src.results.quantities import SIMILARITIES
-    from src.results.similarities import measured_in
-
     path = Path(args.output)
     frame = pd.DataFrame.from_records(rows)
-    measures = measured_in(frame)
+    measures = results.similarities.measured_in(frame)
     with run.replacing():
-        write_table(path, SIMILARITIES, rows)
+        results.tables.write_table(path, results.quantities.SIMILARITIES, rows)
         if len(rows) > 1:
-            draw(path.with_suffix(".png"), frame, measures)
+            figures.similarities.draw(path.with_suffix(".png"), frame, measures)
     note(f"wrote {args.output}")
-    if is_matrix(frame):
-        result(answer(frame, measures))
+    if figures.similarities.is_matrix(frame):
+        result(figures.similarities.answer(frame, measures))
 
 
 if __name__ == "__main__":

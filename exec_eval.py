@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure the accuracy of a network on the test images of a data set."""
+"""Measure the accuracy of a network on the test inputs of a data set."""
 
 import sys
 from argparse import Namespace
@@ -9,7 +9,7 @@ from src.core.console import progress, result, warn
 
 
 def parser() -> cli.Parser:
-    options = cli.Parser("Print the accuracy of a network on the test images of a data set.")
+    options = cli.Parser("Print the accuracy of a network on the test inputs of a data set.")
     options.add_argument("model_path", help=cli.CHECKPOINT)
     options.add_argument("model_type", type=cli.network, help=cli.NETWORKS)
     cli.add_data(options, batch_size=64)
@@ -19,17 +19,12 @@ def parser() -> cli.Parser:
 
 def main(args: Namespace) -> None:
     """Print the accuracy of the network."""
-    from src.core.device import device_of
-    from src.datasets import dataset_info, load_dataset
-    from src.results.checkpoints import load_model
     from src.training import Classification, evaluate
     from src.training.doubts import beside_chance
 
-    device = device_of(args.gpu)
-    spec = dataset_info(args.dataset, labelled=True).spec
-    model = load_model(cli.named_network(args, "model"), spec, device=device)
-    loading = cli.load_options(args, device)
-    test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
+    session, device, spec = cli.begin(args)
+    model = session.network(cli.named_network(args, "model"), spec, device=device)
+    test_set = cli.load_split(args, session, device, train=False)
     n_batches = test_set.n_batches(args.batch_size)
     batches = progress(test_set.batches(args.batch_size), "evaluating", n_batches)
     (measured,) = evaluate(Classification(model), batches).values()

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from src import cli
+from src import cli, figures, results
 from src.choices.datasets import dataset_label
 from src.choices.scores import NONE, SCORES
 from src.core.console import counted, listed, note, warn
@@ -17,21 +17,21 @@ from src.core.files import durable_together
 from src.core.grouping import by_depth, grouped
 from src.core.tensors import content_of_state
 from src.results.network_names import NamedNetwork
+from src.results.quantities import AUROC
 from src.results.run import Run, claimed
 from src.results.spec import recorded_images, short_images
-from src.results.tables import write_table
 
 if TYPE_CHECKING:
     from src.datasets.base import BaseImageSet
     from src.models import Network
-    from src.ood.reference import EvaluationOptions, Reference
+    from src.ood.reference import EndReference, EvaluationOptions
     from src.results.evaluation import EvaluationFiles
-    from src.results.scoring import MeasuredStitches, ScoredStitch
     from src.results.session import Session
     from src.results.stitches import Stitch
     from src.values import Pair
 
 ROOT = "./data/pytorch"
+MAX_DIFFERENCE = 0.25  # in AUROC, of detectors that agree on a stitch
 STORE = "models/repr_cls_ood_detectors"
 
 
@@ -51,7 +51,8 @@ def parser() -> cli.Parser:
     add(
         "-ed",
         "--energy-dir",
-        help="folder to write the scores of all images to; default: one file in source_dir",
+        type=cli.folder,
+        help="folder to write the scores of all inputs to; default: one file in source_dir",
     )
     add("--front-model", help="new path of the front network's checkpoint, if it was moved")
     add("--end-model", help="new path of the end network's checkpoint, if it was moved")
@@ -60,7 +61,7 @@ def parser() -> cli.Parser:
 
 
 def add_image_sets(options: cli.Parser) -> None:
-    """Add the options of ID data, sanity-check data, and test images that the runs never saw."""
+    """Add the options of ID data, sanity-check data, and test inputs that the runs never saw."""
     add = options.add_argument
     add(
         "-idd",
@@ -104,22 +105,19 @@ def add_detectors(options: cli.Parser) -> None:
     )
 
 
-class Setup(NamedTuple):
-    """The stitches, networks, images and table of an evaluation."""
+class EvaluationSetup(NamedTuple):
+    """The stitches, networks, inputs and table of an evaluation."""
 
     experiments: (
         "Mapping[str, Sequence[Stitch]]"  # the newest stitches of each experiment, by its title
     )
-    n_skipped: int  # number of runs that cannot be read
-    n_earlier: int  # number of stitches that a later run repeats
+    left_out: dict[str, int]  # numbers of runs and stitches that are not evaluated, by the reason
     scores: tuple[str, ...]  # of `--detector`
     files: "EvaluationFiles"  # the files to write
     run: Run  # of the table
-    session: "Session"  # keeps images, networks and the reference
+    session: "Session"  # keeps inputs, networks and the reference
     test_set: "BaseImageSet"
-    front: "Network"
-    end: "Network"
-    names: dict[str, NamedNetwork]  # of the networks, by side
+    networks: "Mapping[str, tuple[Network, NamedNetwork]]"  # by side
 
     @property
     def stitches(self) -> "list[Stitch]":
@@ -130,21 +128,18 @@ class Setup(NamedTuple):
 def main(
     args: Namespace,
     session: "Session | None" = None,
-    measured: "MeasuredStitches | None" = None,
+    measured: "results.scoring.MeasuredStitches | None" = None,
     *,
     is_claimed: bool = False,
 ) -> None:
     """Score the stitches, and write the table of skill and scores.
 
     Args:
-        session: shares its networks, images and reference with further experiments.
+        session: shares its networks, inputs and reference with further experiments.
         measured: the scores of stitches; if they are all stitches of the folder, none runs again.
         is_claimed: the caller has claimed the table.
     """
-    from src.results.scoring import check_scored, rebuild_grids, score_stitches
-    from src.results.session import Session
-
-    setup = set_up(args, session or Session())
+    setup = set_up(args, session)
     with claimed([] if is_claimed else [setup.run]):
         unusable: list[str] = []
         if measured and measured.are_all_of(setup.stitches):
@@ -152,79 +147,58 @@ def main(
         else:
             # The reference: detectors at the end layers, the end network's own scores, and baselines
             layers = end_layers_of(setup.stitches)
+            front, _ = setup.networks["front"]
+            end, end_name = setup.networks["end"]
             reference = refer_to(
-                setup.end,
-                setup.names["end"],
-                args,
-                setup.scores,
-                layers,
-                setup.test_set,
-                setup.session,
+                end, end_name, args, setup.scores, layers, setup.test_set, setup.session
             )
 
             # The stitches
-            grids, unusable = rebuild_grids(
-                setup.experiments, setup.front, setup.end, image_shape=setup.test_set.image_shape
+            grids, unusable = results.scoring.rebuild_grids(
+                setup.experiments, front, end, image_shape=setup.test_set.image_shape
             )
             check_usable(args, grids, reference, unusable)
-            measured = score_stitches(grids, reference)
+            measured = results.scoring.score_stitches(grids, reference)
         scored = measured.scored(setup.experiments)
-        check_scored(scored, other_data=args.other_data, batch_size=args.batch_size)
+        results.scoring.check_scored(scored, other_data=args.other_data, batch_size=args.batch_size)
         write_results(args, setup, scored, measured.reference)
-    left_out = {
-        "that a later run repeats": setup.n_earlier,
-        "that cannot be rebuilt": len(unusable),
-        "of unreadable runs": setup.n_skipped,
-    }
+    left_out = {"that cannot be rebuilt": len(unusable), **setup.left_out}
     texts = [f"; left out {n} {what}" for what, n in left_out.items() if n]
     note(f"evaluated {counted(len(scored), 'stitch', 'stitches')}{''.join(texts)}")
 
 
-def set_up(args: Namespace, session: "Session") -> Setup:
-    """Read the stitches, begin the table, and load images and networks."""
-    from src.core.device import device_of
-    from src.datasets import dataset_info
-    from src.results.scoring import MovedNetwork, check_images, check_stitches, load_networks
-    from src.results.stitches import newest_by_experiment, read_stitches
-
+def set_up(args: Namespace, session: "Session | None") -> EvaluationSetup:
+    """Read the stitches, begin the table, and load inputs and networks."""
     # The stitches, and the table that will be written
-    device = device_of(args.gpu)
+    session, device, _ = cli.begin(args, session)
     folder = Path(args.source_dir)
-    finished, skipped = read_stitches(folder)
+    finished, skipped = results.stitches.read_stitches(folder)
     for reason in skipped:
         warn(f"skipped: {reason}")
-    check_stitches(finished, folder)
-    dataset_info(args.dataset, labelled=True)
+    results.scoring.check_stitches(finished, folder)
     scores = scores_of(args)
     files, run = begin_table(args)
-    experiments = newest_by_experiment(finished)
+    experiments = results.stitches.newest_by_experiment(finished)
     stitches = list(chain(*experiments.values()))
 
-    # The images and the two networks
+    # The inputs and the two networks
     test_set = cli.load_split(args, session, device, train=False)
     cli.load_split(args, session, device, train=True)  # for baselines and detectors
-    check_images(stitches, vars(args))
+    results.scoring.check_images(stitches, vars(args))
     moved = {
-        "front": MovedNetwork(args.front_model, args.own_types),
-        "end": MovedNetwork(args.end_model, args.own_types),
+        "front": results.scoring.MovedNetwork(args.front_model, args.own_types),
+        "end": results.scoring.MovedNetwork(args.end_model, args.own_types),
     }
-    networks = load_networks(stitches, moved, test_set.spec, device=device, session=session)
-    front, front_name = networks["front"]
+    networks = results.scoring.load_networks(
+        stitches, moved, test_set.spec, device=device, session=session
+    )
     end, end_name = networks["end"]
     session.warn_at_chance(end_name, end, test_set)
-    return Setup(
-        experiments,
-        len(skipped),
-        len(finished) - len(stitches),
-        scores,
-        files,
-        run,
-        session,
-        test_set,
-        front,
-        end,
-        {"front": front_name, "end": end_name},
-    )
+    left_out = {
+        "that a later run repeats": len(finished) - len(stitches),
+        "of unreadable runs": len(skipped),
+    }
+    return EvaluationSetup(experiments, left_out, scores, files, run, session, test_set, networks)
 
 
 def scores_of(args: Namespace) -> tuple[str, ...]:
@@ -239,7 +213,7 @@ def scores_of(args: Namespace) -> tuple[str, ...]:
 
 
 def check_usable(
-    args: Namespace, stitches: Sized, reference: "Reference", reasons: Iterable[str]
+    args: Namespace, stitches: Sized, reference: "EndReference", reasons: Iterable[str]
 ) -> None:
     """Warn of all that was skipped; raise a UserError if no stitch is left, or none of the detectors
     that the options name.
@@ -266,12 +240,8 @@ def check_usable(
 
 def begin_table(args: Namespace) -> "tuple[EvaluationFiles, Run]":
     """Return the files to write, and the run that writes the table."""
-    from src.results.evaluation import EvaluationFiles
-
-    other_data = ""
-    if args.other_data:
-        other_data = dataset_label(args.dataset)
-    files = EvaluationFiles(Path(args.source_dir), other_data)
+    other_data = dataset_label(args.dataset) if args.other_data else ""
+    files = results.evaluation.EvaluationFiles(Path(args.source_dir), other_data)
     return files, Run.beside(files.table, vars(args))
 
 
@@ -292,7 +262,7 @@ def refer_to(
     layers: Sequence[str],
     test_set: "BaseImageSet",
     session: "Session",
-) -> "Reference":
+) -> "EndReference":
     """Return the reference for stitches into the end network; a new one if options have changed.
 
     The session keeps the reference for further folders of stitches.
@@ -301,13 +271,14 @@ def refer_to(
         layers: the end layers, by depth.
     """
     from src.ood.reference import make_reference
-    from src.results.checkpoints import DetectorStore, load_trained
 
     options = evaluation_options(args, scores, layers, test_set, session)
     store = Path(args.ood_detector_dir or STORE)
 
-    def make() -> "Reference":
-        trained, missing = load_trained(DetectorStore(store), end, end_name, options)
+    def make() -> "EndReference":
+        trained, missing = results.checkpoints.load_trained(
+            results.checkpoints.DetectorStore(store), end, end_name, options
+        )
         reference = make_reference(end, options, trained=trained)
         return reference._replace(missing=[*missing, *reference.missing])
 
@@ -321,7 +292,7 @@ def reference_of(
     pairs: "Iterable[Pair]",
     test_set: "BaseImageSet",
     session: "Session",
-) -> "Reference":
+) -> "EndReference":
     """Return the reference for stitches between pairs of layers, which have no files yet."""
     layers = sorted({pair.end_layer for pair in pairs}, key=end.depth)
     return refer_to(end, end_name, args, scores_of(args), layers, test_set, session)
@@ -334,13 +305,13 @@ def evaluation_options(
     test_set: "BaseImageSet",
     session: "Session",
 ) -> "EvaluationOptions":
-    """Return the options of the evaluation, with all images."""
+    """Return the options of the evaluation, with all inputs."""
     from src.ood.reference import EvaluationOptions
 
     loading = cli.load_options(args, test_set.device)
 
     def images_of(name: str | None, root: str, option: str) -> "BaseImageSet | None":
-        """Load test images of the same shape as the images of -d; None without a name."""
+        """Load test inputs of the same shape as the inputs of -d; None without a name."""
         if not name:
             return None
         images = session.dataset(name, root, train=False, **loading)
@@ -365,52 +336,67 @@ def evaluation_options(
 
 
 def write_results(
-    args: Namespace, setup: Setup, scored: "Sequence[ScoredStitch]", reference: "Reference"
+    args: Namespace,
+    setup: EvaluationSetup,
+    scored: "Sequence[results.scoring.ScoredStitch]",
+    reference: "EndReference",
 ) -> None:
-    """Report skill and the metrics of each score, save them and the scores of all images, and finish the
+    """Report skill and the metrics of each score, save them and the scores of all inputs, and finish the
     run of the table.
 
     What other detectors measured of the same stitches stays in the table.
     """
-    from src.figures.matrices import report
-    from src.results.quantities import EVALUATIONS
-    from src.results.scoring import (
-        describe_detectors,
-        evaluation_rows,
-        save_scores,
-        with_earlier_detectors,
-    )
-
     record = {"shortcut": args.shortcut, **short_images(vars(args))}
-    rows = evaluation_rows(scored, reference, record, other_data=args.other_data)
-    detectors = setup.run.earlier("detectors") | describe_detectors(reference)
+    rows = results.scoring.evaluation_rows(scored, reference, record, other_data=args.other_data)
+    detectors = setup.run.earlier("detectors") | results.scoring.describe_detectors(reference)
     earlier = setup.files.read()
     experiments = grouped(scored, lambda item: item.experiment)
     stitches = {title: [item.stitch.row for item in items] for title, items in experiments.items()}
     setup.run.mark_as_unfinished()
     with durable_together():  # no file is of another evaluation than those beside it
-        write_table(setup.files.table, EVALUATIONS, with_earlier_detectors(rows, earlier))
-        report(
+        results.tables.write_table(
+            setup.files.table,
+            results.quantities.EVALUATIONS,
+            results.scoring.with_earlier_detectors(rows, earlier),
+        )
+        figures.matrices.report(
             setup.files.table,
             stitches,
             rows,
             own_scores=reference.id_scores,
             checks=reference.checks,
         )
-        save_scores(args.energy_dir, setup.files, scored, reference)
+        results.scoring.save_scores(args.energy_dir, setup.files, scored, reference)
+    note_disagreement(rows)
     setup.run.further = {"detectors": detectors}
-    setup.run.options |= contents_of(args, setup.names, reference)
+    setup.run.options |= contents_of(args, setup.networks, reference)
     setup.run.finish()
 
 
+def note_disagreement(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print a note on stitches whose AUROC by one detector is far from that by another."""
+    pairs = []
+    for row in rows:
+        aurocs = [value for column, value in row.items() if column.startswith(AUROC)]
+        if len(aurocs) > 1 and max(aurocs) - min(aurocs) > MAX_DIFFERENCE:
+            pairs.append(f"{row['front_layer']} -> {row['end_layer']}")
+    if pairs:
+        note(
+            f"detectors differ by more than {MAX_DIFFERENCE} in the AUROC of {len(pairs)} of {len(rows)} stitches "
+            f"({listed(pairs)}); no verdict depends on detectors"
+        )
+
+
 def contents_of(
-    args: Namespace, names: Mapping[str, NamedNetwork], reference: "Reference"
+    args: Namespace,
+    networks: "Mapping[str, tuple[Network, NamedNetwork]]",
+    reference: "EndReference",
 ) -> dict[str, Any]:
-    """Return the contents of the weights, images and detectors that the tables are about, by option."""
+    """Return the contents of the weights, inputs and detectors that the tables are about, by option."""
     from src.ood.detectors import EnergyDetector
 
     contents: dict[str, Any] = {}
-    for side, name in names.items():
+    for side, (_, name) in networks.items():
         contents[f"{side}_model_path_sha256"] = name.weights
     contents |= recorded_images(vars(args))
     options = reference.options

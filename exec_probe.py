@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src import cli
+from src import cli, figures, results
 from src.choices.datasets import dataset_label
 from src.core.console import note, progress, result, warn, warn_once
 from src.core.errors import UserError
@@ -17,7 +17,6 @@ from src.results.spec import ABSENT_IN_TABLES, further_options, short_images
 
 if TYPE_CHECKING:
     from src.datasets.base import BaseImageSet
-    from src.results.session import Session
     from src.training import EpochLog, HeadResult
     from src.training.probes import LayerAndRank, Probes
 
@@ -105,32 +104,27 @@ def add_probe_training(options: cli.Parser) -> None:
     add(
         "--verbose",
         action="store_true",
-        help="print the accuracies on training and test images after every epoch",
+        help="print the accuracies on training and test inputs after every epoch",
     )
 
 
-def main(args: Namespace, session: "Session | None" = None) -> None:
+def main(args: Namespace, session: "results.session.Session | None" = None) -> None:
     """Train the probes, print their accuracies, and write the table.
 
     Args:
-        session: shares networks and images between experiments.
+        session: shares networks and inputs between experiments.
     """
-    from src.core.device import device_of
-    from src.datasets import dataset_info
-    from src.results.session import Session
     from src.training.probes import Probes
 
     check_options(args)
 
     # The network, and a probe for each layer and rank
-    session = session or Session()
-    device = device_of(args.gpu)
-    spec = dataset_info(args.dataset, labelled=True).spec
+    session, device, spec = cli.begin(args, session)
     (model,) = cli.load_networks(args, cli.PROBED, images=spec, session=session, device=device)
     task = Probes(model.network, model.layers, cli.descending(args.ranks), spec, seed=args.seed)
     warn_of_ranks(args, task)
 
-    # The images
+    # The inputs
     train_set = cli.load_split(args, session, device, train=True)
     test_set = cli.load_split(args, session, device, train=False)
     session.warn_at_chance(model.name, model.network, test_set)
@@ -181,8 +175,8 @@ def warn_of_ranks(args: Namespace, task: "Probes") -> None:
 def print_start() -> None:
     """Print the command as the public code does, and a note on the output."""
     note(
-        "prints, as the paper's code does, the list of arguments; then for each layer the test accuracies of its "
-        "probes by rank (None: full rank), and the same accuracies without ranks"
+        "the output has the format of the paper's code: a line with the list of arguments; then, for each layer, the "
+        "test accuracy of the probe of each rank (None: full rank), and the same accuracies without ranks"
     )
     result(str(sys.argv))
 
@@ -194,7 +188,7 @@ def train_probes(
     test_set: "BaseImageSet",
     run: Run | None,
 ) -> "tuple[Results, Results]":
-    """Train all probes; return the results of the last epoch on training and on test images."""
+    """Train all probes; return the results of the last epoch on training and on test inputs."""
     from src.training import Settings, train
     from src.training.probes import decay_epochs
 
@@ -218,7 +212,7 @@ def train_probes(
 
 
 def evaluate_probes(args: Namespace, task: "Probes", test_set: "BaseImageSet") -> "Results":
-    """Return the results of probes that were not trained, on test images."""
+    """Return the results of probes that were not trained, on test inputs."""
     from src.training import evaluate
 
     warn("-e 0: these are the accuracies of randomly initialised probes, which were not trained")
@@ -288,22 +282,18 @@ def rows_of(
 
 def write_table(args: Namespace, run: Run, task: "Probes", rows: list[dict[str, Any]]) -> None:
     """Write the table and its figure, and finish the run."""
-
-    from src.figures.curves import draw_ranks
-    from src.figures.pages import on_data
-    from src.results import tables
-    from src.results.quantities import PROBES
-
     path = Path(args.output)
     accuracies: dict[str, dict[int | None, float]] = {}  # ranks end at the width of the layer
     for row in rows:
         rank = row["rank"] or task.widths[row["layer"]]
         accuracies.setdefault(row["layer"], {})[rank] = row["accuracy"]
     with run.replacing():
-        tables.write_table(path, PROBES, rows)
-        source = on_data("1 network", {(args.dataset, rows[0]["n_images"])})
+        results.tables.write_table(path, results.quantities.PROBES, rows)
+        source = figures.pages.on_data("1 network", {(args.dataset, rows[0]["n_images"])})
         drawing = path.with_suffix(".png")
-        draw_ranks(drawing, {"": accuracies}, y_title="accuracy of probes", source=source)
+        figures.curves.draw_ranks(
+            drawing, {"": accuracies}, y_title="accuracy of probes", source=source
+        )
     note(f"wrote {args.output}")
 
 

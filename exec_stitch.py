@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from src import cli
+from src import cli, figures, results
 from src.choices import (
     AUTO,
     C2T_CLS_TOKENS,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from src.results.stitch_runs import GridRun
     from src.results.stitches import StitchRow
     from src.stitching import Grid, Matching
-    from src.stitching.grid import GridScore
+    from src.stitching.grid import GridMetrics
     from src.stitching.layers import StitchingLayer
     from src.stitching.objectives import Objective
     from src.training import Settings
@@ -176,7 +176,7 @@ def add_ranks(options: cli.Parser) -> None:
 
 
 class Setup(NamedTuple):
-    """The networks, images, options and runs of an experiment."""
+    """The networks, inputs, options and runs of an experiment."""
 
     front: "Network"
     end: "Network"
@@ -192,12 +192,10 @@ def main(args: Namespace, session: "Session | None" = None) -> None:
     """Stitch all pairs of layers, measure the stitches, and write their runs.
 
     Args:
-        session: experiments of one session share networks and images.
+        session: experiments of one session share networks and inputs.
     """
-    from src.results.session import Session
-
-    setup = set_up(args, session or Session())
-    rows: dict[Pair, StitchRow] = {}
+    setup = set_up(args, session)
+    rows: dict[Pair, results.stitches.StitchRow] = {}
     for runs in setup.groups:
         if runs.layers:
             grid, matched = make_stitches(args, runs, setup)
@@ -206,35 +204,30 @@ def main(args: Namespace, session: "Session | None" = None) -> None:
     conclude(args, setup, rows)
 
 
-def set_up(args: Namespace, session: "Session") -> Setup:
-    """Load networks and images, and begin the runs."""
-    from src.core.device import device_of
-    from src.datasets import dataset_info
-    from src.results.stitch_runs import check_options
+def set_up(args: Namespace, session: "Session | None") -> Setup:
+    """Load networks and inputs, and begin the runs."""
     from src.stitching import chosen_options
     from src.stitching.closed_forms import solver_of
     from src.stitching.objectives import objective_of
-    from src.training.doubts import warn_at_chance
 
     # Two networks, and a stitching layer for each pair of their layers
     objective = objective_of(args.objective)
     if args.init not in STARTS:
         solver_of(args.init)  # code of the user's that fails does so before the work
-    device = device_of(args.gpu)
-    spec = dataset_info(args.dataset, labelled=True).spec
+    session, device, spec = cli.begin(args, session)
     settings = cli.training_settings(args)
     front, end = cli.load_networks(
         args, cli.FRONT, cli.END, images=spec, session=session, device=device
     )
     layers, skipped = stitching_layers(args, front, end, spec.shape)
-    check_options(vars(args), layers, front.network, end.network)
+    results.stitch_runs.check_options(vars(args), layers, front.network, end.network)
 
-    # The images, whose fingerprints are a part of the spec
+    # The inputs, whose fingerprints are a part of the spec
     train_set, test_set = load_images(args, session, device)
     chosen = chosen_options(layers) if args.stitching_type == AUTO else {}
     groups = begin_runs(args, layers, chosen)
-    if any(runs.layers for runs in groups) and not end.name.is_untrained:
-        warn_at_chance(end.network, test_set, end.name.title, is_end=True)
+    if any(runs.layers for runs in groups):
+        session.warn_at_chance(end.name, end.network, test_set, is_end=True)
     return Setup(
         front.network, end.network, train_set, test_set, settings, objective, groups, skipped
     )
@@ -273,7 +266,7 @@ def is_frozen(args: Namespace) -> bool:
 def load_images(
     args: Namespace, session: "Session", device: "torch.device"
 ) -> "tuple[BaseImageSet | None, BaseImageSet]":
-    """Return the training images, None if nothing is matched or trained, and the test images."""
+    """Return the training inputs, None if nothing is matched or trained, and the test inputs."""
     train_set = None
     if args.init not in STARTS or args.n_epochs:
         train_set = cli.load_split(args, session, device, train=True)
@@ -291,19 +284,19 @@ def begin_runs(
     Args:
         chosen: by pair, the options that `auto` chose.
     """
-    from src.results.stitch_runs import FolderOfCall, GridRun, resume
-
     directory = Path("results", args.save_dir)
     if is_frozen(args) or len(layers) == 1:
-        runs_of_groups = [GridRun(directory, layers, vars(args), chosen=chosen)]
+        runs_of_groups = [results.stitch_runs.GridRun(directory, layers, vars(args), chosen=chosen)]
     else:
-        call = FolderOfCall(directory)
+        call = results.stitch_runs.FolderOfCall(directory)
         runs_of_groups = [
-            GridRun(directory, {pair: layer}, vars(args), chosen=chosen, call=call)
+            results.stitch_runs.GridRun(
+                directory, {pair: layer}, vars(args), chosen=chosen, call=call
+            )
             for pair, layer in layers.items()
         ]
     if args.resume:
-        resume(directory, runs_of_groups)
+        results.stitch_runs.resume(directory, runs_of_groups)
     return runs_of_groups
 
 
@@ -336,9 +329,9 @@ def make_stitches(
 def match(
     args: Namespace, setup: Setup, layers: "Mapping[Pair, StitchingLayer]"
 ) -> "dict[Pair, Matching]":
-    """Set stitching layers to the closed form of `--init`; return the matching of each pair.
+    """Fit stitching layers by the closed-form solver of `--init`; return the matching of each pair.
 
-    It is {} if `--init` is no closed form.
+    It is {} if `--init` is no solver.
     """
     from src.stitching import match
 
@@ -361,35 +354,34 @@ def match(
     )
 
 
-def evaluate(grid: "Grid", test_set: "BaseImageSet", batch_size: int) -> "GridScore":
-    """Measure the stitches on the test images."""
+def evaluate(grid: "Grid", test_set: "BaseImageSet", batch_size: int) -> "GridMetrics":
+    """Measure the stitches on the test inputs."""
     n_batches = test_set.n_batches(batch_size)
     return grid.evaluate(progress(test_set.batches(batch_size), "evaluating", n_batches))
 
 
 def finish(
-    runs: "GridRun", grid: "Grid", score: "GridScore", matched: "Mapping[Pair, Matching]"
+    runs: "GridRun",
+    grid: "Grid",
+    score: "GridMetrics",
+    matched: "Mapping[Pair, Matching]",
 ) -> "dict[Pair, StitchRow]":
     """Write the folder of the run, with the figure of a grid; return the row of each pair."""
-    from src.figures.matrices import draw_grid
-
     whole_networks = None
     if not grid.frozen:
         whole_networks = (grid.front, grid.end)
     rows = runs.write(score, matched, whole_networks=whole_networks)
     if runs.folder and len(rows) > 1:
-        draw_grid(runs.folder / "grid.png", list(rows.values()))
+        figures.matrices.draw_grid(runs.folder / "grid.png", list(rows.values()))
     runs.finish()
     return rows
 
 
 def conclude(args: Namespace, setup: Setup, rows: "Mapping[Pair, StitchRow]") -> None:
     """Print the accuracy of a single stitch or the matrix of several, and the pairs that could not be stitched."""
-    from src.figures.maps import print_values
-    from src.figures.matrices import matrix_of
-
     if len(rows) > 1 and not is_silent():
-        print_values("accuracy of the stitched network", matrix_of(rows.values(), "accuracy"))
+        accuracies = figures.matrices.matrix_of(rows.values(), "accuracy")
+        figures.maps.print_values("accuracy of the stitched network", accuracies)
     else:
         for pair, row in rows.items():
             is_named = pair == (args.front_layer, args.end_layer)

@@ -5,7 +5,7 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from src import cli
+from src import cli, results
 from src.core.console import note
 from src.core.errors import UserError
 from src.results.run import Run
@@ -45,7 +45,7 @@ def parser() -> cli.Parser:
         "--epoch-size",
         type=cli.integer_from_1,
         default=None,
-        help="number of images in an epoch; each epoch continues where the last one ended. Default: all images; "
+        help="number of inputs in an epoch; each epoch continues where the last one ended. Default: all inputs; "
         "50,000 of cifar5m",
     )
     cli.add_resume(options, overwrite=True)
@@ -56,23 +56,18 @@ def main(args: Namespace) -> None:
     """Train the network of the options."""
     import torch
 
-    from src.core.device import device_of
-    from src.datasets import dataset_info
     from src.models.determinism import warn_of_probabilities
-    from src.results.session import Session
     from src.training import Classification
 
     # The network
     settings = cli.training_settings(args)
-    device = device_of(args.gpu)
-    spec = dataset_info(args.dataset, labelled=True).spec
+    session, device, spec = cli.begin(args)
     model = make_network(args.model_type, spec, seed=args.seed, device=device)
     if args.amp == "bf16":  # tensor cores need channels last
         model.to(device, memory_format=torch.channels_last)
     warn_of_probabilities(model, spec, title="the network")
 
-    # The images
-    session = Session()
+    # The inputs
     train_set = cli.load_split(args, session, device, train=True, seed=args.seed)
     test_set = cli.load_split(args, session, device, train=False)
     args.image_spec = spec.record()
@@ -92,7 +87,7 @@ def main(args: Namespace) -> None:
 def make_network(
     model_type: str, spec: "ImageSpec", *, seed: int, device: "torch.device"
 ) -> "Network":
-    """Build a network for the images of a data set, with weights drawn by a seed, on the device."""
+    """Build a network for the inputs of a data set, with weights drawn by a seed, on the device."""
     from src.core.seeds import seeded
     from src.models import build_model, inputs_of
 
@@ -117,13 +112,12 @@ def train_in(
     args: Namespace,
 ) -> None:
     """Train the network of a task; write checkpoints and logs to the folder of a run."""
-    from src.results.checkpoints import save_state
-    from src.results.training_runs import train_network
-
     run.claim(resume=args.resume)
-    train_network(run, task, train_set, test_set, settings, save_frequency=args.save_frequency)
+    results.training_runs.train_network(
+        run, task, train_set, test_set, settings, save_frequency=args.save_frequency
+    )
     if args.n_epochs == 0:
-        save_state(run.folder / "model_0.pt", task.head.state_dict())
+        results.checkpoints.save_state(run.folder / "model_0.pt", task.head.state_dict())
     run.finish()
     note(f"wrote {run.folder}")
 

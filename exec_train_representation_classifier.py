@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from src import cli
+from src import cli, results
 from src.choices.models import MODEL_NAMES
 from src.choices.training import PENALTIES
 from src.core.console import note
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from src.core.images import ImageSpec
     from src.datasets.base import BaseImageSet
     from src.ood.finetuning import HalfAndHalf
-    from src.results.checkpoints import DetectorStore
-    from src.results.session import Session
     from src.training import Settings
 
 CLASSIFIERS = tuple(name for name in MODEL_NAMES if name.startswith("repr_cls_"))
@@ -60,6 +58,7 @@ def parser() -> cli.Parser:
     add(
         "-fdir",
         "--final-save-dir",
+        type=cli.folder,
         default="./models/repr_cls_ood_detectors",
         help="folder of the detector store, to which the detectors are added",
     )
@@ -162,8 +161,8 @@ def penalty(text: str) -> str:
     return "OE" if text.lower() == "oe" else text
 
 
-class Images(NamedTuple):
-    """The images that all detectors are trained on."""
+class TrainingInputs(NamedTuple):
+    """The inputs that all detectors are trained on."""
 
     train_set: "BaseImageSet"
     test_set: "BaseImageSet"
@@ -172,19 +171,12 @@ class Images(NamedTuple):
 
 def main(args: Namespace) -> None:
     """Train a detector for each layer, and add it to the store."""
-    from src.core.device import device_of
-    from src.datasets import dataset_info
-    from src.results.checkpoints import DetectorStore
-    from src.results.session import Session
-
     # The network and its layers
     settings = cli.training_settings(args)
-    device = device_of(args.gpu)
-    store = DetectorStore(args.final_save_dir)
+    session, device, spec = cli.begin(args)
+    store = results.checkpoints.DetectorStore(args.final_save_dir)
     store.entries()  # raises an error if the store is damaged
-    spec = dataset_info(args.dataset, labelled=True).spec
     check_finetuning(args)
-    session = Session()
     (source,) = cli.load_networks(args, cli.SOURCE, images=spec, session=session, device=device)
     images = load_images(args, session, device)
     session.warn_at_chance(source.name, source.network, images.test_set)
@@ -229,8 +221,10 @@ def begin_runs(args: Namespace, layers: Sequence[str]) -> dict[str, Run]:
     return runs
 
 
-def load_images(args: Namespace, session: "Session", device: "torch.device") -> Images:
-    """Load the images of training, testing and fine-tuning."""
+def load_images(
+    args: Namespace, session: "results.session.Session", device: "torch.device"
+) -> TrainingInputs:
+    """Load the inputs of training, testing and fine-tuning."""
     from src.datasets import load_dataset
     from src.ood.finetuning import HalfAndHalf
 
@@ -246,7 +240,7 @@ def load_images(args: Namespace, session: "Session", device: "torch.device") -> 
     args.finetune_id_dataset_sha256 = id_set.fingerprint
     args.finetune_ood_dataset_sha256 = ood_set.fingerprint
     mixed = HalfAndHalf(id_set, ood_set, like=train_set, batch_size=args.batch_size)
-    return Images(train_set, test_set, mixed)
+    return TrainingInputs(train_set, test_set, mixed)
 
 
 def train_detector(
@@ -256,26 +250,24 @@ def train_detector(
     layer: str,
     spec: "ImageSpec",
     settings: "Settings",
-    store: "DetectorStore",
-    images: Images,
+    store: "results.checkpoints.DetectorStore",
+    images: TrainingInputs,
 ) -> None:
     """Train a classifier of the activations of a layer, fine-tune it, and add it to the store."""
     from src.ood import finetuning
-    from src.results.checkpoints import new_name
-    from src.results.training_runs import finetune_network, train_network
 
     note(f"detector for {layer}")
     classifier, shape = finetuning.untrained_classifier(
         args.model_type, source.network, layer, spec, seed=args.seed
     )
     run.claim(resume=args.resume)
-    file = run.state.get("detector") or new_name()
+    file = run.state.get("detector") or results.checkpoints.new_name()
     run.save(detector=file)
 
     # Training on the labels
     task = finetuning.RepresentationClassification(source.network, layer, classifier)
     if "finetuning" not in run.state:
-        train_network(
+        results.training_runs.train_network(
             run,
             task,
             images.train_set,
@@ -287,7 +279,9 @@ def train_detector(
     # Fine-tuning, to separate ID from OOD
     task.penalty = finetuning.make_penalty(args.score, m_in=args.m_in, m_out=args.m_out)
     tuning = finetuning.finetuning_settings(settings, n_epochs=args.n_finetune_epochs)
-    scores = finetune_network(run, task, images.mixed, images.test_set, tuning)
+    scores = results.training_runs.finetune_network(
+        run, task, images.mixed, images.test_set, tuning
+    )
 
     # The store
     entry = {

@@ -11,7 +11,9 @@ import itertools
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -36,6 +38,13 @@ from src.choices.stitching import FORMS, OBJECTIVES, Method
 from src.core.errors import Busy, UserError, unknown_name
 from src.core.user_code import CODE, file_and_function, is_user_code, title_of
 from src.results.network_names import FEATURES, NamedNetwork, networks_named_by
+
+if TYPE_CHECKING:
+    import torch
+
+    from src.core.images import ImageSpec
+    from src.results.network_names import NamedNetwork
+    from src.results.session import Session
 
 METRICS = ["cka_debiased", "pwcca", "procrustes"]  # CKA itself is biased where images are few
 METHODS = ["pinv", "covariance"]
@@ -187,7 +196,7 @@ def main(args: Namespace) -> None:
     work_and_judge(args, f"{name}_verdict.csv", f"{name}.html")
 
 
-def work_and_judge(args, table: str, page: str) -> None:
+def work_and_judge(args: Namespace, table: str, page: str) -> None:
     """Stitch and compare all unfinished pairs of the list; then write the verdict, its figure and the page, if
     no other process is still working.
 
@@ -211,7 +220,7 @@ def work_and_judge(args, table: str, page: str) -> None:
         judge_all(args, units, table, page, said)
 
 
-def name_next_commands(args, units) -> None:
+def name_next_commands(args: Namespace, units: Sequence[Unit]) -> None:
     """Print the commands that compare networks, if nothing was stitched."""
     from src.core.console import note
 
@@ -223,7 +232,9 @@ def name_next_commands(args, units) -> None:
         )
 
 
-def judge_all(args, units, table: str, page: str, said: list[str]) -> None:
+def judge_all(
+    args: Namespace, units: Sequence[Unit], table: str, page: str, said: list[str]
+) -> None:
     """Write the verdict on the stitches of all units, its figure and the page, if all are finished.
 
     Args:
@@ -257,7 +268,7 @@ def judge_all(args, units, table: str, page: str, said: list[str]) -> None:
         note("another process writes the verdict")
 
 
-def make_results(args, table: str) -> list[Unit]:
+def make_results(args: Namespace, table: str) -> list[Unit]:
     """Stitch and compare all unfinished pairs of the list; return all units of work, including those of other
     shares.
 
@@ -310,7 +321,7 @@ def make_results(args, table: str) -> list[Unit]:
     return units
 
 
-def check_inputs(table: str, units) -> None:
+def check_inputs(table: str, units: Sequence[Unit]) -> None:
     """Raise a UserError if the table has verdicts on networks or images that differ from those of the units."""
     from src.results.run import Run
     from src.results.spec import RECORDS
@@ -327,12 +338,14 @@ def check_inputs(table: str, units) -> None:
     Run.beside(table, options, script=str(verdict.__file__)).check_output()
 
 
-def networks_of(units) -> list[NamedNetwork]:
+def networks_of(units: Sequence[Unit]) -> list[NamedNetwork]:
     """Return the distinct networks of units."""
     return list(dict.fromkeys(network for unit in units for network in unit.networks))
 
 
-def fingerprints_of(splits, args, session, device) -> dict[str, str]:
+def fingerprints_of(
+    splits: Iterable[bool], args: Namespace, session: "Session", device: "torch.device"
+) -> dict[str, str]:
     """Return the fingerprints of images by option.
 
     Args:
@@ -346,7 +359,7 @@ def fingerprints_of(splits, args, session, device) -> dict[str, str]:
     return recorded_images(vars(images))
 
 
-def unfinished_units(units) -> list[Unit]:
+def unfinished_units(units: Sequence[Unit]) -> list[Unit]:
     """Return the units that are not finished.
 
     Raises:
@@ -366,7 +379,9 @@ def unfinished_units(units) -> list[Unit]:
     return [unit for unit in units if not unit.is_finished(written_of[unit.place])]
 
 
-def check_feature_files(args, networks, session, device) -> None:
+def check_feature_files(
+    args: Namespace, networks: Sequence[NamedNetwork], session: "Session", device: "torch.device"
+) -> None:
     """Raise a UserError if files of features have different images.
 
     The images are those of the networks in the list, or else those of the file that has the most.
@@ -385,7 +400,13 @@ def check_feature_files(args, networks, session, device) -> None:
     check_same_images(reference, images, n_images=args.n_samples)
 
 
-def check_layers(args, units, session, spec, device) -> None:
+def check_layers(
+    args: Namespace,
+    units: Sequence[Unit],
+    session: "Session",
+    spec: "ImageSpec",
+    device: "torch.device",
+) -> None:
     """Load all networks of the units, and raise a UserError for layers that they lack.
 
     Raises:
@@ -431,7 +452,7 @@ def check_layers(args, units, session, spec, device) -> None:
         )
 
 
-def check_depths(network: NamedNetwork, layers) -> None:
+def check_depths(network: NamedNetwork, layers: Sequence[str]) -> None:
     """Raise a UserError if the list gives depths for a network, but not for all layers."""
     from src.core.console import listed
 
@@ -441,13 +462,13 @@ def check_depths(network: NamedNetwork, layers) -> None:
         raise UserError(f"the column depths lacks {listed(missing)}; it has {listed(depths)}")
 
 
-def check_types(table, networks, own_types) -> None:
+def check_types(table: str, networks: Sequence[NamedNetwork], own_types: Sequence[str]) -> None:
     """Raise a UserError if a list of networks has a type that does not exist, or a user's code without
     `--own-types`."""
     from src.results.tables import FIRST_LINE
 
     own = {title_of(kind): as_in_list(kind, table) for kind in own_types}
-    unnamed = {}
+    unnamed: dict[str, None] = {}
     for line, network in enumerate(networks, start=FIRST_LINE):
         kind = network.type
         if kind in own_types or is_of_suite(kind):
@@ -488,7 +509,7 @@ def as_in_list(kind: str, table: str) -> str:
     return f"{os.path.relpath(file, Path(table).parent)}:{function}"
 
 
-def check_ends(args, networks) -> None:
+def check_ends(args: Namespace, networks: Sequence[NamedNetwork]) -> None:
     """Raise a UserError if `--ends` names a network that the list lacks."""
     from src.core.console import listed
 
@@ -501,7 +522,7 @@ def check_ends(args, networks) -> None:
         )
 
 
-def check_code(args) -> None:
+def check_code(args: Namespace) -> None:
     """Load measures, closed-form solvers and objectives from the user's code, so that errors are raised before
     long computations."""
     from src.similarity.measures import load_measures
@@ -516,12 +537,12 @@ def check_code(args) -> None:
             solver_of(method.name)
 
 
-def methods_of(args) -> list[Method]:
+def methods_of(args: Namespace) -> list[Method]:
     """Return the distinct methods of stitching."""
     return [Method.of(text) for text in dict.fromkeys(args.methods) if text != NONE]
 
 
-def units_of(args, networks) -> list[Unit]:
+def units_of(args: Namespace, networks: Sequence[NamedNetwork]) -> list[Unit]:
     """Return all units of work, grouped by end network, as these units share its detectors. Files of features
     are only compared."""
     ends = [network for network in networks if not args.ends or network.name in args.ends]

@@ -4,11 +4,18 @@ of everything that was measured, curves over depth, groups of networks, and best
 
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from src.results.reports import Comparison
 
 MAX_MATRICES = 12  # that are drawn
 MAX_PRINTED = 4  # matrices
@@ -85,7 +92,7 @@ def main(args: Namespace) -> None:
         result(summary)
 
 
-def check_types(source_dir: str, frame, types: tuple[str, str]) -> None:
+def check_types(source_dir: str, frame: "DataFrame", types: tuple[str, str]) -> None:
     """Raise a UserError if the types of the front and the end networks differ from `types`."""
     from src.core.errors import UserError
     from src.results.frame import TYPES
@@ -98,7 +105,7 @@ def check_types(source_dir: str, frame, types: tuple[str, str]) -> None:
         )
 
 
-def show_accuracies(path: Path, frame, *, has_list: bool) -> None:
+def show_accuracies(path: Path, frame: "DataFrame", *, has_list: bool) -> None:
     """Print and draw the accuracies of each method and pair of networks."""
     from src.choices.similarity import SIMILARITY
     from src.core.console import note
@@ -130,7 +137,7 @@ def show_accuracies(path: Path, frame, *, has_list: bool) -> None:
         draw_layers(path.with_suffix(".png"), shown, source=source_of(pandas.concat(drawn)))
 
 
-def source_of(frame) -> str:
+def source_of(frame: "DataFrame") -> str:
     """Return the caption's sentence on the networks and the images of rows."""
     from src.figures.pages import on_data
     from src.results.frame import NETWORKS
@@ -142,7 +149,7 @@ def source_of(frame) -> str:
     return on_data(counted(pairs), set(images.itertuples(index=False, name=None)))
 
 
-def report(args, path: Path, frame, *, has_list: bool) -> str:
+def report(args: Namespace, path: Path, frame: "DataFrame", *, has_list: bool) -> str:
     """Write the means over pairs of networks, and print and draw what they show; return the caption of the
     curves, "" without curves."""
     from src.core.console import listed, note
@@ -176,7 +183,7 @@ def report(args, path: Path, frame, *, has_list: bool) -> str:
     return summary
 
 
-def draw_curves(args, path: Path, frame, depths) -> str:
+def draw_curves(args: Namespace, path: Path, frame: "DataFrame", depths: "DataFrame") -> str:
     """Draw the curves over depth of the chosen quantities; return their caption."""
     from src.figures.curves import draw_depth, summary_of_depth
     from src.results.reports import corresponding, of_two_networks, on_architectures
@@ -192,7 +199,7 @@ def draw_curves(args, path: Path, frame, depths) -> str:
     return summary_of_depth(shown)
 
 
-def drawn_depths(rows, quantities):
+def drawn_depths(rows: "DataFrame", quantities: Sequence[str]) -> "DataFrame":
     """Return the rows to draw: those of the chosen quantities, or else all but accuracies, and only the first
     measure of similarity."""
     from src.choices.similarity import SIMILARITY
@@ -203,7 +210,7 @@ def drawn_depths(rows, quantities):
     return rows[~rows.quantity.isin(["accuracy", *measures[1:]])]
 
 
-def chosen_rows(rows, chosen):
+def chosen_rows(rows: "DataFrame", chosen: Sequence[str]) -> "DataFrame":
     """Return the rows of chosen quantities or methods; all rows if none is chosen.
 
     Raises:
@@ -222,7 +229,7 @@ def chosen_rows(rows, chosen):
     return rows[rows.quantity.isin(chosen) | rows.method.isin(chosen)]
 
 
-def print_groups(comparison, frame) -> None:
+def print_groups(comparison: "Comparison", frame: "DataFrame") -> None:
     """Print the means and tests of groups, of stitches and of all measures of similarity."""
     from src.core.console import result
     from src.figures.words import OF_GROUPS, lines_on_groups, tables_of_groups, wrapped
@@ -242,7 +249,7 @@ def print_groups(comparison, frame) -> None:
     result(wrapped(lines))
 
 
-def find_best_matches(args, frame, measures):
+def find_best_matches(args: Namespace, frame: "DataFrame", measures: Sequence[str]) -> "DataFrame":
     """Find the best matches of layers by all quantities, and print those of the chosen quantities."""
     from src.core.console import note, result
     from src.core.errors import UserError

@@ -11,10 +11,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from misc import all_pairs
 from misc.pairs import options_of
-from src import cli
+from src import cli, results
+from src.core.errors import UserError
+from src.core.files import read_csv, write_csv
 from src.core.user_code import is_user_code
 from src.figures.terms import legend
-from src.results.network_names import FEATURES, NamedNetwork, networks_named_by, without_ending
+from src.results.network_names import (
+    FEATURES,
+    NAME,
+    NamedNetwork,
+    networks_named_by,
+    without_ending,
+)
 
 
 def parser() -> cli.Parser:
@@ -45,7 +53,9 @@ def parser() -> cli.Parser:
         "-l",
         "--layers",
         default="all",
-        help="layers of both networks: names or patterns, separated by commas, or all",
+        help="layers of both networks: names or patterns, separated by commas, or all. For a network of your own, all "
+        "stands for its outermost blocks, or, in a plain sequence, the module at the end of each step, such as a ReLU; "
+        "misc/list_layers.py lists the layers",
     )
     add(
         "--methods",
@@ -102,14 +112,11 @@ def main(args: Namespace) -> None:
 def check_networks(first: NamedNetwork, second: NamedNetwork) -> None:
     """Raise a UserError unless both networks have types that exist and checkpoints that can be read, and
     differ."""
-    from src.core.errors import UserError
-    from src.results.checkpoints import load_state
-
     for network in (first, second):
         if not (all_pairs.is_of_suite(network.type) or is_user_code(network.type)):
             raise all_pairs.unknown_type(network.type)
         if network.is_file and network.type != FEATURES:
-            load_state(network.path)
+            results.checkpoints.load_state(network.path)
     if (first.place, first.type) == (second.place, second.type):
         raise UserError(
             f"both networks are {first.path} of type {first.type}; give another checkpoint or another type for one"
@@ -124,13 +131,9 @@ def check_networks(first: NamedNetwork, second: NamedNetwork) -> None:
         )
 
 
-def check_accuracies(args, *networks: NamedNetwork) -> None:
-    """Raise a UserError if both networks are trained, but close to chance accuracy on the test images: all
+def check_accuracies(args: Namespace, *networks: NamedNetwork) -> None:
+    """Raise a UserError if both networks are trained, but close to chance accuracy on the test inputs: all
     verdicts would be inconclusive."""
-    from src.core.device import device_of
-    from src.core.errors import UserError
-    from src.datasets import dataset_info
-    from src.results.session import Session
     from src.training.doubts import doubt_about
 
     is_stitched = args.methods != [all_pairs.NONE]
@@ -138,9 +141,7 @@ def check_accuracies(args, *networks: NamedNetwork) -> None:
         network.is_untrained or network.type == FEATURES for network in networks
     ):
         return
-    session = Session()
-    device = device_of(args.gpu)
-    spec = dataset_info(args.dataset, labelled=True).spec
+    session, device, spec = cli.begin(args)
     options = Namespace(**vars(args))
     images = cli.load_split(options, session, device, train=False)
     doubts = {}
@@ -162,9 +163,6 @@ def write_list(networks: Sequence[NamedNetwork], table: Path) -> None:
     Raises:
         UserError: there are results of other networks.
     """
-    from src.core.errors import UserError
-    from src.core.files import read_csv, write_csv
-
     folder = table.parent
     names = names_of(*networks)
     if any(folder.rglob("config.txt")) or any(folder.glob("similarity/*.json")):
@@ -187,12 +185,12 @@ def write_list(networks: Sequence[NamedNetwork], table: Path) -> None:
 
 def are_of_results(networks: Sequence[NamedNetwork], names: Sequence[str], folder: Path) -> bool:
     """Return whether the results in a folder are of these networks, by their names and recorded weights."""
-    from src.results.public import CONFIG, read_options
-    from src.results.run import options_of_table
-
     first, second = names
-    recorded = [options_of_table(folder / "similarity" / f"{first}-{second}.csv")]
-    recorded += map(read_options, sorted((folder / f"{first} to {second}").rglob(CONFIG)))
+    recorded = [results.run.options_of_table(folder / "similarity" / f"{first}-{second}.csv")]
+    recorded += map(
+        results.public.read_options,
+        sorted((folder / f"{first} to {second}").rglob(results.public.CONFIG)),
+    )
     for options in filter(None, recorded):
         of_results = networks_named_by(options).values()
         return [name.listed_as for name in of_results] == [name.listed_as for name in networks]
@@ -215,8 +213,6 @@ def names_of(first: NamedNetwork, second: NamedNetwork) -> list[str]:
 
 def is_name(text: str) -> bool:
     """Return whether a text is a valid name of a network in a list."""
-    from src.results.network_names import NAME
-
     return NAME.fullmatch(text) is not None
 
 

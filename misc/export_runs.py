@@ -3,11 +3,18 @@
 
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
+
+if TYPE_CHECKING:
+    import torch
+
+    from src.results.stitches import Stitch
 
 
 def parser() -> cli.Parser:
@@ -41,7 +48,7 @@ def main(args: Namespace) -> None:
     note(f"wrote {len(stitches)} folders to {target}")
 
 
-def export_stitch(stitch, target: Path) -> None:
+def export_stitch(stitch: "Stitch", target: Path) -> None:
     """Write a stitch to its own folder in `target`, as a run for one pair of layers.
 
     Raises:
@@ -75,7 +82,7 @@ def export_stitch(stitch, target: Path) -> None:
     write_json(folder / CONFIG, chosen_options(stitch.options, chosen_of(stitch, state)))
 
 
-def chosen_of(stitch, state) -> dict:
+def chosen_of(stitch: "Stitch", state: "Mapping[str, torch.Tensor]") -> dict:
     """Return the stitching type and the CLS token that `auto` chose for a stitch; {} of another type.
 
     Args:

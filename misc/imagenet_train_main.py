@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import exec_train
-from src import cli
+from src import cli, results
 from src.core.console import progress, result, silenced
 from src.core.errors import UserError
 from src.results.run import Run
@@ -59,6 +59,7 @@ def parser() -> cli.Parser:
     add(
         "-dir",
         "--save-dir",
+        type=cli.folder,
         help="folder to write to; default: models/imagenet/<arch>_<seed> in the working folder, or in the repository "
         "if the working folder is misc/",
     )
@@ -218,7 +219,6 @@ def main(args: Namespace) -> None:
     from src.core.device import device_of
     from src.core.precision import precision
     from src.datasets import dataset_info
-    from src.results.checkpoints import load_weights
     from src.training.distributed import DataParallelClassification, joined, launched
 
     # Options
@@ -240,7 +240,9 @@ def main(args: Namespace) -> None:
     device = device_of(args.gpu)
     model = exec_train.make_network(args.arch, spec, seed=args.seed, device=device)
     if args.weights:
-        load_weights(model, args.weights, expected=f"{args.arch} with {spec.n_classes} classes")
+        results.checkpoints.load_weights(
+            model, args.weights, expected=f"{args.arch} with {spec.n_classes} classes"
+        )
     with contextlib.ExitStack() as during:
         if processes.rank > 0:
             during.enter_context(silenced())

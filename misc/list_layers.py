@@ -9,6 +9,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
+from src.core.console import listed, note, result
+from src.core.grouping import grouped
+from src.core.images import shape_text
 
 INFERRED = (
     "all was inferred: it stands for {}. These are the outermost modules with two convolutions or linear maps, a "
@@ -27,14 +30,12 @@ def parser() -> cli.Parser:
         "--dataset",
         type=cli.dataset,
         default="cifar10",
-        help="data set whose images the network takes",
+        help="data set whose inputs the network takes",
     )
     return options
 
 
 def main(args: Namespace) -> None:
-    from src.core.console import listed, note, result
-    from src.core.grouping import grouped
     from src.datasets import dataset_info
     from src.models import build_model, inputs_of
 
@@ -56,7 +57,10 @@ def main(args: Namespace) -> None:
         inside = "" if layer in cuts else "inside"
         result(f"{layer:{width}}  {'×'.join(map(str, shape)):16}  {block:4}{inside}".rstrip())
 
-    note(f"{len(shapes)} layers, of which all stands for {len(blocks)}")
+    note(
+        f"{len(shapes)} layers, of which all stands for {len(blocks)}; shapes are for inputs of "
+        f"{shape_text(spec.shape)} (-d {args.dataset})"
+    )
     if not cuts.issuperset(shapes):
         note("inside: a shortcut leads around this layer")
     names = [*model.block_names, *shapes]
@@ -71,7 +75,7 @@ def main(args: Namespace) -> None:
     left_out = [layer for layer in model.layer_names if layer not in shapes]
     if left_out:
         note(
-            f"left out, as they give no tensor with the images as first axis: {', '.join(left_out)}"
+            f"left out, as they give no tensor with the inputs as first axis: {', '.join(left_out)}"
         )
 
 

@@ -307,8 +307,8 @@ def run_units(units: Sequence[Unit], session: "Session") -> None:
     Raises:
         UserError: units failed; raised after the last unit.
     """
-    stitching = {}
-    tables = {}
+    stitching: dict[str, Unit] = {}
+    tables: dict[str, Unit] = {}
     for number, unit in enumerate(units, start=1):
         of_kind = tables if unit.is_table else stitching
         of_kind[f"[{number}/{len(units)}] {unit.title}"] = unit
@@ -332,7 +332,7 @@ def run_units(units: Sequence[Unit], session: "Session") -> None:
         )
 
 
-def run_in_turn(units: Mapping[str, Unit], session: "Session") -> dict[Path, str]:
+def run_in_turn(units: dict[str, Unit], session: "Session") -> dict[Path, str]:
     """Run units, those of end networks without another process first; return the outcome of each by its path.
 
     Each process makes a reference of the end networks that it stitches into. So it leaves an end

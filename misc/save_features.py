@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src import __version__, cli
+from src import __version__, cli, results
 from src.core.console import counted, note, progress, warn_once
 from src.results.run import Run, claimed
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Save the activations of layers of a network in an .npz file, with ids and labels of the images and a "
+        "Save the activations of layers of a network in an .npz file, with ids and labels of the inputs and a "
         "record of the network. exec_compute_low_rank_sim_metrics.py takes the file in the place of the network."
     )
     add = options.add_argument
@@ -43,7 +43,7 @@ def parser() -> cli.Parser:
         "--n-samples",
         type=cli.integer_from(2),
         default=cli.N_COMPARED,
-        help="number of validation images, the first ones, whose features are saved",
+        help="number of validation inputs, the first ones, whose features are saved",
     )
     add("-o", "--output", type=cli.features_file, required=True, help=".npz file to write")
     return options
@@ -51,37 +51,34 @@ def parser() -> cli.Parser:
 
 def main(args: Namespace) -> None:
     """Compute the features of a network, and write them to a file."""
-    from src.core.device import device_of
-    from src.datasets import dataset_info
-    from src.results.feature_files import check_names, images_of, write_features
-    from src.results.session import Session
-
-    # The network, its layers, and the images
-    session = Session()
-    device = device_of(args.gpu)
-    spec = dataset_info(args.dataset, labelled=True).spec
+    # The network, its layers, and the inputs
+    session, device, spec = cli.begin(args)
     (model,) = cli.load_networks(args, cli.SAVED, images=spec, session=session, device=device)
-    check_names(model.layers)
+    results.feature_files.check_names(model.layers)
     test_set = cli.load_split(args, session, device, train=False)
     n_images = min(args.n_samples, len(test_set))
     if n_images < args.n_samples != cli.N_COMPARED:
-        warn_once(f"-n {args.n_samples}: there are only {n_images} validation images")
+        warn_once(f"-n {args.n_samples}: there are only {n_images} validation inputs")
 
     # One pass, and the file
     run = Run.beside(args.output, vars(args), script=__file__)
     with claimed([run]):
         activations = take_activations(args, model, test_set, n_images)
-        images = images_of(test_set, args.test_images_sha256, dataset=args.dataset)
+        images = results.feature_files.images_of(
+            test_set, args.test_images_sha256, dataset=args.dataset
+        )
         with run.replacing():
-            write_features(args.output, activations, images, made_with(args, model))
+            results.feature_files.write_features(
+                args.output, activations, images, made_with(args, model)
+            )
     n_layers = counted(len(model.layers), "layer", "layers")
-    note(f"wrote {args.output}: {n_layers}, {n_images} images")
+    note(f"wrote {args.output}: {n_layers}, {n_images} inputs")
 
 
 def take_activations(
     args: Namespace, model: cli.LoadedNetwork, test_set: "BaseImageSet", n_images: int
 ) -> "StoredActivations":
-    """Compute the activations of the layers for the first images."""
+    """Compute the activations of the layers for the first inputs."""
     import torch
 
     from src.similarity.sides import record_activations

@@ -4,11 +4,16 @@ of pairs of networks; and draw how measures fall as a layer keeps fewer principa
 
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 def parser() -> cli.Parser:
@@ -63,7 +68,7 @@ def main(args: Namespace) -> None:
         test_measures(args)
 
 
-def score_by_truth(args) -> None:
+def score_by_truth(args: Namespace) -> None:
     """Print and write the rank correlation of all quantities with known differences of networks."""
     from src.core.console import note, table
     from src.results.frame import read, write_frame
@@ -86,7 +91,7 @@ def score_by_truth(args) -> None:
         note(f"wrote {args.output}")
 
 
-def read_truth(path: str):
+def read_truth(path: str) -> "DataFrame":
     """Read the known differences of pairs of networks from a CSV.
 
     Raises:
@@ -110,7 +115,7 @@ def read_truth(path: str):
     return truth
 
 
-def test_measures(args) -> None:
+def test_measures(args: Namespace) -> None:
     """Print and write the tests of sensitivity and specificity, and draw the curves over ranks."""
     import pandas
 
@@ -132,7 +137,9 @@ def test_measures(args) -> None:
     result(answer(correlations, places))
 
 
-def draw(args, frame, probes, correlations) -> None:
+def draw(
+    args: Namespace, frame: "DataFrame", probes: "DataFrame", correlations: "DataFrame"
+) -> None:
     """Draw the curves over ranks to a figure beside the table, if there are any."""
     from src.figures.curves import draw_ranks
     from src.figures.pages import on_data
@@ -142,7 +149,7 @@ def draw(args, frame, probes, correlations) -> None:
 
     curves = over_ranks(rank_values(frame))
     labels = correlations.assign(label=labels_of(correlations))
-    panels = {}
+    panels: dict[str, Any] = {}  # the lines of each panel
     rho = {}
     for pair in chosen_pairs(curves, args.layers, args.other_layer):
         title = pair.front_layer
@@ -164,7 +171,7 @@ def draw(args, frame, probes, correlations) -> None:
         )
 
 
-def labels_of(tests) -> list[str]:
+def labels_of(tests: "DataFrame") -> list[str]:
     """Return the label of the curve of each test."""
     from src.choices.similarity import measure_of
     from src.results.ranks import BASELINE
@@ -180,7 +187,7 @@ def labels_of(tests) -> list[str]:
     return labels
 
 
-def answer(correlations, places) -> str:
+def answer(correlations: "DataFrame", places: "DataFrame") -> str:
     """Return the concluding sentence: the mean rank correlation of each measure, or else its mean place."""
     in_ranks = "Mean rank correlation ρ with the accuracy of probes over ranks"
     in_places = "Mean place of the layer of the same name"
@@ -196,7 +203,7 @@ def answer(correlations, places) -> str:
     return "No test of these tables gives a result."
 
 
-def show_sensitivity(tests) -> None:
+def show_sensitivity(tests: "DataFrame") -> None:
     """Print the rank correlations of measures with probing accuracy over ranks."""
     from src.core.console import decimals, result, warn
     from src.results.ranks import BASELINE
@@ -220,7 +227,7 @@ def show_sensitivity(tests) -> None:
         "note": "",
     }
 
-    def summary(tests) -> str:
+    def summary(tests: "DataFrame") -> str:
         # It counts none as significant: the layers of a network depend on each other
         if tests.spearman.isna().all():
             return "no correlation is defined"
@@ -230,7 +237,7 @@ def show_sensitivity(tests) -> None:
     show(tests, columns, summary)
 
 
-def show_specificity(tests) -> None:
+def show_specificity(tests: "DataFrame") -> None:
     """Print the place of the layer of the same name by each measure; warn if measures differ in alignment."""
     from src.core.console import result, warn
     from src.results.ranks import MIXED
@@ -249,7 +256,7 @@ def show_specificity(tests) -> None:
         "(a line has both layers, and the varied one; 1 is the most similar; ties count against it)"
     )
 
-    def summary(tests) -> str:
+    def summary(tests: "DataFrame") -> str:
         texts = []
         for varied, places in tests.dropna(subset="place").groupby("varied", sort=False).place:
             n_first = (places == 1).sum()
@@ -267,7 +274,9 @@ def show_specificity(tests) -> None:
         )
 
 
-def show(tests, columns: dict[str, str], summary) -> None:
+def show(
+    tests: "DataFrame", columns: dict[str, str], summary: "Callable[[DataFrame], str]"
+) -> None:
     """Print tests grouped by setting and measure, with a summary after each group.
 
     Args:
@@ -285,7 +294,7 @@ def show(tests, columns: dict[str, str], summary) -> None:
     result()
 
 
-def text(value) -> str:
+def text(value: object) -> str:
     """Format the value of a cell: numbers with four digits, "" for a missing value."""
     import pandas
 

@@ -8,12 +8,20 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
 from src.figures.terms import legend
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from src.results.similarity_rows import SimilarityRow
+
+    from src.results.reports import Comparison
+    from src.results.stitches import Stitch
+    from src.verdict import Limits
 
 POSITIONS = (
     "Stitches between feature maps or tokens and vectors lose the differences between positions."
@@ -173,7 +181,7 @@ def main(args: Namespace, judged: "Judged | None" = None) -> None:
     result(judged.answer)
 
 
-def judge(args) -> Judged:
+def judge(args: Namespace) -> Judged:
     """Judge the results in folders; print notes on comparisons of groups."""
     from src.core.console import listed, note, recorded_warnings
     from src.figures.words import note_on_layers
@@ -198,7 +206,7 @@ def judge(args) -> Judged:
     )
 
 
-def names_of(args, stitches) -> tuple[Any, bool]:
+def names_of(args: Namespace, stitches: "list[Stitch]") -> tuple[Any, bool]:
     """Return the names of all networks, and whether a list names these; sort stitches in the order of the
     list."""
     from src.results.frame import list_in
@@ -214,7 +222,13 @@ def names_of(args, stitches) -> tuple[Any, bool]:
     return names, bool(networks)
 
 
-def verdicts_of(args, stitches, similarities, limits, names) -> Any:
+def verdicts_of(
+    args: Namespace,
+    stitches: "list[Stitch]",
+    similarities: "Sequence[SimilarityRow]",
+    limits: "Limits",
+    names: Mapping[Any, Any],
+) -> Any:
     """Return the frame of verdicts."""
     from src.results.frame import judge_stitches
 
@@ -224,7 +238,13 @@ def verdicts_of(args, stitches, similarities, limits, names) -> Any:
     return frame
 
 
-def sensitivity_of(args, stitches, frame, limits, names) -> str:
+def sensitivity_of(
+    args: Namespace,
+    stitches: "list[Stitch]",
+    frame: "DataFrame",
+    limits: "Limits",
+    names: Mapping[Any, Any],
+) -> str:
     """Return the sentence on how many verdicts depend on the limits of skill."""
     from src.core.console import counted
     from src.results.frame import n_changed
@@ -240,7 +260,7 @@ def sensitivity_of(args, stitches, frame, limits, names) -> str:
     )
 
 
-def warnings_of(args, stitches) -> list[str]:
+def warnings_of(args: Namespace, stitches: "list[Stitch]") -> list[str]:
     """Return the warnings in the records of runs and tables."""
     from src.core.files import read_json
     from src.results import origin
@@ -250,7 +270,7 @@ def warnings_of(args, stitches) -> list[str]:
     return [text for record in records for text in record.get("warnings", ())]
 
 
-def write_verdict(args, judged: Judged, text: str, table: Path) -> None:
+def write_verdict(args: Namespace, judged: Judged, text: str, table: Path) -> None:
     """Write the table of verdicts with its text, the tables of groups, the figures and the record.
 
     Args:
@@ -287,7 +307,7 @@ def write_verdict(args, judged: Judged, text: str, table: Path) -> None:
         draw(table, judged)
 
 
-def write_groups(table: Path, comparison) -> None:
+def write_groups(table: Path, comparison: "Comparison") -> None:
     """Write the means and the tests of groups to files beside a table, if there are any."""
     from src.results.frame import write_frame, write_means
 
@@ -332,7 +352,9 @@ def draw(path: Path, judged: Judged) -> None:
             draw_groups(beside, judged.comparison, judged.limits, **texts)
 
 
-def write_page(args, judged: Judged, table: Path, path: Path, *, start: datetime) -> None:
+def write_page(
+    args: Namespace, judged: Judged, table: Path, path: Path, *, start: datetime
+) -> None:
     """Write the HTML report.
 
     Args:
@@ -354,7 +376,7 @@ def write_page(args, judged: Judged, table: Path, path: Path, *, start: datetime
     note(f"wrote {path}")
 
 
-def made_by(judged, similarity, *, start: datetime) -> str:
+def made_by(judged: Judged, similarity: Sequence[str], *, start: datetime) -> str:
     """Return the section of the page on networks, images, versions and commands.
 
     Args:
@@ -372,7 +394,7 @@ def made_by(judged, similarity, *, start: datetime) -> str:
     return page.made_with(networks, origin.images_of(judged.stitches), [*commands, own_command])
 
 
-def parts_of_page(table: Path, judged, made_with: str, *, name: str) -> list[str]:
+def parts_of_page(table: Path, judged: Judged, made_with: str, *, name: str) -> list[str]:
     """Return the sections of the page in order.
 
     Args:
@@ -407,7 +429,7 @@ def parts_of_page(table: Path, judged, made_with: str, *, name: str) -> list[str
     ]
 
 
-def read_results(args) -> tuple:
+def read_results(args: Namespace) -> tuple:
     """Read the stitches with their evaluations, and the similarities; warn of changed weights and of results on
     different images."""
     from src.results.similarities import read_similarities
@@ -417,7 +439,7 @@ def read_results(args) -> tuple:
     return stitches, similarities
 
 
-def check_similarities(similarities, frame) -> None:
+def check_similarities(similarities: "Sequence[SimilarityRow]", frame: "DataFrame") -> None:
     """Warn if tables of similarity were given, but match no verdict."""
     from src.core.console import warn
     from src.results.verdicts import similarity_columns
@@ -427,7 +449,7 @@ def check_similarities(similarities, frame) -> None:
         warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
 
 
-def read_folders(folders):
+def read_folders(folders: Sequence[str]) -> "list[Stitch]":
     """Read the stitches of all folders with their evaluations; print a note on folders without an
     evaluation."""
     from src.core.console import listed, note
@@ -454,7 +476,7 @@ def read_folders(folders):
     return stitches
 
 
-def limits_of(args):
+def limits_of(args: Namespace) -> "Limits":
     """Return the limits of the verdict in the options, as shares."""
     from src.verdict import Limits
 

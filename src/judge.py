@@ -27,10 +27,10 @@ from src.gate import ChosenMethod, Forms, Images, JudgedImages, JudgedNetworks, 
 from src.judgement import Judgement, Record
 from src.models import Network
 from src.ood.evaluation import StitchScores, measure_grids
-from src.ood.reference import EvaluationOptions, Reference, make_reference
+from src.ood.reference import EndReference, EvaluationOptions, make_reference
 from src.statistics.convergence import has_converged, learning_rates
 from src.stitching import Grid, Matching, build_layers, chosen_options, match
-from src.stitching.grid import GridScore
+from src.stitching.grid import GridMetrics
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import with_matching
 from src.stitching.objectives import objective_of
@@ -165,7 +165,7 @@ def _stitching_layers(
 
 def _reference(
     end: Network, layers: Mapping[Pair, StitchingLayer], images: JudgedImages
-) -> Reference:
+) -> EndReference:
     """Prepare the evaluation of stitches into the end network, with its baselines of skill."""
     options = EvaluationOptions(
         layers=tuple(dict.fromkeys(pair.end_layer for pair in layers)),
@@ -213,7 +213,7 @@ def _made(
 
 def _with_scores(
     made: _MadeStitches,
-    score: GridScore,
+    score: GridMetrics,
     scores: Mapping[Pair, StitchScores],
     pairs: Sequence[Pair],
 ) -> dict[Pair, MeasuredStitch]:

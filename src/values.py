@@ -125,7 +125,7 @@ class Metrics:
         return test < matched - 0.03 - 0.2 * abs(matched)
 
 
-class Skill(NamedTuple):
+class SkillEstimate(NamedTuple):
     """Within-class correlation, baseline and skill of a stitch at one place, see `src.skill`."""
 
     correlation: float  # within classes, in [-1, 1]; NaN: activations are not finite
@@ -138,8 +138,8 @@ class Skill(NamedTuple):
 class StitchSkill(NamedTuple):
     """The skill of a stitch at the end layer and at the output."""
 
-    end_layer: Skill
-    output: Skill
+    end_layer: SkillEstimate
+    output: SkillEstimate
     n_images: int
     n_classes: int  # of the end network
     width: int  # of the random features in the baseline: the rank of the front, rounded

@@ -1,5 +1,5 @@
 """Results know the weights, the images and the code they were made with: what is replaced is refused where
-work goes on, and told apart where results are read."""
+work resumes, and told apart where results are read."""
 
 import hashlib
 import json

@@ -11,7 +11,7 @@ import torch
 import exec_eval
 from src import cli
 from src.cli.parser import FREQUENT, RARE
-from tests.commands import ON_DIGITS, error_line, parser_of, read_json, says, start_code
+from tests.commands import error_line, parser_of, read_json, says, start_code
 from tests.goldens import DATA
 
 FLAGS = read_json(DATA / "cli_flags.json")
@@ -190,11 +190,6 @@ def test_an_error_of_torch_that_a_user_can_mend_is_one_line(error, capsys):
     assert cli.run(exec_eval.parser(), too_many, ["a", "b"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert says(line, "error: ", "GPU is out of memory", "lower -b")
-
-
-def test_an_error_of_the_system_on_a_place_is_one_line(in_tmp_path):
-    line = error_line("exec_train.py", "small_cnn", *ON_DIGITS, "-e", 0, "-dir", "x" * 300)
-    assert says(line, "File name too long: xxx", "choose another name")
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -67,7 +67,7 @@ def small_digits():
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
-    """Two `small_cnn` that read two thirds of the digits right: their checkpoints."""
+    """Two `small_cnn` of two thirds accuracy: their checkpoints."""
     folder, recipe = tmp_path_factory.mktemp("small"), ["-e", "8", "-b", "32", "-lr", "0.003"]
     for seed in ("0", "1"):
         run("exec_train.py", MODEL, *ON_DIGITS, *recipe, "-s", seed, "-dir", folder / seed)
@@ -255,7 +255,7 @@ def test_an_evaluation_prints_and_writes_the_scores_of_the_detector(
 
 @torch.no_grad()
 def test_detectors_that_need_no_training(workplace, copied, networks):
-    """All end layers, without a store; scores recomputed, against own activations of the same
+    """All end layers, without a store; scores recomputed, against the end network's activations of the same
     images or of others."""
     folder = copied("fitted")
     ((x, labels),) = digit_images(train=True).batches(2000)
@@ -299,6 +299,12 @@ def test_detectors_that_share_a_pass_give_what_each_gives_alone(workplace, copie
     printed = evaluate(workplace, "together", "--detector", "energy,mahalanobis", "-ed", tmp_path)
     assert printed.out.count("STITCHING SKILL AT THE OUTPUT\n") == 1
     assert names_in(tmp_path) == {"energy", "mahalanobis"}
+    aurocs = {}
+    for name in ("energy", "mahalanobis"):
+        for row in rows_of(together, name):
+            aurocs.setdefault(pair_of(row), []).append(float(row["auroc"]))
+    n_differing = sum(max(values) - min(values) > 0.25 for values in aurocs.values())
+    assert n_differing and says(printed.err, f"more than 0.25 in the AUROC of {n_differing} of 6")
     for name, n_stitches in (("mahalanobis", 6), ("energy", 3)):  # energy: into pool1 alone
         evaluate(workplace, "apart", "--detector", name)
         rows = rows_of(apart, name)
@@ -309,7 +315,7 @@ def test_detectors_that_share_a_pass_give_what_each_gives_alone(workplace, copie
 
 @torch.no_grad()
 def test_skill_needs_no_detector(workplace, copied, networks):
-    """The within-class correlation is recomputed without the grid; of few images no word is said."""
+    """The within-class correlation is recomputed without the grid."""
     folder = copied("skilled")
     printed = run(EVALUATE, "results/skilled", *ON_DIGITS, "--detector", "none", cwd=workplace)
     assert not list(folder.glob("energies*"))
@@ -404,11 +410,11 @@ def test_what_cannot_be_evaluated_is_named_skipped_and_counted(
     # The store has no detector where any stitch ends
     shutil.rmtree(folder)
     monkeypatch.chdir(workplace)
-    stitch(networks, "broken", ends=["pool3"])
+    stitch(networks, "broken", ends=["pool3", "pool4"])
     evaluate(workplace, "broken", "--detector", "energy,mahalanobis", "-scd", "photo_patches")
     assert rows_of(folder, "mahalanobis") and not rows_of(folder)
     err = evaluate(workplace, "broken", status=2).err
-    assert says(err, "no detector for pool3") and says(err, "error: ")
+    assert says(err, "no detector for pool3, pool4 of") and says(err, "error: ")
 
 
 def test_a_stitch_that_diverged_has_nan_and_the_rest_is_evaluated(workplace, copied):

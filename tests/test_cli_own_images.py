@@ -126,7 +126,7 @@ def test_an_end_network_at_chance_is_warned_of_before_the_work(
     trained = ["0", "0", "rc2c_pre", *data, "-e", "1", "--mod-only-stitch", "-dir", "s"]
     monkeypatch.setattr(stitch_runs, "report_epoch", stop)
     said = run("exec_stitch.py", *networks, *trained, status=130)
-    assert says(said.err, "of 200 test images", f"{words} chance (10%)") == bool(words)
+    assert says(said.err, "of 200 test inputs", f"{words} chance (10%)") == bool(words)
 
 
 def test_few_test_images_and_networks_that_are_not_finite_are_named(in_tmp_path):

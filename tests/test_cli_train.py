@@ -129,32 +129,27 @@ def test_a_run_of_other_options_is_written_over_on_demand(tmp_path):
     assert read_json("m/config.txt")["seed"] == 7
 
 
-def test_an_epoch_has_no_more_inputs_than_there_are():
-    line = error_line("exec_train.py", *ARGUMENTS, "-e", "1", "-epoch-size", "99999", "-dir", "m")
-    assert says(line, "-epoch-size 99999 is more than the", "training inputs")
-
-
-def test_a_training_that_diverges_says_so():
-    assert "diverged" not in train("-e", "1", "-epoch-size", "128", "-dir", "a").err
-    err = train("-e", "1", "-epoch-size", "128", "-dir", "b", "-lr", "100").err
-    assert says(
-        err,
-        "the training of the network diverged",
-        "2.30 for equal probabilities",
-        "lower the learning rate",
-    )
-
-
 def test_an_error_in_the_training_leaves_no_lock():
     train("-e", "1", "-epoch-size", "128", "-dir", "a", "-o", "sgd", "-lr", "1e30", status=2)
     gc.collect()  # as at the end of a process
     assert not [name for name in names_in(Path("a")) if name.endswith(".lock")]
 
 
-def test_a_step_of_the_learning_rate_after_the_last_epoch_has_no_effect():
-    short = ["-epoch-size", "64", "-e", "2"]
-    assert "no effect" not in train(*short, "-rlre", "1", "-dir", "a").err
-    assert says(
-        train(*short, "-rlre", "1", "2", "-dir", "b").err,
-        "-rlre 2 has no effect: there are 2 epochs",
-    )
+@pytest.mark.parametrize(
+    ("options", "further", "said"),
+    [
+        (
+            ["-e", "1", "-epoch-size", "128"],
+            ["-lr", "100"],
+            ("of the network diverged", "2.30 for equal probabilities", "lower the learning rate"),
+        ),
+        (
+            ["-e", "2", "-epoch-size", "64", "-rlre", "1"],
+            ["-rlre", "1", "2"],
+            ("-rlre 2 has no effect: there are 2 epochs",),
+        ),
+    ],
+)
+def test_settings_that_defeat_a_training_run_are_warned_of(options, further, said):
+    assert said[0] not in train(*options, "-dir", "a").err
+    assert says(train(*options, *further, "-dir", "b").err, *said)

@@ -150,7 +150,7 @@ def test_a_file_of_a_users_own(save, tmp_path, capsys):
         assert isinstance(dataset.images.parts[0], np.memmap)
     unpacked = [path.name.split(".")[0] for path in tmp_path.glob("own_*")]
     assert sorted(unpacked) == ["own_x_test", "own_x_train"] * (save is np.savez_compressed)
-    assert says(capsys.readouterr().err, "no training image has label 3", "4 classes")
+    assert says(capsys.readouterr().err, "no training input has label 3", "4 classes")
     write_npz(path, save=save, means=np.array([0.5] * 3))
     dataset_info(str(path))
     assert says(capsys.readouterr().err, "means is not read; read are x_train", "mean")

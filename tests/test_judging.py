@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from src.statistics.convergence import has_converged, learning_rates
-from src.values import Skill, StitchSkill
+from src.values import SkillEstimate, StitchSkill
 from src.verdict import (
     ACCURATE_ONLY,
     INCONCLUSIVE,
@@ -31,10 +31,12 @@ def predicted(n_right: int, n_end_right: int = 950) -> Predictions:
     return Predictions(right_about(n_right), LABELS, right_about(n_end_right), LABELS)
 
 
-def place(skill: float, *, half_width: float = 0.04, baseline: float = 0.5) -> Skill:
+def place(skill: float, *, half_width: float = 0.04, baseline: float = 0.5) -> SkillEstimate:
     """The skill at a place, with an interval of 95 % of ± the half-width."""
     correlation = baseline + skill * (1 - baseline)
-    return Skill(correlation, baseline, skill, skill - half_width, min(1, skill + half_width))
+    return SkillEstimate(
+        correlation, baseline, skill, skill - half_width, min(1, skill + half_width)
+    )
 
 
 def skill_of(

@@ -1,4 +1,4 @@
-"""Negative controls: stitches of a trained network, whose image is known: the word of the verdict on each."""
+"""Negative controls: stitches of a trained network, whose image is known: the verdict on each."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def judged(*results):
 
 @pytest.fixture(scope="module")
 def end() -> Network:
-    """The network as it was trained once: no word hangs on the rounding of a training run."""
+    """The network as it was trained once: no verdict depends on the rounding of a training run."""
     trained = plain_network()
     trained.module.load_state_dict(torch.load(PLAIN, weights_only=True))
     return trained.eval().requires_grad_(False)

@@ -40,7 +40,7 @@ REFUSALS = [
     (f"{TRAIN} -sched cosine -rlre 3", ("(-sched)", "(-rlre)", "one of them")),
     (f"{TRAIN} -gpu 99", "-gpu 99: this machine has"),
     (f"{TRAIN} --resume --overwrite", ("--overwrite", "--resume")),
-    (TRAIN.replace("-dir m", "-dir file/m"), ("file/m", "Not a directory")),
+    (TRAIN.replace("-dir m", "-dir file/m"), "file is a file; give a folder"),
     (f"{TRAIN} --config lr.yaml", ("-lr/--learning-rate: '0'", "above 0")),
     (f"{TRAIN} -d mine.npz", ("'mine.npz' does not exist", "check the path")),
     (f"{TRAIN} -d twice.npz", ("classes has '3' twice", "its own name")),
@@ -88,6 +88,9 @@ REFUSALS = [
     # Mistyped options and words in the wrong place
     (f"{TRAIN} -dir ''", "the name of a folder is missing"),
     (TRAIN.replace("small_cnn", "Small_CNN"), "did you mean small_cnn?"),
+    (f"{TRAIN.replace('-dir m', '-dir broken')} --resume", "broken/resume.pt is damaged"),
+    (f"{TRAIN} -epoch-size 99999", ("-epoch-size 99999 is more than the 64 training inputs",)),
+    (f"{TRAIN} -dir {'x' * 300}", ("File name too long: xxx", "choose another name")),
     (f"{TRAIN} -dri m", ("unknown option -dri", "did you mean -dir?")),
     (
         f"misc/all_pairs.py list.csv {ON} -dir all layer2.0",
@@ -152,12 +155,15 @@ REFUSALS = [
         ("(tokens, width)", "(64, 4, 4)"),
     ),
     (f"{DETECTOR} -fdir broken", "broken/meta.json: "),
+    (f"{DETECTOR} -fdir file", "file is a file; give a folder"),
     (f"{EVALUATE} -detectors nowhere", ("nowhere", "no meta.json")),
     (
         f"{EVALUATE} --detector energy,nothing",
         ("unknown score 'nothing'", "energy, mahalanobis, none"),
     ),
     (EVALUATE.replace("dm", "mixed"), "differ in end_model_path: "),
+    (EVALUATE.replace("/dm", ""), ("results holds no finished stitching run", "results/dm, ")),
+    (f"{EVALUATE} -ed file", "file is a file; give a folder"),
     # Results
     (
         f"{COLLECT} dm -o a.jpg",
@@ -233,6 +239,7 @@ def place(folder) -> None:
     for name in ("broken", "empty", "own"):
         (folder / name).mkdir()
     (folder / "broken" / "meta.json").write_text("{")
+    (folder / "broken" / "resume.pt").write_text("in words")
     state = load_state(folder / "f.pt")
     save_state(folder / "own/f.pt", state | {"fc.bias": state["fc.bias"] + 2})
     (folder / "own" / "config.txt").write_text(

@@ -262,12 +262,12 @@ def test_measures_without_a_value_are_nan_and_say_why():
     for reason, metrics in {
         ("broken of model 2", "not finite"): set(MEASURES),
         ("constant of model 2", "constant over"): set(MEASURES) - of_grams,
-        ("same of model 2", "same for all images"): of_grams,
+        ("same of model 2", "same for all inputs"): of_grams,
     }.items():
         (found,) = (set(of) for text, of in comparison.undefined.items() if says(text, *reason))
         assert found == metrics
     assert says("\n".join(comparison.warnings()), "mutual_knn nan: ", "same of model 2")
-    with pytest.raises(Undefined, match="no cka: the second .* is the same for all images"):
+    with pytest.raises(Undefined, match="no cka: the second .* is the same for all inputs"):
         compare(x, constant, metrics=["cka"])
     with pytest.raises(UserError, match="unknown alignment 'pol'; did you mean pool"):
         compare(torch.eye(20), torch.eye(20), alignment="pol")

@@ -244,5 +244,5 @@ def test_mutual_knn_equals_scikit_learn(rng, k):
 def test_what_has_no_value_is_an_error(pair, x, kind, reason):
     with pytest.raises(kind, match=reason):
         procrustes_distance(x, pair[1])
-    with pytest.raises(Undefined, match="at least 11 images, not 10"):
+    with pytest.raises(Undefined, match="at least 11 inputs, not 10"):
         mutual_knn(pair[0][:10], pair[1][:10])

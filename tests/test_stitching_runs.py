@@ -17,7 +17,7 @@ from src.results.stitch_runs import GridRun, check_options, resume
 from src.results.stitches import RunFiles, read_stitches
 from src.stitching import Pair, build_layers, build_stitching_layer
 from src.stitching.closed_forms import Matching
-from src.stitching.grid import GridScore, agreement_of
+from src.stitching.grid import GridMetrics, agreement_of
 from src.training import EpochLog, HeadResult
 from src.values import Metrics
 from tests.commands import ON_DIGITS, run, says
@@ -223,7 +223,7 @@ def test_a_fit_to_doubt_has_one_line(matching, line, layer, tmp_path, capsys):
     metrics = Metrics(
         accuracy=0.5, end_accuracy=0.5, representation_difference=0.5, agreement=0.5, r2_test=0.5
     )
-    score = GridScore(
+    score = GridMetrics(
         {PAIR: metrics}, dict.fromkeys((PAIR, "front", "end", "labels"), torch.arange(3))
     )
     runs = GridRun(tmp_path, {PAIR: layer}, options)

@@ -86,7 +86,7 @@ def test_two_files_need_no_images(folder):
     given = ["0.npz", "1.npz", "features", "features", "all", "all", "-gpu", "-1", "-d", "imagenet"]
     with pages.left_out():
         said = run(SCRIPT, *given, "--permutations", 19, "-n", 60, *MEASURES, "m.csv").err
-    assert says(said, "-n 60: ", "features of 50 images") and "imagenet" not in said
+    assert says(said, "-n 60: ", "features of 50 inputs") and "imagenet" not in said
     rows = read_csv("m.csv")
     assert len(rows) == 9 and rows[0]["dataset"] == "features"
     assert "cka_p_value" in rows[0] and "cka_p_value_within" not in rows[0]
@@ -114,7 +114,7 @@ BAD = {
 @pytest.mark.parametrize(
     ("paths", "line", "options"),
     [
-        ("shifted.npz 1.pt", "shifted.npz: other ids than the test images of digits; store", []),
+        ("shifted.npz 1.pt", "shifted.npz: other ids than the test inputs of digits; store", []),
         (
             "0.npz shifted.npz",
             "shifted.npz: other ids than 0.npz; store the features of the same",
@@ -130,10 +130,10 @@ BAD = {
         ("text.npz 1.npz", "text.npz: pool1 holds no numbers", []),
         (
             "twice.npz 1.npz",
-            "twice.npz: the id 7 is repeated; give every image an id of its own",
+            "twice.npz: the id 7 is repeated; give every input an id of its own",
             [],
         ),
-        ("none_at_all.npz 1.npz", r"ids has shape \(\); give one id for each image, \(N,\)", []),
+        ("none_at_all.npz 1.npz", r"ids has shape \(\); give one id for each input, \(N,\)", []),
         (
             "number.npz 1.npz",
             r"number.npz: pool1 has shape \(\); give \(N, C, H, W\), \(N, T, D\) or \(N, D\)",
@@ -141,7 +141,7 @@ BAD = {
         ),
         (
             "one_image.npz 1.npz",
-            r"one_image.npz: ids has shape \(1,\); give at least two images",
+            r"one_image.npz: ids has shape \(1,\); give at least two inputs",
             [],
         ),
         ("no_layer.npz 1.npz", r"no_layer.npz has no array of a layer; give an \.npz file", []),
@@ -274,7 +274,7 @@ def test_files_of_other_images_are_named_before_any_work(folder):
     line = error_line("misc/all_pairs.py", "list.csv", *ON_DIGITS, "-n", 40, "-dir", "all")
     assert "shuffled.npz: the ids stand in another order than those of 0.npz" in line
     assert "relabelled.npz: other labels of the same ids than 0.npz" in line
-    assert "dots.npz: other images of the same ids than 0.npz" in line
+    assert "dots.npz: other inputs of the same ids than 0.npz" in line
     assert not Path("results").exists()
 
 

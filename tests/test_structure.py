@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from src import __version__
+from src import __version__, results
 from src.choices.datasets import DATASETS, INTERVENTIONS
 from src.choices.models import MODELS
 from src.choices.scores import SCORES
@@ -156,6 +156,14 @@ def test_functions_of_scripts_import_only_what_the_start_does_without(script):
     started = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()
     assert "torch" not in started
     assert inner & set(started) - {"src", "src.results"} == set()
+
+
+def test_packages_import_their_modules_when_these_are_used():
+    code = "import sys; from src import results; print('torch' in sys.modules, results.session.__name__)"
+    said = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
+    assert said.split() == ["False", "src.results.session"]
+    with pytest.raises(AttributeError, match="'src.results' has no attribute 'nothing'"):
+        results.nothing  # noqa: B018
 
 
 @cache

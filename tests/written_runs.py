@@ -17,14 +17,20 @@ from src.results.evaluation import (
 from src.results.quantities import EVALUATIONS
 from src.results.stitches import GRID, Stitch, read_stitches, record_of_row, row_of
 from src.results.tables import write_table
-from src.values import Pair, Skill, StitchSkill
+from src.values import Pair, SkillEstimate, StitchSkill
 from tests import result_rows
 from tests.commands import pair_of
 
 N, N_CLASSES = 1000, 10
 LABELS = np.arange(N) % N_CLASSES
 SKILL = StitchSkill(
-    Skill(0.75, 0.5, 0.5, 0.45, 0.55), Skill(0.8, 0.5, 0.6, 0.55, 0.65), N, 10, 64, 1, 50.0
+    SkillEstimate(0.75, 0.5, 0.5, 0.45, 0.55),
+    SkillEstimate(0.8, 0.5, 0.6, 0.55, 0.65),
+    N,
+    10,
+    64,
+    1,
+    50.0,
 )
 OPTIONS = result_rows.OPTIONS | {
     "front_model_path": "f.pt",
@@ -151,7 +157,7 @@ def layers_in(folder: Path, name: str) -> Pair:
 def skill(output: float, at_end: float = 0.5) -> StitchSkill:
     """A skill with baselines of 0.5 and intervals of ± 0.05."""
     places = [
-        Skill((1 + value) / 2, 0.5, value, value - 0.05, min(1, value + 0.05))
+        SkillEstimate((1 + value) / 2, 0.5, value, value - 0.05, min(1, value + 0.05))
         for value in (at_end, output)
     ]
     return StitchSkill(*places, N, 10, 64, 1, 50.0)

@@ -31,6 +31,7 @@ from src.cli.groups import (
     add_scheduler,
     add_similarity,
     add_training,
+    begin,
     load_networks,
     load_options,
     load_split,

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from src.results.session import Session
     from src.training import Settings
 
-N_COMPARED = 1000  # validation images that measures of similarity take by default
+N_COMPARED = 1000  # validation inputs that measures of similarity take by default
 MOST_SHARED = 0.01  # of test inputs that are among the training inputs without a warning
 MOST_WORKERS = 16  # that decode images by default
 
@@ -149,7 +149,7 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
         default="./data/pytorch",
         help="folder of the data sets; torchvision's are downloaded to it",
     )
-    about_batch_size = "images in a batch"
+    about_batch_size = "inputs in a batch"
     if batch_size is None:
         about_batch_size += "; default: the default of each script"
     add(
@@ -177,6 +177,22 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
     )
 
 
+def begin(
+    args: Namespace, session: "Session | None" = None
+) -> "tuple[Session, torch.device, ImageSpec]":
+    """Return a session, a new one unless there is one, the device of the options, and the spec of the inputs.
+
+    Raises:
+        UserError: the device does not exist, or the data set has no labels.
+    """
+    from src.core.device import device_of
+    from src.datasets import dataset_info
+    from src.results.session import Session
+
+    device = device_of(args.gpu)
+    return session or Session(), device, dataset_info(args.dataset, labelled=True).spec
+
+
 def load_options(args: Namespace, device: "torch.device") -> dict[str, Any]:
     """Return arguments of `load_dataset`: `device`, `loading` and the interventions."""
     from src.datasets import Loading
@@ -192,10 +208,10 @@ def load_options(args: Namespace, device: "torch.device") -> dict[str, Any]:
 def load_split(
     args: Namespace, session: "Session", device: "torch.device", *, train: bool, seed: int = 0
 ) -> "BaseImageSet":
-    """Return the training or the test images of `-d`, with the interventions of the options.
+    """Return the training or the test inputs of `-d`, with the interventions of the options.
 
     Adds their fingerprint to `args`. Prints a note, once, if a network of `args` was trained on
-    other training images of the same name.
+    other training inputs of the same name.
 
     Args:
         seed: of what interventions draw for training images.
@@ -240,7 +256,7 @@ def _warn_of_equal_splits(args: Namespace, session: "Session") -> None:
 
 
 def _note_training_on_others(args: Namespace) -> None:
-    """Note which networks of `args` were trained on different training images of the same name."""
+    """Note which networks of `args` were trained on different training inputs of the same name."""
     from src.core.console import note_once
     from src.results.network_names import options_beside
 
@@ -351,16 +367,16 @@ def add_matching(parser: Parser, *, n_samples: int | str, default_cutoff: str) -
         dest="n_pinv_init_samples",
         type=number_of_samples,
         default=n_samples,
-        help="number of training images for direct matching; auto: 50 rows a channel of the front layer, "
-        "at least 500 and at most 10,000 images, but not more than there are",
+        help="number of training inputs for direct matching; auto: 50 rows a channel of the front layer, "
+        "at least 500 and at most 10,000 inputs, but not more than there are",
     )
     add(
         "--pinv-cutoff",
         type=cutoff,
         default=default_cutoff,
         help="ignore singular values below this share of the largest one in least squares. "
-        "paper: max(rows, columns)·eps(float32), so that more images drop more directions; "
-        "exact: columns·eps(float32) of columns of norm 1, whatever the number of images and the "
+        "paper: max(rows, columns)·eps(float32), so that more inputs drop more directions; "
+        "exact: columns·eps(float32) of columns of norm 1, whatever the number of inputs and the "
         "units of channels; or a number",
     )
 
@@ -373,7 +389,7 @@ def add_similarity(parser: Parser) -> None:
         "--n-samples",
         type=_at_least_two,
         default=N_COMPARED,
-        help="number of validation images to compare on, the first ones; all of them if there are fewer",
+        help="number of validation inputs to compare on, the first ones; all of them if there are fewer",
     )
     add(
         "--metrics",
@@ -388,16 +404,16 @@ def add_similarity(parser: Parser) -> None:
         "--alignment",
         choices=ALIGNMENTS,
         default="auto",
-        help="samples of CCA and Procrustes. pool: the images; auto: the positions in the images where "
-        "both layers have maps of equal shape, and otherwise the images, as in the paper's code",
+        help="samples of CCA and Procrustes. pool: the inputs; auto: the positions in the inputs where "
+        "both layers have maps of equal shape, and otherwise the inputs, as in the paper's code",
     )
     add(
         "--permutations",
         dest="n_permutations",
         type=_permutations,
         default=None,
-        help="number of random permutations of the images, such as 200, for p-values and "
-        "calibrated values. All images are permuted, and then the images within each class",
+        help="number of random permutations of the inputs, such as 200, for p-values and "
+        "calibrated values. All inputs are permuted, and then the inputs within each class",
     )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,7 +53,7 @@ def rank(text: str) -> int | None:
 
 
 def number_of_samples(text: str) -> int | str:
-    """Read a number of images, or auto."""
+    """Read a number of inputs, or auto."""
     if text == "auto":
         return text
     return integer_from_1(text)
@@ -163,9 +164,12 @@ def output_file(*endings: str) -> Callable[[str], str]:
 
 
 def folder(text: str) -> str:
-    """Read the name of a folder, which is not empty."""
+    """Read the name of a folder to write to, which need not exist."""
     if not text:
         raise argparse.ArgumentTypeError("the name of a folder is missing; . is the working folder")
+    for path in (Path(text), *Path(text).parents):
+        if os.path.isfile(path):
+            raise argparse.ArgumentTypeError(f"{path} is a file; give a folder")
     return text
 
 
@@ -175,6 +179,7 @@ def results_folder(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not below results/; give a name such as dm, or an absolute path"
         )
+    folder(str(Path("results", text)))
     return text
 
 

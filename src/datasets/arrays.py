@@ -248,8 +248,8 @@ class InputFile:
             missing = np.setdiff1d(np.arange(n_classes), labels)
             if len(missing):
                 warn_once(
-                    f"{self.path}: no {split} image has label {missing[0]}; labels count from 0, so there are "
-                    f"{n_classes} classes, {len(missing)} of them without a {split} image"
+                    f"{self.path}: no {split} input has label {missing[0]}; labels count from 0, so there are "
+                    f"{n_classes} classes, {len(missing)} of them without a {split} input"
                 )
 
     def _check_numbers(self) -> None:

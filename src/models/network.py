@@ -190,7 +190,7 @@ class Network(NamedLayers):
         calls = passes.calls
         for name in names:
             if self.existing(name, passes) not in calls.shapes:
-                reason = "no tensor with the images as first axis; choose another one"
+                reason = "no tensor with the inputs as first axis; choose another one"
                 if name in calls.time_first:
                     reason = TIME_FIRST
                 raise UserError(f"layer {name!r} gives {reason}")

@@ -126,7 +126,7 @@ class Passes:
             return values | self._short_pass(behind, replacement)
         if images is None:
             raise ValueError(
-                f"the modules in front of {after} cannot be skipped: later layers need the images "
+                f"the modules in front of {after} cannot be skipped: later layers need the inputs "
                 "too; give images="
             )
         return values | self._whole_pass(images, behind, replacement)
@@ -184,7 +184,7 @@ class Passes:
         for name, module in self.calls.module_of.items():
             if n_missing.get(module, 0) > 0:
                 raise UserError(
-                    f"layer {name!r} is not called equally often for all images; choose another one"
+                    f"layer {name!r} is not called equally often for all inputs; choose another one"
                 )
         return {name: outputs[module] for name, module in module_of.items()}
 
@@ -208,7 +208,7 @@ class Passes:
             if value.ndim < 2 or len(value) != n_rows:
                 shape = shape_text(value.shape)
                 raise UserError(
-                    f"layer {name!r} gives {shape}, not one tensor of {n_rows} images; "
+                    f"layer {name!r} gives {shape}, not one tensor of {n_rows} inputs; "
                     "choose another one"
                 )
             values[name] = value

@@ -96,7 +96,7 @@ class Mahalanobis(Detector):
     def fit(self) -> None:
         n_rows, shares, mean, scatter = self.with_classes
         if shares.sum() < 1 - 1e-9:
-            raise ValueError("training images without labels have no classes")
+            raise ValueError("training inputs without labels have no classes")
         is_present = shares > 0.5 / n_rows
         covariance = scatter[is_present] / n_rows  # of membership with features, (K, C)
         offsets = covariance / shares[is_present, None]  # class means less the mean, (K, C)

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.ood.reference import Reference, TestBatch
+from src.ood.reference import EndReference, TestBatch
 from src.skill.baseline import BaselineKey
 from src.skill.running import Following
 from src.skill.skills import skill_of
 from src.skill.widths import RunningWidth
 from src.statistics.detection import auroc_interval, ood_metrics
-from src.stitching.grid import Grid, GridEvaluation, GridScore
+from src.stitching.grid import Grid, GridEvaluation, GridMetrics
 from src.stitching.layers import Plan, StitchingLayer
 from src.training import NO_CLASS, predicted_classes
 from src.values import Pair, StitchSkill
@@ -52,7 +52,7 @@ class Separation(NamedTuple):
 
 
 @torch.no_grad()
-def score_grid(grid: Grid, reference: Reference) -> dict[Pair, StitchScores]:
+def score_grid(grid: Grid, reference: EndReference) -> dict[Pair, StitchScores]:
     """Measure accuracy, scores and skill of all stitches of a grid, in a pass over the test images.
 
     A stitch whose activations are not finite has scores and skill of NaN.
@@ -73,12 +73,12 @@ def score_grid(grid: Grid, reference: Reference) -> dict[Pair, StitchScores]:
 class MeasuredGrid(NamedTuple):
     """The measurements of the stitches of a grid."""
 
-    score: GridScore
+    score: GridMetrics
     scores: dict[Pair, StitchScores]
 
 
 @torch.no_grad()
-def measure_grids(grids: Mapping[str, Grid], reference: Reference) -> dict[str, MeasuredGrid]:
+def measure_grids(grids: Mapping[str, Grid], reference: EndReference) -> dict[str, MeasuredGrid]:
     """Measure accuracies and scores, as `Grid.evaluate` and `score_grid`, in one pass of the images.
 
     Args:
@@ -110,7 +110,7 @@ def measure_grids(grids: Mapping[str, Grid], reference: Reference) -> dict[str, 
 class GridScoring:
     """The scores of the stitches of a grid, which grow batch by batch."""
 
-    def __init__(self, grid: Grid, reference: Reference):
+    def __init__(self, grid: Grid, reference: EndReference):
         self.grid = grid
         self.reference = reference
         # Of each batch, on the device: a copy to the CPU would wait
@@ -125,7 +125,7 @@ class GridScoring:
         )
 
     def add_own(self, own: Mapping[str, Tensor], batch: TestBatch) -> None:
-        """Add the end network's own activations (B, …) at the end layers, and its logits."""
+        """Add the end network's activations (B, …) at the end layers, and its logits."""
         if len(batch.sampled):
             sampled = {name: values[batch.sampled] for name, values in own.items()}
             self._following.add_own(sampled)
@@ -145,7 +145,7 @@ class GridScoring:
     def add_stitches(
         self, pairs: Sequence[Pair], stitched: Mapping[str, Tensor], batch: TestBatch
     ) -> None:
-        """Add a group of P stitches into one end layer, behind the own activations of the batch.
+        """Add a group of P stitches into one end layer, behind the end network's activations of the batch.
 
         Args:
             stitched: activations (P, B, …) at the end layer and in the output, from

@@ -1,6 +1,6 @@
 """The reference of an evaluation: measurements of the end network without any stitch.
 
-A reference holds the detectors at the end layers, their scores of the end network's own activations,
+A reference holds the detectors at the end layers, their scores of the end network's activations,
 and the baselines of skill. All folders of stitches into the network share it.
 """
 
@@ -64,8 +64,8 @@ class EvaluationOptions(NamedTuple):
         return progress(data.batches(self.batch_size, indices=indices), title, n_batches)
 
 
-class Reference(NamedTuple):
-    """Detectors, their scores of the end network's own activations, and the baselines of skill."""
+class EndReference(NamedTuple):
+    """Detectors, their scores of the end network's activations, and the baselines of skill."""
 
     options: EvaluationOptions
     end: Network
@@ -96,7 +96,7 @@ def make_reference(
     options: EvaluationOptions,
     *,
     trained: ByScore[Detector],
-) -> Reference:
+) -> EndReference:
     """Make the reference for stitches into `options.layers` of a network.
 
     Args:
@@ -124,7 +124,7 @@ def make_reference(
     baselines = Baselines(
         network, options.train, options.test, sampled, batch_size=options.batch_size
     )
-    return Reference(
+    return EndReference(
         options, network, detectors, sampled, baselines, id_scores, sanity_scores, checks, missing
     )
 

@@ -1,17 +1,28 @@
-"""Reads and writes results: runs, tables, and the frame of results from which reports are computed."""
+"""Reads and writes results: runs, tables, and the frame of results from which reports are computed.
 
-from typing import TYPE_CHECKING, Any
+Its modules are imported when they are first used, so that `--help` of a script loads neither torch nor pandas."""
 
-if TYPE_CHECKING:
+from typing import TYPE_CHECKING
+
+from src.core.lazy import when_used
+
+if TYPE_CHECKING:  # the modules that scripts use so
+    # ruff: noqa: F401
+    from src.results import (
+        checkpoints,
+        evaluation,
+        feature_files,
+        public,
+        quantities,
+        run,
+        scoring,
+        session,
+        similarities,
+        stitch_runs,
+        stitches,
+        tables,
+        training_runs,
+    )
     from src.results.frame import read
-
-__all__ = ["read"]
-
-
-def __getattr__(name: str) -> Any:
-    """Import `read` lazily, so that scripts that stitch do not load pandas."""
-    if name == "read":
-        from src.results.frame import read
-
-        return read
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+else:
+    __getattr__ = when_used(__name__, read="frame")

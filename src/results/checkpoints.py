@@ -488,6 +488,14 @@ class DetectorStore:
                 names.setdefault(str(entry.get("source_layer")), []).append(name)
         return names
 
+    def lacks(self, layers: Iterable[str], source: NamedNetwork) -> str:
+        """Return the message that there are no detectors for layers of a network, with the layers that have one."""
+        message = f"no detector for {listed(layers)} of {source.path} in {self.folder}"
+        stored = self.names_by_layer(source)
+        if stored:
+            message += f"; the store has detectors for {listed(stored)}"
+        return message
+
     def load(
         self, source: NamedNetwork, layer: str, images: ImageSpec, *, device: torch.device
     ) -> EnergyDetector:
@@ -530,10 +538,7 @@ class DetectorStore:
         """Return the file name of the newest detector for a layer; warn if there are several."""
         names_by_layer = self.names_by_layer(source)
         if layer not in names_by_layer:
-            message = f"no detector for {layer} of {source.path} in {self.folder}"
-            if names_by_layer:
-                message += f"; the store has detectors for {', '.join(names_by_layer)}"
-            raise UserError(message)
+            raise UserError(self.lacks([layer], source))
         names = names_by_layer[layer]
         if len(names) > 1:
             warn(
@@ -567,7 +572,12 @@ def load_trained(
         stored = store.names_by_layer(name)
         if options.sanity_data is not None:
             layers += sorted(set(stored).difference(layers), key=network.depth)
+        lacking = [layer for layer in layers if layer not in stored]
+        if lacking:
+            missing.append(store.lacks(lacking, name))
         for layer in layers:
+            if layer in lacking:
+                continue
             try:
                 detector = store.load(name, layer, options.test.spec, device=options.test.device)
             except UserError as error:

@@ -16,7 +16,7 @@ from src.results.quantities import EVALUATIONS
 from src.results.spec import on_same_images
 from src.results.stitches import Stitch, holds_runs, read_stitches, warn_of_weights
 from src.results.tables import read_table
-from src.values import Pair, Skill, StitchSkill
+from src.values import Pair, SkillEstimate, StitchSkill
 
 TYPICAL_AUROC = 0.25  # below it, stitched activations are more typical than the end network's own
 
@@ -29,7 +29,7 @@ def place_of(record: Mapping[str, Any]) -> tuple[str, Pair]:
 def skill_of(record: Mapping[str, Any]) -> StitchSkill:
     """Return the skill in the record of an evaluation."""
     at_end, output = (
-        Skill(*(record[name] for name in _columns_of_skill(end))) for end in ("_at_end", "")
+        SkillEstimate(*(record[name] for name in _columns_of_skill(end))) for end in ("_at_end", "")
     )
     return StitchSkill(at_end, output, *(record[name] for name in StitchSkill._fields[2:]))
 
@@ -50,7 +50,7 @@ def _columns_of_skill(place: str) -> list[str]:
     Args:
         place: the end of the names: "_at_end", or "" for the output.
     """
-    correlation, baseline, skill, *ends = Skill._fields
+    correlation, baseline, skill, *ends = SkillEstimate._fields
     names = [f"{name}{place}" for name in (correlation, baseline, skill)]
     return [*names, *(f"{skill}{place}_{end}" for end in ends)]
 

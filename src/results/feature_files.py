@@ -130,13 +130,13 @@ def read_features(path: str, layers: str) -> LoadedFeatures:
 def _check_ids_of(path: str, ids: np.ndarray) -> None:
     """Raise a UserError unless there are two or more images, each with an id of its own."""
     if ids.ndim != 1:
-        raise UserError(f"{path}: ids has shape {ids.shape}; give one id for each image, (N,)")
+        raise UserError(f"{path}: ids has shape {ids.shape}; give one id for each input, (N,)")
     if len(ids) < 2:
-        raise UserError(f"{path}: ids has shape {ids.shape}; give at least two images")
+        raise UserError(f"{path}: ids has shape {ids.shape}; give at least two inputs")
     values, counts = np.unique(ids, return_counts=True)
     if np.any(counts > 1):
         repeated = values[counts > 1][0]
-        raise UserError(f"{path}: the id {repeated} is repeated; give every image an id of its own")
+        raise UserError(f"{path}: the id {repeated} is repeated; give every input an id of its own")
 
 
 def _check_array(path: str, name: str, array: np.ndarray, *, n_images: int) -> None:
@@ -189,7 +189,7 @@ def write_features(
 def images_of(test_set: BaseImageSet, fingerprint: str, *, dataset: str) -> Images:
     """Return the ids and labels of test images; the ids are indices into the data set."""
     return Images(
-        f"the test images of {dataset}",
+        f"the test inputs of {dataset}",
         np.arange(len(test_set)),
         test_set.labels.cpu().numpy(),
         fingerprint,
@@ -239,8 +239,8 @@ def check_same_images(reference: Images, compared: Sequence[Images], *, n_images
         for text, titles in grouped(differences, differences.__getitem__).items():
             texts.append(f"{listed(titles)}: {text} {reference.title}")
         raise UserError(
-            f"{'; '.join(texts)}; store the features of the same images in the same order (the ids of a "
-            "network's images are 0, 1, 2, …)"
+            f"{'; '.join(texts)}; store the features of the same inputs in the same order (the ids of a "
+            "network's inputs are 0, 1, 2, …)"
         )
     for images in compared:
         if "" not in (images.preprocessing, reference.preprocessing):
@@ -270,5 +270,5 @@ def _difference(reference: Images, images: Images, n_images: int) -> str:
             return "other labels of the same ids than"
     is_prepared_alike = images.preprocessing == reference.preprocessing
     if is_prepared_alike and not are_same(images.fingerprint, reference.fingerprint):
-        return "other images of the same ids than"
+        return "other inputs of the same ids than"
     return ""

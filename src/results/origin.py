@@ -13,7 +13,7 @@ from src.results.run import record_of
 from src.results.spec import RECORDS, TEST
 from src.results.stitches import Stitch
 
-NOT_RECORDED = "images without a fingerprint"
+NOT_RECORDED = "inputs without a fingerprint"
 PACKAGES = ("python", "torch", "torchvision", "numpy", "scipy", "cuda")
 
 

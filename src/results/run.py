@@ -194,7 +194,7 @@ class Run:
                 return options_of_table(self.table)
             return read_options(self.config)
         if self.state_file.exists():
-            return load_tensors(self.state_file)["options"]
+            return read_state(self.state_file)["options"]
         return {}
 
     def saved_state(self) -> RunState:
@@ -205,7 +205,7 @@ class Run:
         """
         if not self.state_file.exists():
             return {}
-        state = load_tensors(self.state_file)
+        state = read_state(self.state_file)
         written = state.pop("options")
         refuse_difference(written, self.options, where=self.state_file)
         return state
@@ -280,6 +280,17 @@ class Run:
     @property
     def _lock_file(self) -> Path:
         return self.folder / f".{self.state_file.name}.lock"
+
+
+def read_state(path: Path) -> RunState:
+    """Return the saved state of an interrupted run with its options; a UserError if the file is damaged."""
+    with contextlib.suppress(UserError):
+        state = load_tensors(path)
+        if isinstance(state, dict) and "options" in state:
+            return state
+    raise UserError(
+        f"{path} is damaged, and its run cannot resume; remove this file and give the command again"
+    )
 
 
 def _release(path: Path, lock: IO, process: int) -> None:

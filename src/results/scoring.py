@@ -23,7 +23,7 @@ from src.core.images import ImageSpec
 from src.core.user_code import digest_of, file_and_function, is_user_code, source_of
 from src.models import Network
 from src.ood.evaluation import StitchScores, score_grid, separation_of
-from src.ood.reference import Reference
+from src.ood.reference import EndReference
 from src.results.checkpoints import fill
 from src.results.evaluation import EvaluationFiles, by_detector, columns_of_skill, place_of
 from src.results.network_names import SHORT, NamedNetwork, titles_of
@@ -32,7 +32,7 @@ from src.results.quantities import EVALUATIONS
 from src.results.session import Session
 from src.results.spec import on_same_images, short_images
 from src.results.stitch_runs import load_stitch
-from src.results.stitches import Stitch, one_of_each
+from src.results.stitches import Stitch, one_of_each, without_runs
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
@@ -68,9 +68,7 @@ def check_stitches(stitches: Sequence[Stitch], folder: Path) -> None:
         folder: of the runs, for the message.
     """
     if not stitches:
-        raise UserError(
-            f"{folder} holds no finished stitching run; give the folder that holds their folders"
-        )
+        raise without_runs(folder)
     rows = [stitch.row for stitch in one_of_each(stitches)]
     values: dict[str, Collection[str]] = {
         name: {str(row.spec[name]) for row in rows} for name in SHARED
@@ -339,7 +337,7 @@ class ScoredStitch(NamedTuple):
 class MeasuredStitches(NamedTuple):
     """The scores of stitches that this process has trained or fitted."""
 
-    reference: Reference
+    reference: EndReference
     scores: dict[tuple[str, Pair], StitchScores]
 
     def are_all_of(self, stitches: Iterable[Stitch]) -> bool:
@@ -364,7 +362,7 @@ class MeasuredStitches(NamedTuple):
         )
 
 
-def score_stitches(grids: Iterable[GridOfStitches], reference: Reference) -> MeasuredStitches:
+def score_stitches(grids: Iterable[GridOfStitches], reference: EndReference) -> MeasuredStitches:
     """Compute the accuracy, skill and detector scores of all stitches."""
     scores: dict[tuple[str, Pair], StitchScores] = {}
     for grid, stitches in grids:
@@ -388,7 +386,7 @@ def check_scored(scored: Iterable[ScoredStitch], *, other_data: bool, batch_size
                 "and OOD scores are nan; stitch it again, with a lower -lr if it was trained"
             )
         elif not other_data and abs(scores.accuracy - stitch.row.accuracy) > MOST_CHANGED:
-            cause = "images, networks or user code have changed; stitch it again"
+            cause = "inputs, networks or user code have changed; stitch it again"
             batch_size_before = stitch.options.get("batch_size", batch_size)
             if stitch.row.front_stitch_rank and batch_size != batch_size_before:
                 cause = f"--front-stitch-rank cuts each batch by itself; give -b {batch_size_before}, as it was made"
@@ -400,7 +398,7 @@ def check_scored(scored: Iterable[ScoredStitch], *, other_data: bool, batch_size
 
 def evaluation_rows(
     scored: Iterable[ScoredStitch],
-    reference: Reference,
+    reference: EndReference,
     record: Options,
     *,
     other_data: bool = False,
@@ -435,7 +433,7 @@ def evaluation_rows(
 
 
 def _measured_by_detectors(
-    end_layer: str, scores: StitchScores, reference: Reference
+    end_layer: str, scores: StitchScores, reference: EndReference
 ) -> dict[str, float]:
     """Return the measurements by the detectors at the end layer, by column."""
     columns: dict[str, float] = {}
@@ -471,7 +469,7 @@ def with_earlier_detectors(
     return together
 
 
-def describe_detectors(reference: Reference) -> dict[str, dict[str, dict[str, object]]]:
+def describe_detectors(reference: EndReference) -> dict[str, dict[str, dict[str, object]]]:
     """Describe detectors by detector and layer: their training data and their sanity checks."""
     described: dict[str, dict[str, dict[str, object]]] = {}
     for score, of_layers in reference.detectors.items():
@@ -488,7 +486,7 @@ def save_scores(
     folder: str | None,
     files: EvaluationFiles,
     scored: Sequence[ScoredStitch],
-    reference: Reference,
+    reference: EndReference,
 ) -> None:
     """Save the scores of all images by each detector.
 
@@ -509,7 +507,7 @@ def save_scores(
 
 
 def _scores_of_images(
-    score: str, scored: Sequence[ScoredStitch], reference: Reference
+    score: str, scored: Sequence[ScoredStitch], reference: EndReference
 ) -> dict[str, np.ndarray]:
     """Return the scores of all images as float32 arrays (N,), by END_LAYER/FRONT_LAYER.
 

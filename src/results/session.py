@@ -20,7 +20,7 @@ from src.results.network_names import NamedNetwork
 from src.training.doubts import warn_at_chance
 
 if TYPE_CHECKING:  # most scripts evaluate no stitches
-    from src.ood.reference import EvaluationOptions, Reference
+    from src.ood.reference import EndReference, EvaluationOptions
 
 
 class Session:
@@ -47,7 +47,7 @@ class Session:
         self.warnings: Counter[str] = Counter()
         self.warnings_of: dict[NamedNetwork, list[str]] = {}  # when the network was loaded
         self._beside_chance: set[NamedNetwork] = set()  # networks that were set against chance
-        self._reference: tuple[tuple, Reference] | None = None  # behind what it was made of
+        self._reference: tuple[tuple, EndReference] | None = None  # behind what it was made of
 
     def network(
         self,
@@ -104,12 +104,14 @@ class Session:
             return self._weights[name]
         return name.content
 
-    def warn_at_chance(self, name: NamedNetwork, network: Network, images: BaseImageSet) -> None:
+    def warn_at_chance(
+        self, name: NamedNetwork, network: Network, images: BaseImageSet, *, is_end: bool = False
+    ) -> None:
         """Warn once if a trained classifier is close to chance accuracy on labelled test images."""
         is_classifier = not (name.is_untrained or network.is_encoder)
         if is_classifier and name not in self._beside_chance and (images.labels >= 0).any():
             self._beside_chance.add(name)
-            warn_at_chance(network, images, name.title)
+            warn_at_chance(network, images, name.title, is_end=is_end)
 
     def dataset(self, name: str, root: str | Path, **options: Any) -> BaseImageSet:
         """Return a split of a data set, loaded by `load_dataset` with these options.
@@ -142,8 +144,8 @@ class Session:
         end: NamedNetwork,
         store: Path,
         options: "EvaluationOptions",
-        make: "Callable[[], Reference]",
-    ) -> "Reference":
+        make: "Callable[[], EndReference]",
+    ) -> "EndReference":
         """Return the reference of an evaluation; the last one is reused for equal arguments.
 
         Args:

@@ -26,7 +26,7 @@ from src.results.checkpoints import StateDict, load_state, on_cpu, save_state
 from src.results.evaluation import EvaluationFiles, columns_of_skill
 from src.results.public import RUN_NAME, SPARSITY, STITCH, chosen_options, write_summary
 from src.results.quantities import EVALUATIONS
-from src.results.run import Run, as_written, new_folder
+from src.results.run import Run, as_written, new_folder, read_state
 from src.results.spec import (
     OPTIONS,
     RANKS,
@@ -50,7 +50,7 @@ from src.results.stitches import (
 from src.results.tables import write_table
 from src.results.training_runs import epoch_row, report_epoch, write_logs
 from src.stitching.closed_forms import Matching
-from src.stitching.grid import GridScore
+from src.stitching.grid import GridMetrics
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import with_matching
 from src.stitching.stitched_model import StitchedModel
@@ -328,7 +328,7 @@ class GridRun:
 
     def write(
         self,
-        score: GridScore,
+        score: GridMetrics,
         matched: Mapping[Pair, Matching],
         *,
         whole_networks: tuple[Network, Network] | None,
@@ -365,7 +365,7 @@ class GridRun:
         note(f"wrote {run.folder}")
 
     def _row(
-        self, pair: Pair, score: GridScore, matched: Mapping[Pair, Matching], folder: Path
+        self, pair: Pair, score: GridMetrics, matched: Mapping[Pair, Matching], folder: Path
     ) -> StitchRow:
         """Return the row of a pair: its settings, its layers, and its measurements."""
         metrics = score.pairs[pair]
@@ -396,7 +396,7 @@ class GridRun:
         ((pair, layer),) = self.layers.items()
         return {pair: StitchedModel(*whole_networks, layer, pair).state_dict()}
 
-    def _predictions(self, score: GridScore) -> dict[Pair, Predictions]:
+    def _predictions(self, score: GridMetrics) -> dict[Pair, Predictions]:
         """Return the predictions to save of each pair."""
         of_networks = [score.predictions[name].numpy() for name in ("front", "end", "labels")]
         return {
@@ -457,7 +457,7 @@ def interrupted_runs(directory: Path) -> dict[Path, Options]:
     for state_file in sorted([*directory.glob("*/resume.pt"), *of_pairs]):
         # Another process may have just removed the file of a finished run; not all scripts stitch.
         with contextlib.suppress(UserError):
-            options = load_tensors(state_file)["options"]
+            options = read_state(state_file)["options"]
             if "stitching_type" in options:
                 runs[state_file.parent] = options
     return runs

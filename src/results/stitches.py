@@ -330,6 +330,16 @@ def _run_folders(source_dir: Path, *, recursive: bool) -> list[Path]:
     ]
 
 
+def without_runs(source_dir: Path) -> UserError:
+    """Return the error for a folder without finished runs; it lists the folders below that hold runs."""
+    runs = _run_folders(source_dir, recursive=True)
+    below = dict.fromkeys(run.parent for run in runs if source_dir in run.parent.parents)
+    remedy = "the folder that holds their folders"
+    if below:
+        remedy = f"one of the folders below it that hold runs: {listed(below)}"
+    return UserError(f"{source_dir} holds no finished stitching run; give {remedy}")
+
+
 def holds_runs(source_dir: Path) -> bool:
     """Return whether a folder is a run, or contains one."""
     return is_run(source_dir) or any(map(is_run, source_dir.glob("*")))

@@ -120,7 +120,7 @@ class LayerFeatures:
         for metric, measure in metrics.items():
             n_least = measure.min_images
             if self.n_images < n_least:
-                reason = f"it needs at least {n_least} images, not {self.n_images}"
+                reason = f"it needs at least {n_least} inputs, not {self.n_images}"
                 self.flaws.setdefault(reason, []).append(metric)
                 self.matrices[metric] = torch.full_like(grams.centred, math.nan)
             else:
@@ -139,7 +139,7 @@ class LayerFeatures:
             variations[-1] + 2 * grams.offsets[-1].sum()
         )
         if is_constant.any():
-            self.flaws[f"{self.name} is the same for all images"] = metrics
+            self.flaws[f"{self.name} is the same for all inputs"] = metrics
         return is_constant
 
     def width(self, rank: Rank) -> int:

@@ -2,7 +2,9 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from src.choices import ALIGNMENTS
@@ -21,7 +23,11 @@ NAMES = "the first representation", "the second representation"
 
 
 def compare(
-    activations1, activations2, metrics: Sequence[str] = PAPER, *, alignment: str = "auto"
+    activations1: ArrayLike | Tensor,
+    activations2: ArrayLike | Tensor,
+    metrics: Sequence[str] = PAPER,
+    *,
+    alignment: str = "auto",
 ) -> dict[str, float]:
     """Return the similarity of two activations for the same n inputs.
 
@@ -60,7 +66,7 @@ def compare(
     return values
 
 
-def linear_cka(x, y) -> float:
+def linear_cka(x: ArrayLike | Tensor, y: ArrayLike | Tensor) -> float:
     """Return linear CKA of two representations of the same n samples, (n, ...), in [0, 1] (Kornblith
     et al. 2019, equation 4).
 
@@ -70,7 +76,7 @@ def linear_cka(x, y) -> float:
     return _measured("cka", x, y)
 
 
-def debiased_cka(x, y) -> float:
+def debiased_cka(x: ArrayLike | Tensor, y: ArrayLike | Tensor) -> float:
     """Return linear CKA of (n, ...), n of at least 4, by the unbiased estimator of HSIC, at most 1
     (Song et al. 2012).
 
@@ -79,7 +85,7 @@ def debiased_cka(x, y) -> float:
     return _measured("cka_debiased", x, y)
 
 
-def mutual_knn(x, y, k: int = N_NEIGHBOURS) -> float:
+def mutual_knn(x: ArrayLike | Tensor, y: ArrayLike | Tensor, k: int = N_NEIGHBOURS) -> float:
     """Return the mean share of common samples among the k nearest neighbours of each of n samples
     (n, ...), in [0, 1].
 
@@ -89,7 +95,7 @@ def mutual_knn(x, y, k: int = N_NEIGHBOURS) -> float:
     return _measured("mutual_knn", x, y, function=function, min_images=k + 1)
 
 
-def pwcca_distance(x, y) -> float:
+def pwcca_distance(x: ArrayLike | Tensor, y: ArrayLike | Tensor) -> float:
     """Return the PWCCA distance from (n, features1) to (n, features2), in [0, 1]. It is not
     symmetric: `x` gives the weights.
 
@@ -101,7 +107,7 @@ def pwcca_distance(x, y) -> float:
     return _measured("pwcca", x, y)
 
 
-def procrustes_distance(x, y) -> float:
+def procrustes_distance(x: ArrayLike | Tensor, y: ArrayLike | Tensor) -> float:
     """Return the squared distance after the best rotation R of (n, features1) and (n, features2):
     min ‖X − YR‖², in [0, 2].
 
@@ -110,7 +116,7 @@ def procrustes_distance(x, y) -> float:
     return _measured("procrustes", x, y)
 
 
-def _measured(name: str, x, y, **changes) -> float:
+def _measured(name: str, x: ArrayLike | Tensor, y: ArrayLike | Tensor, **changes: Any) -> float:
     """Return a measure of samples × features, flattened and in double precision.
 
     Args:
@@ -121,7 +127,7 @@ def _measured(name: str, x, y, **changes) -> float:
     return _values(comparison)[name]
 
 
-def _matrix(values, name: str) -> Tensor:
+def _matrix(values: ArrayLike | Tensor, name: str) -> Tensor:
     """Return an array or tensor (n, ...) as samples × features in double precision."""
     matrix = _as_floats(values, name).double()
     if matrix.ndim < 2:
@@ -129,7 +135,7 @@ def _matrix(values, name: str) -> Tensor:
     return matrix.flatten(1)
 
 
-def _as_floats(values, name: str) -> Tensor:
+def _as_floats(values: ArrayLike | Tensor, name: str) -> Tensor:
     """Return an array or tensor as a tensor of floats; integers in double precision."""
     tensor = real_tensor(values, name).detach()
     if tensor.is_floating_point():

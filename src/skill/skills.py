@@ -9,7 +9,7 @@ from src.skill.running import AtPlaces
 from src.skill.within_class import WithinClass, skill_score
 from src.statistics.intervals import DEVIATIONS
 from src.statistics.jackknife import jackknife_variance
-from src.values import Skill, StitchSkill
+from src.values import SkillEstimate, StitchSkill
 
 
 class Baseline(NamedTuple):
@@ -31,7 +31,7 @@ def skill_of(products: AtPlaces, baseline: Baseline) -> StitchSkill:
     return StitchSkill(at_end, at_output, n_images, *baseline[1:])
 
 
-def _at_place(stitch: WithinClass, baseline: WithinClass) -> Skill:
+def _at_place(stitch: WithinClass, baseline: WithinClass) -> SkillEstimate:
     """Return the skill at the end layer or at the output, with its interval."""
     value = float(skill_score(stitch.correlation, baseline.correlation))
     without_each = skill_score(stitch.without_each, baseline.without_each)
@@ -39,4 +39,4 @@ def _at_place(stitch: WithinClass, baseline: WithinClass) -> Skill:
         value = math.nan
     half_width = DEVIATIONS * math.sqrt(jackknife_variance(without_each))
     high = float(np.minimum(1, value + half_width))  # keeps NaN
-    return Skill(stitch.correlation, baseline.correlation, value, value - half_width, high)
+    return SkillEstimate(stitch.correlation, baseline.correlation, value, value - half_width, high)

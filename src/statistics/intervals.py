@@ -134,7 +134,7 @@ def wilson_intervals(shares: ArrayLike, n_images: ArrayLike) -> list[IntervalEst
 
 
 def of_share(right: Runs) -> Evidence:
-    """Return the evidence on the share of images that runs are right about; for one run, Wilson's
+    """Return the evidence on the accuracy of runs; for one run, Wilson's
     interval (1927)."""
     shares = _shares(right)
     n_images = right[0].shape[1]
@@ -149,7 +149,7 @@ def of_difference(end: Runs, stitched: Runs) -> Evidence:
     """Return the evidence on the accuracy drop of stitches; see `of_accuracy_drop`.
 
     Args:
-        end, stitched: whether the end network and the stitch are right about each image.
+        end, stitched: whether the end network and the stitch classify each input correctly.
     """
     pairs = list(zip(end, stitched, strict=True))
     lost = [is_end_right & ~is_stitch_right for is_end_right, is_stitch_right in pairs]

@@ -42,7 +42,7 @@ SHARE_OF_GPU = 0.25  # of all memory of a GPU: it is free in most runs, so that 
 ROWS_OF_CPU = 256  # more rows at once overrun the caches
 
 
-class GridScore(NamedTuple):
+class GridMetrics(NamedTuple):
     """The metrics of the stitches of a grid on a data set, and all predicted classes."""
 
     pairs: dict[Pair, Metrics]
@@ -198,7 +198,7 @@ class Grid(Task[Pair]):
         return torch.stack(losses).mean(0)
 
     @torch.no_grad()
-    def evaluate(self, batches: Batches) -> GridScore:
+    def evaluate(self, batches: Batches) -> GridMetrics:
         """Return the metrics of all stitches, and the predictions of stitches and networks.
 
         Everything switches to evaluation mode. If statistics moved in training, predictions and
@@ -397,7 +397,7 @@ class GridEvaluation:
             self._residuals[pair] = self._residuals[pair] + residual
             self._predictions[pair].append(classes)
 
-    def score(self) -> GridScore:
+    def score(self) -> GridMetrics:
         """Return the metrics of all stitches, and the predictions of stitches and networks.
 
         Raises:
@@ -411,7 +411,7 @@ class GridEvaluation:
                     title = f"the {name} network"
                 raise not_finite(title)
         no_classes = torch.full_like(classes["labels"], -1)
-        return GridScore(self._metrics(classes), {"front": no_classes, **classes})
+        return GridMetrics(self._metrics(classes), {"front": no_classes, **classes})
 
     def _metrics(self, classes: Mapping[Pair | str, Tensor]) -> dict[Pair, Metrics]:
         """Return the metrics of each pair.

@@ -237,7 +237,7 @@ def _solved(
                     targets[target] = Target(moments.targets[target])
                 matched[pair] = solver.solve(source, targets[target], moments.both[pair].scatter)
         except ValueError as error:
-            raise UserError(f"{pairs[0]}: {error}; check the models and the images") from error
+            raise UserError(f"{pairs[0]}: {error}; check the networks and the inputs") from error
     return matched
 
 

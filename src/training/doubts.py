@@ -31,7 +31,7 @@ def beside_chance(accuracy: float, n_images: int, labels: Tensor) -> str:
     if not is_close_to_chance(accuracy, n_images, chance):
         return ""
     if n_images < FEWEST:
-        return f"not certainly above chance ({chance:.0%}), as the test images are so few: give {FEWEST} or more"
+        return f"not certainly above chance ({chance:.0%}), as the test inputs are so few: give {FEWEST} or more"
     (interval,) = wilson_intervals([accuracy], [n_images])
     if interval.high < FAR_BELOW * chance:
         return f"far below chance ({chance:.0%}): classes in another order than in training?"
@@ -64,7 +64,7 @@ def doubt_about(network: Network, images: BaseImageSet, title: str) -> str:
         doubt = beside_chance(n_right / n_images, n_images, images.labels)
         if not doubt:
             return ""
-    return f"correct on {n_right} of {n_images} test images, {doubt}"
+    return f"correct on {n_right} of {n_images} test inputs, {doubt}"
 
 
 def warn_at_chance(

@@ -78,7 +78,7 @@ def train(
     parts: list[Any] = [*task.modules, optimizer, scheduler]
     history: History[HeadKey] = []
 
-    # Go on from a state
+    # Resume from a state
     if state:
         for part, state_of_part in zip(parts, state["parts"], strict=True):
             part.load_state_dict(state_of_part)

@@ -324,7 +324,8 @@ def decide(
     if not stitches.has_converged:
         return (
             INCONCLUSIVE,
-            "the training had not converged: train longer, or at a higher learning rate",
+            "the training had not converged: train longer, or at a higher learning rate, such as 0.01 with a cosine "
+            "schedule",
         )
     if p_values.above < ALPHA:
         return NOT_MATCHED, _reason_of_loss(stitches, limits)
