@@ -17,7 +17,6 @@ from src.figures.terms import legend
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-    from src.results.similarity_rows import SimilarityRow
 
     from src.results.reports import Comparison
     from src.results.stitches import Stitch
@@ -111,7 +110,7 @@ class Judged(NamedTuple):
     """The results in folders, with the verdicts on them."""
 
     stitches: Sequence[Any]
-    similarities: Any  # the frame of tables of similarity
+    similarities: "DataFrame"  # the frame of tables of similarity
     names: Mapping[Any, Any]  # of all networks
     are_listed: bool  # the names are those of a list; otherwise they are paths
     limits: Any
@@ -225,7 +224,7 @@ def names_of(args: Namespace, stitches: "list[Stitch]") -> tuple[Any, bool]:
 def verdicts_of(
     args: Namespace,
     stitches: "list[Stitch]",
-    similarities: "Sequence[SimilarityRow]",
+    similarities: "DataFrame",
     limits: "Limits",
     names: Mapping[Any, Any],
 ) -> Any:
@@ -439,7 +438,7 @@ def read_results(args: Namespace) -> tuple:
     return stitches, similarities
 
 
-def check_similarities(similarities: "Sequence[SimilarityRow]", frame: "DataFrame") -> None:
+def check_similarities(similarities: "DataFrame", frame: "DataFrame") -> None:
     """Warn if tables of similarity were given, but match no verdict."""
     from src.core.console import warn
     from src.results.verdicts import similarity_columns
