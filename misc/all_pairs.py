@@ -29,15 +29,26 @@ from misc.pairs import (
     stitching_unit,
     with_record,
 )
-from src import cli
+from src import cli, figures, results
 from src.choices import AUTO, STITCHING_TYPES, UPSAMPLE_MODES
 from src.choices.models import MODEL_NAMES
 from src.choices.scores import SCORES
 from src.choices.similarity import SIMILARITY
 from src.choices.stitching import FORMS, OBJECTIVES, Method
+from src.core.console import listed, note, recorded_warnings
 from src.core.errors import Busy, UserError, unknown_name
+from src.core.grouping import grouped
 from src.core.user_code import CODE, file_and_function, is_user_code, title_of
-from src.results.network_names import FEATURES, NamedNetwork, networks_named_by
+from src.results.network_names import (
+    FEATURES,
+    NamedNetwork,
+    networks_named_by,
+    read_networks,
+    tell_groups,
+)
+from src.results.run import Run, check_output
+from src.results.spec import RECORDS, described, recorded_images
+from src.results.tables import FIRST_LINE
 
 if TYPE_CHECKING:
     import torch
@@ -204,8 +215,6 @@ def work_and_judge(args: Namespace, table: str, page: str) -> None:
         table: the CSV of the verdict.
         page: the page of HTML.
     """
-    from src.core.console import recorded_warnings
-    from src.results.run import check_output
 
     if not args.no_verdict and methods_of(args):
         check_output(table, str(verdict.__file__))
@@ -222,7 +231,6 @@ def work_and_judge(args: Namespace, table: str, page: str) -> None:
 
 def name_next_commands(args: Namespace, units: Sequence[Unit]) -> None:
     """Print the commands that compare networks, if nothing was stitched."""
-    from src.core.console import note
 
     if any(unit.kind == SIMILARITY for unit in units):
         folder = Path("results", args.save_dir)
@@ -240,7 +248,6 @@ def judge_all(
     Args:
         said: the warnings of the work, which the text and the page repeat.
     """
-    from src.core.console import note
 
     n_left = sum(not unit.run.is_finished for unit in units)
     if n_left:
@@ -276,12 +283,8 @@ def make_results(args: Namespace, table: str) -> list[Unit]:
         table: the CSV of the verdict, which must not be of other inputs.
     """
     from src.core.cache import Cache
-    from src.core.console import note
     from src.core.device import device_of
     from src.datasets import dataset_info
-    from src.figures import pages
-    from src.results.network_names import read_networks, tell_groups
-    from src.results.session import Session
 
     # The units of this share, which record their weights and images.
     networks = read_networks(args.networks, seed=args.seed)
@@ -290,7 +293,7 @@ def make_results(args: Namespace, table: str) -> list[Unit]:
     check_code(args)
     tell_groups(args.networks, networks)
     device = device_of(args.gpu)
-    session = Session(Cache.of_device(device, args.memory))
+    session = results.session.Session(Cache.of_device(device, args.memory))
     spec = dataset_info(args.dataset, labelled=True).spec
     units = units_of(args, networks)
     share = [unit for unit in units if is_in_share(unit, *args.shard)]
@@ -316,15 +319,13 @@ def make_results(args: Namespace, table: str) -> list[Unit]:
 
     # The work.
     note(f"{len(unfinished)} of {len(share)} units of work are left to do")
-    with pages.left_out(not args.figures):
+    with figures.pages.left_out(not args.figures):
         run_units(unfinished, session)
     return units
 
 
 def check_inputs(table: str, units: Sequence[Unit]) -> None:
     """Raise a UserError if the table has verdicts on networks or images that differ from those of the units."""
-    from src.results.run import Run
-    from src.results.spec import RECORDS
 
     stitchings = [vars(unit.stitching) for unit in units if not unit.is_table]
     if not stitchings:
@@ -351,7 +352,6 @@ def fingerprints_of(
     Args:
         splits: False for the test images, True for the training images.
     """
-    from src.results.spec import recorded_images
 
     images = argparse.Namespace(**vars(args))
     for train in splits:
@@ -365,8 +365,6 @@ def unfinished_units(units: Sequence[Unit]) -> list[Unit]:
     Raises:
         UserError: units are of other networks, code, images or options.
     """
-    from src.core.console import listed
-    from src.results.spec import described
 
     written_of = {unit.place: unit.run.options_on_disk() for unit in units}
     differences = {unit.place: unit.difference(written_of[unit.place]) for unit in units}
@@ -386,18 +384,19 @@ def check_feature_files(
 
     The images are those of the networks in the list, or else those of the file that has the most.
     """
-    from src.results.feature_files import check_same_images, images_of, read_feature_file
 
     files = [network for network in networks if network.is_features]
-    images = [read_feature_file(network.path).images for network in files]
+    images = [results.feature_files.read_feature_file(network.path).images for network in files]
     if not images:
         return
     reference = max(images, key=lambda of_file: len(of_file.ids))
     if len(files) < len(networks):
         options = argparse.Namespace(**vars(args))
         test_set = cli.load_split(options, session, device, train=False)
-        reference = images_of(test_set, options.test_images_sha256, dataset=args.dataset)
-    check_same_images(reference, images, n_images=args.n_samples)
+        reference = results.feature_files.images_of(
+            test_set, options.test_images_sha256, dataset=args.dataset
+        )
+    results.feature_files.check_same_images(reference, images, n_images=args.n_samples)
 
 
 def check_layers(
@@ -413,9 +412,6 @@ def check_layers(
         UserError: a network cannot be loaded; or the layers that the list or the command line names
             do not fit networks.
     """
-    from src.core.console import listed, note
-    from src.core.grouping import grouped
-    from src.results.feature_files import read_features
 
     ends = {unit.networks[1] for unit in units if not unit.is_table}
     networks = networks_of(units)
@@ -430,7 +426,7 @@ def check_layers(
         layers = layers_of(network, args)
         try:
             if network.is_features:
-                chosen = read_features(network.path, layers).layers
+                chosen = results.feature_files.read_features(network.path, layers).layers
             else:
                 chosen = loaded[network].layers(layers, of_end=network in ends)
                 if layers == "all" and not getattr(loaded[network].module, "block_names", ()):
@@ -454,7 +450,6 @@ def check_layers(
 
 def check_depths(network: NamedNetwork, layers: Sequence[str]) -> None:
     """Raise a UserError if the list gives depths for a network, but not for all layers."""
-    from src.core.console import listed
 
     depths = network.relative_depths
     missing = [layer for layer in layers if layer not in depths]
@@ -465,7 +460,6 @@ def check_depths(network: NamedNetwork, layers: Sequence[str]) -> None:
 def check_types(table: str, networks: Sequence[NamedNetwork], own_types: Sequence[str]) -> None:
     """Raise a UserError if a list of networks has a type that does not exist, or a user's code without
     `--own-types`."""
-    from src.results.tables import FIRST_LINE
 
     own = {title_of(kind): as_in_list(kind, table) for kind in own_types}
     unnamed: dict[str, None] = {}
@@ -511,7 +505,6 @@ def as_in_list(kind: str, table: str) -> str:
 
 def check_ends(args: Namespace, networks: Sequence[NamedNetwork]) -> None:
     """Raise a UserError if `--ends` names a network that the list lacks."""
-    from src.core.console import listed
 
     names = [network.name for network in networks]
     unknown = [name for name in args.ends or () if name not in names]

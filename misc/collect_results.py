@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src import cli
+from src import cli, figures, results
+from src.choices.similarity import SIMILARITY
+from src.core.console import listed, note, result
+from src.core.errors import UserError
+from src.core.user_code import titles_in
+from src.results.network_names import counted
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -70,21 +75,17 @@ def parser() -> cli.Parser:
 
 def main(args: Namespace) -> None:
     """Print the matrices of a folder, and write its tables."""
-    from src.core.console import note, result
-    from src.core.errors import UserError
-    from src.results.frame import list_in, read, write_frame
-    from src.results.run import outputs
 
     types = (args.front_model_type, args.end_model_type)
     if args.front_model_type and not args.end_model_type:
         raise UserError("give the types of both networks, or none")
-    networks = args.networks or list_in([args.source_dir])
-    frame = read(args.source_dir, networks=networks)
+    networks = args.networks or results.frame.list_in([args.source_dir])
+    frame = results.frame.read(args.source_dir, networks=networks)
     if args.end_model_type:
         check_types(args.source_dir, frame, types)
     path = Path(args.output or Path(args.source_dir, "collected.csv"))
-    with outputs(path, __file__):
-        write_frame(path, frame)
+    with results.run.outputs(path, __file__):
+        results.frame.write_frame(path, frame)
         show_accuracies(path, frame, has_list=bool(networks))
         summary = report(args, path, frame, has_list=bool(networks))
     note(f"wrote {path}, and further tables and figures beside it")
@@ -94,10 +95,8 @@ def main(args: Namespace) -> None:
 
 def check_types(source_dir: str, frame: "DataFrame", types: tuple[str, str]) -> None:
     """Raise a UserError if the types of the front and the end networks differ from `types`."""
-    from src.core.errors import UserError
-    from src.results.frame import TYPES
 
-    recorded = set(frame[TYPES].itertuples(index=False, name=None))
+    recorded = set(frame[results.frame.TYPES].itertuples(index=False, name=None))
     if recorded and recorded != {types}:
         pairs = " or ".join(sorted(f"{front} to {end}" for front, end in recorded))
         raise UserError(
@@ -107,12 +106,6 @@ def check_types(source_dir: str, frame: "DataFrame", types: tuple[str, str]) -> 
 
 def show_accuracies(path: Path, frame: "DataFrame", *, has_list: bool) -> None:
     """Print and draw the accuracies of each method and pair of networks."""
-    from src.choices.similarity import SIMILARITY
-    from src.core.console import note
-    from src.core.user_code import titles_in
-    from src.figures.maps import Map, draw_layers, print_values
-    from src.results.frame import LAYERS
-    from src.results.reports import corresponding, matrix
 
     stitches = frame[frame.method != SIMILARITY]
     experiments = stitches.groupby(["method", "networks"], sort=False)
@@ -123,86 +116,84 @@ def show_accuracies(path: Path, frame: "DataFrame", *, has_list: bool) -> None:
         names = [networks] if has_networks else []
         names += [method] if has_networks or experiments.ngroups > 1 else []
         title = titles_in(", ".join(names))
-        values = matrix(rows, "accuracy")
+        values = results.reports.matrix(rows, "accuracy")
         if place < MAX_PRINTED:
-            print_values(title, values)
-        framed = set(corresponding(rows)[LAYERS].itertuples(index=False, name=None))
-        shown.append(Map("accuracy", values, title, framed))
+            figures.maps.print_values(title, values)
+        framed = set(
+            results.reports.corresponding(rows)[results.frame.LAYERS].itertuples(
+                index=False, name=None
+            )
+        )
+        shown.append(figures.maps.Map("accuracy", values, title, framed))
         drawn.append(rows)
     if len(experiments) > MAX_MATRICES:
         note(f"{MAX_MATRICES} of {len(experiments)} experiments are drawn; the CSV has all of them")
     if drawn:
         import pandas
 
-        draw_layers(path.with_suffix(".png"), shown, source=source_of(pandas.concat(drawn)))
+        figures.maps.draw_layers(
+            path.with_suffix(".png"), shown, source=source_of(pandas.concat(drawn))
+        )
 
 
 def source_of(frame: "DataFrame") -> str:
     """Return the caption's sentence on the networks and the images of rows."""
-    from src.figures.pages import on_data
-    from src.results.frame import NETWORKS
-    from src.results.network_names import counted
 
-    pairs = set(frame[NETWORKS].itertuples(index=False, name=None))
+    pairs = set(frame[results.frame.NETWORKS].itertuples(index=False, name=None))
     images = frame[["dataset", "n_images"]].astype(object)
     images = images.where(images.notna(), None)
-    return on_data(counted(pairs), set(images.itertuples(index=False, name=None)))
+    return figures.pages.on_data(counted(pairs), set(images.itertuples(index=False, name=None)))
 
 
 def report(args: Namespace, path: Path, frame: "DataFrame", *, has_list: bool) -> str:
     """Write the means over pairs of networks, and print and draw what they show; return the caption of the
     curves, "" without curves."""
-    from src.core.console import listed, note
-    from src.figures.words import note_on_layers
-    from src.results.frame import measures_in, write_frame, write_means
-    from src.results.reports import MEASURED, SHARES, compare_groups, match_shares, over_depth
 
-    measures = measures_in(frame)
+    measures = results.frame.measures_in(frame)
     means = {}
     summary = ""
-    depths = over_depth(frame, ["accuracy", "accuracy_drop", "skill", *measures])
+    depths = results.reports.over_depth(frame, ["accuracy", "accuracy_drop", "skill", *measures])
     if len(depths):
         means["depth"] = depths
         summary = draw_curves(args, path, frame, depths)
     if has_list:
-        comparison = compare_groups(frame, [*SHARES, *MEASURED, *measures])
+        comparison = results.reports.compare_groups(
+            frame, [*results.reports.SHARES, *results.reports.MEASURED, *measures]
+        )
         print_groups(comparison, frame)
-        note_on_layers(comparison.groups)
+        figures.words.note_on_layers(comparison.groups)
         if comparison.untested:
             note(f"groups that cannot be tested: {listed(comparison.untested, n=1)}")
         means["groups"] = comparison.groups
         if len(comparison.tests):
-            write_frame(path.with_name(f"{path.stem}_tests.csv"), comparison.tests)
+            results.frame.write_frame(path.with_name(f"{path.stem}_tests.csv"), comparison.tests)
     if args.best_matches:
         matches = find_best_matches(args, frame, measures)
-        write_frame(path.with_name(f"{path.stem}_best_matches.csv"), matches)
-        means["best matches"] = match_shares(matches)
+        results.frame.write_frame(path.with_name(f"{path.stem}_best_matches.csv"), matches)
+        means["best matches"] = results.reports.match_shares(matches)
     means = {name: table for name, table in means.items() if len(table)}
     if means:
-        write_means(path.with_name(f"{path.stem}_means.csv"), means)
+        results.frame.write_means(path.with_name(f"{path.stem}_means.csv"), means)
     return summary
 
 
 def draw_curves(args: Namespace, path: Path, frame: "DataFrame", depths: "DataFrame") -> str:
     """Draw the curves over depth of the chosen quantities; return their caption."""
-    from src.figures.curves import draw_depth, summary_of_depth
-    from src.results.reports import corresponding, of_two_networks, on_architectures
     from src.verdict import Limits
 
     if depths.networks.nunique() == 1:
         depths = depths.assign(networks="")
     shown = drawn_depths(depths, args.quantities)
-    rows = corresponding(of_two_networks(frame))
-    sources = [on_architectures(rows), source_of(rows)]
+    rows = results.reports.corresponding(results.reports.of_two_networks(frame))
+    sources = [results.reports.on_architectures(rows), source_of(rows)]
     beside = path.with_name(f"{path.stem}_depth.png")
-    draw_depth(beside, shown, Limits(), source=" ".join(filter(None, sources)))
-    return summary_of_depth(shown)
+    figures.curves.draw_depth(beside, shown, Limits(), source=" ".join(filter(None, sources)))
+    return figures.curves.summary_of_depth(shown)
 
 
 def drawn_depths(rows: "DataFrame", quantities: Sequence[str]) -> "DataFrame":
     """Return the rows to draw: those of the chosen quantities, or else all but accuracies, and only the first
     measure of similarity."""
-    from src.choices.similarity import SIMILARITY
 
     if quantities:
         return chosen_rows(rows, quantities)
@@ -216,7 +207,6 @@ def chosen_rows(rows: "DataFrame", chosen: Sequence[str]) -> "DataFrame":
     Raises:
         UserError: no row has a name.
     """
-    from src.core.errors import UserError
 
     names = dict.fromkeys(rows[["quantity", "method"]].drop_duplicates().to_numpy().ravel())
     for name in chosen:
@@ -231,8 +221,6 @@ def chosen_rows(rows: "DataFrame", chosen: Sequence[str]) -> "DataFrame":
 
 def print_groups(comparison: "Comparison", frame: "DataFrame") -> None:
     """Print the means and tests of groups, of stitches and of all measures of similarity."""
-    from src.core.console import result
-    from src.figures.words import OF_GROUPS, lines_on_groups, tables_of_groups, wrapped
 
     groups = comparison.groups
     if groups.empty:
@@ -241,30 +229,29 @@ def print_groups(comparison: "Comparison", frame: "DataFrame") -> None:
     lines: dict[str, None] = {}  # of all methods, each once
     for method, of_method in groups.groupby("method", sort=False):
         measured = list(of_method.quantity.unique())
-        names = [name for name in OF_GROUPS if name in measured] or measured
+        names = [name for name in figures.words.OF_GROUPS if name in measured] or measured
         of_tests = tests[tests.method == method] if len(tests) else tests
-        for table in tables_of_groups(of_method, of_tests, names):
+        for table in figures.words.tables_of_groups(of_method, of_tests, names):
             result(f"{table}\n")
-        lines |= dict.fromkeys(lines_on_groups(of_method, of_tests, frame))
-    result(wrapped(lines))
+        lines |= dict.fromkeys(figures.words.lines_on_groups(of_method, of_tests, frame))
+    result(figures.words.wrapped(lines))
 
 
 def find_best_matches(args: Namespace, frame: "DataFrame", measures: Sequence[str]) -> "DataFrame":
     """Find the best matches of layers by all quantities, and print those of the chosen quantities."""
-    from src.core.console import note, result
-    from src.core.errors import UserError
-    from src.figures.words import tables_of_matches, tables_of_shares
-    from src.results.reports import MATCHED, best_matches, match_shares
 
-    rows = best_matches(frame, [*MATCHED, *measures])
+    rows = results.reports.best_matches(frame, [*results.reports.MATCHED, *measures])
     if rows.empty:
         raise UserError(
             f"{args.source_dir} has no stitches of two trained networks, and no table of their similarity in a folder "
             "similarity"
         )
     shown = chosen_rows(rows, args.quantities)
-    of_layers = tables_of_matches(shown)
-    for table in [*of_layers[:MAX_TABLES], *tables_of_shares(match_shares(shown))]:
+    of_layers = figures.words.tables_of_matches(shown)
+    for table in [
+        *of_layers[:MAX_TABLES],
+        *figures.words.tables_of_shares(results.reports.match_shares(shown)),
+    ]:
         result(f"{table}\n")
     if len(of_layers) > MAX_TABLES:
         note(

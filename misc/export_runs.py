@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src import cli
+from src import cli, results
+from src.choices import AUTO
+from src.core.console import note, warn
+from src.core.errors import UserError
+from src.core.files import durable_together, read_json, write_json
+from src.results.public import CONFIG, chosen_options
 
 if TYPE_CHECKING:
     import torch
@@ -28,16 +33,13 @@ def parser() -> cli.Parser:
 
 
 def main(args: Namespace) -> None:
-    from src.core.console import note, warn
-    from src.core.errors import UserError
-    from src.results.stitches import read_stitches
 
     target = Path(args.output)
     if target.exists():
         raise UserError(f"-o {target} exists; give a new folder")
     stitches = []
     for folder in args.source_dirs:
-        of_folder, skipped = read_stitches(folder)
+        of_folder, skipped = results.stitches.read_stitches(folder)
         for reason in skipped:
             warn(f"skipped: {reason}")
         stitches += of_folder
@@ -54,29 +56,24 @@ def export_stitch(stitch: "Stitch", target: Path) -> None:
     Raises:
         UserError: the run has not kept the stitch.
     """
-    from src.core.files import durable_together, read_json, write_json
-    from src.results.public import CONFIG, chosen_options
-    from src.results.run import new_folder
-    from src.results.stitch_runs import load_stitch, write_stitches
-    from src.results.training_runs import write_logs
 
     pair = stitch.row.pair
-    state = load_stitch(stitch.files.folder, pair)
+    state = results.stitch_runs.load_stitch(stitch.files.folder, pair)
     predictions = {}
     if stitch.predictions is not None:
         predictions = {pair: stitch.predictions}
     record = stitch.files.folder / "run.json"
     made_with = read_json(record) if record.exists() else {}  # the public code writes none
-    folder = new_folder(target)
+    folder = results.run.new_folder(target)
     with durable_together():
-        write_stitches(
+        results.stitch_runs.write_stitches(
             folder,
             {pair: stitch.row},
             states={pair: state},
             predictions=predictions,
             command=made_with.get("command", ""),
         )
-        write_logs(folder, stitch.files.epochs.get(pair, []))
+        results.training_runs.write_logs(folder, stitch.files.epochs.get(pair, []))
         if made_with:
             write_json(folder / "run.json", made_with)
     write_json(folder / CONFIG, chosen_options(stitch.options, chosen_of(stitch, state)))
@@ -88,7 +85,6 @@ def chosen_of(stitch: "Stitch", state: "Mapping[str, torch.Tensor]") -> dict:
     Args:
         state: the state dict of the stitching layer.
     """
-    from src.choices import AUTO
 
     if stitch.options["stitching_type"] != AUTO:
         return {}

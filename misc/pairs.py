@@ -17,6 +17,7 @@ import exec_compute_low_rank_sim_metrics
 import exec_eval_stitcher_ood
 import exec_probe
 import exec_stitch
+from src import results
 from src.choices import Options
 from src.choices.stitching import Method
 from src.core.console import listed, note, silenced, warn, warn_once
@@ -125,9 +126,10 @@ class Unit(NamedTuple):
     @property
     def run(self) -> Run:
         """The lock and the record of the finished unit."""
-        from src.results.evaluation import EvaluationFiles
 
-        table = self.place if self.is_table else EvaluationFiles(self.place).table
+        table = (
+            self.place if self.is_table else results.evaluation.EvaluationFiles(self.place).table
+        )
         return Run.beside(table, vars(self.options))
 
     def difference(self, written: Options) -> Difference:
@@ -413,8 +415,6 @@ def stitch_and_evaluate(unit: Unit, stitching: Namespace, session: "Session") ->
     If some stitches were finished before, all are evaluated from their files.
     """
     from src.ood.evaluation import measure_grids
-    from src.results.scoring import MeasuredStitches
-    from src.results.stitches import remove_remains
 
     setup = exec_stitch.set_up(stitching, session)
     (runs,) = setup.groups  # one, as both networks are frozen
@@ -430,7 +430,7 @@ def stitch_and_evaluate(unit: Unit, stitching: Namespace, session: "Session") ->
         score, scores = measure_grids({unit.title: grid}, reference)[unit.title]
         rows = exec_stitch.finish(runs, grid, score, matched)
         places = {row.place: scores[pair] for pair, row in rows.items()}
-        measured = MeasuredStitches(reference, places)
+        measured = results.scoring.MeasuredStitches(reference, places)
     exec_stitch.conclude(stitching, setup, rows)
-    remove_remains(unit.place)  # of a killed process
+    results.stitches.remove_remains(unit.place)  # of a killed process
     exec_eval_stitcher_ood.main(unit.options, session, measured, is_claimed=True)

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src import cli
+from src import cli, figures, results
+from src.choices.similarity import measure_of
+from src.core.console import decimals, note, result, table, warn
+from src.core.errors import UserError
+from src.core.files import readable
+from src.results.network_names import counted
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -70,13 +75,11 @@ def main(args: Namespace) -> None:
 
 def score_by_truth(args: Namespace) -> None:
     """Print and write the rank correlation of all quantities with known differences of networks."""
-    from src.core.console import note, table
-    from src.results.frame import read, write_frame
-    from src.results.reports import agreement
-    from src.results.run import outputs
 
     truth = read_truth(args.truth)
-    scores = agreement(read(*args.tables, networks=args.networks), truth)
+    scores = results.reports.agreement(
+        results.frame.read(*args.tables, networks=args.networks), truth
+    )
     columns = ["value", "low", "high", "p_value", "n_networks"]
     for (method, dataset), rows in scores.groupby(["method", "dataset"], sort=False, dropna=False):
         known = rows[rows.reason == ""]
@@ -86,8 +89,8 @@ def score_by_truth(args: Namespace) -> None:
         for row in rows[rows.reason != ""].itertuples():
             note(f"{method}, {row.quantity}: {row.reason}")
     if args.output:
-        with outputs(args.output, __file__):
-            write_frame(Path(args.output), scores)
+        with results.run.outputs(args.output, __file__):
+            results.frame.write_frame(Path(args.output), scores)
         note(f"wrote {args.output}")
 
 
@@ -99,13 +102,9 @@ def read_truth(path: str) -> "DataFrame":
     """
     import pandas
 
-    from src.core.errors import UserError
-    from src.core.files import readable
-    from src.results.frame import NETWORKS
-
     with readable(path, "give a CSV with the columns front_network, end_network and value"):
-        truth = pandas.read_csv(path, dtype=dict.fromkeys(NETWORKS, str))
-    missing = [name for name in (*NETWORKS, "value") if name not in truth]
+        truth = pandas.read_csv(path, dtype=dict.fromkeys(results.frame.NETWORKS, str))
+    missing = [name for name in (*results.frame.NETWORKS, "value") if name not in truth]
     if missing:
         raise UserError(
             f"{path} lacks {', '.join(missing)}; give the columns front_network, end_network and value"
@@ -119,19 +118,14 @@ def test_measures(args: Namespace) -> None:
     """Print and write the tests of sensitivity and specificity, and draw the curves over ranks."""
     import pandas
 
-    from src.core.console import note, result
-    from src.results.frame import write_frame
-    from src.results.ranks import read_ranks, sensitivity, specificity
-    from src.results.run import outputs
-
-    frame, probes = read_ranks(*args.tables)
-    correlations = sensitivity(frame, probes)
-    places = specificity(frame)
+    frame, probes = results.ranks.read_ranks(*args.tables)
+    correlations = results.ranks.sensitivity(frame, probes)
+    places = results.ranks.specificity(frame)
     show_sensitivity(correlations)
     show_specificity(places)
     if args.output:
-        with outputs(args.output, __file__):
-            write_frame(Path(args.output), pandas.concat([correlations, places]))
+        with results.run.outputs(args.output, __file__):
+            results.frame.write_frame(Path(args.output), pandas.concat([correlations, places]))
             draw(args, frame, probes, correlations)
         note(f"wrote {args.output}")
     result(answer(correlations, places))
@@ -141,44 +135,39 @@ def draw(
     args: Namespace, frame: "DataFrame", probes: "DataFrame", correlations: "DataFrame"
 ) -> None:
     """Draw the curves over ranks to a figure beside the table, if there are any."""
-    from src.figures.curves import draw_ranks
-    from src.figures.pages import on_data
-    from src.results.frame import LAYERS, NETWORKS
-    from src.results.network_names import counted
-    from src.results.ranks import PROBE, chosen_pairs, curves_of_pair, over_ranks, rank_values
 
-    curves = over_ranks(rank_values(frame))
+    curves = results.ranks.over_ranks(results.ranks.rank_values(frame))
     labels = correlations.assign(label=labels_of(correlations))
     panels: dict[str, Any] = {}  # the lines of each panel
     rho = {}
-    for pair in chosen_pairs(curves, args.layers, args.other_layer):
+    for pair in results.ranks.chosen_pairs(curves, args.layers, args.other_layer):
         title = pair.front_layer
         if pair.end_layer != title:
             title = f"{pair.front_layer} → {pair.end_layer}"
-        panels[title] = curves_of_pair(curves, probes, pair)
-        is_of_pair = (labels[LAYERS] == list(pair)).all(axis=1) & (labels.varied == "front")
+        panels[title] = results.ranks.curves_of_pair(curves, probes, pair)
+        is_of_pair = (labels[results.frame.LAYERS] == list(pair)).all(axis=1) & (
+            labels.varied == "front"
+        )
         rho[title] = labels[is_of_pair].set_index("label").spearman.to_dict()
     if panels:
-        pairs = set(frame[NETWORKS].itertuples(index=False, name=None))
+        pairs = set(frame[results.frame.NETWORKS].itertuples(index=False, name=None))
         datasets = {(dataset, None) for dataset in frame.dataset}
-        draw_ranks(
+        figures.curves.draw_ranks(
             Path(args.output).with_suffix(".png"),
             panels,
             y_title="value",
-            truth=PROBE,
+            truth=results.ranks.PROBE,
             rho=rho,
-            source=on_data(counted(pairs), datasets),
+            source=figures.pages.on_data(counted(pairs), datasets),
         )
 
 
 def labels_of(tests: "DataFrame") -> list[str]:
     """Return the label of the curve of each test."""
-    from src.choices.similarity import measure_of
-    from src.results.ranks import BASELINE
 
     labels = []
     for quantity, setting in zip(tests.quantity, tests.setting, strict=True):
-        if quantity == BASELINE:
+        if quantity == results.ranks.BASELINE:
             labels.append(quantity)
         elif quantity == "accuracy":
             labels.append(f"{setting.rpartition(', ')[2]} (accuracy)")
@@ -205,8 +194,6 @@ def answer(correlations: "DataFrame", places: "DataFrame") -> str:
 
 def show_sensitivity(tests: "DataFrame") -> None:
     """Print the rank correlations of measures with probing accuracy over ranks."""
-    from src.core.console import decimals, result, warn
-    from src.results.ranks import BASELINE
 
     if tests.empty:
         warn("no sensitivity: no pair of layers was measured at several ranks")
@@ -217,7 +204,7 @@ def show_sensitivity(tests: "DataFrame") -> None:
     )
     result("(a line has both layers, and the varied one; p-values are two-sided)")
     result("(distances with their sign flipped: higher is more similar)")
-    result(f"({BASELINE}: the correlation of anything that increases with the rank)")
+    result(f"({results.ranks.BASELINE}: the correlation of anything that increases with the rank)")
     columns = {
         "n": "ranks",
         "spearman": "rho",
@@ -239,8 +226,6 @@ def show_sensitivity(tests: "DataFrame") -> None:
 
 def show_specificity(tests: "DataFrame") -> None:
     """Print the place of the layer of the same name by each measure; warn if measures differ in alignment."""
-    from src.core.console import result, warn
-    from src.results.ranks import MIXED
 
     if tests.empty:
         warn(
@@ -266,10 +251,10 @@ def show_specificity(tests: "DataFrame") -> None:
         return "; ".join(texts) or "no place is defined"
 
     show(tests, {"n": "layers", "place": "place", "note": ""}, summary)
-    mixed = tests.quantity[tests.note.str.contains(MIXED)].unique()
+    mixed = tests.quantity[tests.note.str.contains(results.ranks.MIXED)].unique()
     if len(mixed):
         warn(
-            f"specificity of {', '.join(mixed)}: {MIXED}, so alignments are ranked rather than"
+            f"specificity of {', '.join(mixed)}: {results.ranks.MIXED}, so alignments are ranked rather than"
             " layers; measure with --alignment pool"
         )
 
@@ -283,7 +268,6 @@ def show(
         columns: titles of the columns behind the two layers and the varied one, by column.
         summary: returns the text for the rows of a group.
     """
-    from src.core.console import result, table
 
     for (setting, quantity), rows in tests.groupby(["setting", "quantity"], sort=False):
         names = rows[["front_layer", "end_layer", "varied"]].itertuples(index=False)

@@ -12,8 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src import cli
+from src import cli, figures, results
+from src.choices import on_lost_positions
+from src.core.console import counted, listed, note, recorded_warnings, result, warn
+from src.core.errors import UserError
+from src.core.files import read_json, write_text
+from src.core.grouping import grouped
 from src.figures.terms import legend
+from src.results.network_names import named_by_list, order_in
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -121,10 +127,11 @@ class Judged(NamedTuple):
 
     def text(self, *, has_maps: bool = True) -> str:
         """Return the printed report of verdicts."""
-        from src.figures.words import report
 
         further = [*self.warnings[:MAX_WARNINGS], self.sensitivity]
-        return report(self.frame, self.limits, self.comparison, further, has_maps=has_maps)
+        return figures.words.report(
+            self.frame, self.limits, self.comparison, further, has_maps=has_maps
+        )
 
     @property
     def answer(self) -> str:
@@ -136,11 +143,13 @@ class Judged(NamedTuple):
     @property
     def measures(self) -> list[str]:
         """The names of the columns of detectors and of measures of similarity."""
-        from src.results.quantities import AUROC
-        from src.results.verdicts import similarity_columns
 
-        shown = similarity_columns(self.similarities)
-        return [name for name in self.frame if name.startswith(AUROC) or name in shown]
+        shown = results.verdicts.similarity_columns(self.similarities)
+        return [
+            name
+            for name in self.frame
+            if name.startswith(results.quantities.AUROC) or name in shown
+        ]
 
 
 def main(args: Namespace, judged: "Judged | None" = None) -> None:
@@ -149,22 +158,19 @@ def main(args: Namespace, judged: "Judged | None" = None) -> None:
     Args:
         judged: the verdicts, if they are there already.
     """
-    from src.core.console import listed, note, result
-    from src.figures.sections import has_two_networks
-    from src.results.run import check_output, files_of, record_of
 
     start = datetime.now()
     table = Path(args.output)
     page = None
     if args.page is not None:
         page = table.with_suffix(".html") if args.page is True else Path(args.page)
-        check_output(page, __file__)
+        results.run.check_output(page, __file__)
     if judged is None:
         judged = judge(args)
 
     # Without the maps, which the file has, if there are many lines
     text = judged.text()
-    most = MAX_LINES if has_two_networks(judged.frame) else MAX_LINES_OF_MANY
+    most = MAX_LINES if figures.sections.has_two_networks(judged.frame) else MAX_LINES_OF_MANY
     has_maps = text.count("\n") < most
     result(text if has_maps else judged.text(has_maps=False))
     if not has_maps:
@@ -173,7 +179,9 @@ def main(args: Namespace, judged: "Judged | None" = None) -> None:
     if page:
         write_page(args, judged, table, page, start=start)
     images = sorted(
-        path.name for path in files_of(record_of(table), __file__) if path.suffix == ".png"
+        path.name
+        for path in results.run.files_of(results.run.record_of(table), __file__)
+        if path.suffix == ".png"
     )
     written = [table, *images, *([page] if page else [])]
     note(f"wrote {listed(written)}")
@@ -182,17 +190,17 @@ def main(args: Namespace, judged: "Judged | None" = None) -> None:
 
 def judge(args: Namespace) -> Judged:
     """Judge the results in folders; print notes on comparisons of groups."""
-    from src.core.console import listed, note, recorded_warnings
-    from src.figures.words import note_on_layers
-    from src.results.reports import SHARES, STITCHED, compare_groups, of_several_networks
 
     with recorded_warnings() as said:
         stitches, similarities = read_results(args)
         names, are_listed = names_of(args, stitches)
         limits = limits_of(args)
         frame = verdicts_of(args, stitches, similarities, limits, names)
-    comparison = compare_groups(of_several_networks(frame), [*SHARES, *STITCHED])
-    note_on_layers(comparison.groups)
+    comparison = results.reports.compare_groups(
+        results.reports.of_several_networks(frame),
+        [*results.reports.SHARES, *results.reports.STITCHED],
+    )
+    figures.words.note_on_layers(comparison.groups)
     if comparison.untested:
         note(f"groups that cannot be tested: {listed(comparison.untested, n=1)}")
     sensitivity = sensitivity_of(args, stitches, frame, limits, names)
@@ -208,10 +216,8 @@ def judge(args: Namespace) -> Judged:
 def names_of(args: Namespace, stitches: "list[Stitch]") -> tuple[Any, bool]:
     """Return the names of all networks, and whether a list names these; sort stitches in the order of the
     list."""
-    from src.results.frame import list_in
-    from src.results.network_names import named_by_list, order_in
 
-    networks = args.networks or list_in(args.source_dirs)
+    networks = args.networks or results.frame.list_in(args.source_dirs)
     names = named_by_list(
         (network for stitch in stitches for network in stitch.row.networks), networks
     )
@@ -229,9 +235,10 @@ def verdicts_of(
     names: Mapping[Any, Any],
 ) -> Any:
     """Return the frame of verdicts."""
-    from src.results.frame import judge_stitches
 
-    frame = judge_stitches(stitches, similarities, limits=limits, pool=args.pool, names=names)
+    frame = results.frame.judge_stitches(
+        stitches, similarities, limits=limits, pool=args.pool, names=names
+    )
     if len(similarities):
         check_similarities(similarities, frame)
     return frame
@@ -245,11 +252,9 @@ def sensitivity_of(
     names: Mapping[Any, Any],
 ) -> str:
     """Return the sentence on how many verdicts depend on the limits of skill."""
-    from src.core.console import counted
-    from src.results.frame import n_changed
 
     changes = [
-        n_changed(frame, stitches, factor, limits=limits, pool=args.pool, names=names)
+        results.frame.n_changed(frame, stitches, factor, limits=limits, pool=args.pool, names=names)
         for factor in (0.5, 1.5)
     ]
     n_verdicts = counted(len(frame), "verdict", "verdicts")
@@ -261,10 +266,8 @@ def sensitivity_of(
 
 def warnings_of(args: Namespace, stitches: "list[Stitch]") -> list[str]:
     """Return the warnings in the records of runs and tables."""
-    from src.core.files import read_json
-    from src.results import origin
 
-    files = origin.files_of(stitches, map(Path, args.similarity), ())
+    files = results.origin.files_of(stitches, map(Path, args.similarity), ())
     records = [read_json(file) for file in dict.fromkeys(files) if file.is_file()]
     return [text for record in records for text in record.get("warnings", ())]
 
@@ -275,18 +278,14 @@ def write_verdict(args: Namespace, judged: Judged, text: str, table: Path) -> No
     Args:
         text: the verdicts in words.
     """
-    from src.core.files import write_text
-    from src.results import origin
-    from src.results.frame import write_frame
-    from src.results.run import Run, claimed
 
-    images = origin.images_of(judged.stitches)
+    images = results.origin.images_of(judged.stitches)
     options = {**vars(args), **images, "output": str(table)}
-    run = Run.beside(table, options, script=__file__)
-    with claimed([run]), run.replacing():
-        write_frame(table, judged.frame)
+    run = results.run.Run.beside(table, options, script=__file__)
+    with results.run.claimed([run]), run.replacing():
+        results.frame.write_frame(table, judged.frame)
         header = f"# Verdict on {len(judged.frame)} stitched pairs of layers"
-        made_with = origin.describe(images, run.provenance())
+        made_with = results.origin.describe(images, run.provenance())
         lines = [
             header,
             "",
@@ -308,12 +307,13 @@ def write_verdict(args: Namespace, judged: Judged, text: str, table: Path) -> No
 
 def write_groups(table: Path, comparison: "Comparison") -> None:
     """Write the means and the tests of groups to files beside a table, if there are any."""
-    from src.results.frame import write_frame, write_means
 
     if len(comparison.groups):
-        write_means(table.with_name(f"{table.stem}_means.csv"), {"groups": comparison.groups})
+        results.frame.write_means(
+            table.with_name(f"{table.stem}_means.csv"), {"groups": comparison.groups}
+        )
     if len(comparison.tests):
-        write_frame(table.with_name(f"{table.stem}_tests.csv"), comparison.tests)
+        results.frame.write_frame(table.with_name(f"{table.stem}_tests.csv"), comparison.tests)
 
 
 def draw(path: Path, judged: Judged) -> None:
@@ -322,33 +322,36 @@ def draw(path: Path, judged: Judged) -> None:
     Args:
         path: of the table.
     """
-    from src.choices import on_lost_positions
-    from src.figures.groups import draw_groups
-    from src.figures.maps import draw_layers, maps_of_networks
-    from src.figures.matrices import source_of
-    from src.figures.sections import has_two_networks, with_short_names
-    from src.figures.verdicts import draw_points, draw_verdicts
-    from src.results.reports import on_unlike_accuracies, on_unlike_types
 
-    frame = judged.frame if judged.are_listed else with_short_names(judged.frame)
+    frame = judged.frame if judged.are_listed else figures.sections.with_short_names(judged.frame)
     groups = judged.comparison.groups
     tests = judged.comparison.tests
     positions = POSITIONS if on_lost_positions(frame.stitching_type) else ""
-    source = source_of([stitch.row for stitch in judged.stitches])
+    source = figures.matrices.source_of([stitch.row for stitch in judged.stitches])
     texts = {"remark": positions, "source": source}
-    draw_verdicts(path.with_suffix(".png"), frame, judged.limits, **texts)
-    if has_two_networks(frame):
-        draw_points(path.with_name(f"{path.stem}_points.png"), frame, judged.limits)
+    figures.verdicts.draw_verdicts(path.with_suffix(".png"), frame, judged.limits, **texts)
+    if figures.sections.has_two_networks(frame):
+        figures.verdicts.draw_points(
+            path.with_name(f"{path.stem}_points.png"), frame, judged.limits
+        )
     if len(groups):
-        maps = maps_of_networks(judged.comparison.means, are_paths=not judged.are_listed)
+        maps = figures.maps.maps_of_networks(
+            judged.comparison.means, are_paths=not judged.are_listed
+        )
         axes = ("front network", "end network")
         beside = path.with_name(f"{path.stem}_networks.png")
-        draw_layers(beside, maps[:1], axes=axes, framed="pairs within a group", **texts)
+        figures.maps.draw_layers(
+            beside, maps[:1], axes=axes, framed="pairs within a group", **texts
+        )
         if groups.networks.nunique() > 1:
             beside = path.with_name(f"{path.stem}_groups.png")
-            remarks = [on_unlike_types(tests), on_unlike_accuracies(frame, tests), positions]
+            remarks = [
+                results.reports.on_unlike_types(tests),
+                results.reports.on_unlike_accuracies(frame, tests),
+                positions,
+            ]
             texts["remark"] = " ".join(filter(None, remarks))
-            draw_groups(beside, judged.comparison, judged.limits, **texts)
+            figures.groups.draw_groups(beside, judged.comparison, judged.limits, **texts)
 
 
 def write_page(
@@ -360,17 +363,14 @@ def write_page(
         table: of the verdict, with its figures beside it.
         start: of this script.
     """
-    from src.core.console import note, warn
-    from src.core.files import write_text
     from src.figures.page import page
-    from src.results.run import outputs
 
     if importlib.util.find_spec("matplotlib") is None:
         warn("the page has no figures: matplotlib is not installed")
     title = f"Report on {', '.join(args.source_dirs)}"
     made_with = made_by(judged, args.similarity, start=start)
     parts = parts_of_page(table, judged, made_with, name=path.stem)
-    with outputs(path, __file__):
+    with results.run.outputs(path, __file__):
         write_text(path, page(title, parts))
     note(f"wrote {path}")
 
@@ -384,13 +384,16 @@ def made_by(judged: Judged, similarity: Sequence[str], *, start: datetime) -> st
     """
     from src.core.provenance import provenance
     from src.figures import page
-    from src.results import origin
 
-    networks = origin.networks_of(judged.stitches, judged.similarities, judged.names)
+    networks = results.origin.networks_of(judged.stitches, judged.similarities, judged.names)
     trained = [network for network, *_ in networks]
-    commands = origin.commands_of(origin.files_of(judged.stitches, map(Path, similarity), trained))
-    own_command = origin.Command.of(provenance(gpu=-1, start=start))
-    return page.made_with(networks, origin.images_of(judged.stitches), [*commands, own_command])
+    commands = results.origin.commands_of(
+        results.origin.files_of(judged.stitches, map(Path, similarity), trained)
+    )
+    own_command = results.origin.Command.of(provenance(gpu=-1, start=start))
+    return page.made_with(
+        networks, results.origin.images_of(judged.stitches), [*commands, own_command]
+    )
 
 
 def parts_of_page(table: Path, judged: Judged, made_with: str, *, name: str) -> list[str]:
@@ -401,11 +404,10 @@ def parts_of_page(table: Path, judged: Judged, made_with: str, *, name: str) -> 
         name: of the archive.
     """
     from src.figures import page, words
-    from src.results.run import files_of, record_of
 
     frame = judged.frame
     groups, tests = judged.comparison.groups, judged.comparison.tests
-    files = files_of(record_of(table), __file__)
+    files = results.run.files_of(results.run.record_of(table), __file__)
     images = {path for path in files if path.suffix == ".png"}
     in_order = sorted(images, key=lambda path: (path.stem != table.stem, path.name))
     remarks = [*words.reasons(frame), *words.remarks(frame, judged.limits)]
@@ -431,19 +433,16 @@ def parts_of_page(table: Path, judged: Judged, made_with: str, *, name: str) -> 
 def read_results(args: Namespace) -> tuple:
     """Read the stitches with their evaluations, and the similarities; warn of changed weights and of results on
     different images."""
-    from src.results.similarities import read_similarities
 
     stitches = read_folders(args.source_dirs)
-    similarities = read_similarities(args.similarity)
+    similarities = results.similarities.read_similarities(args.similarity)
     return stitches, similarities
 
 
 def check_similarities(similarities: "DataFrame", frame: "DataFrame") -> None:
     """Warn if tables of similarity were given, but match no verdict."""
-    from src.core.console import warn
-    from src.results.verdicts import similarity_columns
 
-    shown = set(similarity_columns(similarities))
+    shown = set(results.verdicts.similarity_columns(similarities))
     if not any(frame[name].notna().any() for name in shown & set(frame)):
         warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
 
@@ -451,12 +450,8 @@ def check_similarities(similarities: "DataFrame", frame: "DataFrame") -> None:
 def read_folders(folders: Sequence[str]) -> "list[Stitch]":
     """Read the stitches of all folders with their evaluations; print a note on folders without an
     evaluation."""
-    from src.core.console import listed, note
-    from src.core.errors import UserError
-    from src.core.grouping import grouped
-    from src.results.evaluation import read_evaluated_stitches
 
-    stitches = read_evaluated_stitches(folders)
+    stitches = results.evaluation.read_evaluated_stitches(folders)
     if not stitches:
         raise UserError(
             f"{', '.join(folders)}: no finished stitching run; give folders that hold their folders, or folders above "

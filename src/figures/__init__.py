@@ -10,9 +10,14 @@ if TYPE_CHECKING:  # the modules that scripts use so
     # ruff: noqa: F401
     from src.figures import (
         curves,
+        groups,
+        maps,
         matrices,
         pages,
+        sections,
         similarities,
+        verdicts,
+        words,
     )
 else:
     __getattr__ = when_used(__name__)

@@ -12,8 +12,12 @@ if TYPE_CHECKING:  # the modules that scripts use so
         checkpoints,
         evaluation,
         feature_files,
+        frame,
+        origin,
         public,
         quantities,
+        ranks,
+        reports,
         run,
         scoring,
         session,
@@ -22,6 +26,7 @@ if TYPE_CHECKING:  # the modules that scripts use so
         stitches,
         tables,
         training_runs,
+        verdicts,
     )
     from src.results.frame import read
 else:
