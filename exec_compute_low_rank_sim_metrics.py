@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src import cli, figures, results
-from src.choices.datasets import dataset_label
+from src.core.choices.datasets import dataset_label
 from src.core.console import note, progress, result, warn, warn_once
 from src.core.errors import UserError
 from src.core.user_code import title_of
@@ -21,8 +21,8 @@ from src.results.spec import ABSENT_IN_TABLES, further_options, short_images
 if TYPE_CHECKING:
     import torch
 
-    from src.core.images import ImageSpec
-    from src.datasets.base import BaseImageSet
+    from src.core.inputs import InputSpec
+    from src.datasets.base import InputSet
     from src.results.feature_files import LoadedFeatures
     from src.results.session import Session
     from src.similarity.comparison import LayerComparison
@@ -164,7 +164,7 @@ def main(
 
 
 def load_sides(
-    args: Namespace, session: "Session", device: "torch.device", spec: "ImageSpec"
+    args: Namespace, session: "Session", device: "torch.device", spec: "InputSpec"
 ) -> "tuple[Loaded, Loaded]":
     """Return the two networks with their layers, or the files of features in their places."""
     sides = (cli.MODEL1, cli.MODEL2)
@@ -198,7 +198,7 @@ def load_features(args: Namespace, options: cli.NetworkOptions) -> "LoadedFeatur
 def count_images(
     args: Namespace,
     features: "Sequence[LoadedFeatures]",
-    test_set: "BaseImageSet | None",
+    test_set: "InputSet | None",
 ) -> int:
     """Return how many inputs are compared; warn if there are fewer than the option says.
 
@@ -231,7 +231,7 @@ def count_images(
 
 def labels_of(
     features: "Sequence[LoadedFeatures]",
-    test_set: "BaseImageSet | None",
+    test_set: "InputSet | None",
     n_images: int,
 ) -> "torch.Tensor | None":
     """Return numbers of the classes (n_images,) of the inputs; None for features without labels."""
@@ -251,7 +251,7 @@ def take_statistics(
     args: Namespace,
     first: "Loaded",
     second: "Loaded",
-    test_set: "BaseImageSet | None",
+    test_set: "InputSet | None",
     n_images: int,
     session: "Session",
     device: "torch.device",

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src import cli, figures, results
-from src.choices.datasets import dataset_label
-from src.choices.scores import NONE, SCORES
+from src.core.choices.datasets import dataset_label
+from src.core.choices.scores import NONE, SCORES
 from src.core.console import counted, listed, note, warn
 from src.core.errors import UserError
 from src.core.files import durable_together
@@ -22,13 +22,13 @@ from src.results.run import Run, claimed
 from src.results.spec import recorded_images, short_images
 
 if TYPE_CHECKING:
-    from src.datasets.base import BaseImageSet
+    from src.core.values import Pair
+    from src.datasets.base import InputSet
     from src.models import Network
     from src.ood.reference import EndReference, EvaluationOptions
     from src.results.evaluation import EvaluationFiles
     from src.results.session import Session
     from src.results.stitches import Stitch
-    from src.values import Pair
 
 ROOT = "./data/pytorch"
 MAX_DIFFERENCE = 0.25  # in AUROC, of detectors that agree on a stitch
@@ -116,7 +116,7 @@ class EvaluationSetup(NamedTuple):
     files: "EvaluationFiles"  # the files to write
     run: Run  # of the table
     session: "Session"  # keeps inputs, networks and the reference
-    test_set: "BaseImageSet"
+    test_set: "InputSet"
     networks: "Mapping[str, tuple[Network, NamedNetwork]]"  # by side
 
     @property
@@ -260,7 +260,7 @@ def refer_to(
     args: Namespace,
     scores: tuple[str, ...],
     layers: Sequence[str],
-    test_set: "BaseImageSet",
+    test_set: "InputSet",
     session: "Session",
 ) -> "EndReference":
     """Return the reference for stitches into the end network; a new one if options have changed.
@@ -290,7 +290,7 @@ def reference_of(
     end_name: NamedNetwork,
     args: Namespace,
     pairs: "Iterable[Pair]",
-    test_set: "BaseImageSet",
+    test_set: "InputSet",
     session: "Session",
 ) -> "EndReference":
     """Return the reference for stitches between pairs of layers, which have no files yet."""
@@ -302,7 +302,7 @@ def evaluation_options(
     args: Namespace,
     scores: tuple[str, ...],
     layers: Iterable[str],
-    test_set: "BaseImageSet",
+    test_set: "InputSet",
     session: "Session",
 ) -> "EvaluationOptions":
     """Return the options of the evaluation, with all inputs."""
@@ -310,7 +310,7 @@ def evaluation_options(
 
     loading = cli.load_options(args, test_set.device)
 
-    def images_of(name: str | None, root: str, option: str) -> "BaseImageSet | None":
+    def images_of(name: str | None, root: str, option: str) -> "InputSet | None":
         """Load test inputs of the same shape as the inputs of -d; None without a name."""
         if not name:
             return None

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src import cli, figures, results
-from src.choices.datasets import dataset_label
+from src.core.choices.datasets import dataset_label
 from src.core.console import note, progress, result, warn, warn_once
 from src.core.errors import UserError
 from src.results.run import Run
 from src.results.spec import ABSENT_IN_TABLES, further_options, short_images
 
 if TYPE_CHECKING:
-    from src.datasets.base import BaseImageSet
+    from src.datasets.base import InputSet
     from src.training import EpochLog, HeadResult
     from src.training.probes import LayerAndRank, Probes
 
@@ -184,8 +184,8 @@ def print_start() -> None:
 def train_probes(
     args: Namespace,
     task: "Probes",
-    train_set: "BaseImageSet",
-    test_set: "BaseImageSet",
+    train_set: "InputSet",
+    test_set: "InputSet",
     run: Run | None,
 ) -> "tuple[Results, Results]":
     """Train all probes; return the results of the last epoch on training and on test inputs."""
@@ -211,7 +211,7 @@ def train_probes(
     return trained, tested
 
 
-def evaluate_probes(args: Namespace, task: "Probes", test_set: "BaseImageSet") -> "Results":
+def evaluate_probes(args: Namespace, task: "Probes", test_set: "InputSet") -> "Results":
     """Return the results of probes that were not trained, on test inputs."""
     from src.training import evaluate
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src import cli, figures, results
-from src.choices import (
+from src.core.choices import (
     AUTO,
     C2T_CLS_TOKENS,
     KINDS,
@@ -21,7 +21,7 @@ from src.choices import (
     T2C_CLS_TOKENS,
     UPSAMPLE_MODES,
 )
-from src.choices.stitching import INITS, OBJECTIVES
+from src.core.choices.stitching import INITS, OBJECTIVES
 from src.core.console import is_silent, listed, progress, result, warn
 from src.core.grouping import grouped
 from src.core.user_code import CODE
@@ -29,7 +29,8 @@ from src.core.user_code import CODE
 if TYPE_CHECKING:
     import torch
 
-    from src.datasets.base import BaseImageSet
+    from src.core.values import Pair
+    from src.datasets.base import InputSet
     from src.models import Network
     from src.results.session import Session
     from src.results.stitch_runs import GridRun
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from src.stitching.layers import StitchingLayer
     from src.stitching.objectives import Objective
     from src.training import Settings
-    from src.values import Pair
 
 
 def parser() -> cli.Parser:
@@ -180,8 +180,8 @@ class Setup(NamedTuple):
 
     front: "Network"
     end: "Network"
-    train_set: Any  # a `BaseImageSet`; None if nothing is matched or trained
-    test_set: "BaseImageSet"
+    train_set: Any  # a `InputSet`; None if nothing is matched or trained
+    test_set: "InputSet"
     settings: "Settings"  # of the training
     objective: "Objective"
     groups: "list[GridRun]"  # of pairs that run together
@@ -265,7 +265,7 @@ def is_frozen(args: Namespace) -> bool:
 
 def load_images(
     args: Namespace, session: "Session", device: "torch.device"
-) -> "tuple[BaseImageSet | None, BaseImageSet]":
+) -> "tuple[InputSet | None, InputSet]":
     """Return the training inputs, None if nothing is matched or trained, and the test inputs."""
     train_set = None
     if args.init not in STARTS or args.n_epochs:
@@ -354,7 +354,7 @@ def match(
     )
 
 
-def evaluate(grid: "Grid", test_set: "BaseImageSet", batch_size: int) -> "GridMetrics":
+def evaluate(grid: "Grid", test_set: "InputSet", batch_size: int) -> "GridMetrics":
     """Measure the stitches on the test inputs."""
     n_batches = test_set.n_batches(batch_size)
     return grid.evaluate(progress(test_set.batches(batch_size), "evaluating", n_batches))

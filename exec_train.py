@@ -13,8 +13,8 @@ from src.results.run import Run
 if TYPE_CHECKING:
     import torch
 
-    from src.core.images import ImageSpec
-    from src.datasets.base import BaseImageSet
+    from src.core.inputs import InputSpec
+    from src.datasets.base import InputSet
     from src.models import Network
     from src.training import Classification, Settings
 
@@ -85,7 +85,7 @@ def main(args: Namespace) -> None:
 
 
 def make_network(
-    model_type: str, spec: "ImageSpec", *, seed: int, device: "torch.device"
+    model_type: str, spec: "InputSpec", *, seed: int, device: "torch.device"
 ) -> "Network":
     """Build a network for the inputs of a data set, with weights drawn by a seed, on the device."""
     from src.core.seeds import seeded
@@ -105,8 +105,8 @@ def make_network(
 def train_in(
     run: Run,
     task: "Classification",
-    train_set: "BaseImageSet",
-    test_set: "BaseImageSet",
+    train_set: "InputSet",
+    test_set: "InputSet",
     settings: "Settings",
     *,
     args: Namespace,

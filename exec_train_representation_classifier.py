@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from src import cli, results
-from src.choices.models import MODEL_NAMES
-from src.choices.training import PENALTIES
+from src.core.choices.models import MODEL_NAMES
+from src.core.choices.training import PENALTIES
 from src.core.console import note
 from src.core.errors import UserError
 from src.results.run import Run
@@ -17,8 +17,8 @@ from src.results.run import Run
 if TYPE_CHECKING:
     import torch
 
-    from src.core.images import ImageSpec
-    from src.datasets.base import BaseImageSet
+    from src.core.inputs import InputSpec
+    from src.datasets.base import InputSet
     from src.ood.finetuning import HalfAndHalf
     from src.training import Settings
 
@@ -164,8 +164,8 @@ def penalty(text: str) -> str:
 class TrainingInputs(NamedTuple):
     """The inputs that all detectors are trained on."""
 
-    train_set: "BaseImageSet"
-    test_set: "BaseImageSet"
+    train_set: "InputSet"
+    test_set: "InputSet"
     mixed: "HalfAndHalf"  # of fine-tuning: half ID, half OOD
 
 
@@ -248,7 +248,7 @@ def train_detector(
     run: Run,
     source: cli.LoadedNetwork,
     layer: str,
-    spec: "ImageSpec",
+    spec: "InputSpec",
     settings: "Settings",
     store: "results.checkpoints.DetectorStore",
     images: TrainingInputs,

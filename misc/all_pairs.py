@@ -30,11 +30,11 @@ from misc.pairs import (
     with_record,
 )
 from src import cli, figures, results
-from src.choices import AUTO, STITCHING_TYPES, UPSAMPLE_MODES
-from src.choices.models import MODEL_NAMES
-from src.choices.scores import SCORES
-from src.choices.similarity import SIMILARITY
-from src.choices.stitching import FORMS, OBJECTIVES, Method
+from src.core.choices import AUTO, STITCHING_TYPES, UPSAMPLE_MODES
+from src.core.choices.models import MODEL_NAMES
+from src.core.choices.scores import SCORES
+from src.core.choices.similarity import SIMILARITY
+from src.core.choices.stitching import FORMS, OBJECTIVES, Method
 from src.core.console import listed, note, recorded_warnings
 from src.core.errors import Busy, UserError, unknown_name
 from src.core.grouping import grouped
@@ -53,7 +53,7 @@ from src.results.tables import FIRST_LINE
 if TYPE_CHECKING:
     import torch
 
-    from src.core.images import ImageSpec
+    from src.core.inputs import InputSpec
     from src.results.network_names import NamedNetwork
     from src.results.session import Session
 
@@ -403,7 +403,7 @@ def check_layers(
     args: Namespace,
     units: Sequence[Unit],
     session: "Session",
-    spec: "ImageSpec",
+    spec: "InputSpec",
     device: "torch.device",
 ) -> None:
     """Load all networks of the units, and raise a UserError for layers that they lack.

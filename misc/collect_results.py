@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli, figures, results
-from src.choices.similarity import SIMILARITY
+from src.core.choices.similarity import SIMILARITY
 from src.core.console import listed, note, result
 from src.core.errors import UserError
 from src.core.user_code import titles_in

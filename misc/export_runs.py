@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli, results
-from src.choices import AUTO
+from src.core.choices import AUTO
 from src.core.console import note, warn
 from src.core.errors import UserError
 from src.core.files import durable_together, read_json, write_json

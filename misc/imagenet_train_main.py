@@ -18,8 +18,8 @@ from src.results.run import Run
 if TYPE_CHECKING:
     import torch
 
-    from src.core.images import ImageSpec
-    from src.datasets.base import BaseImageSet
+    from src.core.inputs import InputSpec
+    from src.datasets.base import InputSet
     from src.training import Classification
     from src.training.distributed import Processes
 
@@ -191,12 +191,12 @@ def default_folder(args: Namespace) -> Path:
 
 def load_images(
     args: Namespace,
-    spec: "ImageSpec",
+    spec: "InputSpec",
     device: "torch.device",
     processes: "Processes",
     *,
     train: bool,
-) -> "BaseImageSet":
+) -> "InputSet":
     """Load a split, or generate random images; each process takes its share of every batch."""
     from src.datasets import Loading, load_dataset
     from src.datasets.base import Shard
@@ -206,7 +206,7 @@ def load_images(
         n_images = args.dummy_size
         if not train:
             n_images = max(1, args.dummy_size // 25)
-        images: BaseImageSet = random_images(n_images, spec, seed=int(train), device=device)
+        images: InputSet = random_images(n_images, spec, seed=int(train), device=device)
     else:
         loading = Loading(args.n_workers, prefetch_factor=2)
         images = load_dataset("imagenet", args.data, train=train, device=device, loading=loading)
@@ -261,7 +261,7 @@ def main(args: Namespace) -> None:
             train_together(args, run, task, train_set, val_set, is_first=processes.rank == 0)
 
 
-def print_accuracy(task: "Classification", images: "BaseImageSet", batch_size: int) -> None:
+def print_accuracy(task: "Classification", images: "InputSet", batch_size: int) -> None:
     """Print the accuracy of the network on all images."""
     from src import training
 
@@ -275,8 +275,8 @@ def train_together(
     args: Namespace,
     run: Run,
     task: "Classification",
-    train_set: "BaseImageSet",
-    val_set: "BaseImageSet",
+    train_set: "InputSet",
+    val_set: "InputSet",
     *,
     is_first: bool,
 ) -> None:

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src import cli
 from src.core.console import listed, note, result
 from src.core.grouping import grouped
-from src.core.images import shape_text
+from src.core.inputs import shape_text
 
 INFERRED = (
     "all was inferred: it stands for {}. These are the outermost modules with two convolutions or linear maps, a "

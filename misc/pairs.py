@@ -18,8 +18,8 @@ import exec_eval_stitcher_ood
 import exec_probe
 import exec_stitch
 from src import results
-from src.choices import Options
-from src.choices.stitching import Method
+from src.core.choices import Options
+from src.core.choices.stitching import Method
 from src.core.console import listed, note, silenced, warn, warn_once
 from src.core.errors import Busy, UserError, as_user_error
 from src.core.user_code import is_user_code, title_of

@@ -14,7 +14,7 @@ from src.core.console import counted, note, progress, warn_once
 from src.results.run import Run, claimed
 
 if TYPE_CHECKING:
-    from src.datasets.base import BaseImageSet
+    from src.datasets.base import InputSet
     from src.models.stored import StoredActivations
 
 
@@ -76,7 +76,7 @@ def main(args: Namespace) -> None:
 
 
 def take_activations(
-    args: Namespace, model: cli.LoadedNetwork, test_set: "BaseImageSet", n_images: int
+    args: Namespace, model: cli.LoadedNetwork, test_set: "InputSet", n_images: int
 ) -> "StoredActivations":
     """Compute the activations of the layers for the first inputs."""
     import torch

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli, figures, results
-from src.choices.similarity import measure_of
+from src.core.choices.similarity import measure_of
 from src.core.console import decimals, note, result, table, warn
 from src.core.errors import UserError
 from src.core.files import readable

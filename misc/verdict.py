@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli, figures, results
-from src.choices import on_lost_positions
+from src.core.choices import on_lost_positions
 from src.core.console import counted, listed, note, recorded_warnings, result, warn
 from src.core.errors import UserError
 from src.core.files import read_json, write_text

@@ -6,7 +6,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from src.core.activations import form_of, map_positions
+from src.core.activations import map_positions, shape_of
 from src.statistics.moments import Rows
 
 
@@ -76,7 +76,7 @@ def low_rank_approx(activations: ArrayLike | Tensor, rank: int | None) -> Tensor
         return activations
     if rank < 1:
         raise ValueError(f"rank {rank} is not positive")
-    shape = form_of(activations)
+    shape = shape_of(activations)
     if rank >= shape.n_channels:
         return activations
 

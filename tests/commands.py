@@ -193,10 +193,10 @@ def stitch_rows(folder: Path | str) -> list[dict[str, str]]:
 
 def read_metrics(folder: Path) -> dict[str, Any]:
     """The numbers of the only stitch of a run; None where there is none."""
+    from src.core.values import Metrics
     from src.results.public import SPARSITY
     from src.results.stitches import GRID
     from src.results.tables import read_table
-    from src.values import Metrics
 
     (row,) = read_table(folder / "grid.csv", GRID)
     numbers = {entry.name: row[entry.name] for entry in fields(Metrics)}
@@ -241,11 +241,11 @@ def names_in(folder: Path) -> set[str]:
 
 def digit_network(path: Path | str):
     """Load a `MODEL` for the digits."""
-    from src.core.images import ImageSpec
+    from src.core.inputs import InputSpec
     from src.results.checkpoints import load_model
     from src.results.network_names import NamedNetwork
 
-    return load_model(NamedNetwork(str(path), MODEL), ImageSpec(10, (1, 8, 8)))
+    return load_model(NamedNetwork(str(path), MODEL), InputSpec(10, (1, 8, 8)))
 
 
 def digit_images(*, train: bool):

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from src.choices.similarity import PAPER
+from src.core.choices.similarity import PAPER
+from src.core.values import ALL_IMAGES, ComparedLayers, Null
 from src.models.stored import StoredActivations
 from src.similarity.comparison import LayerComparison
 from src.similarity.measures import load_measures
 from src.similarity.sides import Side, take_statistics
-from src.values import ALL_IMAGES, ComparedLayers, Null
 
 
 def compared(

@@ -84,7 +84,7 @@ def stitch(in_tmp_path, digit_networks):
 def few_images(n_train: int | None = 256, *, n_test: int | None = None):
     """Embedded data sets have only so many images, in this process, while the block runs. None
     stands for all."""
-    from src.choices.datasets import EMBEDDED
+    from src.core.choices.datasets import EMBEDDED
     from src.datasets import registry
 
     split_of = registry.split_of

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pandas as pd
 
+from src.core.values import Pair
 from src.results.frame import COLUMNS
 from src.results.network_names import PAIRS
-from src.values import Pair
 
 NAMES = "abcd"
 GROUP = dict(zip(NAMES, ("one", "one", "two", "two"), strict=True))

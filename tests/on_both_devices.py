@@ -70,7 +70,7 @@ def numbers(folder: Path) -> dict[str, list[float]]:
 
 def count_batches(waits: dict[str, list[int]]) -> None:
     """Note how often the host waits between the last two batches of each pass over images."""
-    from src.datasets.base import BaseImageSet
+    from src.datasets.base import InputSet
 
     def counting(deliver, kind):
         def counted(*args, **kwargs):
@@ -86,7 +86,7 @@ def count_batches(waits: dict[str, list[int]]) -> None:
         return counted
 
     for kind, name in (("step", "epoch"), ("batch", "batches")):
-        setattr(BaseImageSet, name, counting(getattr(BaseImageSet, name), kind))
+        setattr(InputSet, name, counting(getattr(InputSet, name), kind))
 
 
 def write_images(folder: Path) -> None:

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from src.core.values import Null
 from src.results.quantities import EVALUATIONS, PROBES, SIMILARITIES
 from src.results.stitches import StitchRow, with_spec
 from src.results.tables import columns
-from src.values import Null
 
 OPTIONS = {  # of a stitching run
     "front_model_path": "a.pt", "end_model_path": "b.pt", "front_model_type": "resnet18", "end_model_type": "resnet18",

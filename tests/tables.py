@@ -5,7 +5,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from src.choices.similarity import MEASURES
+from src.core.choices.similarity import MEASURES
 from src.results.stitches import record_of_row
 from tests.result_rows import probe_row, similarity_row, stitch_row
 

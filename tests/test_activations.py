@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from src.core.activations import (
-    Form,
+    ActivationShape,
     TokenLayout,
     as_rows,
     cells,
-    form_of,
     map_positions,
     mean_over_positions,
     pool,
     positions_of,
+    shape_of,
 )
 from src.core.errors import UserError
 from src.core.kinds import GRID, MAP, SEQUENCE, VECTOR
@@ -36,7 +36,7 @@ def kind(request) -> str:
 def test_channels_at_positions_are_a_view(kind):
     shape, layout = FORMS[kind]
     x = random(4, *shape)
-    form = Form.of(shape, layout)
+    form = ActivationShape.of(shape, layout)
     assert form.kind == kind and str(form) == "×".join(map(str, shape))
     assert (form.n_channels, form.n_values) == (5, math.prod(shape))
     positions = positions_of(x)
@@ -70,6 +70,6 @@ def test_positions_are_mapped_and_pooled(kind):
 @pytest.mark.parametrize("shape", [(), (2, 3, 4, 4)])
 def test_other_axes_are_refused(shape):
     with pytest.raises(UserError, match="the third layer has shape .*choose a layer"):
-        Form.of(shape, title="the third layer")
+        ActivationShape.of(shape, title="the third layer")
     with pytest.raises(UserError, match="choose a layer"):
-        form_of(torch.zeros(1, *shape))
+        shape_of(torch.zeros(1, *shape))

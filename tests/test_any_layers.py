@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.choices import STITCHING_TYPES
-from src.core.activations import Form, TokenLayout, pool
+from src.core.activations import ActivationShape, TokenLayout, pool
+from src.core.choices import STITCHING_TYPES
 from src.core.errors import UserError
 from src.core.kinds import GRID, MAP, SEQUENCE, VECTOR
 from src.models import Network, build_model
@@ -182,15 +182,15 @@ def test_a_stitch_of_a_layer_to_itself_is_the_identity(name):
 def test_the_rule_of_kinds():
     numbers = {GRID: (1, 2, 4, 5, 16, 17, 197, 1024), SEQUENCE: (3, 6, 8, 18, 512)}
     for kind, counts in numbers.items():
-        assert {Form.of((n_tokens, 3)).kind for n_tokens in counts} == {kind}
+        assert {ActivationShape.of((n_tokens, 3)).kind for n_tokens in counts} == {kind}
     steps = TokenLayout()
-    assert Form.of((16, 3), steps).kind == SEQUENCE
-    assert (Form.of((3, 4, 4)).kind, Form.of((3,)).kind) == (MAP, VECTOR)
-    assert type_for(Form.of((512, 4)), Form.of((1024, 6))) == "s2t"
-    assert type_for(Form.of((512, 4)), Form.of((512, 6))) == "t2t"
-    assert type_for(Form.of((17, 4), steps), Form.of((17, 6))) == "t2t"
+    assert ActivationShape.of((16, 3), steps).kind == SEQUENCE
+    assert (ActivationShape.of((3, 4, 4)).kind, ActivationShape.of((3,)).kind) == (MAP, VECTOR)
+    assert type_for(ActivationShape.of((512, 4)), ActivationShape.of((1024, 6))) == "s2t"
+    assert type_for(ActivationShape.of((512, 4)), ActivationShape.of((512, 6))) == "t2t"
+    assert type_for(ActivationShape.of((17, 4), steps), ActivationShape.of((17, 6))) == "t2t"
     with pytest.raises(UserError, match="shape 2×3×4×4; choose a layer"):
-        type_for(Form.of((2, 3, 4, 4)), Form.of((3,)))
+        type_for(ActivationShape.of((2, 3, 4, 4)), ActivationShape.of((3,)))
 
 
 def test_a_user_may_read_a_grid_as_a_sequence():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.core.activations import Form, TokenLayout
+from src.core.activations import ActivationShape, TokenLayout
 from src.judge import judge
 from src.models import Network, build_model
 from src.ood.evaluation import score_grid, separation_of
@@ -339,10 +339,10 @@ def test_too_few_rows_do_not_narrow_a_front():
 
 
 FORMS = {
-    "map": Form.of((7, 4, 4)),
-    "tokens": Form.of((17, 7), TokenLayout(1, (4, 4), has_cls=True)),
-    "sequence": Form.of((5, 7), TokenLayout()),
-    "vector": Form.of((7,)),
+    "map": ActivationShape.of((7, 4, 4)),
+    "tokens": ActivationShape.of((17, 7), TokenLayout(1, (4, 4), has_cls=True)),
+    "sequence": ActivationShape.of((5, 7), TokenLayout()),
+    "vector": ActivationShape.of((7,)),
 }
 INPUTS = {
     "images": torch.rand(6, 3, 9, 8, generator=torch.Generator().manual_seed(0)),
@@ -385,13 +385,13 @@ def test_random_features_have_the_form_of_a_layer(kind, layer):
     ],
 )
 def test_layers_with_few_positions_have_cells_in_them(shape, inputs, splits):
-    assert splits_of(Form.of(shape), inputs, are_tokens=False) == splits
-    assert splits_of(Form.of((7,)), (10,), are_tokens=True) == [(1,), (4,)]
+    assert splits_of(ActivationShape.of(shape), inputs, are_tokens=False) == splits
+    assert splits_of(ActivationShape.of((7,)), (10,), are_tokens=True) == [(1,), (4,)]
 
 
 def test_cells_are_channels_of_the_position_that_they_lie_in():
     """Random features of an image that is black but for a corner are the black image's elsewhere."""
-    form = Form.of((32, 2, 2))
+    form = ActivationShape.of((32, 2, 2))
     images = torch.zeros(2, 1, 32, 32)
     images[1, :, :8, :8] = 1
     random = RandomFeatures(torch.rand(2, 1, 32, 32), seed=0)
@@ -405,7 +405,7 @@ def test_filters_pass_over_large_cells_in_steps():
     """Which is cheaper, and changes the means by little."""
     coarse = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     images = nn.functional.interpolate(coarse, size=64, mode="bilinear")
-    few, many = (Averages(Form.of((8, side, side)), (1, 1)) for side in (4, 16))
+    few, many = (Averages(ActivationShape.of((8, side, side)), (1, 1)) for side in (4, 16))
     made = RandomFeatures(images, seed=0).of(images, {few: 8, many: 8})
     every = nn.functional.avg_pool2d(made[many], 4)  # of filters at all places
     difference = (made[few] - every).square().mean() / every.var((0, 2, 3)).mean()

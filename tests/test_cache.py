@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from src.core.cache import Cache
-from src.core.images import ImageSpec
+from src.core.inputs import InputSpec
 from src.models import Network, build_model
 from src.results.checkpoints import save_state
 from src.results.network_names import NamedNetwork
 from src.results.session import Session
 from tests.commands import says
 
-SPEC = ImageSpec(10, (1, 8, 8))
+SPEC = InputSpec(10, (1, 8, 8))
 
 
 def images(n: int, seed: int = 0) -> torch.Tensor:

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from src.core.errors import UserError
-from src.core.images import ImageSpec, Normalisation
+from src.core.inputs import InputSpec, Normalisation
 from src.datasets import dataset_info
 from src.models import build_model
 from src.results.checkpoints import load_model, load_state, save_state
 from src.results.network_names import NamedNetwork
 from tests.commands import says
 
-IMAGES = ImageSpec(10, (3, 32, 32))
+IMAGES = InputSpec(10, (3, 32, 32))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def train_options(folder, **options):
 def test_images_of_another_size_classes_or_values_are_warned_of_once(tmp_path, model, capsys):
     save_state(tmp_path / "m.pt", model.state_dict())
     name = train_options(tmp_path)
-    larger = ImageSpec(10, (3, 64, 64), Normalisation((0.5,) * 3, (0.25,) * 3), tuple("abcdefghij"))
+    larger = InputSpec(10, (3, 64, 64), Normalisation((0.5,) * 3, (0.25,) * 3), tuple("abcdefghij"))
     for images in (IMAGES, dataset_info("cifar5m").spec, larger, larger):
         load_model(name, images)
     (line,) = capsys.readouterr().err.splitlines()

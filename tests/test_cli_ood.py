@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from src.choices.scores import SCORES
-from src.core.images import ImageSpec
+from src.core.choices.scores import SCORES
+from src.core.inputs import InputSpec
 from src.core.tensors import load_tensors, save_tensors
+from src.core.values import Pair
 from src.models import Network, build_model
 from src.ood import energy, make_detector, ood_metrics
 from src.results.checkpoints import load_model, load_state
@@ -18,7 +19,6 @@ from src.results.network_names import NamedNetwork
 from src.results.stitch_runs import STITCHES, load_stitch
 from src.skill.within_class import skill_score, within_class_correlation
 from src.stitching import build_stitching_layer
-from src.values import Pair
 from tests.commands import (
     ON_DIGITS,
     Output,
@@ -133,7 +133,7 @@ def copied(workplace):
 
 
 def network(path: Path) -> Network:
-    return load_model(NamedNetwork(str(path), MODEL), ImageSpec(10, (1, 8, 8)), device="cpu")
+    return load_model(NamedNetwork(str(path), MODEL), InputSpec(10, (1, 8, 8)), device="cpu")
 
 
 def stitched_from_pool4(folder: Path, front: Network, images: torch.Tensor) -> torch.Tensor:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from src.core.cache import Cache
+from src.core.values import Null
 from src.models import build_model
 from src.results.checkpoints import save_state
 from src.results.session import Session
-from src.values import Null
 from tests.commands import (
     MODEL,
     ON_DIGITS,

@@ -10,10 +10,10 @@ import pytest
 
 from misc.compare import names_of
 from src.core.console import decimals, points, table
+from src.core.values import IntervalEstimate
 from src.results.network_names import NamedNetwork, short_names
 from src.results.stitches import GRID, read_stitches, record_of_row, row_of
 from src.results.tables import write_table
-from src.values import IntervalEstimate
 from tests.commands import error_line, panels_of, read_csv, run, says
 from tests.goldens import DATA
 from tests.result_rows import OPTIONS

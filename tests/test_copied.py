@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from src.core import console, user_code
-from src.core.images import ImageSpec
+from src.core.inputs import InputSpec
 from src.core.seeds import seeded
 from src.figures import pages
 from src.models import build_model
@@ -285,7 +285,7 @@ def test_rolled_labels_are_noticed_by_all_scripts(project):
     run("exec_train.py", "small_cnn", *DATA, "-e", 0, "-dir", "m")
     Path("m/model_0.pt").rename("f.pt")
     shutil.rmtree("m")
-    model = load_model(NamedNetwork("f.pt", "small_cnn"), ImageSpec(3, (1, 8, 8)))
+    model = load_model(NamedNetwork("f.pt", "small_cnn"), InputSpec(3, (1, 8, 8)))
     with np.load("dd.npz") as arrays:
         contents = dict(arrays)
     images = torch.from_numpy(contents["x_test"])[:, None] / 255

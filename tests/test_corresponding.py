@@ -6,8 +6,8 @@ import itertools
 import numpy as np
 import pytest
 
+from src.core.values import Pair
 from src.figures.matrices import framed_layers
-from src.values import Pair
 from tests.commands import error_line, read_csv, run, says
 from tests.result_rows import stitch_row
 from tests.tables import SIMILARITY, write_table

@@ -10,7 +10,7 @@ import torch
 from torchvision import datasets as tv
 
 from src.core.errors import UserError
-from src.core.images import ImageSpec, Normalisation
+from src.core.inputs import InputSpec, Normalisation
 from src.datasets import dataset_info, load_dataset
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import ImageSet
@@ -141,7 +141,7 @@ def test_a_file_of_a_users_own(save, tmp_path, capsys):
     path = tmp_path / "own.npz"
     arrays = write_npz(path, save=save)
     info = dataset_info(str(path), labelled=True)
-    assert info.spec == ImageSpec(4, (3, 12, 10)) and info.augmentation is None
+    assert info.spec == InputSpec(4, (3, 12, 10)) and info.augmentation is None
     for split, train in (("train", True), ("test", False)):
         dataset = load_dataset(str(path), "nowhere", train=train)
         images, labels = everything(dataset)

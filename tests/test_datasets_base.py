@@ -11,7 +11,7 @@ import torchvision.transforms.functional as TF
 from PIL import Image
 from scipy import stats
 
-from src.core.images import Normalisation
+from src.core.inputs import Normalisation
 from src.datasets import augmentation as module
 from src.datasets import load_dataset
 from src.datasets.augmentation import Affine, CropFlip

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision import transforms as T
 
-from src.choices.datasets import dataset_label, dataset_name
+from src.core.choices.datasets import dataset_label, dataset_name
 from src.core.errors import UserError
 from src.datasets import dataset_info, folders, load_dataset
 from src.datasets.base import ImageSet

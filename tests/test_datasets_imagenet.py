@@ -8,7 +8,7 @@ import torch
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from src.choices.datasets import DATASETS
+from src.core.choices.datasets import DATASETS
 from src.core.errors import UserError
 from src.core.seeds import seed_of
 from src.datasets import Loading, load_dataset

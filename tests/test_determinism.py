@@ -8,16 +8,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from src.core import console
-from src.core.images import ImageSpec, Normalisation
+from src.core.inputs import InputSpec, Normalisation
+from src.core.values import BATCH_DEPENDENT, STOCHASTIC
 from src.models import Network, build_model
 from src.models.determinism import nondeterminism_of
-from src.values import BATCH_DEPENDENT, STOCHASTIC
 from tests import traps
 from tests.commands import ON_DIGITS, read_metrics, run, stitch_rows
 from tests.conftest import few_images
 from tests.tiny_networks import Computed
 
-GREY, COLOURED = ImageSpec(10, (1, 8, 8)), ImageSpec(4, (3, 4, 4))
+GREY, COLOURED = InputSpec(10, (1, 8, 8)), InputSpec(4, (3, 4, 4))
 
 
 def small(change) -> nn.Module:
@@ -63,7 +63,7 @@ def rounded(logits):
     return (logits / step).round() * step
 
 
-def network(module: nn.Module, images: ImageSpec = GREY) -> Network:
+def network(module: nn.Module, images: InputSpec = GREY) -> Network:
     torch.manual_seed(0)
     for parameter in module.parameters():
         if parameter.ndim > 1:
@@ -96,7 +96,7 @@ def test_steady_networks_of_all_kinds(kind):
 @pytest.mark.parametrize("name", ["small_cnn", "vit_tiny_patch4_32"])
 def test_steady_networks_of_the_suite(name):
     shape = (3, 32, 32) if name.startswith("vit") else (3, 8, 8)
-    normalised = ImageSpec(10, shape, Normalisation((0.5,) * 3, (0.2,) * 3))
+    normalised = InputSpec(10, shape, Normalisation((0.5,) * 3, (0.2,) * 3))
     torch.manual_seed(0)
     module = build_model(name, image_shape=shape).eval()
     assert nondeterminism_of(module, normalised) == ""

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy.linalg import orthogonal_procrustes
 
-from src.choices.stitching import FORMS
 from src.core.activations import as_rows
+from src.core.choices.stitching import FORMS
 from src.core.errors import UserError
 from src.low_rank import low_rank_approx
 from src.statistics.moments import Rows

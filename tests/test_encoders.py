@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.core.errors import UserError
-from src.core.images import ImageSpec
+from src.core.inputs import InputSpec
 from src.models import build_model
 from src.results.checkpoints import load_model, save_state
 from src.results.network_names import NamedNetwork
@@ -60,7 +60,7 @@ class WithHead(nn.Module):
 def classifier(n_channels, n_classes):
     return WithHead(maps(n_channels), 5, n_classes)
 """
-IMAGES = ImageSpec(10, (1, 8, 8))
+IMAGES = InputSpec(10, (1, 8, 8))
 SHAPES = {"maps": (5, 4, 4), "tokens": (16, 5), "flat": (12,)}
 
 

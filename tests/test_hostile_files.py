@@ -11,7 +11,7 @@ import torch
 
 from src.core.errors import UserError
 from src.core.files import read_yaml
-from src.core.images import ImageSpec
+from src.core.inputs import InputSpec
 from src.datasets import load_dataset
 from src.results.checkpoints import DetectorStore, load_model
 from src.results.network_names import NamedNetwork
@@ -27,7 +27,7 @@ def read_images(name: str) -> None:
 
 
 READERS = {
-    "m.pt": lambda: load_model(NamedNetwork("m.pt", "small_cnn"), ImageSpec(10, (1, 8, 8))),
+    "m.pt": lambda: load_model(NamedNetwork("m.pt", "small_cnn"), InputSpec(10, (1, 8, 8))),
     "own.npz": lambda: read_images("own.npz"),
     "own/train/ant/000.png": lambda: read_images("own"),
     "meta.json": lambda: DetectorStore(".").names_by_layer(NamedNetwork("m.pt", "small_cnn")),

@@ -10,7 +10,7 @@ import torch
 
 from src.core.activations import TokenLayout
 from src.core.errors import UserError
-from src.core.images import ImageSpec
+from src.core.inputs import InputSpec
 from src.core.user_code import load
 from src.datasets import dataset_info, load_dataset
 from src.datasets.base import CastInputs
@@ -245,7 +245,7 @@ def test_layers_of_tokens_are_found(in_folder):
     ("kind", "found"), [("Reader", ""), ("Drawn", "random"), ("OfBatch", "batch")]
 )
 def test_nondeterministic_networks_of_tokens_are_found(kind, found, in_folder):
-    data = ImageSpec(3, (6,), inputs=tuple(map(tuple, tokens(3).tolist())))
+    data = InputSpec(3, (6,), inputs=tuple(map(tuple, tokens(3).tolist())))
     assert nondeterminism_of(view_of(kind, inputs_of(data)), data) == found
 
 
@@ -303,8 +303,8 @@ def test_further_scripts_take_tokens(in_folder):
 
 
 def test_vectors_are_no_images_in_a_warning(tmp_path, capsys):
-    trained = ImageSpec(10, (64,)).record()
+    trained = InputSpec(10, (64,)).record()
     (tmp_path / "config.txt").write_text(json.dumps({"dataset": "digits", "image_spec": trained}))
     (tmp_path / "m.pt").touch()
-    warn_of_other_images(str(tmp_path / "m.pt"), ImageSpec(10, (10,)))
+    warn_of_other_images(str(tmp_path / "m.pt"), InputSpec(10, (10,)))
     assert says(capsys.readouterr().err, "inputs of 64", "inputs of 10")

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from src.choices.stitching import FORMS, Method
+from src.core.choices.stitching import FORMS, Method
 from src.core.errors import UserError
 from src.datasets import load_dataset
 from src.datasets.iterated import IteratedInputs

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from src.core.values import SkillEstimate, StitchSkill
 from src.statistics.convergence import has_converged, learning_rates
-from src.values import SkillEstimate, StitchSkill
 from src.verdict import (
     ACCURATE_ONLY,
     INCONCLUSIVE,

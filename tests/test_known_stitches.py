@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from src.core.values import Predictions
 from src.models import Network
 from src.ood import make_detector, ood_metrics
 from src.results.evaluation import columns_of_skill
@@ -14,7 +15,6 @@ from src.skill.baseline import Baselines
 from src.skill.running import Following
 from src.skill.skills import skill_of
 from src.stitching import direct_matching
-from src.values import Predictions
 from tests.commands import digit_images
 from tests.frames import rows_of
 from tests.result_rows import OPTIONS, stitch_row

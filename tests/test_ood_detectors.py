@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.core.errors import UserError
-from src.core.images import ImageSpec
+from src.core.inputs import InputSpec
 from src.models import build_model
 from src.ood import energy
 from src.results.checkpoints import DetectorStore, new_name, save_state
@@ -38,7 +38,7 @@ def store(tmp_path):
 
 
 STATE = {"weight": torch.zeros(2)}
-IMAGES, CPU = ImageSpec(10, (1, 8, 8)), torch.device("cpu")
+IMAGES, CPU = InputSpec(10, (1, 8, 8)), torch.device("cpu")
 
 
 def add(store: DetectorStore, state=STATE, **changes) -> str:
@@ -86,7 +86,7 @@ def test_loads_the_newest_detector_and_refuses_one_of_another_shape(store, capsy
     torch.testing.assert_close(loaded.network(x), detector.eval()(x))
     torch.testing.assert_close(loaded.score(x), energy(detector(x)))
     with pytest.raises(UserError, match="is for images of 1×8×8 pixels, not 3×32×32"):
-        store.load(source, "pool1", ImageSpec(10, (3, 32, 32)), device=CPU)
+        store.load(source, "pool1", InputSpec(10, (3, 32, 32)), device=CPU)
     for reason, changes in (
         (r"size mismatch for conv1\.weight", {"required_input_shape": [8, 2, 2]}),
         ("unknown detector in .*meta.json 'nets.py:run'", {"model_type": "nets.py:run"}),

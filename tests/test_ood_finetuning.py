@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from src.core.errors import UserError
-from src.core.images import ImageSpec
+from src.core.inputs import InputSpec
 from src.datasets.base import ImageSet
 from src.models import build_model
 from src.ood.finetuning import (
@@ -17,7 +17,7 @@ from src.ood.finetuning import (
 from src.results.checkpoints import freeze
 from src.training import Settings
 
-IMAGES = ImageSpec(10, (1, 8, 8))
+IMAGES = InputSpec(10, (1, 8, 8))
 
 
 def image_set(n: int, *, n_classes: int = 10, shape=(1, 8, 8)) -> ImageSet:

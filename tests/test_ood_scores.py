@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from src.choices.scores import SCORES
+from src.core.choices.scores import SCORES
 from src.ood import energy, make_detector, ood_metrics
 from src.ood.finetuning import energy_penalty, outlier_exposure_penalty
 from src.statistics.detection import auroc_interval

@@ -11,7 +11,7 @@ import torch
 from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
-from src.core.images import ImageSpec
+from src.core.inputs import InputSpec
 from src.datasets import load_dataset
 from src.figures import pages
 from src.models import build_model
@@ -134,7 +134,7 @@ def compare(layers1: str, layers2: str, *options, networks=NETWORKS):
 def activations_of(seed: int, layer: str, n: int = N) -> np.ndarray:
     """The activations of the first test images."""
     name = NamedNetwork(f"models/digits{seed}/model_15.pt", "small_cnn")
-    network = load_model(name, ImageSpec(10, SHAPE))
+    network = load_model(name, InputSpec(10, SHAPE))
     images = torch.cat([batch for batch, _ in load_dataset("digits", "", train=False).batches(60)])
     with torch.no_grad():
         return network(images[:n], until=layer).numpy()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from src.core.errors import UserError
-from src.core.images import ImageSpec
+from src.core.inputs import InputSpec
 from src.models import Network, build_model
 from src.results.checkpoints import load_model
 from src.results.network_names import NamedNetwork
@@ -204,7 +204,7 @@ REFUSED = [
 
 def test_weights_of_torchvision(tmp_path, monkeypatch, no_network):
     """An encoder needs no head of as many classes."""
-    images = ImageSpec(1000, (3, 64, 64))
+    images = InputSpec(1000, (3, 64, 64))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     state = build_model("tv_squeezenet1_1", n_classes=1000).state_dict()
     (tmp_path / "hub/checkpoints").mkdir(parents=True)

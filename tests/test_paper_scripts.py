@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from src.choices.datasets import DATASET_NAMES
+from src.core.choices.datasets import DATASET_NAMES
 from src.models import MODEL_NAMES
 from tests.commands import ROOT, parser_of
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from src.core.activations import pool
-from src.core.images import ImageSpec
+from src.core.inputs import InputSpec
 from src.core.seeds import seeded
 from src.datasets import load_dataset
 from src.datasets.base import ImageSet
@@ -25,7 +25,7 @@ SHAPES = {
     "one": (1, 12),
     "many": (32, 64, 8, 8),
 }
-IMAGES = ImageSpec(10, (1, 8, 8))
+IMAGES = InputSpec(10, (1, 8, 8))
 
 
 def activations(shape) -> torch.Tensor:

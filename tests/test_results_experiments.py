@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from src.core.values import Pair
 from src.results import spec as lists
 from src.results.network_names import UNTRAINED, NamedNetwork, titles_of
 from src.results.public import chosen_options, read_options
@@ -31,7 +32,6 @@ from src.results.stitches import (
     newest_by_experiment,
     newest_stitches,
 )
-from src.values import Pair
 from tests.commands import parser_of, says
 from tests.goldens import DATA
 from tests.result_rows import OPTIONS, stitch_row

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from src.choices.stitching import FORMS
 from src.core.activations import positions_of
+from src.core.choices.stitching import FORMS
 from src.judge import judge
 from src.models import Network
 from src.stitching import build_layers, build_stitching_layer, match, matching

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from src.core.values import Pair
 from src.results.quantities import PROBES, SIMILARITIES
 from src.results.ranks import (
     BASELINE,
@@ -25,7 +26,6 @@ from src.results.ranks import (
 )
 from src.results.stitches import GRID, record_of_row
 from src.results.tables import write_table as write_rows
-from src.values import Pair
 from tests.commands import error_line, read_csv, run, says
 from tests.result_rows import probe_row, similarity_row, stitch_row
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table

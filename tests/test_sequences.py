@@ -7,7 +7,7 @@ from torch import nn
 
 from src.core.activations import TokenLayout, cells
 from src.core.errors import UserError
-from src.core.images import ImageSpec
+from src.core.inputs import InputSpec
 from src.models import Network
 from src.stitching import build_layers
 from src.training import classification_losses
@@ -74,7 +74,7 @@ def test_probes_average_all_steps():
     """Of 17 as well, where the first of other tokens would be the CLS token."""
     of_rows = network(Computed(rows, **row_layers()), 17)
     images = torch.rand(5, 1, 17, 16)
-    probes = Probes(of_rows, ["lstm"], [None], ImageSpec(4, (1, 17, 16)), seed=0)
+    probes = Probes(of_rows, ["lstm"], [None], InputSpec(4, (1, 17, 16)), seed=0)
     (found,) = probes.losses(images, torch.arange(5) % 4, training=True)
     features = of_rows(images, until="lstm").mean(1)
     expected = classification_losses(

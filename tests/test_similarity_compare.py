@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from src.choices.similarity import MEASURES
 from src.core.activations import as_rows
 from src.core.cache import Cache
+from src.core.choices.similarity import MEASURES
 from src.core.errors import UserError
 from src.low_rank import low_rank_approx
 from src.similarity import (

@@ -11,7 +11,7 @@ import scipy.stats
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from src.choices.similarity import MEASURES as ROWS
+from src.core.choices.similarity import MEASURES as ROWS
 from src.similarity import (
     Undefined,
     compare,

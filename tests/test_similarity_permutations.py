@@ -8,7 +8,8 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from src.choices.similarity import MEASURES
+from src.core.choices.similarity import MEASURES
+from src.core.values import ALL_IMAGES, LARGEST, WITHIN_CLASSES, ComparedLayers
 from src.similarity import (
     debiased_cka,
     linear_cka,
@@ -17,7 +18,6 @@ from src.similarity import (
     pwcca_distance,
 )
 from src.similarity.nulls import null_of, permuted_orders
-from src.values import ALL_IMAGES, LARGEST, WITHIN_CLASSES, ComparedLayers
 from tests.commands import says
 from tests.comparisons import compared, nulls_of, values_of
 

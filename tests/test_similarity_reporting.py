@@ -6,9 +6,9 @@ from itertools import product
 import pandas as pd
 import pytest
 
+from src.core.values import ALL_IMAGES, WITHIN_CLASSES, ComparedLayers, Null, Similarity
 from src.figures import similarities
 from src.results.similarities import measured_in, record_of, value_columns
-from src.values import ALL_IMAGES, WITHIN_CLASSES, ComparedLayers, Null, Similarity
 from tests.commands import panels_of, says
 from tests.result_rows import similarity_row
 

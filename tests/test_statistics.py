@@ -9,6 +9,7 @@ import torch
 from scipy import stats
 from scipy.optimize import minimize_scalar
 
+from src.core.values import IntervalEstimate
 from src.statistics.intervals import (
     ALPHA,
     Evidence,
@@ -24,7 +25,6 @@ from src.statistics.moments import CrossMoments, Moments, Rows
 from src.statistics.permutation_tests import permutation_p
 from src.statistics.resampling import Estimate, estimate, permuted_p
 from src.statistics.significance import false_discovery_rate
-from src.values import IntervalEstimate
 from tests.goldens import random
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import exec_stitch
+from src.core.values import Metrics
 from src.models import build_model
 from src.results import stitch_runs
 from src.results.stitch_runs import GridRun, check_options, resume
@@ -19,7 +20,6 @@ from src.stitching import Pair, build_layers, build_stitching_layer
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridMetrics, agreement_of
 from src.training import EpochLog, HeadResult
-from src.values import Metrics
 from tests.commands import ON_DIGITS, run, says
 from tests.conftest import few_images
 from tests.goldens import DATA

@@ -15,12 +15,12 @@ import pytest
 import yaml
 
 from src import __version__, results
-from src.choices.datasets import DATASETS, INTERVENTIONS
-from src.choices.models import MODELS
-from src.choices.scores import SCORES
-from src.choices.similarity import MEASURES
-from src.choices.stitching import FORMS, OBJECTIVES
-from src.choices.training import OPTIMIZERS, PENALTIES, SCHEDULERS
+from src.core.choices.datasets import DATASETS, INTERVENTIONS
+from src.core.choices.models import MODELS
+from src.core.choices.scores import SCORES
+from src.core.choices.similarity import MEASURES
+from src.core.choices.stitching import FORMS, OBJECTIVES
+from src.core.choices.training import OPTIMIZERS, PENALTIES, SCHEDULERS
 from tests.commands import (
     ROOT,
     parser_of,
@@ -35,9 +35,9 @@ DEPTHS = {name: depth for depth, line in enumerate(LINES) for name in re.findall
 
 # The steps up: the result of a call from Python draws its figure, and writes its runs
 STEPS_UP = {
-    ("judgement", "src.figures.verdicts.figure_of_verdicts"),
-    ("judgement", "src.results.frame.frame_of_judged"),
-    ("judgement", "src.results.stitch_runs.write_judged_run"),
+    ("judge", "src.figures.verdicts.figure_of_verdicts"),
+    ("judge", "src.results.frame.frame_of_judged"),
+    ("judge", "src.results.stitch_runs.write_judged_run"),
 }
 
 

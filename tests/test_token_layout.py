@@ -8,7 +8,7 @@ from torchvision.models import VisionTransformer as TorchvisionTransformer
 
 from src.core.activations import TokenLayout, cells, grid_of, guessed_layout, pool
 from src.core.errors import UserError
-from src.core.images import ImageSpec
+from src.core.inputs import InputSpec
 from src.models import Network
 from src.models.tokens import n_leading_equal
 from src.models.vit import VisionTransformer
@@ -83,7 +83,7 @@ def test_the_suites_vit_on_images_that_are_not_square():
         wide.token_layout("blocks.2")
 
     # A probe reads the CLS token
-    probes = Probes(wide, ["blocks.1"], [None], ImageSpec(10, WIDE), seed=0)
+    probes = Probes(wide, ["blocks.1"], [None], InputSpec(10, WIDE), seed=0)
     images, labels = torch.rand(6, *WIDE), torch.arange(6)
     (of_batch,) = probes.losses(images, labels, training=True)
     features = wide(images, until="blocks.1")[:, 0]

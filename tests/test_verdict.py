@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from src.core.values import Null
 from src.figures import pages, words
 from src.results.evaluation import EvaluationFiles
 from src.results.frame import judge_stitches
@@ -17,7 +18,6 @@ from src.results.similarities import frame_of_records
 from src.results.tables import write_table
 from src.results.training_runs import write_logs
 from src.statistics.intervals import of_share
-from src.values import Null
 from src.verdict import INCONCLUSIVE, NOT_MATCHED, SIMILAR, VERDICTS, Limits
 from tests.commands import caption_of, error_line, names_in, read_csv, run, says
 from tests.frames import rows_of

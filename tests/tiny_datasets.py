@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from src.datasets.base import BaseImageSet, ImageSet
+from src.datasets.base import ImageSet, InputSet
 
 
 def random_images(n: int, *shape: int, seed: int = 0) -> np.ndarray:
@@ -131,7 +131,7 @@ def write_folder(
     return root
 
 
-class DoubleSet(BaseImageSet):
+class DoubleSet(InputSet):
     """Normal numbers in float64, where rounding does not decide over ReLU masks, as images of ten
     classes.
     """

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src.core.values import Pair, SkillEstimate, StitchSkill
 from src.results.evaluation import (
     EvaluationFiles,
     by_detector,
@@ -17,7 +18,6 @@ from src.results.evaluation import (
 from src.results.quantities import EVALUATIONS
 from src.results.stitches import GRID, Stitch, read_stitches, record_of_row, row_of
 from src.results.tables import write_table
-from src.values import Pair, SkillEstimate, StitchSkill
 from tests import result_rows
 from tests.commands import pair_of
 

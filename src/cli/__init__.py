@@ -4,7 +4,6 @@ This package does not import torch, so that `--help` and mistyped options take n
 """
 
 # ruff: noqa: F401 - the names that scripts use
-from src.choices.datasets import dataset_name as dataset
 from src.cli.groups import (
     CHECKPOINT,
     END,
@@ -59,3 +58,4 @@ from src.cli.types import (
     real_number,
     results_folder,
 )
+from src.core.choices.datasets import dataset_name as dataset

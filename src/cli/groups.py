@@ -6,11 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from src.choices import ALIGNMENTS, PRECISIONS
-from src.choices.datasets import DATASET_NAMES, INTERVENTIONS, dataset_label, dataset_name
-from src.choices.models import MODEL_NAMES, VIT_INPUTS, VITS
-from src.choices.similarity import MEASURES, PAPER
-from src.choices.training import OPTIMIZERS, SCHEDULERS
 from src.cli.parser import Parser
 from src.cli.types import (
     cutoff,
@@ -26,7 +21,12 @@ from src.cli.types import (
     real_number,
     scheduler,
 )
-from src.core.images import ImageSpec
+from src.core.choices import ALIGNMENTS, PRECISIONS
+from src.core.choices.datasets import DATASET_NAMES, INTERVENTIONS, dataset_label, dataset_name
+from src.core.choices.models import MODEL_NAMES, VIT_INPUTS, VITS
+from src.core.choices.similarity import MEASURES, PAPER
+from src.core.choices.training import OPTIMIZERS, SCHEDULERS
+from src.core.inputs import InputSpec
 from src.core.user_code import CODE
 from src.results.network_names import NamedNetwork, networks_named_by
 from src.results.spec import (
@@ -40,7 +40,7 @@ from src.results.spec import (
 if TYPE_CHECKING:
     import torch
 
-    from src.datasets.base import BaseImageSet
+    from src.datasets.base import InputSet
     from src.models import Network
     from src.results.session import Session
     from src.training import Settings
@@ -179,7 +179,7 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
 
 def begin(
     args: Namespace, session: "Session | None" = None
-) -> "tuple[Session, torch.device, ImageSpec]":
+) -> "tuple[Session, torch.device, InputSpec]":
     """Return a session, a new one unless there is one, the device of the options, and the spec of the inputs.
 
     Raises:
@@ -207,7 +207,7 @@ def load_options(args: Namespace, device: "torch.device") -> dict[str, Any]:
 
 def load_split(
     args: Namespace, session: "Session", device: "torch.device", *, train: bool, seed: int = 0
-) -> "BaseImageSet":
+) -> "InputSet":
     """Return the training or the test inputs of `-d`, with the interventions of the options.
 
     Adds their fingerprint to `args`. Prints a note, once, if a network of `args` was trained on
@@ -506,7 +506,7 @@ class LoadedNetwork(NamedTuple):
 def load_networks(
     args: Namespace,
     *named: NetworkOptions,
-    images: ImageSpec,
+    images: InputSpec,
     session: "Session",
     device: "torch.device",
 ) -> list[LoadedNetwork]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from src.choices.models import MODEL_NAMES
+from src.core.choices.models import MODEL_NAMES
 from src.core.errors import unknown_name
 from src.core.user_code import CODE, absolute, is_user_code
 from src.results.network_names import DEFAULT, UNTRAINED

@@ -1,9 +1,9 @@
 """The layout of activations: channels at positions.
 
-`Form` decides how the axes of an activation are read. All else takes positions × channels from here:
+`ActivationShape` decides how the axes of an activation are read. All else takes positions × channels from here:
 
     positions = positions_of(activations)  # (B, P, C), a view
-    form_of(activations).native(positions)  # (B, C, H, W), (B, T, D) or (B, D), as before
+    shape_of(activations).native(positions)  # (B, C, H, W), (B, T, D) or (B, D), as before
 
 Averages have the precision of the activations: convert half precision before, by `at_least_single`.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from src.core.console import note_once
 from src.core.errors import UserError
-from src.core.images import shape_text
+from src.core.inputs import shape_text
 from src.core.kinds import GRID, MAP, SEQUENCE, VECTOR
 
 MapSize = tuple[int, int]  # height and width of a map
@@ -92,7 +92,7 @@ def guessed_layout(n_tokens: int, image_size: MapSize = (1, 1)) -> TokenLayout:
     return TokenLayout()
 
 
-class Form(NamedTuple):
+class ActivationShape(NamedTuple):
     """The shape of activations, whatever their number: maps (C, H, W), tokens (T, D) or vectors (D,)."""
 
     n_channels: int
@@ -106,7 +106,7 @@ class Form(NamedTuple):
         layout: TokenLayout | None = None,
         *,
         title: str = "an activation",
-    ) -> "Form":
+    ) -> "ActivationShape":
         """Return the shape of activations with these axes.
 
         Args:
@@ -205,14 +205,14 @@ class Form(NamedTuple):
         return shape_text(shape)
 
 
-def form_of(activations: Tensor, layout: TokenLayout | None = None) -> Form:
+def shape_of(activations: Tensor, layout: TokenLayout | None = None) -> ActivationShape:
     """Return the shape of activations (B, C, H, W), (B, T, D) or (B, D)."""
-    return Form.of(activations.shape[1:], layout)
+    return ActivationShape.of(activations.shape[1:], layout)
 
 
 def positions_of(activations: Tensor) -> Tensor:
     """Return activations (B, C, H, W), (B, T, C) or (B, C) as a view (B, positions, C)."""
-    shape = form_of(activations)
+    shape = shape_of(activations)
     if shape.is_tokens:
         return activations
     return channels_first(activations, (shape.n_positions,)).mT
@@ -235,7 +235,7 @@ def channels_first(activations: Tensor, sizes: tuple[int, ...]) -> Tensor:
 
 def map_positions(activations: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Map each position by a weight (C2, C1) and a bias (C2,)."""
-    if form_of(activations).is_map:  # a linear map of its positions takes 1.6 times as long
+    if shape_of(activations).is_map:  # a linear map of its positions takes 1.6 times as long
         return F.conv2d(activations, weight[:, :, None, None], bias)
     return F.linear(activations, weight, bias)
 
@@ -262,7 +262,7 @@ def pool(activations: Tensor, layout: TokenLayout | None = None) -> Tensor:
         activations: (B, C, H, W), (B, T, C) or (B, C).
         layout: of the tokens; None: it is guessed from their number.
     """
-    layout = form_of(activations, layout).layout
+    layout = shape_of(activations, layout).layout
     positions = positions_of(activations)
     if layout.has_cls:
         return positions[:, 0]
@@ -279,7 +279,7 @@ def cells(activations: Tensor, layout: TokenLayout | None = None, *, side: int) 
     Args:
         activations, layout: as for `pool`.
     """
-    layout = form_of(activations, layout).layout
+    layout = shape_of(activations, layout).layout
     positions = positions_of(activations)
     prefix = positions[:, : layout.n_prefix]
     patches = positions[:, layout.n_prefix :]

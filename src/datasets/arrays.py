@@ -19,7 +19,7 @@ from src.core import files
 from src.core.console import listed, note_once, warn_once
 from src.core.errors import UserError
 from src.core.files import readable
-from src.core.images import ImageSpec, Normalisation, make_normalisation
+from src.core.inputs import InputSpec, Normalisation, make_normalisation
 from src.datasets.mapped import MappedImages, check_archive, map_file, map_member
 from src.datasets.plain import examples
 
@@ -183,7 +183,7 @@ class InputFile:
             inputs = inputs[..., None]  # (N, H, W) -> (N, H, W, 1), still mapped
         return MappedImages([inputs]), labels
 
-    def describe(self) -> ImageSpec:
+    def describe(self) -> InputSpec:
         """Return the description of the file; a UserError if its arrays do not fit together."""
         path = self.path
         inputs = self.inputs[True]
@@ -205,7 +205,7 @@ class InputFile:
         if inputs.ndim == 2:
             self._check_numbers()
             first = self._as_tensor(inputs[:N_LOOKED_AT])
-            return ImageSpec(n_classes, shape, classes=self.classes, inputs=examples(first))
+            return InputSpec(n_classes, shape, classes=self.classes, inputs=examples(first))
 
         height, width, channels = (*shape, 1)[:3]
         if channels > 4 >= height:
@@ -218,7 +218,7 @@ class InputFile:
                 f"{path} has no mean and std: pixels are scaled to [0, 1] and not normalised; for networks that were "
                 "trained on normalised images save mean and std, a number for each channel"
             )
-        return ImageSpec(n_classes, (channels, height, width), normalisation, self.classes)
+        return InputSpec(n_classes, (channels, height, width), normalisation, self.classes)
 
     def _read_classes(self) -> tuple[str, ...]:
         """Return the names of the classes in the order of the labels; () if labels are numbers."""

@@ -1,6 +1,6 @@
 """Data sets of inputs: order, batches, and the share of a process in distributed training.
 
-`BaseImageSet` is the base of all sets. `ImageSet` holds small images, indexed and augmented batch by
+`InputSet` is the base of all sets. `ImageSet` holds small images, indexed and augmented batch by
 batch: a tensor in memory, or arrays on disk.
 """
 
@@ -18,7 +18,7 @@ from src.core.cache import Cache
 from src.core.console import warn
 from src.core.device import as_inputs
 from src.core.errors import UserError
-from src.core.images import ImageSpec, Normalisation, describe_values, shape_text
+from src.core.inputs import InputSpec, Normalisation, describe_values, shape_text
 from src.core.seeds import generator as seeded_generator
 from src.datasets.augmentation import Augmentation, resize
 from src.datasets.mapped import MappedImages
@@ -93,7 +93,7 @@ class Change(Protocol):
         """
 
 
-class BaseImageSet:
+class InputSet:
     """Inputs with labels, in batches; a subclass holds the inputs: images, tokens or vectors.
 
     Args:
@@ -133,7 +133,7 @@ class BaseImageSet:
         self.epoch_size = epoch_size
         self.shard = Shard()  # may be set later
         self.classes: tuple[str, ...] = ()  # names in the order of the labels; empty: not known
-        self.inputs: tuple = ()  # of data that are no images: as in `ImageSpec`
+        self.inputs: tuple = ()  # of data that are no images: as in `InputSpec`
         self.changes: tuple[Change, ...] = ()  # interventions, in the order of application
 
         # Kept on the device: torchvision's normalize would move both for each batch
@@ -147,15 +147,13 @@ class BaseImageSet:
         return len(self.labels)
 
     @property
-    def spec(self) -> ImageSpec:
+    def spec(self) -> InputSpec:
         """The classes of the set, and the shape and the values of its inputs."""
-        return ImageSpec(
+        return InputSpec(
             self.n_classes, self.image_shape, self.normalisation, self.classes, self.inputs
         )
 
-    def copied(
-        self, *, labels: Tensor | None = None, change: Change | None = None
-    ) -> "BaseImageSet":
+    def copied(self, *, labels: Tensor | None = None, change: Change | None = None) -> "InputSet":
         """Return a copy on the same inputs, with new labels (N,) or with a further change."""
         copied = copy.copy(self)
         vars(copied).pop("fingerprint", None)
@@ -206,7 +204,7 @@ class BaseImageSet:
         """Return a value for each input at indices (n,) that takes no reading; further inputs may share it as well."""
         return [0] * len(indices)
 
-    def check_like(self, images: "BaseImageSet", *, option: str) -> None:
+    def check_like(self, images: "InputSet", *, option: str) -> None:
         """Check that this set has the shape of the inputs of -d; warn of a different range of values.
 
         Args:
@@ -328,15 +326,15 @@ class BaseImageSet:
         return levels
 
 
-class ImageSet(BaseImageSet):
+class ImageSet(InputSet):
     """Images with labels, delivered in batches of float32 (B, C, H, W) and int64 (B,).
 
     Args:
         images: uint8 (N, C, H, W); `MappedImages` stay on disk.
-        labels: as in BaseImageSet; None: the set is unlabelled, all labels are -1.
+        labels: as in InputSet; None: the set is unlabelled, all labels are -1.
         size: images are resized to (size, size) before they are augmented; None: they keep their
             size.
-        augmentation, normalisation, epoch_size: as in BaseImageSet.
+        augmentation, normalisation, epoch_size: as in InputSet.
         device: of the images and the batches.
     """
 
@@ -388,7 +386,7 @@ class ImageSet(BaseImageSet):
         return images
 
 
-class CastInputs(BaseImageSet):
+class CastInputs(InputSet):
     """The inputs of another set, in batches of another type or on another device.
 
     Args:
@@ -396,7 +394,7 @@ class CastInputs(BaseImageSet):
         like: a tensor of the type and on the device of the inputs to give.
     """
 
-    def __init__(self, images: BaseImageSet, like: Tensor):
+    def __init__(self, images: InputSet, like: Tensor):
         super().__init__(
             images.labels,
             n_classes=images.n_classes,

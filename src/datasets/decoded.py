@@ -13,12 +13,12 @@ from torch.utils.data import DataLoader, Dataset
 from src.core.errors import UserError
 from src.core.files import readable
 from src.core.seeds import seed_of
-from src.datasets.base import BaseImageSet, Change, Loading, Pass
+from src.datasets.base import Change, InputSet, Loading, Pass
 
 Transform = Callable[[Image.Image], Tensor]  # to uint8 (C, H, W), of one shape for all images
 
 
-class DecodedImageSet(BaseImageSet):
+class DecodedImageSet(InputSet):
     """Encoded images, delivered in batches of float32 (B, C, H, W), normalised, and int64 (B,).
 
     Args:
@@ -28,7 +28,7 @@ class DecodedImageSet(BaseImageSet):
         crop: takes the place of `transform` in an epoch, with random numbers from torch, which
             depend on (seed, epoch, index) alone; None: there is no such crop.
         loading: number of workers, and of batches that a worker prepares ahead.
-        options: as in BaseImageSet; `image_shape` is the shape behind the transforms.
+        options: as in InputSet; `image_shape` is the shape behind the transforms.
     """
 
     def __init__(

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.choices.datasets import IMAGENET_VALUES
+from src.core.choices.datasets import IMAGENET_VALUES
 from src.core.console import listed, note_once, progress, warn_once
 from src.core.errors import UserError, unknown_name
 from src.core.files import read_yaml, readable
-from src.core.images import ImageSpec, Normalisation, make_normalisation
+from src.core.inputs import InputSpec, Normalisation, make_normalisation
 from src.datasets.arrays import warn_of_binary_levels
 from src.datasets.augmentation import Augmentation, CropFlip
-from src.datasets.base import UNLABELLED, BaseImageSet, Device, ImageSet, Loading, Pass
+from src.datasets.base import UNLABELLED, Device, ImageSet, InputSet, Loading, Pass
 from src.datasets.decoded import DecodedImageSet, read_image
 
 SPLITS = {True: ("train", "training_data"), False: ("val", "validation", "test", "validation_data")}
@@ -104,7 +104,7 @@ def _normalisation(content: dict[str, Any], n_channels: int) -> Normalisation | 
     return make_normalisation(*constants, n_channels=n_channels)
 
 
-def describe(root: Path) -> ImageSpec:
+def describe(root: Path) -> InputSpec:
     """Describe a user's folder of images; errors as of `load_folder`."""
     settings = read_settings(root)
     classes = tuple(_classes(root, settings))
@@ -114,12 +114,12 @@ def describe(root: Path) -> ImageSpec:
             "another size write size, channels, mean and std to that file"
         )
     shape = (settings.channels, settings.size, settings.size)
-    return ImageSpec(len(classes), shape, settings.normalisation, classes)
+    return InputSpec(len(classes), shape, settings.normalisation, classes)
 
 
 def load_folder(
-    root: Path, spec: ImageSpec, *, train: bool, device: Device, loading: Loading
-) -> BaseImageSet:
+    root: Path, spec: InputSpec, *, train: bool, device: Device, loading: Loading
+) -> InputSet:
     """Load a split of a user's folder of images.
 
     Images of at most 64×64 pixels that take at most 4 GiB are decoded once and kept on the device,
@@ -151,8 +151,8 @@ def load_folder(
 
 
 def load_imagenet(
-    root: Path, spec: ImageSpec, *, train: bool, device: Device, loading: Loading
-) -> BaseImageSet:
+    root: Path, spec: InputSpec, *, train: bool, device: Device, loading: Loading
+) -> InputSet:
     """Load a split of ImageNet; errors as of `load_folder`."""
     _split_folder(
         root,
@@ -179,7 +179,7 @@ def load_imagenet(
 
 def _decoded(
     root: Path,
-    spec: ImageSpec,
+    spec: InputSpec,
     settings: FolderSettings,
     *,
     train: bool,

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from src.core.seeds import generator
-from src.datasets.base import BaseImageSet
+from src.datasets.base import InputSet
 
 # The second part of the key of a generator: draws of different things are independent
 LABELS, TRAINING_DOTS, TEST_DOTS = range(3)
 PIXELS_OF_RADIUS = 16  # the shorter side of an image in pixels, for each pixel of a dot's radius
 
 
-def label_noise(images: BaseImageSet, share: float, *, train: bool, seed: int) -> BaseImageSet:
+def label_noise(images: InputSet, share: float, *, train: bool, seed: int) -> InputSet:
     """Return the images, with a random class as the label with probability `share`."""
     # With one seed, a label that is drawn at some share is drawn at every larger share
     draws = generator(seed, LABELS)
@@ -23,7 +23,7 @@ def label_noise(images: BaseImageSet, share: float, *, train: bool, seed: int) -
     return images.copied(labels=labels.to(images.labels))
 
 
-def shortcut(images: BaseImageSet, share: float, *, train: bool, seed: int) -> BaseImageSet:
+def shortcut(images: InputSet, share: float, *, train: bool, seed: int) -> InputSet:
     """Return the images with a dot on each, which encodes the class with probability `share`.
 
     Otherwise the dot encodes a random class. On test images the class is always random. On images of three
@@ -47,7 +47,7 @@ def shortcut(images: BaseImageSet, share: float, *, train: bool, seed: int) -> B
     return images.copied(change=Dots(colours, places))
 
 
-def _draw_classes(images: BaseImageSet, *, keep: float, draws: torch.Generator) -> Tensor:
+def _draw_classes(images: InputSet, *, keep: float, draws: torch.Generator) -> Tensor:
     """Return the label of each image with probability `keep`, else a random class: int64 (N,)."""
     n_images = len(images)
     is_kept = torch.rand(n_images, generator=draws) < keep

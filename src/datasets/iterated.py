@@ -14,13 +14,13 @@ from torch import Tensor
 from src.core.device import as_inputs
 from src.core.errors import UserError
 from src.core.tensors import content_of_state
-from src.datasets.base import EXPECTED, UNLABELLED, BaseImageSet, Pass, batches_in
+from src.datasets.base import EXPECTED, UNLABELLED, InputSet, Pass, batches_in
 from src.datasets.plain import N_LOOKED_AT, examples
 
 N_OF_FINGERPRINT = 16  # inputs, the first ones
 
 
-class IteratedInputs(BaseImageSet):
+class IteratedInputs(InputSet):
     """A data set made of an iterable of batches, which is iterated once to read the labels.
 
     Its batches have as many inputs as the first batch of the iterable. Inputs that are asked for

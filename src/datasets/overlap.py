@@ -2,13 +2,13 @@
 
 import torch
 
-from src.datasets.base import BaseImageSet
+from src.datasets.base import InputSet
 
 N_SAMPLED = 1000  # test inputs
 MOST_SEARCHED = 200_000  # training inputs: more take minutes to read
 
 
-def share_among(test_set: BaseImageSet, train_set: BaseImageSet) -> float:
+def share_among(test_set: InputSet, train_set: InputSet) -> float:
     """Return the share of test inputs, of a sample of 1,000, that equal a training input.
 
     Interventions do not count. It is 0 where there are too many training inputs to search.

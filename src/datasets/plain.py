@@ -5,21 +5,21 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from src.core.images import ImageSpec
+from src.core.inputs import InputSpec
 from src.core.seeds import generator
-from src.datasets.base import UNLABELLED, BaseImageSet, Device, Pass
+from src.datasets.base import UNLABELLED, Device, InputSet, Pass
 
 N_EXAMPLES = 3
 N_RANDOM = 256  # different images
 N_LOOKED_AT = 1000  # inputs among which examples are chosen
 
 
-class PlainInputs(BaseImageSet):
+class PlainInputs(InputSet):
     """Tokens or vectors with labels, without normalisation and augmentation.
 
     Args:
         inputs: tokens int64 (N, T), or vectors float32 (N, D); fewer than labels are repeated.
-        labels: as in BaseImageSet; None: the set is unlabelled, all labels are -1.
+        labels: as in InputSet; None: the set is unlabelled, all labels are -1.
         device: of the inputs and the batches.
     """
 
@@ -45,7 +45,7 @@ class PlainInputs(BaseImageSet):
             yield self.levels_of(plan.indices[rows])
 
 
-def random_images(n: int, spec: ImageSpec, *, seed: int, device: Device) -> PlainInputs:
+def random_images(n: int, spec: InputSpec, *, seed: int, device: Device) -> PlainInputs:
     """Return n images of noise with random labels, to measure speed; only 256 images differ."""
     draws = generator(seed)
     labels = torch.randint(spec.n_classes, (n,), generator=draws)
@@ -56,7 +56,7 @@ def random_images(n: int, spec: ImageSpec, *, seed: int, device: Device) -> Plai
 def examples(inputs: Tensor) -> tuple:
     """Choose three of the first inputs (N, D) that differ from one another in many places.
 
-    By these a network is looked at, as by `ImageSpec.inputs`.
+    By these a network is looked at, as by `InputSpec.inputs`.
     """
     first = inputs[:N_LOOKED_AT]
     chosen = [0]

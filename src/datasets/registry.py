@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from src.choices.datasets import DATASETS, IMAGENET, INTERVENTIONS, DatasetInfo, dataset_name
+from src.core.choices.datasets import DATASETS, IMAGENET, INTERVENTIONS, DatasetInfo, dataset_name
 from src.core.errors import UserError
-from src.core.images import are_images
+from src.core.inputs import are_images
 from src.datasets import arrays, folders
-from src.datasets.base import BaseImageSet, Device, ImageSet, Loading
+from src.datasets.base import Device, ImageSet, InputSet, Loading
 from src.datasets.mapped import MappedImages
 from src.datasets.plain import PlainInputs
 
@@ -52,7 +52,7 @@ def load_dataset(
     loading: Loading = Loading(),  # noqa: B008 - immutable
     interventions: Mapping[str, float | None] | None = None,
     seed: int = 0,
-) -> BaseImageSet:
+) -> InputSet:
     """Load one split of a data set; torchvision downloads its data sets when they are missing.
 
     Args:
@@ -111,7 +111,7 @@ def split_of(
     *,
     train: bool,
     device: Device,
-) -> BaseImageSet:
+) -> InputSet:
     """Return the set of images uint8 (N, C, H, W), or of tokens or vectors, and labels (N,) of a split."""
     if isinstance(images, Tensor) and not are_images(info.spec.shape):
         return PlainInputs(images, labels, n_classes=info.spec.n_classes, device=device)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from src.choices.similarity import SIMILARITY, measure_of
+from src.core.choices.similarity import SIMILARITY, measure_of
 from src.core.console import listed
 from src.core.user_code import titles_in
 from src.figures.maps import number

@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from src.choices.datasets import dataset_label
+from src.core.choices.datasets import dataset_label
 from src.core.console import is_silent, listed, note, note_once, result, table
+from src.core.values import Pair
 from src.figures.maps import Map, draw_layers, print_values
 from src.figures.pages import are_left_out, on_data, remove_figure
 from src.figures.scales import title_of
@@ -15,7 +16,6 @@ from src.results.evaluation import TYPICAL_AUROC, by_detector, place_of
 from src.results.network_names import counted
 from src.results.quantities import DETECTOR, IN_EVALUATION, LAYERS, QUANTITIES, SIDES, shown_in
 from src.results.reports import corresponding, matrix
-from src.values import Pair
 
 DEPTHS = ["front_relative_depth", "end_relative_depth"]
 PLACES = [*LAYERS, "front_depth", "end_depth", *DEPTHS]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from src.choices.datasets import dataset_label
+from src.core.choices.datasets import dataset_label
 from src.core.console import warn, warn_once
 from src.core.files import write_bytes
 

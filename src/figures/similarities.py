@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from src.choices.similarity import measure_of
+from src.core.choices.similarity import measure_of
 from src.core.console import decimals, result, table
 from src.figures.curves import draw_ranks
 from src.figures.maps import Map, draw_layers, most_similar, print_values

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from src.choices import WITH_POSITIONS, on_lost_positions
+from src.core.choices import WITH_POSITIONS, on_lost_positions
 from src.core.console import aligned, counted, decimals, listed, note, points
 from src.core.grouping import grouped
 from src.core.user_code import titles_in

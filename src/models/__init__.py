@@ -1,6 +1,6 @@
 """The networks of the suite, built by name, and `Network`, which cuts a network at its layers."""
 
-from src.choices.models import MODEL_NAMES
+from src.core.choices.models import MODEL_NAMES
 from src.models.building import build_model
 from src.models.network import Network, activations_of_both, inputs_of
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from src.choices.models import MODEL_NAMES, MODELS
+from src.core.choices.models import MODEL_NAMES, MODELS
 from src.core.console import listed
 from src.core.errors import Misfit, UserError, unknown_name
-from src.core.images import are_images, shape_text
+from src.core.inputs import are_images, shape_text
 from src.core.user_code import CODE, failing_as_user_error, is_user_code, load
 from src.models.network import Network
 

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from src.core.console import warn_once
 from src.core.device import as_inputs
-from src.core.images import ImageSpec
+from src.core.inputs import InputSpec
 from src.core.precision import full_precision
 from src.core.seeds import generator
+from src.core.values import BATCH_DEPENDENT, STOCHASTIC
 from src.models.network import Network
 from src.models.outputs import logits_of
 from src.models.restored import repeatable
-from src.values import BATCH_DEPENDENT, STOCHASTIC
 
 # Differences of logits that count, relative to their standard deviation over the images. Those of
 # natural images vary about four times as much: 0.05 changes fewer than one prediction in a hundred.
@@ -36,7 +36,7 @@ N_KEPT = 2  # images that are in both batches, behind a companion
 
 
 @torch.no_grad()
-def nondeterminism_of(network: Network, images: ImageSpec) -> str:
+def nondeterminism_of(network: Network, images: InputSpec) -> str:
     """Return `STOCHASTIC` or `BATCH_DEPENDENT`, or "" for a network that is neither in evaluation mode.
 
     Random generators and buffers are left as they were.
@@ -65,7 +65,7 @@ def nondeterminism_of(network: Network, images: ImageSpec) -> str:
 
 
 @torch.no_grad()
-def warn_of_probabilities(network: Network, images: ImageSpec, *, title: str) -> None:
+def warn_of_probabilities(network: Network, images: InputSpec, *, title: str) -> None:
     """Warn of a network that gives probabilities in place of logits.
 
     Args:
@@ -81,7 +81,7 @@ def warn_of_probabilities(network: Network, images: ImageSpec, *, title: str) ->
         )
 
 
-def _inputs_of(network: Network, images: ImageSpec) -> Tensor:
+def _inputs_of(network: Network, images: InputSpec) -> Tensor:
     """Return `inputs`, or images (1 + N_KEPT, C, H, W) of coarse patterns and noise; a companion is in front."""
     if network.inputs is not None:
         return network.inputs

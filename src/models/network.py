@@ -22,14 +22,14 @@ from src.core.cache import Cache
 from src.core.console import note, warn, warn_once
 from src.core.device import as_inputs
 from src.core.errors import UserError
-from src.core.images import ImageSpec, shape_text
+from src.core.inputs import InputSpec, shape_text
+from src.core.values import STOCHASTIC
 from src.models.axis_order import is_channels_last
 from src.models.cached import CachedActivations
 from src.models.layers import NamedLayers
 from src.models.outputs import logits_of
 from src.models.passes import TIME_FIRST, Passes
 from src.models.tokens import image_size_of
-from src.values import STOCHASTIC
 
 ASSUMED_SIZES = (32, 224)
 # Methods of a module that a network has too, so that either can be trained, saved and loaded
@@ -397,7 +397,7 @@ class Network(NamedLayers):
         return self.inputs.flatten()[places.to(self.inputs.device)]
 
 
-def inputs_of(data: ImageSpec) -> Tensor | None:
+def inputs_of(data: InputSpec) -> Tensor | None:
     """Return three inputs of data that are no images; None for images."""
     if not data.inputs:
         return None

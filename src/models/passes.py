@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from src.core.console import note
 from src.core.errors import UserError
-from src.core.images import shape_text
+from src.core.inputs import shape_text
 from src.models.blocks import find_blocks
 from src.models.calls import OUTPUT, calls_in
 from src.models.outputs import first_tensor, logits_of, map_tensors, with_first

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from src.core.activations import positions_of
 from src.core.errors import UserError
-from src.core.images import are_images
+from src.core.inputs import are_images
 from src.models.resnet import ResNet
 from src.models.vit import Transformer, init_linear
 

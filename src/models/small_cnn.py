@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from src.core.errors import Misfit
-from src.core.images import shape_text
+from src.core.inputs import shape_text
 from src.models.resnet import init_convolution
 
 WIDTHS = (16, 32, 64, 128)  # channels of the blocks

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from src.core.activations import MapSize, grid_of
-from src.core.images import are_images
+from src.core.inputs import are_images
 from src.models.calls import is_activation
 from src.models.outputs import first_tensor
 from src.models.restored import repeatable

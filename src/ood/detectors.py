@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from src.choices.scores import SCORES
 from src.core.activations import at_least_single, mean_over_positions
+from src.core.choices.scores import SCORES
 from src.core.errors import UserError, unknown_name
 from src.models import Network
 from src.statistics.moments import ROUNDING, CrossMoments, Moments, Rows

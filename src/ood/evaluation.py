@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.core.values import Pair, StitchSkill
 from src.ood.reference import EndReference, TestBatch
 from src.skill.baseline import BaselineKey
 from src.skill.running import Following
@@ -18,10 +19,9 @@ from src.statistics.detection import auroc_interval, ood_metrics
 from src.stitching.grid import Grid, GridEvaluation, GridMetrics
 from src.stitching.layers import Plan, StitchingLayer
 from src.training import NO_CLASS, predicted_classes
-from src.values import Pair, StitchSkill
 
 
-class StitchScores(NamedTuple):
+class OodEvaluation(NamedTuple):
     """The accuracy of a stitch on the test images, and the scores of its activations."""
 
     accuracy: float  # in [0, 1]; NaN if logits are not finite
@@ -52,7 +52,7 @@ class Separation(NamedTuple):
 
 
 @torch.no_grad()
-def score_grid(grid: Grid, reference: EndReference) -> dict[Pair, StitchScores]:
+def score_grid(grid: Grid, reference: EndReference) -> dict[Pair, OodEvaluation]:
     """Measure accuracy, scores and skill of all stitches of a grid, in a pass over the test images.
 
     A stitch whose activations are not finite has scores and skill of NaN.
@@ -74,7 +74,7 @@ class MeasuredGrid(NamedTuple):
     """The measurements of the stitches of a grid."""
 
     score: GridMetrics
-    scores: dict[Pair, StitchScores]
+    scores: dict[Pair, OodEvaluation]
 
 
 @torch.no_grad()
@@ -180,7 +180,7 @@ class GridScoring:
             keys[pair] = self.reference.baselines.key(pair.end_layer, width, self.grid.form)
         return keys
 
-    def scores(self) -> dict[Pair, StitchScores]:
+    def scores(self) -> dict[Pair, OodEvaluation]:
         """Return the scores of each pair; the scores of its batches are dropped."""
         keys = self.keys
         baselines = self.reference.baselines.measured(keys.values())
@@ -188,7 +188,7 @@ class GridScoring:
         for pair, key in keys.items():
             is_right = torch.cat(self._is_right[pair])
             of_pair = self._scores.pop(pair)
-            scores[pair] = StitchScores(
+            scores[pair] = OodEvaluation(
                 accuracy=is_right.sum().item() / len(is_right),
                 scores={name: torch.cat(parts).cpu().numpy() for name, parts in of_pair.items()},
                 skill=skill_of(self._following.products(pair), baselines[key]),

@@ -11,12 +11,12 @@ from pkgutil import resolve_name
 import torch
 from torch import Tensor
 
-from src.choices.training import PENALTIES
 from src.core.activations import at_least_single
+from src.core.choices.training import PENALTIES
 from src.core.errors import UserError
-from src.core.images import ImageSpec
+from src.core.inputs import InputSpec
 from src.core.seeds import seeded
-from src.datasets.base import BaseImageSet
+from src.datasets.base import InputSet
 from src.models import Network, build_model
 from src.ood.detectors import energy
 from src.training import Classification, HeadLosses, Settings, classification_losses
@@ -100,7 +100,7 @@ class RepresentationClassification(Classification):
 
 
 def untrained_classifier(
-    name: str, source: Network, layer: str, images: ImageSpec, *, seed: int
+    name: str, source: Network, layer: str, images: InputSpec, *, seed: int
 ) -> tuple[Network, tuple[int, ...]]:
     """Build a classifier, with randomly initialised weights, for the activations of a network at a layer.
 
@@ -133,9 +133,7 @@ class HalfAndHalf:
         UserError: images or classes differ from those of `like`, or a batch has no two halves.
     """
 
-    def __init__(
-        self, id_set: BaseImageSet, ood_set: BaseImageSet, *, like: BaseImageSet, batch_size: int
-    ):
+    def __init__(self, id_set: InputSet, ood_set: InputSet, *, like: InputSet, batch_size: int):
         if batch_size < 2:
             raise UserError(
                 f"-b {batch_size}: half of a fine-tuning batch is ID, half OOD; give at least 2"

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.choices.scores import SCORES
+from src.core.choices.scores import SCORES
 from src.core.console import progress
-from src.datasets.base import BaseImageSet, Batches
+from src.datasets.base import Batches, InputSet
 from src.models import Network
 from src.ood.detectors import Detector, make_detector
 from src.skill.baseline import Baselines
@@ -42,18 +42,18 @@ class EvaluationOptions(NamedTuple):
 
     layers: tuple[str, ...]  # end layers of the stitches
     scores: tuple[str, ...]  # in `SCORES`
-    train: BaseImageSet  # to which detectors and baselines are fitted
+    train: InputSet  # to which detectors and baselines are fitted
     batch_size: int
     dataset: str  # name of `test`
-    test: BaseImageSet
+    test: InputSet
     id_dataset: str = ""  # name of `id_data`
-    id_data: BaseImageSet | None = None  # None: the test images are the ID data
+    id_data: InputSet | None = None  # None: the test images are the ID data
     sanity_dataset: str = ""  # name of `sanity_data`
-    sanity_data: BaseImageSet | None = None  # data that detectors should find OOD
+    sanity_data: InputSet | None = None  # data that detectors should find OOD
 
     def batches(
         self,
-        data: BaseImageSet,
+        data: InputSet,
         title: str,
         indices: Tensor | None = None,
     ) -> Batches:

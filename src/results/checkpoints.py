@@ -13,16 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.choices.datasets import dataset_label
-from src.choices.models import MODEL_NAMES
-from src.choices.scores import SCORES
+from src.core.choices.datasets import dataset_label
+from src.core.choices.models import MODEL_NAMES
+from src.core.choices.scores import SCORES
 from src.core.console import listed, note_once, warn, warn_once
 from src.core.errors import Misfit, UserError, unknown_name
 from src.core.files import locked, readable
-from src.core.images import ImageSpec, are_images, describe_values, shape_text
+from src.core.inputs import InputSpec, are_images, describe_values, shape_text
 from src.core.seeds import seeded
 from src.core.tensors import content_of_state, load_tensors, save_tensors
 from src.core.user_code import digest_of, is_user_code, title_of
+from src.core.values import BATCH_DEPENDENT, STOCHASTIC
 from src.models import Network, build_model, inputs_of
 from src.models.determinism import nondeterminism_of, warn_of_probabilities
 from src.ood.detectors import Detector, EnergyDetector
@@ -36,7 +37,6 @@ from src.results.network_names import (
     seed_of_untrained,
 )
 from src.results.public import META, read_meta, write_meta
-from src.values import BATCH_DEPENDENT, STOCHASTIC
 
 StateDict = dict[str, Tensor]
 # The ends of warnings
@@ -119,7 +119,7 @@ def _bare(keys: Iterable[str]) -> set[str]:
 
 def load_model(
     name: NamedNetwork,
-    images: ImageSpec,
+    images: InputSpec,
     *,
     device: torch.device | str = "cpu",
     encoder: bool = False,
@@ -145,7 +145,7 @@ def load_model(
     return network
 
 
-def _loaded(name: NamedNetwork, images: ImageSpec, *, encoder: bool) -> Network:
+def _loaded(name: NamedNetwork, images: InputSpec, *, encoder: bool) -> Network:
     """Load a network with its weights; arguments and errors as for `load_model`."""
     if name.type == FEATURES:
         raise UserError(
@@ -183,7 +183,7 @@ def _loaded(name: NamedNetwork, images: ImageSpec, *, encoder: bool) -> Network:
     return network
 
 
-def _untrained_network(kind: str, images: ImageSpec, *, encoder: bool, seed: int) -> Network:
+def _untrained_network(kind: str, images: InputSpec, *, encoder: bool, seed: int) -> Network:
     """Build a network that is randomly initialised from a seed.
 
     Warns of a user's function whose weights do not depend on the seed.
@@ -197,7 +197,7 @@ def _untrained_network(kind: str, images: ImageSpec, *, encoder: bool, seed: int
 
 def _build(
     kind: str,
-    images: ImageSpec,
+    images: InputSpec,
     *,
     n_classes: int,
     encoder: bool,
@@ -304,14 +304,14 @@ def freeze(model: Network, device: torch.device | str) -> Network:
     return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
-IMAGES = "image_spec"  # the entry of a `config.txt` with the `ImageSpec.record` of the training
+IMAGES = "image_spec"  # the entry of a `config.txt` with the `InputSpec.record` of the training
 REMEDY = "Give the data set of the training run by -d, unless other inputs are intended"
 AS_TRAINED = (
     "give mean, std and the order of classes as in training, in dataset.yaml or in the .npz file"
 )
 
 
-def training_images(checkpoint: str | Path) -> tuple[str, ImageSpec]:
+def training_images(checkpoint: str | Path) -> tuple[str, InputSpec]:
     """Return the name of the data set that a checkpoint was trained on, and its images.
 
     They are as they were recorded. Without a record they are those of the data set as it is now.
@@ -327,11 +327,11 @@ def training_images(checkpoint: str | Path) -> tuple[str, ImageSpec]:
     if not isinstance(dataset, str):
         raise UserError(f"nothing beside {checkpoint} names the data set that it was trained on")
     if IMAGES in options:
-        return dataset_label(dataset), ImageSpec.of_record(options[IMAGES])
+        return dataset_label(dataset), InputSpec.of_record(options[IMAGES])
     return dataset_label(dataset), dataset_info(dataset).spec
 
 
-def explained(misfit: Misfit, name: NamedNetwork, images: ImageSpec) -> Misfit:
+def explained(misfit: Misfit, name: NamedNetwork, images: InputSpec) -> Misfit:
     """Extend the error of a checkpoint that does not fit by the images of its training run, if these differ.
 
     Args:
@@ -378,7 +378,7 @@ def warn_of_other_type(network: NamedNetwork) -> None:
         )
 
 
-def warn_of_other_images(checkpoint: str, images: ImageSpec) -> None:
+def warn_of_other_images(checkpoint: str, images: InputSpec) -> None:
     """Warn if a checkpoint was trained on images of a different size, classes or range of values.
 
     Args:
@@ -397,7 +397,7 @@ def warn_of_other_images(checkpoint: str, images: ImageSpec) -> None:
         )
 
 
-def _differences(trained: ImageSpec, images: ImageSpec) -> list[tuple[str, str]]:
+def _differences(trained: InputSpec, images: InputSpec) -> list[tuple[str, str]]:
     """Return how images differ in size, classes or values, as pairs of texts: of the training run, and now.
 
     Classes are compared where both data sets have names of classes.
@@ -414,7 +414,7 @@ def _differences(trained: ImageSpec, images: ImageSpec) -> list[tuple[str, str]]
     return differences
 
 
-def _size(images: ImageSpec) -> str:
+def _size(images: InputSpec) -> str:
     noun = "images" if are_images(images.shape) else "inputs"
     return f"{noun} of {shape_text(images.shape)}"
 
@@ -426,7 +426,7 @@ def _first_difference(classes: Sequence[str], others: Sequence[str]) -> int:
     return next(different, min(len(classes), len(others)))
 
 
-def _classes(images: ImageSpec, first: int) -> str:
+def _classes(images: InputSpec, first: int) -> str:
     """Return the names of a few classes as a text, beginning with one output."""
     return f"classes {listed(images.classes[first:], n=3)} from output {first} on"
 
@@ -497,7 +497,7 @@ class DetectorStore:
         return message
 
     def load(
-        self, source: NamedNetwork, layer: str, images: ImageSpec, *, device: torch.device
+        self, source: NamedNetwork, layer: str, images: InputSpec, *, device: torch.device
     ) -> EnergyDetector:
         """Load the newest detector for a layer of a network, frozen and in evaluation mode.
 

@@ -17,8 +17,8 @@ from src.core.console import listed, note_once
 from src.core.errors import UserError, unknown_name
 from src.core.files import readable, write_arrays
 from src.core.grouping import grouped
-from src.core.images import ImageSpec, are_images, describe_values, shape_text
-from src.datasets.base import BaseImageSet
+from src.core.inputs import InputSpec, are_images, describe_values, shape_text
+from src.datasets.base import InputSet
 from src.datasets.mapped import map_member
 from src.models.layers import matching_names
 from src.models.stored import StoredActivations
@@ -186,7 +186,7 @@ def write_features(
     write_arrays(Path(path), arrays, is_compressed=False)
 
 
-def images_of(test_set: BaseImageSet, fingerprint: str, *, dataset: str) -> Images:
+def images_of(test_set: InputSet, fingerprint: str, *, dataset: str) -> Images:
     """Return the ids and labels of test images; the ids are indices into the data set."""
     return Images(
         f"the test inputs of {dataset}",
@@ -197,7 +197,7 @@ def images_of(test_set: BaseImageSet, fingerprint: str, *, dataset: str) -> Imag
     )
 
 
-def preprocessing_of(spec: ImageSpec) -> str:
+def preprocessing_of(spec: InputSpec) -> str:
     """Describe the preprocessing of images, such as "3×32×32, values in [0, 1]"."""
     if not are_images(spec.shape):
         return f"{shape_text(spec.shape)} numbers, as they are"

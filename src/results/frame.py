@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.choices.similarity import SAMPLES, SIMILARITY, measure_of
+from src.core.choices.similarity import SAMPLES, SIMILARITY, measure_of
 from src.core.console import listed, note_once
 from src.core.errors import UserError
 from src.core.files import write_text

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from src.choices import Options
-from src.choices.similarity import SIMILARITY
+from src.core.choices import Options
+from src.core.choices.similarity import SIMILARITY
 from src.core.console import listed, warn, warn_once
 from src.core.errors import UserError, unknown_name
 from src.core.grouping import grouped

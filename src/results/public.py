@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.choices import AUTO, STARTS, Options
+from src.core.choices import AUTO, STARTS, Options
 from src.core.errors import UserError
 from src.core.files import (
     read_json,

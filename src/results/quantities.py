@@ -3,7 +3,7 @@
 A new quantity needs a function that measures it, a field that keeps its value, and an entry in
 `QUANTITIES` under the name of the field. Its `measured_by` says where the field is:
 
-    STITCHING   `Metrics` in `src.values`
+    STITCHING   `Metrics` in `src.core.values`
     SKILL       `EVALUATIONS`, and the rows of `src.judge`
     DETECTOR    `OODMetrics` in `src.statistics.detection`
     VERDICT     `Verdict` in `src.verdict`
@@ -17,9 +17,9 @@ This module does not import torch.
 import math
 from typing import NamedTuple
 
+from src.core.values import Rank
 from src.results.spec import FurtherOptions
 from src.results.tables import Layout
-from src.values import Rank
 
 # Scripts that measure a quantity: their tables have its column
 STITCHING = "stitching"

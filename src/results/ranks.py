@@ -20,10 +20,11 @@ import numpy as np
 import pandas as pd
 import scipy  # loads a part of it at its first use
 
-from src.choices import STARTS
-from src.choices.similarity import SAMPLES, SIMILARITY, measure_of
+from src.core.choices import STARTS
+from src.core.choices.similarity import SAMPLES, SIMILARITY, measure_of
 from src.core.console import listed, warn, warn_once
 from src.core.errors import UserError
+from src.core.values import Pair, Rank
 from src.results.frame import LAYERS, SIDES, measures_in, of_network, of_similarities
 from src.results.network_names import Names, named_by_list, named_pair, short
 from src.results.quantities import PROBES, SIMILARITIES
@@ -41,7 +42,6 @@ from src.results.stitches import (
     with_spec,
 )
 from src.results.tables import columns, read_table
-from src.values import Pair, Rank
 
 FULL = math.inf  # the rank of a layer that is not truncated: above all other ranks
 BASELINE = "rank itself"

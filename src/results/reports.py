@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import scipy  # loads a part of it at its first use
 
-from src.choices.similarity import SIMILARITY, measure_of
+from src.core.choices.similarity import SIMILARITY, measure_of
 from src.core.console import listed
 from src.core.errors import UserError
 from src.core.grouping import by_depth

@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from src.choices import Options
+from src.core.choices import Options
 from src.core.console import listed, note, warn_once
 from src.core.errors import UserError
 from src.core.files import durable_together, locked, read_json, write_json

@@ -14,15 +14,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from src.choices import Options
-from src.choices.datasets import dataset_label
+from src.core.choices import Options
+from src.core.choices.datasets import dataset_label
 from src.core.console import listed, warn
 from src.core.errors import UserError
 from src.core.files import write_arrays
-from src.core.images import ImageSpec
+from src.core.inputs import InputSpec
 from src.core.user_code import digest_of, file_and_function, is_user_code, source_of
+from src.core.values import Pair
 from src.models import Network
-from src.ood.evaluation import StitchScores, score_grid, separation_of
+from src.ood.evaluation import OodEvaluation, score_grid, separation_of
 from src.ood.reference import EndReference
 from src.results.checkpoints import fill
 from src.results.evaluation import EvaluationFiles, by_detector, columns_of_skill, place_of
@@ -36,7 +37,6 @@ from src.results.stitches import Stitch, one_of_each, without_runs
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
-from src.values import Pair
 
 SIDES = ("front", "end")
 OTHER_DATA = "give --other-data for an evaluation on other data, which the verdict leaves out"
@@ -126,7 +126,7 @@ def _images_named_by(options: Options) -> str:
 def load_networks(
     stitches: Sequence[Stitch],
     moved: Mapping[str, MovedNetwork],
-    images: ImageSpec,
+    images: InputSpec,
     *,
     session: Session,
     device: torch.device | str,
@@ -330,7 +330,7 @@ class ScoredStitch(NamedTuple):
     """A stitch with its accuracy, skill and detector scores."""
 
     stitch: Stitch
-    scores: StitchScores
+    scores: OodEvaluation
     experiment: str  # the title of its experiment
 
 
@@ -338,7 +338,7 @@ class MeasuredStitches(NamedTuple):
     """The scores of stitches that this process has trained or fitted."""
 
     reference: EndReference
-    scores: dict[tuple[str, Pair], StitchScores]
+    scores: dict[tuple[str, Pair], OodEvaluation]
 
     def are_all_of(self, stitches: Iterable[Stitch]) -> bool:
         """Return whether every stitch has been scored."""
@@ -364,7 +364,7 @@ class MeasuredStitches(NamedTuple):
 
 def score_stitches(grids: Iterable[GridOfStitches], reference: EndReference) -> MeasuredStitches:
     """Compute the accuracy, skill and detector scores of all stitches."""
-    scores: dict[tuple[str, Pair], StitchScores] = {}
+    scores: dict[tuple[str, Pair], OodEvaluation] = {}
     for grid, stitches in grids:
         scores_of_pair = score_grid(grid, reference)
         scores |= {stitch.row.place: scores_of_pair[pair] for pair, stitch in stitches.items()}
@@ -433,7 +433,7 @@ def evaluation_rows(
 
 
 def _measured_by_detectors(
-    end_layer: str, scores: StitchScores, reference: EndReference
+    end_layer: str, scores: OodEvaluation, reference: EndReference
 ) -> dict[str, float]:
     """Return the measurements by the detectors at the end layer, by column."""
     columns: dict[str, float] = {}

@@ -10,9 +10,9 @@ import torch
 from src.core.cache import Cache
 from src.core.console import recorded_warnings
 from src.core.errors import UserError
-from src.core.images import ImageSpec
+from src.core.inputs import InputSpec
 from src.datasets import load_dataset
-from src.datasets.base import BaseImageSet
+from src.datasets.base import InputSet
 from src.datasets.overlap import share_among
 from src.models import Network
 from src.results.checkpoints import load_model, weights_of
@@ -41,8 +41,8 @@ class Session:
         self.cache = cache
         self._networks: dict[Hashable, Network] = {}
         self._weights: dict[NamedNetwork, str] = {}  # SHA-256 of the loaded weights
-        self._datasets: dict[Hashable, BaseImageSet] = {}
-        self._splits: dict[tuple[str, str], dict[bool, BaseImageSet]] = {}  # the last ones loaded
+        self._datasets: dict[Hashable, InputSet] = {}
+        self._splits: dict[tuple[str, str], dict[bool, InputSet]] = {}  # the last ones loaded
         self._shares: dict[tuple[str, str], float] = {}
         self.warnings: Counter[str] = Counter()
         self.warnings_of: dict[NamedNetwork, list[str]] = {}  # when the network was loaded
@@ -52,7 +52,7 @@ class Session:
     def network(
         self,
         name: NamedNetwork,
-        images: ImageSpec,
+        images: InputSpec,
         *,
         device: torch.device | str,
         encoder: bool = False,
@@ -74,7 +74,7 @@ class Session:
         self,
         key: Hashable,
         name: NamedNetwork,
-        images: ImageSpec,
+        images: InputSpec,
         *,
         device: torch.device | str,
         encoder: bool,
@@ -93,7 +93,7 @@ class Session:
         if content_before not in (None, content):
             raise UserError(f"{name.path} was written while it was read; give the command again")
 
-    def weights(self, name: NamedNetwork, images: ImageSpec, *, device: torch.device | str) -> str:
+    def weights(self, name: NamedNetwork, images: InputSpec, *, device: torch.device | str) -> str:
         """Return the SHA-256 of the weights of a network.
 
         Weights that come with a type (DEFAULT) are loaded for it; a checkpoint is not.
@@ -105,7 +105,7 @@ class Session:
         return name.content
 
     def warn_at_chance(
-        self, name: NamedNetwork, network: Network, images: BaseImageSet, *, is_end: bool = False
+        self, name: NamedNetwork, network: Network, images: InputSet, *, is_end: bool = False
     ) -> None:
         """Warn once if a trained classifier is close to chance accuracy on labelled test images."""
         is_classifier = not (name.is_untrained or network.is_encoder)
@@ -113,7 +113,7 @@ class Session:
             self._beside_chance.add(name)
             warn_at_chance(network, images, name.title, is_end=is_end)
 
-    def dataset(self, name: str, root: str | Path, **options: Any) -> BaseImageSet:
+    def dataset(self, name: str, root: str | Path, **options: Any) -> InputSet:
         """Return a split of a data set, loaded by `load_dataset` with these options.
 
         Equal arguments return the same object.

@@ -7,14 +7,14 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.choices.similarity import MEASURES, SIMILARITY
+from src.core.choices.similarity import MEASURES, SIMILARITY
 from src.core.errors import UserError
 from src.core.user_code import is_user_code, title_of
+from src.core.values import ALL_IMAGES, LARGEST, WITHIN_CLASSES, ComparedLayers, Null
 from src.results.network_names import NamedNetwork
 from src.results.quantities import COLUMNS, JUDGED, SIMILARITIES
 from src.results.run import options_beside_tables, warn_of_earlier
 from src.results.tables import columns, read_table
-from src.values import ALL_IMAGES, LARGEST, WITHIN_CLASSES, ComparedLayers, Null
 
 if TYPE_CHECKING:
     from pandas import DataFrame

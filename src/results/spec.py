@@ -11,9 +11,9 @@ import reprlib
 from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from src.choices import STARTS, Options
-from src.choices.datasets import DATASET_NAMES, INTERVENTIONS
-from src.choices.stitching import FORMS
+from src.core.choices import STARTS, Options
+from src.core.choices.datasets import DATASET_NAMES, INTERVENTIONS
+from src.core.choices.stitching import FORMS
 from src.core.console import listed, warn_once
 from src.core.grouping import grouped
 from src.core.user_code import title_of

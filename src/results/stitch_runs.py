@@ -15,12 +15,13 @@ from statistics import fmean
 import numpy as np
 from torch import Tensor, nn
 
-from src.choices import AUTO, STITCHING_TYPES, Options
-from src.choices.stitching import INITS, KEEP_VARIANCE
+from src.core.choices import AUTO, STITCHING_TYPES, Options
+from src.core.choices.stitching import INITS, KEEP_VARIANCE
 from src.core.console import listed, note, note_once, result, warn, warn_once
 from src.core.errors import UserError
 from src.core.files import durable_together, write_arrays, write_json
 from src.core.tensors import load_tensors, save_tensors
+from src.core.values import MeasuredStitch, Metrics, Pair, Predictions
 from src.models import Network
 from src.results.checkpoints import StateDict, load_state, on_cpu, save_state
 from src.results.evaluation import EvaluationFiles, columns_of_skill
@@ -55,7 +56,6 @@ from src.stitching.layers import StitchingLayer
 from src.stitching.matching import with_matching
 from src.stitching.stitched_model import StitchedModel
 from src.training import EpochLog, HeadResult, State
-from src.values import MeasuredStitch, Metrics, Pair, Predictions
 
 
 def check_options(

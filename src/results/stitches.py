@@ -22,13 +22,14 @@ from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import numpy as np
 
-from src.choices import STARTS, Options
-from src.choices.datasets import dataset_label
-from src.choices.stitching import Method
+from src.core.choices import STARTS, Options
+from src.core.choices.datasets import dataset_label
+from src.core.choices.stitching import Method
 from src.core.console import listed, warn, warn_once
 from src.core.errors import UserError
 from src.core.files import read_csv, read_json, readable
 from src.core.grouping import grouped
+from src.core.values import Metrics, Pair, Predictions
 from src.results.network_names import SHORT, OfTwoNetworks, networks_in_words
 from src.results.public import RUN_NAME, read_options, read_summary, typed_options
 from src.results.run import warn_of_earlier
@@ -49,7 +50,6 @@ from src.results.spec import (
 )
 from src.results.tables import Layout, from_record, read_table
 from src.statistics.convergence import has_converged, learning_rates
-from src.values import Metrics, Pair, Predictions
 
 Key = TypeVar("Key", bound=Hashable)
 

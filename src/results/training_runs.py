@@ -6,7 +6,7 @@ from pathlib import Path
 
 from src.core.console import result
 from src.core.files import write_csv
-from src.datasets.base import BaseImageSet
+from src.datasets.base import InputSet
 from src.results.checkpoints import save_state
 from src.results.run import Run
 from src.training.loop import Epochs, History, Settings, train
@@ -24,8 +24,8 @@ def write_logs(folder: Path, epochs: Sequence[Mapping[str, object]]) -> None:
 def train_network(
     run: Run,
     task: Classification,
-    train_set: BaseImageSet,
-    val_set: BaseImageSet,
+    train_set: InputSet,
+    val_set: InputSet,
     settings: Settings,
     *,
     save_frequency: int,
@@ -50,7 +50,7 @@ def train_network(
 
 
 def finetune_network(
-    run: Run, task: Classification, mixed: Epochs, val_set: BaseImageSet, settings: Settings
+    run: Run, task: Classification, mixed: Epochs, val_set: InputSet, settings: Settings
 ) -> dict[str, float]:
     """Fine-tune the detector of a task; log, save and report every epoch.
 

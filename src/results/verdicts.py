@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from src.choices.similarity import ACTIVATIONS, measure_of
+from src.core.choices.similarity import ACTIVATIONS, measure_of
 from src.core.console import note, warn_once
 from src.core.grouping import grouped
+from src.core.values import Pair, Predictions, StitchSkill
 from src.results.evaluation import by_detector, skill_of
 from src.results.network_names import (
     SAME_RUN,
@@ -31,7 +32,6 @@ from src.results.quantities import (
 from src.results.similarities import parts_of, swapped, value_columns
 from src.results.spec import CHECKPOINTS, NETWORKS, WEIGHTS, are_same
 from src.results.stitches import Stitch, method_names, newest_stitches
-from src.values import Pair, Predictions, StitchSkill
 from src.verdict import SIMILAR, Limits, Stitches, Verdict, judge, obstacle_of
 
 if TYPE_CHECKING:

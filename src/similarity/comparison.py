@@ -7,8 +7,17 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from src.choices.similarity import ACTIVATIONS, SAMPLES, Measure
+from src.core.choices.similarity import ACTIVATIONS, SAMPLES, Measure
 from src.core.console import counted, progress, warn
+from src.core.values import (
+    ALL_IMAGES,
+    BY_POSITION,
+    LARGEST,
+    WITHIN_CLASSES,
+    ComparedLayers,
+    Null,
+    Similarity,
+)
 from src.similarity.features import LayerFeatures
 from src.similarity.nulls import (
     largest_permuted,
@@ -18,15 +27,6 @@ from src.similarity.nulls import (
 )
 from src.similarity.samples import SamplesPair, Undefined
 from src.similarity.sides import LayerPair, Statistics
-from src.values import (
-    ALL_IMAGES,
-    BY_POSITION,
-    LARGEST,
-    WITHIN_CLASSES,
-    ComparedLayers,
-    Null,
-    Similarity,
-)
 
 # The values of a pair of layers by measure, (2, 1 + N, R1, R2) of a measure that is not symmetric,
 # else (1, 1 + N, R1, R2): from the first layer to the second and back; of the images in their order

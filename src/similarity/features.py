@@ -12,19 +12,19 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from src.choices.similarity import GRAMS, SAMPLES, Measure
-from src.core.activations import Form, form_of
+from src.core.activations import ActivationShape, shape_of
+from src.core.choices.similarity import GRAMS, SAMPLES, Measure
+from src.core.values import Rank
 from src.similarity.grams import Grams, gram_matrices
 from src.similarity.measures import unit
 from src.similarity.samples import Samples
 from src.statistics.moments import ROUNDING, CrossMoments, Moments, Rows
-from src.values import Rank
 
 BATCH_VALUES = 2**22  # numbers that are added up at once, 32 MiB of float64
 POOLS = {2: "average pool", 1: "token mean", 0: "samples"}  # by the number of axes of positions
 
 
-def alignment_of(shape1: Form, shape2: Form, mode: str = "auto") -> str:
+def alignment_of(shape1: ActivationShape, shape2: ActivationShape, mode: str = "auto") -> str:
     """Return how CCA and Procrustes make samples × features of the activations of two layers.
 
     Args:
@@ -84,7 +84,7 @@ class LayerFeatures:
     ):
         self.name = name
         self.n_images = len(activations)
-        self.shape = form_of(activations)
+        self.shape = shape_of(activations)
         self.eps = torch.finfo(activations.dtype).eps
         self.widths = sorted({self.width(rank) for rank in ranks})  # of the R Gram matrices
 

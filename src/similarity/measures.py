@@ -1,4 +1,4 @@
-"""The measures of similarity, each defined once. `src.choices.similarity` has a row for each.
+"""The measures of similarity, each defined once. `src.core.choices.similarity` has a row for each.
 
 A measure of Gram matrices turns the Gram matrices of one layer into other matrices, and its value is
 the cosine between such matrices of two layers. A measure of samples takes the second moments of two
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from src.choices.similarity import MEASURES, N_NEIGHBOURS, Measure, measure_of
+from src.core.choices.similarity import MEASURES, N_NEIGHBOURS, Measure, measure_of
 from src.core.errors import UserError, unknown_name
 from src.core.ownership import call_on_copies
 from src.core.user_code import CODE, by_title, failing_as_user_error, is_user_code, load

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from src.choices.similarity import Measure
+from src.core.choices.similarity import Measure
 from src.core.seeds import generator
+from src.core.values import Null
 from src.statistics.permutation_tests import TIE, permutation_p
-from src.values import Null
 
 BLOCK = 4  # permutations of Gram matrices that are held at once
 

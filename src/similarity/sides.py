@@ -7,14 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.choices.similarity import ACTIVATIONS, SAMPLES, Measure
-from src.core.activations import Form
+from src.core.activations import ActivationShape
 from src.core.cache import Cache
+from src.core.choices.similarity import ACTIVATIONS, SAMPLES, Measure
+from src.core.values import BY_POSITION, STOCHASTIC, Rank
 from src.models import Network
 from src.models.stored import StoredActivations
 from src.similarity.features import LayerFeatures, alignments_of, cross_moments
 from src.statistics.moments import CrossMoments
-from src.values import BY_POSITION, STOCHASTIC, Rank
 
 Features = dict[str, LayerFeatures]  # the layers of one network, by name
 LayerPair = tuple[str, str]  # a layer of each network
@@ -195,7 +195,7 @@ def _activations_of(
         for network, layers, activations in networks:
             for name, values in network.activations(images, layers, keep=keep).items():
                 if name not in activations:
-                    Form.of(values.shape[1:], title=name)  # or an error
+                    ActivationShape.of(values.shape[1:], title=name)  # or an error
                     activations[name] = _room(n_images, values)
                 activations[name][places].copy_(values.detach(), non_blocking=True)
         n_seen += len(images)

@@ -7,9 +7,9 @@ from typing import Any
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from src.choices import ALIGNMENTS
-from src.choices.similarity import N_NEIGHBOURS, PAPER, Measure
 from src.core.arguments import real_tensor
+from src.core.choices import ALIGNMENTS
+from src.core.choices.similarity import N_NEIGHBOURS, PAPER, Measure
 from src.core.console import warn
 from src.core.errors import UserError, unknown_name
 from src.models.stored import StoredActivations

@@ -27,12 +27,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.choices.stitching import KEEP_VARIANCE
-from src.core.activations import Form, map_positions, positions_of
+from src.core.activations import ActivationShape, map_positions, positions_of
 from src.core.cache import Cache
+from src.core.choices.stitching import KEEP_VARIANCE
 from src.core.console import progress
 from src.core.seeds import generator
-from src.datasets.base import BaseImageSet
+from src.datasets.base import InputSet
 from src.models import Network
 from src.skill.running import AtPlaces, Following
 from src.skill.skills import Baseline
@@ -148,8 +148,8 @@ class Baselines:
     def __init__(
         self,
         end: Network,
-        train: BaseImageSet,
-        test: BaseImageSet,
+        train: InputSet,
+        test: InputSet,
         images: Tensor,
         *,
         batch_size: int,
@@ -169,7 +169,7 @@ class Baselines:
         first, _ = next(iter(train.batches(N_STATISTICS, indices=self.order[:N_STATISTICS])))
         self.first = first  # of which BatchNorms and random features take statistics
         self._baselines: dict[BaselineKey, Baseline] = {}
-        self._forms: dict[str, Form] = {}
+        self._forms: dict[str, ActivationShape] = {}
 
     def key(self, layer: str, width: int, form: str = PINV) -> BaselineKey:
         """Return the key of the baseline of stitches into a layer.
@@ -184,11 +184,11 @@ class Baselines:
         width = rounded_width(min(width, n_copies * end_width))
         return BaselineKey(layer, n_copies, width, form_for(form))
 
-    def form(self, layer: str) -> Form:
+    def form(self, layer: str) -> ActivationShape:
         """Return the form of the activations of a layer: map, tokens or vector."""
         if layer not in self._forms:
             shapes = self.end.activation_shapes([layer], self.test.image_shape)
-            self._forms[layer] = Form.of(shapes[layer], self.end.token_layout(layer))
+            self._forms[layer] = ActivationShape.of(shapes[layer], self.end.token_layout(layer))
         return self._forms[layer]
 
     @torch.no_grad()
@@ -386,7 +386,7 @@ class Baselines:
         return {stitch: following.products(stitch) for stitch in maps}
 
     def _batches(
-        self, data: BaseImageSet, indices: Tensor, title: str, draws: Sequence[Draw]
+        self, data: InputSet, indices: Tensor, title: str, draws: Sequence[Draw]
     ) -> Iterable[tuple[Tensor, Tensor]]:
         """Yield batches of images at indices, with a progress bar; larger ones where features are few."""
         n_values = PER_INPUT * self.first[0].numel()  # of an image

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.core.activations import Form, TokenLayout, at_least_single, cells
+from src.core.activations import ActivationShape, TokenLayout, at_least_single, cells
 from src.core.console import note_once
 from src.core.errors import not_finite
 from src.core.precision import full_precision
@@ -44,7 +44,7 @@ def side_of_cells(shape: Sequence[int], n_classes: int) -> int | None:
     Args:
         shape: of an activation of one image, (C, H, W), (T, D) or (D,).
     """
-    form = Form.of(shape)
+    form = ActivationShape.of(shape)
     if form.n_positions == 1 or n_classes * form.n_values <= MOST_SUMS:
         return None
     return max(1, math.isqrt(MOST_SUMS // (n_classes * form.n_channels)))

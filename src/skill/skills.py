@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from src.core.values import SkillEstimate, StitchSkill
 from src.skill.running import AtPlaces
 from src.skill.within_class import WithinClass, skill_score
 from src.statistics.intervals import DEVIATIONS
 from src.statistics.jackknife import jackknife_variance
-from src.values import SkillEstimate, StitchSkill
 
 
 class Baseline(NamedTuple):

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.core.activations import Form
+from src.core.activations import ActivationShape
 from src.core.grouping import grouped
 from src.core.kinds import SEQUENCE
 from src.core.seeds import generator
@@ -110,7 +110,7 @@ def _stop(*call: object) -> None:
 class Averages(NamedTuple):
     """How the responses of random filters are averaged for a layer."""
 
-    form: Form  # of the layer's activation
+    form: ActivationShape  # of the layer's activation
     splits: tuple[int, ...]  # of a position along each axis of the input, see `splits_of`
 
     @property
@@ -236,7 +236,9 @@ def _convolved(channels: Tensor, filters: Tensor, biases: Tensor, stride: int) -
     return F.conv2d(channels, filters, biases, stride=stride, padding=KERNEL // 2)
 
 
-def splits_of(form: Form, input_shape: Sequence[int], *, are_tokens: bool) -> list[tuple[int, ...]]:
+def splits_of(
+    form: ActivationShape, input_shape: Sequence[int], *, are_tokens: bool
+) -> list[tuple[int, ...]]:
     """Return how random features are averaged for a layer: over its positions, and, with fewer than `N_CELLS`
     positions along an axis, over a finer grid whose cells become channels.
 
@@ -260,7 +262,7 @@ def splits_of(form: Form, input_shape: Sequence[int], *, are_tokens: bool) -> li
     return list(dict.fromkeys([(1,) * len(grid), tuple(several)]))
 
 
-def _grid_of(form: Form, n_axes: int) -> tuple[int, ...]:
+def _grid_of(form: ActivationShape, n_axes: int) -> tuple[int, ...]:
     """Return the number of positions of a layer along each axis of the input; () without such axes."""
     if n_axes == 0:
         return ()
@@ -325,7 +327,11 @@ class UntrainedFeatures:
     """
 
     def __init__(
-        self, network: Network, inputs: Tensor, forms: Mapping[str, Form], draws: Sequence[Draw]
+        self,
+        network: Network,
+        inputs: Tensor,
+        forms: Mapping[str, ActivationShape],
+        draws: Sequence[Draw],
     ):
         self.network = network
         self.forms = forms
@@ -378,7 +384,7 @@ def beside_class(activations: Sequence[Tensor], logits: Tensor) -> Tensor:
         activations: of one form, (B, C, H, W), (B, T, D) or (B, D).
         logits: (B, n_classes).
     """
-    form = Form.of(activations[0].shape[1:])
+    form = ActivationShape.of(activations[0].shape[1:])
     one_hot = torch.zeros_like(logits).scatter(1, logits.argmax(1, keepdim=True), 1)
     classes = form.everywhere(one_hot.to(activations[0]))
     return torch.cat([*activations, classes], form.channel_axis)

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from src.core.values import IntervalEstimate
 from src.statistics.intervals import DEVIATIONS
 from src.statistics.jackknife import jackknife_variance
-from src.values import IntervalEstimate
 
 ROUNDING = 1e-5  # of correlations
 Values = TypeVar("Values", float, np.ndarray)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy  # loads a part of it at its first use
 
-from src.values import Interval
+from src.core.values import Interval
 
 
 class OODMetrics(NamedTuple):

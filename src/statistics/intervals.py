@@ -14,7 +14,7 @@ import numpy as np
 import scipy  # loads a part of it at its first use
 from numpy.typing import ArrayLike
 
-from src.values import IntervalEstimate
+from src.core.values import IntervalEstimate
 
 ALPHA = 0.025  # of a test in one direction; an interval of 95 % has two
 LOWEST_P = 1e-12  # smaller p-values are 0

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from src.core.values import Interval
 from src.statistics.intervals import student_half_width
 from src.statistics.jackknife import jackknife_variance
 from src.statistics.permutation_tests import permutation_p
-from src.values import Interval
 
 LEVEL = 0.95
 MIN_NETWORKS = 4  # with fewer networks, an interval is NaN

@@ -1,5 +1,6 @@
 """Stitching: layers, direct matching, and the grid of many pairs on shared passes."""
 
+from src.core.values import Pair
 from src.stitching.grid import Grid
 from src.stitching.layers import build_stitching_layer
 from src.stitching.matching import (
@@ -10,7 +11,6 @@ from src.stitching.matching import (
     matching_batches,
 )
 from src.stitching.stitched_model import StitchedModel, build_layers, chosen_options
-from src.values import Pair
 
 __all__ = [
     "Grid",

@@ -24,8 +24,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.choices import STARTS
-from src.choices.stitching import FORMS, METHODS
+from src.core.choices import STARTS
+from src.core.choices.stitching import FORMS, METHODS
 from src.core.errors import UserError, unknown_name
 from src.core.ownership import call_on_copies
 from src.core.user_code import failing_as_user_error, is_user_code, load, title_of
@@ -365,9 +365,9 @@ def _with_errors(
 
 
 # The moments of source and target and Σ(x−μ₁)(y−μ₂)ᵀ, (C1, C2) -> the weight (C2, C1) and the bias (C2,)
-UserForm = Callable[[Moments, Moments, Tensor], tuple[Tensor, Tensor]]
+UserSolver = Callable[[Moments, Moments, Tensor], tuple[Tensor, Tensor]]
 # A form of `FORMS`, or a user's function: the function, or its name
-AnyForm = str | UserForm
+AnySolver = str | UserSolver
 
 
 class Solver(NamedTuple):
@@ -395,7 +395,7 @@ class Solver(NamedTuple):
         return matching
 
 
-def solver_of(form: AnyForm) -> Solver:
+def solver_of(form: AnySolver) -> Solver:
     """Return the function of a closed form of the suite or of a user, and its needs.
 
     Raises:
@@ -426,7 +426,7 @@ def solver_of(form: AnyForm) -> Solver:
     return Solver(name, functools.partial(_by_user, name, function))
 
 
-def solver_name(form: AnyForm) -> str:
+def solver_name(form: AnySolver) -> str:
     """Return the name of a closed form, also of a function."""
     if isinstance(form, str):
         return form
@@ -434,7 +434,7 @@ def solver_name(form: AnyForm) -> str:
 
 
 def _by_user(
-    name: str, function: UserForm, source: Source, target: Target, cross: Tensor
+    name: str, function: UserSolver, source: Source, target: Target, cross: Tensor
 ) -> Matching:
     """Return the map that a user's function gives.
 

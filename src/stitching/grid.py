@@ -18,9 +18,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.choices.stitching import OBJECTIVES, Objective
 from src.core.activations import at_least_single
+from src.core.choices.stitching import OBJECTIVES, Objective
 from src.core.errors import not_finite
+from src.core.values import Metrics, Pair
 from src.datasets.base import Batches, batches_in
 from src.low_rank import low_rank_approx
 from src.models import Network, activations_of_both
@@ -35,7 +36,6 @@ from src.training import (
     predicted_classes,
 )
 from src.training.task import Head
-from src.values import Metrics, Pair
 
 SHARE_OF_FREE = 0.8  # of the free memory of a GPU; the rest is a reserve
 SHARE_OF_GPU = 0.25  # of all memory of a GPU: it is free in most runs, so that groups stay the same

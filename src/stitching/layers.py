@@ -13,8 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.choices import AUTO, GRID, LETTERS, MAP, OF_MAPS, SEQUENCE, STITCHING_TYPES, VECTOR
-from src.core.activations import Form, MapSize, TokenLayout, channels_first, pool, positions_of
+from src.core.activations import (
+    ActivationShape,
+    MapSize,
+    TokenLayout,
+    channels_first,
+    pool,
+    positions_of,
+)
+from src.core.choices import AUTO, GRID, LETTERS, MAP, OF_MAPS, SEQUENCE, STITCHING_TYPES, VECTOR
 from src.core.console import warn
 from src.core.errors import UserError
 
@@ -32,10 +39,12 @@ def resize_maps(maps: Tensor, size: Sequence[int], mode: str) -> Tensor:
     return F.interpolate(maps, size=tuple(size), mode=mode, align_corners=False)
 
 
-Layouts = tuple[TokenLayout | None, TokenLayout | None]  # of source and target; see `Form.of`
+Layouts = tuple[
+    TokenLayout | None, TokenLayout | None
+]  # of source and target; see `ActivationShape.of`
 
 
-def type_for(source: Form, target: Form) -> str:
+def type_for(source: ActivationShape, target: ActivationShape) -> str:
     """Return the stitching type that AUTO stands for between two layers.
 
     Equally many tokens of any kind are stitched by `t2t`, token by token. Otherwise the kinds
@@ -46,7 +55,7 @@ def type_for(source: Form, target: Form) -> str:
     return _type_of_kinds(source, target)
 
 
-def _type_of_kinds(source: Form, target: Form) -> str:
+def _type_of_kinds(source: ActivationShape, target: ActivationShape) -> str:
     """Return the stitching type with the letters of two kinds; maps may have two sizes."""
     if source.kind == target.kind == MAP:
         return OF_MAPS[0]
@@ -57,7 +66,7 @@ class Plan(NamedTuple):
     """The steps of a stitching layer: layout of the source, resize, affine map of each position, layout of
     the target."""
 
-    source: Form  # as the stitching type reads it
+    source: ActivationShape  # as the stitching type reads it
     used_cls: str | None = None  # what becomes of its CLS token: see `plan_of`
     # The source becomes a single position: its CLS token, or the mean over its positions
     is_pooled: bool = False
@@ -97,8 +106,8 @@ class Plan(NamedTuple):
 
 def plan_of(
     stitching_type: str,
-    source: Form,
-    target: Form,
+    source: ActivationShape,
+    target: ActivationShape,
     made_cls: str | None = None,
     used_cls: str | None = None,
 ) -> Plan:
@@ -157,7 +166,7 @@ def plan_of(
     )
 
 
-def _read_as(kind: str, shape: Form) -> Form:
+def _read_as(kind: str, shape: ActivationShape) -> ActivationShape:
     """Return the shape as a kind reads it: all tokens of a sequence are its steps."""
     layout = shape.layout
     if kind == SEQUENCE:
@@ -165,7 +174,7 @@ def _read_as(kind: str, shape: Form) -> Form:
     return shape._replace(known_layout=layout)
 
 
-def _n_shared_prefix(source: Form, target: Form) -> int:
+def _n_shared_prefix(source: ActivationShape, target: ActivationShape) -> int:
     """Count the prefix tokens that both sides have; 0 if one has a CLS token and one has none."""
     if source.layout.has_cls != target.layout.has_cls:
         return 0
@@ -193,7 +202,7 @@ class StitchingLayer(nn.Module):
         self,
         stitching_type: str,
         plan: Plan,
-        target: Form,
+        target: ActivationShape,
         *,
         upsample_mode: str = "bilinear",
     ):
@@ -348,8 +357,8 @@ def build_stitching_layer(
     Raises:
         UserError: the shapes do not fit the type, or have no identity.
     """
-    source_shape = Form.of(source, layouts[0])
-    target_shape = Form.of(target, layouts[1])
+    source_shape = ActivationShape.of(source, layouts[0])
+    target_shape = ActivationShape.of(target, layouts[1])
     if stitching_type == AUTO:
         stitching_type = type_for(source_shape, target_shape)
         c2t_cls_token = c2t_cls_token or "pool"
@@ -393,7 +402,7 @@ def _set_identity(layer: StitchingLayer) -> None:
     layer.set_affine(torch.eye(width_out, width_in), torch.zeros(width_out))
 
 
-def _check_kinds(stitching_type: str, source: Form, target: Form) -> None:
+def _check_kinds(stitching_type: str, source: ActivationShape, target: ActivationShape) -> None:
     """Raise a UserError if two activations are not of the kinds of a stitching type."""
     kinds = STITCHING_TYPES[stitching_type]
     fits = all(
@@ -408,7 +417,11 @@ def _check_kinds(stitching_type: str, source: Form, target: Form) -> None:
 
 
 def _check_plan(
-    stitching_type: str, source: Form, target: Form, plan: Plan, made_cls: str | None
+    stitching_type: str,
+    source: ActivationShape,
+    target: ActivationShape,
+    plan: Plan,
+    made_cls: str | None,
 ) -> None:
     """Raise a UserError if two activations of the right kinds do not fit a stitching type."""
     if stitching_type == "c2c" and plan.resized_to is not None:
@@ -428,7 +441,7 @@ def _check_plan(
         )
 
 
-def _check_grids(stitching_type: str, source: Form, target: Form) -> None:
+def _check_grids(stitching_type: str, source: ActivationShape, target: ActivationShape) -> None:
     """Raise a UserError if tokens form no grid; the remedy is the type that takes any number."""
     kinds = STITCHING_TYPES[stitching_type]
     source = _read_as(kinds.source, source)

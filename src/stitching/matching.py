@@ -11,17 +11,18 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from src.choices.stitching import FORMS
-from src.core.activations import form_of
+from src.core.activations import shape_of
 from src.core.arguments import real_tensor
+from src.core.choices.stitching import FORMS
 from src.core.console import listed, progress, warn, warn_once
 from src.core.errors import UserError
 from src.core.grouping import grouped
-from src.datasets.base import BaseImageSet, Batches, batches_in
+from src.core.values import Metrics, Pair
+from src.datasets.base import Batches, InputSet, batches_in
 from src.models import Network, activations_of_both
 from src.statistics.moments import CrossMoments, Moments, Rows
 from src.stitching.closed_forms import (
-    AnyForm,
+    AnySolver,
     Cutoff,
     Matching,
     Solver,
@@ -32,7 +33,6 @@ from src.stitching.closed_forms import (
 )
 from src.stitching.layers import Plan, StitchingLayer
 from src.stitching.upsampling import UpsampledRows, resized_rows
-from src.values import Metrics, Pair
 
 ROWS_PER_CHANNEL = 50  # of the source, for the number of images that `auto` takes
 FEWEST_MATCHED = 500  # images
@@ -48,7 +48,7 @@ def direct_matching(
     source: ArrayLike | Tensor,
     target: ArrayLike | Tensor,
     *,
-    form: AnyForm = "pinv",
+    form: AnySolver = "pinv",
     cutoff: Cutoff = "paper",
 ) -> Matching:
     """Return the affine map that matches two activations of the same samples and positions, with
@@ -60,7 +60,7 @@ def direct_matching(
     Args:
         source: (B, C1, H, W), (B, T, C1) or (B, C1), array or tensor.
         target: (B, C2, H, W), (B, T, C2) or (B, C2), with the positions of `source`.
-        form: `pinv` (least squares), `covariance` or `ortho`; or a `UserForm`.
+        form: `pinv` (least squares), `covariance` or `ortho`; or a `UserSolver`.
         cutoff: of the singular values of [X 1] for `pinv`: `paper`, `exact`, or a number relative to the largest one;
             see `relative_cutoff`.
     Raises:
@@ -70,8 +70,8 @@ def direct_matching(
     """
     source = real_tensor(source, "the source")
     target = real_tensor(target, "the target")
-    n_source = form_of(source).n_positions
-    n_target = form_of(target).n_positions
+    n_source = shape_of(source).n_positions
+    n_target = shape_of(target).n_positions
     if len(source) != len(target):
         raise ValueError(
             f"the source has {len(source)} samples, the target {len(target)}; give the same samples"
@@ -95,7 +95,7 @@ def direct_matching(
     return matching
 
 
-def matching_batches(train_set: BaseImageSet, n: int, batch_size: int, *, seed: int) -> Batches:
+def matching_batches(train_set: InputSet, n: int, batch_size: int, *, seed: int) -> Batches:
     """Return batches of the first n training images in shuffled order, not augmented.
 
     A set that is read in order only gives these images in its own order.
@@ -174,7 +174,7 @@ def match_layers(
     layers: StitchingLayers,
     batches: Batches,
     *,
-    form: AnyForm = "pinv",
+    form: AnySolver = "pinv",
     rank: int | None = None,
     cutoff: Cutoff = "paper",
 ) -> dict[Pair, Matching]:
@@ -185,7 +185,7 @@ def match_layers(
         layers: of each pair of layers, as from `build_layers`; their weights are changed. A learned CLS
             token starts as the mean of the target's.
         batches: images (B, C, H, W) and labels, which are not used and may be None.
-        form: one of `FORMS`, or a `UserForm`.
+        form: one of `FORMS`, or a `UserSolver`.
         rank: retained rank of the resized front activations; None keeps all.
         cutoff: see `relative_cutoff`.
     Returns:
@@ -265,7 +265,7 @@ def _warn_of_constants(moments: GridMoments) -> None:
         )
 
 
-def _warn_of_misfits(form: AnyForm, matched: Mapping[Any, Matching]) -> None:
+def _warn_of_misfits(form: AnySolver, matched: Mapping[Any, Matching]) -> None:
     """Warn of maps of a user's form that are worse than the mean of the target on the fitting samples.
 
     Args:
@@ -286,12 +286,12 @@ def match(
     front: Network,
     end: Network,
     layers: StitchingLayers,
-    train_set: BaseImageSet,
+    train_set: InputSet,
     batch_size: int,
     *,
     n_samples: int | None,
     seed: int,
-    form: AnyForm,
+    form: AnySolver,
     **solution: Any,
 ) -> dict[Pair, Matching]:
     """Set stitching layers by direct matching on training images in shuffled order, not augmented.

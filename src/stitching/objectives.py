@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from src.choices.stitching import AT_END, AT_LOGITS, FROM_END, OBJECTIVES, Objective
 from src.core.activations import at_least_single
+from src.core.choices.stitching import AT_END, AT_LOGITS, FROM_END, OBJECTIVES, Objective
 from src.core.errors import UserError
 from src.core.ownership import call_on_copies
 from src.core.user_code import by_title, failing_as_user_error, is_user_code, load, title_of

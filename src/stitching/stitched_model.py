@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from src.choices import AUTO
+from src.core.choices import AUTO
 from src.core.errors import UserError
 from src.core.seeds import seeded
+from src.core.values import Pair
 from src.low_rank import low_rank_approx
 from src.models import Network
 from src.stitching.layers import StitchingLayer, build_stitching_layer
-from src.values import Pair
 
 
 class StitchedModel(nn.Module):

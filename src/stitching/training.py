@@ -5,18 +5,18 @@ from collections.abc import Iterator
 
 import torch
 
-from src.datasets.base import BaseImageSet
+from src.core.values import Pair
+from src.datasets.base import InputSet
 from src.models import Network
 from src.stitching.grid import Grid
 from src.training import Settings, train
 from src.training.loop import Epochs
-from src.values import Pair
 
 BATCH_SIZE = 256  # the default of exec_stitch.py
 
 
 def train_layers(
-    grid: Grid, train_set: Epochs, test_set: BaseImageSet, settings: Settings
+    grid: Grid, train_set: Epochs, test_set: InputSet, settings: Settings
 ) -> dict[Pair, list[float]]:
     """Train the layers of a grid; return the training loss of each epoch, by pair.
 

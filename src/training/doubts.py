@@ -5,7 +5,7 @@ from torch import Tensor
 
 from src.core.console import warn_once
 from src.core.errors import not_finite
-from src.datasets.base import BaseImageSet
+from src.datasets.base import InputSet
 from src.models import Network
 from src.statistics.chance import chance_of, is_close_to_chance
 from src.statistics.intervals import wilson_intervals
@@ -39,7 +39,7 @@ def beside_chance(accuracy: float, n_images: int, labels: Tensor) -> str:
 
 
 @torch.no_grad()
-def doubt_about(network: Network, images: BaseImageSet, title: str) -> str:
+def doubt_about(network: Network, images: InputSet, title: str) -> str:
     """Return a text that a network may be close to chance on test images; "" if it is better.
 
     Looks at a random sample, up to the first batch that shows that the network is better.
@@ -67,9 +67,7 @@ def doubt_about(network: Network, images: BaseImageSet, title: str) -> str:
     return f"correct on {n_right} of {n_images} test inputs, {doubt}"
 
 
-def warn_at_chance(
-    network: Network, images: BaseImageSet, title: str, *, is_end: bool = False
-) -> None:
+def warn_at_chance(network: Network, images: InputSet, title: str, *, is_end: bool = False) -> None:
     """Warn if a network may be close to chance on the test images, or far below: labels may be in another
     order than in training.
 

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from src.core.console import listed, progress, warn
 from src.core.errors import UserError, not_finite
 from src.core.seeds import seed_of, seeded
-from src.datasets.base import BaseImageSet, Batches
+from src.datasets.base import Batches, InputSet
 from src.training.distributed import add_up
 from src.training.settings import Settings, make_optimizer, make_scheduler
 from src.training.task import EpochLog, HeadKey, HeadResult, Task
@@ -47,7 +47,7 @@ class Epochs(Protocol):
 def train(
     task: Task[HeadKey],
     train_set: Epochs,
-    val_set: BaseImageSet,
+    val_set: InputSet,
     settings: Settings,
     *,
     state: State | None = None,

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from src.core.activations import Form, TokenLayout, pool
+from src.core.activations import ActivationShape, TokenLayout, pool
 from src.core.errors import UserError
-from src.core.images import ImageSpec
+from src.core.inputs import InputSpec
 from src.core.seeds import seeded
+from src.core.values import Rank
 from src.low_rank import principal_components
 from src.models import Network
 from src.training.task import HeadLosses, Task, classification_losses
-from src.values import Rank
 
 LAST_EPOCHS = 5  # that have a tenth of the learning rate
 
@@ -76,7 +76,7 @@ class Probes(Task[LayerAndRank]):
         network: Network,
         layers: Sequence[str],
         ranks: Sequence[Rank],
-        images: ImageSpec,
+        images: InputSpec,
         *,
         seed: int,
     ):
@@ -87,7 +87,10 @@ class Probes(Task[LayerAndRank]):
         # Orders of tokens, and numbers of features and of positions, by layer
         self.layouts = {layer: network.token_layout(layer) for layer in self.layers}
         axes = network.activation_shapes(self.layers, images.shape)
-        shapes = {layer: Form.of(axes[layer], title=f"layer {layer!r}") for layer in self.layers}
+        shapes = {
+            layer: ActivationShape.of(axes[layer], title=f"layer {layer!r}")
+            for layer in self.layers
+        }
         self.widths = {layer: shape.n_channels for layer, shape in shapes.items()}
         self.n_positions = {layer: shape.n_positions for layer, shape in shapes.items()}
 

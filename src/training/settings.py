@@ -8,8 +8,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
-from src.choices.training import OPTIMIZERS, SCHEDULERS
 from src.core.arguments import check_integer, check_real
+from src.core.choices.training import OPTIMIZERS, SCHEDULERS
 from src.core.errors import UserError, unknown_name
 
 REDUCE_LR_UNITS = ("epochs", "updates")

@@ -1,6 +1,6 @@
 """The verdict: which stitched pairs of layers are functionally similar, with tests and intervals."""
 
-from src.values import Predictions
+from src.core.values import Predictions
 from src.verdict.judging import (
     ACCURATE_ONLY,
     INCONCLUSIVE,

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from src.core.values import IntervalEstimate, Predictions, StitchSkill
 from src.statistics.chance import TOLERANCE, chance_of, is_close_to_chance
 from src.statistics.intervals import (
     ALPHA,
@@ -26,7 +27,6 @@ from src.statistics.intervals import (
     of_share,
 )
 from src.statistics.significance import false_discovery_rate
-from src.values import IntervalEstimate, Predictions, StitchSkill
 
 SIMILAR = "similar"
 ACCURATE_ONLY = "accurate only"

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from src.choices.stitching import KEEP_VARIANCE
-from src.values import BATCH_DEPENDENT, STOCHASTIC, Metrics
+from src.core.choices.stitching import KEEP_VARIANCE
+from src.core.values import BATCH_DEPENDENT, STOCHASTIC, Metrics
 
 
 def obstacle_of(stitches: Sequence[Metrics], form: str) -> str:

@@ -12,7 +12,7 @@ class Normalisation(NamedTuple):
     std: tuple[float, ...]
 
 
-class ImageSpec(NamedTuple):
+class InputSpec(NamedTuple):
     """The classes, the shape and the range of values of the inputs of a data set."""
 
     n_classes: int  # 0: unlabelled
@@ -38,7 +38,7 @@ class ImageSpec(NamedTuple):
         return record
 
     @classmethod
-    def of_record(cls, record: Mapping[str, Any]) -> "ImageSpec":
+    def of_record(cls, record: Mapping[str, Any]) -> "InputSpec":
         """Return the description in a record; a KeyError or a TypeError if it is none."""
         normalisation = None
         if record["normalisation"] is not None:

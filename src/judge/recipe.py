@@ -15,18 +15,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from src import gate
-from src.choices import AUTO, Options
+from src.core.choices import AUTO, Options
 from src.core.console import counted, listed, note, warn
 from src.core.grouping import grouped
 from src.core.precision import full_precision
 from src.core.tensors import content_of_state
-from src.datasets.base import BaseImageSet
+from src.core.values import MeasuredStitch, Pair, Predictions
+from src.datasets.base import InputSet
 from src.datasets.iterated import IteratedInputs
-from src.gate import ChosenMethod, Forms, Images, JudgedImages, JudgedNetworks, LayersOfBoth
-from src.judgement import Judgement, Record
+from src.judge import gate
+from src.judge.gate import ChosenMethod, Images, JudgedInputs, JudgedNetworks, LayersOfBoth, Methods
+from src.judge.judgement import Judgement, Record
 from src.models import Network
-from src.ood.evaluation import StitchScores, measure_grids
+from src.ood.evaluation import OodEvaluation, measure_grids
 from src.ood.reference import EndReference, EvaluationOptions, make_reference
 from src.statistics.convergence import has_converged, learning_rates
 from src.stitching import Grid, Matching, build_layers, chosen_options, match
@@ -35,7 +36,6 @@ from src.stitching.layers import StitchingLayer
 from src.stitching.matching import with_matching
 from src.stitching.objectives import objective_of
 from src.stitching.training import BATCH_SIZE, train_layers
-from src.values import MeasuredStitch, Pair, Predictions
 from src.verdict import Limits, Stitches, Verdict, obstacle_of
 from src.verdict import judge as judge_stitches
 
@@ -53,7 +53,7 @@ def judge(
     test: Images,
     *,
     layers: LayersOfBoth = None,
-    forms: Forms = FORMS,
+    forms: Methods = FORMS,
     n_fitting_samples: int | None = None,
     seed: int = 0,
     limits: Limits = Limits(),  # noqa: B008 - immutable
@@ -80,8 +80,8 @@ def judge(
         layers: names, patterns or "all", in one text with commas or in a list; both networks have
             them. A tuple of two gives front layers and end layers. None or "all": the blocks of
             either network, which `Network(module).block_names` lists.
-        forms: methods of stitching. Closed-form solvers of `FORMS` in `src.choices.stitching`, or your own: a
-            function (see `UserForm`), or FILE.py:FUNCTION. Or objectives of `OBJECTIVES` with their
+        forms: methods of stitching. Closed-form solvers of `FORMS` in `src.core.choices.stitching`, or your own: a
+            function (see `UserSolver`), or FILE.py:FUNCTION. Or objectives of `OBJECTIVES` with their
             epochs, such as "task:10", or FILE.py:FUNCTION:10 of your own.
         n_fitting_samples: training images used for fitting, drawn from the first 2,000 that `train` gives, or
             from the first `n_fitting_samples` if that is more; from all images of an image set of this
@@ -164,7 +164,7 @@ def _stitching_layers(
 
 
 def _reference(
-    end: Network, layers: Mapping[Pair, StitchingLayer], images: JudgedImages
+    end: Network, layers: Mapping[Pair, StitchingLayer], images: JudgedInputs
 ) -> EndReference:
     """Prepare the evaluation of stitches into the end network, with its baselines of skill."""
     options = EvaluationOptions(
@@ -178,7 +178,7 @@ def _reference(
     return make_reference(end, options, trained={})
 
 
-def _batch_size(images: BaseImageSet) -> int:
+def _batch_size(images: InputSet) -> int:
     """Return the batch size of an image set."""
     if isinstance(images, IteratedInputs):
         return images.batch_size
@@ -188,7 +188,7 @@ def _batch_size(images: BaseImageSet) -> int:
 def _made(
     networks: JudgedNetworks,
     layers: Mapping[Pair, StitchingLayer],
-    images: JudgedImages,
+    images: JudgedInputs,
     form: ChosenMethod,
 ) -> _MadeStitches:
     """Fit copies of all stitching layers by a closed-form solver or by training."""
@@ -214,7 +214,7 @@ def _made(
 def _with_scores(
     made: _MadeStitches,
     score: GridMetrics,
-    scores: Mapping[Pair, StitchScores],
+    scores: Mapping[Pair, OodEvaluation],
     pairs: Sequence[Pair],
 ) -> dict[Pair, MeasuredStitch]:
     """Measure the accuracy and skill of the stitches of one method, in the order of `pairs`."""
@@ -300,7 +300,7 @@ def _row(method: str, pair: Pair, stitch: MeasuredStitch, verdict: Verdict) -> d
 
 def _record(
     networks: JudgedNetworks,
-    images: JudgedImages,
+    images: JudgedInputs,
     forms: Mapping[str, ChosenMethod],
     stitches: Mapping[str, Mapping[Pair, MeasuredStitch]],
     limits: Limits,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from src.core.errors import UserError, unknown_name
-from src.core.images import ImageSpec, Normalisation
+from src.core.inputs import InputSpec, Normalisation
 
 OBJECTS = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -19,12 +19,12 @@ CLOTHES = (
 )  # fmt: skip
 NUMERALS = tuple("0123456789")
 
-SMALL = ImageSpec(10, (3, 32, 32), classes=OBJECTS)
-LARGE = ImageSpec(10, (3, 224, 224), classes=OBJECTS)
-NUMBERS = ImageSpec(10, (3, 32, 32), classes=NUMERALS)
-GREY_NUMBERS = ImageSpec(10, (1, 28, 28), classes=NUMERALS)
-CLOTHING = ImageSpec(10, (1, 28, 28), classes=CLOTHES)
-SMALL_NUMBERS = ImageSpec(10, (1, 8, 8), classes=NUMERALS)
+SMALL = InputSpec(10, (3, 32, 32), classes=OBJECTS)
+LARGE = InputSpec(10, (3, 224, 224), classes=OBJECTS)
+NUMBERS = InputSpec(10, (3, 32, 32), classes=NUMERALS)
+GREY_NUMBERS = InputSpec(10, (1, 28, 28), classes=NUMERALS)
+CLOTHING = InputSpec(10, (1, 28, 28), classes=CLOTHES)
+SMALL_NUMBERS = InputSpec(10, (1, 8, 8), classes=NUMERALS)
 
 IMAGENET_VALUES = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
@@ -41,7 +41,7 @@ TURN_FLIP = "src.datasets.augmentation:TURN_FLIP"
 class DatasetInfo(NamedTuple):
     """A row of the table: the description of a data set."""
 
-    spec: ImageSpec
+    spec: InputSpec
     source: str  # name of the class, file or folder that is read
     read: Any = (
         None  # "module:function", or the function, see `datasets.arrays`; None: a folder of files
@@ -50,29 +50,29 @@ class DatasetInfo(NamedTuple):
     epoch_size: int | None = None  # images of an epoch of training; None: all
 
 
-IMAGENET = DatasetInfo(ImageSpec(1000, (3, 224, 224), IMAGENET_VALUES), "imagenet")
+IMAGENET = DatasetInfo(InputSpec(1000, (3, 224, 224), IMAGENET_VALUES), "imagenet")
 DATASETS = {
     "cifar10": DatasetInfo(SMALL, "CIFAR10", TORCHVISION, CROP_FLIP),
-    "cifar100": DatasetInfo(ImageSpec(100, (3, 32, 32)), "CIFAR100", TORCHVISION, CROP_FLIP),
+    "cifar100": DatasetInfo(InputSpec(100, (3, 32, 32)), "CIFAR100", TORCHVISION, CROP_FLIP),
     "svhn": DatasetInfo(NUMBERS, "SVHN", TORCHVISION, JITTER),
     "mnist": DatasetInfo(GREY_NUMBERS, "MNIST", TORCHVISION, JITTER),
     "fashion": DatasetInfo(CLOTHING, "FashionMNIST", TORCHVISION, CROP_FLIP),
     "cifar10_large": DatasetInfo(LARGE, "CIFAR10", TORCHVISION, TURN_FLIP),
     "cifar100_large": DatasetInfo(
-        ImageSpec(100, (3, 224, 224)), "CIFAR100", TORCHVISION, TURN_FLIP
+        InputSpec(100, (3, 224, 224)), "CIFAR100", TORCHVISION, TURN_FLIP
     ),
     "imagenet": IMAGENET,
     # For this name the public code held the files in memory; the page cache does that
     "imagenet_mem": IMAGENET,
     "cifar5m": DatasetInfo(SMALL, "cifar5m", "src.datasets.arrays:read_cifar5m", epoch_size=50_000),
     "outlier_exposure": DatasetInfo(
-        ImageSpec(0, (3, 32, 32)), "oe", "src.datasets.arrays:read_random_images", CROP_FLIP
+        InputSpec(0, (3, 32, 32)), "oe", "src.datasets.arrays:read_random_images", CROP_FLIP
     ),
     # A mirrored digit is no digit
     "digits": DatasetInfo(SMALL_NUMBERS, "digits", EMBEDDED, SMALL_CROP),
     "mnist5k": DatasetInfo(SMALL_NUMBERS, "mnist5k", EMBEDDED),
     "photo_patches": DatasetInfo(
-        ImageSpec(0, (1, 8, 8)), "photo_patches", EMBEDDED, SMALL_CROP_FLIP
+        InputSpec(0, (1, 8, 8)), "photo_patches", EMBEDDED, SMALL_CROP_FLIP
     ),
 }
 DATASET_NAMES = tuple(DATASETS)

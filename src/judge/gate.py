@@ -11,20 +11,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from src.choices.stitching import Method
 from src.core.arguments import check_integer
 from src.core.cache import Cache
+from src.core.choices.stitching import Method
 from src.core.console import warn
 from src.core.errors import UserError, unknown_name
-from src.core.images import shape_text
+from src.core.inputs import shape_text
 from src.core.precision import full_precision
-from src.datasets.base import UNLABELLED, BaseImageSet, CastInputs
+from src.datasets.base import UNLABELLED, CastInputs, InputSet
 from src.datasets.iterated import IteratedEpochs, IteratedInputs, check_classes
 from src.models import Network, inputs_of
 from src.models.building import advice_on_positions, unwrapped
 from src.models.determinism import nondeterminism_of, warn_of_probabilities
 from src.ood.reference import N_IMAGES
-from src.stitching.closed_forms import AnyForm, UserForm, solver_name, solver_of
+from src.stitching.closed_forms import AnySolver, UserSolver, solver_name, solver_of
 from src.stitching.objectives import objective_of
 from src.stitching.training import BATCH_SIZE, Settings
 from src.training.loop import Epochs
@@ -40,26 +40,26 @@ OTHER_SCALE = 10  # times
 # Tables take them for randomly initialised weights, and for those of a type
 NOT_NAMES = ("-", "DEFAULT")
 
-Images = Iterable | BaseImageSet
+Images = Iterable | InputSet
 LayerNames = str | Sequence[str]
 LayersOfBoth = LayerNames | tuple[LayerNames, LayerNames] | None
-Forms = str | UserForm | Sequence[str | UserForm]
+Methods = str | UserSolver | Sequence[str | UserSolver]
 
 
 class ChosenMethod(NamedTuple):
     """A method of stitching, with its solver and its training settings."""
 
     method: Method
-    form: AnyForm  # of direct matching
+    form: AnySolver  # of direct matching
     settings: Settings  # of the training
 
 
-class JudgedImages(NamedTuple):
+class JudgedInputs(NamedTuple):
     """The image sets on which stitching layers are fitted and evaluated."""
 
-    train: BaseImageSet  # of an iterable, the first ones
+    train: InputSet  # of an iterable, the first ones
     epochs: Epochs  # all training images
-    test: BaseImageSet
+    test: InputSet
     n_fitting_samples: int | None  # None: by the rule of `match`
     trains: bool  # a method trains on them, so that they have labels
 
@@ -76,7 +76,7 @@ class JudgedNetworks(NamedTuple):
 # ---- Options
 
 
-def methods_of(forms: Forms, training: Mapping[str, Any]) -> dict[str, ChosenMethod]:
+def methods_of(forms: Methods, training: Mapping[str, Any]) -> dict[str, ChosenMethod]:
     """Return the methods of stitching by name, with their settings.
 
     Args:
@@ -207,7 +207,7 @@ def _in_one_text(names: LayerNames) -> str:
 
 
 def networks_of(
-    front: Network, end: Network, images: JudgedImages, layers: LayersOfBoth
+    front: Network, end: Network, images: JudgedInputs, layers: LayersOfBoth
 ) -> JudgedNetworks:
     """Configure views of both networks for the images; return the views with the named layers.
 
@@ -242,7 +242,7 @@ def networks_of(
         return JudgedNetworks(front, end, front_layers, end_layers)
 
 
-def _check_labels(images: JudgedImages, n_classes: int) -> None:
+def _check_labels(images: JudgedInputs, n_classes: int) -> None:
     """Raise a UserError if labels are not classes of the end network; training images may be unlabelled."""
     check_classes("test", images.test.labels, n_classes)
     if images.trains:
@@ -300,7 +300,7 @@ def images_of(
     methods: Mapping[str, ChosenMethod],
     *,
     n_fitting_samples: int | None,
-) -> JudgedImages:
+) -> JudgedInputs:
     """Return training and test images as image sets; raise a UserError if a method cannot use the images."""
     at_most = max(n_fitting_samples or MOST_FITTING_SAMPLES, N_IMAGES)
     train_set = _image_set(train, "train", like, at_most=at_most, most_kept=MOST_KEPT)
@@ -322,12 +322,12 @@ def images_of(
             f"{', '.join(trained)}: a training run needs labels; let train give (inputs, labels)"
         )
     epochs: Epochs = train_set
-    if not isinstance(train, BaseImageSet):
+    if not isinstance(train, InputSet):
         epochs = IteratedEpochs(train, name="train", like=like)
-    return JudgedImages(train_set, epochs, test_set, n_fitting_samples, bool(trained))
+    return JudgedInputs(train_set, epochs, test_set, n_fitting_samples, bool(trained))
 
 
-def _check_scales(train: BaseImageSet, test: BaseImageSet) -> None:
+def _check_scales(train: InputSet, test: InputSet) -> None:
     """Raise a UserError if test and training inputs differ in scale, such as pixels up to 255 and up to 1,
     judging by the first inputs."""
     scales = []
@@ -354,9 +354,9 @@ def _image_set(
     name: str,
     like: Tensor,
     **options: Any,
-) -> BaseImageSet:
+) -> InputSet:
     """Return images as an image set; arguments and errors as for `IteratedInputs`."""
-    if isinstance(images, BaseImageSet):
+    if isinstance(images, InputSet):
         return CastInputs(images, like)
     return IteratedInputs(images, name=name, like=like, **options)
 

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from src.choices import WITH_POSITIONS, Options, on_lost_positions
-from src.choices.stitching import Method
+from src.core.choices import WITH_POSITIONS, Options, on_lost_positions
+from src.core.choices.stitching import Method
 from src.core.console import aligned, listed, note, points
 from src.core.errors import UserError, unknown_name
 from src.core.files import write_text
-from src.values import IntervalEstimate, MeasuredStitch, Pair
+from src.core.values import IntervalEstimate, MeasuredStitch, Pair
 from src.verdict import INCONCLUSIVE, Limits
 
 if TYPE_CHECKING:

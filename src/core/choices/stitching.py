@@ -4,7 +4,7 @@ its function in `src.stitching`, which is loaded when it is used."""
 import difflib
 from typing import NamedTuple
 
-from src.choices import STARTS
+from src.core.choices import STARTS
 from src.core.errors import UserError
 from src.core.user_code import CODE, absolute, is_user_code, title_of
 
