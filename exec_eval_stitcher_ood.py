@@ -17,7 +17,6 @@ from src.core.files import durable_together
 from src.core.grouping import by_depth, grouped
 from src.core.tensors import content_of_state
 from src.results.network_names import NamedNetwork
-from src.results.quantities import AUROC
 from src.results.run import Run, claimed
 from src.results.spec import recorded_images, short_images
 
@@ -377,7 +376,8 @@ def note_disagreement(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print a note on stitches whose AUROC by one detector is far from that by another."""
     pairs = []
     for row in rows:
-        aurocs = [value for column, value in row.items() if column.startswith(AUROC)]
+        measured = results.evaluation.by_detector(row)
+        aurocs = [values[f"auroc_{detector}"] for detector, values in measured.items()]
         if len(aurocs) > 1 and max(aurocs) - min(aurocs) > MAX_DIFFERENCE:
             pairs.append(f"{row['front_layer']} -> {row['end_layer']}")
     if pairs:
