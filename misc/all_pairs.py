@@ -203,8 +203,17 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def main(args: Namespace) -> None:
-    name = "_".join(Path(args.save_dir).parts)
+    name = name_of_outputs(args.save_dir)
     work_and_judge(args, f"{name}_verdict.csv", f"{name}.html")
+
+
+def name_of_outputs(save_dir: str) -> str:
+    """Return the first part of the names of the verdict and the page: in the working directory, or beside an absolute
+    folder."""
+    folder = Path(save_dir)
+    if folder.is_absolute():
+        return str(folder)
+    return "_".join(folder.parts)
 
 
 def work_and_judge(args: Namespace, table: str, page: str) -> None:
@@ -215,7 +224,6 @@ def work_and_judge(args: Namespace, table: str, page: str) -> None:
         table: the CSV of the verdict.
         page: the page of HTML.
     """
-
     if not args.no_verdict and methods_of(args):
         check_output(table, str(verdict.__file__))
         check_output(page, str(verdict.__file__))
@@ -231,7 +239,6 @@ def work_and_judge(args: Namespace, table: str, page: str) -> None:
 
 def name_next_commands(args: Namespace, units: Sequence[Unit]) -> None:
     """Print the commands that compare networks, if nothing was stitched."""
-
     if any(unit.kind == SIMILARITY for unit in units):
         folder = Path("results", args.save_dir)
         note(
@@ -248,7 +255,6 @@ def judge_all(
     Args:
         said: the warnings of the work, which the text and the page repeat.
     """
-
     n_left = sum(not unit.run.is_finished for unit in units)
     if n_left:
         note(
@@ -326,7 +332,6 @@ def make_results(args: Namespace, table: str) -> list[Unit]:
 
 def check_inputs(table: str, units: Sequence[Unit]) -> None:
     """Raise a UserError if the table has verdicts on networks or images that differ from those of the units."""
-
     stitchings = [vars(unit.stitching) for unit in units if not unit.is_table]
     if not stitchings:
         return
@@ -352,7 +357,6 @@ def fingerprints_of(
     Args:
         splits: False for the test images, True for the training images.
     """
-
     images = argparse.Namespace(**vars(args))
     for train in splits:
         cli.load_split(images, session, device, train=train)
@@ -365,7 +369,6 @@ def unfinished_units(units: Sequence[Unit]) -> list[Unit]:
     Raises:
         UserError: units are of other networks, code, images or options.
     """
-
     written_of = {unit.place: unit.run.options_on_disk() for unit in units}
     differences = {unit.place: unit.difference(written_of[unit.place]) for unit in units}
     others = [place for place, found in differences.items() if found]
@@ -384,7 +387,6 @@ def check_feature_files(
 
     The images are those of the networks in the list, or else those of the file that has the most.
     """
-
     files = [network for network in networks if network.is_features]
     images = [results.feature_files.read_feature_file(network.path).images for network in files]
     if not images:
@@ -412,7 +414,6 @@ def check_layers(
         UserError: a network cannot be loaded; or the layers that the list or the command line names
             do not fit networks.
     """
-
     ends = {unit.networks[1] for unit in units if not unit.is_table}
     networks = networks_of(units)
     loaded = {
@@ -450,7 +451,6 @@ def check_layers(
 
 def check_depths(network: NamedNetwork, layers: Sequence[str]) -> None:
     """Raise a UserError if the list gives depths for a network, but not for all layers."""
-
     depths = network.relative_depths
     missing = [layer for layer in layers if layer not in depths]
     if depths and missing:
@@ -460,7 +460,6 @@ def check_depths(network: NamedNetwork, layers: Sequence[str]) -> None:
 def check_types(table: str, networks: Sequence[NamedNetwork], own_types: Sequence[str]) -> None:
     """Raise a UserError if a list of networks has a type that does not exist, or a user's code without
     `--own-types`."""
-
     own = {title_of(kind): as_in_list(kind, table) for kind in own_types}
     unnamed: dict[str, None] = {}
     for line, network in enumerate(networks, start=FIRST_LINE):
@@ -505,7 +504,6 @@ def as_in_list(kind: str, table: str) -> str:
 
 def check_ends(args: Namespace, networks: Sequence[NamedNetwork]) -> None:
     """Raise a UserError if `--ends` names a network that the list lacks."""
-
     names = [network.name for network in networks]
     unknown = [name for name in args.ends or () if name not in names]
     if unknown:

@@ -75,7 +75,6 @@ def parser() -> cli.Parser:
 
 def main(args: Namespace) -> None:
     """Print the matrices of a folder, and write its tables."""
-
     types = (args.front_model_type, args.end_model_type)
     if args.front_model_type and not args.end_model_type:
         raise UserError("give the types of both networks, or none")
@@ -95,7 +94,6 @@ def main(args: Namespace) -> None:
 
 def check_types(source_dir: str, frame: "DataFrame", types: tuple[str, str]) -> None:
     """Raise a UserError if the types of the front and the end networks differ from `types`."""
-
     recorded = set(frame[results.frame.TYPES].itertuples(index=False, name=None))
     if recorded and recorded != {types}:
         pairs = " or ".join(sorted(f"{front} to {end}" for front, end in recorded))
@@ -106,7 +104,6 @@ def check_types(source_dir: str, frame: "DataFrame", types: tuple[str, str]) -> 
 
 def show_accuracies(path: Path, frame: "DataFrame", *, has_list: bool) -> None:
     """Print and draw the accuracies of each method and pair of networks."""
-
     stitches = frame[frame.method != SIMILARITY]
     experiments = stitches.groupby(["method", "networks"], sort=False)
     has_networks = has_list or stitches.networks.nunique() > 1
@@ -138,7 +135,6 @@ def show_accuracies(path: Path, frame: "DataFrame", *, has_list: bool) -> None:
 
 def source_of(frame: "DataFrame") -> str:
     """Return the caption's sentence on the networks and the images of rows."""
-
     pairs = set(frame[results.frame.NETWORKS].itertuples(index=False, name=None))
     images = frame[["dataset", "n_images"]].astype(object)
     images = images.where(images.notna(), None)
@@ -148,7 +144,6 @@ def source_of(frame: "DataFrame") -> str:
 def report(args: Namespace, path: Path, frame: "DataFrame", *, has_list: bool) -> str:
     """Write the means over pairs of networks, and print and draw what they show; return the caption of the
     curves, "" without curves."""
-
     measures = results.frame.measures_in(frame)
     means = {}
     summary = ""
@@ -194,7 +189,6 @@ def draw_curves(args: Namespace, path: Path, frame: "DataFrame", depths: "DataFr
 def drawn_depths(rows: "DataFrame", quantities: Sequence[str]) -> "DataFrame":
     """Return the rows to draw: those of the chosen quantities, or else all but accuracies, and only the first
     measure of similarity."""
-
     if quantities:
         return chosen_rows(rows, quantities)
     measures = list(rows.quantity[rows.method == SIMILARITY].unique())
@@ -207,7 +201,6 @@ def chosen_rows(rows: "DataFrame", chosen: Sequence[str]) -> "DataFrame":
     Raises:
         UserError: no row has a name.
     """
-
     names = dict.fromkeys(rows[["quantity", "method"]].drop_duplicates().to_numpy().ravel())
     for name in chosen:
         if name not in names:
@@ -221,7 +214,6 @@ def chosen_rows(rows: "DataFrame", chosen: Sequence[str]) -> "DataFrame":
 
 def print_groups(comparison: "Comparison", frame: "DataFrame") -> None:
     """Print the means and tests of groups, of stitches and of all measures of similarity."""
-
     groups = comparison.groups
     if groups.empty:
         return
@@ -239,7 +231,6 @@ def print_groups(comparison: "Comparison", frame: "DataFrame") -> None:
 
 def find_best_matches(args: Namespace, frame: "DataFrame", measures: Sequence[str]) -> "DataFrame":
     """Find the best matches of layers by all quantities, and print those of the chosen quantities."""
-
     rows = results.reports.best_matches(frame, [*results.reports.MATCHED, *measures])
     if rows.empty:
         raise UserError(

@@ -56,7 +56,6 @@ def export_stitch(stitch: "Stitch", target: Path) -> None:
     Raises:
         UserError: the run has not kept the stitch.
     """
-
     pair = stitch.row.pair
     state = results.stitch_runs.load_stitch(stitch.files.folder, pair)
     predictions = {}
@@ -85,7 +84,6 @@ def chosen_of(stitch: "Stitch", state: "Mapping[str, torch.Tensor]") -> dict:
     Args:
         state: the state dict of the stitching layer.
     """
-
     if stitch.options["stitching_type"] != AUTO:
         return {}
     token = None

@@ -126,7 +126,6 @@ class Unit(NamedTuple):
     @property
     def run(self) -> Run:
         """The lock and the record of the finished unit."""
-
         table = (
             self.place if self.is_table else results.evaluation.EvaluationFiles(self.place).table
         )

@@ -75,7 +75,6 @@ def main(args: Namespace) -> None:
 
 def score_by_truth(args: Namespace) -> None:
     """Print and write the rank correlation of all quantities with known differences of networks."""
-
     truth = read_truth(args.truth)
     scores = results.reports.agreement(
         results.frame.read(*args.tables, networks=args.networks), truth
@@ -135,7 +134,6 @@ def draw(
     args: Namespace, frame: "DataFrame", probes: "DataFrame", correlations: "DataFrame"
 ) -> None:
     """Draw the curves over ranks to a figure beside the table, if there are any."""
-
     curves = results.ranks.over_ranks(results.ranks.rank_values(frame))
     labels = correlations.assign(label=labels_of(correlations))
     panels: dict[str, Any] = {}  # the lines of each panel
@@ -164,7 +162,6 @@ def draw(
 
 def labels_of(tests: "DataFrame") -> list[str]:
     """Return the label of the curve of each test."""
-
     labels = []
     for quantity, setting in zip(tests.quantity, tests.setting, strict=True):
         if quantity == results.ranks.BASELINE:
@@ -194,7 +191,6 @@ def answer(correlations: "DataFrame", places: "DataFrame") -> str:
 
 def show_sensitivity(tests: "DataFrame") -> None:
     """Print the rank correlations of measures with probing accuracy over ranks."""
-
     if tests.empty:
         warn("no sensitivity: no pair of layers was measured at several ranks")
         return
@@ -226,7 +222,6 @@ def show_sensitivity(tests: "DataFrame") -> None:
 
 def show_specificity(tests: "DataFrame") -> None:
     """Print the place of the layer of the same name by each measure; warn if measures differ in alignment."""
-
     if tests.empty:
         warn(
             "no specificity: no two layers of the same name were measured at full rank beside"
@@ -268,7 +263,6 @@ def show(
         columns: titles of the columns behind the two layers and the varied one, by column.
         summary: returns the text for the rows of a group.
     """
-
     for (setting, quantity), rows in tests.groupby(["setting", "quantity"], sort=False):
         names = rows[["front_layer", "end_layer", "varied"]].itertuples(index=False)
         cells = [list(map(text, row)) for row in rows[list(columns)].itertuples(index=False)]

@@ -127,7 +127,6 @@ class Judged(NamedTuple):
 
     def text(self, *, has_maps: bool = True) -> str:
         """Return the printed report of verdicts."""
-
         further = [*self.warnings[:MAX_WARNINGS], self.sensitivity]
         return figures.words.report(
             self.frame, self.limits, self.comparison, further, has_maps=has_maps
@@ -143,7 +142,6 @@ class Judged(NamedTuple):
     @property
     def measures(self) -> list[str]:
         """The names of the columns of detectors and of measures of similarity."""
-
         shown = results.verdicts.similarity_columns(self.similarities)
         return [
             name
@@ -158,7 +156,6 @@ def main(args: Namespace, judged: "Judged | None" = None) -> None:
     Args:
         judged: the verdicts, if they are there already.
     """
-
     start = datetime.now()
     table = Path(args.output)
     page = None
@@ -190,7 +187,6 @@ def main(args: Namespace, judged: "Judged | None" = None) -> None:
 
 def judge(args: Namespace) -> Judged:
     """Judge the results in folders; print notes on comparisons of groups."""
-
     with recorded_warnings() as said:
         stitches, similarities = read_results(args)
         names, are_listed = names_of(args, stitches)
@@ -216,7 +212,6 @@ def judge(args: Namespace) -> Judged:
 def names_of(args: Namespace, stitches: "list[Stitch]") -> tuple[Any, bool]:
     """Return the names of all networks, and whether a list names these; sort stitches in the order of the
     list."""
-
     networks = args.networks or results.frame.list_in(args.source_dirs)
     names = named_by_list(
         (network for stitch in stitches for network in stitch.row.networks), networks
@@ -235,7 +230,6 @@ def verdicts_of(
     names: Mapping[Any, Any],
 ) -> Any:
     """Return the frame of verdicts."""
-
     frame = results.frame.judge_stitches(
         stitches, similarities, limits=limits, pool=args.pool, names=names
     )
@@ -252,7 +246,6 @@ def sensitivity_of(
     names: Mapping[Any, Any],
 ) -> str:
     """Return the sentence on how many verdicts depend on the limits of skill."""
-
     changes = [
         results.frame.n_changed(frame, stitches, factor, limits=limits, pool=args.pool, names=names)
         for factor in (0.5, 1.5)
@@ -266,7 +259,6 @@ def sensitivity_of(
 
 def warnings_of(args: Namespace, stitches: "list[Stitch]") -> list[str]:
     """Return the warnings in the records of runs and tables."""
-
     files = results.origin.files_of(stitches, map(Path, args.similarity), ())
     records = [read_json(file) for file in dict.fromkeys(files) if file.is_file()]
     return [text for record in records for text in record.get("warnings", ())]
@@ -278,7 +270,6 @@ def write_verdict(args: Namespace, judged: Judged, text: str, table: Path) -> No
     Args:
         text: the verdicts in words.
     """
-
     images = results.origin.images_of(judged.stitches)
     options = {**vars(args), **images, "output": str(table)}
     run = results.run.Run.beside(table, options, script=__file__)
@@ -307,7 +298,6 @@ def write_verdict(args: Namespace, judged: Judged, text: str, table: Path) -> No
 
 def write_groups(table: Path, comparison: "Comparison") -> None:
     """Write the means and the tests of groups to files beside a table, if there are any."""
-
     if len(comparison.groups):
         results.frame.write_means(
             table.with_name(f"{table.stem}_means.csv"), {"groups": comparison.groups}
@@ -322,7 +312,6 @@ def draw(path: Path, judged: Judged) -> None:
     Args:
         path: of the table.
     """
-
     frame = judged.frame if judged.are_listed else figures.sections.with_short_names(judged.frame)
     groups = judged.comparison.groups
     tests = judged.comparison.tests
@@ -433,7 +422,6 @@ def parts_of_page(table: Path, judged: Judged, made_with: str, *, name: str) -> 
 def read_results(args: Namespace) -> tuple:
     """Read the stitches with their evaluations, and the similarities; warn of changed weights and of results on
     different images."""
-
     stitches = read_folders(args.source_dirs)
     similarities = results.similarities.read_similarities(args.similarity)
     return stitches, similarities
@@ -441,7 +429,6 @@ def read_results(args: Namespace) -> tuple:
 
 def check_similarities(similarities: "DataFrame", frame: "DataFrame") -> None:
     """Warn if tables of similarity were given, but match no verdict."""
-
     shown = set(results.verdicts.similarity_columns(similarities))
     if not any(frame[name].notna().any() for name in shown & set(frame)):
         warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
@@ -450,7 +437,6 @@ def check_similarities(similarities: "DataFrame", frame: "DataFrame") -> None:
 def read_folders(folders: Sequence[str]) -> "list[Stitch]":
     """Read the stitches of all folders with their evaluations; print a note on folders without an
     evaluation."""
-
     stitches = results.evaluation.read_evaluated_stitches(folders)
     if not stitches:
         raise UserError(

@@ -383,3 +383,10 @@ def test_a_unit_is_taken_up_where_its_process_was_killed(kill, networks, few, mo
     assert content(killed / "results") == content(whole / "results")
     assert not list(left.glob(".*.part"))
     assert all((path / "config.txt").exists() for path in left.glob("2*"))
+
+
+@pytest.mark.parametrize(
+    ("save_dir", "name"), [("a", "a"), ("a/b", "a_b"), ("/data/a/b", "/data/a/b")]
+)
+def test_the_verdict_lies_in_the_working_directory_or_beside_an_absolute_folder(save_dir, name):
+    assert all_pairs.name_of_outputs(save_dir) == name
