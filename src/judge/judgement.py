@@ -77,7 +77,7 @@ class Judgement(Sequence[Any]):
         return f"{len(self)} judged stitches: {words}"
 
     def __str__(self) -> str:
-        header = ["form"]
+        header = ["method"]
         for name, prefix in zip(self.names, self._prefixes(), strict=True):
             header.append(f"{name} ({prefix})".removesuffix(" ()"))
         header += ["accuracy", f"of {self.names[1]}", "accuracy drop", "skill", "at end layer"]

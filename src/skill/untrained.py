@@ -90,18 +90,18 @@ def set_statistics(module: nn.Module, images: Tensor, *, until: str | None) -> N
     if norms:
         last = module if until in (None, OUTPUT) else module.get_submodule(str(until))
         handle = last.register_forward_hook(_stop)
-        with contextlib.suppress(_Stop):
+        with contextlib.suppress(_LayerReached):
             module(images)
         handle.remove()
     module.eval()
 
 
-class _Stop(Exception):
+class _LayerReached(Exception):
     """Raised to stop a forward pass at a layer."""
 
 
 def _stop(*call: object) -> None:
-    raise _Stop
+    raise _LayerReached
 
 
 # ---- Random features of the input
