@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Evaluate stitching runs: skill, and OOD scores of stitched activations."""
 
+import math
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence, Sized
@@ -160,10 +161,12 @@ def main(
             measured = results.scoring.score_stitches(grids, reference)
         scored = measured.scored(setup.experiments)
         results.scoring.check_scored(scored, other_data=args.other_data, batch_size=args.batch_size)
-        write_results(args, setup, scored, measured.reference)
+        rows = write_results(args, setup, scored, measured.reference)
     left_out = {"that cannot be rebuilt": len(unusable), **setup.left_out}
     texts = [f"; left out {n} {what}" for what, n in left_out.items() if n]
     note(f"evaluated {counted(len(scored), 'stitch', 'stitches')}{''.join(texts)}")
+    if len(rows) > 1:
+        note(answer(rows))
 
 
 def set_up(args: Namespace, session: "Session | None") -> EvaluationSetup:
@@ -339,11 +342,14 @@ def write_results(
     setup: EvaluationSetup,
     scored: "Sequence[results.scoring.ScoredStitch]",
     reference: "EndReference",
-) -> None:
+) -> list[dict[str, Any]]:
     """Report skill and the metrics of each score, save them and the scores of all inputs, and finish the
     run of the table.
 
     What other detectors measured of the same stitches stays in the table.
+
+    Returns:
+        The evaluation of each stitch.
     """
     record = {"shortcut": args.shortcut, **short_images(vars(args))}
     rows = results.scoring.evaluation_rows(scored, reference, record, other_data=args.other_data)
@@ -370,6 +376,33 @@ def write_results(
     setup.run.further = {"detectors": detectors}
     setup.run.options |= contents_of(args, setup.networks, reference)
     setup.run.finish()
+    return rows
+
+
+def answer(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the sentence that ends an evaluation: the highest skill, and the range of the AUROC by each detector."""
+    texts = []
+    skills = extremes(rows, "skill")
+    if skills:
+        texts.append(f"highest skill at the output: {skills[-1]}")
+    detectors = {detector for row in rows for detector in results.evaluation.by_detector(row)}
+    for detector in sorted(detectors):
+        aurocs = extremes(rows, f"auroc_{detector}")
+        if aurocs:
+            texts.append(f"AUROC by {detector}: {aurocs[0]} to {aurocs[-1]}")
+    return "; ".join(texts)
+
+
+def extremes(rows: Sequence[Mapping[str, Any]], column: str) -> list[str]:
+    """Return the lowest and the highest value of a column, each with the layers of its stitch; [] without values."""
+    defined = [row for row in rows if not math.isnan(row.get(column, math.nan))]
+    if not defined:
+        return []
+    texts = []
+    for choose in (min, max):
+        row = choose(defined, key=lambda row: row[column])
+        texts.append(f"{row[column]:.2f} ({row['front_layer']} -> {row['end_layer']})")
+    return texts
 
 
 def note_disagreement(rows: Sequence[Mapping[str, Any]]) -> None:

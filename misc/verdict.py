@@ -252,8 +252,8 @@ def sensitivity_of(
     ]
     n_verdicts = counted(len(frame), "verdict", "verdicts")
     return (
-        f"Of {n_verdicts}, {changes[0]} change if both limits of skill are halved, and {changes[1]} if "
-        "they are raised by half."
+        f"Sensitivity to the limits of skill: of {n_verdicts}, {changes[0]} would change if both limits were halved, "
+        f"and {changes[1]} if both were raised by half."
     )
 
 

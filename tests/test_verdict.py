@@ -428,7 +428,7 @@ def test_the_text_says_how_many_verdicts_hang_on_the_limits_of_skill(tmp_path, f
         write_skill(tmp_path, {name: skill(*values)})
     text = " ".join(run(SCRIPT, ".", "-o", "verdict.csv", cwd=tmp_path).out.split())
     assert (
-        "Of 5 verdicts, 1 change if both limits of skill are halved, and 2 if they are raised by half."
-        in text
+        "Sensitivity to the limits of skill: of 5 verdicts, 1 would change if both limits were halved, and 2 if both "
+        "were raised by half." in text
     )
-    assert "are halved, and 2" in " ".join((tmp_path / "verdict.md").read_text().split())
+    assert "were halved, and 2" in " ".join((tmp_path / "verdict.md").read_text().split())

@@ -27,6 +27,8 @@ WITHIN_CLASSES = "within classes"
 # The same, with the largest value over pairs of layers of each permutation
 LARGEST = {ALL_IMAGES: "largest over layers", WITHIN_CLASSES: "largest over layers, within classes"}
 
+LOW_ACCURACY = 0.5  # of a network; a lower one is named
+
 
 class Interval(NamedTuple):
     """The ends of an interval of 95 %."""

@@ -23,7 +23,7 @@ def meanings(points: float = 5, skill: float = 0.33, skill_at_end: float = 0.15)
     return {
         "similar": f"less than {points:g} points of accuracy drop, with a skill above {skill_at_end:g} at the end "
         f"layer ({skill:g} with two or three classes) and {skill:g} at the output",
-        "accurate only": "an accuracy drop as small, but a skill below its limit at one of the two places",
+        "accurate only": "an accuracy drop as small, but a skill below its limit at one of the two places, or both",
         "not matched": "a larger accuracy drop by this method; another may do better",
         "inconclusive": "none of the other verdicts is certain, for the stated reason",
     }

@@ -17,6 +17,7 @@ from src.core.choices import WITH_POSITIONS, on_lost_positions
 from src.core.console import aligned, counted, decimals, listed, note, points
 from src.core.grouping import grouped
 from src.core.user_code import titles_in
+from src.core.values import LOW_ACCURACY
 from src.figures.scales import title_of
 from src.figures.sections import by_kind, by_method, has_two_networks, parts_of
 from src.results.frame import LAYERS, NETWORKS
@@ -44,7 +45,6 @@ CONTROLS = {  # by the column `control`; and how many of them must be similar
 NO_CHOICE = "only one layer"  # in place of a share that could not be other than 1
 # What best matches answer, by the side of the layer in stitches; of similarity there are no sides
 SOUGHT = {"front": "best end layer", "end": "best front layer", "": "best match"}
-LOW = 0.5  # an end network with a lower accuracy is named
 N_NAMED = 3  # networks, or pairs of networks, that a line names
 N_LAYERS = 6  # similar pairs of layers that the answer names
 WIDTH = 120  # characters of a printed line
@@ -216,7 +216,7 @@ def remarks(frame: "DataFrame", limits: Limits) -> Iterator[str]:
     ends = frame.assign(end=frame.end_network.fillna(frame.networks)).drop_duplicates(
         "end", keep="last"
     )
-    low = ends[ends.end_accuracy < LOW]
+    low = ends[ends.end_accuracy < LOW_ACCURACY]
     if len(low):
         texts = (f"{row.end} ({100 * row.end_accuracy:.0f} %)" for row in low.itertuples())
         yield f"The accuracy of the end network alone is below 50 %: {listed(texts, n=N_NAMED)}."

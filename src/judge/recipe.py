@@ -20,7 +20,7 @@ from src.core.console import counted, listed, note, warn
 from src.core.grouping import grouped
 from src.core.precision import full_precision
 from src.core.tensors import content_of_state
-from src.core.values import MeasuredStitch, Pair, Predictions
+from src.core.values import LOW_ACCURACY, MeasuredStitch, Pair, Predictions
 from src.datasets.base import InputSet
 from src.datasets.iterated import IteratedInputs
 from src.judge import gate
@@ -36,6 +36,7 @@ from src.stitching.layers import StitchingLayer
 from src.stitching.matching import with_matching
 from src.stitching.objectives import objective_of
 from src.stitching.training import BATCH_SIZE, train_layers
+from src.training.doubts import QUESTION
 from src.verdict import Limits, Stitches, Verdict, obstacle_of
 from src.verdict import judge as judge_stitches
 
@@ -243,7 +244,10 @@ def _tell_accuracies(
     metrics = next(iter(of_any_method.values())).metrics
     accuracies = (metrics.front_accuracy, metrics.end_accuracy)
     shares = [f"{name} {accuracy:.1%}" for name, accuracy in zip(names, accuracies, strict=True)]
-    note(f"judge: accuracies of the networks alone: {', '.join(shares)}")
+    question = ""
+    if min(accuracies) < LOW_ACCURACY:
+        question = f"; one is below {LOW_ACCURACY:.0%}: {QUESTION}"
+    note(f"judge: accuracies of the networks alone: {', '.join(shares)}{question}")
 
 
 def _judged(

@@ -41,6 +41,7 @@ from src.results.spec import (
 )
 
 BESIDE_TABLES = (".png", ".pdf")  # endings of the figure of a table
+OTHER_NAME = "give another name of outputs (-o; of all_pairs.py -dir)"
 
 RunState = dict[str, Any]  # tensors and plain values by name, see `Run.save`
 
@@ -168,7 +169,7 @@ class Run:
             found = other_inputs(read_json(self.made_with).get("spec", {}), spec_of(self.options))
             if found:
                 raise UserError(
-                    f"{self.table} has results of other inputs ({described(found)}); give another -o, or remove it"
+                    f"{self.table} has results of other inputs ({described(found)}); {OTHER_NAME}, or remove it"
                 )
 
     def wait(self) -> None:
@@ -430,7 +431,7 @@ def refuse_others(paths: Iterable[Path], before: set[Path]) -> None:
     if foreign:
         raise UserError(
             f"{listed(foreign)}: not written by an earlier call of this script, which replaces no other files; "
-            "give another -o, or move them"
+            f"{OTHER_NAME}, or move them"
         )
 
 

@@ -78,7 +78,8 @@ def check_stitches(stitches: Sequence[Stitch], folder: Path) -> None:
     for name, distinct in values.items():
         if len(distinct) > 1:
             raise UserError(
-                f"the runs differ in {name}: {', '.join(sorted(distinct))}; evaluate one kind of runs at a time"
+                f"the runs differ in {name}: {', '.join(sorted(distinct))}; evaluate them apart: give the folder of "
+                "each run"
             )
 
 

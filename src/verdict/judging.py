@@ -324,8 +324,7 @@ def decide(
     if not stitches.has_converged:
         return (
             INCONCLUSIVE,
-            "the training had not converged: train longer, or at a higher learning rate, such as 0.01 with a cosine "
-            "schedule",
+            "the training had not converged: train longer; if the loss hardly fell, with another learning rate",
         )
     if p_values.above < ALPHA:
         return NOT_MATCHED, _reason_of_loss(stitches, limits)
@@ -339,7 +338,7 @@ def decide(
     low, high = measured.accuracy_drop.interval()[1:]
     side = "the accuracy drop may lie on either side of the tolerance"
     if low > limits.tolerance or high < limits.tolerance:
-        side = "the accuracy drop is on one side of the tolerance, but not certainly as one of several pairs"
+        side = "the accuracy drop is on one side of the tolerance, but not after the correction for several pairs"
     return INCONCLUSIVE, f"{side}: {MORE_IMAGES}"
 
 
