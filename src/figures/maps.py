@@ -43,7 +43,8 @@ class Map(NamedTuple):
 
 def print_values(title: str, values: pd.DataFrame, *, axes: tuple[str, str] = STITCHED) -> None:
     """Print numbers or texts as a matrix, and once the titles of rows and columns."""
-    note_once(f"rows: {axes[0]}s, columns: {axes[1]}s")
+    titles = [axis.replace("layer", "layers", 1) for axis in axes]
+    note_once(f"rows: {titles[0]}, columns: {titles[1]}")
     table(title, list(values.index), list(values.columns), values.to_numpy().tolist())
 
 
