@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from src.core.choices.datasets import dataset_label
-from src.core.console import is_silent, listed, note, note_once, result, table
+from src.core.console import counted, is_silent, listed, note, note_once, result, table
 from src.core.values import Pair
 from src.figures.maps import Map, draw_layers, print_values
 from src.figures.pages import are_left_out, on_data, remove_figure
@@ -128,9 +128,9 @@ def _note_typical(detector: str, frame: pd.DataFrame) -> None:
     if len(typical):
         pairs = listed(row.pair for row in typical)
         note(
-            f"{detector}: the AUROC of {len(typical)} stitches is below {TYPICAL_AUROC}. They are "
-            "more typical than the end network's activations, as activations of little variance "
-            f"are ({pairs})"
+            f"{detector}: the AUROC of {counted(len(typical), 'stitch', 'stitches')} is below {TYPICAL_AUROC}: "
+            "activations that are more typical than those of the end network, as activations of little variance are "
+            f"({pairs})"
         )
 
 

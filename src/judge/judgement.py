@@ -161,8 +161,8 @@ class Judgement(Sequence[Any]):
         write_text(Path(path), self.frame.to_csv(index=False, lineterminator="\n"))
 
     def save(self, folder: str | Path, *, dataset: str = "an unnamed set") -> None:
-        """Write the stitches as runs, one for each method, that `misc/verdict.py`, `misc/report.py` and the
-        scripts of tables read.
+        """Write the stitches as runs, one for each method, that `misc/verdict.py` and
+        `misc/collect_results.py` read.
 
         The networks go by their names, and a method that is a function goes by its `__name__`: save a
         changed function under another name, or elsewhere, or it counts as a repetition. Stitching
