@@ -15,7 +15,7 @@ from src.core.choices.similarity import SIMILARITY
 from src.core.console import listed, note, result
 from src.core.errors import UserError
 from src.core.user_code import titles_in
-from src.results.network_names import counted
+from src.results.network_names import pairs_in_words
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -138,7 +138,9 @@ def source_of(frame: "DataFrame") -> str:
     pairs = set(frame[results.frame.NETWORKS].itertuples(index=False, name=None))
     images = frame[["dataset", "n_images"]].astype(object)
     images = images.where(images.notna(), None)
-    return figures.pages.on_data(counted(pairs), set(images.itertuples(index=False, name=None)))
+    return figures.pages.on_data(
+        pairs_in_words(pairs), set(images.itertuples(index=False, name=None))
+    )
 
 
 def report(args: Namespace, path: Path, frame: "DataFrame", *, has_list: bool) -> str:

@@ -15,7 +15,7 @@ from src.core.choices.similarity import measure_of
 from src.core.console import decimals, note, result, table, warn
 from src.core.errors import UserError
 from src.core.files import readable
-from src.results.network_names import counted
+from src.results.network_names import pairs_in_words
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -156,7 +156,7 @@ def draw(
             y_title="value",
             truth=results.ranks.PROBE,
             rho=rho,
-            source=figures.pages.on_data(counted(pairs), datasets),
+            source=figures.pages.on_data(pairs_in_words(pairs), datasets),
         )
 
 

@@ -13,7 +13,7 @@ from src.figures.maps import Map, draw_layers, print_values
 from src.figures.pages import are_left_out, on_data, remove_figure
 from src.figures.scales import title_of
 from src.results.evaluation import TYPICAL_AUROC, by_detector, place_of
-from src.results.network_names import counted
+from src.results.network_names import pairs_in_words
 from src.results.quantities import DETECTOR, IN_EVALUATION, LAYERS, QUANTITIES, SIDES, shown_in
 from src.results.reports import corresponding, matrix
 
@@ -32,7 +32,7 @@ EXPLANATION = (
 def source_of(rows: Sequence[Any]) -> str:
     """Return the caption's sentence on the networks and the images of stitches."""
     images = {(row.dataset, row.n_images) for row in rows}
-    return on_data(counted({row.network_keys for row in rows}), images)
+    return on_data(pairs_in_words({row.network_keys for row in rows}), images)
 
 
 def matrix_of(rows: Iterable[Any], name: str) -> pd.DataFrame:
@@ -84,7 +84,7 @@ def report(
         checks: the metrics of sanity checks, by detector and layer.
     """
     frame = _frame_of(stitches, rows)
-    networks = counted({row.network_keys for row in frame.stitch})
+    networks = pairs_in_words({row.network_keys for row in frame.stitch})
     source = on_data(networks, {(row["dataset"], row["n_images"]) for row in rows})
     maps = _print_matrices(frame, {name: name for name in SKILLS})
     _draw(table_path, maps, source=source)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from src.core.user_code import titles_in
 from src.results.frame import GROUPS, NETWORKS, SIDES, TYPES, architectures, layers_of
-from src.results.network_names import IN_SHORT, counted, short, short_names
+from src.results.network_names import IN_SHORT, pairs_in_words, short, short_names
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -92,7 +92,7 @@ def by_kind(frame: "DataFrame") -> "Iterator[tuple[str, DataFrame]]":
         pairs = set(rows[NETWORKS].itertuples(index=False, name=None))
         title = titles_in(method)
         if frame[frame.method == method].networks.nunique() > 1:
-            title += f", {counted(pairs, kind)}"
+            title += f", {pairs_in_words(pairs, kind)}"
         yield title, rows
 
 

@@ -17,7 +17,7 @@ from src.core.console import decimals, result, table
 from src.figures.curves import draw_ranks
 from src.figures.maps import Map, draw_layers, most_similar, print_values
 from src.figures.pages import on_data
-from src.results.network_names import architecture, counted
+from src.results.network_names import architecture, pairs_in_words
 
 LAYERS = ["layer1", "layer2"]
 SIDES = ("layer of network 1", "layer of network 2")
@@ -95,7 +95,7 @@ def draw(path: Path, frame: pd.DataFrame, measures: Sequence[str]) -> list[Path]
     pair, or over layers at the highest ranks. Return the written paths."""
     images = set(frame[["dataset", "n_samples"]].itertuples(index=False, name=None))
     pairs = set(frame[["model1", "model2"]].itertuples(index=False, name=None))
-    source = on_data(counted(pairs), images)
+    source = on_data(pairs_in_words(pairs), images)
     n_pairs = len(frame[LAYERS].drop_duplicates())
     n_ranks = [frame[name].nunique(dropna=False) for name in RANKS]
     if min(n_ranks) == 1 < max(n_ranks) and n_pairs <= MAX_LINES:

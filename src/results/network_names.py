@@ -428,7 +428,7 @@ def kind_of_pair(front: NamedNetwork, end: NamedNetwork) -> str:
     return SAME_RUN if front.training == end.training else PAIRS
 
 
-def counted(pairs: Collection[tuple[Hashable, Hashable]], kind: str = PAIRS) -> str:
+def pairs_in_words(pairs: Collection[tuple[Hashable, Hashable]], kind: str = PAIRS) -> str:
     """Format the number of distinct ordered pairs of networks."""
     is_of_networks = kind == PAIRS
     if is_of_networks and len(pairs) == 2 and len(set(map(frozenset, pairs))) == 1:
