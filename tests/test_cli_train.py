@@ -59,7 +59,7 @@ def test_nobody_reads_the_output(tmp_path):
     command = words("exec_train.py", *ARGUMENTS, "-e", "1", "-dir", "m")
     reading, writing = os.pipe()
     os.close(reading)
-    with open(training_runs, "w") as nobody:
+    with open(writing, "w") as nobody:
         done = subprocess.run(command, cwd=tmp_path, stdout=nobody)
     assert done.returncode == 0 and "model_1.pt" in names_in(tmp_path / "m")
 

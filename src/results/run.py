@@ -41,7 +41,7 @@ from src.results.spec import (
 )
 
 BESIDE_TABLES = (".png", ".pdf")  # endings of the figure of a table
-OTHER_NAME = "give another name of outputs (-o; of all_pairs.py -dir)"
+OTHER_NAME = "give another -o (of all_pairs.py, another -dir)"
 
 RunState = dict[str, Any]  # tensors and plain values by name, see `Run.save`
 

@@ -35,7 +35,7 @@ def beside_chance(accuracy: float, n_images: int, labels: Tensor) -> str:
     (interval,) = wilson_intervals([accuracy], [n_images])
     if interval.high < FAR_BELOW * chance:
         return f"far below chance ({chance:.0%}): classes in another order than in training?"
-    return f"close to chance ({chance:.0%}, the share of the most frequent class): {QUESTION}"
+    return f"close to chance ({chance:.0%}), the share of the most frequent class: {QUESTION}"
 
 
 @torch.no_grad()
