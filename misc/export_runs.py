@@ -33,7 +33,7 @@ def parser() -> cli.Parser:
 
 
 def main(args: Namespace) -> None:
-
+    """Write the runs to a new folder, with the layout of the public code."""
     target = Path(args.output)
     if target.exists():
         raise UserError(f"-o {target} exists; give a new folder")

@@ -9,7 +9,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -32,9 +32,6 @@ from src.results.reports import (
 )
 from src.statistics.intervals import ALPHA
 from src.verdict import ACCURATE_ONLY, INCONCLUSIVE, NOT_MATCHED, SIMILAR, VERDICTS, Limits
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 SIGNS = {SIMILAR: "S", ACCURATE_ONLY: "A", NOT_MATCHED: "N", INCONCLUSIVE: "?"}
 OF_GROUPS = (SHARE, "accuracy_drop", "skill", "skill_at_end")
@@ -77,7 +74,7 @@ def wrapped(sentences: Iterable[str]) -> str:
     return "\n".join(textwrap.fill(text, WIDTH, break_on_hyphens=False) for text in sentences)
 
 
-def sign_maps(frame: "DataFrame") -> list[Table]:
+def sign_maps(frame: pd.DataFrame) -> list[Table]:
     """Return a table over layers for each pair of networks or groups: a symbol of the verdict for each method,
     · if not stitched; of several pairs of networks, the percentage that is similar."""
     tables = []
@@ -98,12 +95,12 @@ def sign_maps(frame: "DataFrame") -> list[Table]:
     return tables
 
 
-def _sign(verdicts: "pd.Series") -> str:
+def _sign(verdicts: pd.Series) -> str:
     """Return the symbol of a verdict."""
     return SIGNS[verdicts.iloc[0]]
 
 
-def _percentage(verdicts: "pd.Series") -> str:
+def _percentage(verdicts: pd.Series) -> str:
     """Return the percentage of similar pairs."""
     return f"{100 * (verdicts == SIMILAR).mean():.0f}"
 
@@ -118,7 +115,7 @@ def certainty(limits: Limits) -> str:
     )
 
 
-def counts(frame: "DataFrame") -> Table:
+def counts(frame: pd.DataFrame) -> Table:
     """Return a table of the number of pairs of layers with each verdict, and of similar ones among
     corresponding layers and pairs stitched in both directions; empty columns are left out."""
     lines = []
@@ -135,7 +132,7 @@ def counts(frame: "DataFrame") -> Table:
     return Table("Pairs of layers", list(shown), shown.to_numpy().tolist())
 
 
-def _both_ways(rows: "DataFrame") -> "pd.Series":
+def _both_ways(rows: pd.DataFrame) -> pd.Series:
     """Return whether pairs of layers are similar both ways, each pair once, where that is known."""
     ends = [
         rows[[network, layer]].itertuples(index=False, name=None)
@@ -145,12 +142,12 @@ def _both_ways(rows: "DataFrame") -> "pd.Series":
     return rows.both_ways.groupby(pairs).first().dropna()
 
 
-def _share(are_similar: "pd.Series") -> str:
+def _share(are_similar: pd.Series) -> str:
     """Format the number of true values, such as "2 of 4"; "" for no values."""
     return f"{are_similar.astype(bool).sum()} of {len(are_similar)}" if len(are_similar) else ""
 
 
-def conclusion(frame: "DataFrame") -> str:
+def conclusion(frame: pd.DataFrame) -> str:
     """Return the sentence on how many pairs of layers are similar by each method, and for two networks which;
     controls count only if there is nothing else."""
     rows = frame[frame.control.isna()] if frame.control.isna().any() else frame
@@ -168,7 +165,7 @@ def conclusion(frame: "DataFrame") -> str:
     return " ".join(parts)
 
 
-def _layers_of(similar: "DataFrame") -> list[str]:
+def _layers_of(similar: pd.DataFrame) -> list[str]:
     """Return the pairs of layers of two networks, each once, and whether they are similar in both directions."""
     names = []
     for (front, end), rows in similar.groupby(["front_layer", "end_layer"], sort=False):
@@ -177,7 +174,7 @@ def _layers_of(similar: "DataFrame") -> list[str]:
     return names
 
 
-def on_groups(groups: "DataFrame", tests: "DataFrame") -> str:
+def on_groups(groups: pd.DataFrame, tests: pd.DataFrame) -> str:
     """Return the sentence on the comparison of groups with the smallest p-value of skill; "" without one."""
     if tests.empty or not (tests.quantity == "skill").any():
         return ""
@@ -195,7 +192,7 @@ def on_groups(groups: "DataFrame", tests: "DataFrame") -> str:
     )
 
 
-def reasons(frame: "DataFrame") -> list[str]:
+def reasons(frame: pd.DataFrame) -> list[str]:
     """Return a line for each reason of *accurate only* and *inconclusive*: its count, its methods and the
     remedy."""
     rows = frame[frame.verdict.isin([ACCURATE_ONLY, INCONCLUSIVE])]
@@ -208,7 +205,7 @@ def reasons(frame: "DataFrame") -> list[str]:
     return lines
 
 
-def remarks(frame: "DataFrame", limits: Limits) -> Iterator[str]:
+def remarks(frame: pd.DataFrame, limits: Limits) -> Iterator[str]:
     """Yield the remarks on lost spatial positions, networks of low accuracy and controls."""
     positions = on_lost_positions(frame.stitching_type.repeat(frame.n_runs))
     if positions:
@@ -240,7 +237,7 @@ def remarks(frame: "DataFrame", limits: Limits) -> Iterator[str]:
 
 
 def tables_of_groups(
-    groups: "DataFrame", tests: "DataFrame", names: Sequence[str] = OF_GROUPS
+    groups: pd.DataFrame, tests: pd.DataFrame, names: Sequence[str] = OF_GROUPS
 ) -> list[Table]:
     """Return tables of the means of each pair of groups by method, and of the differences between groups with
     p-values.
@@ -273,7 +270,7 @@ def tables_of_groups(
     return tables
 
 
-def _mean(means: "DataFrame", name: str) -> str:
+def _mean(means: pd.DataFrame, name: str) -> str:
     """Format the mean of a quantity, with its number of layers if others have more; for similar pairs also the
     share if all inconclusive ones were similar.
 
@@ -291,7 +288,9 @@ def _mean(means: "DataFrame", name: str) -> str:
     return text
 
 
-def lines_on_groups(groups: "DataFrame", tests: "DataFrame", frame: "DataFrame") -> Iterator[str]:
+def lines_on_groups(
+    groups: pd.DataFrame, tests: pd.DataFrame, frame: pd.DataFrame
+) -> Iterator[str]:
     """Yield notes on the comparison of groups: the layers behind means, p-values and their limits, omitted
     tests, and differences in type and accuracy.
 
@@ -331,7 +330,7 @@ def lines_on_groups(groups: "DataFrame", tests: "DataFrame", frame: "DataFrame")
     yield from filter(None, [on_unlike_types(tests), on_unlike_accuracies(frame, tests)])
 
 
-def note_on_layers(groups: "DataFrame") -> None:
+def note_on_layers(groups: pd.DataFrame) -> None:
     """Print a note if the means of groups are over different pairs of layers."""
     if groups.empty:
         return
@@ -343,7 +342,7 @@ def note_on_layers(groups: "DataFrame") -> None:
             )
 
 
-def tables_of_shares(shares: "DataFrame") -> list[Table]:
+def tables_of_shares(shares: pd.DataFrame) -> list[Table]:
     """Return tables of how often the best match is the corresponding layer, for each method and side: one row
     for each pair of groups, and for each measure the share and its chance level. Where a layer had no other to
     be compared with, cells say so.
@@ -370,7 +369,7 @@ def tables_of_shares(shares: "DataFrame") -> list[Table]:
     return tables
 
 
-def tables_of_matches(matches: "DataFrame") -> list[Table]:
+def tables_of_matches(matches: pd.DataFrame) -> list[Table]:
     """Return tables of the most frequent best match of each layer by each measure, for each pair of types,
     method and side.
 
@@ -399,7 +398,7 @@ def _on_data(method: str, dataset: Any) -> str:
     return f"{method}, {short(dataset)}" if isinstance(dataset, str) else method
 
 
-def _most_frequent(matches: "pd.Series") -> str:
+def _most_frequent(matches: pd.Series) -> str:
     """Return the most frequent best match and its count, such as "layer3 (4/5)"; "" without matches."""
     if matches.empty:
         return ""
@@ -408,7 +407,7 @@ def _most_frequent(matches: "pd.Series") -> str:
 
 
 def report(
-    frame: "DataFrame",
+    frame: pd.DataFrame,
     limits: Limits,
     comparison: Any,
     further: Iterable[str] = (),
@@ -438,7 +437,7 @@ def report(
     return "\n\n".join(filter(None, blocks))
 
 
-def answer(frame: "DataFrame", comparison: Any) -> str:
+def answer(frame: pd.DataFrame, comparison: Any) -> str:
     """Return the conclusion: the similar pairs, and of groups the clearest difference."""
     of_groups = on_groups(comparison.groups, comparison.tests)
     return " ".join(filter(None, [conclusion(frame), of_groups]))
