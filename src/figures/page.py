@@ -44,8 +44,8 @@ h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid #bbb; }
 p, figcaption { max-width: 48rem; overflow-wrap: anywhere; }
 caption, .conclusion { font-weight: bold; text-align: left; }
 .figures { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
-figure { margin: 0; max-width: 28rem; }
-img { width: 28rem; max-width: 100%; }
+figure { margin: 0; width: 28rem; max-width: 100%; }
+img { width: 100%; }
 .wide { overflow-x: auto; margin: 1rem 0;
         background: linear-gradient(#fff, #fff) right / 1rem 100% no-repeat local,
                     linear-gradient(to left, #0004, #fff0) right / 1rem 100% no-repeat scroll; }
@@ -66,7 +66,8 @@ summary { cursor: pointer; margin: 1rem 0; }
   figure, tr { break-inside: avoid; }
   table, pre { font-size: 7pt; }
   th, td { white-space: normal; overflow-wrap: anywhere; }
-  img { width: 85mm; max-height: 240mm; object-fit: contain; }
+  figure { width: 85mm; }
+  img { max-height: 240mm; object-fit: contain; }
 }
 </style>
 </head>
