@@ -4,7 +4,7 @@
 import math
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -166,7 +166,8 @@ def main(
     texts = [f"; left out {n} {what}" for what, n in left_out.items() if n]
     note(f"evaluated {counted(len(scored), 'stitch', 'stitches')}{''.join(texts)}")
     if len(rows) > 1:
-        note(answer(rows))
+        for text in answers(rows):
+            note(text)
 
 
 def set_up(args: Namespace, session: "Session | None") -> EvaluationSetup:
@@ -379,18 +380,19 @@ def write_results(
     return rows
 
 
-def answer(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the sentence that ends an evaluation: the highest skill, and the range of the AUROC by each detector."""
-    texts = []
+def answers(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the sentences that end an evaluation: the highest skill, and the range of the AUROC by each detector."""
     skills = extremes(rows, "skill")
     if skills:
-        texts.append(f"highest skill at the output: {skills[-1]}")
+        yield f"highest skill at the output: {skills[-1]}"
     detectors = {detector for row in rows for detector in results.evaluation.by_detector(row)}
     for detector in sorted(detectors):
         aurocs = extremes(rows, f"auroc_{detector}")
         if aurocs:
-            texts.append(f"AUROC by {detector}: {aurocs[0]} to {aurocs[-1]}")
-    return "; ".join(texts)
+            yield (
+                f"AUROC by {detector} (0.5: as typical as the end network's activations, 1: out of distribution): "
+                f"{aurocs[0]} to {aurocs[-1]}"
+            )
 
 
 def extremes(rows: Sequence[Mapping[str, Any]], column: str) -> list[str]:

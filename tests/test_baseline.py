@@ -427,7 +427,7 @@ def test_sums_of_skill_do_not_hang_on_the_precision_of_networks():
     for is_on in (False, True):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_on), torch.no_grad():
             following = Following(end, ["2"], image_shape=(1, 8, 8))
-            following.add_own({"2": own, end.output_name: logits})
+            following.add_end({"2": own, end.output_name: logits})
             following.add_stitch("stitch", "2", stitched, logits + torch.randn_like(logits) * 0)
             found.append([place.correlation for place in following.products("stitch")])
     assert found[0] == found[1]

@@ -61,7 +61,7 @@ def run_of(baselines: Baselines, made: torch.Tensor, name: str, layer: str = LAY
     end, key = baselines.end, baselines.key(layer, made.shape[1])
     logits = end(made, after=layer)
     following = Following(end, [layer], image_shape=images.shape[1:])
-    following.add_own(end.activations(images, [layer, end.output_name]))
+    following.add_end(end.activations(images, [layer, end.output_name]))
     following.add_stitch(name, layer, made, logits)
     skill = skill_of(following.products(name), baselines.measured([key])[key])
     row = stitch_row(front_layer=name, end_layer=layer, n_epochs=0)

@@ -117,7 +117,7 @@ def test_sums_of_batches_are_those_of_all_images(batch_size, offset):
     following = Following(end, [layer], image_shape=(1, 8, 8))
     for start in range(0, N, batch_size):
         batch = slice(start, start + batch_size)
-        following.add_own({name: values[batch] for name, values in own.items()})
+        following.add_end({name: values[batch] for name, values in own.items()})
         following.add_stitch("stitch", layer, stitched[batch], stitched_logits[batch])
     products = following.products("stitch")
     at_end = (stitched, own[layer])

@@ -326,17 +326,17 @@ def _spread(axes: "Axes", names: Sequence[Name], sizes: Mapping[str, float]) -> 
         sizes: the heights of texts in cm.
     """
     figure: Any = axes.figure
-    ceiling = axes.get_position().height * figure.get_figheight() / CM
+    highest = axes.get_position().height * figure.get_figheight() / CM
     to_axes = axes.transData + axes.transAxes.inverted()
-    heights = [ceiling * float(to_axes.transform((name.x, name.y))[1]) for name in names]
+    heights = [highest * float(to_axes.transform((name.x, name.y))[1]) for name in names]
     order = sorted(range(len(names)), key=heights.__getitem__)
-    floor = -math.inf
+    lowest = -math.inf
     for place in order:
         half = sizes[names[place].text] / 2
-        heights[place] = max(heights[place], floor + half)
-        floor = heights[place] + half
+        heights[place] = max(heights[place], lowest + half)
+        lowest = heights[place] + half
     for place in reversed(order):
         half = sizes[names[place].text] / 2
-        heights[place] = min(heights[place], ceiling - half)
-        ceiling = heights[place] - half
+        heights[place] = min(heights[place], highest - half)
+        highest = heights[place] - half
     return heights

@@ -245,7 +245,7 @@ def _tell_accuracies(
     accuracies = (metrics.front_accuracy, metrics.end_accuracy)
     shares = [f"{name} {accuracy:.1%}" for name, accuracy in zip(names, accuracies, strict=True)]
     question = ""
-    if min(accuracies) < LOW_ACCURACY:
+    if any(accuracy < LOW_ACCURACY for accuracy in accuracies):  # that of an encoder is NaN
         question = f"; one is below {LOW_ACCURACY:.0%}: {QUESTION}"
     note(f"judge: accuracies of the networks alone: {', '.join(shares)}{question}")
 

@@ -62,7 +62,7 @@ def score_grid(grid: Grid, reference: EndReference) -> dict[Pair, OodEvaluation]
     names = [*grid.end_layers, reference.end.output_name]
     for batch in reference.test_batches():
         end_acts = reference.end.activations(batch.images, names, keep=True)
-        scoring.add_own(end_acts, batch)
+        scoring.add_end(end_acts, batch)
         activations = grid.front.activations(batch.images, grid.front_layers, keep=True)
         scoring.add_front(activations, batch)
         for pairs, stitched in grid.stitched(activations, batch.images):
@@ -94,7 +94,7 @@ def measure_grids(grids: Mapping[str, Grid], reference: EndReference) -> dict[st
         front_acts, end_acts = any_grid.activations(batch.images)
         for name, grid in grids.items():
             evaluations[name].add_networks(batch.images, batch.labels, front_acts, end_acts)
-            scorings[name].add_own(end_acts, batch)
+            scorings[name].add_end(end_acts, batch)
             scorings[name].add_front(front_acts, batch)
             for pairs, stitched in grid.stitched(front_acts, batch.images):
                 evaluations[name].add_stitches(pairs, stitched, end_acts)
@@ -124,11 +124,11 @@ class GridScoring:
             reference.end, grid.end_layers, image_shape=reference.options.test.image_shape
         )
 
-    def add_own(self, own: Mapping[str, Tensor], batch: TestBatch) -> None:
+    def add_end(self, end_acts: Mapping[str, Tensor], batch: TestBatch) -> None:
         """Add the end network's activations (B, …) at the end layers, and its logits."""
         if len(batch.sampled):
-            sampled = {name: values[batch.sampled] for name, values in own.items()}
-            self._following.add_own(sampled)
+            sampled = {name: values[batch.sampled] for name, values in end_acts.items()}
+            self._following.add_end(sampled)
 
     def add_front(self, activations: Mapping[str, Tensor], batch: TestBatch) -> None:
         """Add the activations (B, …) of the front network at the front layers."""

@@ -95,9 +95,8 @@ class _Group(NamedTuple):
 class _Moments(NamedTuple):
     """First and second moments of features, of their targets, and cross moments of both."""
 
-    sources: defaultdict[
-        _Group, Moments
-    ]  # of the widest features, and of the predicted class behind them
+    # Of the widest features, and of the predicted class behind them
+    sources: defaultdict[_Group, Moments]
     targets: defaultdict[_Sample, Moments]
     both: defaultdict[_Group, CrossMoments]
 
@@ -169,7 +168,7 @@ class Baselines:
         first, _ = next(iter(train.batches(N_STATISTICS, indices=self.order[:N_STATISTICS])))
         self.first = first  # of which BatchNorms and random features take statistics
         self._baselines: dict[BaselineKey, Baseline] = {}
-        self._forms: dict[str, ActivationShape] = {}
+        self._shapes: dict[str, ActivationShape] = {}
 
     def key(self, layer: str, width: int, form: str = PINV) -> BaselineKey:
         """Return the key of the baseline of stitches into a layer.
@@ -179,17 +178,17 @@ class Baselines:
             form: of the stitches, of `FORMS`; "": they were trained.
         """
         width = max(1, width)  # 0: of a constant front
-        end_width = self.form(layer).n_channels
+        end_width = self.shape(layer).n_channels
         n_copies = n_copies_for(width, end_width)
         width = rounded_width(min(width, n_copies * end_width))
         return BaselineKey(layer, n_copies, width, form_for(form))
 
-    def form(self, layer: str) -> ActivationShape:
-        """Return the form of the activations of a layer: map, tokens or vector."""
-        if layer not in self._forms:
+    def shape(self, layer: str) -> ActivationShape:
+        """Return the shape of the activations of a layer: map, tokens or vector."""
+        if layer not in self._shapes:
             shapes = self.end.activation_shapes([layer], self.test.image_shape)
-            self._forms[layer] = ActivationShape.of(shapes[layer], self.end.token_layout(layer))
-        return self._forms[layer]
+            self._shapes[layer] = ActivationShape.of(shapes[layer], self.end.token_layout(layer))
+        return self._shapes[layer]
 
     @torch.no_grad()
     def measured(self, keys: Iterable[BaselineKey]) -> Mapping[BaselineKey, Baseline]:
@@ -203,7 +202,7 @@ class Baselines:
         """Compute the baselines of keys."""
         stitches = {key: [_Stitch(draw, key.form) for draw in self._draws(key)] for key in keys}
         draws = _draws_of(chain.from_iterable(stitches.values()))
-        features = UntrainedFeatures(self.end, self.first, self._forms, draws)
+        features = UntrainedFeatures(self.end, self.first, self._shapes, draws)
         maps = self._fitted(features, chain.from_iterable(stitches.values()))
         of_sample = self._products(features, maps, self.choosing)
         best = {key: _best_of(of_sample, stitches[key]) for key in keys}
@@ -223,7 +222,7 @@ class Baselines:
     def _draws(self, key: BaselineKey) -> list[Draw]:
         """Return the untrained features over which a baseline is the maximum."""
         are_tokens = not self.first.is_floating_point()
-        splits = splits_of(self.form(key.layer), self.test.image_shape, are_tokens=are_tokens)
+        splits = splits_of(self.shape(key.layer), self.test.image_shape, are_tokens=are_tokens)
         numbers = range(N_DRAWS)
         copies = product([None], numbers_up_to(key.n_copies), numbers)
         random = product(splits, [key.width], numbers)
@@ -233,13 +232,13 @@ class Baselines:
         """Return the number of channels of features, the predicted class included."""
         n_features = draw.size
         if draw.copies:
-            n_features *= self.form(draw.layer).n_channels
+            n_features *= self.shape(draw.layer).n_channels
         return n_features + self.n_classes
 
     def sample(self, draw: Draw) -> _Sample:
         """Return the images and positions to fit features to."""
         n_channels = self.n_channels(draw)
-        n_positions = self.form(draw.layer).n_positions
+        n_positions = self.shape(draw.layer).n_positions
         n_images = len(self.order)
         if n_images > FEW:
             n_needed = max(
@@ -254,7 +253,7 @@ class Baselines:
     def _rows_per_channel(self, key: BaselineKey) -> float:
         """Return the number of fitting rows per channel, for the widest features of a baseline."""
         widest = max(self._draws(key), key=self.n_channels)
-        n_rows = self.sample(widest).n_images * self.form(key.layer).n_positions
+        n_rows = self.sample(widest).n_images * self.shape(key.layer).n_positions
         return n_rows / self.n_channels(widest)
 
     def _undefined(self) -> WithinClass:
@@ -370,16 +369,16 @@ class Baselines:
         following = Following(self.end, layers, image_shape=self.test.image_shape)
         for images, _ in self._batches(self.test, indices, "baseline: measures", draws):
             end_acts = self.end.activations(images, [*layers, self.end.output_name], keep=True)
-            following.add_own(end_acts)
-            own_logits = end_acts[self.end.output_name]
+            following.add_end(end_acts)
+            end_logits = end_acts[self.end.output_name]
             made = features.of(images, draws)
-            sources = {draw: beside_class(parts, own_logits) for draw, parts in made.items()}
+            sources = {draw: beside_class(parts, end_logits) for draw, parts in made.items()}
             for stitch, fitted in maps.items():
                 layer = stitch.draw.layer
                 source = sources[stitch.draw]
                 weight = fitted.weight.to(source)
                 stitched = map_positions(source, weight, fitted.bias.to(source))
-                logits = own_logits  # where they are not asked for
+                logits = end_logits  # where they are not asked for
                 if at_output is None or stitch in at_output:
                     logits = self.end(stitched, after=layer, images=images)
                 following.add_stitch(stitch, layer, stitched, logits)
@@ -391,7 +390,7 @@ class Baselines:
         """Yield batches of images at indices, with a progress bar; larger ones where features are few."""
         n_values = PER_INPUT * self.first[0].numel()  # of an image
         for draw in draws:
-            n_values += self.form(draw.layer).n_positions * self.n_channels(draw)
+            n_values += self.shape(draw.layer).n_positions * self.n_channels(draw)
         size = max(self.batch_size, min(LARGEST_BATCH, MOST_VALUES // n_values))
         return progress(data.batches(size, indices=indices), title, math.ceil(len(indices) / size))
 

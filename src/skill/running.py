@@ -73,7 +73,7 @@ class _ClassMeans:
         return earlier, means
 
 
-class _OwnPlace:
+class _EndPlace:
     """The end network's activations at its end layer or its output, and their squared norms within classes.
 
     All activations are taken about a centre, as large means would cost digits.
@@ -94,9 +94,9 @@ class _OwnPlace:
             values = cells(values, self.layout, side=self.side)
         return values.flatten(1) - self._centre
 
-    def take(self, own: Tensor, classes: Tensor) -> None:
+    def take(self, end_acts: Tensor, classes: Tensor) -> None:
         """Add the end network's activations (B, …) of a batch; the stitches' activations follow."""
-        values = self.coordinates(own)
+        values = self.coordinates(end_acts)
         if self._means is None:
             self._centre = values.mean(0)
             values = values - self._centre
@@ -115,16 +115,16 @@ class _StitchPlace:
         self.squares: list[Tensor] = []
         self._means: _ClassMeans | None = None
 
-    def take(self, stitched: Tensor, own: _OwnPlace) -> None:
-        """Add the stitched activations (B, …) of the batch that was last added to `own`."""
-        values = own.coordinates(stitched)
+    def take(self, stitched: Tensor, end: _EndPlace) -> None:
+        """Add the stitched activations (B, …) of the batch that was last added to `end`."""
+        values = end.coordinates(stitched)
         if self._means is None:
-            self._means = _ClassMeans(own.n_classes, values)
-        earlier, later = self._means.take(values, own.classes)
+            self._means = _ClassMeans(end.n_classes, values)
+        earlier, later = self._means.take(values, end.classes)
         # ⟨s − s̄, o − ō⟩ with s̄ after the batch and ō before it; ‖s − s̄‖² with one of either
-        self.products.append(_dots(values, own.rest) - _dots_with(later, own.rest, own.classes))
-        of_means = (earlier * later).sum(1)[own.classes]
-        crossed = _dots_with(earlier + later, values, own.classes)
+        self.products.append(_dots(values, end.rest) - _dots_with(later, end.rest, end.classes))
+        of_means = (earlier * later).sum(1)[end.classes]
+        crossed = _dots_with(earlier + later, values, end.classes)
         self.squares.append(_dots(values, values) - crossed + of_means)
 
 
@@ -141,7 +141,7 @@ def _dots_with(means: Tensor, values: Tensor, classes: Tensor) -> Tensor:
 class Following:
     """Accumulates the within-class products of stitches with their end network over batches.
 
-        following.add_own(own)                              for each batch
+        following.add_end(end_acts)                              for each batch
         following.add_stitch(key, layer, stitched, logits)  for each stitch, on the same batch
         following.products(key).output.correlation          after the last batch
 
@@ -156,31 +156,31 @@ class Following:
         (n_classes,) = end.output_shape
         self.output_name = end.output_name
         self.device = end.example.device
-        self._own = {}
+        self._places = {}
         for layer in end_layers:
             side = side_of_cells(shapes[layer], n_classes)
-            self._own[layer] = _OwnPlace(n_classes, side, end.token_layout(layer))
+            self._places[layer] = _EndPlace(n_classes, side, end.token_layout(layer))
             if side is not None:
                 note_once(
                     f"{layer}: skill at the end layer is that of means over {side}×{side} cells, as "
                     f"{n_classes} classes of all its values would need too much memory"
                 )
-        self._own_output = _OwnPlace(n_classes)
+        self._output = _EndPlace(n_classes)
         self._stitches: dict[Hashable, tuple[_StitchPlace, _StitchPlace]] = defaultdict(
             lambda: (_StitchPlace(), _StitchPlace())
         )
         self._layer_of: dict[Hashable, str] = {}
         self._classes: list[Tensor] = []
 
-    def add_own(self, own: Mapping[str, Tensor]) -> None:
+    def add_end(self, end_acts: Mapping[str, Tensor]) -> None:
         """Add the end network's activations (B, …) of a batch, at all end layers and the output."""
-        logits = own[self.output_name]
+        logits = end_acts[self.output_name]
         classes = logits.argmax(1)
         self._classes.append(classes)
         with full_precision(self.device):  # even where networks compute in bfloat16
-            for layer, place in self._own.items():
-                place.take(own[layer], classes)
-            self._own_output.take(centred_logits(logits), classes)
+            for layer, place in self._places.items():
+                place.take(end_acts[layer], classes)
+            self._output.take(centred_logits(logits), classes)
 
     def add_stitch(self, key: Hashable, layer: str, stitched: Tensor, logits: Tensor) -> None:
         """Add the activations of a stitch on the last batch.
@@ -194,8 +194,8 @@ class Following:
         self._layer_of[key] = layer
         at_end_layer, at_output = self._stitches[key]
         with full_precision(self.device):
-            at_end_layer.take(stitched, self._own[layer])
-            at_output.take(centred_logits(logits), self._own_output)
+            at_end_layer.take(stitched, self._places[layer])
+            at_output.take(centred_logits(logits), self._output)
 
     def products(self, key: Hashable) -> AtPlaces:
         """Return the within-class products of a stitch over all batches, and free its memory.
@@ -204,20 +204,20 @@ class Following:
             UserError: the end network's logits are not finite.
         """
         at_end_layer, at_output = self._stitches.pop(key)
-        own = self._own[self._layer_of.pop(key)]
+        end = self._places[self._layer_of.pop(key)]
         classes = torch.cat(self._classes)
         n_of_class = torch.bincount(classes)[classes].cpu().numpy()
-        output = _within_class(at_output, self._own_output, n_of_class)
+        output = _within_class(at_output, self._output, n_of_class)
         if not np.isfinite(output.own_squares).all():
             raise not_finite("the end network")
-        return AtPlaces(_within_class(at_end_layer, own, n_of_class), output)
+        return AtPlaces(_within_class(at_end_layer, end, n_of_class), output)
 
 
-def _within_class(stitch: _StitchPlace, own: _OwnPlace, n_of_class: np.ndarray) -> WithinClass:
+def _within_class(stitch: _StitchPlace, end: _EndPlace, n_of_class: np.ndarray) -> WithinClass:
     """Return the within-class products of all images as arrays (n,)."""
     return WithinClass(
         torch.cat(stitch.products).double().cpu().numpy(),
         torch.cat(stitch.squares).double().cpu().numpy(),
-        torch.cat(own.squares).double().cpu().numpy(),
+        torch.cat(end.squares).double().cpu().numpy(),
         n_of_class,
     )

@@ -110,7 +110,7 @@ def _stop(*call: object) -> None:
 class Averages(NamedTuple):
     """How the responses of random filters are averaged for a layer."""
 
-    form: ActivationShape  # of the layer's activation
+    shape: ActivationShape  # of the layer's activation
     splits: tuple[int, ...]  # of a position along each axis of the input, see `splits_of`
 
     @property
@@ -128,14 +128,14 @@ class Averages(NamedTuple):
 
     def narrowed(self, features: Tensor, width: int) -> Tensor:
         """Return the first features of wider ones."""
-        return features.narrow(self.form.channel_axis, 0, self.n_features(width))
+        return features.narrow(self.shape.channel_axis, 0, self.n_features(width))
 
     def stride(self, sizes: Sequence[int]) -> int:
         """Return the stride of the filters over inputs of these sizes.
 
         It is larger for larger cells: neighbouring responses are correlated, and few give the mean.
         """
-        grid = _grid_of(self.form, len(sizes))
+        grid = _grid_of(self.shape, len(sizes))
         if len(grid) < 2:
             return 1
         strides = [
@@ -169,7 +169,7 @@ class RandomFeatures:
             self._std = values.std().clamp(min=torch.finfo(values.dtype).tiny)
 
     def of(self, inputs: Tensor, widths: Mapping[Averages, int]) -> dict[Averages, Tensor]:
-        """Return features in the form of the activations that they replace; narrower features are the first of
+        """Return features in the shape of the activations that they replace; narrower features are the first of
         wider ones.
 
         Args:
@@ -192,7 +192,7 @@ class RandomFeatures:
                 for item, n in n_filters.items():
                     if first < n:
                         parts[item].append(_averaged(responses[:, : n - first], item))
-            features |= {item: torch.cat(parts[item], item.form.channel_axis) for item in averages}
+            features |= {item: torch.cat(parts[item], item.shape.channel_axis) for item in averages}
         return features
 
     def _normalised(self, inputs: Tensor) -> Tensor:
@@ -237,7 +237,7 @@ def _convolved(channels: Tensor, filters: Tensor, biases: Tensor, stride: int) -
 
 
 def splits_of(
-    form: ActivationShape, input_shape: Sequence[int], *, are_tokens: bool
+    shape: ActivationShape, input_shape: Sequence[int], *, are_tokens: bool
 ) -> list[tuple[int, ...]]:
     """Return how random features are averaged for a layer: over its positions, and, with fewer than `N_CELLS`
     positions along an axis, over a finer grid whose cells become channels.
@@ -255,20 +255,20 @@ def splits_of(
         sizes = input_shape[1:]
     else:
         sizes = ()
-    grid = _grid_of(form, len(sizes))
+    grid = _grid_of(shape, len(sizes))
     if len(grid) < len(sizes):
         sizes = (math.prod(sizes),)
     several = [max(1, min(N_CELLS, size) // n) for n, size in zip(grid, sizes, strict=True)]
     return list(dict.fromkeys([(1,) * len(grid), tuple(several)]))
 
 
-def _grid_of(form: ActivationShape, n_axes: int) -> tuple[int, ...]:
+def _grid_of(shape: ActivationShape, n_axes: int) -> tuple[int, ...]:
     """Return the number of positions of a layer along each axis of the input; () without such axes."""
     if n_axes == 0:
         return ()
-    if n_axes == 2 and form.kind != SEQUENCE:
-        return form.map_size
-    return (form.n_patches,)
+    if n_axes == 2 and shape.kind != SEQUENCE:
+        return shape.map_size
+    return (shape.n_patches,)
 
 
 def _averaged(features: Tensor, averages: Averages) -> Tensor:
@@ -276,25 +276,25 @@ def _averaged(features: Tensor, averages: Averages) -> Tensor:
 
     Prefix tokens get the mean over all positions, and vectors are given to all positions.
     """
-    form, splits = averages
-    grid = _grid_of(form, features.ndim - 2)
+    shape, splits = averages
+    grid = _grid_of(shape, features.ndim - 2)
     if not grid:
-        return form.everywhere(features)
+        return shape.everywhere(features)
     if len(grid) == 2:
         cells = grid[0] * splits[0], grid[1] * splits[1]
         pooled = features
         if features.shape[2:] != cells:
             pooled = F.adaptive_avg_pool2d(features, cells)
-        if form.is_map and averages.n_cells == 1:
+        if shape.is_map and averages.n_cells == 1:
             return pooled
         pooled = pooled.unflatten(3, (grid[1], splits[1])).unflatten(2, (grid[0], splits[0]))
         pooled = pooled.permute(0, 1, 3, 5, 2, 4).flatten(4).flatten(1, 3)  # (B, n·cells, P)
     else:
         pooled = F.adaptive_avg_pool1d(features.flatten(2), grid[0] * splits[0])
         pooled = pooled.unflatten(2, (grid[0], splits[0])).transpose(2, 3).flatten(1, 2)
-    n_prefix = form.n_positions - math.prod(grid)
+    n_prefix = shape.n_positions - math.prod(grid)
     mean = pooled.mean(2, keepdim=True).expand(-1, -1, n_prefix)
-    return form.native(torch.cat([mean, pooled], 2).mT)
+    return shape.native(torch.cat([mean, pooled], 2).mT)
 
 
 # ---- Both
@@ -322,7 +322,7 @@ class UntrainedFeatures:
     Args:
         network: in evaluation mode.
         inputs: that BatchNorms, and random features, take statistics of.
-        forms: of the activations of the layers.
+        shapes: of the activations of the layers.
         draws: all that may be computed.
     """
 
@@ -330,11 +330,11 @@ class UntrainedFeatures:
         self,
         network: Network,
         inputs: Tensor,
-        forms: Mapping[str, ActivationShape],
+        shapes: Mapping[str, ActivationShape],
         draws: Sequence[Draw],
     ):
         self.network = network
-        self.forms = forms
+        self.shapes = shapes
         self.copies = []
         for number in range(max(draw.copies.stop for draw in draws)):
             layers = [draw.layer for draw in draws if number in draw.copies]
@@ -346,10 +346,10 @@ class UntrainedFeatures:
 
     def n_features(self, draw: Draw) -> int:
         """Return the number of features of a draw at a position."""
-        form = self.forms[draw.layer]
+        shape = self.shapes[draw.layer]
         if draw.splits is None:
-            return draw.size * form.n_channels
-        return Averages(form, draw.splits).n_features(draw.size)
+            return draw.size * shape.n_channels
+        return Averages(shape, draw.splits).n_features(draw.size)
 
     def of(self, inputs: Tensor, draws: Sequence[Draw]) -> dict[Draw, list[Tensor]]:
         """Return the features of draws, of each one or several tensors (B, C, H, W), (B, T, D) or (B, D)."""
@@ -362,7 +362,7 @@ class UntrainedFeatures:
             for draw in members:
                 features[draw].append(activations[draw.layer])
         averages = {
-            draw: Averages(self.forms[draw.layer], draw.splits)
+            draw: Averages(self.shapes[draw.layer], draw.splits)
             for draw in draws
             if draw.splits is not None
         }
@@ -381,10 +381,10 @@ def beside_class(activations: Sequence[Tensor], logits: Tensor) -> Tensor:
     """Concatenate activations and the predicted class, one-hot, along channels.
 
     Args:
-        activations: of one form, (B, C, H, W), (B, T, D) or (B, D).
+        activations: of one shape, (B, C, H, W), (B, T, D) or (B, D).
         logits: (B, n_classes).
     """
-    form = ActivationShape.of(activations[0].shape[1:])
+    shape = ActivationShape.of(activations[0].shape[1:])
     one_hot = torch.zeros_like(logits).scatter(1, logits.argmax(1, keepdim=True), 1)
-    classes = form.everywhere(one_hot.to(activations[0]))
-    return torch.cat([*activations, classes], form.channel_axis)
+    classes = shape.everywhere(one_hot.to(activations[0]))
+    return torch.cat([*activations, classes], shape.channel_axis)
