@@ -324,13 +324,14 @@ def draw(path: Path, judged: Judged) -> None:
             path.with_name(f"{path.stem}_points.png"), frame, judged.limits
         )
     if len(groups):
-        maps = figures.maps.maps_of_networks(
-            judged.comparison.means, are_paths=not judged.are_listed
-        )
+        means = judged.comparison.means
+        if not judged.are_listed:
+            means = figures.sections.with_short_names(means.assign(networks=""))
+        networks = figures.maps.map_of_networks(means)
         axes = ("front network", "end network")
         beside = path.with_name(f"{path.stem}_networks.png")
         figures.maps.draw_layers(
-            beside, maps[:1], axes=axes, framed="pairs within a group", **texts
+            beside, [networks], axes=axes, framed="pairs within a group", **texts
         )
         if groups.networks.nunique() > 1:
             beside = path.with_name(f"{path.stem}_groups.png")

@@ -151,7 +151,7 @@ def test_all_layers(compare):
     assert all(row["rank1"] == row["rank2"] == "" for row in rows)
     assert whole == from_csv(rows)
     matrices = compare("all", "all").out
-    before, sentence, _ = printed.rpartition("Most similar by linear CKA are ")
+    before, sentence, _ = printed.rpartition("Closest by linear CKA are ")
     assert "Model1 rank" not in matrices and sentence and before.endswith(matrices)
     matrix = parse_matrix(matrices, "linear CKA")
     assert matrix == {(row["layer1"], row["layer2"]): f"{float(row['cka']):.4f}" for row in rows}

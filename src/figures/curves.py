@@ -15,7 +15,7 @@ from src.core.console import listed
 from src.core.user_code import titles_in
 from src.figures.maps import number
 from src.figures.pages import CM, COLUMN, PAGE, Look, in_lines, shortened, span, write_figure
-from src.figures.scales import UNITS, add_limit, draw_interval, drawn_value, set_scale, title_of
+from src.figures.scales import LIMIT, POINTS, draw_interval, drawn_value, set_scale, title_of
 from src.verdict import Limits
 
 if TYPE_CHECKING:
@@ -166,12 +166,12 @@ def _set_axes(axes: "Axes", panel: Panel, limits: Limits) -> None:
     low = min(0.0, known.min())
     high = max(1.0, known.max())
     room = 0.04 * (high - low)
-    tolerance = UNITS["accuracy_drop"] * limits.tolerance
+    tolerance = POINTS * limits.tolerance
     set_scale(axes, "y", panel.quantity, (low - room, high + room), tolerance)
     axes.spines[["top", "right"]].set_visible(False)
     limit_of = {"accuracy_drop": tolerance, "skill": limits.skill}
     if panel.quantity in limit_of:
-        add_limit(axes, "y", limit_of[panel.quantity])
+        axes.axhline(limit_of[panel.quantity], **LIMIT)
 
 
 def draw_ranks(
@@ -243,7 +243,7 @@ def _draw_ranks(
         axes.set_ylabel(y_title)
         if is_relative:
             axes.set_ylabel(f"{y_title} / value at full rank")
-            add_limit(axes, "y", 1)
+            axes.axhline(1, **LIMIT)
     name_lines(named, side="left")
     title, lines = panels[0]
     return _caption_of_ranks(title, lines, rho.get(title, {}), truth)

@@ -10,7 +10,7 @@ import pandas as pd
 from src.core.grouping import by_depth
 from src.core.user_code import titles_in
 from src.figures.pages import CM, COLUMN, Look, shortened, write_figure
-from src.figures.scales import add_limit, draw_interval, set_scale
+from src.figures.scales import LIMIT, draw_interval, set_scale
 from src.figures.sections import of_method
 from src.figures.verdicts import INKS, LOOKS, add_legend_of_verdicts
 from src.statistics.permutation_tests import FRONT
@@ -60,7 +60,7 @@ def _draw_groups(
         _draw_shares(left, of_method(groups, method))
         left.set_title(titles_in(method), x=0, ha="left", pad=8)
         set_scale(right, "x", "skill", (lowest - 0.08, 1), 0)
-        add_limit(right, "x", limits.skill)
+        right.axvline(limits.skill, **LIMIT)
         of_panel = [of_method(table, method) for table in (means, groups, tests)]
         _draw_skill(right, *of_panel, lowest=lowest)
         for axes in (left, right):

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from src.core.choices.similarity import ACTIVATIONS, measure_of
 from src.core.console import layer_in_words, note_once, table
 from src.core.user_code import titles_in
 from src.figures.pages import CELLS, CHARACTERS, CM, COLUMN, NUMBERS, PAGE, write_figure
-from src.figures.scales import scale_of, title_of
-from src.results.network_names import short_names
-from src.results.quantities import NETWORKS
+from src.figures.scales import quantity_of, title_of
+from src.results.quantities import NETWORKS, QUANTITIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +56,7 @@ def draw_layers(
     framed: str = "corresponding layers",
     **texts: Any,
 ) -> list[Path]:
-    """Draw heat maps in which dark cells are similar. Return the written paths.
+    """Draw heat maps whose dark cells are close. Return the written paths.
 
     Args:
         axes: the titles of rows and columns.
@@ -96,7 +96,7 @@ def _draw_layers(
         unused.remove()
     figure.supylabel(titles[0])
     frames = f"; frames are {framed}" if any(item.framed for item in maps) else ""
-    return f"{most_similar(maps[0])}Dark cells are similar{frames}."
+    return f"{closest(maps[0])}Darker cells are closer{frames}."
 
 
 def map_panels(figure: "Figure", shapes: Sequence[tuple[int, int]], in_line: int) -> Any:
@@ -129,18 +129,15 @@ def _heading(item: Map, *, share_scale: bool) -> list[str]:
     return heading
 
 
-def most_similar(item: Map) -> str:
-    """Return the caption's sentence on the most similar cell of a map; "" without values."""
-    scale = scale_of(item.quantity)
-    distances = (item.values - scale.best).abs().stack().dropna()
-    if distances.empty:
+def closest(item: Map) -> str:
+    """Return the caption's sentence on the closest layers of a map; "" without values."""
+    similarities = item.values.map(quantity_of(item.quantity).similarity).stack().dropna()
+    if similarities.empty:
         return ""
-    first, second = distances.idxmin()
+    first, second = similarities.idxmax()
+    by = ", ".join(dict.fromkeys(filter(None, [title_of(item.quantity), titles_in(item.title)])))
     pair = f"{layer_in_words(first)} and {layer_in_words(second)}"
-    title = scale.title
-    if item.title and item.title != title:
-        title += f", {titles_in(item.title)}"
-    return f"Most similar by {title} are {pair} ({number(item.values.at[first, second])}). "
+    return f"Closest by {by} are {pair} ({number(item.values.at[first, second])}). "
 
 
 def _paint(axes: "Axes", item: Map) -> Any:
@@ -159,21 +156,18 @@ def _paint(axes: "Axes", item: Map) -> Any:
 
 def _colours_of(quantity: str, values: np.ndarray) -> dict[str, Any]:
     """Return the colour map and its normalisation as arguments of `imshow`; values beyond the scale are
-    clipped."""
+    clipped, but for those of a user's function."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    scale = scale_of(quantity)
-    low, high = sorted((scale.different, scale.similar))
-    known = values[np.isfinite(values)]
-    if scale.is_open:
-        low = min([low, *known])
-        high = max([high, *known])
-    colours: Any = "Blues"
-    if scale.is_two_sided:
+    entry = quantity_of(quantity)
+    different, similar = entry.scale or (0, 1)
+    colours: Any = "Blues" if similar > different else "Blues_r"
+    if entry.is_two_sided:
         colours = LinearSegmentedColormap.from_list("", TWO_SIDED)
-    elif scale.similar < scale.different:
-        colours = "Blues_r"
-    return {"cmap": colours, "vmin": low, "vmax": high}
+    ends = [different, similar]
+    if quantity not in QUANTITIES and measure_of(quantity).of == ACTIVATIONS:
+        ends += values[np.isfinite(values)].tolist()
+    return {"cmap": colours, "vmin": min(ends), "vmax": max(ends)}
 
 
 def name_cells(axes: "Axes", rows: Sequence[str], columns: Sequence[str]) -> None:
@@ -240,24 +234,17 @@ def number(value: float, n_digits: int = 2) -> str:
     return f"{round(value, n_digits) + 0.0:.{n_digits}f}".replace("-", "−")
 
 
-def maps_of_networks(means: pd.DataFrame, *, are_paths: bool) -> list[Map]:
-    """Return a map of mean skill over pairs of networks for each method; pairs within a group are framed.
+def map_of_networks(means: pd.DataFrame) -> Map:
+    """Return a map of mean skill by the first method over pairs of networks; pairs within a group are framed.
 
     Args:
         means: of pairs of networks, from `src.results.reports.network_means`.
-        are_paths: networks are called by their paths, which are shortened.
     """
     skills = means[means.quantity == "skill"]
+    rows = skills[skills.method == skills.method.iloc[0]]
     names = list(dict.fromkeys([*skills.front_network, *skills.end_network]))
-    if are_paths:
-        short = dict(zip(names, short_names(names), strict=True))
-        names = list(short.values())
-        skills = skills.assign(**{name: skills[name].map(short) for name in NETWORKS})
-    maps = []
-    for method, rows in skills.groupby("method", sort=False):
-        values = rows.pivot(index="front_network", columns="end_network", values="value")
-        within = rows[rows.front_group == rows.end_group]
-        framed = set(within[NETWORKS].itertuples(index=False, name=None))
-        cells = values.reindex(index=names, columns=names)
-        maps.append(Map("skill", cells, titles_in(method), framed))
-    return maps
+    values = rows.pivot(index=NETWORKS[0], columns=NETWORKS[1], values="value")
+    within = rows[rows.front_group == rows.end_group]
+    framed = set(within[NETWORKS].itertuples(index=False, name=None))
+    cells = values.reindex(index=names, columns=names)
+    return Map("skill", cells, titles_in(str(rows.method.iloc[0])), framed)

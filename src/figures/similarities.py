@@ -15,7 +15,7 @@ import pandas as pd
 from src.core.choices.similarity import measure_of
 from src.core.console import decimals, result, table
 from src.figures.curves import draw_ranks
-from src.figures.maps import Map, draw_layers, most_similar, print_values
+from src.figures.maps import Map, closest, draw_layers, print_values
 from src.figures.pages import on_data
 from src.results.network_names import architecture, pairs_in_words
 
@@ -118,8 +118,8 @@ def draw(path: Path, frame: pd.DataFrame, measures: Sequence[str]) -> list[Path]
 
 
 def answer(frame: pd.DataFrame, measures: Sequence[str]) -> str:
-    """Return the sentence on the most similar layers by the first measure; the frame is as in `is_matrix`."""
-    return most_similar(_maps(frame, measures, LAYERS)[0]).strip()
+    """Return the sentence on the closest layers by the first measure; the frame is as in `is_matrix`."""
+    return closest(_maps(frame, measures, LAYERS)[0]).strip()
 
 
 def _maps(frame: pd.DataFrame, measures: Sequence[str], columns: Sequence[str]) -> list[Map]:

@@ -6,6 +6,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pandas import concat
+
 from src.core.console import layer_in_words
 from src.core.grouping import grouped
 from src.core.user_code import titles_in
@@ -22,7 +24,7 @@ from src.figures.pages import (
     shortened,
     write_figure,
 )
-from src.figures.scales import POINTS, add_limit, draw_interval, set_scale
+from src.figures.scales import LIMIT, POINTS, draw_interval, set_scale
 from src.figures.sections import Part, parts_of
 from src.results.frame import LAYERS
 from src.results.reports import corresponding, matrix
@@ -57,7 +59,6 @@ BARS: Look = {"color": "0.45", "linewidth": 0.6, "zorder": 2}
 BORDER: Look = {"edgecolor": "0.5", "linewidth": 0.4, "zorder": 2}
 FRAME: Look = {"edgecolor": "black", "linewidth": 1, "zorder": 3}
 MARK = "†"  # behind a skill at the end layer
-TITLES = 0.7  # cm, beside maps
 ROOM = 1.8  # cm of width, for a map at least
 CELL = 0.45  # cm of width, for a cell at least
 IN_LINE = 4  # maps
@@ -67,12 +68,11 @@ X_TITLE = "end layer"
 
 
 class Item(NamedTuple):
-    """A map of verdicts with the texts around it."""
+    """A map of verdicts with the texts around it; the maps of a row have equal titles of their axes."""
 
     rows: "DataFrame"
-    line: str  # equal for maps in one row
-    title: str
     y_title: str
+    title: str
     x_title: str = X_TITLE
 
 
@@ -102,9 +102,9 @@ def distinct_parts(parts: Sequence[Part]) -> tuple[list[Part], str]:
     sentences = []
     kept = []
     for method, of_method in grouped(parts, lambda part: part.method).items():
-        columns = ["networks", *LAYERS, "verdict"]
-        rows = [part.rows[columns].itertuples(index=False, name=None) for part in of_method]
-        first = first_of.setdefault(frozenset(row for part in rows for row in part), method)
+        verdicts = concat(part.rows for part in of_method)[["networks", *LAYERS, "verdict"]]
+        key = frozenset(verdicts.itertuples(index=False, name=None))
+        first = first_of.setdefault(key, method)
         if first == method:
             kept += of_method
         else:
@@ -114,29 +114,27 @@ def distinct_parts(parts: Sequence[Part]) -> tuple[list[Part], str]:
 
 def _draw_maps(figure: "Figure", parts: Sequence[Part], *, limits: Limits) -> str:
     """Draw maps in rows, under the colours of the verdicts. Return the caption."""
-    lines = _lines_of(parts, figure.get_figwidth() / CM)
+    room = figure.get_figwidth() / CM - _width_of_names(parts)
+    lines = _lines_of(parts, room)
     in_line = max(map(len, lines))
-    width = (
-        figure.get_figwidth() / CM - _width_of_names(parts)
-    ) / in_line - 0.2  # of a map, nearly
+    width = room / in_line - 0.2  # of a map, nearly
     shapes: list[tuple[int, int]] = [matrix(line[0].rows, "skill").shape for line in lines]
     above: list[str] = []
     panels = map_panels(figure, shapes, in_line)
     for line, shape, axes_of_line in zip(lines, shapes, panels, strict=True):
         titles = [in_lines(item.title, width) for item in line]
-        for item, axes in zip(line, axes_of_line, strict=False):
+        for place, (item, axes) in enumerate(zip(line, axes_of_line, strict=False)):
             _draw_map(axes, item.rows, limits)
             if item.x_title != X_TITLE or line is lines[-1]:
                 axes.set_xlabel(in_lines(item.x_title, width))
             elif len(line) == len(lines[-1]):
                 axes.set_xticks([])
+            if titles != above:
+                axes.set_title(titles[place])
+            if place:
+                axes.set_yticks([])
         height = width * shape_of(*shape, width)
         axes_of_line[0].set_ylabel(in_lines(line[0].y_title, height))
-        if titles != above:
-            for axes, title in zip(axes_of_line, titles, strict=False):
-                axes.set_title(title)
-        for axes in axes_of_line[1:]:
-            axes.set_yticks([])
         for axes in axes_of_line[len(line) :]:
             axes.remove()
         above = titles
@@ -159,23 +157,25 @@ def add_legend_of_verdicts(figure: "Figure") -> None:
     )
 
 
-def _lines_of(parts: Sequence[Part], width: float) -> list[list[Item]]:
-    """Return the maps in rows of a width in cm: a row for each method, or for each pair of networks with different
-    layers; of several groups a row for each front group. Rows without room for all their maps are divided."""
+def _lines_of(parts: Sequence[Part], room: float) -> list[list[Item]]:
+    """Return the maps in rows: a row for each method, or for each pair of networks with different layers; of
+    several groups a row for each front group. Rows without room for all their maps are divided.
+
+    Args:
+        room: the width of a row in cm.
+    """
     pairs = {part.pair for part in parts}
-    groups = list(dict.fromkeys(end for *_, end in (part.pair.split(ARROW) for part in parts)))
+    ends = list(dict.fromkeys(part.pair.split(ARROW)[-1] for part in parts))
     shapes = {matrix(part.rows, "skill").shape for part in parts}
-    room = width - _width_of_names(parts)
-    is_grid = len(groups) > 2 and len(pairs) == len(groups) ** 2 and len(shapes) == 1
-    if is_grid and room > ROOM * len(groups):
-        in_order = sorted(parts, key=lambda part: groups.index(part.pair.split(ARROW)[-1]))
+    n = len(ends)
+    if n > 2 and len(pairs) == n**2 and len(shapes) == 1 and room > ROOM * n:
+        in_order = sorted(parts, key=lambda part: ends.index(part.pair.split(ARROW)[-1]))
         items = [_with_front(part, has_method=len(parts) > len(pairs)) for part in in_order]
-        n = len(groups)
     else:
         is_by_pair = len(pairs) == 1 or len(shapes) > 1
-        items = [_with_pair(part) if is_by_pair else _with_method(part) for part in parts]
+        items = [_with_titles(part, is_by_pair=is_by_pair) for part in parts]
         n = max(1, min(IN_LINE, int(room / _width_of_map(items))))
-    by_line = grouped(items, lambda item: item.line).values()
+    by_line = grouped(items, lambda item: (item.y_title, item.x_title)).values()
     return [line[start : start + n] for line in by_line for start in range(0, len(line), n)]
 
 
@@ -193,30 +193,22 @@ def _width_of_map(items: Sequence[Item]) -> float:
     return max(ROOM, CELL * n_columns, (longest + 4) / CHARACTERS + 0.4)
 
 
-def _with_pair(part: Part) -> Item:
-    """Return the map of a part in the row of its pair of networks."""
-    front, arrow, end = part.pair.partition(ARROW)
-    title = f"{part.method}{_number_of(part)}"
-    if part.n_pairs > 1 or not arrow:
-        return Item(part.rows, part.pair, title, part.pair)
-    return Item(part.rows, part.pair, title, f"from layer of {front}", f"into layer of {end}")
-
-
-def _with_method(part: Part) -> Item:
-    """Return the map of a part in the row of its method."""
-    return Item(part.rows, part.method, f"{part.pair}{_number_of(part)}", part.method)
-
-
 def _with_front(part: Part, *, has_method: bool) -> Item:
     """Return the map of a part in the row of its front group, and of its method if there are several."""
     front, _, end = part.pair.partition(ARROW)
     row = f"{part.method} from {front}" if has_method else f"from {front}"
-    return Item(part.rows, row, f"into {end}", row)
+    return Item(part.rows, row, f"into {end}")
 
 
-def _number_of(part: Part) -> str:
-    """Return the number of pairs of networks, for the end of a title; "" of one."""
-    return f" ({part.n_pairs})" if part.n_pairs > 1 else ""
+def _with_titles(part: Part, *, is_by_pair: bool) -> Item:
+    """Return the map of a part in the row of its pair of networks or of its method."""
+    front, arrow, end = part.pair.partition(ARROW)
+    number = f" ({part.n_pairs})" if part.n_pairs > 1 else ""
+    if not is_by_pair:
+        return Item(part.rows, part.method, f"{part.pair}{number}")
+    if number or not arrow:
+        return Item(part.rows, part.pair, f"{part.method}{number}")
+    return Item(part.rows, f"from layer of {front}", part.method, f"into layer of {end}")
 
 
 def _draw_map(axes: "Axes", rows: "DataFrame", limits: Limits) -> None:
@@ -321,7 +313,10 @@ def _draw_points(figure: "Figure", frames: "Sequence[DataFrame]", *, limits: Lim
             if row.verdict == ACCURATE_ONLY and row.skill > limits.skill:
                 axes.annotate(MARK, (lost, row.skill), (3, 1), textcoords="offset points")
     figure.legend(loc="outside lower center", ncols=2)
-    return f"Stitches with 95 % intervals; hollow: inconclusive; {MARK}: skill too low at the end layer."
+    return (
+        f"Stitches with 95 % intervals; hollow: inconclusive; {MARK}: skill too low at the end layer. Axes are "
+        f"logarithmic below a skill of −1 and beyond {max(POINTS * limits.tolerance, 1):g} points."
+    )
 
 
 def _draw_plane(axes: "Axes", frame: "DataFrame", limits: Limits) -> None:
@@ -335,7 +330,7 @@ def _draw_plane(axes: "Axes", frame: "DataFrame", limits: Limits) -> None:
     set_scale(axes, "x", "accuracy_drop", (left, right), tolerance)
     set_scale(axes, "y", "skill", (bottom, top), tolerance)
     axes.spines[["top", "right"]].set_visible(False)
-    add_limit(axes, "y", 0)
+    axes.axhline(0, **LIMIT)
     if frame.skill.isna().all():
         axes.text(tolerance, 0.6, "skill was not measured", ha="right")
     regions = {

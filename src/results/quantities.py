@@ -226,7 +226,7 @@ QUANTITIES = {
     "front_accuracy": Quantity("front accuracy", STITCHING),
     "end_accuracy": Quantity("end accuracy", STITCHING),
     "accuracy_drop": Quantity(
-        "accuracy drop",
+        "accuracy drop (percentage points)",
         STITCHING,
         scale=(1, 0),
         shown_in=(IN_VERDICT, IN_CURVES),
@@ -311,7 +311,7 @@ QUANTITIES = {
     ),
     # The evaluation, whatever the detectors
     "skill": Quantity(
-        "skill",
+        "skill at the output",
         SKILL,
         scale=(0, 1),
         possible=(-math.inf, 1),
