@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-HEIGHT = 3.7  # cm, of the axes of a panel at least
 IN_COLUMN = 3  # panels at most, one below the other
 HEIGHT = 3.7  # cm, of the axes of a panel at least
 NAMED = 12  # layers or ranks at most, for all of them on the axis
@@ -30,8 +29,8 @@ APART = 1.3  # the least quotient of ranks that both have their number on the ax
 UPRIGHT = 4  # more names of layers are turned
 LONG = 10  # characters; longer names of layers are turned
 TRUTH: Look = {"color": "black", "linewidth": 1.8, "linestyle": "-", "marker": "", "zorder": 4}
-# Of the names of lines: place as a share of the axis, alignment and distance in points
-SIDES = {"left": (0, "right", -6), "right": (1, "left", 4)}
+# Of the names of lines: place as a share of the axis, alignment, distance in points, and the end of the line
+SIDES = {"left": (0, "right", -6, 0), "right": (1, "left", 4, -1)}
 
 RankLines = Mapping[str, Mapping[int | None, float]]  # values by label and by rank; None: full rank
 
@@ -42,15 +41,6 @@ class Panel(NamedTuple):
     quantity: str  # `SIMILARITY`: of all measures
     title: str
     lines: dict[str, pd.DataFrame]  # by label
-
-
-class Name(NamedTuple):
-    """The name of a line, and the point where it stands beside the line."""
-
-    text: str
-    x: float
-    y: float
-    look: Look
 
 
 def draw_depth(path: Path, depths: pd.DataFrame, limits: Limits, **texts: Any) -> list[Path]:
@@ -112,19 +102,15 @@ def _panels_of(depths: pd.DataFrame) -> Iterator[Panel]:
 def _draw_depth(figure: "Figure", panels: Sequence[Panel], *, limits: Limits) -> str:
     """Draw panels side by side; return the caption."""
     looks = looks_of([label for panel in panels for label in panel.lines])
-    named: dict[Axes, list[Name]] = {}
-    for axes, panel in zip(_add_panels(figure, len(panels)), panels, strict=True):
+    drawn = _add_panels(figure, len(panels))
+    for axes, panel in zip(drawn, panels, strict=True):
         _set_axes(axes, panel, limits)
-        names = named.setdefault(axes, [])
-        for label, of_line in panel.lines.items():
-            look = looks[label]
-            axes.plot(of_line.relative_depth, of_line.value, label=label, **look)
-            bar: Look = {"color": look["color"], "linewidth": 0.7}
-            for row in of_line.dropna(subset="low").itertuples():
+        for label, rows in panel.lines.items():
+            axes.plot(rows.relative_depth, rows.value, label=label, **looks[label])
+            bar: Look = {"color": looks[label]["color"], "linewidth": 0.7}
+            for row in rows.dropna(subset="low").itertuples():
                 draw_interval(axes, "y", row.relative_depth, (row.low, row.high), **bar)
-            last = of_line.iloc[-1]
-            names.append(Name(label, last.relative_depth, last.value, look))
-    name_lines(named, side="right")
+    name_lines(drawn, side="right")
     return _caption_of_depth(panels)
 
 
@@ -225,26 +211,23 @@ def _draw_ranks(
     """Draw panels of lines over ranks; return the caption."""
     labels = [label for _, lines in panels for label in lines]
     looks = looks_of([label for label in labels if label != truth]) | {truth: TRUTH}
-    is_relative = truth in labels
-    named: dict[Axes, list[Name]] = {}
-    for axes, (title, lines) in zip(_add_panels(figure, len(panels)), panels, strict=True):
-        at_full_rank = lines.ffill().iloc[-1].replace(0, 1)
-        shown = lines / at_full_rank if is_relative else lines
-        scores = rho.get(title, {})
-        names = named.setdefault(axes, [])
+    drawn = _add_panels(figure, len(panels))
+    for axes, (title, lines) in zip(drawn, panels, strict=True):
+        shown = lines
+        axes.set_ylabel(y_title)
+        if truth in labels:
+            shown = lines / lines.ffill().iloc[-1].replace(0, 1)
+            axes.set_ylabel(f"{y_title} / value at full rank")
         for label in shown:
+            score = number(rho.get(title, {}).get(label, math.nan))
+            name = f"{label} ρ\N{NO-BREAK SPACE}{score}" if score else label
             values = shown[label].dropna()
-            axes.plot(values.index, values, label=label, clip_on=False, **looks[label])
-            is_known = math.isfinite(scores.get(label, math.nan))
-            text = f"{label} ρ\N{NO-BREAK SPACE}{number(scores[label])}" if is_known else label
-            names.append(Name(text, values.index[0], values.iloc[0], looks[label]))
+            axes.plot(values.index, values, label=name, clip_on=False, **looks[label])
         _set_rank_axes(axes, shown)
         axes.set_xlabel(f"principal components kept in {title}".removesuffix(" in "))
-        axes.set_ylabel(y_title)
-        if is_relative:
-            axes.set_ylabel(f"{y_title} / value at full rank")
+        if truth in labels:
             axes.axhline(1, **LIMIT)
-    name_lines(named, side="left")
+    name_lines(drawn, side="left")
     title, lines = panels[0]
     return _caption_of_ranks(title, lines, rho.get(title, {}), truth)
 
@@ -281,34 +264,38 @@ def looks_of(labels: Sequence[str]) -> dict[str, Look]:
     return dict(zip(dict.fromkeys(labels), looks, strict=False))
 
 
-def name_lines(panels: Mapping["Axes", Sequence[Name]], *, side: str) -> None:
-    """Label each line beside its first (left) or last (right) point, without overlap, in panels that are high
-    enough for it."""
+def name_lines(panels: Sequence["Axes"], *, side: str) -> None:
+    """Write the label of each line beside its first (left) or last (right) point, without overlap, in panels that
+    are high enough for it."""
     import matplotlib
 
     line = 1.15 * matplotlib.rcParams["font.size"] / 72 / CM
-    texts = {name.text: in_lines(name.text) for names in panels.values() for name in names}
-    sizes = {text: line * (1 + in_line.count("\n")) for text, in_line in texts.items()}
-    needed = [sum(sizes[name.text] for name in names) for names in panels.values()]
-    _set_heights(list(panels), max(HEIGHT, *needed))
-    x, alignment, distance = SIDES[side]
-    for axes, names in panels.items():
-        for name, height in zip(names, _spread(axes, names, sizes), strict=True):
+    named = [
+        [curve for curve in axes.lines if not str(curve.get_label()).startswith("_")]
+        for axes in panels
+    ]
+    texts = [[in_lines(str(curve.get_label())) for curve in curves] for curves in named]
+    sizes = [line * np.array([1 + text.count("\n") for text in of_panel]) for of_panel in texts]
+    _set_heights(panels, max(HEIGHT, *(size.sum() for size in sizes)))
+    x, alignment, distance, end = SIDES[side]
+    for axes, curves, of_panel, size in zip(panels, named, texts, sizes, strict=True):
+        points = np.array([curve.get_xydata()[end] for curve in curves])
+        for curve, text, height in zip(curves, of_panel, _spread(axes, points, size), strict=True):
             axes.annotate(
-                texts[name.text],
+                text,
                 (x, 0),
                 (distance, 72 * CM * height),
                 xycoords="axes fraction",
                 textcoords="offset points",
                 ha=alignment,
                 va="center",
-                color=name.look["color"],
-                weight="bold" if name.look is TRUTH else "normal",
+                color=curve.get_color(),
+                weight="bold" if curve.get_zorder() == TRUTH["zorder"] else "normal",
                 linespacing=1,
             )
 
 
-def _set_heights(panels: "Sequence[Axes]", height: float) -> None:
+def _set_heights(panels: Sequence["Axes"], height: float) -> None:
     """Make a figure so high that the axes of its panels have a height in cm."""
     figure: Any = panels[0].figure
     figure.draw_without_rendering()
@@ -318,25 +305,16 @@ def _set_heights(panels: "Sequence[Axes]", height: float) -> None:
     figure.draw_without_rendering()
 
 
-def _spread(axes: "Axes", names: Sequence[Name], sizes: Mapping[str, float]) -> list[float]:
-    """Return the heights in cm of names over the lower end of an axis, near their points and apart from each
-    other.
-
-    Args:
-        sizes: the heights of texts in cm.
-    """
+def _spread(axes: "Axes", points: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return heights in cm over the lower end of an axis, near points (N, 2) and apart by the sizes (N,) of their
+    texts in cm."""
     figure: Any = axes.figure
     highest = axes.get_position().height * figure.get_figheight() / CM
     to_axes = axes.transData + axes.transAxes.inverted()
-    heights = [highest * float(to_axes.transform((name.x, name.y))[1]) for name in names]
-    order = sorted(range(len(names)), key=heights.__getitem__)
-    lowest = -math.inf
-    for place in order:
-        half = sizes[names[place].text] / 2
-        heights[place] = max(heights[place], lowest + half)
-        lowest = heights[place] + half
-    for place in reversed(order):
-        half = sizes[names[place].text] / 2
-        heights[place] = min(heights[place], highest - half)
-        highest = heights[place] - half
+    heights = highest * to_axes.transform(points)[:, 1]
+    order = heights.argsort(kind="stable")
+    middles = sizes[order].cumsum() - sizes[order] / 2  # of texts without room between them
+    spread = np.maximum.accumulate(heights[order] - middles)
+    spread = np.minimum(spread, highest - sizes.sum())
+    heights[order] = spread + middles
     return heights

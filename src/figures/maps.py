@@ -245,6 +245,6 @@ def map_of_networks(means: pd.DataFrame) -> Map:
     names = list(dict.fromkeys([*skills.front_network, *skills.end_network]))
     values = rows.pivot(index=NETWORKS[0], columns=NETWORKS[1], values="value")
     within = rows[rows.front_group == rows.end_group]
-    framed = set(within[NETWORKS].itertuples(index=False, name=None))
+    framed = list(within[NETWORKS].itertuples(index=False, name=None))
     cells = values.reindex(index=names, columns=names)
     return Map("skill", cells, titles_in(str(rows.method.iloc[0])), framed)
