@@ -327,11 +327,12 @@ def draw(path: Path, judged: Judged) -> None:
         means = judged.comparison.means
         if not judged.are_listed:
             means = figures.sections.with_short_names(means.assign(networks=""))
-        networks = figures.maps.map_of_networks(means)
-        axes = ("front network", "end network")
-        beside = path.with_name(f"{path.stem}_networks.png")
         figures.maps.draw_layers(
-            beside, [networks], axes=axes, framed="pairs within a group", **texts
+            path.with_name(f"{path.stem}_networks.png"),
+            figures.maps.maps_of_networks(means)[:1],
+            axes=("front network", "end network"),
+            framed="pairs within a group",
+            **texts,
         )
         if groups.networks.nunique() > 1:
             beside = path.with_name(f"{path.stem}_groups.png")

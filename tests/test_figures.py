@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib")
 
 from src.figures.curves import draw_depth, draw_ranks
 from src.figures.groups import draw_groups
-from src.figures.maps import Map, draw_layers, map_of_networks
+from src.figures.maps import Map, draw_layers, maps_of_networks
 from src.figures.pages import CM, COLUMN, NUMBERS, PAGE, remove_figure
 from src.figures.verdicts import MARK, draw_points, draw_verdicts
 from src.results.reports import SHARES, compare_groups, over_depth
@@ -175,7 +175,7 @@ def test_maps_of_different_layers_have_room(tmp_path, drawn_figures):
 
 def test_a_map_of_networks_has_a_cell_a_pair(tmp_path, drawn_figures):
     compared = compare_groups(all_pairs(), ["skill"])
-    draw_layers(tmp_path / "n.png", [map_of_networks(compared.means)])
+    draw_layers(tmp_path / "n.png", maps_of_networks(compared.means))
     values = drawn_figures["n.png"].axes[0].images[0].get_array()
     assert values.shape == (4, 4) and np.isfinite(values.filled(math.nan)).sum() == 12
 
@@ -266,7 +266,7 @@ CASES = {
     ),
     "four groups": lambda path: draw_verdicts(path, of_four_groups(), Limits()),
     "networks": lambda path: draw_layers(
-        path, [map_of_networks(compare_groups(long_names(), ["skill"]).means)]
+        path, maps_of_networks(compare_groups(long_names(), ["skill"]).means)
     ),
     "depth": lambda path: draw_depth(path, over_depth(long_names(), ["skill"]), Limits()),
     "ranks": lambda path: draw_ranks_of(path, NAMES),

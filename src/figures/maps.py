@@ -234,17 +234,18 @@ def number(value: float, n_digits: int = 2) -> str:
     return f"{round(value, n_digits) + 0.0:.{n_digits}f}".replace("-", "−")
 
 
-def map_of_networks(means: pd.DataFrame) -> Map:
-    """Return a map of mean skill by the first method over pairs of networks; pairs within a group are framed.
+def maps_of_networks(means: pd.DataFrame) -> list[Map]:
+    """Return a map of mean skill over pairs of networks for each method; pairs within a group are framed.
 
     Args:
         means: of pairs of networks, from `src.results.reports.network_means`.
     """
     skills = means[means.quantity == "skill"]
-    rows = skills[skills.method == skills.method.iloc[0]]
     names = list(dict.fromkeys([*skills.front_network, *skills.end_network]))
-    values = rows.pivot(index=NETWORKS[0], columns=NETWORKS[1], values="value")
-    within = rows[rows.front_group == rows.end_group]
-    framed = list(within[NETWORKS].itertuples(index=False, name=None))
-    cells = values.reindex(index=names, columns=names)
-    return Map("skill", cells, titles_in(str(rows.method.iloc[0])), framed)
+    maps = []
+    for method, rows in skills.groupby("method", sort=False):
+        values = rows.pivot(index=NETWORKS[0], columns=NETWORKS[1], values="value")
+        within = rows[rows.front_group == rows.end_group]
+        framed = list(within[NETWORKS].itertuples(index=False, name=None))
+        maps.append(Map("skill", values.reindex(names, columns=names), titles_in(method), framed))
+    return maps

@@ -22,7 +22,7 @@ from src.results.frame import LAYERS
 from src.results.network_names import SHORT
 from src.results.quantities import AUROC
 from src.results.spec import RECORDS, SPLITS
-from src.verdict import SIMILAR, Limits
+from src.verdict import INCONCLUSIVE, SIMILAR, Limits
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -183,7 +183,8 @@ def _of_layers(part: Part, measures: Sequence[str]) -> Table:
 def _values_of(rows: "DataFrame", part: Part) -> list[str]:
     """Return the verdict on a pair of layers and its estimates; of several pairs of networks, means."""
     if part.n_pairs > 1:
-        share = words.number(SIMILAR, (rows.verdict == SIMILAR).mean())
+        shares = rows.verdict.value_counts(normalize=True)
+        share = words.share_of(shares.get(SIMILAR, 0), shares.get(INCONCLUSIVE, 0))
         return [share, *(words.number(name, rows[name].mean()) for name in ESTIMATES)]
     row = rows.iloc[0]
     return [row.verdict, *(_estimate(row, name) for name in ESTIMATES)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from src.core.user_code import titles_in
 from src.results.frame import GROUPS, NETWORKS, SIDES, TYPES, architectures, layers_of
-from src.results.network_names import IN_SHORT, pairs_in_words, short, short_names
+from src.results.network_names import IN_SHORT, short, short_names
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -83,17 +83,6 @@ def by_method(table: "DataFrame") -> "Iterator[tuple[str, DataFrame]]":
     """Yield the rows of each method, in their order."""
     if len(table):
         yield from table.groupby("method", sort=False)
-
-
-def by_kind(frame: "DataFrame") -> "Iterator[tuple[str, DataFrame]]":
-    """Yield the rows of each method and kind of pairs of networks, with a title of the method and the number of
-    pairs, if several."""
-    for (method, kind), rows in frame.groupby(["method", "kind"], sort=False):
-        pairs = set(rows[NETWORKS].itertuples(index=False, name=None))
-        title = titles_in(method)
-        if frame[frame.method == method].networks.nunique() > 1:
-            title += f", {pairs_in_words(pairs, kind)}"
-        yield title, rows
 
 
 def with_short_names(frame: "DataFrame") -> "DataFrame":

@@ -19,9 +19,9 @@ from src.core.grouping import grouped
 from src.core.user_code import titles_in
 from src.core.values import LOW_ACCURACY
 from src.figures.scales import title_of
-from src.figures.sections import by_kind, by_method, has_two_networks, parts_of
+from src.figures.sections import by_method, has_two_networks, parts_of
 from src.results.frame import LAYERS, NETWORKS
-from src.results.network_names import short
+from src.results.network_names import pairs_in_words, short
 from src.results.reports import (
     ALL_LAYERS,
     CORRESPONDING,
@@ -60,6 +60,11 @@ class Table(NamedTuple):
         return f"{self.title}\n{aligned([self.header, *self.lines], to_right=True)}"
 
 
+def table_of(title: str, cells: pd.DataFrame) -> Table:
+    """Return the table of a frame of texts; the name of its index is the title of the first column."""
+    return Table(title, [cells.index.name or "", *cells], list(map(list, cells.itertuples())))
+
+
 def number(name: str, value: float | None, *, sign: str = "") -> str:
     """Format a value of a quantity; "" for None and NaN."""
     if value is None or pd.isna(value):
@@ -67,6 +72,12 @@ def number(name: str, value: float | None, *, sign: str = "") -> str:
     if name == "accuracy_drop":
         return points(value, sign=sign)
     return f"{round(value, 2) + 0.0:{sign}.2f}"  # −0.0 becomes 0.0
+
+
+def share_of(similar: float, inconclusive: float) -> str:
+    """Format the share of similar pairs, with its upper bound if some pairs are inconclusive."""
+    ends = [number(SHARE, similar), number(SHARE, similar + inconclusive)]
+    return " to ".join(ends if inconclusive > 0 else ends[:1])
 
 
 def wrapped(sentences: Iterable[str]) -> str:
@@ -80,29 +91,20 @@ def sign_maps(frame: pd.DataFrame) -> list[Table]:
     tables = []
     for pair, parts in grouped(parts_of(frame), lambda part: part.pair).items():
         rows = pd.concat([part.rows for part in parts])
-        title = f"{pair}: {listed(part.method for part in parts)}"
-        sign_of = _sign
-        n_pairs = parts[0].n_pairs
-        if n_pairs > 1:
-            title = f"{pair} ({n_pairs} pairs, % similar): {listed(part.method for part in parts)}"
-            sign_of = _percentage
-        signs = rows.groupby([*LAYERS, "method"], sort=False).verdict.agg(sign_of)
+        heading = pair
+        texts = rows.verdict.map(SIGNS)
+        if parts[0].n_pairs > 1:
+            heading += f" ({parts[0].n_pairs} pairs, % similar)"
+            keys = [rows[name] for name in (*LAYERS, "method")]
+            shares = (rows.verdict == SIMILAR).groupby(keys).transform("mean")
+            texts = (100 * shares).map("{:.0f}".format)
+        signs = rows.assign(sign=texts).drop_duplicates([*LAYERS, "method"])
+        table = signs.groupby(LAYERS, sort=False).sign.agg(" ".join).unstack()
         order = matrix(rows, "accuracy")
-        table = signs.groupby(LAYERS, sort=False).agg(" ".join).unstack()
         cells = table.reindex(index=order.index, columns=order.columns).fillna("·")
-        lines = [list(map(str, line)) for line in cells.itertuples()]
-        tables.append(Table(title, ["", *order.columns], lines))
+        title = f"{heading}: {listed(part.method for part in parts)}"
+        tables.append(table_of(title, cells.rename_axis(None)))
     return tables
-
-
-def _sign(verdicts: pd.Series) -> str:
-    """Return the symbol of a verdict."""
-    return SIGNS[verdicts.iloc[0]]
-
-
-def _percentage(verdicts: pd.Series) -> str:
-    """Return the percentage of similar pairs."""
-    return f"{100 * (verdicts == SIMILAR).mean():.0f}"
 
 
 def certainty(limits: Limits) -> str:
@@ -116,29 +118,32 @@ def certainty(limits: Limits) -> str:
 
 
 def counts(frame: pd.DataFrame) -> Table:
-    """Return a table of the number of pairs of layers with each verdict, and of similar ones among
-    corresponding layers and pairs stitched in both directions; empty columns are left out."""
-    lines = []
-    for title, rows in by_kind(frame):
-        n = rows.verdict.value_counts()
+    """Return a table of the number of pairs of layers with each verdict, by method and kind of pairs of networks,
+    and of similar ones among corresponding layers and pairs stitched in both directions; empty columns are left
+    out."""
+    lines = {}
+    for (method, kind), rows in frame.groupby(["method", "kind"], sort=False):
+        title = titles_in(method)
+        if frame.networks[frame.method == method].nunique() > 1:
+            title += f", {pairs_in_words(set(rows[NETWORKS].itertuples(index=False)), kind)}"
         is_same = (rows.front_type == rows.end_type) & (rows.front_layer == rows.end_layer)
-        line = {"method": title} | {word: str(n.get(word, 0)) for word in VERDICTS}
-        line["all"] = str(len(rows))
-        line["similar at the same layer"] = _share(rows.verdict[is_same] == SIMILAR)
-        line["similar both ways"] = _share(_both_ways(rows))
-        lines.append(line)
-    table = pd.DataFrame(lines)
-    shown = table.loc[:, (table != "").any()]
-    return Table("Pairs of layers", list(shown), shown.to_numpy().tolist())
+        n = rows.verdict.value_counts().reindex(VERDICTS, fill_value=0).map(str)
+        lines[title] = {
+            **n,
+            "all": str(len(rows)),
+            "similar at the same layer": _share(rows.verdict[is_same] == SIMILAR),
+            "similar both ways": _share(_both_ways(rows)),
+        }
+    table = pd.DataFrame.from_dict(lines, orient="index").rename_axis("method")
+    return table_of("Pairs of layers", table.loc[:, (table != "").any()])
 
 
 def _both_ways(rows: pd.DataFrame) -> pd.Series:
     """Return whether pairs of layers are similar both ways, each pair once, where that is known."""
-    ends = [
-        rows[[network, layer]].itertuples(index=False, name=None)
-        for network, layer in zip(NETWORKS, LAYERS, strict=True)
+    pairs = [
+        frozenset([(row.front_network, row.front_layer), (row.end_network, row.end_layer)])
+        for row in rows.itertuples()
     ]
-    pairs = [frozenset(pair) for pair in zip(*ends, strict=True)]
     return rows.both_ways.groupby(pairs).first().dropna()
 
 
@@ -248,25 +253,28 @@ def tables_of_groups(
     """
     tables = []
     for method, means in by_method(groups):
-        title = f"Groups, {titles_in(method)}: means over {means.layers.iloc[0]}"
-        header = ["front → end (pairs of networks)", *map(title_of, names)]
-        lines = []
+        lines = {}
         for networks, rows in means.groupby("networks", sort=False):
-            values = [_mean(rows.set_index("quantity"), name) for name in names]
-            lines.append([f"{titles_in(networks)} ({rows.n_pairs.max()})", *values])
-        tables.append(Table(title, header, lines))
-    tested = [name for name in names if name != SHARE]
+            title = f"{titles_in(networks)} ({rows.n_pairs.max()})"
+            of_quantity = rows.set_index("quantity")
+            lines[title] = {title_of(name): _mean(of_quantity, name) for name in names}
+        cells = pd.DataFrame.from_dict(lines, orient="index")
+        title = f"Groups, {titles_in(method)}: means over {means.layers.iloc[0]}"
+        tables.append(table_of(title, cells.rename_axis("front → end (pairs of networks)")))
+    tested = {name: title_of(name) for name in names if name != SHARE}
     for method, answers in by_method(tests):
+        texts = [
+            f"{number(test.quantity, test.difference, sign='+')} ({test.p_value:.2g})"
+            for test in answers.itertuples()
+        ]
+        asked = "(" + answers.within.map(titles_in) + ") − (" + answers.across.map(titles_in) + ")"
+        table = answers.assign(question=asked, text=texts).pivot(
+            index="question", columns="quantity", values="text"
+        )
+        rows = asked.unique()[:MAX_TESTS]
+        cells = table.fillna("").reindex(index=rows, columns=list(tested), fill_value="")
         title = f"Differences between groups, {titles_in(method)} (p-value)"
-        lines = []
-        for (within, across), rows in answers.groupby(["within", "across"], sort=False):
-            texts = {
-                test.quantity: f"{number(test.quantity, test.difference, sign='+')} ({test.p_value:.2g})"
-                for test in rows.itertuples()
-            }
-            question = f"({titles_in(within)}) − ({titles_in(across)})"
-            lines.append([question, *(texts.get(name, "") for name in tested)])
-        tables.append(Table(title, ["question", *map(title_of, tested)], lines[:MAX_TESTS]))
+        tables.append(table_of(title, cells.rename(columns=tested).rename_axis("question")))
     return tables
 
 
@@ -281,10 +289,11 @@ def _mean(means: pd.DataFrame, name: str) -> str:
         return ""
     row = means.loc[name]
     text = number(name, row.value)
-    if row.n_layers < means.n_layers.max():
-        text += f" ({round(row.n_layers, 1):g} of {round(means.n_layers.max(), 1):g} layers)"
-    if name == SHARE and INCONCLUSIVE in means.index and means.value[INCONCLUSIVE] > 0:
-        text += f" to {number(SHARE, row.value + means.value[INCONCLUSIVE])}"
+    if name == SHARE:
+        text = share_of(row.value, means.value.get(INCONCLUSIVE, 0))
+    most = means.n_layers.max()
+    if row.n_layers < most:
+        text += f" ({round(row.n_layers, 1):g} of {round(most, 1):g} layers)"
     return text
 
 
