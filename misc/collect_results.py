@@ -116,11 +116,7 @@ def show_accuracies(path: Path, frame: "DataFrame", *, has_list: bool) -> None:
         values = results.reports.matrix(rows, "accuracy")
         if place < MAX_PRINTED:
             figures.maps.print_values(title, values)
-        framed = set(
-            results.reports.corresponding(rows)[results.frame.LAYERS].itertuples(
-                index=False, name=None
-            )
-        )
+        framed = figures.maps.framed_in(rows)
         shown.append(figures.maps.Map("accuracy", values, title, framed))
         drawn.append(rows)
     if len(experiments) > MAX_MATRICES:

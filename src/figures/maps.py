@@ -13,9 +13,11 @@ import pandas as pd
 from src.core.choices.similarity import ACTIVATIONS, measure_of
 from src.core.console import layer_in_words, note_once, table
 from src.core.user_code import titles_in
+from src.core.values import Pair
 from src.figures.pages import CELLS, CHARACTERS, CM, COLUMN, NUMBERS, PAGE, write_figure
 from src.figures.scales import quantity_of, title_of
-from src.results.quantities import NETWORKS, QUANTITIES
+from src.results.quantities import LAYERS, NETWORKS, QUANTITIES
+from src.results.reports import corresponding
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,6 +41,12 @@ class Map(NamedTuple):
     values: pd.DataFrame
     title: str = ""
     framed: Collection[tuple[str, str]] = ()  # the layers that correspond
+
+
+def framed_in(frame: pd.DataFrame) -> list[Pair]:
+    """Return the sorted pairs of corresponding layers of a frame."""
+    layers = corresponding(frame)[LAYERS].drop_duplicates()
+    return sorted(Pair(*pair) for pair in layers.itertuples(index=False))
 
 
 def print_values(title: str, values: pd.DataFrame, *, axes: tuple[str, str] = STITCHED) -> None:

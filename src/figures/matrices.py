@@ -1,6 +1,7 @@
 """Prints and draws matrices of the accuracy and evaluation of stitches over pairs of layers."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,13 @@ import pandas as pd
 from src.core.choices.datasets import dataset_label
 from src.core.console import counted, is_silent, listed, note, note_once, result, table
 from src.core.values import Pair
-from src.figures.maps import Map, draw_layers, print_values
+from src.figures.maps import Map, draw_layers, framed_in, print_values
 from src.figures.pages import are_left_out, on_data, remove_figure
 from src.figures.scales import title_of
 from src.results.evaluation import TYPICAL_AUROC, by_detector, place_of
 from src.results.network_names import pairs_in_words
 from src.results.quantities import DETECTOR, IN_EVALUATION, LAYERS, QUANTITIES, SIDES, shown_in
-from src.results.reports import corresponding, matrix
+from src.results.reports import matrix
 
 DEPTHS = ["front_relative_depth", "end_relative_depth"]
 PLACES = [*LAYERS, "front_depth", "end_depth", *DEPTHS]
@@ -54,9 +55,7 @@ def framed_layers(rows: Iterable[Any]) -> list[Pair]:
     """Return the sorted pairs of corresponding layers of stitches; none of networks of two types without recorded
     relative depths."""
     frame = pd.DataFrame.from_records(list(map(_places, rows)))
-    frame = corresponding(frame.astype(dict.fromkeys(DEPTHS, float)))
-    pairs = frame[LAYERS].drop_duplicates().itertuples(index=False)
-    return sorted(Pair(*layers) for layers in pairs)
+    return framed_in(frame.astype(dict.fromkeys(DEPTHS, float)))
 
 
 def draw_grid(path: Path, rows: Sequence[Any]) -> list[Path]:
@@ -83,9 +82,17 @@ def report(
         own_scores: of the end network's activations, by detector and layer.
         checks: the metrics of sanity checks, by detector and layer.
     """
-    frame = _frame_of(stitches, rows)
-    networks = pairs_in_words({row.network_keys for row in frame.stitch})
-    source = on_data(networks, {(row["dataset"], row["n_images"]) for row in rows})
+    of_places = {place_of(row): row for row in rows}
+    records = []
+    for title, of_experiment in stitches.items():
+        for stitch in of_experiment:
+            measured = of_places[stitch.place]
+            further = {"experiment": title, "pair": stitch.pair, "measured": measured}
+            records.append(measured | _places(stitch) | further)
+    frame = pd.DataFrame.from_records(records).astype(dict.fromkeys(DEPTHS, float))
+    networks = {stitch.network_keys for stitch in chain.from_iterable(stitches.values())}
+    images = {(row["dataset"], row["n_images"]) for row in rows}
+    source = on_data(pairs_in_words(networks), images)
     maps = _print_matrices(frame, {name: name for name in SKILLS})
     _draw(table_path, maps, source=source)
     scored = [name for name in own_scores if any(name in by_detector(row) for row in rows)]
@@ -93,7 +100,7 @@ def report(
     for name in scored:
         if len(scored) > 1:
             result(f"DETECTOR: {name}")
-        of_detector = frame[[name in by_detector(row) for row in frame.evaluation]]
+        of_detector = frame[[name in by_detector(row) for row in frame.measured]]
         columns = {
             quantity: COLUMN_OF.get(quantity, f"{quantity}_{name}")
             for quantity in shown_in(IN_EVALUATION)
@@ -107,30 +114,15 @@ def report(
         note_once(EXPLANATION)
 
 
-def _frame_of(
-    stitches: Mapping[str, Sequence[Any]], rows: Sequence[dict[str, Any]]
-) -> pd.DataFrame:
-    """Return a row for each stitch, with its experiment, what was measured, and both objects."""
-    evaluated = {place_of(row): row for row in rows}
-    records = []
-    for title, of_experiment in stitches.items():
-        for stitch in of_experiment:
-            row = evaluated[stitch.place]
-            further = {"experiment": title, "stitch": stitch, "evaluation": row}
-            records.append(row | _places(stitch) | further)
-    return pd.DataFrame.from_records(records)
-
-
 def _note_typical(detector: str, frame: pd.DataFrame) -> None:
     """Print a note on stitches whose activations a detector finds more typical than those of the end
     network."""
-    typical = frame.stitch[frame[f"auroc_{detector}"] < TYPICAL_AUROC]
+    typical = frame.pair[frame[f"auroc_{detector}"] < TYPICAL_AUROC]
     if len(typical):
-        pairs = listed(row.pair for row in typical)
         note(
             f"{detector}: the AUROC of {counted(len(typical), 'stitch', 'stitches')} is below {TYPICAL_AUROC}: "
             "activations that are more typical than those of the end network, as activations of little variance are "
-            f"({pairs})"
+            f"({listed(typical)})"
         )
 
 
@@ -154,7 +146,7 @@ def _print_matrices(
     for experiment, rows in frame.groupby("experiment", sort=False):
         if experiment:
             result(f"EXPERIMENT: {experiment}")
-        framed = framed_layers(rows.stitch)
+        framed = framed_in(rows)
         for quantity, column in columns.items():
             if rows[column].notna().any():
                 values = matrix(rows, column)

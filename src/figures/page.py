@@ -13,13 +13,14 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+from src.core.user_code import titles_in
 from src.figures import terms, words
 from src.figures.pages import CAPTION
 from src.figures.scales import title_of
 from src.figures.sections import Part, parts_of
 from src.figures.words import Table
 from src.results.frame import LAYERS
-from src.results.network_names import SHORT
+from src.results.network_names import SHORT, short
 from src.results.quantities import AUROC
 from src.results.spec import RECORDS, SPLITS
 from src.verdict import INCONCLUSIVE, SIMILAR, Limits
@@ -209,8 +210,15 @@ def made_with(
         commands: with their versions.
     """
     of_networks = [
-        [network.name, network.group, network.type, network.path, dataset]
-        + [words.number("accuracy", accuracy), network.weights]
+        [
+            network.name,
+            short(titles_in(network.group)),
+            network.type,
+            network.path,
+            dataset,
+            words.number("accuracy", accuracy),
+            network.weights,
+        ]
         for network, dataset, accuracy in networks
     ]
     of_images = [
@@ -223,7 +231,7 @@ def made_with(
         (row.suite, row.commit[:SHORT], row.packages, row.device) for row in commands
     )
     names = ["name", "group", "type", "checkpoint", "data", "accuracy", "SHA-256 of the weights"]
-    lines = "\n".join(row.command for row in commands)
+    lines = "\n".join(dict.fromkeys(row.command for row in commands))
     return "\n".join(
         [
             table(Table("Networks", names, of_networks)),

@@ -11,7 +11,7 @@ from pandas import concat
 from src.core.console import layer_in_words
 from src.core.grouping import grouped
 from src.core.user_code import titles_in
-from src.figures.maps import map_panels, name_cells, number, shape_of, write_in_cell
+from src.figures.maps import framed_in, map_panels, name_cells, number, shape_of, write_in_cell
 from src.figures.pages import (
     CHARACTERS,
     CM,
@@ -27,7 +27,7 @@ from src.figures.pages import (
 from src.figures.scales import LIMIT, POINTS, draw_interval, set_scale
 from src.figures.sections import Part, parts_of
 from src.results.frame import LAYERS
-from src.results.reports import corresponding, matrix
+from src.results.reports import matrix
 from src.verdict import ACCURATE_ONLY, INCONCLUSIVE, NOT_MATCHED, SIMILAR, Limits
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _draw_map(axes: "Axes", rows: "DataFrame", limits: Limits) -> None:
     """Draw the cells of a map: shares of verdicts with the percentage of similar pairs, or the accuracy drop
     and skill of a single stitch."""
     order = matrix(rows, "skill")
-    framed = set(corresponding(rows)[LAYERS].itertuples(index=False, name=None))
+    framed = framed_in(rows)
     name_cells(axes, *(list(map(shortened, map(layer_in_words, names))) for names in order.axes))
     for (front, end), of_cell in rows.groupby(LAYERS, sort=False):
         x = order.columns.get_loc(end)
