@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +19,7 @@ from src.core.console import counted, listed, note, recorded_warnings, result, w
 from src.core.errors import UserError
 from src.core.files import read_json, write_text
 from src.core.grouping import grouped
+from src.core.provenance import provenance
 from src.figures.terms import legend
 from src.results.network_names import named_by_list, order_in
 
@@ -119,9 +121,9 @@ class Judged(NamedTuple):
     similarities: "DataFrame"  # the frame of tables of similarity
     names: Mapping[Any, Any]  # of all networks
     are_listed: bool  # the names are those of a list; otherwise they are paths
-    limits: Any
-    frame: Any  # of the verdicts
-    comparison: Any  # of the groups of networks
+    limits: "Limits"
+    frame: "DataFrame"  # of the verdicts
+    comparison: "Comparison"  # of the groups of networks
     sensitivity: str  # how many verdicts change with the limits of skill
     warnings: Sequence[str]  # of the runs, and of their comparison
 
@@ -135,19 +137,14 @@ class Judged(NamedTuple):
     @property
     def answer(self) -> str:
         """The conclusion, in one sentence."""
-        from src.figures.words import answer
-
-        return answer(self.frame, self.comparison)
+        return figures.words.answer(self.frame, self.comparison)
 
     @property
     def measures(self) -> list[str]:
         """The names of the columns of detectors and of measures of similarity."""
         shown = results.verdicts.similarity_columns(self.similarities)
-        return [
-            name
-            for name in self.frame
-            if name.startswith(results.quantities.AUROC) or name in shown
-        ]
+        auroc = results.quantities.AUROC
+        return [name for name in self.frame if name.startswith(auroc) or name in shown]
 
 
 def main(args: Namespace, judged: "Judged | None" = None) -> None:
@@ -168,30 +165,43 @@ def main(args: Namespace, judged: "Judged | None" = None) -> None:
     # Without the maps, which the file has, if there are many lines
     text = judged.text()
     most = MAX_LINES if figures.sections.has_two_networks(judged.frame) else MAX_LINES_OF_MANY
-    has_maps = text.count("\n") < most
-    result(text if has_maps else judged.text(has_maps=False))
-    if not has_maps:
+    if text.count("\n") < most:
+        result(text)
+    else:
+        result(judged.text(has_maps=False))
         note(f"{table.with_suffix('.md')} has maps of layers")
     write_verdict(args, judged, text, table)
     if page:
         write_page(args, judged, table, page, start=start)
-    images = sorted(
-        path.name
-        for path in results.run.files_of(results.run.record_of(table), __file__)
-        if path.suffix == ".png"
-    )
-    written = [table, *images, *([page] if page else [])]
-    note(f"wrote {listed(written)}")
+    images = sorted(path.name for path in files_beside(table) if path.suffix == ".png")
+    note(f"wrote {listed(filter(None, [table, *images, page]))}")
     result(judged.answer)
+
+
+def files_beside(table: Path) -> set[Path]:
+    """Return the files of the run that wrote a table."""
+    return set(results.run.files_of(results.run.record_of(table), __file__))
 
 
 def judge(args: Namespace) -> Judged:
     """Judge the results in folders; print notes on comparisons of groups."""
+    from src.verdict import Limits
+
+    limits = Limits(args.tolerance / 100, args.skill, pairwise=args.pairwise)
     with recorded_warnings() as said:
-        stitches, similarities = read_results(args)
-        names, are_listed = names_of(args, stitches)
-        limits = limits_of(args)
-        frame = verdicts_of(args, stitches, similarities, limits, names)
+        stitches = read_folders(args.source_dirs)
+        similarities = results.similarities.read_similarities(args.similarity)
+        networks = args.networks or results.frame.list_in(args.source_dirs)
+        of_stitches = chain.from_iterable(stitch.row.networks for stitch in stitches)
+        names = named_by_list(of_stitches, networks)
+        if networks:
+            order = order_in(names)
+            stitches.sort(key=lambda stitch: order(stitch.row))
+        options: dict[str, Any] = {"limits": limits, "pool": args.pool, "names": names}
+        frame = results.frame.judge_stitches(stitches, similarities, **options)
+        shown = set(results.verdicts.similarity_columns(similarities)) & set(frame)
+        if len(similarities) and not any(frame[name].notna().any() for name in shown):
+            warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
     comparison = results.reports.compare_groups(
         results.reports.of_several_networks(frame),
         [*results.reports.SHARES, *results.reports.STITCHED],
@@ -199,65 +209,29 @@ def judge(args: Namespace) -> Judged:
     figures.words.note_on_layers(comparison.groups)
     if comparison.untested:
         note(f"groups that cannot be tested: {listed(comparison.untested, n=1)}")
-    sensitivity = sensitivity_of(args, stitches, frame, limits, names)
-    recorded = [
-        text for text in warnings_of(args, stitches) if not any(text in line for line in said)
-    ]
-    warnings = list(dict.fromkeys([*said, *recorded]))
+    halved, raised = (
+        results.frame.n_changed(frame, stitches, factor, **options) for factor in (0.5, 1.5)
+    )
+    sensitivity = (
+        f"Sensitivity to the limits of skill: of {counted(len(frame), 'verdict', 'verdicts')}, {halved} would "
+        f"change if both limits were halved, and {raised} if both were raised by half."
+    )
+    recorded = warnings_of(args, stitches)
+    further = [text for text in recorded if not any(text in line for line in said)]
     return Judged(
-        stitches, similarities, names, are_listed, limits, frame, comparison, sensitivity, warnings
+        stitches,
+        similarities,
+        names,
+        bool(networks),
+        limits,
+        frame,
+        comparison,
+        sensitivity,
+        list(dict.fromkeys([*said, *further])),
     )
 
 
-def names_of(args: Namespace, stitches: "list[Stitch]") -> tuple[Any, bool]:
-    """Return the names of all networks, and whether a list names these; sort stitches in the order of the
-    list."""
-    networks = args.networks or results.frame.list_in(args.source_dirs)
-    names = named_by_list(
-        (network for stitch in stitches for network in stitch.row.networks), networks
-    )
-    if networks:
-        order = order_in(names)
-        stitches.sort(key=lambda stitch: order(stitch.row))
-    return names, bool(networks)
-
-
-def verdicts_of(
-    args: Namespace,
-    stitches: "list[Stitch]",
-    similarities: "DataFrame",
-    limits: "Limits",
-    names: Mapping[Any, Any],
-) -> Any:
-    """Return the frame of verdicts."""
-    frame = results.frame.judge_stitches(
-        stitches, similarities, limits=limits, pool=args.pool, names=names
-    )
-    if len(similarities):
-        check_similarities(similarities, frame)
-    return frame
-
-
-def sensitivity_of(
-    args: Namespace,
-    stitches: "list[Stitch]",
-    frame: "DataFrame",
-    limits: "Limits",
-    names: Mapping[Any, Any],
-) -> str:
-    """Return the sentence on how many verdicts depend on the limits of skill."""
-    changes = [
-        results.frame.n_changed(frame, stitches, factor, limits=limits, pool=args.pool, names=names)
-        for factor in (0.5, 1.5)
-    ]
-    n_verdicts = counted(len(frame), "verdict", "verdicts")
-    return (
-        f"Sensitivity to the limits of skill: of {n_verdicts}, {changes[0]} would change if both limits were halved, "
-        f"and {changes[1]} if both were raised by half."
-    )
-
-
-def warnings_of(args: Namespace, stitches: "list[Stitch]") -> list[str]:
+def warnings_of(args: Namespace, stitches: "Sequence[Stitch]") -> list[str]:
     """Return the warnings in the records of runs and tables."""
     files = results.origin.files_of(stitches, map(Path, args.similarity), ())
     records = [read_json(file) for file in dict.fromkeys(files) if file.is_file()]
@@ -277,33 +251,16 @@ def write_verdict(args: Namespace, judged: Judged, text: str, table: Path) -> No
         results.frame.write_frame(table, judged.frame)
         header = f"# Verdict on {len(judged.frame)} stitched pairs of layers"
         made_with = results.origin.describe(images, run.provenance())
-        lines = [
-            header,
-            "",
-            judged.answer,
-            "",
-            "```text",
-            text,
-            "```",
-            "",
-            legend(),
-            "",
-            *made_with,
-            "",
-        ]
-        write_text(table.with_suffix(".md"), "\n".join(lines))
-        write_groups(table, judged.comparison)
+        paragraphs = [header, judged.answer, f"```text\n{text}\n```", legend()]
+        content = "\n".join(["\n\n".join(paragraphs), "", *made_with, ""])
+        write_text(table.with_suffix(".md"), content)
+        groups, tests = judged.comparison.groups, judged.comparison.tests
+        if len(groups):
+            means = table.with_name(f"{table.stem}_means.csv")
+            results.frame.write_means(means, {"groups": groups})
+        if len(tests):
+            results.frame.write_frame(table.with_name(f"{table.stem}_tests.csv"), tests)
         draw(table, judged)
-
-
-def write_groups(table: Path, comparison: "Comparison") -> None:
-    """Write the means and the tests of groups to files beside a table, if there are any."""
-    if len(comparison.groups):
-        results.frame.write_means(
-            table.with_name(f"{table.stem}_means.csv"), {"groups": comparison.groups}
-        )
-    if len(comparison.tests):
-        results.frame.write_frame(table.with_name(f"{table.stem}_tests.csv"), comparison.tests)
 
 
 def draw(path: Path, judged: Judged) -> None:
@@ -312,37 +269,35 @@ def draw(path: Path, judged: Judged) -> None:
     Args:
         path: of the table.
     """
-    frame = judged.frame if judged.are_listed else figures.sections.with_short_names(judged.frame)
-    groups = judged.comparison.groups
-    tests = judged.comparison.tests
+    frame = judged.frame
+    comparison = judged.comparison
+    means = comparison.means
+    if not judged.are_listed:
+        frame = figures.sections.with_short_names(frame)
+        means = figures.sections.with_short_names(means.assign(networks=""))
     positions = POSITIONS if on_lost_positions(frame.stitching_type) else ""
     source = figures.matrices.source_of([stitch.row for stitch in judged.stitches])
     texts = {"remark": positions, "source": source}
-    figures.verdicts.draw_verdicts(path.with_suffix(".png"), frame, judged.limits, **texts)
+
+    def beside(name: str) -> Path:
+        return path.with_name(f"{path.stem}{name}.png")
+
+    figures.verdicts.draw_verdicts(beside(""), frame, judged.limits, **texts)
     if figures.sections.has_two_networks(frame):
-        figures.verdicts.draw_points(
-            path.with_name(f"{path.stem}_points.png"), frame, judged.limits
-        )
-    if len(groups):
-        means = judged.comparison.means
-        if not judged.are_listed:
-            means = figures.sections.with_short_names(means.assign(networks=""))
-        figures.maps.draw_layers(
-            path.with_name(f"{path.stem}_networks.png"),
-            figures.maps.maps_of_networks(means)[:1],
-            axes=("front network", "end network"),
-            framed="pairs within a group",
-            **texts,
-        )
-        if groups.networks.nunique() > 1:
-            beside = path.with_name(f"{path.stem}_groups.png")
-            remarks = [
-                results.reports.on_unlike_types(tests),
-                results.reports.on_unlike_accuracies(frame, tests),
-                positions,
-            ]
-            texts["remark"] = " ".join(filter(None, remarks))
-            figures.groups.draw_groups(beside, judged.comparison, judged.limits, **texts)
+        figures.verdicts.draw_points(beside("_points"), frame, judged.limits)
+    if len(means):
+        maps = figures.maps.maps_of_networks(means)[:1]
+        axes = ("front network", "end network")
+        framed = "pairs within a group"
+        figures.maps.draw_layers(beside("_networks"), maps, axes=axes, framed=framed, **texts)
+    if len(means) and comparison.groups.networks.nunique() > 1:
+        remarks = [
+            results.reports.on_unlike_types(comparison.tests),
+            results.reports.on_unlike_accuracies(frame, comparison.tests),
+            positions,
+        ]
+        texts["remark"] = " ".join(filter(None, remarks))
+        figures.groups.draw_groups(beside("_groups"), comparison, judged.limits, **texts)
 
 
 def write_page(
@@ -354,15 +309,13 @@ def write_page(
         table: of the verdict, with its figures beside it.
         start: of this script.
     """
-    from src.figures.page import page
-
     if importlib.util.find_spec("matplotlib") is None:
         warn("the page has no figures: matplotlib is not installed")
     title = f"Report on {', '.join(args.source_dirs)}"
     made_with = made_by(judged, args.similarity, start=start)
     parts = parts_of_page(table, judged, made_with, name=path.stem)
     with results.run.outputs(path, __file__):
-        write_text(path, page(title, parts))
+        write_text(path, figures.page.page(title, parts))
     note(f"wrote {path}")
 
 
@@ -373,18 +326,13 @@ def made_by(judged: Judged, similarity: Sequence[str], *, start: datetime) -> st
         similarity: the paths of tables of similarity.
         start: of this script.
     """
-    from src.core.provenance import provenance
-    from src.figures import page
-
     networks = results.origin.networks_of(judged.stitches, judged.similarities, judged.names)
     trained = [network for network, *_ in networks]
-    commands = results.origin.commands_of(
-        results.origin.files_of(judged.stitches, map(Path, similarity), trained)
-    )
+    files = results.origin.files_of(judged.stitches, map(Path, similarity), trained)
+    commands = results.origin.commands_of(files)
     own_command = results.origin.Command.of(provenance(gpu=-1, start=start))
-    return page.made_with(
-        networks, results.origin.images_of(judged.stitches), [*commands, own_command]
-    )
+    images = results.origin.images_of(judged.stitches)
+    return figures.page.made_with(networks, images, [*commands, own_command])
 
 
 def parts_of_page(table: Path, judged: Judged, made_with: str, *, name: str) -> list[str]:
@@ -394,11 +342,11 @@ def parts_of_page(table: Path, judged: Judged, made_with: str, *, name: str) -> 
         table: of the verdict, with its figures beside it.
         name: of the archive.
     """
-    from src.figures import page, words
-
+    page = figures.page
+    words = figures.words
     frame = judged.frame
     groups, tests = judged.comparison.groups, judged.comparison.tests
-    files = results.run.files_of(results.run.record_of(table), __file__)
+    files = files_beside(table)
     images = {path for path in files if path.suffix == ".png"}
     in_order = sorted(images, key=lambda path: (path.stem != table.stem, path.name))
     remarks = [*words.reasons(frame), *words.remarks(frame, judged.limits)]
@@ -421,21 +369,6 @@ def parts_of_page(table: Path, judged: Judged, made_with: str, *, name: str) -> 
     ]
 
 
-def read_results(args: Namespace) -> tuple:
-    """Read the stitches with their evaluations, and the similarities; warn of changed weights and of results on
-    different images."""
-    stitches = read_folders(args.source_dirs)
-    similarities = results.similarities.read_similarities(args.similarity)
-    return stitches, similarities
-
-
-def check_similarities(similarities: "DataFrame", frame: "DataFrame") -> None:
-    """Warn if tables of similarity were given, but match no verdict."""
-    shown = set(results.verdicts.similarity_columns(similarities))
-    if not any(frame[name].notna().any() for name in shown & set(frame)):
-        warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
-
-
 def read_folders(folders: Sequence[str]) -> "list[Stitch]":
     """Read the stitches of all folders with their evaluations; print a note on folders without an
     evaluation."""
@@ -456,13 +389,6 @@ def read_folders(folders: Sequence[str]) -> "list[Stitch]":
             "exec_eval_stitcher_ood.py FOLDER -d DATA"
         )
     return stitches
-
-
-def limits_of(args: Namespace) -> "Limits":
-    """Return the limits of the verdict in the options, as shares."""
-    from src.verdict import Limits
-
-    return Limits(args.tolerance / 100, args.skill, pairwise=args.pairwise)
 
 
 if __name__ == "__main__":

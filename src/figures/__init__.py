@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # the modules that scripts use so
         groups,
         maps,
         matrices,
+        page,
         pages,
         sections,
         similarities,

@@ -279,7 +279,7 @@ def name_lines(panels: Sequence["Axes"], *, side: str) -> None:
     _set_heights(panels, max(HEIGHT, *(size.sum() for size in sizes)))
     x, alignment, distance, end = SIDES[side]
     for axes, curves, of_panel, size in zip(panels, named, texts, sizes, strict=True):
-        points = np.array([curve.get_xydata()[end] for curve in curves])
+        points = np.array([np.asarray(curve.get_xydata())[end] for curve in curves])
         for curve, text, height in zip(curves, of_panel, _spread(axes, points, size), strict=True):
             axes.annotate(
                 text,
