@@ -1,11 +1,11 @@
 """Line plots over relative depth and over the rank of a layer, with labelled lines."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import cycle, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -35,14 +35,6 @@ SIDES = {"left": (0, "right", -6, 0), "right": (1, "left", 4, -1)}
 RankLines = Mapping[str, Mapping[int | None, float]]  # values by label and by rank; None: full rank
 
 
-class Panel(NamedTuple):
-    """The panel of a quantity over depth, with the lines of one method or of all."""
-
-    quantity: str  # `SIMILARITY`: of all measures
-    title: str
-    lines: dict[str, pd.DataFrame]  # by label
-
-
 def draw_depth(path: Path, depths: pd.DataFrame, limits: Limits, **texts: Any) -> list[Path]:
     """Draw means over relative depth: a panel for each quantity and method with a line for each pair of groups,
     or, of a single pair of groups, a panel for each quantity with a line for each method. Return the written
@@ -52,7 +44,7 @@ def draw_depth(path: Path, depths: pd.DataFrame, limits: Limits, **texts: Any) -
         depths: from `src.results.reports.over_depth`, of the quantities to draw.
         texts: `source` and `remark`, see `write_figure`.
     """
-    panels = list(_panels_of(depths.dropna(subset="value")))
+    panels = _panels_of(depths)
     draw = partial(_draw_depth, limits=limits)
     return write_figure(path, panels, draw, width=_width_of(panels), **texts)
 
@@ -73,42 +65,51 @@ def _add_panels(figure: "Figure", n: int) -> "list[Axes]":
     return panels[:n]
 
 
-def _panels_of(depths: pd.DataFrame) -> Iterator[Panel]:
-    """Yield the panels of a figure over depth, those of skill first."""
-    if depths.empty:
-        return
-    is_measure = depths.method == SIMILARITY
-    measures = depths.quantity[is_measure].map(lambda name: measure_of(name).similarity_title)
-    methods = depths.method.map(titles_in).mask(is_measure, measures)
-    shown = depths.assign(panel=depths.quantity.mask(is_measure, SIMILARITY))
-    shown = shown.assign(title="", label=methods)
-    if depths.networks.nunique() > 1:
-        names = depths.networks.map(titles_in)
+def _panels_of(depths: pd.DataFrame) -> list[Any]:
+    """Return the panels of a figure over depth, those of skill first: the quantity (`SIMILARITY`: of all measures)
+    with the title, and the rows with the labels of their lines."""
+    rows = depths.dropna(subset="value")
+    if rows.empty:
+        return []
+    is_measure = rows.method == SIMILARITY
+    measures = rows.quantity[is_measure].map(lambda name: measure_of(name).similarity_title)
+    methods = rows.method.map(titles_in).mask(is_measure, measures)
+    shown = rows.assign(
+        panel=rows.quantity.mask(is_measure, SIMILARITY),
+        title="",
+        label=methods,
+        **{
+            name: list(map(drawn_value, rows.quantity, rows[name]))
+            for name in ("value", "low", "high")
+        },
+    )
+    if rows.networks.nunique() > 1:
+        names = rows.networks.map(titles_in)
         is_within = names.str.split(" → ").map(set).map(len) == 1
         without_direction = names.str.replace(" → ", ", ")
         labels = names.mask(is_measure & ~is_within, without_direction)
         shown = shown.assign(title=methods, label=labels)
-    for name in ("value", "low", "high"):
-        shown[name] = list(map(drawn_value, depths.quantity, depths[name]))
     in_order = shown.sort_values("panel", key=lambda names: names != "skill", kind="stable")
-    for (quantity, title), rows in in_order.groupby(["panel", "title"], sort=False):
-        lines = {
-            str(label): of_label.sort_values("relative_depth")
-            for label, of_label in rows.groupby("label", sort=False)
-        }
-        yield Panel(quantity, title, lines)
+    return list(in_order.groupby(["panel", "title"], sort=False))
 
 
-def _draw_depth(figure: "Figure", panels: Sequence[Panel], *, limits: Limits) -> str:
+def _lines_of(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the lines of a panel over depth by their labels."""
+    lines = rows.groupby("label", sort=False)
+    return {str(label): line.sort_values("relative_depth") for label, line in lines}
+
+
+def _draw_depth(figure: "Figure", panels: Sequence[Any], *, limits: Limits) -> str:
     """Draw panels side by side; return the caption."""
-    looks = looks_of([label for panel in panels for label in panel.lines])
+    looks = looks_of(pd.concat([rows.label for _, rows in panels]))
     drawn = _add_panels(figure, len(panels))
-    for axes, panel in zip(drawn, panels, strict=True):
-        _set_axes(axes, panel, limits)
-        for label, rows in panel.lines.items():
-            axes.plot(rows.relative_depth, rows.value, label=label, **looks[label])
+    for axes, ((quantity, title), rows) in zip(drawn, panels, strict=True):
+        axes.set_title(title, x=0, ha="left")
+        _set_axes(axes, quantity, rows, limits)
+        for label, line in _lines_of(rows).items():
+            axes.plot(line.relative_depth, line.value, label=label, **looks[label])
             bar: Look = {"color": looks[label]["color"], "linewidth": 0.7}
-            for row in rows.dropna(subset="low").itertuples():
+            for row in line.dropna(subset="low").itertuples():
                 draw_interval(axes, "y", row.relative_depth, (row.low, row.high), **bar)
     name_lines(drawn, side="right")
     return _caption_of_depth(panels)
@@ -116,32 +117,30 @@ def _draw_depth(figure: "Figure", panels: Sequence[Panel], *, limits: Limits) ->
 
 def summary_of_depth(depths: pd.DataFrame) -> str:
     """Return the caption of the figure of `draw_depth`; "" without values."""
-    panels = list(_panels_of(depths.dropna(subset="value")))
+    panels = _panels_of(depths)
     return _caption_of_depth(panels) if panels else ""
 
 
-def _caption_of_depth(panels: Sequence[Panel]) -> str:
+def _caption_of_depth(panels: Sequence[Any]) -> str:
     """Return the values of the first panel at both ends of its lines, and what lines are."""
+    (quantity, _), first = panels[0]
     texts = []
-    for label, of_line in panels[0].lines.items():
-        ends = dict.fromkeys(number(value) for value in of_line.value.iloc[[0, -1]])
+    for label, line in _lines_of(first).items():
+        ends = dict.fromkeys(map(number, line.value.iloc[[0, -1]]))
         texts.append(f"{' to '.join(ends)} ({label})")
-    rows = pd.concat([rows for panel in panels for rows in panel.lines.values()])
+    rows = pd.concat([rows for _, rows in panels])
     pairs = "1 pair" if set(rows.n_pairs) == {1} else f"{span(rows.n_pairs)} pairs"
     intervals = ", 95 % intervals" if rows.low.notna().any() else ""
-    title = title_of(panels[0].quantity)
     return (
-        f"From first to last layer, {title}: {listed(texts, n=2)}. Means over {pairs} of networks at corresponding "
-        f"layers{intervals}."
+        f"From first to last layer, {title_of(quantity)}: {listed(texts, n=2)}. Means over {pairs} of networks at "
+        f"corresponding layers{intervals}."
     )
 
 
-def _set_axes(axes: "Axes", panel: Panel, limits: Limits) -> None:
+def _set_axes(axes: "Axes", quantity: str, rows: pd.DataFrame, limits: Limits) -> None:
     """Set the limits and ticks of a panel's axes, with names of layers if all networks share a few, and draw
     the limit of similar pairs."""
-    rows = pd.concat(panel.lines.values())
     layers = rows[rows.layers != ""].drop_duplicates("layers")
-    axes.set_title(panel.title, x=0, ha="left")
     axes.set_xlabel("relative depth")
     if 0 < len(layers) <= NAMED:
         axes.set_xlabel("layer")
@@ -153,11 +152,11 @@ def _set_axes(axes: "Axes", panel: Panel, limits: Limits) -> None:
     high = max(1.0, known.max())
     room = 0.04 * (high - low)
     tolerance = POINTS * limits.tolerance
-    set_scale(axes, "y", panel.quantity, (low - room, high + room), tolerance)
+    set_scale(axes, "y", quantity, (low - room, high + room), tolerance)
     axes.spines[["top", "right"]].set_visible(False)
     limit_of = {"accuracy_drop": tolerance, "skill": limits.skill}
-    if panel.quantity in limit_of:
-        axes.axhline(limit_of[panel.quantity], **LIMIT)
+    if quantity in limit_of:
+        axes.axhline(limit_of[quantity], **LIMIT)
 
 
 def draw_ranks(
@@ -256,7 +255,7 @@ def _caption_of_ranks(title: str, lines: pd.DataFrame, rho: Mapping[str, float],
     return f"At rank {lines.index[0]}: {listed(values, n=4)}."
 
 
-def looks_of(labels: Sequence[str]) -> dict[str, Look]:
+def looks_of(labels: Iterable[str]) -> dict[str, Look]:
     """Return the colour, marker and style of each line."""
     import matplotlib
 

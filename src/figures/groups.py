@@ -82,17 +82,16 @@ def _with_rows(table: pd.DataFrame, row_of: Mapping[str, float]) -> pd.DataFrame
 def _rows_of(groups: pd.DataFrame) -> dict[str, float]:
     """Return the position of the row of each pair of groups; within an end group, the pair of the group with
     itself comes first."""
-    pairs = set(groups.front_group + ARROW + groups.end_group)
     names = by_depth([*groups.front_group, *groups.end_group], {})
-    row_of: dict[str, float] = {}
-    place = 0.0
-    for end in names:
-        titles = [f"{front}{ARROW}{end}" for front in dict.fromkeys([end, *names])]
-        for pair in filter(pairs.__contains__, titles):
-            row_of[pair] = place
-            place += 1
-        place += GAP * (not pairs.isdisjoint(titles))
-    return row_of
+    pairs = sorted(
+        set(zip(groups.front_group, groups.end_group, strict=True)),
+        key=lambda pair: (names.index(pair[1]), pair[0] != pair[1], names.index(pair[0])),
+    )
+    ends = list(dict.fromkeys(end for _, end in pairs))
+    return {
+        f"{front}{ARROW}{end}": place + GAP * ends.index(end)
+        for place, (front, end) in enumerate(pairs)
+    }
 
 
 def _name_rows(axes: "Axes", groups: pd.DataFrame, row_of: Mapping[str, float]) -> None:

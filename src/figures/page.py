@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from src.core.user_code import titles_in
 from src.figures import terms, words
@@ -24,9 +26,6 @@ from src.results.network_names import SHORT, short
 from src.results.quantities import AUROC
 from src.results.spec import RECORDS, SPLITS
 from src.verdict import INCONCLUSIVE, SIMILAR, Limits
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 ESTIMATES = ("accuracy_drop", "skill_at_end", "skill")
 
@@ -157,7 +156,7 @@ def _data(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def pairs(frame: "DataFrame", measures: Sequence[str]) -> str:
+def pairs(frame: pd.DataFrame, measures: Sequence[str]) -> str:
     """Return an HTML table of all pairs of layers for each method and pair of groups, with means over several
     pairs of networks.
 
@@ -181,7 +180,7 @@ def _of_layers(part: Part, measures: Sequence[str]) -> Table:
     return Table(part.title, header, lines)
 
 
-def _values_of(rows: "DataFrame", part: Part) -> list[str]:
+def _values_of(rows: pd.DataFrame, part: Part) -> list[str]:
     """Return the verdict on a pair of layers and its estimates; of several pairs of networks, means."""
     if part.n_pairs > 1:
         shares = rows.verdict.value_counts(normalize=True)

@@ -3,14 +3,13 @@ layers."""
 
 from collections.abc import Iterator
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import pandas as pd
 
 from src.core.user_code import titles_in
 from src.results.frame import GROUPS, NETWORKS, SIDES, TYPES, architectures, layers_of
 from src.results.network_names import IN_SHORT, short, short_names
-
-if TYPE_CHECKING:
-    from pandas import DataFrame, Series
 
 ENDINGS = {kind: f", {title}" for kind, title in IN_SHORT.items()}  # of titles, by kind
 MAX_PAIRS = 16  # of groups of networks, that a method is divided into
@@ -21,7 +20,7 @@ class Part(NamedTuple):
 
     method: str
     pair: str  # the networks or their groups, such as "a → b"
-    rows: "DataFrame"
+    rows: pd.DataFrame
 
     @property
     def n_pairs(self) -> int:
@@ -37,7 +36,7 @@ class Part(NamedTuple):
         return title
 
 
-def parts_of(frame: "DataFrame") -> list[Part]:
+def parts_of(frame: pd.DataFrame) -> list[Part]:
     """Return the parts of a frame of verdicts, method by method.
 
     Stitches of two networks are divided by direction, others by groups, unless these are too many.
@@ -47,7 +46,7 @@ def parts_of(frame: "DataFrame") -> list[Part]:
     return [Part(titles_in(method), pair, rows) for (method, pair), rows in groups]
 
 
-def titles_of_pairs(frame: "DataFrame") -> "Series":
+def titles_of_pairs(frame: pd.DataFrame) -> pd.Series:
     """Return the title of each row's networks or of their groups, with types if layers differ within a group,
     and with the kind of a control."""
     layers = layers_of(frame).groupby("architecture").layer.agg(frozenset)
@@ -62,30 +61,30 @@ def titles_of_pairs(frame: "DataFrame") -> "Series":
     return titles + types.where(n_layouts > 1, "") + kinds
 
 
-def has_two_networks(frame: "DataFrame") -> bool:
+def has_two_networks(frame: pd.DataFrame) -> bool:
     """Return whether all rows are of one network or of two."""
     names = set(chain.from_iterable(frame[NETWORKS].itertuples(index=False)))
     return len(names) <= len(SIDES)
 
 
-def joined(frame: "DataFrame", columns: list[str]) -> "Series":
+def joined(frame: pd.DataFrame, columns: list[str]) -> pd.Series:
     """Join two columns to texts "a → b", without the paths of user code."""
     first, second = (frame[name].map(str).map(titles_in).map(short) for name in columns)
     return first + " → " + second
 
 
-def of_method(table: "DataFrame", method: str) -> "DataFrame":
+def of_method(table: pd.DataFrame, method: str) -> pd.DataFrame:
     """Return the rows of a method; a table without rows has no columns either."""
     return table if table.empty else table[table.method == method]
 
 
-def by_method(table: "DataFrame") -> "Iterator[tuple[str, DataFrame]]":
+def by_method(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield the rows of each method, in their order."""
     if len(table):
         yield from table.groupby("method", sort=False)
 
 
-def with_short_names(frame: "DataFrame") -> "DataFrame":
+def with_short_names(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a frame whose networks have the names of their folders or files instead of paths."""
     paths = list(dict.fromkeys(frame[NETWORKS].stack().dropna()))
     names = dict(zip(paths, short_names(paths), strict=True))

@@ -49,14 +49,12 @@ def print_largest(frame: pd.DataFrame, measures: Sequence[str]) -> None:
             columns = [f"{name}_{part}_largest{ending}" for part in PARTS]
             if columns[0] in frame:
                 measure = measure_of(name)
-                similarities = (measure.sign * frame[name]).fillna(-float("inf"))
-                best = frame.loc[similarities.idxmax()]
+                best = frame.loc[(measure.sign * frame[name]).fillna(-math.inf).idxmax()]
                 title = f"{measure.title}: {best.layer1} – {best.layer2}"
                 lines[title] = best[[name, *columns]].tolist()
         if lines:
             title = f"most similar pair{within}, against the most similar ones of permuted inputs"
-            numbers = ["value", *PARTS.values()]
-            table(title, list(lines), numbers, list(lines.values()))
+            table(title, list(lines), ["value", *PARTS.values()], list(lines.values()))
 
 
 def print_tables(frame: pd.DataFrame, measures: Sequence[str]) -> None:
@@ -104,15 +102,13 @@ def draw(path: Path, frame: pd.DataFrame, measures: Sequence[str]) -> list[Path]
     first = frame.iloc[0]
     if n_pairs == 1 and n_ranks[0] > 1:
         axes = (f"{first.layer1} of network 1", f"{first.layer2} of network 2")
-        maps = _maps(frame, measures, RANKS)
-        return draw_layers(path, maps, axes=axes, source=source)
+        return draw_layers(path, _maps(frame, measures, RANKS), axes=axes, source=source)
     ranks = frame[RANKS].astype(float).fillna(0)  # of full rank
     highest = frame[ranks.eq(ranks.iloc[0]).all(axis=1)]
     maps = _maps(highest, measures, LAYERS)
     kinds = {architecture(first[f"model{n}"], first[f"model{n}_type"]) for n in (1, 2)}
     if len(kinds) == 1:
-        of_equal_names = highest[highest.layer1 == highest.layer2]
-        framed = list(of_equal_names[LAYERS].itertuples(index=False, name=None))
+        framed = [(layer, layer) for layer in highest.layer1[highest.layer1 == highest.layer2]]
         maps = [item._replace(framed=framed) for item in maps]
     return draw_layers(path, maps, axes=SIDES, source=source)
 
@@ -150,13 +146,10 @@ def titles_of(frame: pd.DataFrame, measures: Sequence[str], *parts: str) -> dict
     """Return the titles of columns: of each measure, and of the named statistics of its null distribution."""
     titles = {}
     for measure in measures:
-        title = measure_of(measure).title
-        titles[measure] = title
+        titles[measure] = measure_of(measure).title
         for part, (ending, within) in product(parts, WITHIN.items()):
-            name = f"{measure}_{part}{ending}"
-            if name in frame:
-                titles[name] = f"{title}, {PARTS[part]}{within}"
-    return titles
+            titles[f"{measure}_{part}{ending}"] = f"{titles[measure]}, {PARTS[part]}{within}"
+    return {name: title for name, title in titles.items() if name in frame}
 
 
 def _matrix(frame: pd.DataFrame, name: str, columns: Sequence[str]) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pandas import concat
+import pandas as pd
 
 from src.core.console import layer_in_words
 from src.core.grouping import grouped
@@ -33,7 +33,6 @@ from src.verdict import ACCURATE_ONLY, INCONCLUSIVE, NOT_MATCHED, SIMILAR, Limit
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from pandas import DataFrame, Series
 
 LOOKS: dict[str, Look] = {  # of verdicts, told apart in grey as well
     SIMILAR: {"facecolor": "#2b6cb0", "edgecolor": "#2b6cb0"},
@@ -70,13 +69,13 @@ X_TITLE = "end layer"
 class Item(NamedTuple):
     """A map of verdicts with the texts around it; the maps of a row have equal titles of their axes."""
 
-    rows: "DataFrame"
+    rows: pd.DataFrame
     y_title: str
     title: str
     x_title: str = X_TITLE
 
 
-def draw_verdicts(path: Path, frame: "DataFrame", limits: Limits, **texts: Any) -> list[Path]:
+def draw_verdicts(path: Path, frame: pd.DataFrame, limits: Limits, **texts: Any) -> list[Path]:
     """Draw a map of layers for each method and pair of networks or of groups. Return the written paths.
 
     Args:
@@ -89,7 +88,7 @@ def draw_verdicts(path: Path, frame: "DataFrame", limits: Limits, **texts: Any) 
     return write_figure(path, parts, draw, width=COLUMN, **texts)
 
 
-def figure_of_verdicts(frame: "DataFrame", limits: Limits, *, source: str = "") -> "Figure":
+def figure_of_verdicts(frame: pd.DataFrame, limits: Limits, *, source: str = "") -> "Figure":
     """Return the figure of `draw_verdicts` without writing a file."""
     draw = partial(_draw_maps, limits=limits)
     return draw_figure(parts_of(frame), draw, width=COLUMN, source=source)
@@ -102,7 +101,7 @@ def distinct_parts(parts: Sequence[Part]) -> tuple[list[Part], str]:
     sentences = []
     kept = []
     for method, of_method in grouped(parts, lambda part: part.method).items():
-        verdicts = concat(part.rows for part in of_method)[["networks", *LAYERS, "verdict"]]
+        verdicts = pd.concat(part.rows for part in of_method)[["networks", *LAYERS, "verdict"]]
         key = frozenset(verdicts.itertuples(index=False, name=None))
         first = first_of.setdefault(key, method)
         if first == method:
@@ -211,7 +210,7 @@ def _with_titles(part: Part, *, is_by_pair: bool) -> Item:
     return Item(part.rows, f"from layer of {front}", part.method, f"into layer of {end}")
 
 
-def _draw_map(axes: "Axes", rows: "DataFrame", limits: Limits) -> None:
+def _draw_map(axes: "Axes", rows: pd.DataFrame, limits: Limits) -> None:
     """Draw the cells of a map: shares of verdicts with the percentage of similar pairs, or the accuracy drop
     and skill of a single stitch."""
     order = matrix(rows, "skill")
@@ -231,7 +230,7 @@ def _draw_map(axes: "Axes", rows: "DataFrame", limits: Limits) -> None:
             _write_share(axes, x, y, shares[SIMILAR])
 
 
-def _draw_shares(axes: "Axes", x: int, y: int, shares: "Series", is_framed: bool) -> None:
+def _draw_shares(axes: "Axes", x: int, y: int, shares: pd.Series, is_framed: bool) -> None:
     """Draw the shares of verdicts as strips of a cell, in a black frame or in a border."""
     from matplotlib.patches import Rectangle
 
@@ -283,7 +282,7 @@ def _caption(parts: Sequence[Part], figure: "Figure") -> str:
     return f"Similar: {'; '.join(counts)}.{cells} Rows: front layers; frames: corresponding layers."
 
 
-def draw_points(path: Path, frame: "DataFrame", limits: Limits, **texts: Any) -> list[Path]:
+def draw_points(path: Path, frame: pd.DataFrame, limits: Limits, **texts: Any) -> list[Path]:
     """Draw a scatter plot of accuracy drop against skill of stitches. Return the written paths.
 
     Args:
@@ -294,7 +293,7 @@ def draw_points(path: Path, frame: "DataFrame", limits: Limits, **texts: Any) ->
     return write_figure(path, [frame], draw, width=COLUMN, **texts)
 
 
-def _draw_points(figure: "Figure", frames: "Sequence[DataFrame]", *, limits: Limits) -> str:
+def _draw_points(figure: "Figure", frames: Sequence[pd.DataFrame], *, limits: Limits) -> str:
     """Draw stitches as points with error bars, hollow if inconclusive; return the caption."""
     (frame,) = frames
     figure.set_figheight(0.8 * figure.get_figwidth())
@@ -319,7 +318,7 @@ def _draw_points(figure: "Figure", frames: "Sequence[DataFrame]", *, limits: Lim
     )
 
 
-def _draw_plane(axes: "Axes", frame: "DataFrame", limits: Limits) -> None:
+def _draw_plane(axes: "Axes", frame: pd.DataFrame, limits: Limits) -> None:
     """Shade the regions of the verdicts, and set the axes: accuracy drop, and skill at the output."""
     tolerance = POINTS * limits.tolerance
     lost = POINTS * frame.accuracy_drop.dropna()

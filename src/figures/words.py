@@ -388,17 +388,19 @@ def tables_of_matches(matches: pd.DataFrame) -> list[Table]:
     tables = []
     keys = ["method", "dataset", "side", "front_type", "end_type"]
     for (*data, side, first, second), rows in matches.groupby(keys, sort=False, dropna=False):
-        columns = list(rows.quantity.unique())
-        lines = []
-        for layer, of_layer in rows.groupby("front_layer", sort=False):
-            known = ";".join(of_layer.corresponding.dropna()).split(";")
-            best = [
-                _most_frequent(of_layer.end_layer[of_layer.quantity == name]) for name in columns
-            ]
-            lines.append([layer, ", ".join(dict.fromkeys(known)), *best])
+        cells = rows.pivot_table(
+            index="front_layer",
+            columns="quantity",
+            values="end_layer",
+            aggfunc=_most_frequent,
+            fill_value="",
+            sort=False,
+        ).rename(columns=title_of)
+        layers = rows.groupby("front_layer").corresponding.agg(_distinct)
+        cells.insert(0, "corresponding", layers)
         names = [short(titles_in(kind)) for kind in (second, first)]
         title = f"{SOUGHT[side]} in {names[0]} for each layer of {names[1]}, {_on_data(*data)}"
-        tables.append(Table(title, ["", "corresponding", *map(title_of, columns)], lines))
+        tables.append(table_of(title, cells.rename_axis(None)))
     return tables
 
 
@@ -408,11 +410,14 @@ def _on_data(method: str, dataset: Any) -> str:
 
 
 def _most_frequent(matches: pd.Series) -> str:
-    """Return the most frequent best match and its count, such as "layer3 (4/5)"; "" without matches."""
-    if matches.empty:
-        return ""
+    """Return the most frequent best match and its count, such as "layer3 (4/5)"."""
     n = matches.value_counts(sort=False)
     return f"{n.idxmax()} ({n.max()}/{len(matches)})"
+
+
+def _distinct(layers: pd.Series) -> str:
+    """Return the distinct layers in texts that separate these by semicolons."""
+    return ", ".join(dict.fromkeys(";".join(layers.dropna()).split(";")))
 
 
 def report(
