@@ -72,6 +72,9 @@ def test_a_map_has_the_numbers_of_each_stitch(tmp_path, drawn_figures):
     }
     assert faces[4.0, 0.6] == "white" != faces[1.0, 0.6]
     assert [text.get_text() for text in plane.texts].count(MARK) == 1
+    assert says(plane.get_ylabel(), "logarithmic below −1")
+    draw_points(tmp_path / "q.png", frame[frame.skill > -1], Limits())
+    assert drawn_figures["q.png"].axes[0].get_ylabel() == "skill at the output"
 
 
 def test_two_methods_of_equal_verdicts_have_one_map(tmp_path, drawn_figures):

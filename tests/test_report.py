@@ -157,22 +157,24 @@ def test_the_page_needs_nothing_else(tmp_path, rendered):
 
 
 def test_names_are_texts(tmp_path):
-    """A name that would be HTML stands in the page as it is."""
-    write_run(tmp_path / "runs", "1", n_right=945, end_layer="y", front_model_path=f"{FOREIGN}.pt")
+    """A name that would be HTML stands in the page as it is; a user's type names a group without its path."""
+    network = {"front_model_path": f"{FOREIGN}.pt", "front_model_type": "/home/me/nets.py:cnn"}
+    write_run(tmp_path / "runs", "1", n_right=945, end_layer="y", **network)
     page = page_of(tmp_path, "runs")
     assert page.text.count(FOREIGN) >= 2
-    assert page.rows("Networks")[0]["name"] == f"{FOREIGN}.pt"
+    front = page.rows("Networks")[0]
+    assert (front["name"], front["group"]) == (f"{FOREIGN}.pt", "cnn")
 
 
 def test_how_it_was_made(tmp_path):
     """Commands with their versions, weights and images, of runs that recorded them."""
     digests = {"front_model_path_sha256": "a" * 64, "test_images_sha256": "c" * 64}
-    for name in "12":
+    for name, torch in (("1", "2.6.0"), ("2", "2.6.0"), ("3", "2.7.0")):
         folder = write_run(tmp_path / "runs", name, n_right=945, front_layer=f"x{name}", **digests)
-        (folder / "run.json").write_text(json.dumps(RECORD))
+        (folder / "run.json").write_text(json.dumps(RECORD | {"torch": torch}))
     page = page_of(tmp_path, "runs")
     assert page.text.count("exec_stitch.py f.pt") == 1
-    of_runs, of_page = page.rows("Versions")
+    of_runs, _, of_page = page.rows("Versions")
     suite, commit, packages, device = of_runs.values()
     assert (suite, commit, device) == ("1.2.3", "0123456789ab", "CPU")
     assert says(packages, "python 3.11.0", "torch 2.6.0")
@@ -210,6 +212,8 @@ def test_groups_of_many_networks(tmp_path, rendered):
     (means,) = page.rows("direct matching, early → early (2 pairs of networks)")
     mean_place = np.mean([pairs.index(pair) for pair in (("a", "b"), ("b", "a"))])
     assert means["accuracy drop (percentage points)"] == f"{5 - 0.4 * mean_place:.1f}"
+    of_group = page.rows(title)[0]["share similar"]
+    assert means["share similar"] == of_group == "0.00 to 1.00"  # inconclusive ones may be similar
     assert [row["name"] for row in page.rows("Networks")] == list("abcd")
 
 
