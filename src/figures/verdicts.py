@@ -314,7 +314,7 @@ def _draw_points(figure: "Figure", frames: Sequence[pd.DataFrame], *, limits: Li
     figure.legend(loc="outside lower center", ncols=2)
     return (
         f"Stitches with 95 % intervals; hollow: inconclusive; {MARK}: skill too low at the end layer. Axes are "
-        f"logarithmic below a skill of −1 and beyond {max(POINTS * limits.tolerance, 1):g} points."
+        f"logarithmic below a skill of −1 and beyond accuracy drops of ±{max(POINTS * limits.tolerance, 1):g}."
     )
 
 
