@@ -11,7 +11,6 @@ from src.core.grouping import by_depth
 from src.core.user_code import titles_in
 from src.figures.pages import CM, COLUMN, Look, shortened, write_figure
 from src.figures.scales import LIMIT, draw_interval, set_scale
-from src.figures.sections import of_method
 from src.figures.verdicts import INKS, LOOKS, add_legend_of_verdicts
 from src.statistics.permutation_tests import FRONT
 from src.verdict import Limits
@@ -57,11 +56,11 @@ def _draw_groups(
     lowest = max(LOWEST, min([0.0, *skills.value, *skills.low.dropna()]))
     for method, (left, right) in zip(methods, panels, strict=True):
         _name_rows(left, groups, row_of)
-        _draw_shares(left, of_method(groups, method))
+        _draw_shares(left, groups[groups.method == method])
         left.set_title(titles_in(method), x=0, ha="left", pad=8)
         set_scale(right, "x", "skill", (lowest - 0.08, 1), 0)
         right.axvline(limits.skill, **LIMIT)
-        of_panel = [of_method(table, method) for table in (means, groups, tests)]
+        of_panel = [table[table.method == method] for table in (means, groups, tests)]
         _draw_skill(right, *of_panel, lowest=lowest)
         for axes in (left, right):
             axes.tick_params(axis="y", length=0)
@@ -74,7 +73,7 @@ def _draw_groups(
 def _with_rows(table: pd.DataFrame, row_of: Mapping[str, float]) -> pd.DataFrame:
     """Return a table of pairs of groups with the position of their rows, `y`."""
     if table.empty:
-        return table
+        return table.reindex(columns=["method", "quantity", "side", "y"])
     pairs = table.across if "across" in table else table.front_group + ARROW + table.end_group
     return table.assign(y=pairs.map(row_of))
 
@@ -149,8 +148,6 @@ def _draw_skill(
     axes.plot(rows.value.clip(lowest), rows.y - 0.1, "D", color=COLOUR, markersize=3.5)
     for row in rows.itertuples():
         draw_interval(axes, "x", row.y - 0.1, (row.low, row.high), color=COLOUR, linewidth=1)
-    if tests.empty:
-        return
     look: Look = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
     for test in tests[(tests.quantity == "skill") & (tests.side == FRONT)].itertuples():
         star = " *" if test.p_value <= SIGNIFICANT else ""
@@ -163,7 +160,7 @@ def _caption(groups: pd.DataFrame, tests: pd.DataFrame) -> str:
         f"Means over {groups.layers.iloc[0]}. Dots: pairs of networks; diamonds: means, 95 % intervals; dotted: the "
         "limit."
     )
-    if len(tests) and (tests.quantity == "skill").any():
+    if (tests.quantity == "skill").any():
         shown = tests[tests.quantity == "skill"]
         text += (
             f" p (at least {shown.lowest_p.min():.2g}; * below 0.05): against fronts of the group."

@@ -84,16 +84,17 @@ def _draw_layers(
     in_line = min(len(maps), max(1, int(width / _room_of(maps))))
     firsts = maps[::in_line]
     panels = map_panels(figure, [item.values.shape for item in firsts], in_line)
-    share_scale = len({item.quantity for item in maps}) == 1
+    titles_of_scales = {title_of(item.quantity) for item in maps}
+    shared = titles_of_scales.pop() if len(titles_of_scales) == 1 else ""
     for place, (item, panel) in enumerate(zip(maps, panels.flat, strict=False)):
         image = _paint(panel, item)
         is_last = place == len(maps) - 1 or place % in_line == in_line - 1
-        if is_last or not share_scale:
-            title = title_of(item.quantity) if share_scale else ""
-            bar = panel.inset_axes((1.03, 0, 0.05, 1))
-            figure.colorbar(image, cax=bar, label=title)
+        if is_last or not shared:
+            figure.colorbar(image, cax=panel.inset_axes((1.03, 0, 0.05, 1)), label=shared)
         if len(maps) > 1:
-            heading = _heading(item, share_scale=share_scale)
+            heading = titles_in(item.title).split(", ", 1)
+            if title_of(item.quantity) not in (shared, item.title):
+                heading.append(title_of(item.quantity))
             lines = [textwrap.fill(text, int(CHARACTERS * width / in_line)) for text in heading]
             panel.set_title("\n".join(lines), x=0, ha="left")
         if place % in_line and item.values.index.equals(maps[place - 1].values.index):
@@ -126,15 +127,6 @@ def _room_of(maps: Sequence[Map]) -> float:
         return 2 * ROOM
     layers = {tuple(map(tuple, item.values.axes)) for item in maps}
     return ROOM if len(layers) == 1 else ROOM_WITH_NAMES
-
-
-def _heading(item: Map, *, share_scale: bool) -> list[str]:
-    """Return the lines above a map: its title, and its quantity where the maps have several."""
-    heading = titles_in(item.title).split(", ", 1)
-    title = title_of(item.quantity)
-    if not share_scale and title != item.title:
-        heading.append(title)
-    return heading
 
 
 def closest(item: Map) -> str:

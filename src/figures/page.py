@@ -170,24 +170,21 @@ def _of_layers(part: Part, measures: Sequence[str]) -> Table:
     """Return the table of verdicts on two networks, or of shares of similar pairs and means over several pairs
     of networks."""
     known = [name for name in measures if part.rows[name].notna().any()]
+    titles = [name.replace(AUROC, "AUROC ").replace("_", " ") for name in known]
+    first = title_of(SIMILAR) if part.n_pairs > 1 else "verdict"
+    header = ["front -> end layer", first, *map(title_of, ESTIMATES), *titles]
     lines = []
     for (front, end), rows in part.rows.groupby(LAYERS, sort=False):
-        means = [words.number(name, rows[name].mean()) for name in known]
-        lines.append([f"{front} -> {end}", *_values_of(rows, part), *means])
-    first = title_of(SIMILAR) if part.n_pairs > 1 else "verdict"
-    titles = [name.replace(AUROC, "AUROC ").replace("_", " ") for name in known]
-    header = ["front -> end layer", first, *map(title_of, ESTIMATES), *titles]
+        if part.n_pairs > 1:
+            shares = rows.verdict.value_counts(normalize=True)
+            texts = [words.share_of(shares.get(SIMILAR, 0), shares.get(INCONCLUSIVE, 0))]
+            texts += [words.number(name, rows[name].mean()) for name in ESTIMATES]
+        else:
+            texts = [rows.verdict.iloc[0]]
+            texts += [_estimate(rows.iloc[0], name) for name in ESTIMATES]
+        texts += [words.number(name, rows[name].mean()) for name in known]
+        lines.append([f"{front} -> {end}", *texts])
     return Table(part.title, header, lines)
-
-
-def _values_of(rows: pd.DataFrame, part: Part) -> list[str]:
-    """Return the verdict on a pair of layers and its estimates; of several pairs of networks, means."""
-    if part.n_pairs > 1:
-        shares = rows.verdict.value_counts(normalize=True)
-        share = words.share_of(shares.get(SIMILAR, 0), shares.get(INCONCLUSIVE, 0))
-        return [share, *(words.number(name, rows[name].mean()) for name in ESTIMATES)]
-    row = rows.iloc[0]
-    return [row.verdict, *(_estimate(row, name) for name in ESTIMATES)]
 
 
 def _estimate(row: Any, name: str) -> str:

@@ -73,11 +73,6 @@ def joined(frame: pd.DataFrame, columns: list[str]) -> pd.Series:
     return first + " → " + second
 
 
-def of_method(table: pd.DataFrame, method: str) -> pd.DataFrame:
-    """Return the rows of a method; a table without rows has no columns either."""
-    return table if table.empty else table[table.method == method]
-
-
 def by_method(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield the rows of each method, in their order."""
     if len(table):
