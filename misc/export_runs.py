@@ -56,7 +56,7 @@ def export_stitch(stitch: "Stitch", target: Path) -> None:
     Raises:
         UserError: the run has not kept the stitch.
     """
-    pair = stitch.row.pair
+    pair = stitch.pair
     state = results.stitch_runs.load_stitch(stitch.files.folder, pair)
     predictions = {}
     if stitch.predictions is not None:
@@ -67,7 +67,7 @@ def export_stitch(stitch: "Stitch", target: Path) -> None:
     with durable_together():
         results.stitch_runs.write_stitches(
             folder,
-            {pair: stitch.row},
+            [stitch],
             states={pair: state},
             predictions=predictions,
             command=made_with.get("command", ""),
@@ -87,10 +87,10 @@ def chosen_of(stitch: "Stitch", state: "Mapping[str, torch.Tensor]") -> dict:
     if stitch.options["stitching_type"] != AUTO:
         return {}
     token = None
-    if stitch.row.stitching_type == "c2t":
+    if stitch.record["stitching_type"] == "c2t":
         token = "learn" if "cls_token" in state else "pool"
     return {
-        "stitching_type": stitch.row.stitching_type,
+        "stitching_type": stitch.record["stitching_type"],
         "stitching_option": AUTO,
         "c2t_cls_token": token,
     }

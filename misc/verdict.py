@@ -19,7 +19,7 @@ from src.core.errors import UserError
 from src.core.files import read_json, write_text
 from src.core.grouping import grouped
 from src.figures.terms import legend
-from src.results.network_names import named_by_list, order_in
+from src.results.network_names import named_by_list
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -213,12 +213,10 @@ def names_of(args: Namespace, stitches: "list[Stitch]") -> tuple[Any, bool]:
     """Return the names of all networks, and whether a list names these; sort stitches in the order of the
     list."""
     networks = args.networks or results.frame.list_in(args.source_dirs)
-    names = named_by_list(
-        (network for stitch in stitches for network in stitch.row.networks), networks
-    )
+    names = named_by_list((network for stitch in stitches for network in stitch.networks), networks)
     if networks:
-        order = order_in(names)
-        stitches.sort(key=lambda stitch: order(stitch.row))
+        order = list(names)
+        stitches.sort(key=lambda stitch: list(map(order.index, stitch.network_keys)))
     return names, bool(networks)
 
 
@@ -316,7 +314,7 @@ def draw(path: Path, judged: Judged) -> None:
     groups = judged.comparison.groups
     tests = judged.comparison.tests
     positions = POSITIONS if on_lost_positions(frame.stitching_type) else ""
-    source = figures.matrices.source_of([stitch.row for stitch in judged.stitches])
+    source = figures.matrices.source_of(judged.stitches)
     texts = {"remark": positions, "source": source}
     figures.verdicts.draw_verdicts(path.with_suffix(".png"), frame, judged.limits, **texts)
     if figures.sections.has_two_networks(frame):

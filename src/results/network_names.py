@@ -14,10 +14,9 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
 
 from src.core.choices import Options
 from src.core.choices.similarity import SIMILARITY
@@ -269,30 +268,6 @@ def networks_named_by(options: Options) -> dict[str, NamedNetwork]:
     return networks
 
 
-class OfTwoNetworks:
-    """Base class of rows of two networks; if both are randomly initialised, they have the same seed."""
-
-    # Of each network, the columns of path, type and weights
-    network_columns: ClassVar[tuple[tuple[str, str, str], tuple[str, str, str]]]
-    seed: int | None
-
-    @functools.cached_property  # both are asked for again and again
-    def networks(self) -> tuple[NamedNetwork, NamedNetwork]:
-        """The first and the second network; of a stitch, the front and the end network."""
-        first, second = map(self._network, self.network_columns)
-        return first, second
-
-    def _network(self, columns: tuple[str, str, str]) -> NamedNetwork:
-        path, kind, weights = (getattr(self, column) for column in columns)
-        return NamedNetwork.of(path, kind, seed=self.seed, weights=weights)
-
-    @functools.cached_property
-    def network_keys(self) -> tuple[NetworkKey, NetworkKey]:
-        """The keys of both networks."""
-        first, second = self.networks
-        return first.key, second.key
-
-
 def titles_of(networks: Iterable[NamedNetwork]) -> dict[NetworkKey, str]:
     """Return unique titles of networks, by key.
 
@@ -462,18 +437,6 @@ def named_by_list(
     place = {key: number for number, key in enumerate(listed)}
     in_list = sorted(networks, key=lambda network: place.get(network.listed_as, len(place)))
     return named_networks(in_list, listed)
-
-
-def named_pair(result: OfTwoNetworks, names: Names) -> tuple[NamedNetwork, NamedNetwork]:
-    """Return both networks of a result, named as in reports."""
-    first, second = result.network_keys
-    return names[first], names[second]
-
-
-def order_in(names: Iterable[NetworkKey]) -> Callable[[Any], list[int]]:
-    """Return a key that sorts rows of two networks in the order of `names`."""
-    places = {key: place for place, key in enumerate(names)}
-    return lambda row: [places[key] for key in row.network_keys]
 
 
 def named_networks(

@@ -27,13 +27,13 @@ def images_of(stitches: Iterable[Stitch]) -> dict[str, dict[str, list[str]]]:
     images: dict[str, dict[str, list[str]]] = {name: {} for name in RECORDS.values()}
     for stitch in stitches:
         for name, of_datasets in images.items():
-            digests = of_datasets.setdefault(str(stitch.row.dataset), [])
+            digests = of_datasets.setdefault(str(stitch.record["dataset"]), [])
             digest = stitch.options.get(name)
             if digest and digest not in digests:
                 digests.append(digest)
     weights = set()
     for stitch in stitches:
-        (front, _), (end, _) = stitch.row.network_keys
+        (front, _), (end, _) = stitch.network_keys
         weights.add(f"{front} → {end}")
     images["stitches_sha256"] = {"": sorted(weights)}
     return images
@@ -75,11 +75,11 @@ def networks_of(
     measured: dict[tuple[NetworkKey, str], tuple[NamedNetwork, str, float | None]] = {}
     for stitch in stitches:
         recorded = networks_named_by(stitch.options)  # with all digits of the weights
-        for key, side in zip(stitch.row.network_keys, ("front", "end"), strict=True):
+        for key, side in zip(stitch.network_keys, ("front", "end"), strict=True):
             network = replace(names[key], weights=recorded[f"{side}_model"].weights)
-            accuracy: float = getattr(stitch.row, f"{side}_accuracy")
+            accuracy: float = stitch.record[f"{side}_accuracy"]
             known = None if math.isnan(accuracy) else accuracy
-            dataset = str(stitch.row.dataset)
+            dataset = str(stitch.record["dataset"])
             measured.setdefault((key, dataset), (network, dataset, known))
     for row in similarities.itertuples():
         for network in row.networks:

@@ -301,54 +301,32 @@ def are_same(first: str | None, second: str | None) -> bool:
     return not first or not second or first[:SHORT] == second[:SHORT]
 
 
-def on_same_images(first: Any, second: Any) -> bool:
-    """Return whether two rows are on the same images: by recorded fingerprints, or else by the data set and its
-    dots."""
-    of_splits = [(getattr(first, split), getattr(second, split)) for split in SPLITS]
+def on_same_images(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Return whether two records of tables are on the same images: by recorded fingerprints, or else by the data
+    set and its dots."""
+    of_splits = [(first.get(split), second.get(split)) for split in SPLITS]
     recorded = [digests for digests in of_splits if all(digests)]
     if recorded:
         return all(are_same(*digests) for digests in recorded)
-    is_known = None not in (first.dataset, second.dataset)
+    is_known = None not in (first["dataset"], second["dataset"])
     return not is_known or data_of(first) == data_of(second)
 
 
-def data_of(row: Any) -> tuple[str, float | None]:
-    """Return the settings that name the images of a row."""
-    return row.dataset, row.shortcut
+def data_of(record: Mapping[str, Any]) -> tuple[str, float | None]:
+    """Return the settings that name the images of a record."""
+    return record["dataset"], record["shortcut"]
 
 
-def keys_of(rows: Sequence[Any]) -> list[str]:
-    """Return the key of each stitch's experiment: its settings, networks and images.
+def names_of_data(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the name of the data set of each record; names are different if the images differ, with a warning.
 
-    The place of a network stands for weights that are not known. Inputs that a run did not record are
-    those of all runs that agree with it otherwise, if these are on the same inputs.
-    """
-    specs: dict[int, Spec] = {}  # by run, whose stitches share the spec
-    for row in rows:
-        if id(row.spec) not in specs:
-            weights = zip(WEIGHTS, row.networks, strict=True)
-            known = {name: row.spec[name] or network.identity for name, network in weights}
-            specs[id(row.spec)] = row.spec | known
-    for alike in grouped(specs.values(), lambda spec: key_of(spec | NO_INPUTS)).values():
-        for split in SPLITS:
-            digests = {spec[split] for spec in alike} - {None}
-            if len(digests) == 1:
-                for spec in alike:
-                    spec[split] = min(digests)
-    keys = {run: key_of(spec) for run, spec in specs.items()}
-    return [keys[id(row.spec)] for row in rows]
-
-
-def names_of_data(rows: Sequence[Any]) -> list[str]:
-    """Return the name of the data set of each row; names are different if the images differ, with a warning.
-
-    Where rows of one data set recorded different images, the name of the data set has their
+    Where records of one data set have different images, the name of the data set has their
     fingerprints behind it, such as "digits [test inputs 0123456789ab]". All other names stay.
     """
-    images: dict[int, list[str]] = {number: [] for number in range(len(rows))}
-    for (dataset, _), numbers in grouped(images, lambda number: data_of(rows[number])).items():
+    images: dict[int, list[str]] = {number: [] for number in range(len(records))}
+    for (dataset, _), numbers in grouped(images, lambda number: data_of(records[number])).items():
         for split, title in SPLITS.items():
-            digests = {number: getattr(rows[number], split, None) for number in numbers}
+            digests = {number: records[number].get(split) for number in numbers}
             recorded = {number: digest for number, digest in digests.items() if digest}
             different = list(dict.fromkeys(recorded.values()))
             if len(different) > 1:
@@ -359,6 +337,6 @@ def names_of_data(rows: Sequence[Any]) -> list[str]:
                 for number, digest in recorded.items():
                     images[number].append(f"{title} {digest}")
     return [
-        f"{row.dataset} [{', '.join(digests)}]" if digests else row.dataset
-        for row, digests in zip(rows, images.values(), strict=True)
+        f"{record['dataset']} [{', '.join(digests)}]" if digests else record["dataset"]
+        for record, digests in zip(records, images.values(), strict=True)
     ]

@@ -3,7 +3,6 @@ to one folder, which `stitches` reads. A run of one stitch has the files of the 
 """
 
 import contextlib
-import dataclasses
 import math
 import sys
 from collections import Counter
@@ -11,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from src.core.console import listed, note, note_once, result, warn, warn_once
 from src.core.errors import UserError
 from src.core.files import durable_together, write_arrays, write_json
 from src.core.tensors import load_tensors, save_tensors
-from src.core.values import MeasuredStitch, Metrics, Pair, Predictions
+from src.core.values import MeasuredStitch, Pair, Predictions
 from src.models import Network
 from src.results.checkpoints import StateDict, load_state, on_cpu, save_state
 from src.results.evaluation import EvaluationFiles, columns_of_skill
@@ -40,13 +40,14 @@ from src.results.spec import (
 )
 from src.results.stitches import (
     GRID,
+    METRICS,
     Stitch,
-    StitchRow,
     columns_of,
+    metrics_of,
     one_of_each,
     read_stitches,
-    record_of_row,
     remove_parts,
+    stitches_of_run,
 )
 from src.results.tables import write_table
 from src.results.training_runs import epoch_row, report_epoch, write_logs
@@ -255,16 +256,16 @@ class GridRun:
         folders = self._of_this_spec(interrupted)
         if not folders:
             for stitch in done:
-                self.layers.pop(stitch.row.pair, None)
+                self.layers.pop(stitch.pair, None)
             # A single pair that remains has options of its own
             folders = self._of_this_spec(interrupted)
         if folders:
             self._take_up(folders[0])
-        return len({stitch.row.pair for stitch in done})
+        return len({stitch.pair for stitch in done})
 
     def _has(self, stitch: Stitch) -> bool:
         """Return whether a stitch belongs to the grid and has the spec of the run, as far as it is recorded."""
-        return stitch.row.pair in self.layers and not difference(stitch.row.spec, self.spec)
+        return stitch.pair in self.layers and not difference(stitch.spec, self.spec)
 
     def _of_this_spec(self, interrupted: Mapping[Path, Options]) -> list[Path]:
         """Return the folders of runs of this spec with the layers of the options."""
@@ -332,8 +333,8 @@ class GridRun:
         matched: Mapping[Pair, Matching],
         *,
         whole_networks: tuple[Network, Network] | None,
-    ) -> dict[Pair, StitchRow]:
-        """Write the results of all pairs, before `finish`; return their rows.
+    ) -> list[Stitch]:
+        """Write the results of all pairs, before `finish`; return the stitches.
 
         Args:
             score: the metrics and predictions of all pairs.
@@ -342,20 +343,21 @@ class GridRun:
                 save stitching layers only.
         """
         run = self._claimed()
-        rows = {pair: self._row(pair, score, matched, run.folder) for pair in self.layers}
+        records = [self._record(pair, score, matched) for pair in self.layers]
+        stitches = stitches_of_run(run.folder, self.typed, records)
         with durable_together():
             write_stitches(
                 run.folder,
-                rows,
+                stitches,
                 states=self._states(whole_networks),
                 predictions=self._predictions(score),
                 command=" ".join(sys.argv),
             )
             run.start = self.start
             write_json(run.made_with, run.provenance())
-        _warn_of_undefined(rows.values())
-        _warn_of_fits(rows, matched, is_auto=self.typed["n_pinv_init_samples"] == "auto")
-        return rows
+        _warn_of_undefined(stitches)
+        _warn_of_fits(stitches, is_auto=self.typed["n_pinv_init_samples"] == "auto")
+        return stitches
 
     def finish(self) -> None:
         """Mark the run as finished, when all its files are on disk."""
@@ -364,10 +366,10 @@ class GridRun:
         run.discard()
         note(f"wrote {run.folder}")
 
-    def _row(
-        self, pair: Pair, score: GridMetrics, matched: Mapping[Pair, Matching], folder: Path
-    ) -> StitchRow:
-        """Return the row of a pair: its settings, its layers, and its measurements."""
+    def _record(
+        self, pair: Pair, score: GridMetrics, matched: Mapping[Pair, Matching]
+    ) -> dict[str, Any]:
+        """Return the record of a pair: its settings, its layers, and its measurements."""
         metrics = score.pairs[pair]
         if pair in matched:
             metrics = with_matching(metrics, matched[pair])
@@ -377,13 +379,8 @@ class GridRun:
         for option in RANKS:  # a rank above the width keeps all components
             if settings[option]:
                 settings[option] = min(settings[option], width)
-        return StitchRow(
-            **settings,
-            **vars(metrics),
-            folder=folder.name,
-            further={f"{SPARSITY}{threshold}": share for threshold, share in shares.items()},
-            spec=self.spec,
-        )
+        sparsity = {f"{SPARSITY}{threshold}": share for threshold, share in shares.items()}
+        return {**settings, **vars(metrics), **sparsity}
 
     def _states(
         self, whole_networks: tuple[Network, Network] | None
@@ -463,19 +460,17 @@ def interrupted_runs(directory: Path) -> dict[Path, Options]:
     return runs
 
 
-def _warn_of_undefined(rows: Iterable[StitchRow]) -> None:
+def _warn_of_undefined(stitches: Iterable[Stitch]) -> None:
     """Warn of measurements that are not finite, except those that may be undefined."""
-    for row in rows:
-        for name in (entry.name for entry in dataclasses.fields(Metrics)):
-            value = getattr(row, name)
+    for stitch in stitches:
+        for name in METRICS:
+            value = stitch.record[name]
             is_number = isinstance(value, float)
             if is_number and name not in MAY_BE_UNDEFINED and not math.isfinite(value):
-                warn(f"{row.pair}: the {name} is not finite ({value})")
+                warn(f"{stitch.pair}: the {name} is not finite ({value})")
 
 
-def _warn_of_fits(
-    rows: Mapping[Pair, StitchRow], matched: Mapping[Pair, Matching], *, is_auto: bool
-) -> None:
+def _warn_of_fits(stitches: Iterable[Stitch], *, is_auto: bool) -> None:
     """Warn of pairs with an unreliable closed-form fit, and suggest a remedy.
 
     Args:
@@ -487,13 +482,15 @@ def _warn_of_fits(
     doubtful = {
         "the cutoff of singular values truncates the fit of {}: more rows and channels of unequal size drop more "
         "directions; give --pinv-cutoff exact": [
-            pair for pair, matching in matched.items() if matching.truncated
+            stitch.pair for stitch in stitches if stitch.record["truncated"]
         ],
         "too few fitting samples for {}: R² is much lower on the test inputs than on the fitting samples"
         f"{more_images}": [
-            pair
-            for pair, row in rows.items()
-            if row.has_few_fitting_samples(keeps_variance=row.init in KEEP_VARIANCE)
+            stitch.pair
+            for stitch in stitches
+            if metrics_of(stitch.record).has_few_fitting_samples(
+                keeps_variance=stitch.record["init"] in KEEP_VARIANCE
+            )
         ],
     }
     for text, pairs in doubtful.items():
@@ -503,7 +500,7 @@ def _warn_of_fits(
 
 def write_stitches(
     folder: Path,
-    rows: Mapping[Pair, StitchRow],
+    stitches: Sequence[Stitch],
     *,
     states: Mapping[Pair, Mapping[str, Tensor]],
     predictions: Mapping[Pair, Predictions],
@@ -512,20 +509,19 @@ def write_stitches(
     """Write the files of a run, but for its logs, `run.json` and `config.txt`.
 
     Args:
-        rows: of all stitches.
+        stitches: of the run, in any folder.
         states: their weights; empty: they are not saved.
         predictions: their predictions; empty: they are not saved.
         command: the command line of the run.
     """
-    write_table(folder / "grid.csv", GRID, map(record_of_row, rows.values()))
+    write_table(folder / "grid.csv", GRID, [stitch.record for stitch in stitches])
     if predictions:
         write_predictions(folder / "predictions.npz", list(predictions.values()))
-    if len(rows) > 1:
+    if len(stitches) > 1:
         if states:
             save_stitches(folder, states)
         return
-    (row,) = rows.values()
-    write_summary(folder, row, command=command)
+    write_summary(folder, stitches[0].record, command=command)
     for state in states.values():
         save_state(folder / STITCH, state)
 
@@ -594,18 +590,17 @@ def write_judged_run(
         UserError: a file cannot be written.
     """
     folder = new_folder(directory)
-    rows = {}
+    records = []
     evaluations = []
     epochs = {}
     for pair, stitch in stitches.items():
         of_pair = chosen_options({**options, **pair._asdict()}, stitch.chosen)
-        settings = {**columns_of(of_pair), **pair._asdict()}
-        rows[pair] = StitchRow(**settings, **vars(stitch.metrics), folder=folder.name)
+        records.append({**columns_of(of_pair), **pair._asdict(), **vars(stitch.metrics)})
         evaluation = {
             **pair._asdict(),
             **short_images(options),
             "folder": folder.name,
-            "dataset": rows[pair].dataset,
+            "dataset": records[-1]["dataset"],
             "accuracy": stitch.metrics.accuracy,
             **columns_of_skill(stitch.skill),
         }
@@ -615,7 +610,8 @@ def write_judged_run(
     predictions = {pair: stitch.predictions for pair, stitch in stitches.items()}
     with durable_together():
         command = " ".join(sys.argv)
-        write_stitches(folder, rows, states={}, predictions=predictions, command=command)
+        written = stitches_of_run(folder, options, records)
+        write_stitches(folder, written, states={}, predictions=predictions, command=command)
         write_table(EvaluationFiles(folder).table, EVALUATIONS, evaluations)
         write_logs_of_pairs(folder, epochs)
     if len(stitches) == 1:
