@@ -16,10 +16,11 @@ from src import cli, figures, results
 from src.core.choices import on_lost_positions
 from src.core.console import counted, listed, note, recorded_warnings, result, warn
 from src.core.errors import UserError
-from src.core.files import read_json, write_text
+from src.core.files import write_text
 from src.core.grouping import grouped
 from src.figures.terms import legend
 from src.results.network_names import named_by_list
+from src.results.spec import RECORDS, TEST
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -257,8 +258,7 @@ def sensitivity_of(
 
 def warnings_of(args: Namespace, stitches: "list[Stitch]") -> list[str]:
     """Return the warnings in the records of runs and tables."""
-    files = results.origin.files_of(stitches, map(Path, args.similarity), ())
-    records = [read_json(file) for file in dict.fromkeys(files) if file.is_file()]
+    records = results.stitches.records_behind(stitches, map(Path, args.similarity))
     return [text for record in records for text in record.get("warnings", ())]
 
 
@@ -268,13 +268,14 @@ def write_verdict(args: Namespace, judged: Judged, text: str, table: Path) -> No
     Args:
         text: the verdicts in words.
     """
-    images = results.origin.images_of(judged.stitches)
-    options = {**vars(args), **images, "output": str(table)}
+    images = results.stitches.images_of(judged.stitches)
+    weights = {"": results.stitches.weights_of(judged.stitches)}
+    options = {**vars(args), **images, "stitches_sha256": weights, "output": str(table)}
     run = results.run.Run.beside(table, options, script=__file__)
     with results.run.claimed([run]), run.replacing():
         results.frame.write_frame(table, judged.frame)
         header = f"# Verdict on {len(judged.frame)} stitched pairs of layers"
-        made_with = results.origin.describe(images, run.provenance())
+        made_with = results.run.provenance_in_words(run.provenance(), images[RECORDS[TEST]])
         lines = [
             header,
             "",
@@ -372,15 +373,11 @@ def made_by(judged: Judged, similarity: Sequence[str], *, start: datetime) -> st
     from src.core.provenance import provenance
     from src.figures import page
 
-    networks = results.origin.networks_of(judged.stitches, judged.similarities, judged.names)
+    networks = results.stitches.networks_of(judged.stitches, judged.similarities, judged.names)
     trained = [network for network, *_ in networks]
-    commands = results.origin.commands_of(
-        results.origin.files_of(judged.stitches, map(Path, similarity), trained)
-    )
-    own_command = results.origin.Command.of(provenance(gpu=-1, start=start))
-    return page.made_with(
-        networks, results.origin.images_of(judged.stitches), [*commands, own_command]
-    )
+    records = results.stitches.records_behind(judged.stitches, map(Path, similarity), trained)
+    commands = results.run.commands_of([*records, provenance(gpu=-1, start=start)])
+    return page.made_with(networks, results.stitches.images_of(judged.stitches), commands)
 
 
 def parts_of_page(table: Path, judged: Judged, made_with: str, *, name: str) -> list[str]:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:  # the modules that scripts use so
         evaluation,
         feature_files,
         frame,
-        origin,
         public,
         quantities,
         ranks,

@@ -15,8 +15,9 @@ import contextlib
 import json
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,7 +28,7 @@ from src.core.files import durable_together, locked, read_json, write_json
 from src.core.provenance import provenance
 from src.core.tensors import load_tensors, save_tensors
 from src.core.user_code import digest_of, is_user_code, source_of
-from src.results.network_names import NamedNetwork
+from src.results.network_names import SHORT, NamedNetwork
 from src.results.public import CONFIG, read_options
 from src.results.spec import (
     DIGEST,
@@ -42,6 +43,8 @@ from src.results.spec import (
 
 BESIDE_TABLES = (".png", ".pdf")  # endings of the figure of a table
 OTHER_NAME = "give another -o (of all_pairs.py, another -dir)"
+
+PACKAGES = ("python", "torch", "torchvision", "numpy", "scipy", "cuda")
 
 RunState = dict[str, Any]  # tensors and plain values by name, see `Run.save`
 
@@ -486,6 +489,48 @@ def warn_of_earlier(networks: Iterable[NamedNetwork], records: Iterable[Options]
             with contextlib.suppress(UserError):  # the file is gone
                 if digest_of(code) != digest:
                     warn_once(f"there are results of earlier code of {source_of(code)}")
+
+
+def commands_of(records: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return the distinct commands of the records of results, the earliest first: each with the versions of the
+    software, and the device. Records of other software are left out.
+
+    Args:
+        records: the contents of `run.json`, or of records beside tables.
+    """
+    commands: list[dict[str, str]] = []
+    for record in sorted(
+        (record for record in records if "suite" in record), key=itemgetter("start")
+    ):
+        names = ("command", "suite", "commit", "device")
+        command = {name: str(record.get(name) or "") for name in names}
+        versions = [f"{name} {record[name]}" for name in PACKAGES if record.get(name)]
+        command["packages"] = ", ".join(versions)
+        if command not in commands:
+            commands.append(command)
+    return commands
+
+
+def provenance_in_words(
+    made_with: Mapping[str, Any], fingerprints: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Return sentences on the version, the test inputs and the command that made a verdict.
+
+    Args:
+        made_with: the content of its record.
+        fingerprints: of the test inputs, by data set.
+    """
+    version = made_with["suite"]
+    if made_with["commit"]:
+        version += f", commit {made_with['commit'][:SHORT]}"
+    data = []
+    for dataset, digests in fingerprints.items():
+        shown = " and ".join(digest[:SHORT] for digest in digests)
+        data.append(f"{dataset} ({shown or 'inputs without a fingerprint'})")
+    return [
+        f"Given by version {version}, on the test inputs of {', '.join(data)}.",
+        f"Command: `{made_with['command']}`",
+    ]
 
 
 def recorded_code(options: Options) -> dict[str, str]:

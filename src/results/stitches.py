@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -30,15 +30,23 @@ from src.core.errors import UserError
 from src.core.files import read_csv, read_json, readable
 from src.core.grouping import grouped
 from src.core.values import Metrics, Pair, Predictions, Rank
-from src.results.network_names import SHORT, NamedNetwork, NetworkKey, networks_in_words
+from src.results.network_names import (
+    SHORT,
+    NamedNetwork,
+    Names,
+    NetworkKey,
+    networks_in_words,
+    networks_named_by,
+)
 from src.results.public import RUN_NAME, read_options, read_summary, typed_options
-from src.results.run import warn_of_earlier
+from src.results.run import record_of, warn_of_earlier
 from src.results.spec import (
     CHECKPOINTS,
     COLUMNS_OF_WEIGHTS,
     DIGEST,
     NO_INPUTS,
     OPTIONS,
+    RECORDS,
     SPLITS,
     TYPES,
     WEIGHTS,
@@ -53,6 +61,9 @@ from src.results.spec import (
 )
 from src.results.tables import Layout, from_record, read_table
 from src.statistics.convergence import has_converged, learning_rates
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -525,6 +536,71 @@ def warn_of_weights(stitches: Sequence[Stitch]) -> None:
             warn_once(f"when stitches were made: {text}")
     networks = chain.from_iterable(stitch.networks for stitch in of_runs)
     warn_of_earlier(networks, [stitch.options for stitch in of_runs])
+
+
+def images_of(stitches: Iterable[Stitch]) -> dict[str, dict[str, list[str]]]:
+    """Return the fingerprints of the images of stitches, by option and by data set.
+
+    The list of a data set is empty if no stitch recorded its images.
+    """
+    images: dict[str, dict[str, list[str]]] = {name: {} for name in RECORDS.values()}
+    for stitch in stitches:
+        for name, of_datasets in images.items():
+            digests = of_datasets.setdefault(str(stitch.record["dataset"]), [])
+            digest = stitch.options.get(name)
+            if digest and digest not in digests:
+                digests.append(digest)
+    return images
+
+
+def weights_of(stitches: Iterable[Stitch]) -> list[str]:
+    """Return the distinct weights of the networks of stitches, front and end."""
+    pairs = {stitch.network_keys for stitch in stitches}
+    return sorted({f"{front} → {end}" for (front, _), (end, _) in pairs})
+
+
+def networks_of(
+    stitches: Iterable[Stitch], similarities: "DataFrame", names: Names
+) -> list[tuple[NamedNetwork, str, float | None]]:
+    """Return the networks of results with each data set and the accuracy on it, in the order of `names`.
+
+    The accuracy is None where it was not measured.
+
+    Args:
+        similarities: the frame of tables of similarity.
+        names: of the networks to return; tables of similarity may have others.
+    """
+    measured: dict[tuple[NetworkKey, str], tuple[NamedNetwork, str, float | None]] = {}
+    for stitch in stitches:
+        recorded = networks_named_by(stitch.options)  # with all digits of the weights
+        dataset = str(stitch.record["dataset"])
+        for key, side in zip(stitch.network_keys, ("front", "end"), strict=True):
+            network = replace(names[key], weights=recorded[f"{side}_model"].weights)
+            accuracy = stitch.record[f"{side}_accuracy"]
+            known = None if math.isnan(accuracy) else accuracy
+            measured.setdefault((key, dataset), (network, dataset, known))
+    for pair, dataset in zip(similarities.networks, similarities.dataset, strict=True):
+        for network in pair:
+            if network.key in names:
+                named = replace(names[network.key], weights=network.weights)
+                measured.setdefault((network.key, dataset), (named, dataset, None))
+    order = list(names)
+    return [measured[place] for place in sorted(measured, key=lambda place: order.index(place[0]))]
+
+
+def records_behind(
+    stitches: Iterable[Stitch],
+    tables: Iterable[Path],
+    networks: Iterable[NamedNetwork] = (),
+) -> list[dict[str, Any]]:
+    """Return the records of training runs, stitches, evaluations and tables, as far as they exist."""
+    files = [Path(network.path).parent / "run.json" for network in networks if network.is_file]
+    folders = list(dict.fromkeys(stitch.folder for stitch in stitches))
+    files += [folder / "run.json" for folder in folders]
+    for folder in dict.fromkeys([*(folder.parent for folder in folders), *folders]):
+        files += sorted(folder.glob("evaluation*.json"))
+    files += map(record_of, tables)
+    return [read_json(file) for file in dict.fromkeys(files) if file.is_file()]
 
 
 def one_of_each(stitches: Iterable[Stitch]) -> list[Stitch]:
