@@ -82,14 +82,14 @@ WITHOUT_CUTOFF: Idle = {"init": AllBut(name for name, form in FORMS.items() if f
 class Option(NamedTuple):
     """An option of a stitch: its flag, its default, and when it has no effect."""
 
-    flag: str  # as it is typed; "": none
+    flag: str  # as it is typed
     absent: Hashable = None  # the value where a record lacks the option
     idle: Idle = {}
 
 
 # The first ones stand in the names of methods where several would tell them apart
 OPTIONS = {
-    "dataset": Option(""),
+    "dataset": Option("-d"),
     "init": Option("-i", "rand"),
     "n_epochs": Option("-e", 30),
     "objective": Option("--objective", "task", WITHOUT_TRAINING),

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -403,7 +403,7 @@ def experiments_of(stitches: Sequence[Stitch]) -> list[str]:
     """Return the title of each stitch's experiment; stitches on different images belong to different
     experiments.
 
-    A title has the settings that tell the experiments apart, such as "init=pinv". That of a single
+    A title has the settings that tell the experiments apart, such as "-i pinv". That of a single
     experiment is "".
     """
     keys = keys_of(stitches)
@@ -431,7 +431,7 @@ def method_names(stitches: Sequence[Stitch], *, apart_from: Collection[str]) -> 
     names = {run: stitch.method for run, stitch in stitch_of.items()}
     for of_method in grouped(names, names.__getitem__).values():
         settings = {run: _settings(stitch_of[run].spec, run[1], apart_from) for run in of_method}
-        titles = _titles(settings, typed)
+        titles = _titles(settings)
         names |= {run: f"{names[run]} ({title})" for run, title in titles.items() if title}
     return [names[run] for run in runs]
 
@@ -446,36 +446,22 @@ def _settings(spec: Spec, dataset: str, apart_from: Collection[str] = ()) -> Opt
 
 
 def typed(name: str, value: object) -> str:
-    """Format a setting as on the command line, such as "-e 5"; one without a flag as "dataset=digits"."""
-    if name in OPTIONS and OPTIONS[name].flag:
-        return f"{OPTIONS[name].flag} {_text(name, value)}"
-    return _named(name, value)
-
-
-def _named(name: str, value: object) -> str:
-    """Format a setting with its name, such as "n_epochs=5"."""
-    return f"{name}={_text(name, value)}"
-
-
-def _text(name: str, value: object) -> object:
-    """Format the value of a setting for a title."""
+    """Format a setting as on the command line, such as "-e 5"; one without a flag as "stitching_type=t2t"."""
     if isinstance(value, list):
         value = " ".join(map(str, value))
-    if value not in (None, ""):
-        return value
-    return "full" if name.endswith("_rank") else "none"
+    if value in (None, ""):
+        value = "full" if name.endswith("_rank") else "none"
+    return f"{OPTIONS[name].flag} {value}" if name in OPTIONS else f"{name}={value}"
 
 
-def _titles(
-    settings: Mapping[Key, Options], text_of: Callable[[str, object], str] = _named
-) -> dict[Key, str]:
+def _titles(settings: Mapping[Key, Options]) -> dict[Key, str]:
     """Return titles of several experiments from the settings in which they differ, without options that have no
     effect."""
     names = dict.fromkeys(chain.from_iterable(settings.values()))
     titles: dict[Key, list[str]] = {key: [] for key in settings}
     for name in names:
         texts = {
-            key: text_of(name, values.get(name))
+            key: typed(name, values.get(name))
             for key, values in settings.items()
             if not is_idle(name, values)
         }
