@@ -72,7 +72,7 @@ def export_stitch(stitch: "Stitch", target: Path) -> None:
             predictions=predictions,
             command=made_with.get("command", ""),
         )
-        results.training_runs.write_logs(folder, stitch.files.epochs.get(pair, []))
+        results.run.write_logs(folder, stitch.files.epochs.get(pair, []))
         if made_with:
             write_json(folder / "run.json", made_with)
     write_json(folder / CONFIG, chosen_options(stitch.options, chosen_of(stitch, state)))

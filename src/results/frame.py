@@ -51,8 +51,8 @@ from src.results.similarities import (
     tables_of_similarity,
     value_columns,
 )
-from src.results.spec import OPTIONS, names_of_data
-from src.results.stitches import Stitch, newest_stitches
+from src.results.spec import OPTIONS
+from src.results.stitches import Stitch, names_of_data, newest_stitches
 from src.results.verdicts import records_of
 from src.verdict import Limits
 

@@ -32,11 +32,12 @@ from src.results.quantities import PROBES, SIMILARITIES
 from src.results.reports import similarity
 from src.results.run import options_beside_tables, warn_of_earlier
 from src.results.similarities import frame_of_records, with_networks
-from src.results.spec import NETWORKS, RANKS, names_of_data
+from src.results.spec import NETWORKS, RANKS
 from src.results.stitches import (
     GRID,
     Stitch,
     method_names,
+    names_of_data,
     read_stitches,
     stitch_of_record,
     typed,

@@ -8,14 +8,13 @@ list of this module count. This module does not import torch.
 import hashlib
 import json
 import reprlib
-from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from src.core.choices import STARTS, Options
 from src.core.choices.datasets import DATASET_NAMES, INTERVENTIONS
 from src.core.choices.stitching import FORMS
-from src.core.console import listed, warn_once
-from src.core.grouping import grouped
+from src.core.console import listed
 from src.core.user_code import title_of
 from src.results.network_names import RECORD, SHORT, networks_named_by
 from src.results.public import typed_options
@@ -315,28 +314,3 @@ def on_same_images(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
 def data_of(record: Mapping[str, Any]) -> tuple[str, float | None]:
     """Return the settings that name the images of a record."""
     return record["dataset"], record["shortcut"]
-
-
-def names_of_data(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the name of the data set of each record; names are different if the images differ, with a warning.
-
-    Where records of one data set have different images, the name of the data set has their
-    fingerprints behind it, such as "digits [test inputs 0123456789ab]". All other names stay.
-    """
-    images: dict[int, list[str]] = {number: [] for number in range(len(records))}
-    for (dataset, _), numbers in grouped(images, lambda number: data_of(records[number])).items():
-        for split, title in SPLITS.items():
-            digests = {number: records[number].get(split) for number in numbers}
-            recorded = {number: digest for number, digest in digests.items() if digest}
-            different = list(dict.fromkeys(recorded.values()))
-            if len(different) > 1:
-                warn_once(
-                    f"results of {dataset} are of different {title} ({listed(different)}), and count as results of "
-                    "different data sets"
-                )
-                for number, digest in recorded.items():
-                    images[number].append(f"{title} {digest}")
-    return [
-        f"{record['dataset']} [{', '.join(digests)}]" if digests else record["dataset"]
-        for record, digests in zip(records, images.values(), strict=True)
-    ]

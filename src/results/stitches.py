@@ -52,10 +52,10 @@ from src.results.spec import (
     WEIGHTS,
     FurtherOptions,
     Spec,
+    data_of,
     further_options,
     is_idle,
     key_of,
-    names_of_data,
     short_images,
     spec_of,
 )
@@ -397,6 +397,31 @@ def keys_of(stitches: Sequence[Stitch]) -> list[str]:
                     spec[split] = min(digests)
     keys = {run: key_of(spec) for run, spec in specs.items()}
     return [keys[id(stitch.spec)] for stitch in stitches]
+
+
+def names_of_data(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the name of the data set of each record; names are different if the images differ, with a warning.
+
+    Where records of one data set have different images, the name of the data set has their
+    fingerprints behind it, such as "digits [test inputs 0123456789ab]". All other names stay.
+    """
+    images: dict[int, list[str]] = {number: [] for number in range(len(records))}
+    for (dataset, _), numbers in grouped(images, lambda number: data_of(records[number])).items():
+        for split, title in SPLITS.items():
+            digests = {number: records[number].get(split) for number in numbers}
+            recorded = {number: digest for number, digest in digests.items() if digest}
+            different = list(dict.fromkeys(recorded.values()))
+            if len(different) > 1:
+                warn_once(
+                    f"results of {dataset} are of different {title} ({listed(different)}), and count as results of "
+                    "different data sets"
+                )
+                for number, digest in recorded.items():
+                    images[number].append(f"{title} {digest}")
+    return [
+        f"{record['dataset']} [{', '.join(digests)}]" if digests else record["dataset"]
+        for record, digests in zip(records, images.values(), strict=True)
+    ]
 
 
 def experiments_of(stitches: Sequence[Stitch]) -> list[str]:
