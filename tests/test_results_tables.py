@@ -10,12 +10,12 @@ import pytest
 from src.core.errors import UserError
 from src.figures.maps import Map, draw_layers
 from src.results.quantities import EVALUATIONS, PROBES, QUANTITIES, SIMILARITIES
-from src.results.spec import FurtherOptions
 from src.results.stitches import GRID, METRICS, with_empty
 from src.results.tables import (
     Layout,
     columns,
     from_record,
+    json_object,
     read_table,
     write_table,
 )
@@ -62,7 +62,7 @@ SAMPLES = {
     int: 3,
     float: 0.1 + 0.2,
     bool: False,
-    FurtherOptions: FurtherOptions('{"a": [1, "é"]}'),
+    json_object: '{"a": [1, "é"]}',
 }
 
 

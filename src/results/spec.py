@@ -58,7 +58,6 @@ MEASURING = ("detector_code", "metrics_code")
 TRAIN = "train_images"
 TEST = "test_images"
 SPLITS = {TRAIN: "training inputs", TEST: "test inputs"}
-NO_INPUTS = dict.fromkeys(SPLITS)
 # The options in `config.txt` that hold the fingerprints
 RECORDS = {split: f"{split}{DIGEST}" for split in SPLITS}
 CHOOSING = ("dataset", *INTERVENTIONS)  # the options that name the images
@@ -145,7 +144,9 @@ def spec_of(options: Options) -> Spec:
             spec[f"{option}_code"] = _without_paths(option, value)
         elif not name.endswith(RECORD):
             spec[f"{option}_weights"] = value
-    known = {name: value for name, value in spec.items() if value is not None or _is_content(name)}
+    known = {
+        name: value for name, value in spec.items() if value is not None or name.endswith(CONTENTS)
+    }
     return json.loads(json.dumps(known))
 
 
@@ -182,14 +183,11 @@ def _without_paths(name: str, value: Any) -> Any:
     return value
 
 
-def _is_content(name: str) -> bool:
-    return name.endswith(CONTENTS)
-
-
 def key_of(spec: Spec) -> str:
     """Return the SHA-256 of the canonical JSON of a spec."""
-    text = json.dumps(spec, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(spec, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
 
 
 def difference(before: Spec, now: Spec) -> Difference:
@@ -197,7 +195,7 @@ def difference(before: Spec, now: Spec) -> Difference:
     found = {}
     for name in sorted(before.keys() | now.keys()):
         values = (before.get(name), now.get(name))
-        is_unknown = _is_content(name) and not name.endswith("_code") and None in values
+        is_unknown = name.endswith(CONTENTS) and not name.endswith("_code") and None in values
         if values[0] != values[1] and not is_unknown:
             found[name] = values
     return found
@@ -209,11 +207,9 @@ def changed_since(before: Options, now: Options) -> Difference:
     changed = {}
     for name, values in difference(spec_of(before), spec_of(now)).items():
         option = name.rpartition("_")[0]  # of weights, images or code
-        named_by: Iterable[str] = (option, f"{option}_path")
-        if name in SPLITS:
-            named_by = CHOOSING
+        named_by = CHOOSING if name in SPLITS else (option, f"{option}_path")
         are_typed = all(before.get(typed) == now.get(typed) for typed in named_by)
-        if _is_content(name) and are_typed:
+        if name.endswith(CONTENTS) and are_typed:
             changed[name] = values
     return changed
 
@@ -244,7 +240,7 @@ def described(found: Difference) -> str:
     def text(name: str, value: Any) -> str:
         if value is None:
             return "none"
-        if not _is_content(name):
+        if not name.endswith(CONTENTS):
             return reprlib.repr(value)
         shortened = [
             " → ".join(digest[:SHORT] for digest in text.split(" → ")) for text in _digests(value)
@@ -257,20 +253,10 @@ def described(found: Difference) -> str:
     )
 
 
-class FurtherOptions(str):
-    """Options as the text of a JSON object, for a column of tables."""
-
-    def __new__(cls, text: str = "{}") -> "FurtherOptions":
-        """Raise a ValueError if the text is not a JSON object."""
-        if not isinstance(json.loads(text), dict):
-            raise ValueError(text)
-        return super().__new__(cls, text)
-
-
 def further_options(
     options: Options, columns: Iterable[str], absent: Mapping[str, Hashable] = ABSENT
-) -> FurtherOptions:
-    """Return the options of a spec that have no column of their own, without default values.
+) -> str:
+    """Return the options of a spec that have no column of their own, without default values, as a JSON object.
 
     Args:
         options: of a run.
@@ -280,9 +266,9 @@ def further_options(
     usual = json.loads(json.dumps(dict(absent)))
     further = {}
     for name, value in sorted(spec_of(options).items()):
-        if not (name in columns or _is_content(name) or value == usual.get(name)):
+        if not (name in columns or name.endswith(CONTENTS) or value == usual.get(name)):
             further[name] = value
-    return FurtherOptions(json.dumps(further))
+    return json.dumps(further)
 
 
 def recorded_images(options: Options) -> dict[str, str]:
@@ -308,9 +294,4 @@ def on_same_images(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     if recorded:
         return all(are_same(*digests) for digests in recorded)
     is_known = None not in (first["dataset"], second["dataset"])
-    return not is_known or data_of(first) == data_of(second)
-
-
-def data_of(record: Mapping[str, Any]) -> tuple[str, float | None]:
-    """Return the settings that name the images of a record."""
-    return record["dataset"], record["shortcut"]
+    return not is_known or all(first[name] == second[name] for name in ("dataset", "shortcut"))

@@ -44,22 +44,19 @@ from src.results.spec import (
     CHECKPOINTS,
     COLUMNS_OF_WEIGHTS,
     DIGEST,
-    NO_INPUTS,
     OPTIONS,
     RECORDS,
     SPLITS,
     TYPES,
     WEIGHTS,
-    FurtherOptions,
     Spec,
-    data_of,
     further_options,
     is_idle,
     key_of,
     short_images,
     spec_of,
 )
-from src.results.tables import Layout, from_record, read_table
+from src.results.tables import Layout, from_record, json_object, read_table
 from src.statistics.convergence import has_converged, learning_rates
 
 if TYPE_CHECKING:
@@ -93,7 +90,7 @@ SETTINGS = {  # the options of a run, and the contents that it recorded; None: n
     "test_images": str | None,
     "stitching_option": str | None,  # "auto": the type was chosen for the pair of layers
     # The further options that tell experiments apart; those with their usual value are left out
-    "further_options": FurtherOptions,
+    "further_options": json_object,
 }
 METRICS = [entry.name for entry in dataclasses.fields(Metrics)]
 OPTIONAL = {*SETTINGS, *METRICS}.difference(
@@ -103,7 +100,7 @@ OPTIONAL = {*SETTINGS, *METRICS}.difference(
 EMPTY: Options = {
     "objective": "task",  # the only one of the public code, which does not record it
     "pinv_cutoff": "paper",  # as well
-    "further_options": FurtherOptions(),
+    "further_options": "{}",
     **dict.fromkeys(("front_accuracy", "representation_difference", "agreement"), math.nan),
     **dict.fromkeys(("kappa", "r2_test"), math.nan),
 }
@@ -389,7 +386,8 @@ def keys_of(stitches: Sequence[Stitch]) -> list[str]:
             weights = zip(WEIGHTS, stitch.networks, strict=True)
             known = {name: stitch.spec[name] or network.identity for name, network in weights}
             specs[id(stitch.spec)] = stitch.spec | known
-    for alike in grouped(specs.values(), lambda spec: key_of(spec | NO_INPUTS)).values():
+    no_inputs = dict.fromkeys(SPLITS)
+    for alike in grouped(specs.values(), lambda spec: key_of(spec | no_inputs)).values():
         for split in SPLITS:
             digests = {spec[split] for spec in alike} - {None}
             if len(digests) == 1:
@@ -406,7 +404,8 @@ def names_of_data(records: Sequence[Mapping[str, Any]]) -> list[str]:
     fingerprints behind it, such as "digits [test inputs 0123456789ab]". All other names stay.
     """
     images: dict[int, list[str]] = {number: [] for number in range(len(records))}
-    for (dataset, _), numbers in grouped(images, lambda number: data_of(records[number])).items():
+    named = [(record["dataset"], record["shortcut"]) for record in records]
+    for (dataset, _), numbers in grouped(images, named.__getitem__).items():
         for split, title in SPLITS.items():
             digests = {number: records[number].get(split) for number in numbers}
             recorded = {number: digest for number, digest in digests.items() if digest}
