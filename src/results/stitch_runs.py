@@ -13,7 +13,8 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from src.core.choices import AUTO, STITCHING_TYPES, Options
 from src.core.choices.stitching import INITS, KEEP_VARIANCE
@@ -88,13 +89,20 @@ def check_options(
     _check_training(options)
     _warn_of_options_of_other_inits(options)
     _warn_of_high_ranks(options, layers)
-    if options["n_epochs"] and not options["mod_only_stitch"] and _has_batch_norms(front, end):
+    modules = [*front.modules(), *end.modules()]
+    has_batch_norms = any(isinstance(module, _BatchNorm) for module in modules)
+    if options["n_epochs"] and not options["mod_only_stitch"] and has_batch_norms:
         note(
             "without --mod-only-stitch the BatchNorm statistics of both networks move, in the parts "
             "that the stitch uses"
         )
-    end_layers = dict.fromkeys(pair.end_layer for pair in layers)
-    _note_cuts_inside_blocks(list(end_layers), end)
+    cuts = set(end.cut_names)
+    inside = dict.fromkeys(pair.end_layer for pair in layers if pair.end_layer not in cuts)
+    if inside:
+        note(
+            f"{listed(inside)}: inside a block, whose shortcut carries information on the inputs around "
+            "the layer (misc/list_layers.py lists the layers)"
+        )
 
 
 def _note_chosen_types(layers: Sequence[StitchingLayer]) -> None:
@@ -141,23 +149,6 @@ def _warn_of_high_ranks(options: Options, layers: Mapping[Pair, StitchingLayer])
         if whole:
             flag = option.replace("_", "-")
             warn(f"--{flag} {rank} is above the width of {', '.join(whole)}: no effect")
-
-
-def _has_batch_norms(front: Network, end: Network) -> bool:
-    """Return whether one of two networks has a BatchNorm."""
-    modules = [*front.modules(), *end.modules()]
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules)
-
-
-def _note_cuts_inside_blocks(end_layers: Sequence[str], end: Network) -> None:
-    """Print a note on end layers inside a block, which a residual branch bypasses."""
-    cuts = set(end.cut_names)
-    inside = [name for name in end_layers if name not in cuts]
-    if inside:
-        note(
-            f"{listed(inside)}: inside a block, whose shortcut carries information on the inputs around "
-            "the layer (misc/list_layers.py lists the layers)"
-        )
 
 
 STITCHES = "stitches.pt"  # the stitches of a run with several

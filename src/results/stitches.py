@@ -276,11 +276,6 @@ class Stitch:
         return self.files.predictions.get(self.pair)
 
     @property
-    def is_evaluated(self) -> bool:
-        """Whether the skill or a detector score of the stitch was measured."""
-        return bool(self.evaluation)
-
-    @property
     def has_converged(self) -> bool:
         """Whether training had converged, see `values.has_converged`."""
         epochs = self.files.epochs.get(self.pair, [])
@@ -505,7 +500,7 @@ def newest_stitches(stitches: Iterable[Stitch]) -> list[Stitch]:
     keys = keys_of(stitches)
     in_order = sorted(
         range(len(stitches)),
-        key=lambda number: (stitches[number].is_evaluated, stitches[number].folder.name),
+        key=lambda number: (bool(stitches[number].evaluation), stitches[number].folder.name),
     )
     results = grouped(in_order, lambda number: (stitches[number].pair, keys[number])).values()
     n_repeated = len(stitches) - len(results)
