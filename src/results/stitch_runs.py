@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from src.core.choices import AUTO, STITCHING_TYPES, Options
 from src.core.choices.stitching import INITS, KEEP_VARIANCE
-from src.core.console import listed, note, note_once, result, warn, warn_once
+from src.core.console import counted, listed, note, note_once, result, warn, warn_once
 from src.core.errors import UserError
 from src.core.files import durable_together, write_arrays, write_json
 from src.core.tensors import load_tensors, save_tensors
@@ -110,12 +110,9 @@ def _note_chosen_types(layers: Sequence[StitchingLayer]) -> None:
     parts = []
     types = Counter(layer.stitching_type for layer in layers)
     for name, n_pairs in types.items():
-        part = f"{name} for {n_pairs} pair"
-        if n_pairs > 1:
-            part += "s"
-        if STITCHING_TYPES[name].reading:
-            part += f" ({STITCHING_TYPES[name].reading})"
-        parts.append(part)
+        reading = STITCHING_TYPES[name].reading
+        in_words = f" ({reading})" if reading else ""
+        parts.append(f"{name} for {counted(n_pairs, 'pair', 'pairs')}{in_words}")
     note_once(f"{AUTO} chooses {', '.join(parts)}")
 
 
@@ -143,7 +140,7 @@ def _warn_of_options_of_other_inits(options: Options) -> None:
 def _warn_of_high_ranks(options: Options, layers: Mapping[Pair, StitchingLayer]) -> None:
     """Warn of ranks that do not reduce a front layer."""
     widths = {pair.front_layer: layer.transform.weight.shape[1] for pair, layer in layers.items()}
-    for option in ("front_stitch_rank", "front_pinv_rank"):
+    for option in RANKS:
         rank = options[option] or 0
         whole = [f"{name} ({width})" for name, width in widths.items() if rank > width]
         if whole:
@@ -400,9 +397,7 @@ class GridRun:
 
     def _title(self, pair: Pair) -> str:
         """Return the title of a pair; "" if the options name no other pair."""
-        if pair == pair_of(self.typed):
-            return ""
-        return f"{pair}: "
+        return "" if pair == pair_of(self.typed) else f"{pair}: "
 
 
 def pair_of(options: Options) -> Pair:

@@ -25,7 +25,7 @@ import numpy as np
 from src.core.choices import STARTS, Options
 from src.core.choices.datasets import dataset_label
 from src.core.choices.stitching import Method
-from src.core.console import listed, warn, warn_once
+from src.core.console import counted, listed, warn, warn_once
 from src.core.errors import UserError
 from src.core.files import read_csv, read_json, readable
 from src.core.grouping import grouped
@@ -505,9 +505,7 @@ def newest_stitches(stitches: Iterable[Stitch]) -> list[Stitch]:
     results = grouped(in_order, lambda number: (stitches[number].pair, keys[number])).values()
     n_repeated = len(stitches) - len(results)
     if n_repeated:
-        repeat = "1 result repeats another"
-        if n_repeated > 1:
-            repeat = f"{n_repeated} results repeat others"
+        repeat = counted(n_repeated, "result repeats another", "results repeat others")
         repeated = [stitches[numbers[0]] for numbers in results if len(numbers) > 1]
         titles = dict.fromkeys(networks_in_words(stitch.networks) for stitch in repeated)
         warn(
