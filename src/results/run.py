@@ -594,7 +594,9 @@ def train_network(
             save_state(run.folder / f"model_{epoch}.pt", task.head.state_dict())
         run.save(loop=state)
         report_epoch(epoch, logs[-1])
-    return rows[-1] if rows else {}
+    if not rows:
+        return {}
+    return rows[-1]
 
 
 def finetune_network(
@@ -625,7 +627,9 @@ def finetune_network(
             f"accuracy: {row['train_acc']}"
         )
         result(f"FT Epoch #{epoch} val loss: {row['val_ce_loss']}, accuracy: {row['val_acc']}")
-    return log[-1] if log else {}
+    if not log:
+        return {}
+    return log[-1]
 
 
 def _logs_of_network(history: "History[str]") -> "list[EpochLog]":

@@ -110,9 +110,10 @@ def _note_chosen_types(layers: Sequence[StitchingLayer]) -> None:
     parts = []
     types = Counter(layer.stitching_type for layer in layers)
     for name, n_pairs in types.items():
-        reading = STITCHING_TYPES[name].reading
-        in_words = f" ({reading})" if reading else ""
-        parts.append(f"{name} for {counted(n_pairs, 'pair', 'pairs')}{in_words}")
+        part = f"{name} for {counted(n_pairs, 'pair', 'pairs')}"
+        if STITCHING_TYPES[name].reading:
+            part += f" ({STITCHING_TYPES[name].reading})"
+        parts.append(part)
     note_once(f"{AUTO} chooses {', '.join(parts)}")
 
 
@@ -397,7 +398,9 @@ class GridRun:
 
     def _title(self, pair: Pair) -> str:
         """Return the title of a pair; "" if the options name no other pair."""
-        return "" if pair == pair_of(self.typed) else f"{pair}: "
+        if pair == pair_of(self.typed):
+            return ""
+        return f"{pair}: "
 
 
 def pair_of(options: Options) -> Pair:

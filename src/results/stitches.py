@@ -470,7 +470,9 @@ def typed(name: str, value: object) -> str:
         value = " ".join(map(str, value))
     if value in (None, ""):
         value = "full" if name.endswith("_rank") else "none"
-    return f"{OPTIONS[name].flag} {value}" if name in OPTIONS else f"{name}={value}"
+    if name in OPTIONS:
+        return f"{OPTIONS[name].flag} {value}"
+    return f"{name}={value}"
 
 
 def _titles(settings: Mapping[Key, Options]) -> dict[Key, str]:
