@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from src.datasets.base import InputSet
     from src.models import Network
     from src.ood.reference import EndReference, EvaluationOptions
+    from src.results.checkpoints import Session
     from src.results.evaluation import EvaluationFiles
-    from src.results.session import Session
     from src.results.stitches import Stitch
 
 ROOT = "./data/pytorch"
@@ -252,7 +252,7 @@ def end_layers_of(stitches: "Iterable[Stitch]") -> list[str]:
     """Return the end layers of stitches, by depth."""
     depths = {}
     for stitch in stitches:
-        depths[stitch.row.end_layer] = stitch.row.end_depth
+        depths[stitch.pair.end_layer] = stitch.record["end_depth"]
     known = {layer: depth for layer, depth in depths.items() if depth is not None}
     return by_depth(depths, known)
 
@@ -357,7 +357,7 @@ def write_results(
     detectors = setup.run.earlier("detectors") | results.scoring.describe_detectors(reference)
     earlier = setup.files.read()
     experiments = grouped(scored, lambda item: item.experiment)
-    stitches = {title: [item.stitch.row for item in items] for title, items in experiments.items()}
+    stitches = {title: [item.stitch for item in items] for title, items in experiments.items()}
     setup.run.mark_as_unfinished()
     with durable_together():  # no file is of another evaluation than those beside it
         results.tables.write_table(

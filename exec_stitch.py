@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from src.core.values import Pair
     from src.datasets.base import InputSet
     from src.models import Network
-    from src.results.session import Session
+    from src.results.checkpoints import Session
     from src.results.stitch_runs import GridRun
-    from src.results.stitches import StitchRow
+    from src.results.stitches import Stitch
     from src.stitching import Grid, Matching
     from src.stitching.grid import GridMetrics
     from src.stitching.layers import StitchingLayer
@@ -195,13 +195,13 @@ def main(args: Namespace, session: "Session | None" = None) -> None:
         session: experiments of one session share networks and inputs.
     """
     setup = set_up(args, session)
-    rows: dict[Pair, results.stitches.StitchRow] = {}
+    stitches: list[Stitch] = []
     for runs in setup.groups:
         if runs.layers:
             grid, matched = make_stitches(args, runs, setup)
             score = evaluate(grid, setup.test_set, args.batch_size)
-            rows |= finish(runs, grid, score, matched)
-    conclude(args, setup, rows)
+            stitches += finish(runs, grid, score, matched)
+    conclude(args, setup, stitches)
 
 
 def set_up(args: Namespace, session: "Session | None") -> Setup:
@@ -365,28 +365,28 @@ def finish(
     grid: "Grid",
     score: "GridMetrics",
     matched: "Mapping[Pair, Matching]",
-) -> "dict[Pair, StitchRow]":
-    """Write the folder of the run, with the figure of a grid; return the row of each pair."""
+) -> "list[Stitch]":
+    """Write the folder of the run, with the figure of a grid; return the stitches."""
     whole_networks = None
     if not grid.frozen:
         whole_networks = (grid.front, grid.end)
-    rows = runs.write(score, matched, whole_networks=whole_networks)
-    if runs.folder and len(rows) > 1:
-        figures.matrices.draw_grid(runs.folder / "grid.png", list(rows.values()))
+    stitches = runs.write(score, matched, whole_networks=whole_networks)
+    if runs.folder and len(stitches) > 1:
+        figures.matrices.draw_grid(runs.folder / "grid.png", stitches)
     runs.finish()
-    return rows
+    return stitches
 
 
-def conclude(args: Namespace, setup: Setup, rows: "Mapping[Pair, StitchRow]") -> None:
+def conclude(args: Namespace, setup: Setup, stitches: "Sequence[Stitch]") -> None:
     """Print the accuracy of a single stitch or the matrix of several, and the pairs that could not be stitched."""
-    if len(rows) > 1 and not is_silent():
-        accuracies = figures.matrices.matrix_of(rows.values(), "accuracy")
+    if len(stitches) > 1 and not is_silent():
+        accuracies = figures.matrices.matrix_of(stitches, "accuracy")
         figures.maps.print_values("accuracy of the stitched network", accuracies)
     else:
-        for pair, row in rows.items():
-            is_named = pair == (args.front_layer, args.end_layer)
-            title = "" if is_named else f"{pair}: "
-            result(f"{title}Clean accuracy: {row.accuracy:.2%}")
+        for stitch in stitches:
+            is_named = stitch.pair == (args.front_layer, args.end_layer)
+            title = "" if is_named else f"{stitch.pair}: "
+            result(f"{title}Clean accuracy: {stitch.record['accuracy']:.2%}")
     for reason, pairs in grouped(setup.skipped, setup.skipped.__getitem__).items():
         warn(f"not stitched: {listed(pairs)}: {reason}")
 

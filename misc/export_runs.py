@@ -42,9 +42,9 @@ def main(args: Namespace) -> None:
         of_folder, skipped = results.stitches.read_stitches(folder)
         for reason in skipped:
             warn(f"skipped: {reason}")
+        if not of_folder:
+            raise results.stitches.without_runs(Path(folder))
         stitches += of_folder
-    if not stitches:
-        raise UserError(f"{' '.join(args.source_dirs)}: no finished stitching run; give its folder")
     for stitch in stitches:
         export_stitch(stitch, target)
     note(f"wrote {len(stitches)} folders to {target}")
@@ -56,7 +56,7 @@ def export_stitch(stitch: "Stitch", target: Path) -> None:
     Raises:
         UserError: the run has not kept the stitch.
     """
-    pair = stitch.row.pair
+    pair = stitch.pair
     state = results.stitch_runs.load_stitch(stitch.files.folder, pair)
     predictions = {}
     if stitch.predictions is not None:
@@ -67,12 +67,12 @@ def export_stitch(stitch: "Stitch", target: Path) -> None:
     with durable_together():
         results.stitch_runs.write_stitches(
             folder,
-            {pair: stitch.row},
+            [stitch],
             states={pair: state},
             predictions=predictions,
             command=made_with.get("command", ""),
         )
-        results.training_runs.write_logs(folder, stitch.files.epochs.get(pair, []))
+        results.run.write_logs(folder, stitch.files.epochs.get(pair, []))
         if made_with:
             write_json(folder / "run.json", made_with)
     write_json(folder / CONFIG, chosen_options(stitch.options, chosen_of(stitch, state)))
@@ -87,10 +87,10 @@ def chosen_of(stitch: "Stitch", state: "Mapping[str, torch.Tensor]") -> dict:
     if stitch.options["stitching_type"] != AUTO:
         return {}
     token = None
-    if stitch.row.stitching_type == "c2t":
+    if stitch.record["stitching_type"] == "c2t":
         token = "learn" if "cls_token" in state else "pool"
     return {
-        "stitching_type": stitch.row.stitching_type,
+        "stitching_type": stitch.record["stitching_type"],
         "stitching_option": AUTO,
         "c2t_cls_token": token,
     }

@@ -48,7 +48,8 @@ from src.results.spec import (
 
 if TYPE_CHECKING:
     from src.cli import Parser
-    from src.results.session import Session
+    from src.results.checkpoints import Session
+    from src.results.stitches import Stitch
 
 # options of all_pairs.py that mean something else to a single script
 NOT_PASSED = {"config", "save_dir"}
@@ -417,7 +418,7 @@ def stitch_and_evaluate(unit: Unit, stitching: Namespace, session: "Session") ->
 
     setup = exec_stitch.set_up(stitching, session)
     (runs,) = setup.groups  # one, as both networks are frozen
-    rows = {}
+    stitches: list[Stitch] = []
     measured = None
     if runs.layers:
         end = replace(unit.networks[1], weights=stitching.end_model_path_sha256)
@@ -427,9 +428,9 @@ def stitch_and_evaluate(unit: Unit, stitching: Namespace, session: "Session") ->
         )
         grid, matched = exec_stitch.make_stitches(stitching, runs, setup)
         score, scores = measure_grids({unit.title: grid}, reference)[unit.title]
-        rows = exec_stitch.finish(runs, grid, score, matched)
-        places = {row.place: scores[pair] for pair, row in rows.items()}
+        stitches = exec_stitch.finish(runs, grid, score, matched)
+        places = {stitch.place: scores[stitch.pair] for stitch in stitches}
         measured = results.scoring.MeasuredStitches(reference, places)
-    exec_stitch.conclude(stitching, setup, rows)
+    exec_stitch.conclude(stitching, setup, stitches)
     results.stitches.remove_remains(unit.place)  # of a killed process
     exec_eval_stitcher_ood.main(unit.options, session, measured, is_claimed=True)

@@ -17,11 +17,12 @@ from src import cli, figures, results
 from src.core.choices import on_lost_positions
 from src.core.console import counted, listed, note, recorded_warnings, result, warn
 from src.core.errors import UserError
-from src.core.files import read_json, write_text
+from src.core.files import write_text
 from src.core.grouping import grouped
 from src.core.provenance import provenance
 from src.figures.terms import legend
-from src.results.network_names import named_by_list, order_in
+from src.results.network_names import named_by_list
+from src.results.spec import RECORDS, TEST
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -192,11 +193,11 @@ def judge(args: Namespace) -> Judged:
         stitches = read_folders(args.source_dirs)
         similarities = results.similarities.read_similarities(args.similarity)
         networks = args.networks or results.frame.list_in(args.source_dirs)
-        of_stitches = chain.from_iterable(stitch.row.networks for stitch in stitches)
+        of_stitches = chain.from_iterable(stitch.networks for stitch in stitches)
         names = named_by_list(of_stitches, networks)
         if networks:
-            order = order_in(names)
-            stitches.sort(key=lambda stitch: order(stitch.row))
+            order = list(names)
+            stitches.sort(key=lambda stitch: list(map(order.index, stitch.network_keys)))
         options: dict[str, Any] = {"limits": limits, "pool": args.pool, "names": names}
         frame = results.frame.judge_stitches(stitches, similarities, **options)
         shown = set(results.verdicts.similarity_columns(similarities)) & set(frame)
@@ -231,10 +232,9 @@ def judge(args: Namespace) -> Judged:
     )
 
 
-def warnings_of(args: Namespace, stitches: "Sequence[Stitch]") -> list[str]:
+def warnings_of(args: Namespace, stitches: "list[Stitch]") -> list[str]:
     """Return the warnings in the records of runs and tables."""
-    files = results.origin.files_of(stitches, map(Path, args.similarity), ())
-    records = [read_json(file) for file in dict.fromkeys(files) if file.is_file()]
+    records = results.stitches.records_behind(stitches, map(Path, args.similarity))
     return [text for record in records for text in record.get("warnings", ())]
 
 
@@ -244,13 +244,14 @@ def write_verdict(args: Namespace, judged: Judged, text: str, table: Path) -> No
     Args:
         text: the verdicts in words.
     """
-    images = results.origin.images_of(judged.stitches)
-    options = {**vars(args), **images, "output": str(table)}
+    images = results.stitches.images_of(judged.stitches)
+    weights = {"": results.stitches.weights_of(judged.stitches)}
+    options = {**vars(args), **images, "stitches_sha256": weights, "output": str(table)}
     run = results.run.Run.beside(table, options, script=__file__)
     with results.run.claimed([run]), run.replacing():
         results.frame.write_frame(table, judged.frame)
         header = f"# Verdict on {len(judged.frame)} stitched pairs of layers"
-        made_with = results.origin.describe(images, run.provenance())
+        made_with = results.run.provenance_in_words(run.provenance(), images[RECORDS[TEST]])
         paragraphs = [header, judged.answer, f"```text\n{text}\n```", legend()]
         content = "\n".join(["\n\n".join(paragraphs), "", *made_with, ""])
         write_text(table.with_suffix(".md"), content)
@@ -276,7 +277,7 @@ def draw(path: Path, judged: Judged) -> None:
         frame = figures.sections.with_short_names(frame)
         means = figures.sections.with_short_names(means.assign(networks=""))
     positions = POSITIONS if on_lost_positions(frame.stitching_type) else ""
-    source = figures.matrices.source_of([stitch.row for stitch in judged.stitches])
+    source = figures.matrices.source_of(judged.stitches)
     texts = {"remark": positions, "source": source}
 
     def beside(name: str) -> Path:
@@ -326,13 +327,12 @@ def made_by(judged: Judged, similarity: Sequence[str], *, start: datetime) -> st
         similarity: the paths of tables of similarity.
         start: of this script.
     """
-    networks = results.origin.networks_of(judged.stitches, judged.similarities, judged.names)
+    networks = results.stitches.networks_of(judged.stitches, judged.similarities, judged.names)
     trained = [network for network, *_ in networks]
-    files = results.origin.files_of(judged.stitches, map(Path, similarity), trained)
-    commands = results.origin.commands_of(files)
-    own_command = results.origin.Command.of(provenance(gpu=-1, start=start))
-    images = results.origin.images_of(judged.stitches)
-    return figures.page.made_with(networks, images, [*commands, own_command])
+    records = results.stitches.records_behind(judged.stitches, map(Path, similarity), trained)
+    commands = results.run.commands_of([*records, provenance(gpu=-1, start=start)])
+    images = results.stitches.images_of(judged.stitches)
+    return figures.page.made_with(networks, images, commands)
 
 
 def parts_of_page(table: Path, judged: Judged, made_with: str, *, name: str) -> list[str]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from src.core.values import Null
 from src.results.quantities import EVALUATIONS, PROBES, SIMILARITIES
-from src.results.stitches import StitchRow, with_spec
+from src.results.stitches import Stitch, stitch_of_record, with_empty
 from src.results.tables import columns
 
 OPTIONS = {  # of a stitching run
@@ -23,9 +23,14 @@ SCORES = {
 }  # fmt: skip
 
 
-def stitch_row(**values: Any) -> StitchRow:
-    """A row of `grid.csv`, from values by column, with the spec of its run."""
-    return with_spec(StitchRow(**OPTIONS | MEASURED | values))
+def stitch_row(**values: Any) -> dict[str, Any]:
+    """A record of `grid.csv`, from values by column."""
+    return with_empty(OPTIONS | MEASURED | values)
+
+
+def stitch(**values: Any) -> Stitch:
+    """A stitch in a table, from values by column."""
+    return stitch_of_record(stitch_row(**values))
 
 
 def evaluation_row(*, detector: str = "energy", **values: Any) -> dict[str, Any]:

@@ -4,8 +4,6 @@ import json
 import re
 from pathlib import Path
 
-from src.results.stitches import GRID, StitchRow, row_of_record
-from src.results.tables import read_table
 from tests.commands import pair_of
 
 TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
@@ -44,8 +42,3 @@ def content(folder: Path) -> dict[str, bytes]:
         assert name not in found, f"{name} is there twice"
         found[name] = data
     return found
-
-
-def grid_rows(folder: Path) -> list[StitchRow]:
-    """The rows of the `grid.csv` in a folder."""
-    return list(map(row_of_record, read_table(folder / "grid.csv", GRID)))

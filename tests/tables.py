@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from src.core.choices.similarity import MEASURES
-from src.results.stitches import record_of_row
 from tests.result_rows import probe_row, similarity_row, stitch_row
 
-STITCH = record_of_row(
-    stitch_row(
-        front_layer="x", end_layer="y", init="pinv", n_epochs=0, end_accuracy=0.9, n_images=360
-    )
+STITCH = stitch_row(
+    front_layer="x", end_layer="y", init="pinv", n_epochs=0, end_accuracy=0.9, n_images=360
 )
 PROBE = probe_row()
 SIMILARITY = similarity_row() | dict.fromkeys(MEASURES, "")

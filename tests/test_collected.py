@@ -10,14 +10,13 @@ import pytest
 
 from misc.compare import names_of
 from src.core.console import decimals, points, table
-from src.core.values import IntervalEstimate
+from src.core.values import IntervalEstimate, Pair
 from src.results.network_names import NamedNetwork, short_names
-from src.results.stitches import GRID, read_stitches, record_of_row, row_of
-from src.results.tables import write_table
+from src.results.stitches import GRID, columns_of, read_stitches
+from src.results.tables import read_table, write_table
 from tests.commands import error_line, panels_of, read_csv, run, says
 from tests.goldens import DATA
 from tests.result_rows import OPTIONS
-from tests.run_content import grid_rows
 from tests.written_runs import write_run
 
 SUMMARY = (
@@ -31,26 +30,27 @@ def written(folder, *, metrics=None, **options):
     (folder / "config.txt").write_text(json.dumps(OPTIONS | options))
     (folder / "summary.txt").write_text(SUMMARY)
     if metrics is not None:
-        row = row_of(folder, OPTIONS | options, metrics)
-        write_table(folder / "grid.csv", GRID, [record_of_row(row)])
+        layers = {name: OPTIONS[name] for name in Pair._fields}
+        record = {**columns_of(OPTIONS | options), **layers, **metrics, "folder": folder.name}
+        write_table(folder / "grid.csv", GRID, [record])
     ((stitch,), _) = read_stitches(folder)
     return stitch
 
 
 def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_path):
     """Its summary.txt says 0."""
-    assert written(tmp_path / "a").row.matching_error is None
+    assert written(tmp_path / "a").record["matching_error"] is None
     names = "accuracy front_accuracy end_accuracy representation_difference matching_error"
     metrics = dict(zip(names.split(), (0.75, 0.9, 0.8, 0.25, 0.125), strict=True))
-    matched = written(tmp_path / "b", metrics=metrics, init="pinv").row
-    assert matched.matching_error == 0.125 and matched.end_accuracy == 0.8
-    assert math.isnan(matched.agreement)
-    networks = written(tmp_path / "c", front_model_path="./m//a.pt", end_model_path=None).row
-    assert networks.front_model_path == "m/a.pt" and networks.end_model_path is None
-    write_table(tmp_path / "grid.csv", GRID, [record_of_row(written(tmp_path / "d").row)])
-    (found,) = grid_rows(tmp_path)
-    assert found.accuracy == 0.75 and found.objective == "task"  # which it does not name
-    assert found.matching_error is None
+    matched = written(tmp_path / "b", metrics=metrics, init="pinv").record
+    assert matched["matching_error"] == 0.125 and matched["end_accuracy"] == 0.8
+    assert math.isnan(matched["agreement"])
+    networks = written(tmp_path / "c", front_model_path="./m//a.pt", end_model_path=None).record
+    assert networks["front_model_path"] == "m/a.pt" and networks["end_model_path"] is None
+    write_table(tmp_path / "grid.csv", GRID, [written(tmp_path / "d").record])
+    (found,) = read_table(tmp_path / "grid.csv", GRID)
+    assert found["accuracy"] == 0.75 and found["objective"] == "task"  # which it does not name
+    assert found["matching_error"] is None
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ def test_names_of_checkpoints_are_short_and_unique(paths, names):
     ("paths", "types", "names"),
     [
         (("a/model_5.pt", "b/model_10.pt"), ("cnn", "cnn"), ["a", "b"]),
-        (("model_5.pt", "model_10.pt"), ("cnn", "vit"), ["cnn", "vit"]),
+        (("model_5.pt", "model_10.pt"), ("cnn", "vit"), ["model_5", "model_10"]),
+        (("-", "-"), ("cnn", "vit"), ["cnn", "vit"]),
+        (("x/a.pt", "y/a.pt"), ("cnn", "cnn"), ["x_a", "y_a"]),
         (("a/model_5.pt", "a/model_10.pt"), ("cnn", "cnn"), ["model_5", "model_10"]),
         (("x/cat.pt", "y/dog.pt"), ("cnn", "cnn"), ["cat", "dog"]),
     ],
 )
-def test_checkpoints_whose_names_differ_in_a_number_are_called_by_folder_or_type(
-    paths, types, names
-):
+def test_two_networks_are_named_by_file_folder_or_type(paths, types, names):
     assert names_of(*map(NamedNetwork, paths, types)) == names
 
 

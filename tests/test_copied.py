@@ -310,12 +310,12 @@ def test_a_run_of_the_public_code_has_the_weights_of_checkpoints_that_are_found(
     """What it did not record is unknown, and agrees with anything."""
     run_of_public = min((ROOT / "tests/data/public_runs/trained").iterdir())
     shutil.copytree(run_of_public, Path("runs", run_of_public.name))
-    (unknown,) = (stitch.row.spec for stitch in read_stitches("runs")[0])
+    (unknown,) = (stitch.spec for stitch in read_stitches("runs")[0])
     assert unknown["front_model_weights"] is None and unknown["test_images"] is None
     checkpoint = Path(read_json(run_of_public / "config.txt")["front_model_path"])
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_bytes(b"weights")
-    (known,) = (stitch.row.spec for stitch in read_stitches("runs")[0])
+    (known,) = (stitch.spec for stitch in read_stitches("runs")[0])
     assert known["front_model_weights"] == hashlib.sha256(b"weights").hexdigest()
     assert difference(unknown, known) == {}
     other = known | {"front_model_weights": "0" * 64, "seed": 7}

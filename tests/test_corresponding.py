@@ -9,14 +9,14 @@ import pytest
 from src.core.values import Pair
 from src.figures.matrices import framed_layers
 from tests.commands import error_line, read_csv, run, says
-from tests.result_rows import stitch_row
+from tests.result_rows import stitch
 from tests.tables import SIMILARITY, write_table
 from tests.written_runs import write_list, write_pairs, write_run
 
 
 def test_framed_layers_of_one_type_have_one_name():
     layers = [("layer1", "layer1"), ("layer2", "layer3"), ("stem", "stem")]
-    rows = [stitch_row(front_layer=front, end_layer=end) for front, end in layers]
+    rows = [stitch(front_layer=front, end_layer=end) for front, end in layers]
     assert framed_layers(rows) == [Pair("layer1", "layer1"), Pair("stem", "stem")]
 
 
@@ -33,7 +33,7 @@ def test_framed_layers_of_two_types_are_nearest_in_relative_depth(unit, framed):
             "front_relative_depth": unit and unit * depth,
             "end_relative_depth": unit and unit * other,
         }
-        rows.append(stitch_row(front_layer=front, end_layer=end, end_model_type="vit", **depths))
+        rows.append(stitch(front_layer=front, end_layer=end, end_model_type="vit", **depths))
     assert framed_layers(rows) == framed
 
 

@@ -95,9 +95,11 @@ def test_a_call_that_failed_leaves_its_name_to_the_corrected_one(in_tmp_path, di
             error_line(SCRIPT, *arguments, *rest)
         tables = Path("results", "mended", "similarity")
         tables.mkdir()
-        torch.save({"options": {"dataset": "cifar10"}}, tables / "0-1.resume.pt")  # interrupted
+        torch.save(
+            {"options": {"dataset": "cifar10"}}, tables / "network 0-network 1.resume.pt"
+        )  # interrupted
         run(SCRIPT, first, second, MODEL, *rest, "-l", "layer4.1")
-        assert (tables / "0-1.csv").exists()
+        assert (tables / "network 0-network 1.csv").exists()
         error_line(SCRIPT, first, "-", MODEL, *rest)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from src.figures import pages
 from src.results.stitch_runs import load_stitch
-from src.results.stitches import Stitch, read_stitches, record_of_row
+from src.results.stitches import Stitch, read_stitches
 from tests.commands import (
     ON_DIGITS,
     error_line,
@@ -56,13 +56,13 @@ def workplace(tmp_path_factory):
 
 def assert_same(found: Stitch, expected: Stitch) -> None:
     """Compare all that is read of a stitch, apart from its folder."""
-    numbers, expected_numbers = (record_of_row(of.row) | {"folder": ""} for of in (found, expected))
+    numbers, expected_numbers = ({**of.record, "folder": ""} for of in (found, expected))
     assert repr(numbers) == repr(expected_numbers)  # NaN equals NaN
     for of_images, expected_classes in zip(found.predictions, expected.predictions, strict=True):
         np.testing.assert_array_equal(of_images, expected_classes)
-    states = [load_stitch(of.folder, of.row.pair) for of in (found, expected)]
+    states = [load_stitch(of.folder, of.pair) for of in (found, expected)]
     torch.testing.assert_close(*states, rtol=0, atol=0)
-    pair = expected.row.pair
+    pair = expected.pair
     assert found.files.epochs.get(pair) == expected.files.epochs.get(pair)
     names = ("stitching_type", "front_layer", "end_layer", "init", "n_epochs", "seed")
     assert [found.options[name] for name in names] == [expected.options[name] for name in names]
@@ -78,9 +78,9 @@ def test_exported_folders_read_to_the_stitches_of_the_run(name, workplace):
         logs = {"training_logs.csv"} if name == "trained" else set()
         more = {"grid.csv", "predictions.npz", "run.json"}
         assert names_in(found.folder) == PUBLIC | logs | more
-        assert pair_of(found.folder) == expected.row.pair
+        assert pair_of(found.folder) == expected.pair
         config = read_json(found.folder / "config.txt")
-        assert config["stitching_type"] == expected.row.stitching_type != "auto"
+        assert config["stitching_type"] == expected.record["stitching_type"] != "auto"
 
 
 def test_a_folder_without_the_files_of_this_suite_has_the_accuracy_in_its_summary(
@@ -92,10 +92,10 @@ def test_a_folder_without_the_files_of_this_suite_has_the_accuracy_in_its_summar
     stitches, _ = read_stitches(workplace / "results" / "matched")
     public, _ = read_stitches(tmp_path / "public")
     for found, expected in zip(public, stitches, strict=True):
-        assert found.row.pair == expected.row.pair
+        assert found.pair == expected.pair
         for name in ("accuracy", "matching_error", "representation_difference"):
-            value = getattr(found.row, name)
-            assert value == pytest.approx(getattr(expected.row, name), abs=5e-5)
+            value = found.record[name]
+            assert value == pytest.approx(expected.record[name], abs=5e-5)
 
 
 @pytest.mark.parametrize("name", ["auto", "trained"])
@@ -113,5 +113,7 @@ def test_what_cannot_be_exported_is_refused(workplace):
     assert says(error_line(EXPORT, "cnn.pt", "-o", "x", cwd=workplace), "cnn.pt is not a folder")
     (workplace / "empty").mkdir()
     assert says(error_line(EXPORT, "empty", "-o", "x", cwd=workplace), "no finished")
+    line = error_line(EXPORT, "results", "-o", "x", cwd=workplace)
+    assert says(line, "results holds no finished", "hold runs: ", "results/auto")
     assert says(error_line(EXPORT, "results/auto", "-o", "exported", cwd=workplace), "exists")
     assert not (workplace / "x").exists()

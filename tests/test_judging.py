@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from src.core.values import SkillEstimate, StitchSkill
+from src.results.stitches import metrics_of
 from src.statistics.convergence import has_converged, learning_rates
 from src.verdict import (
     ACCURATE_ONLY,
@@ -287,5 +288,5 @@ FEW = {"r2_fit": 0.9, "r2_test": 0.5}
 def test_obstacles(measured, said):
     """The second of two stitches that are judged together has it."""
     rows = [stitch_row(n_epochs=0), stitch_row(**{"n_epochs": 0} | measured)]
-    found = obstacle_of(rows, "pinv")
+    found = obstacle_of(list(map(metrics_of, rows)), "pinv")
     assert said in found and bool(found) == bool(said)

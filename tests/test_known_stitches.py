@@ -1,5 +1,6 @@
 """Negative controls: stitches of a trained network, whose image is known: the verdict on each."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,14 @@ from src.models import Network
 from src.ood import make_detector, ood_metrics
 from src.results.evaluation import columns_of_skill
 from src.results.frame import judge_stitches
-from src.results.stitches import RunFiles, Stitch
+from src.results.stitches import Stitch
 from src.skill.baseline import Baselines
 from src.skill.running import Following
 from src.skill.skills import skill_of
 from src.stitching import direct_matching
 from tests.commands import digit_images
 from tests.frames import rows_of
-from tests.result_rows import OPTIONS, stitch_row
+from tests.result_rows import stitch
 from tests.tiny_networks import PLAIN, plain_network
 
 LAYER = "4"
@@ -64,13 +65,12 @@ def run_of(baselines: Baselines, made: torch.Tensor, name: str, layer: str = LAY
     following.add_end(end.activations(images, [layer, end.output_name]))
     following.add_stitch(name, layer, made, logits)
     skill = skill_of(following.products(name), baselines.measured([key])[key])
-    row = stitch_row(front_layer=name, end_layer=layer, n_epochs=0)
+    made_stitch = stitch(front_layer=name, end_layer=layer, n_epochs=0)
     own = end(images).argmax(1)
     classes = logits.argmax(1), own, own, labels
     predictions = Predictions(*(of_images.numpy() for of_images in classes))
-    files = RunFiles(Path(name), [row.pair])
-    files.__dict__["predictions"] = {row.pair: predictions}
-    return Stitch(Path(name), OPTIONS, row, files, columns_of_skill(skill))
+    made_stitch.files.__dict__["predictions"] = {made_stitch.pair: predictions}
+    return replace(made_stitch, folder=Path(name), evaluation=columns_of_skill(skill))
 
 
 def controls_of(end: Network) -> dict[str, torch.Tensor]:

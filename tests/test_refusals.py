@@ -102,11 +102,11 @@ REFUSALS = [
     # Two networks
     (
         f"misc/compare.py f.pt copy.pt {MODEL} {ON} -o new",
-        "f.pt and copy.pt have the same weights",
+        f"f.pt and copy.pt, of type {MODEL}, have the same weights",
     ),
     (
         f"misc/compare.py - - {MODEL} {ON} -o new",
-        (f"both networks are - of type {MODEL}", "another type"),
+        (f"- and -, of type {MODEL}, have the same weights", "another type"),
     ),
     (
         f"misc/compare.py f.pt another.pt {MODEL} {ON} -o new",

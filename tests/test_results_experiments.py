@@ -19,41 +19,43 @@ from src.results.spec import (
     SPLITS,
     described,
     difference,
-    keys_of,
     spec_of,
 )
 from src.results.stitches import (
-    RunFiles,
+    SETTINGS,
     Stitch,
-    StitchRow,
     columns_of,
     experiments_of,
+    keys_of,
     method_names,
     newest_by_experiment,
     newest_stitches,
+    stitches_of_run,
 )
 from tests.commands import parser_of, says
 from tests.goldens import DATA
-from tests.result_rows import OPTIONS, stitch_row
+from tests.result_rows import OPTIONS, stitch
 
 
-def row_of(options) -> StitchRow:
-    """The row of a stitch of a run with these options."""
-    settings = columns_of(options) | {name: options[name] for name in Pair._fields}
-    return StitchRow(**settings, accuracy=0.5, end_accuracy=0.5, folder="f", spec=spec_of(options))
+def stitch_of(options) -> Stitch:
+    """A stitch of a run with these options."""
+    layers = {name: options[name] for name in Pair._fields}
+    record = {**columns_of(options), **layers, "accuracy": 0.5, "end_accuracy": 0.5}
+    (made,) = stitches_of_run(Path("f"), options, [record])
+    return made
 
 
-def experiment(**options) -> StitchRow:
-    return row_of(OPTIONS | options)
+def experiment(**options) -> Stitch:
+    return stitch_of(OPTIONS | options)
 
 
-def key(row: StitchRow) -> str:
-    (of_row,) = keys_of([row])
-    return of_row
+def key(made: Stitch) -> str:
+    (of_stitch,) = keys_of([made])
+    return of_stitch
 
 
-def titles_of_experiments(rows) -> list[str]:
-    return list(dict.fromkeys(experiments_of(list(rows))))
+def titles_of_experiments(stitches) -> list[str]:
+    return list(dict.fromkeys(experiments_of(list(stitches))))
 
 
 @pytest.fixture
@@ -120,17 +122,17 @@ def test_what_a_run_recorded_of_weights_counts_and_not_what_the_file_holds_now(c
         {"front_model_path_sha256": identity("f.pt") + "0" * 52},
     ]
     now, earlier, recorded = (experiment(front_model_path="f.pt", **record) for record in records)
-    assert key(now) != key(earlier) and earlier.front_weights == "0" * 12
+    assert key(now) != key(earlier) and earlier.record["front_weights"] == "0" * 12
     assert now.spec["front_model_weights"][:12] == recorded.spec["front_model_weights"][:12]
     rows = [
-        stitch_row(front_model_path="f.pt", front_weights=each.front_weights)
+        stitch(front_model_path="f.pt", front_weights=each.record["front_weights"])
         for each in (recorded, earlier)
     ]
     assert titles_of_experiments(rows) == [
         f"front_model_weights={identity('f.pt')}",
         f"front_model_weights={'0' * 12}",
     ]
-    other = stitch_row(front_model_path="g.pt", front_weights="1" * 12)
+    other = stitch(front_model_path="g.pt", front_weights="1" * 12)
     assert titles_of_experiments([rows[0], other]) == [
         f"front_model_weights={identity('f.pt')}",
         f"front_model_weights={'1' * 12}",
@@ -152,25 +154,25 @@ def test_networks_of_one_title_are_told_apart(checkpoint):
 
 
 def test_a_data_set_that_is_not_recorded_is_unknown():
-    rows = [stitch_row(dataset=dataset, seed=seed) for dataset in (None, "") for seed in (0, 1)]
-    assert titles_of_experiments(rows) == ["seed=0", "seed=1"]
+    rows = [stitch(dataset=dataset, seed=seed) for dataset in (None, "") for seed in (0, 1)]
+    assert titles_of_experiments(rows) == ["-s 0", "-s 1"]
 
 
 def test_the_settings_of_a_stitch_are_columns_of_its_row(tmp_path):
     options = OPTIONS | {"save_dir": "x", "gpu": -1}
-    row = row_of(options)
+    made = stitch_of(options)
     further = {*COLUMNS_OF_WEIGHTS, *SPLITS, "stitching_option", "further_options"}
-    assert row.settings.keys() == {*OTHER, *further}
-    assert row == experiment(objective="task") and row.pair == Pair("layer1.0", "layer2.0")
-    assert stitch_row(seed=7).settings == experiment(seed=7).settings
-    assert key(stitch_row(seed=7)) == key(experiment(seed=7))
+    assert SETTINGS.keys() == {*OTHER, *further}
+    assert made.pair == Pair("layer1.0", "layer2.0")
+    assert repr(made.record) == repr(experiment(objective="task").record)  # NaN equals NaN
+    assert stitch(seed=7).record | {"end_accuracy": 0.5} == experiment(seed=7).record
+    assert key(stitch(seed=7)) == key(experiment(seed=7))
     Run(tmp_path, options).finish()
     assert read_options(tmp_path / "config.txt") == options
 
 
 def stitch_in(folder: str, **values) -> Stitch:
-    row = stitch_row(folder=folder, **values)
-    return Stitch(Path(folder), {}, row, RunFiles(Path(folder), [row.pair]))
+    return stitch(folder=folder, **values)
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -183,33 +185,32 @@ def test_different_images_are_different_experiments_and_unrecorded_ones_are_not(
     runs = [of("1", None), of("2", first)]
     assert newest_stitches(runs) == runs[1:]
     assert "1 result repeats another" in capsys.readouterr().err
-    assert titles_of_experiments(run.row for run in runs) == [""]
+    assert titles_of_experiments(runs) == [""]
 
     runs += [of("3", second), of("4", second, seed=1)]
     assert newest_stitches(runs) == runs and not capsys.readouterr().err
-    rows = [run.row for run in runs]
-    groups = titles_of_experiments(rows)
+    groups = titles_of_experiments(runs)
     assert len(groups) == 4
     names = [f"digits [{SPLITS[split]} {digits}]" for digits in (first, second, second)]
     for title, name in zip(groups, ["digits", *names], strict=True):
-        assert f"dataset={name}" in title
-    methods = method_names(rows, apart_from=[*NETWORKS, "seed"])
+        assert f"-d {name}" in title
+    methods = method_names(runs, apart_from=[*NETWORKS, "seed"])
     assert methods[2] == methods[3] and len(set(methods)) == 3
 
     # Of other data, or with dots, there are other images
-    others = [of("5", first, dataset="mnist").row, of("6", second, shortcut=0.5).row]
-    titles = set(experiments_of([rows[1], *others]))
+    others = [of("5", first, dataset="mnist"), of("6", second, shortcut=0.5)]
+    titles = set(experiments_of([runs[1], *others]))
     assert len(titles) == 3 and not any("[" in title for title in titles)
 
 
 def test_types_that_were_chosen_for_pairs_of_layers_tell_no_experiments_apart():
-    row = stitch_row(stitching_option="auto")
-    other_type = stitch_row(stitching_option="auto", stitching_type="t2c", end_layer="layer3.0")
+    row = stitch(stitching_option="auto")
+    other_type = stitch(stitching_option="auto", stitching_type="t2c", end_layer="layer3.0")
     whole = experiment(stitching_type="auto")
-    assert key(row) == key(other_type) == key(whole) != key(stitch_row())
+    assert key(row) == key(other_type) == key(whole) != key(stitch())
     assert titles_of_experiments([row, other_type]) == [""]
     titles = [f"stitching_type={name}" for name in ("rc2c_pre", "auto")]
-    assert titles_of_experiments([stitch_row(), row]) == titles
+    assert titles_of_experiments([stitch(), row]) == titles
 
     # So are the tokens that were chosen, and not those that were asked for
     pairs = {
@@ -221,8 +222,8 @@ def test_types_that_were_chosen_for_pairs_of_layers_tell_no_experiments_apart():
         for name, kind, token in (("a", "c2t", "learn"), ("b", "rc2c_pre", None))
     }
     asked = OPTIONS | {"stitching_type": "auto", "c2t_cls_token": "learn"}
-    found = [row_of(chosen_options({**asked, **pair._asdict()}, pairs[pair])) for pair in pairs]
-    assert {key(each) for each in found} == {key(row_of(asked))} != {key(whole)}
+    found = [stitch_of(chosen_options({**asked, **pair._asdict()}, pairs[pair])) for pair in pairs]
+    assert {key(each) for each in found} == {key(stitch_of(asked))} != {key(whole)}
 
 
 def test_of_repeated_stitches_the_newest_counts(capsys):
@@ -239,7 +240,7 @@ def test_of_repeated_stitches_the_newest_counts(capsys):
     assert newest_stitches([again, *runs]) == [again, *runs[1:]]
     evaluated = dataclasses.replace(runs[0], evaluation={"skill": 0.5})
     assert newest_stitches([evaluated, *runs[1:], again]) == [evaluated, *runs[1:]]
-    expected = {"seed=0": [runs[1], again], "seed=1": [runs[2]]}
+    expected = {"-s 0": [runs[1], again], "-s 1": [runs[2]]}
     assert newest_by_experiment([again, *runs]) == expected
     assert says(capsys.readouterr().err, "1 result repeats another", "newest")
 
@@ -270,10 +271,10 @@ def test_every_option_counts_or_is_in_a_list():
     for name in lists.OPTIONS.keys() - OPTIONS.keys():
         usual = options | {name: default[name]}
         without = {other: value for other, value in usual.items() if other != name}
-        assert key(row_of(without)) == key(row_of(usual)), name
+        assert key(stitch_of(without)) == key(stitch_of(usual)), name
     (config, *_) = (DATA / "public_runs").rglob("config.txt")
     public = read_options(config)
-    assert key(row_of(public)) == key(row_of(default | public))
+    assert key(stitch_of(public)) == key(stitch_of(default | public))
     flags = {name: option.flag for name, option in lists.OPTIONS.items() if option.flag}
     actions = parser_of("exec_stitch.py")._option_string_actions
     assert {name: actions[flag].dest for name, flag in flags.items()} == {
@@ -301,7 +302,7 @@ def test_an_option_without_effect_does_not_count():
 
 def test_further_options_have_a_column():
     options = [{}, {"learning_rate": 0.5}, {"reduce_lr_epochs": [2, 4], "amp": "bf16"}]
-    further = [json.loads(experiment(**each).further_options) for each in options]
+    further = [json.loads(experiment(**each).record["further_options"]) for each in options]
     assert further == options
 
 

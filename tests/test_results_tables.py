@@ -10,12 +10,12 @@ import pytest
 from src.core.errors import UserError
 from src.figures.maps import Map, draw_layers
 from src.results.quantities import EVALUATIONS, PROBES, QUANTITIES, SIMILARITIES
-from src.results.spec import FurtherOptions
-from src.results.stitches import GRID, record_of_row, row_of_record
+from src.results.stitches import GRID, METRICS, with_empty
 from src.results.tables import (
     Layout,
     columns,
     from_record,
+    json_object,
     read_table,
     write_table,
 )
@@ -62,7 +62,7 @@ SAMPLES = {
     int: 3,
     float: 0.1 + 0.2,
     bool: False,
-    FurtherOptions: FurtherOptions('{"a": [1, "é"]}'),
+    json_object: '{"a": [1, "é"]}',
 }
 
 
@@ -93,11 +93,12 @@ def test_records_are_read_as_they_were_written(tmp_path, kind, full):
 
 
 @pytest.mark.parametrize("further", [{}, {"sparsity_0": 0.5}])
-def test_the_row_of_a_stitch_is_that_of_its_record(further):
+def test_empty_columns_of_a_stitch_have_their_usual_values(further):
     record = record_of(GRID, full=True) | further
-    row = row_of_record(record)
-    assert record_of_row(row) == record
-    assert row_of_record(record | {"objective": None, "kappa": None}).objective == "task"
+    assert with_empty(record) == record
+    empty = with_empty(record | {"objective": None, "kappa": None, "seed": None})
+    assert empty["objective"] == "task" and math.isnan(empty["kappa"]) and empty["seed"] is None
+    assert {*METRICS} < {*columns(GRID)}
 
 
 HOUSES = Layout(
@@ -134,10 +135,10 @@ def test_what_is_missing_or_empty_is_none():
 
 def test_damaged_values_name_column_file_and_line(tmp_path):
     for row, column, values in (
-        (record_of_row(stitch_row()), "accuracy", ["high", None, "", [0.5]]),
-        (record_of_row(stitch_row()), "seed", ["0.5", "x", [1]]),
-        (record_of_row(stitch_row()), "init", ["", None]),
-        (record_of_row(stitch_row()), "further_options", ["{", "[1]", "x"]),
+        (stitch_row(), "accuracy", ["high", None, "", [0.5]]),
+        (stitch_row(), "seed", ["0.5", "x", [1]]),
+        (stitch_row(), "init", ["", None]),
+        (stitch_row(), "further_options", ["{", "[1]", "x"]),
         (similarity_row(), "cka", ["high"]),
         (similarity_row(), "layer1", ["", None]),
     ):
@@ -147,7 +148,7 @@ def test_damaged_values_name_column_file_and_line(tmp_path):
                 from_record(layout, row | {column: value})
     path = tmp_path / "grid.csv"
     rows = [stitch_row(), stitch_row(accuracy=0.25)]
-    write_table(path, GRID, map(record_of_row, rows))
+    write_table(path, GRID, rows)
     path.write_text(path.read_text().replace(",0.25,", ",high,"))
     with pytest.raises(
         UserError, match=r"grid\.csv, line 3: accuracy is missing or damaged; correct it$"
@@ -157,7 +158,7 @@ def test_damaged_values_name_column_file_and_line(tmp_path):
 
 def test_a_table_is_read_as_what_it_is_and_no_other(tmp_path):
     path = tmp_path / "t.csv"
-    stitch = record_of_row(stitch_row())
+    stitch = stitch_row()
     rows = [from_record(GRID, stitch), evaluation_row(), probe_row(), similarity_row()]
     kinds = [GRID, EVALUATIONS, PROBES, SIMILARITIES]
     for kind, row in zip(kinds, rows, strict=True):

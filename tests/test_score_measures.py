@@ -24,7 +24,7 @@ from src.results.ranks import (
     sensitivity,
     specificity,
 )
-from src.results.stitches import GRID, record_of_row
+from src.results.stitches import GRID
 from src.results.tables import write_table as write_rows
 from tests.commands import error_line, read_csv, run, says
 from tests.result_rows import probe_row, similarity_row, stitch_row
@@ -35,10 +35,8 @@ from tests.written_runs import write_list, write_pairs
 def write(path, *rows, year: int | None = None):
     """Write a table, as if in a year."""
     layout = GRID
-    if isinstance(rows[0], dict):
+    if "stitching_type" not in rows[0]:
         layout = SIMILARITIES if "layer1" in rows[0] else PROBES
-    else:
-        rows = map(record_of_row, rows)
     write_rows(path, layout, rows)
     if year:
         os.utime(path, (datetime(year, 1, 1).timestamp(),) * 2)

@@ -15,7 +15,7 @@ from src.core.values import Metrics
 from src.models import build_model
 from src.results import stitch_runs
 from src.results.stitch_runs import GridRun, check_options, resume
-from src.results.stitches import RunFiles, read_stitches
+from src.results.stitches import RunFiles, metrics_of, read_stitches
 from src.stitching import Pair, build_layers, build_stitching_layer
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridMetrics, agreement_of
@@ -172,7 +172,7 @@ def test_whole_networks_are_one_folder_with_a_folder_a_pair(epochs, tmp_path):
     stitches, skipped = read_stitches(tmp_path / "cut/results/s")
     (call,) = (tmp_path / "cut/results/s").iterdir()
     assert {stitch.folder for stitch in stitches} == {call} and not skipped
-    assert [stitch.row.place for stitch in stitches] == [
+    assert [stitch.place for stitch in stitches] == [
         (call.name, Pair(front, "pool4")) for front in ("pool3", "pool4")
     ]
 
@@ -232,7 +232,7 @@ def test_a_fit_to_doubt_has_one_line(matching, line, layer, tmp_path, capsys):
     warnings = re.findall("warning: (.*)", capsys.readouterr().err)
     assert len(warnings) == bool(line) and all(re.fullmatch(line, text) for text in warnings)
     ((run,), _) = read_stitches(tmp_path)
-    assert run.row.truncated == run.row.is_truncated == matching.truncated
+    assert run.record["truncated"] == metrics_of(run.record).is_truncated == matching.truncated
 
 
 def test_kappa_at_its_limits():

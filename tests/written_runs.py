@@ -16,7 +16,7 @@ from src.results.evaluation import (
     with_evaluations,
 )
 from src.results.quantities import EVALUATIONS
-from src.results.stitches import GRID, Stitch, read_stitches, record_of_row, row_of
+from src.results.stitches import GRID, Stitch, columns_of, read_stitches
 from src.results.tables import write_table
 from tests import result_rows
 from tests.commands import pair_of
@@ -64,8 +64,9 @@ def write_run(
     path = folder / f"2025-01-01_00-00-00.{name}"
     path.mkdir(parents=True)
     measured = METRICS | {"accuracy": n_right / N, "end_accuracy": n_end_right / N} | dict(metrics)
-    row = row_of(path, OPTIONS | options, measured)
-    write_table(path / "grid.csv", GRID, [record_of_row(row)])
+    layers = {name: (OPTIONS | options)[name] for name in Pair._fields}
+    record = {**columns_of(OPTIONS | options), **layers, **measured, "folder": name}
+    write_table(path / "grid.csv", GRID, [record])
     arrays = {
         "stitched": predicted(n_right),
         "end": predicted(n_end_right),

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -18,6 +18,9 @@ from src.results.network_names import pairs_in_words
 from src.results.quantities import DETECTOR, IN_EVALUATION, LAYERS, QUANTITIES, SIDES, shown_in
 from src.results.reports import matrix
 
+if TYPE_CHECKING:
+    from src.results.stitches import Stitch
+
 DEPTHS = ["front_relative_depth", "end_relative_depth"]
 PLACES = [*LAYERS, "front_depth", "end_depth", *DEPTHS]
 SKILLS = ("skill", "skill_at_end")
@@ -30,45 +33,45 @@ EXPLANATION = (
 )
 
 
-def source_of(rows: Sequence[Any]) -> str:
+def source_of(stitches: Sequence["Stitch"]) -> str:
     """Return the caption's sentence on the networks and the images of stitches."""
-    images = {(row.dataset, row.n_images) for row in rows}
-    return on_data(pairs_in_words({row.network_keys for row in rows}), images)
+    images = {(stitch.record["dataset"], stitch.record["n_images"]) for stitch in stitches}
+    return on_data(pairs_in_words({stitch.network_keys for stitch in stitches}), images)
 
 
-def matrix_of(rows: Iterable[Any], name: str) -> pd.DataFrame:
+def matrix_of(stitches: Iterable["Stitch"], name: str) -> pd.DataFrame:
     """Return a column of stitches by front and end layer, in the order of depth."""
-    records = [_places(row) | {name: getattr(row, name)} for row in rows]
+    records = [_places(stitch) | {name: stitch.record[name]} for stitch in stitches]
     return matrix(pd.DataFrame.from_records(records), name)
 
 
-def _places(row: Any) -> dict[str, Any]:
+def _places(stitch: "Stitch") -> dict[str, Any]:
     """Return the networks and the layers of a stitch by column, without a verdict."""
-    record: dict[str, Any] = {name: getattr(row, name) for name in PLACES}
+    record: dict[str, Any] = {name: stitch.record[name] for name in PLACES}
     for side in SIDES:
-        record[f"{side}_network"] = getattr(row, f"{side}_model_path")
-        record[f"{side}_type"] = getattr(row, f"{side}_model_type")
+        record[f"{side}_network"] = stitch.record[f"{side}_model_path"]
+        record[f"{side}_type"] = stitch.record[f"{side}_model_type"]
     return record | {"verdict": None}
 
 
-def framed_layers(rows: Iterable[Any]) -> list[Pair]:
+def framed_layers(stitches: Iterable["Stitch"]) -> list[Pair]:
     """Return the sorted pairs of corresponding layers of stitches; none of networks of two types without recorded
     relative depths."""
-    frame = pd.DataFrame.from_records(list(map(_places, rows)))
+    frame = pd.DataFrame.from_records(list(map(_places, stitches)))
     return framed_in(frame.astype(dict.fromkeys(DEPTHS, float)))
 
 
-def draw_grid(path: Path, rows: Sequence[Any]) -> list[Path]:
+def draw_grid(path: Path, stitches: Sequence["Stitch"]) -> list[Path]:
     """Draw the accuracies of the stitches of a run as a heat map over layers. Return the written paths."""
     if are_left_out():
         return []
-    accuracies = Map("accuracy", matrix_of(rows, "accuracy"), "", framed_layers(rows))
-    return draw_layers(path, [accuracies], source=source_of(rows))
+    accuracies = Map("accuracy", matrix_of(stitches, "accuracy"), "", framed_layers(stitches))
+    return draw_layers(path, [accuracies], source=source_of(stitches))
 
 
 def report(
     table_path: Path,
-    stitches: Mapping[str, Sequence[Any]],
+    stitches: Mapping[str, Sequence["Stitch"]],
     rows: Sequence[dict[str, Any]],
     *,
     own_scores: Mapping[str, Mapping[str, Any]],

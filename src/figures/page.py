@@ -196,7 +196,7 @@ def _estimate(row: Any, name: str) -> str:
 def made_with(
     networks: Sequence[Any],
     images: Mapping[str, Mapping[str, Sequence[str]]],
-    commands: Sequence[Any],
+    commands: Sequence[Mapping[str, str]],
 ) -> str:
     """Return the section on provenance: networks, images, versions and commands.
 
@@ -224,10 +224,10 @@ def made_with(
         for digest in digests
     ]
     versions = dict.fromkeys(
-        (row.suite, row.commit[:SHORT], row.packages, row.device) for row in commands
+        (row["suite"], row["commit"][:SHORT], row["packages"], row["device"]) for row in commands
     )
     names = ["name", "group", "type", "checkpoint", "data", "accuracy", "SHA-256 of the weights"]
-    lines = "\n".join(dict.fromkeys(row.command for row in commands))
+    lines = "\n".join(dict.fromkeys(row["command"] for row in commands))
     return "\n".join(
         [
             table(Table("Networks", names, of_networks)),

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from src.core.choices.scores import ON_OTHER_DATA
@@ -106,7 +105,7 @@ def read_evaluated_stitches(
         of_folder, skipped = read_stitches(source_dir, recursive=recursive or is_above)
         for reason in skipped:
             warn(f"skipped: {reason}")
-        stitches |= {(stitch.folder.resolve(), stitch.row.pair): stitch for stitch in of_folder}
+        stitches |= {(stitch.folder.resolve(), stitch.pair): stitch for stitch in of_folder}
     evaluated = with_evaluations(list(stitches.values()))
     warn_of_weights(evaluated)
     return evaluated
@@ -127,8 +126,8 @@ def with_evaluations(stitches: Sequence[Stitch]) -> list[Stitch]:
     evaluated = []
     for stitch in stitches:
         for folder in (stitch.folder.parent, stitch.folder):
-            row = tables[folder].get(stitch.row.place)
-            if row and on_same_images(stitch.row, SimpleNamespace(**row)):
+            row = tables[folder].get(stitch.place)
+            if row and on_same_images(stitch.record, row):
                 stitch = replace(stitch, evaluation=row)
             elif row:
                 n_skipped[folder] += 1

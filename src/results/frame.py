@@ -31,7 +31,6 @@ from src.results.network_names import (
     kind_of_pair,
     named_by_list,
     named_networks,
-    order_in,
 )
 from src.results.quantities import (
     COLUMNS,
@@ -52,8 +51,8 @@ from src.results.similarities import (
     tables_of_similarity,
     value_columns,
 )
-from src.results.spec import OPTIONS, names_of_data
-from src.results.stitches import Stitch, newest_stitches
+from src.results.spec import OPTIONS
+from src.results.stitches import Stitch, names_of_data, newest_stitches
 from src.results.verdicts import records_of
 from src.verdict import Limits
 
@@ -330,18 +329,19 @@ def _collect(
     stitches = newest_stitches(read_evaluated_stitches(folders, recursive=True))
     paths = [*tables, *chain.from_iterable(map(tables_of_similarity, folders))]
     similarities = read_similarities(list(dict.fromkeys(paths)))
-    results: list[Any] = [*(stitch.row for stitch in stitches), *similarities.itertuples()]
-    names = named_by_list(chain.from_iterable(row.networks for row in results), networks)
-    datasets = names_of_data(results)
+    pairs = [*(stitch.networks for stitch in stitches), *similarities.networks]
+    names = named_by_list(chain.from_iterable(pairs), networks)
+    records = [*(stitch.record for stitch in stitches), *similarities.to_dict("records")]
+    datasets = names_of_data(records)
     similarities["dataset"] = datasets[len(stitches) :]
     stitches = [
-        replace(stitch, row=replace(stitch.row, dataset=name))
+        replace(stitch, record={**stitch.record, "dataset": name})
         for stitch, name in zip(stitches, datasets, strict=False)
     ]
     if networks:
-        order = order_in(names)
-        stitches.sort(key=lambda stitch: order(stitch.row))
-        places = [tuple(order(row)) for row in similarities.itertuples()]
+        order = list(names)
+        stitches.sort(key=lambda stitch: list(map(order.index, stitch.network_keys)))
+        places = [tuple(map(order.index, keys)) for keys in similarities.network_keys]
         in_order = similarities.assign(place=places).sort_values("place", kind="stable")
         similarities = in_order.drop(columns="place").reset_index(drop=True)
     return stitches, similarities, names
@@ -358,7 +358,7 @@ def judge_stitches(
     """Return the frame of the verdicts on each pair of layers, method and pair of networks, see `records_of`."""
     stitches = list(stitches)
     if names is None:
-        names = named_networks(chain.from_iterable(stitch.row.networks for stitch in stitches), {})
+        names = named_networks(chain.from_iterable(stitch.networks for stitch in stitches), {})
     records = records_of(stitches, similarities, limits=limits, pool=pool, names=names)
     return frame_of(records, None, names)
 

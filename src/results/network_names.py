@@ -14,10 +14,9 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
 
 from src.core.choices import Options
 from src.core.choices.similarity import SIMILARITY
@@ -125,13 +124,6 @@ class NamedNetwork:
     def is_given(self) -> bool:
         """Whether the weights are pretrained ones of torchvision: DEFAULT, or another entry."""
         return not (self.is_untrained or self.is_file)
-
-    @property
-    def place(self) -> str:
-        """The location of the weights: the resolved path of the file, or else the title."""
-        if self.is_file:
-            return os.path.realpath(self.path)
-        return self.title
 
     @property
     def content(self) -> str:
@@ -267,30 +259,6 @@ def networks_named_by(options: Options) -> dict[str, NamedNetwork]:
                 weights=options.get(f"{prefix}{RECORD}"),
             )
     return networks
-
-
-class OfTwoNetworks:
-    """Base class of rows of two networks; if both are randomly initialised, they have the same seed."""
-
-    # Of each network, the columns of path, type and weights
-    network_columns: ClassVar[tuple[tuple[str, str, str], tuple[str, str, str]]]
-    seed: int | None
-
-    @functools.cached_property  # both are asked for again and again
-    def networks(self) -> tuple[NamedNetwork, NamedNetwork]:
-        """The first and the second network; of a stitch, the front and the end network."""
-        first, second = map(self._network, self.network_columns)
-        return first, second
-
-    def _network(self, columns: tuple[str, str, str]) -> NamedNetwork:
-        path, kind, weights = (getattr(self, column) for column in columns)
-        return NamedNetwork.of(path, kind, seed=self.seed, weights=weights)
-
-    @functools.cached_property
-    def network_keys(self) -> tuple[NetworkKey, NetworkKey]:
-        """The keys of both networks."""
-        first, second = self.networks
-        return first.key, second.key
 
 
 def titles_of(networks: Iterable[NamedNetwork]) -> dict[NetworkKey, str]:
@@ -452,7 +420,7 @@ def named_by_list(
         return named_networks(networks, {})
     in_table = read_networks(table)
     tell_groups(table, in_table)
-    listed = as_listed(in_table)
+    listed = {network.listed_as: network for network in in_table}
     missing = [network.title for network in networks if network.listed_as not in listed]
     for title in dict.fromkeys(missing):
         warn(
@@ -462,18 +430,6 @@ def named_by_list(
     place = {key: number for number, key in enumerate(listed)}
     in_list = sorted(networks, key=lambda network: place.get(network.listed_as, len(place)))
     return named_networks(in_list, listed)
-
-
-def named_pair(result: OfTwoNetworks, names: Names) -> tuple[NamedNetwork, NamedNetwork]:
-    """Return both networks of a result, named as in reports."""
-    first, second = result.network_keys
-    return names[first], names[second]
-
-
-def order_in(names: Iterable[NetworkKey]) -> Callable[[Any], list[int]]:
-    """Return a key that sorts rows of two networks in the order of `names`."""
-    places = {key: place for place, key in enumerate(names)}
-    return lambda row: [places[key] for key in row.network_keys]
 
 
 def named_networks(
@@ -603,18 +559,20 @@ def tell_groups(table: str | Path, networks: Sequence[NamedNetwork]) -> None:
     types."""
     in_groups = [network for network in networks if network.group]
     without = [network.name for network in networks if not network.group]
+    of_groups = grouped(in_groups, lambda network: network.group or "")
     if in_groups and without:
         warn_once(
             f"{table}: no group is given for {listed(without)}, so that the type is the group there; give all networks "
             "a group, or none"
         )
-    for groups in grouped(dict.fromkeys(network.group for network in in_groups), _plain).values():
+    letters = {group: re.sub(r"[\W_]", "", group).lower() for group in of_groups}
+    for groups in grouped(letters, letters.__getitem__).values():
         if len(groups) > 1:
             warn_once(
                 f"{table}: the groups {' and '.join(map(repr, groups))} count as different groups; write them alike if "
                 "they are one"
             )
-    for group, members in grouped(in_groups, lambda network: network.group).items():
+    for group, members in of_groups.items():
         types = dict.fromkeys(network.type for network in members)
         if len(types) > 1:
             warn_once(
@@ -622,11 +580,6 @@ def tell_groups(table: str | Path, networks: Sequence[NamedNetwork]) -> None:
                 "so differences from other groups may be due to types"
             )
     _warn_of_shared_seeds(table, in_groups)
-
-
-def _plain(group: str | None) -> str:
-    """Normalise the name of a group to lower-case letters and digits."""
-    return re.sub(r"[\W_]", "", group or "").lower()
 
 
 def _warn_of_shared_seeds(table: str | Path, networks: Sequence[NamedNetwork]) -> None:
@@ -642,11 +595,6 @@ def _warn_of_shared_seeds(table: str | Path, networks: Sequence[NamedNetwork]) -
                 "weights and may be more alike than others; train each network with a seed of its own"
             )
             return
-
-
-def as_listed(networks: Sequence[NamedNetwork]) -> dict[NetworkKey, NamedNetwork]:
-    """Return the networks of a list by their key `listed_as`."""
-    return {network.listed_as: network for network in networks}
 
 
 def pair_name(first: NamedNetwork, second: NamedNetwork) -> str:

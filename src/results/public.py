@@ -73,28 +73,29 @@ def chosen_options(typed: Options, chosen: Options) -> Options:
     return {**typed, **chosen, "c2t_cls_option": typed.get("c2t_cls_token")}
 
 
-def write_summary(folder: Path, row: Any, *, command: str) -> None:
+def write_summary(folder: Path, record: Mapping[str, Any], *, command: str) -> None:
     """Write `summary.txt` of a stitch.
 
     Args:
-        row: of `grid.csv`.
+        record: of `grid.csv`.
         command: the command line of the run.
     """
     # Readers rely on the blanks at the ends of lines.
     lines = [
-        f"Front model: {row.front_model_path} ",
-        f"End model: {row.end_model_path} ",
-        f"Front layer: {row.front_layer} ",
-        f"End layer: {row.end_layer} ",
-        f"Clean accuracy: {row.accuracy:.4f} ",
-        f"Normalized PINV difference: {row.matching_error or 0:.4f}",  # 0 where nothing was matched
-        f"Normalized representation difference: {row.representation_difference:.4f}",
+        f"Front model: {record['front_model_path']} ",
+        f"End model: {record['end_model_path']} ",
+        f"Front layer: {record['front_layer']} ",
+        f"End layer: {record['end_layer']} ",
+        f"Clean accuracy: {record['accuracy']:.4f} ",
+        f"Normalized PINV difference: {record['matching_error'] or 0:.4f}",  # 0 where nothing was matched
+        f"Normalized representation difference: {record['representation_difference']:.4f}",
         "",
         f"Command: {command}",
         "",
         "Sparsity",
     ]
-    for column, share in row.further.items():
+    shares = {name: share for name, share in record.items() if name.startswith(SPARSITY)}
+    for column, share in shares.items():
         threshold = column.removeprefix(SPARSITY)
         tabs = "\t\t" if threshold == "0" else "\t"
         lines.append(f"{threshold}: {tabs}{share}")

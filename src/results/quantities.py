@@ -18,8 +18,7 @@ import math
 from typing import NamedTuple
 
 from src.core.values import Rank
-from src.results.spec import FurtherOptions
-from src.results.tables import Layout
+from src.results.tables import Layout, json_object
 
 # Scripts that measure a quantity: their tables have its column
 STITCHING = "stitching"
@@ -99,7 +98,7 @@ PROBES = Layout(
         "model_weights": str | None,
         "train_images": str | None,
         "test_images": str | None,
-        "further_options": FurtherOptions,
+        "further_options": json_object,
     },
     optional=("model_weights", *OF_IMAGES, "further_options"),
 )
@@ -128,7 +127,7 @@ SIMILARITIES = Layout(
         # The share of the network's blocks that a pass to the layer computes
         "relative_depth1": float | None,
         "relative_depth2": float | None,
-        "further_options": FurtherOptions,
+        "further_options": json_object,
     },
     optional=(
         *("model1_weights", "model2_weights", "relative_depth1", "relative_depth2"),

@@ -11,8 +11,9 @@ measure is sensitive where it does better than this baseline.
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +27,20 @@ from src.core.console import listed, warn, warn_once
 from src.core.errors import UserError
 from src.core.values import Pair, Rank
 from src.results.frame import LAYERS, SIDES, measures_in, of_network, of_similarities
-from src.results.network_names import Names, named_by_list, named_pair, short
+from src.results.network_names import Names, named_by_list, short
 from src.results.quantities import PROBES, SIMILARITIES
 from src.results.reports import similarity
 from src.results.run import options_beside_tables, warn_of_earlier
 from src.results.similarities import frame_of_records, with_networks
-from src.results.spec import NETWORKS, RANKS, names_of_data
+from src.results.spec import NETWORKS, RANKS
 from src.results.stitches import (
     GRID,
-    StitchRow,
+    Stitch,
     method_names,
+    names_of_data,
     read_stitches,
-    row_of_record,
+    stitch_of_record,
     typed,
-    with_spec,
 )
 from src.results.tables import columns, read_table
 
@@ -75,17 +76,21 @@ def read_ranks(*paths: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     tables = sorted(map(Path, paths), key=lambda path: path.stat().st_mtime if path.exists() else 0)
     stitches, similarities, probes = _read_tables(tables)
-    results = [*stitches, *similarities.itertuples(), *probes.itertuples()]
-    datasets = iter(names_of_data(results))
-    stitches = [replace(row, dataset=next(datasets)) for row in stitches]
+    compared = [*similarities.to_dict("records"), *probes.to_dict("records")]
+    datasets = iter(names_of_data([*(stitch.record for stitch in stitches), *compared]))
+    stitches = [
+        replace(stitch, record={**stitch.record, "dataset": next(datasets)}) for stitch in stitches
+    ]
     similarities["dataset"] = [next(datasets) for _ in similarities.index]
     probes["dataset"] = pd.Series(list(datasets), dtype=object)
-    networks = [name for row in results for name in row.networks]
+    pairs = [*(stitch.networks for stitch in stitches), *similarities.networks, *probes.networks]
+    networks = list(chain.from_iterable(pairs))
     warn_of_earlier(networks, options_beside_tables(tables))
     names = named_by_list(networks, None)
-    records = of_stitches(sorted(stitches, key=lambda row: row.folder), names)
-    compared = of_similarities(similarities, names)
-    records += [record for record in compared if not record["is_reversed"]]
+    records = of_stitches(sorted(stitches, key=lambda stitch: stitch.record["folder"]), names)
+    records += [
+        record for record in of_similarities(similarities, names) if not record["is_reversed"]
+    ]
     if not records:
         raise UserError(
             "these tables hold no similarity and no stitching; add a CSV of one of them"
@@ -93,18 +98,18 @@ def read_ranks(*paths: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.DataFrame.from_records(records), newest_probes(probes, names)
 
 
-def _read_tables(paths: Iterable[Path]) -> tuple[list[StitchRow], pd.DataFrame, pd.DataFrame]:
+def _read_tables(paths: Iterable[Path]) -> tuple[list[Stitch], pd.DataFrame, pd.DataFrame]:
     """Return the stitches, similarities and probes in tables, the oldest first, and in folders of runs."""
-    stitches: list[StitchRow] = []
+    stitches: list[Stitch] = []
     compared: list[dict[str, Any]] = []
     probed: list[dict[str, Any]] = []
     for path in paths:
         if path.is_dir():
-            stitches += [stitch.row for stitch in read_stitches(path, recursive=True)[0]]
+            stitches += read_stitches(path, recursive=True)[0]
             continue
         for row in read_table(path, SIMILARITIES, PROBES, GRID):
             if "stitching_type" in row:
-                stitches.append(with_spec(row_of_record(row)))
+                stitches.append(stitch_of_record(row))
             elif "layer1" in row:
                 compared.append(row)
             else:
@@ -113,40 +118,45 @@ def _read_tables(paths: Iterable[Path]) -> tuple[list[StitchRow], pd.DataFrame, 
     return stitches, frame_of_records(compared), with_networks(probes, "model")
 
 
-def of_stitches(rows: Sequence[StitchRow], names: Names) -> list[dict[str, Any]]:
+def of_stitches(stitches: Sequence[Stitch], names: Names) -> list[dict[str, Any]]:
     """Return the rows of finished stitches with their accuracies.
 
     The name of the method has the rank of the activations used for fitting if two stitches of the method
     differ in nothing else, and if it is not the rank of the stitch.
     """
-    methods = method_names(rows, apart_from=(*NETWORKS, *RANKS))
+    methods = method_names(stitches, apart_from=(*NETWORKS, *RANKS))
     matched_ranks: dict[tuple, set[Rank]] = {}
-    for row, method in zip(rows, methods, strict=True):
-        key = (method, row.network_keys, row.pair, row.front_stitch_rank)
-        matched_ranks.setdefault(key, set()).add(_matched_rank(row))
+    for stitch, method in zip(stitches, methods, strict=True):
+        key = (method, stitch.network_keys, stitch.pair, stitch.record["front_stitch_rank"])
+        matched_ranks.setdefault(key, set()).add(_matched_rank(stitch.record))
     ambiguous = {method for (method, *_), ranks in matched_ranks.items() if len(ranks) > 1}
     records = []
-    for row, method in zip(rows, methods, strict=True):
-        networks = named_pair(row, names)
+    for stitch, method in zip(stitches, methods, strict=True):
+        row = stitch.record
+        networks = [names[key] for key in stitch.network_keys]
         rank = _matched_rank(row)
-        if method in ambiguous and rank != row.front_stitch_rank:
+        if method in ambiguous and rank != row["front_stitch_rank"]:
             method += f", {typed('front_pinv_rank', rank)}"
-        record: dict[str, Any] = {"method": method, **row.pair._asdict(), "dataset": row.dataset}
+        record: dict[str, Any] = {
+            "method": method,
+            **stitch.pair._asdict(),
+            "dataset": row["dataset"],
+        }
         for side, network in zip(SIDES, networks, strict=True):
             record |= of_network(side, network)
         record["networks"] = " → ".join(network.name for network in networks)
-        record["front_rank"] = row.front_stitch_rank
-        record["stitching_type"] = row.spec["stitching_type"]
-        records.append(record | {"accuracy": row.accuracy})
+        record["front_rank"] = row["front_stitch_rank"]
+        record["stitching_type"] = stitch.spec["stitching_type"]
+        records.append(record | {"accuracy": row["accuracy"]})
     return records
 
 
-def _matched_rank(row: StitchRow) -> Rank:
+def _matched_rank(row: Mapping[str, Any]) -> Rank:
     """Return the rank of the activations that a stitch was fitted to.
 
     A stitch that starts without matching has the rank of the stitch.
     """
-    return row.front_stitch_rank if row.init in STARTS else row.front_pinv_rank
+    return row["front_stitch_rank"] if row["init"] in STARTS else row["front_pinv_rank"]
 
 
 def newest_probes(probes: pd.DataFrame, names: Names) -> pd.DataFrame:

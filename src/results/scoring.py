@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,12 +24,11 @@ from src.core.values import Pair
 from src.models import Network
 from src.ood.evaluation import OodEvaluation, score_grid, separation_of
 from src.ood.reference import EndReference
-from src.results.checkpoints import fill
+from src.results.checkpoints import Session, fill
 from src.results.evaluation import EvaluationFiles, by_detector, columns_of_skill, place_of
 from src.results.network_names import SHORT, NamedNetwork, titles_of
 from src.results.public import states_in, write_energies
 from src.results.quantities import EVALUATIONS
-from src.results.session import Session
 from src.results.spec import on_same_images, short_images
 from src.results.stitch_runs import load_stitch
 from src.results.stitches import Stitch, one_of_each, without_runs
@@ -69,12 +67,12 @@ def check_stitches(stitches: Sequence[Stitch], folder: Path) -> None:
     """
     if not stitches:
         raise without_runs(folder)
-    rows = [stitch.row for stitch in one_of_each(stitches)]
+    of_runs = one_of_each(stitches)
     values: dict[str, Collection[str]] = {
-        name: {str(row.spec[name]) for row in rows} for name in SHARED
+        name: {str(stitch.spec[name]) for stitch in of_runs} for name in SHARED
     }
     for i, side in enumerate(SIDES):
-        values[f"{side}_model_path"] = titles_of(row.networks[i] for row in rows).values()
+        values[f"{side}_model_path"] = titles_of(stitch.networks[i] for stitch in of_runs).values()
     for name, distinct in values.items():
         if len(distinct) > 1:
             raise UserError(
@@ -92,11 +90,13 @@ def check_images(stitches: Sequence[Stitch], options: Options) -> None:
         options: of the evaluation, with the fingerprints of its images.
     """
     dataset = options["dataset"]
-    now = SimpleNamespace(
-        dataset=dataset_label(dataset), shortcut=options["shortcut"], **short_images(options)
-    )
+    now = {
+        "dataset": dataset_label(dataset),
+        "shortcut": options["shortcut"],
+        **short_images(options),
+    }
     of_runs = one_of_each(stitches)
-    others = [stitch for stitch in of_runs if not on_same_images(stitch.row, now)]
+    others = [stitch for stitch in of_runs if not on_same_images(stitch.record, now)]
     if options["other_data"]:
         if not others:
             raise UserError(
@@ -151,7 +151,7 @@ def load_networks(
     for i, side in enumerate(SIDES):
         name = name_of(options, side, moved[side])
         network = session.network(name, images, device=device, encoder=side == "front")
-        recorded = stitches[0].row.networks[i]
+        recorded = stitches[0].networks[i]
         name = replace(name, weights=session.weights(name, images, device=device))
         if recorded.weights and recorded.identity != name.identity:
             raise UserError(
@@ -172,7 +172,7 @@ def _with_channels_first(
     stitched: dict[bool, set[str]] = {False: set(), True: set()}  # layers, by `channels_last`
     for stitch in stitches:
         is_last = stitch.options.get("channels_last") in (side, "both")
-        stitched[is_last].add(getattr(stitch.row, f"{side}_layer"))
+        stitched[is_last].add(stitch.record[f"{side}_layer"])
     names = network.layer_names
     for is_last, layers in stitched.items():
         if layers:
@@ -264,13 +264,13 @@ def rebuild_grids(
     grids: list[GridOfStitches] = []
     messages = []
     for stitches in experiments.values():
-        row = stitches[0].row
-        rank = row.front_stitch_rank
-        form = "" if row.n_epochs else row.init
+        record = stitches[0].record
+        rank = record["front_stitch_rank"]
+        form = "" if record["n_epochs"] else record["init"]
         layers: dict[Pair, StitchingLayer] = {}
         stitches_of_grid: dict[Pair, Stitch] = {}
         for stitch in stitches:
-            pair = stitch.row.pair
+            pair = stitch.pair
             try:
                 networks, layer = _rebuild(stitch, (front, end), image_shape)
             except UserError as error:
@@ -296,7 +296,7 @@ def _rebuild(
     The networks are those that were given. From a whole checkpoint they are copies, with the
     statistics of the checkpoint.
     """
-    pair = stitch.row.pair
+    pair = stitch.pair
     layers, _ = build_layers(
         *networks,
         [pair.front_layer],
@@ -343,7 +343,7 @@ class MeasuredStitches(NamedTuple):
 
     def are_all_of(self, stitches: Iterable[Stitch]) -> bool:
         """Return whether every stitch has been scored."""
-        return all(stitch.row.place in self.scores for stitch in stitches)
+        return all(stitch.place in self.scores for stitch in stitches)
 
     def scored(self, experiments: Mapping[str, Sequence[Stitch]]) -> list[ScoredStitch]:
         """Return the scored stitches in the order of the depth of their end layers.
@@ -352,14 +352,14 @@ class MeasuredStitches(NamedTuple):
             experiments: the stitches of each experiment by its title.
         """
         scored = [
-            ScoredStitch(stitch, self.scores[stitch.row.place], title)
+            ScoredStitch(stitch, self.scores[stitch.place], title)
             for title, stitches in experiments.items()
             for stitch in stitches
-            if stitch.row.place in self.scores
+            if stitch.place in self.scores
         ]
         layers = self.reference.options.layers
         return sorted(
-            scored, key=lambda scored_stitch: layers.index(scored_stitch.stitch.row.end_layer)
+            scored, key=lambda scored_stitch: layers.index(scored_stitch.stitch.pair.end_layer)
         )
 
 
@@ -368,7 +368,7 @@ def score_stitches(grids: Iterable[GridOfStitches], reference: EndReference) -> 
     scores: dict[tuple[str, Pair], OodEvaluation] = {}
     for grid, stitches in grids:
         scores_of_pair = score_grid(grid, reference)
-        scores |= {stitch.row.place: scores_of_pair[pair] for pair, stitch in stitches.items()}
+        scores |= {stitch.place: scores_of_pair[pair] for pair, stitch in stitches.items()}
     return MeasuredStitches(reference, scores)
 
 
@@ -380,19 +380,19 @@ def check_scored(scored: Iterable[ScoredStitch], *, other_data: bool, batch_size
         batch_size: of the evaluation.
     """
     for stitch, scores, _ in scored:
-        title = f"{stitch.folder}, {stitch.row.pair}"
+        title = f"{stitch.folder}, {stitch.pair}"
         if not scores.is_finite:
             warn(
                 f"{title}: the activations of this stitch are not finite, so its accuracy "
                 "and OOD scores are nan; stitch it again, with a lower -lr if it was trained"
             )
-        elif not other_data and abs(scores.accuracy - stitch.row.accuracy) > MOST_CHANGED:
+        elif not other_data and abs(scores.accuracy - stitch.record["accuracy"]) > MOST_CHANGED:
             cause = "inputs, networks or user code have changed; stitch it again"
             batch_size_before = stitch.options.get("batch_size", batch_size)
-            if stitch.row.front_stitch_rank and batch_size != batch_size_before:
+            if stitch.record["front_stitch_rank"] and batch_size != batch_size_before:
                 cause = f"--front-stitch-rank cuts each batch by itself; give -b {batch_size_before}, as it was made"
             warn(
-                f"{title}: this stitch had an accuracy of {stitch.row.accuracy:.4f} when it was made, and has "
+                f"{title}: this stitch had an accuracy of {stitch.record['accuracy']:.4f} when it was made, and has "
                 f"{scores.accuracy:.4f} now: {cause}"
             )
 
@@ -415,11 +415,11 @@ def evaluation_rows(
     for stitch, scores, _ in scored:
         # The data: those of the stitch, as its row names them, unless other data were given
         dataset = dataset_label(options.dataset)
-        if not other_data and stitch.row.dataset is not None:
-            dataset = stitch.row.dataset
+        if not other_data and stitch.record["dataset"] is not None:
+            dataset = stitch.record["dataset"]
         row = {
             **dict.fromkeys(EVALUATIONS.types),
-            **stitch.row.pair._asdict(),
+            **stitch.pair._asdict(),
             **record,
             "folder": stitch.folder.name,
             "dataset": dataset,
@@ -427,7 +427,7 @@ def evaluation_rows(
             "sanity_dataset": options.sanity_dataset or None,
             "accuracy": scores.accuracy,
             **columns_of_skill(scores.skill),
-            **_measured_by_detectors(stitch.row.end_layer, scores, reference),
+            **_measured_by_detectors(stitch.pair.end_layer, scores, reference),
         }
         rows.append(row)
     return rows
@@ -461,7 +461,7 @@ def with_earlier_detectors(
     together = []
     for row in rows:
         of_stitch = before.get(place_of(row))
-        if of_stitch and on_same_images(SimpleNamespace(**row), SimpleNamespace(**of_stitch)):
+        if of_stitch and on_same_images(row, of_stitch):
             of_row = by_detector(row)
             for detector, measured in reversed(by_detector(of_stitch).items()):
                 if detector not in of_row:
@@ -519,11 +519,11 @@ def _scores_of_images(
     for layer, scores in reference.sanity_scores.get(score, {}).items():
         arrays[f"{layer}/{dataset_label(reference.options.sanity_dataset)}"] = scores
 
-    n_stitches = Counter(scored_stitch.stitch.row.pair for scored_stitch in scored)
+    n_stitches = Counter(scored_stitch.stitch.pair for scored_stitch in scored)
     for stitch, scores_of_stitch, _ in scored:
         if score not in scores_of_stitch.scores:
             continue
-        pair = stitch.row.pair
+        pair = stitch.pair
         key = f"{pair.end_layer}/{pair.front_layer}"
         if n_stitches[pair] > 1:
             key += f" {stitch.folder.name}"

@@ -3,7 +3,6 @@ to one folder, which `stitches` reads. A run of one stitch has the files of the 
 """
 
 import contextlib
-import dataclasses
 import math
 import sys
 from collections import Counter
@@ -11,23 +10,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from src.core.choices import AUTO, STITCHING_TYPES, Options
 from src.core.choices.stitching import INITS, KEEP_VARIANCE
-from src.core.console import listed, note, note_once, result, warn, warn_once
+from src.core.console import counted, listed, note, note_once, result, warn, warn_once
 from src.core.errors import UserError
 from src.core.files import durable_together, write_arrays, write_json
 from src.core.tensors import load_tensors, save_tensors
-from src.core.values import MeasuredStitch, Metrics, Pair, Predictions
+from src.core.values import MeasuredStitch, Pair, Predictions
 from src.models import Network
 from src.results.checkpoints import StateDict, load_state, on_cpu, save_state
 from src.results.evaluation import EvaluationFiles, columns_of_skill
 from src.results.public import RUN_NAME, SPARSITY, STITCH, chosen_options, write_summary
 from src.results.quantities import EVALUATIONS
-from src.results.run import Run, as_written, new_folder, read_state
+from src.results.run import (
+    Run,
+    as_written,
+    epoch_row,
+    new_folder,
+    read_state,
+    report_epoch,
+    write_logs,
+)
 from src.results.spec import (
     OPTIONS,
     RANKS,
@@ -40,16 +49,16 @@ from src.results.spec import (
 )
 from src.results.stitches import (
     GRID,
+    METRICS,
     Stitch,
-    StitchRow,
     columns_of,
+    metrics_of,
     one_of_each,
     read_stitches,
-    record_of_row,
     remove_parts,
+    stitches_of_run,
 )
 from src.results.tables import write_table
-from src.results.training_runs import epoch_row, report_epoch, write_logs
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridMetrics
 from src.stitching.layers import StitchingLayer
@@ -80,13 +89,20 @@ def check_options(
     _check_training(options)
     _warn_of_options_of_other_inits(options)
     _warn_of_high_ranks(options, layers)
-    if options["n_epochs"] and not options["mod_only_stitch"] and _has_batch_norms(front, end):
+    modules = [*front.modules(), *end.modules()]
+    has_batch_norms = any(isinstance(module, _BatchNorm) for module in modules)
+    if options["n_epochs"] and not options["mod_only_stitch"] and has_batch_norms:
         note(
             "without --mod-only-stitch the BatchNorm statistics of both networks move, in the parts "
             "that the stitch uses"
         )
-    end_layers = dict.fromkeys(pair.end_layer for pair in layers)
-    _note_cuts_inside_blocks(list(end_layers), end)
+    cuts = set(end.cut_names)
+    inside = dict.fromkeys(pair.end_layer for pair in layers if pair.end_layer not in cuts)
+    if inside:
+        note(
+            f"{listed(inside)}: inside a block, whose shortcut carries information on the inputs around "
+            "the layer (misc/list_layers.py lists the layers)"
+        )
 
 
 def _note_chosen_types(layers: Sequence[StitchingLayer]) -> None:
@@ -94,9 +110,7 @@ def _note_chosen_types(layers: Sequence[StitchingLayer]) -> None:
     parts = []
     types = Counter(layer.stitching_type for layer in layers)
     for name, n_pairs in types.items():
-        part = f"{name} for {n_pairs} pair"
-        if n_pairs > 1:
-            part += "s"
+        part = f"{name} for {counted(n_pairs, 'pair', 'pairs')}"
         if STITCHING_TYPES[name].reading:
             part += f" ({STITCHING_TYPES[name].reading})"
         parts.append(part)
@@ -127,29 +141,12 @@ def _warn_of_options_of_other_inits(options: Options) -> None:
 def _warn_of_high_ranks(options: Options, layers: Mapping[Pair, StitchingLayer]) -> None:
     """Warn of ranks that do not reduce a front layer."""
     widths = {pair.front_layer: layer.transform.weight.shape[1] for pair, layer in layers.items()}
-    for option in ("front_stitch_rank", "front_pinv_rank"):
+    for option in RANKS:
         rank = options[option] or 0
         whole = [f"{name} ({width})" for name, width in widths.items() if rank > width]
         if whole:
             flag = option.replace("_", "-")
             warn(f"--{flag} {rank} is above the width of {', '.join(whole)}: no effect")
-
-
-def _has_batch_norms(front: Network, end: Network) -> bool:
-    """Return whether one of two networks has a BatchNorm."""
-    modules = [*front.modules(), *end.modules()]
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules)
-
-
-def _note_cuts_inside_blocks(end_layers: Sequence[str], end: Network) -> None:
-    """Print a note on end layers inside a block, which a residual branch bypasses."""
-    cuts = set(end.cut_names)
-    inside = [name for name in end_layers if name not in cuts]
-    if inside:
-        note(
-            f"{listed(inside)}: inside a block, whose shortcut carries information on the inputs around "
-            "the layer (misc/list_layers.py lists the layers)"
-        )
 
 
 STITCHES = "stitches.pt"  # the stitches of a run with several
@@ -255,16 +252,16 @@ class GridRun:
         folders = self._of_this_spec(interrupted)
         if not folders:
             for stitch in done:
-                self.layers.pop(stitch.row.pair, None)
+                self.layers.pop(stitch.pair, None)
             # A single pair that remains has options of its own
             folders = self._of_this_spec(interrupted)
         if folders:
             self._take_up(folders[0])
-        return len({stitch.row.pair for stitch in done})
+        return len({stitch.pair for stitch in done})
 
     def _has(self, stitch: Stitch) -> bool:
         """Return whether a stitch belongs to the grid and has the spec of the run, as far as it is recorded."""
-        return stitch.row.pair in self.layers and not difference(stitch.row.spec, self.spec)
+        return stitch.pair in self.layers and not difference(stitch.spec, self.spec)
 
     def _of_this_spec(self, interrupted: Mapping[Path, Options]) -> list[Path]:
         """Return the folders of runs of this spec with the layers of the options."""
@@ -332,8 +329,8 @@ class GridRun:
         matched: Mapping[Pair, Matching],
         *,
         whole_networks: tuple[Network, Network] | None,
-    ) -> dict[Pair, StitchRow]:
-        """Write the results of all pairs, before `finish`; return their rows.
+    ) -> list[Stitch]:
+        """Write the results of all pairs, before `finish`; return the stitches.
 
         Args:
             score: the metrics and predictions of all pairs.
@@ -342,20 +339,21 @@ class GridRun:
                 save stitching layers only.
         """
         run = self._claimed()
-        rows = {pair: self._row(pair, score, matched, run.folder) for pair in self.layers}
+        records = [self._record(pair, score, matched) for pair in self.layers]
+        stitches = stitches_of_run(run.folder, self.typed, records)
         with durable_together():
             write_stitches(
                 run.folder,
-                rows,
+                stitches,
                 states=self._states(whole_networks),
                 predictions=self._predictions(score),
                 command=" ".join(sys.argv),
             )
             run.start = self.start
             write_json(run.made_with, run.provenance())
-        _warn_of_undefined(rows.values())
-        _warn_of_fits(rows, matched, is_auto=self.typed["n_pinv_init_samples"] == "auto")
-        return rows
+        _warn_of_undefined(stitches)
+        _warn_of_fits(stitches, is_auto=self.typed["n_pinv_init_samples"] == "auto")
+        return stitches
 
     def finish(self) -> None:
         """Mark the run as finished, when all its files are on disk."""
@@ -364,10 +362,10 @@ class GridRun:
         run.discard()
         note(f"wrote {run.folder}")
 
-    def _row(
-        self, pair: Pair, score: GridMetrics, matched: Mapping[Pair, Matching], folder: Path
-    ) -> StitchRow:
-        """Return the row of a pair: its settings, its layers, and its measurements."""
+    def _record(
+        self, pair: Pair, score: GridMetrics, matched: Mapping[Pair, Matching]
+    ) -> dict[str, Any]:
+        """Return the record of a pair: its settings, its layers, and its measurements."""
         metrics = score.pairs[pair]
         if pair in matched:
             metrics = with_matching(metrics, matched[pair])
@@ -377,13 +375,8 @@ class GridRun:
         for option in RANKS:  # a rank above the width keeps all components
             if settings[option]:
                 settings[option] = min(settings[option], width)
-        return StitchRow(
-            **settings,
-            **vars(metrics),
-            folder=folder.name,
-            further={f"{SPARSITY}{threshold}": share for threshold, share in shares.items()},
-            spec=self.spec,
-        )
+        sparsity = {f"{SPARSITY}{threshold}": share for threshold, share in shares.items()}
+        return {**settings, **vars(metrics), **sparsity}
 
     def _states(
         self, whole_networks: tuple[Network, Network] | None
@@ -463,19 +456,17 @@ def interrupted_runs(directory: Path) -> dict[Path, Options]:
     return runs
 
 
-def _warn_of_undefined(rows: Iterable[StitchRow]) -> None:
+def _warn_of_undefined(stitches: Iterable[Stitch]) -> None:
     """Warn of measurements that are not finite, except those that may be undefined."""
-    for row in rows:
-        for name in (entry.name for entry in dataclasses.fields(Metrics)):
-            value = getattr(row, name)
+    for stitch in stitches:
+        for name in METRICS:
+            value = stitch.record[name]
             is_number = isinstance(value, float)
             if is_number and name not in MAY_BE_UNDEFINED and not math.isfinite(value):
-                warn(f"{row.pair}: the {name} is not finite ({value})")
+                warn(f"{stitch.pair}: the {name} is not finite ({value})")
 
 
-def _warn_of_fits(
-    rows: Mapping[Pair, StitchRow], matched: Mapping[Pair, Matching], *, is_auto: bool
-) -> None:
+def _warn_of_fits(stitches: Iterable[Stitch], *, is_auto: bool) -> None:
     """Warn of pairs with an unreliable closed-form fit, and suggest a remedy.
 
     Args:
@@ -487,13 +478,15 @@ def _warn_of_fits(
     doubtful = {
         "the cutoff of singular values truncates the fit of {}: more rows and channels of unequal size drop more "
         "directions; give --pinv-cutoff exact": [
-            pair for pair, matching in matched.items() if matching.truncated
+            stitch.pair for stitch in stitches if stitch.record["truncated"]
         ],
         "too few fitting samples for {}: R² is much lower on the test inputs than on the fitting samples"
         f"{more_images}": [
-            pair
-            for pair, row in rows.items()
-            if row.has_few_fitting_samples(keeps_variance=row.init in KEEP_VARIANCE)
+            stitch.pair
+            for stitch in stitches
+            if metrics_of(stitch.record).has_few_fitting_samples(
+                keeps_variance=stitch.record["init"] in KEEP_VARIANCE
+            )
         ],
     }
     for text, pairs in doubtful.items():
@@ -503,7 +496,7 @@ def _warn_of_fits(
 
 def write_stitches(
     folder: Path,
-    rows: Mapping[Pair, StitchRow],
+    stitches: Sequence[Stitch],
     *,
     states: Mapping[Pair, Mapping[str, Tensor]],
     predictions: Mapping[Pair, Predictions],
@@ -512,20 +505,19 @@ def write_stitches(
     """Write the files of a run, but for its logs, `run.json` and `config.txt`.
 
     Args:
-        rows: of all stitches.
+        stitches: of the run, in any folder.
         states: their weights; empty: they are not saved.
         predictions: their predictions; empty: they are not saved.
         command: the command line of the run.
     """
-    write_table(folder / "grid.csv", GRID, map(record_of_row, rows.values()))
+    write_table(folder / "grid.csv", GRID, [stitch.record for stitch in stitches])
     if predictions:
         write_predictions(folder / "predictions.npz", list(predictions.values()))
-    if len(rows) > 1:
+    if len(stitches) > 1:
         if states:
             save_stitches(folder, states)
         return
-    (row,) = rows.values()
-    write_summary(folder, row, command=command)
+    write_summary(folder, stitches[0].record, command=command)
     for state in states.values():
         save_state(folder / STITCH, state)
 
@@ -594,18 +586,17 @@ def write_judged_run(
         UserError: a file cannot be written.
     """
     folder = new_folder(directory)
-    rows = {}
+    records = []
     evaluations = []
     epochs = {}
     for pair, stitch in stitches.items():
         of_pair = chosen_options({**options, **pair._asdict()}, stitch.chosen)
-        settings = {**columns_of(of_pair), **pair._asdict()}
-        rows[pair] = StitchRow(**settings, **vars(stitch.metrics), folder=folder.name)
+        records.append({**columns_of(of_pair), **pair._asdict(), **vars(stitch.metrics)})
         evaluation = {
             **pair._asdict(),
             **short_images(options),
             "folder": folder.name,
-            "dataset": rows[pair].dataset,
+            "dataset": records[-1]["dataset"],
             "accuracy": stitch.metrics.accuracy,
             **columns_of_skill(stitch.skill),
         }
@@ -615,7 +606,8 @@ def write_judged_run(
     predictions = {pair: stitch.predictions for pair, stitch in stitches.items()}
     with durable_together():
         command = " ".join(sys.argv)
-        write_stitches(folder, rows, states={}, predictions=predictions, command=command)
+        written = stitches_of_run(folder, options, records)
+        write_stitches(folder, written, states={}, predictions=predictions, command=command)
         write_table(EvaluationFiles(folder).table, EVALUATIONS, evaluations)
         write_logs_of_pairs(folder, epochs)
     if len(stitches) == 1:

@@ -13,176 +13,136 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from src.core.choices import STARTS, Options
 from src.core.choices.datasets import dataset_label
 from src.core.choices.stitching import Method
-from src.core.console import listed, warn, warn_once
+from src.core.console import counted, listed, warn, warn_once
 from src.core.errors import UserError
 from src.core.files import read_csv, read_json, readable
 from src.core.grouping import grouped
-from src.core.values import Metrics, Pair, Predictions
-from src.results.network_names import SHORT, OfTwoNetworks, networks_in_words
+from src.core.values import Metrics, Pair, Predictions, Rank
+from src.results.network_names import (
+    SHORT,
+    NamedNetwork,
+    Names,
+    NetworkKey,
+    networks_in_words,
+    networks_named_by,
+)
 from src.results.public import RUN_NAME, read_options, read_summary, typed_options
-from src.results.run import warn_of_earlier
+from src.results.run import record_of, warn_of_earlier
 from src.results.spec import (
     CHECKPOINTS,
     COLUMNS_OF_WEIGHTS,
     DIGEST,
     OPTIONS,
+    RECORDS,
     SPLITS,
-    FurtherOptions,
+    TYPES,
+    WEIGHTS,
     Spec,
     further_options,
     is_idle,
-    keys_of,
-    names_of_data,
+    key_of,
     short_images,
     spec_of,
 )
-from src.results.tables import Layout, from_record, read_table
+from src.results.tables import Layout, from_record, json_object, read_table
 from src.statistics.convergence import has_converged, learning_rates
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Key = TypeVar("Key", bound=Hashable)
 
 
-@dataclass(frozen=True)
-class StitchSettings(OfTwoNetworks):
-    """The settings of a stitch: options of `exec_stitch.py`, entries of `config.txt` and columns of
-    tables. None: not recorded."""
-
-    network_columns: ClassVar = (
-        ("front_model_path", "front_model_type", "front_weights"),
-        ("end_model_path", "end_model_type", "end_weights"),
-    )
-
-    front_model_path: str | None
-    end_model_path: str | None
-    front_model_type: str | None
-    end_model_type: str | None
-    dataset: str | None
-    stitching_type: str
-    init: str
-    n_pinv_init_samples: int | str | None = None  # "auto": as many as each pair needs
-    front_pinv_rank: int | None = None
-    front_stitch_rank: int | None = None
-    # The public code has only this objective, and does not record it.
-    objective: str = "task"
-    n_epochs: int | None = None
-    pinv_cutoff: str = "paper"  # the only cutoff of the public code
-    seed: int | None = None
+SETTINGS = {  # the options of a run, and the contents that it recorded; None: not recorded
+    "front_model_path": str | None,
+    "end_model_path": str | None,
+    "front_model_type": str | None,
+    "end_model_type": str | None,
+    "dataset": str | None,
+    "stitching_type": str,
+    "init": str,
+    "n_pinv_init_samples": int | str | None,  # "auto": as many as each pair needs
+    "front_pinv_rank": Rank,
+    "front_stitch_rank": Rank,
+    "objective": str,
+    "n_epochs": int | None,
+    "pinv_cutoff": str,
+    "seed": int | None,
     # With dots on all images: the probability that the dots tell the class
-    shortcut: float | None = None
+    "shortcut": float | None,
     # The first digits of the SHA-256 of the weights
-    front_weights: str | None = None
-    end_weights: str | None = None
+    "front_weights": str | None,
+    "end_weights": str | None,
     # The first digits of the fingerprints of the images
-    train_images: str | None = None
-    test_images: str | None = None
-    stitching_option: str | None = None  # "auto": the type was chosen for the pair of layers
-    # The further options that tell experiments apart, as JSON; those with their usual value are left out
-    further_options: FurtherOptions = FurtherOptions()  # noqa: RUF009 - immutable
-    # Of the stitch; no settings
-    _: dataclasses.KW_ONLY
-    front_layer: str
-    end_layer: str
-    folder: str  # the name of the run's folder
-
-    @property
-    def settings(self) -> Options:
-        """The settings of the stitch, by name."""
-        return {name: getattr(self, name) for name in SETTINGS}
-
-
-SETTINGS = [entry.name for entry in dataclasses.fields(StitchSettings) if not entry.kw_only]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StitchRow(Metrics, StitchSettings):
-    """A stitch of a finished run: a row of `grid.csv`."""
-
-    end_accuracy: float = field()  # required: every `grid.csv` has it
-    # The share of the layer's weights up to each threshold, as `sparsity_<threshold>`
-    further: dict[str, float] = field(default_factory=dict, hash=False)
-    spec: Spec = field(default_factory=dict, compare=False, repr=False)  # of the run; no column
-
-    @cached_property
-    def pair(self) -> Pair:
-        """The layers."""
-        return Pair(self.front_layer, self.end_layer)
-
-    @property
-    def place(self) -> tuple[str, Pair]:
-        """The folder and the layers, which identify a stitch in tables."""
-        return self.folder, self.pair
-
-    @property
-    def method(self) -> str:
-        """The name of the method, such as "task loss matching"."""
-        if self.n_epochs != 0:
-            return Method(self.objective).words
-        if self.init in STARTS:
-            return f"init {self.init}"
-        return Method(self.init).words
-
-    @property
-    def accuracy_drop(self) -> float:
-        """The accuracy drop: the accuracy of the end network less that of the stitch."""
-        return self.end_accuracy - self.accuracy
-
-    @property
-    def is_truncated(self) -> bool:
-        """Whether the cutoff truncated the fit, without training afterwards."""
-        return bool(self.truncated) and self.n_epochs == 0
-
-    def has_few_fitting_samples(self, *, keeps_variance: bool) -> bool:
-        """Return whether there were too few fitting samples: R² is much lower on the test images.
-
-        It is False if something else may have lowered R²: training after the matching, or a
-        stitching rank below the rank that was matched.
-        """
-        ranks = (self.front_pinv_rank, self.front_stitch_rank)
-        matched_rank, stitched_rank = (rank or math.inf for rank in ranks)
-        if self.n_epochs != 0 or matched_rank > stitched_rank:
-            return False
-        return super().has_few_fitting_samples(keeps_variance=keeps_variance)
-
-
-HINTS = get_type_hints(StitchRow)
-COLUMNS = [
-    entry for entry in dataclasses.fields(StitchRow) if entry.name not in ("further", "spec")
-]
+    "train_images": str | None,
+    "test_images": str | None,
+    "stitching_option": str | None,  # "auto": the type was chosen for the pair of layers
+    # The further options that tell experiments apart; those with their usual value are left out
+    "further_options": json_object,
+}
+METRICS = [entry.name for entry in dataclasses.fields(Metrics)]
+OPTIONAL = {*SETTINGS, *METRICS}.difference(
+    (*CHECKPOINTS, *TYPES, "dataset", "stitching_type", "init", "accuracy", "end_accuracy")
+)
+# The value of an empty cell; of other columns it is None
+IF_EMPTY: Options = {
+    "objective": "task",  # the only one of the public code, which does not record it
+    "pinv_cutoff": "paper",  # as well
+    "further_options": "{}",
+    **dict.fromkeys(("front_accuracy", "representation_difference", "agreement"), math.nan),
+    **dict.fromkeys(("kappa", "r2_test"), math.nan),
+}
 GRID = Layout(
     "stitching",
     "exec_stitch.py",
-    {entry.name: HINTS[entry.name] for entry in COLUMNS},
-    optional=[entry.name for entry in COLUMNS if entry.default is not dataclasses.MISSING],
+    {
+        **SETTINGS,
+        "front_layer": str,
+        "end_layer": str,
+        "folder": str,  # the name of the run's folder
+        # `Metrics` describes the measurements
+        "accuracy": float,
+        "front_accuracy": float,
+        "end_accuracy": float,
+        "matching_error": float | None,
+        "representation_difference": float,
+        "agreement": float,
+        "kappa": float,
+        "n_images": int | None,
+        "n_fitting_samples": int | None,
+        "matching_rank": int | None,
+        "r2_fit": float | None,
+        "r2_test": float,
+        "truncated": bool | None,
+        "front_depth": int | None,
+        "end_depth": int | None,
+        "front_relative_depth": float | None,
+        "end_relative_depth": float | None,
+        "end_is_cut": bool | None,
+        "front_nondeterminism": str | None,
+        "end_nondeterminism": str | None,
+        # and the share of the layer's weights up to each threshold, as `sparsity_<threshold>`
+    },
+    optional=OPTIONAL,
 )
 
 
-def row_of_record(record: Mapping[str, Any]) -> StitchRow:
-    """Return the row of a record of `grid.csv`; None in an optional column is the default."""
-    values = {}
-    further = {}
-    for name, value in record.items():
-        if name not in GRID.types:
-            further[name] = value
-        elif value is not None or name not in GRID.optional:
-            values[name] = value
-    return StitchRow(**values, further=further)
-
-
-def record_of_row(row: StitchRow) -> dict[str, Any]:
-    """Return the record of a row in `grid.csv`."""
-    return {name: getattr(row, name) for name in GRID.types} | row.further
+def with_empty(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a stitch with all columns of `GRID`: empty ones have the values of `IF_EMPTY`."""
+    full = {**dict.fromkeys(GRID.types), **record}
+    return full | {name: value for name, value in IF_EMPTY.items() if full[name] is None}
 
 
 def columns_of(options: Options) -> Options:
@@ -196,14 +156,20 @@ def columns_of(options: Options) -> Options:
     return {name: values[name] for name in SETTINGS if name in values}
 
 
-def with_spec(row: StitchRow) -> StitchRow:
-    """Return a row of a table that has no run, with the spec that its columns give."""
-    options = dict(row.settings)
-    options |= json.loads(options.pop("further_options"))
-    contents = dict(zip(COLUMNS_OF_WEIGHTS, CHECKPOINTS, strict=True))
-    for column, option in [*contents.items(), *zip(SPLITS, SPLITS, strict=True)]:
-        options[f"{option}{DIGEST}"] = options.pop(column)
-    return replace(row, spec=spec_of(options))
+def metrics_of(record: Mapping[str, Any]) -> Metrics:
+    """Return the measurements of a stitch.
+
+    R² of the fit is left out if something else may have lowered that of the test images: training after
+    the matching, or a stitching rank below the rank that was matched. With training, so is truncation.
+    """
+    metrics = Metrics(**{name: record[name] for name in METRICS})
+    if record["n_epochs"] != 0:
+        return replace(metrics, r2_fit=None, truncated=None)
+    matched_rank = record["front_pinv_rank"] or math.inf
+    stitched_rank = record["front_stitch_rank"] or math.inf
+    if matched_rank > stitched_rank:
+        return replace(metrics, r2_fit=None)
+    return metrics
 
 
 class RunFiles:
@@ -256,25 +222,63 @@ class Stitch:
 
     folder: Path  # of the run
     options: Options  # the content of `config.txt`, with the layers of the stitch
-    row: StitchRow
+    record: Mapping[str, Any]  # of `grid.csv`
     files: RunFiles
+    spec: Spec = field(compare=False, repr=False)  # of the run
     # The record of the table of evaluations; empty: not evaluated
     evaluation: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def pair(self) -> Pair:
+        """The layers."""
+        return Pair(self.record["front_layer"], self.record["end_layer"])
+
+    @property
+    def place(self) -> tuple[str, Pair]:
+        """The folder and the layers, which identify a stitch in tables."""
+        return self.record["folder"], self.pair
+
+    @cached_property  # asked for again and again, as are the keys
+    def networks(self) -> tuple[NamedNetwork, NamedNetwork]:
+        """The front and the end network."""
+        record = self.record
+        names = zip(CHECKPOINTS, TYPES, COLUMNS_OF_WEIGHTS, strict=True)
+        front, end = (
+            NamedNetwork.of(record[path], record[kind], seed=record["seed"], weights=record[column])
+            for path, kind, column in names
+        )
+        return front, end
+
+    @cached_property
+    def network_keys(self) -> tuple[NetworkKey, NetworkKey]:
+        """The keys of both networks."""
+        front, end = self.networks
+        return front.key, end.key
+
+    @property
+    def method(self) -> str:
+        """The name of the method, such as "task loss matching"."""
+        init = self.record["init"]
+        if self.record["n_epochs"] != 0:
+            return Method(self.record["objective"]).words
+        if init in STARTS:
+            return f"init {init}"
+        return Method(init).words
+
+    @property
+    def accuracy_drop(self) -> float:
+        """The accuracy drop: the accuracy of the end network less that of the stitch."""
+        return self.record["end_accuracy"] - self.record["accuracy"]
 
     @property
     def predictions(self) -> Predictions | None:
         """The predicted classes and the labels of all test images; None if the run saved none."""
-        return self.files.predictions.get(self.row.pair)
-
-    @property
-    def is_evaluated(self) -> bool:
-        """Whether the skill or a detector score of the stitch was measured."""
-        return bool(self.evaluation)
+        return self.files.predictions.get(self.pair)
 
     @property
     def has_converged(self) -> bool:
         """Whether training had converged, see `values.has_converged`."""
-        epochs = self.files.epochs.get(self.row.pair, [])
+        epochs = self.files.epochs.get(self.pair, [])
         with readable(self.files.folder / "training_logs.csv", "stitch again"):
             losses = [float(row["train_loss"]) for row in epochs]
         rates = learning_rates(
@@ -365,23 +369,73 @@ def parts_of(run: Path) -> list[Path]:
     return [config.parent for config in sorted(run.glob("*/config.txt"))] or [run]
 
 
-def experiments_of(rows: Sequence[StitchRow]) -> list[str]:
+def keys_of(stitches: Sequence[Stitch]) -> list[str]:
+    """Return the key of each stitch's experiment: its settings, networks and images.
+
+    The place of a network stands for weights that are not known. Inputs that a run did not record are
+    those of all runs that agree with it otherwise, if these are on the same inputs.
+    """
+    specs: dict[int, Spec] = {}  # by run, whose stitches share the spec
+    for stitch in stitches:
+        if id(stitch.spec) not in specs:
+            weights = zip(WEIGHTS, stitch.networks, strict=True)
+            known = {name: stitch.spec[name] or network.identity for name, network in weights}
+            specs[id(stitch.spec)] = stitch.spec | known
+    no_inputs = dict.fromkeys(SPLITS)
+    for alike in grouped(specs.values(), lambda spec: key_of(spec | no_inputs)).values():
+        for split in SPLITS:
+            digests = {spec[split] for spec in alike} - {None}
+            if len(digests) == 1:
+                for spec in alike:
+                    spec[split] = min(digests)
+    keys = {run: key_of(spec) for run, spec in specs.items()}
+    return [keys[id(stitch.spec)] for stitch in stitches]
+
+
+def names_of_data(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the name of the data set of each record; names are different if the images differ, with a warning.
+
+    Where records of one data set have different images, the name of the data set has their
+    fingerprints behind it, such as "digits [test inputs 0123456789ab]". All other names stay.
+    """
+    images: dict[int, list[str]] = {number: [] for number in range(len(records))}
+    named = [(record["dataset"], record["shortcut"]) for record in records]
+    for (dataset, _), numbers in grouped(images, named.__getitem__).items():
+        for split, title in SPLITS.items():
+            digests = {number: records[number].get(split) for number in numbers}
+            recorded = {number: digest for number, digest in digests.items() if digest}
+            different = list(dict.fromkeys(recorded.values()))
+            if len(different) > 1:
+                warn_once(
+                    f"results of {dataset} are of different {title} ({listed(different)}), and count as results of "
+                    "different data sets"
+                )
+                for number, digest in recorded.items():
+                    images[number].append(f"{title} {digest}")
+    return [
+        f"{record['dataset']} [{', '.join(digests)}]" if digests else record["dataset"]
+        for record, digests in zip(records, images.values(), strict=True)
+    ]
+
+
+def experiments_of(stitches: Sequence[Stitch]) -> list[str]:
     """Return the title of each stitch's experiment; stitches on different images belong to different
     experiments.
 
-    A title has the settings that tell the experiments apart, such as "init=pinv". That of a single
+    A title has the settings that tell the experiments apart, such as "-i pinv". That of a single
     experiment is "".
     """
-    keys = keys_of(rows)
+    keys = keys_of(stitches)
+    datasets = names_of_data([stitch.record for stitch in stitches])
     settings: dict[str, Options] = {}
-    for key, row, dataset in zip(keys, rows, names_of_data(rows), strict=True):
+    for key, stitch, dataset in zip(keys, stitches, datasets, strict=True):
         if key not in settings:
-            settings[key] = _settings(row.spec, dataset)
+            settings[key] = _settings(stitch.spec, dataset)
     titles = _titles(settings)
     return [titles[key] for key in keys]
 
 
-def method_names(rows: Sequence[StitchRow], *, apart_from: Collection[str]) -> list[str]:
+def method_names(stitches: Sequence[Stitch], *, apart_from: Collection[str]) -> list[str]:
     """Return the name of the method of each stitch, such as "task loss matching (-e 5)".
 
     Methods with one name have the options behind it in which they differ.
@@ -389,14 +443,14 @@ def method_names(rows: Sequence[StitchRow], *, apart_from: Collection[str]) -> l
     Args:
         apart_from: settings to ignore.
     """
-    datasets = names_of_data(rows)
+    datasets = names_of_data([stitch.record for stitch in stitches])
     # Stitches of a run share their settings
-    runs = [(id(row.spec), dataset) for row, dataset in zip(rows, datasets, strict=True)]
-    names = {run: row.method for run, row in zip(runs, rows, strict=True)}
-    specs = {run: row.spec for run, row in zip(runs, rows, strict=True)}
+    runs = [(id(stitch.spec), dataset) for stitch, dataset in zip(stitches, datasets, strict=True)]
+    stitch_of = dict(zip(runs, stitches, strict=True))
+    names = {run: stitch.method for run, stitch in stitch_of.items()}
     for of_method in grouped(names, names.__getitem__).values():
-        settings = {run: _settings(specs[run], run[1], apart_from) for run in of_method}
-        titles = _titles(settings, typed)
+        settings = {run: _settings(stitch_of[run].spec, run[1], apart_from) for run in of_method}
+        titles = _titles(settings)
         names |= {run: f"{names[run]} ({title})" for run, title in titles.items() if title}
     return [names[run] for run in runs]
 
@@ -411,36 +465,24 @@ def _settings(spec: Spec, dataset: str, apart_from: Collection[str] = ()) -> Opt
 
 
 def typed(name: str, value: object) -> str:
-    """Format a setting as on the command line, such as "-e 5"; one without a flag as "dataset=digits"."""
-    if name in OPTIONS and OPTIONS[name].flag:
-        return f"{OPTIONS[name].flag} {_text(name, value)}"
-    return _named(name, value)
-
-
-def _named(name: str, value: object) -> str:
-    """Format a setting with its name, such as "n_epochs=5"."""
-    return f"{name}={_text(name, value)}"
-
-
-def _text(name: str, value: object) -> object:
-    """Format the value of a setting for a title."""
+    """Format a setting as on the command line, such as "-e 5"; one without a flag as "stitching_type=t2t"."""
     if isinstance(value, list):
         value = " ".join(map(str, value))
-    if value not in (None, ""):
-        return value
-    return "full" if name.endswith("_rank") else "none"
+    if value in (None, ""):
+        value = "full" if name.endswith("_rank") else "none"
+    if name in OPTIONS:
+        return f"{OPTIONS[name].flag} {value}"
+    return f"{name}={value}"
 
 
-def _titles(
-    settings: Mapping[Key, Options], text_of: Callable[[str, object], str] = _named
-) -> dict[Key, str]:
+def _titles(settings: Mapping[Key, Options]) -> dict[Key, str]:
     """Return titles of several experiments from the settings in which they differ, without options that have no
     effect."""
     names = dict.fromkeys(chain.from_iterable(settings.values()))
     titles: dict[Key, list[str]] = {key: [] for key in settings}
     for name in names:
         texts = {
-            key: text_of(name, values.get(name))
+            key: typed(name, values.get(name))
             for key, values in settings.items()
             if not is_idle(name, values)
         }
@@ -457,19 +499,17 @@ def newest_stitches(stitches: Iterable[Stitch]) -> list[Stitch]:
     The stitches keep their order. The names of the folders of runs are times, which tell the newest.
     """
     stitches = list(stitches)
-    keys = keys_of([stitch.row for stitch in stitches])
+    keys = keys_of(stitches)
     in_order = sorted(
         range(len(stitches)),
-        key=lambda number: (stitches[number].is_evaluated, stitches[number].folder.name),
+        key=lambda number: (bool(stitches[number].evaluation), stitches[number].folder.name),
     )
-    results = grouped(in_order, lambda number: (stitches[number].row.pair, keys[number])).values()
+    results = grouped(in_order, lambda number: (stitches[number].pair, keys[number])).values()
     n_repeated = len(stitches) - len(results)
     if n_repeated:
-        repeat = "1 result repeats another"
-        if n_repeated > 1:
-            repeat = f"{n_repeated} results repeat others"
-        rows = [stitches[numbers[0]].row for numbers in results if len(numbers) > 1]
-        titles = dict.fromkeys(networks_in_words(row.networks) for row in rows)
+        repeat = counted(n_repeated, "result repeats another", "results repeat others")
+        repeated = [stitches[numbers[0]] for numbers in results if len(numbers) > 1]
+        titles = dict.fromkeys(networks_in_words(stitch.networks) for stitch in repeated)
         warn(
             f"{repeat} of the same experiment ({listed(titles, n=3)}); the newest (if some are evaluated, of these) "
             "of each counts"
@@ -484,7 +524,7 @@ def newest_by_experiment(stitches: Iterable[Stitch]) -> dict[str, list[Stitch]]:
     Warns if stitches were dropped. The oldest comes first.
     """
     in_order = sorted(newest_stitches(stitches), key=lambda stitch: stitch.folder.name)
-    titles = experiments_of([stitch.row for stitch in in_order])
+    titles = experiments_of(in_order)
     by_title: dict[str, list[Stitch]] = {}
     for title, stitch in zip(titles, in_order, strict=True):
         by_title.setdefault(title, []).append(stitch)
@@ -499,8 +539,73 @@ def warn_of_weights(stitches: Sequence[Stitch]) -> None:
         made_with = read_json(record) if record.exists() else {}
         for text in made_with.get("warnings", ()):
             warn_once(f"when stitches were made: {text}")
-    networks = chain.from_iterable(stitch.row.networks for stitch in of_runs)
+    networks = chain.from_iterable(stitch.networks for stitch in of_runs)
     warn_of_earlier(networks, [stitch.options for stitch in of_runs])
+
+
+def images_of(stitches: Iterable[Stitch]) -> dict[str, dict[str, list[str]]]:
+    """Return the fingerprints of the images of stitches, by option and by data set.
+
+    The list of a data set is empty if no stitch recorded its images.
+    """
+    images: dict[str, dict[str, list[str]]] = {name: {} for name in RECORDS.values()}
+    for stitch in stitches:
+        for name, of_datasets in images.items():
+            digests = of_datasets.setdefault(str(stitch.record["dataset"]), [])
+            digest = stitch.options.get(name)
+            if digest and digest not in digests:
+                digests.append(digest)
+    return images
+
+
+def weights_of(stitches: Iterable[Stitch]) -> list[str]:
+    """Return the distinct weights of the networks of stitches, front and end."""
+    pairs = {stitch.network_keys for stitch in stitches}
+    return sorted({f"{front} → {end}" for (front, _), (end, _) in pairs})
+
+
+def networks_of(
+    stitches: Iterable[Stitch], similarities: "DataFrame", names: Names
+) -> list[tuple[NamedNetwork, str, float | None]]:
+    """Return the networks of results with each data set and the accuracy on it, in the order of `names`.
+
+    The accuracy is None where it was not measured.
+
+    Args:
+        similarities: the frame of tables of similarity.
+        names: of the networks to return; tables of similarity may have others.
+    """
+    measured: dict[tuple[NetworkKey, str], tuple[NamedNetwork, str, float | None]] = {}
+    for stitch in stitches:
+        recorded = networks_named_by(stitch.options)  # with all digits of the weights
+        dataset = str(stitch.record["dataset"])
+        for key, side in zip(stitch.network_keys, ("front", "end"), strict=True):
+            network = replace(names[key], weights=recorded[f"{side}_model"].weights)
+            accuracy = stitch.record[f"{side}_accuracy"]
+            known = None if math.isnan(accuracy) else accuracy
+            measured.setdefault((key, dataset), (network, dataset, known))
+    for pair, dataset in zip(similarities.networks, similarities.dataset, strict=True):
+        for network in pair:
+            if network.key in names:
+                named = replace(names[network.key], weights=network.weights)
+                measured.setdefault((network.key, dataset), (named, dataset, None))
+    order = list(names)
+    return [measured[place] for place in sorted(measured, key=lambda place: order.index(place[0]))]
+
+
+def records_behind(
+    stitches: Iterable[Stitch],
+    tables: Iterable[Path],
+    networks: Iterable[NamedNetwork] = (),
+) -> list[dict[str, Any]]:
+    """Return the records of training runs, stitches, evaluations and tables, as far as they exist."""
+    files = [Path(network.path).parent / "run.json" for network in networks if network.is_file]
+    folders = list(dict.fromkeys(stitch.folder for stitch in stitches))
+    files += [folder / "run.json" for folder in folders]
+    for folder in dict.fromkeys([*(folder.parent for folder in folders), *folders]):
+        files += sorted(folder.glob("evaluation*.json"))
+    files += map(record_of, tables)
+    return [read_json(file) for file in dict.fromkeys(files) if file.is_file()]
 
 
 def one_of_each(stitches: Iterable[Stitch]) -> list[Stitch]:
@@ -541,43 +646,60 @@ def _read_part(folder: Path, *, run: Path) -> list[Stitch]:
     options = read_options(folder / "config.txt")
     typed = typed_options(options)
     if (folder / "grid.csv").is_file():
-        rows = list(map(row_of_record, read_table(folder / "grid.csv", GRID)))
-        if not rows:
+        records = read_table(folder / "grid.csv", GRID)
+        if not records:
             raise UserError(f"{folder / 'grid.csv'} is damaged: it has no rows")
     else:
-        rows = [_row_of_summary(folder, options)]
-    paths: dict[str, Any] = {
+        records = [_record_of_summary(folder, options)]
+    common: dict[str, Any] = {
         name: os.path.normpath(str(options[name])) for name in CHECKPOINTS if options.get(name)
     }
-    spec = spec_of(typed)
-    rows = [replace(row, folder=run.name, spec=spec, **paths) for row in rows]
-    files = RunFiles(folder, [row.pair for row in rows])
-    return [Stitch(run, {**typed, **row.pair._asdict()}, row, files) for row in rows]
+    return stitches_of_run(run, typed, [record | common for record in records], files=folder)
 
 
-def _row_of_summary(folder: Path, options: Options) -> StitchRow:
-    """Return the row of a run of the public code, from `summary.txt`.
+def stitches_of_run(
+    run: Path, options: Options, records: Iterable[Mapping[str, Any]], *, files: Path | None = None
+) -> list[Stitch]:
+    """Return the stitches of a run.
+
+    Args:
+        run: its folder.
+        options: as they were typed.
+        records: of `grid.csv`; empty cells may be missing.
+        files: the folder with the files; None: that of the run.
+    """
+    full = [with_empty({**record, "folder": run.name}) for record in records]
+    layers = [{name: record[name] for name in Pair._fields} for record in full]
+    shared = RunFiles(files or run, [Pair(**of_stitch) for of_stitch in layers])
+    spec = spec_of(options)
+    return [
+        Stitch(run, {**options, **of_stitch}, record, shared, spec)
+        for record, of_stitch in zip(full, layers, strict=True)
+    ]
+
+
+def stitch_of_record(record: Mapping[str, Any]) -> Stitch:
+    """Return the stitch of a record in a table without a run, with the options that its columns give."""
+    options = {name: with_empty(record)[name] for name in SETTINGS}
+    options |= json.loads(options.pop("further_options"))
+    contents = dict(zip(COLUMNS_OF_WEIGHTS, CHECKPOINTS, strict=True))
+    for column, option in [*contents.items(), *zip(SPLITS, SPLITS, strict=True)]:
+        options[f"{option}{DIGEST}"] = options.pop(column)
+    (stitch,) = stitches_of_run(Path(record["folder"]), options, [record])
+    return stitch
+
+
+def _record_of_summary(folder: Path, options: Options) -> dict[str, Any]:
+    """Return the record of a run of the public code, from `summary.txt`.
 
     Raises:
         UserError: the file or an option is missing or damaged.
     """
-    record = {"end_accuracy": math.nan, **read_summary(folder, options)}
-    return row_of(folder, options, record)
-
-
-def row_of(folder: Path, options: Options, metrics: Mapping[str, object]) -> StitchRow:
-    """Return the row of a stitch that has its own folder.
-
-    Args:
-        metrics: by name.
-
-    Raises:
-        UserError: a value is missing or damaged.
-    """
     layers = {name: options[name] for name in Pair._fields if name in options}
-    record = {**metrics, **columns_of(options), **layers, "folder": folder.name}
+    measured = {"end_accuracy": math.nan, **read_summary(folder, options)}
+    record = {**measured, **columns_of(options), **layers, "folder": folder.name}
     try:
-        return row_of_record(from_record(GRID, record))
+        return from_record(GRID, record)
     except ValueError as error:
         raise UserError(
             f"{folder} is not the folder of a stitching run ({error} missing or damaged)"

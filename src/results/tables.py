@@ -6,6 +6,7 @@ This module does not import torch.
 import contextlib
 import csv
 import difflib
+import json
 import types
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -34,6 +35,13 @@ class Layout(NamedTuple):
 def columns(layout: Layout) -> list[str]:
     """Return the names of the columns that all tables of a layout share."""
     return list(layout.types)
+
+
+def json_object(text: str) -> str:
+    """Return a text that is a JSON object; a type of columns. Raise a ValueError for another text."""
+    if not isinstance(json.loads(text), dict):
+        raise ValueError(text)
+    return text
 
 
 def from_record(layout: Layout, record: Mapping[str, object]) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from src.results.network_names import (
     SAME_RUN,
     UNTRAINED_END,
     UNTRAINED_FRONT,
+    NamedNetwork,
     Names,
     kind_of_pair,
-    named_pair,
 )
 from src.results.quantities import (
     AUROC,
@@ -30,8 +30,8 @@ from src.results.quantities import (
     measured_by,
 )
 from src.results.similarities import parts_of, swapped, value_columns
-from src.results.spec import CHECKPOINTS, NETWORKS, WEIGHTS, are_same
-from src.results.stitches import Stitch, method_names, newest_stitches
+from src.results.spec import CHECKPOINTS, NETWORKS, TYPES, WEIGHTS, are_same
+from src.results.stitches import SETTINGS, Stitch, method_names, metrics_of, newest_stitches
 from src.verdict import SIMILAR, Limits, Stitches, Verdict, judge, obstacle_of
 
 if TYPE_CHECKING:
@@ -68,12 +68,12 @@ class Group(NamedTuple):
     @property
     def pair(self) -> Pair:
         """The layers."""
-        return self.by_networks[0][0].row.pair
+        return self.by_networks[0][0].pair
 
     @property
     def control(self) -> str | None:
         """SELF, or of `CONTROLS`; None: of two trained networks, or of different layers of one network."""
-        front, end = self.by_networks[0][0].row.network_keys
+        front, end = self.by_networks[0][0].network_keys
         is_one_layer = front == end and self.pair.front_layer == self.pair.end_layer
         if self.kind == SAME_RUN and is_one_layer:
             return SELF
@@ -122,16 +122,24 @@ def records_of(
 
 def stitches_of(group: Group) -> Stitches:
     """Return the measurements by which a group of stitches is judged."""
-    rows = [stitch.row for stitch in group.stitches]
+    records = [stitch.record for stitch in group.stitches]
     return Stitches(
         predictions=_predictions(group),
         skills=_skills(group),
-        front_accuracy=_average([row.front_accuracy for row in rows]),
-        end_accuracy=_average([row.end_accuracy for row in rows]),
+        front_accuracy=_average([record["front_accuracy"] for record in records]),
+        end_accuracy=_average([record["end_accuracy"] for record in records]),
         is_end_trained=group.control != UNTRAINED_END_CONTROL,
-        has_converged=all(stitch.has_converged for stitch in group.stitches if stitch.row.n_epochs),
-        obstacle=obstacle_of(rows, rows[0].init),
+        has_converged=all(
+            stitch.has_converged for stitch in group.stitches if stitch.record["n_epochs"]
+        ),
+        obstacle=obstacle_of(list(map(metrics_of, records)), records[0]["init"]),
     )
+
+
+def _networks_of(stitch: Stitch, names: Names) -> tuple[NamedNetwork, NamedNetwork]:
+    """Return both networks of a stitch, named as in reports."""
+    front, end = stitch.network_keys
+    return names[front], names[end]
 
 
 def _predictions(group: Group) -> list[list[Predictions]]:
@@ -165,18 +173,18 @@ def _record(
     group: Group, verdict: Verdict, means: Mapping[str, float], names: Names
 ) -> dict[str, Any]:
     """Return the columns of a verdict; `both_ways` is set by `_add_both_ways`."""
-    rows = [stitch.row for stitch in group.stitches]
+    rows = [stitch.record for stitch in group.stitches]
     record: dict[str, Any] = dict.fromkeys([*COLUMNS, *JUDGED])
     record |= {"method": group.method, **group.pair._asdict()}
     record |= {"verdict": verdict.verdict, "reason": verdict.reason}
-    front, end = named_pair(rows[0], names)
+    front, end = _networks_of(group.stitches[0], names)
     for side, network in zip(SIDES, (front, end), strict=True):
         if len(group.by_networks) == 1:
             record |= {f"{side}_network": network.name, f"{side}_group": network.group_title}
-        record[f"{side}_type"] = getattr(rows[0], f"{side}_model_type")
+        record[f"{side}_type"] = rows[0][f"{side}_model_type"]
         for name in ("depth", "relative_depth"):
-            record[f"{side}_{name}"] = getattr(rows[0], f"{side}_{name}")
-        record[f"{side}_weights"] = _common(getattr(row, f"{side}_weights") for row in rows)
+            record[f"{side}_{name}"] = rows[0][f"{side}_{name}"]
+        record[f"{side}_weights"] = _common(row[f"{side}_weights"] for row in rows)
     record |= {
         "networks": group.networks,
         "control": group.control,
@@ -184,7 +192,7 @@ def _record(
         "n_networks": len(group.by_networks),
         "folders": SEPARATOR.join(stitch.folder.name for stitch in group.stitches),
         "same_run": front.training == end.training,
-        "stitching_type": _common(row.stitching_type for row in rows),
+        "stitching_type": _common(row["stitching_type"] for row in rows),
     }
     known = {name: value for name, value in verdict.numbers.items() if not math.isnan(value)}
     numbers = {**means, **known}
@@ -196,14 +204,16 @@ def _record(
 def _settings(group: Group, names: Names) -> dict[str, Any]:
     """Return the recorded options that all runs share, None where these differ, and the training runs of the
     networks."""
-    rows = [stitch.row for stitch in group.stitches]
-    recorded = [row.settings | json.loads(row.further_options) for row in rows]
+    rows = [stitch.record for stitch in group.stitches]
+    recorded = [
+        {name: row[name] for name in SETTINGS} | json.loads(row["further_options"]) for row in rows
+    ]
     options = {
         name: _common(values.get(name) for values in recorded)
         for name in dict.fromkeys(chain.from_iterable(recorded))
     }
-    options["n_images"] = _common(row.n_images for row in rows)
-    for side, network in zip(SIDES, named_pair(rows[0], names), strict=True):
+    options["n_images"] = _common(row["n_images"] for row in rows)
+    for side, network in zip(SIDES, _networks_of(group.stitches[0], names), strict=True):
         options[f"{side}_training"] = network.training
     return {name: value for name, value in options.items() if name not in NO_SETTINGS}
 
@@ -219,7 +229,9 @@ def _means(group: Group) -> dict[str, float]:
         for column, values in measured.items()
         if len(values) == len(group.stitches)
     }
-    accuracies = [[stitch.row.accuracy for stitch in stitches] for stitches in group.by_networks]
+    accuracies = [
+        [stitch.record["accuracy"] for stitch in stitches] for stitches in group.by_networks
+    ]
     spreads = [
         max(of_networks) - min(of_networks) for of_networks in accuracies if len(of_networks) > 1
     ]
@@ -231,10 +243,11 @@ def _means(group: Group) -> dict[str, float]:
 def quantities_of(stitch: Stitch) -> dict[str, float]:
     """Return the measured quantities of a stitch by column, without undefined ones."""
     values = {}
+    stitching = {**stitch.record, "accuracy_drop": stitch.accuracy_drop}
     detectors = by_detector(stitch.evaluation)
     for name, quantity in OF_STITCHES.items():
         if quantity.measured_by == STITCHING:
-            values[name] = getattr(stitch.row, name, None)
+            values[name] = stitching[name]
             continue
         names = [name]
         if quantity.measured_by == DETECTOR:
@@ -271,10 +284,10 @@ def _similarity(
     """
     measured: dict[str, list[float]] = {}
     for stitches in group.by_networks:
-        first = stitches[0].row
+        first = stitches[0]
         values: dict[str, float] = {}
-        for row in by_layers.get((first.network_keys, first.dataset, group.pair), []):
-            if are_same(row["test_images"], first.test_images):
+        for row in by_layers.get((first.network_keys, first.record["dataset"], group.pair), []):
+            if are_same(row["test_images"], first.record["test_images"]):
                 values |= {name: row[name] for name in shown if not math.isnan(row[name])}
         for name, value in values.items():
             measured.setdefault(name, []).append(value)
@@ -354,11 +367,11 @@ def families_of(
     apart_from = [*NETWORKS, "seed"]
     if pool:  # rows then name no networks, and methods have the types
         apart_from = [*CHECKPOINTS, *WEIGHTS, "seed"]
-    methods = method_names([stitch.row for stitch in stitches], apart_from=apart_from)
+    methods = method_names(stitches, apart_from=apart_from)
     families: dict[tuple[str, ...], list[Stitch]] = {}
     for stitch, method in zip(stitches, methods, strict=True):
-        kind = kind_of_pair(*named_pair(stitch.row, names))
-        types = (str(stitch.row.front_model_type), str(stitch.row.end_model_type))
+        kind = kind_of_pair(*_networks_of(stitch, names))
+        types = [str(stitch.record[name]) for name in TYPES]
         families.setdefault((method, kind, *types), []).append(stitch)
     return [
         _groups(of_family, method, kind, names, pool=pool)
@@ -371,7 +384,7 @@ def _groups(
 ) -> list[Group]:
     """Return the groups of a family: one for each pair of layers and of networks, or of networks that are taken
     together."""
-    by_networks = grouped(stitches, lambda stitch: stitch.row.network_keys)
+    by_networks = grouped(stitches, lambda stitch: stitch.network_keys)
     titles = {}
     training_runs: list[str | None] = []
     for front, end in by_networks:
@@ -386,8 +399,8 @@ def _groups(
                 f"{method}: {n_pairs} pairs of networks share no network; --pool takes them together"
             )
     groups = []
-    for title, titled in grouped(stitches, lambda stitch: titles[stitch.row.network_keys]).items():
-        for of_layers in grouped(titled, lambda stitch: stitch.row.pair).values():
-            of_networks = grouped(of_layers, lambda stitch: stitch.row.network_keys).values()
+    for title, titled in grouped(stitches, lambda stitch: titles[stitch.network_keys]).items():
+        for of_layers in grouped(titled, lambda stitch: stitch.pair).values():
+            of_networks = grouped(of_layers, lambda stitch: stitch.network_keys).values()
             groups.append(Group(method, title, kind, list(of_networks)))
     return groups
