@@ -112,6 +112,7 @@ class InputSet:
     cache: Cache | None = None
     size: int | None = None  # batches have images resized to (size, size); None: images keep theirs
     is_read_in_order = False  # True: images out of their order have to be collected first
+    like: Tensor | None = None  # batches have the type and the device of this tensor; None: their own
 
     def __init__(
         self,
@@ -153,14 +154,11 @@ class InputSet:
             self.n_classes, self.image_shape, self.normalisation, self.classes, self.inputs
         )
 
-    def copied(self, *, labels: Tensor | None = None, change: Change | None = None) -> "InputSet":
-        """Return a copy on the same inputs, with new labels (N,) or with a further change."""
+    def copied(self, **attributes: Any) -> "InputSet":
+        """Return a copy on the same inputs, with other attributes, such as `labels`, `changes` or `like`."""
         copied = copy.copy(self)
         vars(copied).pop("fingerprint", None)
-        if labels is not None:
-            copied.labels = labels
-        if change is not None:
-            copied.changes = (*self.changes, change)
+        vars(copied).update(attributes)
         return copied
 
     def levels(self, plan: Pass) -> Iterable[Tensor]:
@@ -192,8 +190,7 @@ class InputSet:
 
     def digests(self, indices: Tensor) -> list[Hashable]:
         """Return a value for each input at indices (n,), which equal inputs share, without interventions."""
-        plain = copy.copy(self)
-        plain.changes = ()
+        plain = self.copied(changes=())
         digests: list[Hashable] = []
         for some in indices.split(N_HASHED):
             levels = plain.levels_of(some).cpu().flatten(1).contiguous().numpy()
@@ -296,7 +293,13 @@ class InputSet:
             labels = ordered_labels[share].long()
             if filler:
                 labels = torch.full_like(labels, UNLABELLED)
-            yield images, labels
+            yield self._as_like(images, labels)
+
+    def _as_like(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a batch in the type and on the device of `like`."""
+        if self.like is None:
+            return inputs, labels
+        return as_inputs(inputs, self.like), labels.to(self.like.device)
 
     def _make(self, plan: Pass) -> Iterator[Tensor]:
         """Yield the inputs of a pass in batches on the device: images as float32 (B, C, H, W)."""
@@ -384,37 +387,6 @@ class ImageSet(InputSet):
         for change in self.changes:
             images = change(images, indices)
         return images
-
-
-class CastInputs(InputSet):
-    """The inputs of another set, in batches of another type or on another device.
-
-    Args:
-        images: the other set.
-        like: a tensor of the type and on the device of the inputs to give.
-    """
-
-    def __init__(self, images: InputSet, like: Tensor):
-        super().__init__(
-            images.labels,
-            n_classes=images.n_classes,
-            image_shape=images.image_shape,
-            normalisation=images.normalisation,
-            epoch_size=images.epoch_size,
-            device=like.device,
-        )
-        self.classes = images.classes
-        self.inputs = images.inputs
-        self.is_read_in_order = images.is_read_in_order
-        self._images = images
-        self._like = like
-
-    def _make(self, plan: Pass) -> Iterator[Tensor]:
-        for images in self._images._make(plan):
-            yield as_inputs(images, self._like)
-
-    def levels_of(self, indices: Tensor) -> Tensor:
-        return self._images.levels_of(indices)
 
 
 def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:

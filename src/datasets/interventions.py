@@ -44,7 +44,7 @@ def shortcut(images: InputSet, share: float, *, train: bool, seed: int) -> Input
     else:
         colours = torch.full((len(images), 1), 255, dtype=torch.uint8)
         places = circle(images.n_classes)[classes]
-    return images.copied(change=Dots(colours, places))
+    return images.copied(changes=(*images.changes, Dots(colours, places)))
 
 
 def _draw_classes(images: InputSet, *, keep: float, draws: torch.Generator) -> Tensor:
