@@ -8,8 +8,8 @@ import copy
 import functools
 import hashlib
 import math
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ N_OF_FINGERPRINT = 64  # images whose pixels count
 N_HASHED = 1000  # inputs that are read at a time
 EXPECTED = "batches of (inputs, labels) that can be iterated several times: a DataLoader, or a list"
 Device = torch.device | str
+# An intervention: changes images uint8 (B, C, H, W), at indices (B,) on the CPU, before they are augmented
+Change = Callable[[Tensor, Tensor], Tensor]
 # Images (B, C, H, W), tokens (B, T) or vectors (B, D), and labels (B,); -1: unlabelled
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -81,18 +83,6 @@ class Pass(NamedTuple):
     generator: torch.Generator | None = None  # of the augmentation; None: no augmentation
 
 
-class Change(Protocol):
-    """An intervention: changes images before they are augmented."""
-
-    def __call__(self, images: Tensor, indices: Tensor) -> Tensor:
-        """Return the changed images, uint8 (B, C, H, W).
-
-        Args:
-            images: uint8 (B, C, H, W).
-            indices: positions (B,) of the images in the set, on the CPU.
-        """
-
-
 class InputSet:
     """Inputs with labels, in batches; a subclass holds the inputs: images, tokens or vectors.
 
@@ -112,7 +102,9 @@ class InputSet:
     cache: Cache | None = None
     size: int | None = None  # batches have images resized to (size, size); None: images keep theirs
     is_read_in_order = False  # True: images out of their order have to be collected first
-    like: Tensor | None = None  # batches have the type and the device of this tensor; None: their own
+    like: Tensor | None = (
+        None  # batches have the type and the device of this tensor; None: their own
+    )
 
     def __init__(
         self,
@@ -163,7 +155,8 @@ class InputSet:
 
     def levels(self, plan: Pass) -> Iterable[Tensor]:
         """Yield the inputs of a pass in batches, as `levels_of` returns them."""
-        raise NotImplementedError
+        for rows in plan.batches:
+            yield self.levels_of(plan.indices[rows])
 
     def levels_of(self, indices: Tensor) -> Tensor:
         """Return the stored inputs at indices (B,), with interventions: of images uint8 (B, C, H, W)."""
@@ -301,7 +294,7 @@ class InputSet:
             return inputs, labels
         return as_inputs(inputs, self.like), labels.to(self.like.device)
 
-    def _make(self, plan: Pass) -> Iterator[Tensor]:
+    def _make(self, plan: Pass) -> Iterable[Tensor]:
         """Yield the inputs of a pass in batches on the device: images as float32 (B, C, H, W)."""
         augmentation = None
         parameters = torch.empty(len(plan.indices), 0)
@@ -370,20 +363,11 @@ class ImageSet(InputSet):
         if isinstance(images, Tensor):
             self.images = images.to(self.device).contiguous()
 
-    def levels(self, plan: Pass) -> Iterator[Tensor]:
-        on_device = plan.indices.to(self.device)  # moved once, not batch by batch
-        for rows in plan.batches:
-            yield self._read(plan.indices[rows], on_device[rows])
-
     def levels_of(self, indices: Tensor) -> Tensor:
-        return self._read(indices, indices.to(self.device))
-
-    def _read(self, indices: Tensor, on_device: Tensor) -> Tensor:
-        """Return the images uint8 (B, C, H, W) at indices (B,), given on the CPU and on the device."""
         if isinstance(self.images, MappedImages):
             images = self.images[indices].to(self.device)
         else:
-            images = self.images.index_select(0, on_device)
+            images = self.images.index_select(0, indices.to(self.device, non_blocking=True))
         for change in self.changes:
             images = change(images, indices)
         return images

@@ -67,13 +67,9 @@ def circle(n_classes: int) -> Tensor:
     Returns:
         (n_classes, 2): row and column, rounded to be equal on every machine.
     """
-    places = []
-    for label in range(n_classes):
-        angle = 2 * math.pi * label / n_classes
-        row = 0.5 - 0.5 * math.cos(angle)
-        column = 0.5 + 0.5 * math.sin(angle)
-        places.append([round(row, 6), round(column, 6)])
-    return torch.tensor(places)
+    angles = [2 * math.pi * label / n_classes for label in range(n_classes)]
+    places = [(0.5 - 0.5 * math.cos(angle), 0.5 + 0.5 * math.sin(angle)) for angle in angles]
+    return torch.tensor([[round(row, 6), round(column, 6)] for row, column in places])
 
 
 @dataclass(frozen=True)

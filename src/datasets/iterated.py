@@ -62,6 +62,7 @@ class IteratedInputs(InputSet):
         labels: list[Tensor] = []
         kept: list[tuple[Tensor, Tensor]] = []
         self._contents: list[str] = []  # of the batches, if later passes have to give the same
+        input_shape: tuple[int, ...] = ()
         n_inputs = 0
         n_bytes = 0
         for inputs, labels_of_batch in _batches(batches, name):

@@ -1,6 +1,6 @@
 """Inputs that are no images: tokens or vectors, which networks get unchanged."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -40,9 +40,8 @@ class PlainInputs(InputSet):
     def levels_of(self, indices: Tensor) -> Tensor:
         return self._inputs[indices.to(self.device) % len(self._inputs)]
 
-    def _make(self, plan: Pass) -> Iterator[Tensor]:
-        for rows in plan.batches:
-            yield self.levels_of(plan.indices[rows])
+    def _make(self, plan: Pass) -> Iterable[Tensor]:
+        return self.levels(plan)
 
 
 def random_images(n: int, spec: InputSpec, *, seed: int, device: Device) -> PlainInputs:

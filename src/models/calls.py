@@ -60,6 +60,9 @@ class Calls:
 
     The value of a layer is the first tensor that the last call of its module returns.
 
+    Args:
+        images: (3, C, H, W), random; the pass is over the first two.
+
     Attributes:
         module_of: by layer, its module; that of `OUTPUT` is the whole module.
         n_calls: by module, the number of its calls.
@@ -74,12 +77,17 @@ class Calls:
         changes_inputs: whether the module changes its inputs in place.
     """
 
-    def __init__(self, module: nn.Module, seen: Observation):
+    def __init__(self, module: nn.Module, images: Tensor):
+        try:
+            seen = _observed(module, images[:2], with_gradients=True)
+        except RuntimeError:  # with gradients torch refuses NumPy and in-place changes of chunks
+            seen = _observed(module, images[:2], with_gradients=False)
         self.module = module
         self.n_calls = seen.n_calls
         self.changed = {part for part, snapshot in seen.snapshots.items() if snapshot.has_changed}
         self.changes_inputs = seen.inputs.has_changed
         self._name_layers(seen.snapshots, seen.output)
+        self._correct_time_first(images)
 
         # Dependencies between values
         graph_values = {
@@ -92,12 +100,11 @@ class Calls:
     def _name_layers(self, snapshots: dict[nn.Module, Snapshot], output: Snapshot) -> None:
         """Set `module_of`, `positions`, `shapes`, `time_first`, `output_shape` and `output_name`."""
         # Positions of values
-        position_of_value: dict[tuple[int, int], int] = {}
-        position_of_module: dict[nn.Module, int] = {}
-        for module, snapshot in snapshots.items():
-            next_position = len(position_of_value)
-            position = position_of_value.setdefault(snapshot.identity, next_position)
-            position_of_module[module] = position
+        values = dict.fromkeys(snapshot.identity for snapshot in snapshots.values())
+        position_of_value = {value: position for position, value in enumerate(values)}
+        position_of_module = {
+            module: position_of_value[snapshot.identity] for module, snapshot in snapshots.items()
+        }
 
         # Names; a module may have several
         modules = dict(self.module.named_modules(remove_duplicate=False))
@@ -121,6 +128,16 @@ class Calls:
         output_position = position_of_value.get(output.identity)
         equal_to_output = (name for name in names if self.positions[name] == output_position)
         self.output_name = next(equal_to_output, OUTPUT)
+
+    def _correct_time_first(self, images: Tensor) -> None:
+        """Find layers (T, B, D) with two time steps, which look like two images, in a pass over three."""
+        unclear = [name for name, shape in self.shapes.items() if shape[:-1] == (2,)]
+        if unclear:
+            of_three = _observed(self.module, images, with_gradients=False).snapshots
+            for name in set(unclear) & self.positions.keys():
+                if len(of_three[self.module_of[name]].first) != len(images):
+                    del self.shapes[name]
+                    self.time_first.add(name)
 
     def depends(self, layer: str, source: str) -> bool:
         """Return whether the value of `layer` is computed from the value of `source`, or equals it.
@@ -205,28 +222,6 @@ def _graph(
 def is_activation(output: object, n_images: int) -> bool:
     """Return whether an output is a tensor (n_images, …) of two axes or more."""
     return isinstance(output, Tensor) and output.ndim > 1 and len(output) == n_images
-
-
-def calls_in(module: nn.Module, images: Tensor) -> Calls:
-    """Return the calls in a pass of a module.
-
-    Args:
-        images: (3, C, H, W), random. The pass is over the first two. Two images and two time steps look
-            the same; another pass, over all three, shows whether they are.
-    """
-    try:
-        seen = _observed(module, images[:2], with_gradients=True)
-    except RuntimeError:  # with gradients torch refuses NumPy and in-place changes of chunks
-        seen = _observed(module, images[:2], with_gradients=False)
-    calls = Calls(module, seen)
-    unclear = [name for name in calls.positions if calls.shapes.get(name, ())[:-1] == (2,)]
-    if unclear:
-        of_three = _observed(module, images, with_gradients=False).snapshots
-        for name in unclear:
-            if len(of_three[calls.module_of[name]].first) != len(images):
-                del calls.shapes[name]
-                calls.time_first.add(name)
-    return calls
 
 
 def _observed(module: nn.Module, images: Tensor, *, with_gradients: bool) -> Observation:
