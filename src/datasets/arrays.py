@@ -273,7 +273,9 @@ class InputFile:
         with readable(self.path, REMEDY):
             if missing:
                 raise ValueError(f"it has no {missing.pop()}; give both mean and std, or neither")
-            mean, std = [np.atleast_1d(self._arrays[name]).astype(float).tolist() for name in ("mean", "std")]
+            mean, std = [
+                np.atleast_1d(self._arrays[name]).astype(float).tolist() for name in ("mean", "std")
+            ]
             return make_normalisation(mean, std, n_channels=n_channels)
 
     def _as_tensor(self, numbers: np.ndarray) -> Tensor:

@@ -173,8 +173,9 @@ class InputSet:
         """
         n_images = len(self.labels)
         n_places = min(n_images, N_OF_FINGERPRINT)
-        n_steps = max(1, n_places - 1)
-        places = torch.arange(n_places) * (n_images - 1) // n_steps  # the first to the last
+        places = (
+            torch.arange(n_places) * (n_images - 1) // max(1, n_places - 1)
+        )  # the first to the last
         digest = hashlib.sha256()
         digest.update(f"{n_images} {self.image_shape} {self.normalisation}\n".encode())
         digest.update(self.labels.cpu().int().numpy().astype("<i4", copy=False).data)
@@ -204,11 +205,9 @@ class InputSet:
             UserError: the shapes differ.
         """
         if self.image_shape != images.image_shape:
-            shape = shape_text(self.image_shape)
-            expected_shape = shape_text(images.image_shape)
             raise UserError(
-                f"inputs of {option} are {shape}, inputs of -d are {expected_shape}; "
-                "choose data sets with inputs of one shape"
+                f"inputs of {option} are {shape_text(self.image_shape)}, inputs of -d are "
+                f"{shape_text(images.image_shape)}; choose data sets with inputs of one shape"
             )
         if self.normalisation != images.normalisation:
             warn(
@@ -238,11 +237,8 @@ class InputSet:
         self, batch_size: int, *, indices: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield inputs (B, …) and labels (B,) at indices, or all, without augmentation."""
-        if indices is None:
-            order = torch.arange(len(self))
-        else:
-            order = torch.as_tensor(indices, device="cpu")
-        yield from self._deliver(order, batch_size)
+        order = torch.arange(len(self)) if indices is None else indices.cpu()
+        return self._deliver(order, batch_size)
 
     def epoch(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield inputs (B, …) and labels (B,), shuffled and augmented.

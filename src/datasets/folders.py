@@ -186,7 +186,9 @@ def _decoded(
     """Return the images of a split, decoded when they are needed."""
     from torchvision import transforms as T  # loads as long as torch does
 
-    paths, labels = _list_images(_split_folder(root, SPLITS[train]), settings, _classes(root, settings))
+    paths, labels = _list_images(
+        _split_folder(root, SPLITS[train]), settings, _classes(root, settings)
+    )
     size = settings.size
     shorter_side = size
     crop = None

@@ -31,13 +31,8 @@ def shortcut(images: InputSet, share: float, *, train: bool, seed: int) -> Input
     and its position encodes the class: networks do not learn a
     grey level.
     """
-    keep = 0.0
-    stream = TEST_DOTS
-    if train:
-        keep = share
-        stream = TRAINING_DOTS
-    draws = generator(seed, stream)
-    classes = _draw_classes(images, keep=keep, draws=draws)
+    draws = generator(seed, TRAINING_DOTS if train else TEST_DOTS)
+    classes = _draw_classes(images, keep=share * train, draws=draws)
     if images.image_shape[0] == 3:
         colours = hues(images.n_classes)[classes]
         places = torch.rand(len(images), 2, generator=draws)
