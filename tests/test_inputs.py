@@ -13,7 +13,7 @@ from src.core.errors import UserError
 from src.core.inputs import InputSpec
 from src.core.user_code import load
 from src.datasets import dataset_info, load_dataset
-from src.datasets.plain import PlainInputs
+from src.datasets.base import PlainInputs
 from src.judge import judge
 from src.models import Network, build_model, inputs_of
 from src.models.determinism import nondeterminism_of

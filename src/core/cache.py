@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from src.core.console import note_once
-from src.core.memory import free_memory
+from src.core.device import free_memory
 
 
 class _Kept(NamedTuple):

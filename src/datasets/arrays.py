@@ -20,8 +20,8 @@ from src.core.console import listed, note_once, warn_once
 from src.core.errors import UserError
 from src.core.files import readable
 from src.core.inputs import InputSpec, Normalisation, make_normalisation
+from src.datasets.base import N_LOOKED_AT, examples
 from src.datasets.mapped import MappedImages, check_archive, map_file, map_member
-from src.datasets.plain import examples
 
 EMBEDDED = Path(__file__).parent / "embedded"  # sources and licences: README.md there
 RANDOM_IMAGES = "300K_random_images.npy"
@@ -29,7 +29,6 @@ RANDOM_IMAGES_SOURCE = f"https://people.eecs.berkeley.edu/~hendrycks/{RANDOM_IMA
 CIFAR5M_SOURCE = "https://github.com/preetum/cifar5m"
 N_PARTS = 6
 N_CLASSES_OF_CIFAR5M = 10
-N_LOOKED_AT = 1000  # images
 SHAPE = (32, 32, 3)  # (H, W, C) of CIFAR-5M and the 300K Random Images
 REMEDY = (
     "save it with numpy.savez: x_train and x_test images uint8 (N, H, W, C) or (N, H, W), tokens (N, T) or vectors "

@@ -1,7 +1,8 @@
 """Data sets of inputs: order, batches, and the share of a process in distributed training.
 
 `InputSet` is the base of all sets. `ImageSet` holds small images, indexed and augmented batch by
-batch: a tensor in memory, or arrays on disk.
+batch: a tensor in memory, or arrays on disk. `PlainInputs` holds tokens or vectors, which networks get
+unchanged.
 """
 
 import copy
@@ -26,6 +27,9 @@ from src.datasets.mapped import MappedImages
 UNLABELLED = -1
 N_OF_FINGERPRINT = 64  # images whose pixels count
 N_HASHED = 1000  # inputs that are read at a time
+N_EXAMPLES = 3
+N_LOOKED_AT = 1000  # inputs among which examples are chosen
+N_RANDOM = 256  # different images of noise
 EXPECTED = "batches of (inputs, labels) that can be iterated several times: a DataLoader, or a list"
 Device = torch.device | str
 # An intervention: changes images uint8 (B, C, H, W), at indices (B,) on the CPU, before they are augmented
@@ -369,6 +373,36 @@ class ImageSet(InputSet):
         return images
 
 
+class PlainInputs(InputSet):
+    """Tokens or vectors with labels, without normalisation and augmentation.
+
+    Args:
+        inputs: tokens int64 (N, T), or vectors float32 (N, D); fewer than labels are repeated.
+        labels: as in InputSet; None: the set is unlabelled, all labels are -1.
+        device: of the inputs and the batches.
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        labels: Tensor | None = None,
+        *,
+        n_classes: int = 0,
+        device: Device = "cpu",
+    ):
+        if labels is None:
+            labels = torch.full((len(inputs),), UNLABELLED)
+        shape = tuple(inputs.shape[1:])
+        super().__init__(labels, n_classes=n_classes, image_shape=shape, device=device)
+        self._inputs = inputs.to(self.device)
+
+    def levels_of(self, indices: Tensor) -> Tensor:
+        return self._inputs[indices.to(self.device) % len(self._inputs)]
+
+    def _make(self, plan: Pass) -> Iterable[Tensor]:
+        return self.levels(plan)
+
+
 def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
     """Choose the inputs of an epoch: the next `size` of a shuffled pass over all n, (at most size,).
 
@@ -380,3 +414,24 @@ def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
     # Keys of three numbers are used here only
     order = torch.randperm(n, generator=seeded_generator(seed, pass_number, 0))
     return order[place * size : (place + 1) * size]
+
+
+def random_images(n: int, spec: InputSpec, *, seed: int, device: Device) -> PlainInputs:
+    """Return n images of noise with random labels, to measure speed; only 256 images differ."""
+    draws = seeded_generator(seed)
+    labels = torch.randint(spec.n_classes, (n,), generator=draws)
+    images = torch.randn(min(n, N_RANDOM), *spec.shape, generator=draws)
+    return PlainInputs(images, labels, n_classes=spec.n_classes, device=device)
+
+
+def examples(inputs: Tensor) -> tuple:
+    """Choose three of the first inputs (N, D) that differ from one another in many places.
+
+    By these a network is looked at, as by `InputSpec.inputs`.
+    """
+    first = inputs[:N_LOOKED_AT]
+    chosen = [0]
+    while len(chosen) < N_EXAMPLES:
+        n_different = [(first != first[place]).sum(1) for place in chosen]
+        chosen.append(int(torch.stack(n_different).amin(0).argmax()))
+    return tuple(tuple(first[place].tolist()) for place in chosen)

@@ -14,8 +14,15 @@ from torch import Tensor
 
 from src.core.errors import UserError
 from src.core.tensors import content_of_state
-from src.datasets.base import EXPECTED, UNLABELLED, InputSet, Pass, batches_in
-from src.datasets.plain import N_LOOKED_AT, examples
+from src.datasets.base import (
+    EXPECTED,
+    N_LOOKED_AT,
+    UNLABELLED,
+    InputSet,
+    Pass,
+    batches_in,
+    examples,
+)
 
 N_OF_FINGERPRINT = 16  # inputs, the first ones
 

@@ -12,9 +12,8 @@ from src.core.choices.datasets import DATASETS, IMAGENET, INTERVENTIONS, Dataset
 from src.core.errors import UserError
 from src.core.inputs import are_images
 from src.datasets import arrays, folders
-from src.datasets.base import Device, ImageSet, InputSet, Loading
+from src.datasets.base import Device, ImageSet, InputSet, Loading, PlainInputs
 from src.datasets.mapped import MappedImages
-from src.datasets.plain import PlainInputs
 
 
 def dataset_info(name: str, *, labelled: bool = False) -> DatasetInfo:

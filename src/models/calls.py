@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,7 +14,6 @@ from src.models.outputs import logits_of, map_tensors, tensors_of
 from src.models.restored import repeatable
 
 OUTPUT = "output"  # names the output of the network; all further layers have names of modules
-RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
 # A tensor in the graph of gradients: the node that made it, and the number of the node's output
 GraphValue = tuple[Node, int]
@@ -161,24 +159,6 @@ class Calls:
             return False
         return 0 not in self._computed_from(target, stop=self._numbers[layer])
 
-    def behind(self, layer: str, names: Sequence[str]) -> list[str]:
-        """Return the layers of `names` that are computed from `layer` and have a different value.
-
-        Args:
-            names: of modules; those that are never called are left out.
-        """
-        position = self.positions.get(layer)
-        called = [name for name in names if name in self.positions]
-        computed = [name for name in called if self.depends(name, layer)]
-        return [name for name in computed if self.positions[name] != position]
-
-    def is_sequence(self, layer: str) -> bool:
-        """Return whether tokens (T, D) of a layer are steps of a recurrent layer, or follow such a layer."""
-        if len(self.shapes.get(layer, ())) != 2:
-            return False
-        recurrent = [name for name in self.positions if isinstance(self.module_of[name], RECURRENT)]
-        return any(self.depends(layer, name) for name in recurrent)
-
     def _computed_from(self, layer: str, *, stop: int | None = None) -> set[int]:
         """Return the numbers of all values that a layer is computed from, up to `stop`."""
         numbers: set[int] = set()
@@ -206,10 +186,9 @@ def _graph(
     order = list(dict.fromkeys([images, *named.values()]))
     numbers = {value: i for i, value in enumerate(order)}
     sources: list[list[int]] = []
-    for value in order:  # the list grows meanwhile
+    for node, _ in order:  # the list grows meanwhile
         made_from: list[GraphValue] = []
-        if value != images:
-            node, _ = value
+        if sources:  # the images come first; what these are made of does not count
             made_from = [(maker, n) for maker, n in node.next_functions if maker is not None]
         for source in made_from:
             if source not in numbers:

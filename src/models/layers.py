@@ -14,6 +14,8 @@ from src.models.calls import OUTPUT
 from src.models.passes import Passes
 from src.models.tokens import image_size_of
 
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+
 
 class NamedLayers:
     """The layers of a module, which have the names of its submodules; `output` is the whole module."""
@@ -79,8 +81,11 @@ class NamedLayers:
     def behind(self, layer: str) -> list[str]:
         """Return the blocks that are computed from a layer, in order; a UserError if there is no such layer."""
         passes = self._passes()
-        self.existing(layer, passes)
-        return passes.calls.behind(layer, self.block_names)
+        calls = passes.calls
+        position = calls.positions.get(self.existing(layer, passes))
+        called = [name for name in self.block_names if name in calls.positions]
+        computed = [name for name in called if calls.depends(name, layer)]
+        return [name for name in computed if calls.positions[name] != position]
 
     def token_layout(self, layer: str) -> TokenLayout | None:
         """Return the order of the tokens (T, D) of a layer; None for a layer without tokens.
@@ -103,7 +108,10 @@ class NamedLayers:
         shape = calls.shapes.get(self.existing(layer, passes), ())
         if len(shape) != 2:
             return None
-        if calls.is_sequence(layer):
+        recurrent = [
+            name for name in calls.positions if isinstance(calls.module_of[name], RECURRENT)
+        ]
+        if any(calls.depends(layer, name) for name in recurrent):
             return TokenLayout()
         n_tokens, _ = shape
         n_prefix = self._declared("n_prefix_tokens", "num_prefix_tokens")
