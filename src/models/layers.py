@@ -10,9 +10,9 @@ from torch import nn
 from src.core.activations import TokenLayout, guessed_layout, layout_of
 from src.core.console import note_once
 from src.core.errors import UserError, unknown_name
+from src.models.axes import image_size_of
 from src.models.calls import OUTPUT
 from src.models.passes import Passes
-from src.models.tokens import image_size_of
 
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
@@ -169,20 +169,19 @@ class NamedLayers:
                 "name layers (misc/list_layers.py, or Network(module).layer_names)"
             )
         passes = self._passes()
-        layers: dict[str, None] = {}  # a set in order
-        for name in parts:
-            if name == "all":
-                layers |= dict.fromkeys(self.block_names)
+        names: list[str] = []
+        for part in parts:
+            if part == "all":
+                names += self.block_names
             else:
-                matching = matching_names(self.layer_names, name) or [name]
-                for existing in matching:
-                    layers[self.existing(existing, passes)] = None
+                names += matching_names(self.layer_names, part) or [self.existing(part, passes)]
+        layers = list(dict.fromkeys(names))
         if of_end and OUTPUT in layers:
             raise UserError(
                 f"end layer {text}: nothing follows the output of the network; "
                 "choose a layer in front of it"
             )
-        return list(layers)
+        return layers
 
     def existing(self, name: str, passes: Passes) -> str:
         """Return the name of a layer; a UserError if there is none, or it gives no tensor."""

@@ -24,12 +24,11 @@ from src.core.device import as_inputs
 from src.core.errors import UserError
 from src.core.inputs import InputSpec, shape_text
 from src.core.values import STOCHASTIC
-from src.models.axis_order import is_channels_last
+from src.models.axes import image_size_of, is_channels_last
 from src.models.cached import CachedActivations
 from src.models.layers import NamedLayers
 from src.models.outputs import logits_of
 from src.models.passes import TIME_FIRST, Passes
-from src.models.tokens import image_size_of
 
 ASSUMED_SIZES = (32, 224)
 # Methods of a module that a network has too, so that either can be trained, saved and loaded

@@ -26,11 +26,11 @@ from torch.nn import functional
 from src.core.console import note_once
 from src.core.errors import UserError
 from src.core.inputs import shape_text
+from src.models.axes import count_prefix_tokens, image_size_of
 from src.models.blocks import find_blocks
 from src.models.calls import OUTPUT, Calls
 from src.models.outputs import first_tensor, logits_of, map_tensors, with_first
 from src.models.restored import attributes_restored, buffers_restored, repeatable
-from src.models.tokens import count_prefix_tokens, image_size_of
 
 Values = dict[str, Tensor]  # by layer
 TIME_FIRST = (
