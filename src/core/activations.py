@@ -33,7 +33,9 @@ class TokenLayout(NamedTuple):
     has_cls: bool = False  # the first prefix token is a CLS token
 
     def __str__(self) -> str:
-        patches = f"{shape_text(self.grid)} patches" if self.grid else "a sequence"
+        patches = "a sequence"
+        if self.grid is not None:
+            patches = f"{shape_text(self.grid)} patches"
         if self.n_prefix == 0:
             return patches
         return f"{counted(self.n_prefix, 'token', 'tokens')} in front of {patches}"

@@ -14,7 +14,9 @@ def check_real(name: str, value: object, *, is_positive: bool = False) -> None:
     """Raise a UserError unless a value is a finite number from 0 on; or above 0, if it is to be positive."""
     is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if not is_number or value < 0 or (is_positive and value == 0):  # type: ignore[operator]
-        allowed = "a finite number above 0" if is_positive else "a finite number from 0 on"
+        allowed = "a finite number from 0 on"
+        if is_positive:
+            allowed = "a finite number above 0"
         raise UserError(f"{name} is {value!r}; give {allowed}")
 
 

@@ -28,7 +28,9 @@ def device_of(gpu: int) -> torch.device:
     if torch.cuda.is_available():
         n_gpus = torch.cuda.device_count()
     if not 0 <= gpu < n_gpus:
-        gpus = f"GPUs 0 to {n_gpus - 1}" if n_gpus else "no GPU"
+        gpus = "no GPU"
+        if n_gpus:
+            gpus = f"GPUs 0 to {n_gpus - 1}"
         raise UserError(
             f"-gpu {gpu}: this machine has {gpus}; choose one that exists, or -gpu -1 for the CPU"
         )

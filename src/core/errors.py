@@ -117,7 +117,9 @@ def unknown_name(
     begins_so = [allowed_name for allowed_name in names if name and allowed_name.startswith(name)]
     other_case = [allowed_name for allowed_name in names if allowed_name.lower() == name.lower()]
     close = begins_so or difflib.get_close_matches(name, names) or other_case
-    hint = f"did you mean {' or '.join(close[:3])}? " if close else ""
+    hint = ""
+    if close:
+        hint = f"did you mean {' or '.join(close[:3])}? "
     if len(names) <= MAX_LISTED:
         where = f"known: {', '.join(names)}"
     return UserError(f"unknown {noun} {name!r}; {hint}{where}")

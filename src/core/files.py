@@ -242,7 +242,9 @@ def locked(path: Path, *, wait: bool = True) -> IO:
         raise UserError(
             f"cannot create {path}: {error.strerror or error}; choose another folder"
         ) from error
-    operation = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
+    operation = fcntl.LOCK_EX
+    if not wait:
+        operation |= fcntl.LOCK_NB
     try:
         # Unlike flock, this lock is not inherited by the worker processes that decode images
         fcntl.lockf(file, operation)

@@ -23,7 +23,9 @@ class InputSpec(NamedTuple):
 
     def describe(self) -> str:
         """Return shape and number of classes as a text, such as "1×8×8, 10 classes"."""
-        classes = f"{self.n_classes} classes" if self.n_classes else "no labels"
+        classes = "no labels"
+        if self.n_classes:
+            classes = f"{self.n_classes} classes"
         return f"{shape_text(self.shape)}, {classes}"
 
     def record(self) -> dict[str, Any]:

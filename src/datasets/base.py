@@ -241,8 +241,9 @@ class InputSet:
         self, batch_size: int, *, indices: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield inputs (B, …) and labels (B,) at indices, or all, without augmentation."""
-        order = torch.arange(len(self)) if indices is None else indices.cpu()
-        return self._deliver(order, batch_size)
+        if indices is None:
+            indices = torch.arange(len(self))
+        return self._deliver(indices.cpu(), batch_size)
 
     def epoch(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield inputs (B, …) and labels (B,), shuffled and augmented.

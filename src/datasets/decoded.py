@@ -84,7 +84,9 @@ class DecodedImageSet(InputSet):
     def _newly_decoded(self, plan: Pass, batches: Sequence[list[int]]) -> Iterator[Tensor]:
         """Yield the images at the positions of each batch, uint8 (B, C, H, W), on the CPU."""
         n_workers = min(self.loading.n_workers, len(batches))
-        prefetch_factor = self.loading.prefetch_factor if n_workers else None
+        prefetch_factor = None
+        if n_workers > 0:
+            prefetch_factor = self.loading.prefetch_factor
         decoder = self._decoder(epoch=plan.epoch)
         if self.crop is not None and plan.generator is not None:
             decoder.transform = self.crop

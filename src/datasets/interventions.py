@@ -31,7 +31,9 @@ def shortcut(images: InputSet, share: float, *, train: bool, seed: int) -> Input
     and its position encodes the class: networks do not learn a
     grey level.
     """
-    stream = TRAINING_DOTS if train else TEST_DOTS
+    stream = TEST_DOTS
+    if train:
+        stream = TRAINING_DOTS
     draws = generator(seed, stream)
     classes = _draw_classes(images, keep=share * train, draws=draws)
     if images.image_shape[0] == 3:

@@ -73,13 +73,8 @@ class IteratedInputs(InputSet):
         n_inputs = 0
         n_bytes = 0
         for inputs, labels_of_batch in _batches(batches, name):
-            shape = tuple(inputs.shape[1:])
-            if labels and shape != input_shape:
-                raise UserError(
-                    f"{name} gives inputs of several shapes, {input_shape} and {shape}; resize images, or pad tokens"
-                )
-            input_shape = shape
-            _check_finite(inputs, name, first=n_inputs)
+            input_shape = input_shape or tuple(inputs.shape[1:])
+            _check_inputs(inputs, name, shape=input_shape, first=n_inputs)
             labels.append(labels_of_batch)
             if in_one_order:
                 self._contents.append(content_of_state({"": inputs}))
@@ -186,8 +181,13 @@ def _batches(batches: Iterable, name: str) -> Iterator[tuple[Tensor, Tensor]]:
         yield inputs, _labels(labels, len(inputs), name)
 
 
-def _check_finite(inputs: Tensor, name: str, *, first: int) -> None:
-    """Raise a UserError if inputs (B, …), counted from `first` on, are not finite."""
+def _check_inputs(inputs: Tensor, name: str, *, shape: tuple[int, ...], first: int) -> None:
+    """Raise a UserError if inputs (B, …), counted from `first` on, have another shape or are not finite."""
+    if inputs.shape[1:] != shape:
+        raise UserError(
+            f"{name} gives inputs of several shapes, {shape} and {tuple(inputs.shape[1:])}; resize images, or pad "
+            "tokens"
+        )
     is_finite = inputs.flatten(1).isfinite().all(1)
     if not is_finite.all():
         place = first + int(is_finite.long().argmin())

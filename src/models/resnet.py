@@ -56,7 +56,9 @@ class ResNet(nn.Module):
         block_names = []
         in_width = 64
         for i, (stage, depth) in enumerate(zip(STAGES, depths, strict=True)):
-            planes = 64 if same_width else 64 * 2**i
+            planes = 64
+            if not same_width:
+                planes = 64 * 2**i
             is_strided = i > 0 and not same_size
             stride = 2 if is_strided else 1
             width = planes * block_class.expansion

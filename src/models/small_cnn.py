@@ -41,8 +41,10 @@ class SmallCNN(nn.Module):
         in_width = n_channels
         for i, width in enumerate(WIDTHS, start=1):
             self.add_module(f"conv{i}", nn.Conv2d(in_width, width, 3, padding=1))
-            pooling = nn.MaxPool2d(2) if i < len(WIDTHS) else nn.AdaptiveAvgPool2d(1)
-            self.add_module(f"pool{i}", pooling)
+            if i < len(WIDTHS):
+                self.add_module(f"pool{i}", nn.MaxPool2d(2))
+            else:
+                self.add_module(f"pool{i}", nn.AdaptiveAvgPool2d(1))
             in_width = width
         self.fc = nn.Linear(in_width, n_classes)
         self.bn = nn.BatchNorm2d(n_channels)
