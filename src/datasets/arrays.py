@@ -221,8 +221,11 @@ class InputFile:
         """Return the names of the classes in the order of the labels; () if labels are numbers."""
         if "classes" in self._arrays:
             classes = tuple(self._arrays["classes"].astype(str).tolist())
-            if len(set(classes)) < len(classes):
-                raise ValueError("the array classes has a name twice; give each class its own name")
+            repeated = [name for name in classes if classes.count(name) > 1]
+            if repeated:
+                raise ValueError(
+                    f"the array classes has {repeated[0]!r} twice; give each class its own name"
+                )
             return classes
         labels = [array for name, array in self._arrays.items() if name in ("y_train", "y_test")]
         names = [array.astype(str) for array in labels if array.dtype.kind in "US"]
