@@ -199,8 +199,7 @@ def load_images(
 ) -> "InputSet":
     """Load a split, or generate random images; each process takes its share of every batch."""
     from src.datasets import Loading, load_dataset
-    from src.datasets.base import Shard
-    from src.datasets.plain import random_images
+    from src.datasets.base import Shard, random_images
 
     if args.dummy:
         n_images = args.dummy_size

@@ -13,8 +13,7 @@ from src.core.errors import UserError
 from src.core.inputs import InputSpec
 from src.core.user_code import load
 from src.datasets import dataset_info, load_dataset
-from src.datasets.base import CastInputs
-from src.datasets.plain import PlainInputs
+from src.datasets.base import PlainInputs
 from src.judge import judge
 from src.models import Network, build_model, inputs_of
 from src.models.determinism import nondeterminism_of
@@ -150,7 +149,7 @@ def test_tokens_keep_their_type_beside_networks_of_any_type():
         (torch.ones(3, 2).long(), torch.int64),
         (torch.ones(3, 2), like.dtype),
     ):
-        (batch, _), *_ = CastInputs(PlainInputs(inputs), like).batches(2)
+        (batch, _), *_ = PlainInputs(inputs).copied(like=like).batches(2)
         assert batch.dtype == expected
 
 

@@ -98,7 +98,7 @@ REFUSALS = [
     ),
     (f"exec_eval.py zip.pt {MODEL} {ON}", "zip.pt is no checkpoint of torch, is damaged"),
     (f"{TRAIN} -d text.npz", "text.npz: it is no .npz archive"),
-    (f"{TRAIN} -d mean.npz", "it has mean, but no std"),
+    (f"{TRAIN} -d mean.npz", "it has no std"),
     # Two networks
     (
         f"misc/compare.py f.pt copy.pt {MODEL} {ON} -o new",

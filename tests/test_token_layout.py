@@ -10,7 +10,7 @@ from src.core.activations import TokenLayout, cells, grid_of, guessed_layout, po
 from src.core.errors import UserError
 from src.core.inputs import InputSpec
 from src.models import Network
-from src.models.tokens import n_leading_equal
+from src.models.axes import n_leading_equal
 from src.models.vit import VisionTransformer
 from src.stitching import build_layers, build_stitching_layer, match_layers
 from src.stitching.layers import resize_maps

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from src.core.console import note_once
+from src.core.console import counted, note_once
 from src.core.errors import UserError
 from src.core.inputs import shape_text
 from src.core.kinds import GRID, MAP, SEQUENCE, VECTOR
@@ -35,13 +35,10 @@ class TokenLayout(NamedTuple):
     def __str__(self) -> str:
         patches = "a sequence"
         if self.grid is not None:
-            patches = f"{self.grid[0]}×{self.grid[1]} patches"
+            patches = f"{shape_text(self.grid)} patches"
         if self.n_prefix == 0:
             return patches
-        prefix = "1 token"
-        if self.n_prefix > 1:
-            prefix = f"{self.n_prefix} tokens"
-        return f"{prefix} in front of {patches}"
+        return f"{counted(self.n_prefix, 'token', 'tokens')} in front of {patches}"
 
 
 def grid_of(n_patches: int, image_size: MapSize | None) -> MapSize | None:
@@ -51,14 +48,11 @@ def grid_of(n_patches: int, image_size: MapSize | None) -> MapSize | None:
     """
     if image_size is None:
         return None
-    height, width = image_size
-    n_rows = math.isqrt(n_patches * height // width)
-    n_columns = math.isqrt(n_patches * width // height)
-    if n_rows * n_columns == n_patches and n_rows * width == n_columns * height:
-        return n_rows, n_columns
-    side = math.isqrt(n_patches)
-    if side**2 == n_patches:
-        return side, side
+    for height, width in (image_size, (1, 1)):
+        n_rows = math.isqrt(n_patches * height // width)
+        n_columns = math.isqrt(n_patches * width // height)
+        if n_rows * n_columns == n_patches and n_rows * width == n_columns * height:
+            return n_rows, n_columns
     return None
 
 

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 import torch
 
 from src.core.console import note_once
-from src.core.memory import free_memory
+from src.core.device import free_memory
 
 
 class _Kept(NamedTuple):
     value: Any
     n_bytes: int
+    unit: int  # in which it was used last
 
 
 class Cache:
@@ -31,9 +32,8 @@ class Cache:
     def __init__(self, max_bytes: int):
         self.max_bytes = max_bytes
         self.n_bytes = 0
-        self._current: dict[Hashable, _Kept] = {}  # used in the current unit
-        self._before: dict[Hashable, _Kept] = {}  # in the one before
-        self._idle: dict[Hashable, _Kept] = {}  # the one that was used last is last
+        self._unit = 0
+        self._values: dict[Hashable, _Kept] = {}  # the one that was used last is last
 
     @classmethod
     def of_device(cls, device: torch.device | str, gigabytes: float | None = None) -> "Cache":
@@ -48,22 +48,19 @@ class Cache:
 
     def begin_unit(self) -> None:
         """Begin a unit of work."""
-        self._idle |= self._before
-        self._before = self._current
-        self._current = {}
+        self._unit += 1
 
     def get(self, key: Hashable) -> Any:
         """Return a value, or None if it is not kept."""
-        for values in (self._current, self._before, self._idle):
-            if key in values:
-                kept = values.pop(key)
-                self._current[key] = kept
-                return kept.value
-        return None
+        if key not in self._values:
+            return None
+        kept = self._values.pop(key)
+        self._values[key] = kept._replace(unit=self._unit)
+        return kept.value
 
     def keep(self, key: Hashable, value: Any, n_bytes: int) -> None:
         """Keep a value that `get` did not find, if there is room."""
-        if key in self._current:
+        if key in self._values:
             return
         n_excess = self.n_bytes + n_bytes - self.max_bytes
         if n_excess > 0:
@@ -71,16 +68,15 @@ class Cache:
                 f"activations and sums take more than {self.max_bytes / 10**9:.3g} GB (--memory): "
                 "some are computed again"
             )
-            if sum(kept.n_bytes for kept in self._idle.values()) < n_excess:
+            idle = [key for key, kept in self._values.items() if kept.unit < self._unit - 1]
+            if sum(self._values[key].n_bytes for key in idle) < n_excess:
                 return
-        while self.n_bytes + n_bytes > self.max_bytes:
-            _, dropped = self._idle.popitem()
-            self.n_bytes -= dropped.n_bytes
-        self._current[key] = _Kept(value, n_bytes)
+            while self.n_bytes + n_bytes > self.max_bytes:
+                self.n_bytes -= self._values.pop(idle.pop()).n_bytes
+        self._values[key] = _Kept(value, n_bytes, self._unit)
         self.n_bytes += n_bytes
 
     def clear(self) -> None:
         """Drop all values."""
-        for values in (self._current, self._before, self._idle):
-            values.clear()
+        self._values.clear()
         self.n_bytes = 0

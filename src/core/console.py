@@ -171,9 +171,7 @@ def progress(
         total: the number of items, if `items` has no length.
         options: further options of tqdm.
     """
-    is_disabled = None  # lets tqdm find out whether stderr is a terminal
-    if "notes" in _silent:
-        is_disabled = True
+    is_disabled = "notes" in _silent or None  # None: tqdm finds out whether stderr is a terminal
     return tqdm(
         items,
         desc=description,

@@ -114,11 +114,9 @@ def unknown_name(
         where: where the user finds all allowed names, if they are too many for a line.
     """
     names = list(allowed)
-    close = [allowed_name for allowed_name in names if name and allowed_name.startswith(name)]
-    if not close:
-        close = difflib.get_close_matches(name, names)
-    if not close:
-        close = [allowed_name for allowed_name in names if allowed_name.lower() == name.lower()]
+    begins_so = [allowed_name for allowed_name in names if name and allowed_name.startswith(name)]
+    other_case = [allowed_name for allowed_name in names if allowed_name.lower() == name.lower()]
+    close = begins_so or difflib.get_close_matches(name, names) or other_case
     hint = ""
     if close:
         hint = f"did you mean {' or '.join(close[:3])}? "

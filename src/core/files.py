@@ -182,13 +182,11 @@ def readable(path: Path | str, remedy: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        reason = str(error)[:300]
+        reason = str(error)[:300] or type(error).__name__
         if isinstance(error, OSError) and error.strerror:
             reason = error.strerror
         if isinstance(error, UnicodeDecodeError):
             reason = "it is not UTF-8 text"
-        if not reason:
-            reason = type(error).__name__
         raise UserError(f"cannot read {path}: {reason}; {remedy}") from error
 
 

@@ -33,12 +33,8 @@ def by_depth(layers: Iterable[str], depths: Mapping[str, float]) -> list[str]:
     return sorted(distinct, key=lambda layer: (depths[layer], _natural(layer)))
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
+def _natural(name: str) -> list[str | int]:
     """Return a key for natural sorting, which compares numbers in names by value."""
-    key = []
-    for part in re.split(r"(\d+)", name):
-        if part.isdecimal():
-            key.append((0, int(part), ""))
-        else:
-            key.append((1, 0, part))
+    key: list[str | int] = re.split(r"(\d+)", name)  # texts and numbers in turn
+    key[1::2] = map(int, key[1::2])
     return key

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 
@@ -16,11 +17,8 @@ def when_used(package: str, **modules: str) -> Callable[[str], Any]:
         if name in modules:
             return getattr(import_module(f"{package}.{modules[name]}"), name)
         module = f"{package}.{name}"
-        try:
-            return import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name != module:
-                raise
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if find_spec(module) is None:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return import_module(module)
 
     return attribute

@@ -31,7 +31,9 @@ def provenance(*, gpu: int, start: datetime) -> dict[str, object]:
     }
     device: dict[str, str | None] = {"device": "CPU"}
     if gpu != -1:
-        device = _gpu_provenance(gpu)
+        import torch  # a run on a GPU has loaded it; other records are made without it
+
+        device = {"device": torch.cuda.get_device_name(gpu), "cuda": torch.version.cuda}
     times = {"start": start.isoformat(), "end": datetime.now().isoformat()}
     return {"command": shlex.join(sys.argv), **versions, **device, **times}
 
@@ -39,12 +41,6 @@ def provenance(*, gpu: int, start: datetime) -> dict[str, object]:
 @cache  # reading the metadata of torch takes longer than stitching small networks
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in PACKAGES}
-
-
-def _gpu_provenance(gpu: int) -> dict[str, str | None]:
-    import torch  # a run on a GPU has loaded it; other records are made without it
-
-    return {"device": torch.cuda.get_device_name(gpu), "cuda": torch.version.cuda}
 
 
 @cache

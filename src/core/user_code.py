@@ -184,16 +184,9 @@ def _run(path: Path) -> dict[str, object]:
         raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
-    with _importing_from(path.parent):
-        spec.loader.exec_module(module)
-    return vars(module)
-
-
-@contextlib.contextmanager
-def _importing_from(folder: Path) -> Iterator[None]:
-    """Let imports find modules of a folder first of all in the block."""
-    sys.path.insert(0, str(folder))
+    sys.path.insert(0, str(path.parent))
     try:
-        yield
+        spec.loader.exec_module(module)
     finally:
-        sys.path.remove(str(folder))
+        sys.path.remove(str(path.parent))
+    return vars(module)

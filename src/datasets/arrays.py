@@ -20,8 +20,8 @@ from src.core.console import listed, note_once, warn_once
 from src.core.errors import UserError
 from src.core.files import readable
 from src.core.inputs import InputSpec, Normalisation, make_normalisation
+from src.datasets.base import N_LOOKED_AT, examples
 from src.datasets.mapped import MappedImages, check_archive, map_file, map_member
-from src.datasets.plain import examples
 
 EMBEDDED = Path(__file__).parent / "embedded"  # sources and licences: README.md there
 RANDOM_IMAGES = "300K_random_images.npy"
@@ -29,7 +29,6 @@ RANDOM_IMAGES_SOURCE = f"https://people.eecs.berkeley.edu/~hendrycks/{RANDOM_IMA
 CIFAR5M_SOURCE = "https://github.com/preetum/cifar5m"
 N_PARTS = 6
 N_CLASSES_OF_CIFAR5M = 10
-N_LOOKED_AT = 1000  # images
 SHAPE = (32, 32, 3)  # (H, W, C) of CIFAR-5M and the 300K Random Images
 REMEDY = (
     "save it with numpy.savez: x_train and x_test images uint8 (N, H, W, C) or (N, H, W), tokens (N, T) or vectors "
@@ -114,14 +113,13 @@ def read_cifar5m(source: str, root: Path, train: bool) -> Arrays:
             images.append(map_member(archive, "X"))
             _check_images(images[-1], shape=SHAPE)
             with np.load(archive, allow_pickle=False) as arrays:
-                labels_of_part = _checked_labels(arrays["Y"], "Y", n_images=len(images[-1]))
-            largest = labels_of_part.max()
+                labels.append(_checked_labels(arrays["Y"], "Y", n_images=len(images[-1])))
+            largest = labels[-1].max()
             if largest >= N_CLASSES_OF_CIFAR5M:
                 raise ValueError(
                     f"labels up to {largest}, expected at most {N_CLASSES_OF_CIFAR5M - 1}"
                 )
-        labels.append(labels_of_part.astype(np.int8))
-    return MappedImages(images), torch.from_numpy(np.concatenate(labels))
+    return MappedImages(images), torch.from_numpy(np.concatenate(labels).astype(np.int8))
 
 
 def _folder(root: Path, name: str, content: str) -> Path:
@@ -149,7 +147,7 @@ class InputFile:
     def __init__(self, path: Path):
         self.path = path
         self.inputs: dict[bool, np.ndarray] = {}
-        self.labels: dict[bool, np.ndarray] = {}
+        self.labels: dict[bool, Tensor] = {}
         with readable(path, REMEDY):
             check_archive(path)
             with np.load(path, allow_pickle=False) as arrays:
@@ -165,16 +163,15 @@ class InputFile:
                 self.inputs[train] = inputs
                 name = f"y_{split}"
                 if name in self._arrays:
-                    self.labels[train] = _checked_labels(
+                    labels = _checked_labels(
                         self._arrays[name], name, n_images=len(inputs), classes=self.classes
                     )
+                    self.labels[train] = torch.from_numpy(labels)
 
     def read(self, source: str, root: Path, train: bool) -> Arrays:
         """Return a split; `source` and `root` are not used."""
         inputs = self.inputs[train]
-        labels = None
-        if train in self.labels:
-            labels = torch.from_numpy(self.labels[train])
+        labels = self.labels.get(train)
         if inputs.ndim == 2:
             return self._as_tensor(inputs), labels
         if inputs[:N_LOOKED_AT].max() <= 1:
@@ -224,13 +221,13 @@ class InputFile:
         """Return the names of the classes in the order of the labels; () if labels are numbers."""
         if "classes" in self._arrays:
             classes = tuple(self._arrays["classes"].astype(str).tolist())
-            for name in classes:
-                if classes.count(name) > 1:
-                    raise ValueError(
-                        f"the array classes has {name!r} twice; give each class its own name"
-                    )
+            repeated = [name for name in classes if classes.count(name) > 1]
+            if repeated:
+                raise ValueError(
+                    f"the array classes has {repeated[0]!r} twice; give each class its own name"
+                )
             return classes
-        labels = [self._arrays[name] for name in ("y_train", "y_test") if name in self._arrays]
+        labels = [array for name, array in self._arrays.items() if name in ("y_train", "y_test")]
         names = [array.astype(str) for array in labels if array.dtype.kind in "US"]
         if not names:
             return ()
@@ -266,30 +263,27 @@ class InputFile:
                 "and std out"
             )
         noun = "tokens" if are_tokens[True] else "vectors"
-        n_numbers = self.inputs[True].shape[1]
         note_once(
-            f"{self.path}: inputs are {noun} of {n_numbers} numbers, which are not normalised"
+            f"{self.path}: inputs are {noun} of {self.inputs[True].shape[1]} numbers, which are not normalised"
         )
 
     def _normalisation(self, n_channels: int) -> Normalisation | None:
         """Return the arrays `mean` and `std`; None if the file has neither."""
-        constants = {}
-        for name, second in (("mean", "std"), ("std", "mean")):
-            if name in self._arrays:
-                constants[name] = np.atleast_1d(self._arrays[name]).astype(float).tolist()
-            elif second in self._arrays:
-                raise UserError(
-                    f"cannot read {self.path}: it has {second}, but no {name}; give both or none; {REMEDY}"
-                )
-        if not constants:
+        missing = {"mean", "std"} - self._arrays.keys()
+        if len(missing) == 2:
             return None
         with readable(self.path, REMEDY):
-            return make_normalisation(**constants, n_channels=n_channels)
+            if missing:
+                raise ValueError(f"it has no {missing.pop()}; give both mean and std, or neither")
+            mean, std = [
+                np.atleast_1d(self._arrays[name]).astype(float).tolist() for name in ("mean", "std")
+            ]
+            return make_normalisation(mean, std, n_channels=n_channels)
 
     def _as_tensor(self, numbers: np.ndarray) -> Tensor:
         """Return tokens (N, T) as int64, and vectors (N, D) as float32."""
         if numbers.dtype.kind in "iu":
-            if numbers.size and numbers.min() < 0:
+            if numbers.min() < 0:
                 raise UserError(
                     f"{self.path} has negative tokens; give integers from 0, or vectors as floats"
                 )
@@ -311,11 +305,11 @@ def warn_of_binary_levels(source: str) -> None:
 
 def _check_images(images: np.ndarray, *, shape: tuple[int, int, int] | None = None) -> None:
     """Raise a ValueError unless images are uint8, of a shape if it is given."""
-    fits = images.shape[1:] == shape
-    expected = f"(N, {', '.join(map(str, shape or ()))})"
-    if shape is None:
-        fits = images.ndim in (3, 4)
-        expected = "(N, H, W, C) or (N, H, W)"
+    fits = images.ndim in (3, 4)
+    expected = "(N, H, W, C) or (N, H, W)"
+    if shape is not None:
+        fits = images.shape[1:] == shape
+        expected = f"(N, {', '.join(map(str, shape))})"
     if images.dtype != np.uint8 or not fits or len(images) == 0:
         remedy = ""
         if fits and images.dtype.kind == "f":
@@ -328,12 +322,11 @@ def _checked_labels(
 ) -> np.ndarray:
     """Return labels int64 (N,), from integers from 0 or names of classes; else raise a ValueError."""
     if labels.dtype.kind in "US" and labels.shape == (n_images,):
-        names = labels.astype(str)
-        unknown = np.setdiff1d(names, classes)
-        if len(unknown):
-            raise ValueError(f"{name} has {str(unknown[0])!r}, which is not in the array classes")
-        place_of = {label: place for place, label in enumerate(classes)}
-        labels = np.array([place_of[label] for label in names.tolist()])
+        names, places = np.unique(labels.astype(str), return_inverse=True)
+        unknown = [str(label) for label in names if label not in classes]
+        if unknown:
+            raise ValueError(f"{name} has {unknown[0]!r}, which is not in the array classes")
+        labels = np.array([classes.index(label) for label in names])[places]
     if labels.dtype.kind not in "iu" or labels.shape != (n_images,):
         raise ValueError(
             f"{name} is {labels.dtype} {labels.shape}, expected {n_images} integers from 0, or names"

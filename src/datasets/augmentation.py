@@ -122,5 +122,4 @@ TURN_FLIP = Affine(degrees=15, flip=True)
 
 def _draw_flips(generator: Generator, n: int, *, flip: bool) -> Tensor:
     """Draw 0 or 1 with equal probability, int64 (n,); without `flip` all are 0."""
-    n_values = 2 if flip else 1
-    return torch.randint(0, n_values, (n,), generator=generator)
+    return torch.randint(0, 1 + flip, (n,), generator=generator)

@@ -1,15 +1,16 @@
 """Data sets of inputs: order, batches, and the share of a process in distributed training.
 
 `InputSet` is the base of all sets. `ImageSet` holds small images, indexed and augmented batch by
-batch: a tensor in memory, or arrays on disk.
+batch: a tensor in memory, or arrays on disk. `PlainInputs` holds tokens or vectors, which networks get
+unchanged.
 """
 
 import copy
 import functools
 import hashlib
 import math
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,8 +27,13 @@ from src.datasets.mapped import MappedImages
 UNLABELLED = -1
 N_OF_FINGERPRINT = 64  # images whose pixels count
 N_HASHED = 1000  # inputs that are read at a time
+N_EXAMPLES = 3
+N_LOOKED_AT = 1000  # inputs among which examples are chosen
+N_RANDOM = 256  # different images of noise
 EXPECTED = "batches of (inputs, labels) that can be iterated several times: a DataLoader, or a list"
 Device = torch.device | str
+# An intervention: changes images uint8 (B, C, H, W), at indices (B,) on the CPU, before they are augmented
+Change = Callable[[Tensor, Tensor], Tensor]
 # Images (B, C, H, W), tokens (B, T) or vectors (B, D), and labels (B,); -1: unlabelled
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -81,18 +87,6 @@ class Pass(NamedTuple):
     generator: torch.Generator | None = None  # of the augmentation; None: no augmentation
 
 
-class Change(Protocol):
-    """An intervention: changes images before they are augmented."""
-
-    def __call__(self, images: Tensor, indices: Tensor) -> Tensor:
-        """Return the changed images, uint8 (B, C, H, W).
-
-        Args:
-            images: uint8 (B, C, H, W).
-            indices: positions (B,) of the images in the set, on the CPU.
-        """
-
-
 class InputSet:
     """Inputs with labels, in batches; a subclass holds the inputs: images, tokens or vectors.
 
@@ -112,6 +106,9 @@ class InputSet:
     cache: Cache | None = None
     size: int | None = None  # batches have images resized to (size, size); None: images keep theirs
     is_read_in_order = False  # True: images out of their order have to be collected first
+    like: Tensor | None = (
+        None  # batches have the type and the device of this tensor; None: their own
+    )
 
     def __init__(
         self,
@@ -153,19 +150,17 @@ class InputSet:
             self.n_classes, self.image_shape, self.normalisation, self.classes, self.inputs
         )
 
-    def copied(self, *, labels: Tensor | None = None, change: Change | None = None) -> "InputSet":
-        """Return a copy on the same inputs, with new labels (N,) or with a further change."""
+    def copied(self, **attributes: Any) -> "InputSet":
+        """Return a copy on the same inputs, with other attributes, such as `labels`, `changes` or `like`."""
         copied = copy.copy(self)
         vars(copied).pop("fingerprint", None)
-        if labels is not None:
-            copied.labels = labels
-        if change is not None:
-            copied.changes = (*self.changes, change)
+        vars(copied).update(attributes)
         return copied
 
     def levels(self, plan: Pass) -> Iterable[Tensor]:
         """Yield the inputs of a pass in batches, as `levels_of` returns them."""
-        raise NotImplementedError
+        for rows in plan.batches:
+            yield self.levels_of(plan.indices[rows])
 
     def levels_of(self, indices: Tensor) -> Tensor:
         """Return the stored inputs at indices (B,), with interventions: of images uint8 (B, C, H, W)."""
@@ -182,8 +177,9 @@ class InputSet:
         """
         n_images = len(self.labels)
         n_places = min(n_images, N_OF_FINGERPRINT)
-        n_steps = max(1, n_places - 1)
-        places = torch.arange(n_places) * (n_images - 1) // n_steps  # the first to the last
+        places = (
+            torch.arange(n_places) * (n_images - 1) // max(1, n_places - 1)
+        )  # the first to the last
         digest = hashlib.sha256()
         digest.update(f"{n_images} {self.image_shape} {self.normalisation}\n".encode())
         digest.update(self.labels.cpu().int().numpy().astype("<i4", copy=False).data)
@@ -192,8 +188,7 @@ class InputSet:
 
     def digests(self, indices: Tensor) -> list[Hashable]:
         """Return a value for each input at indices (n,), which equal inputs share, without interventions."""
-        plain = copy.copy(self)
-        plain.changes = ()
+        plain = self.copied(changes=())
         digests: list[Hashable] = []
         for some in indices.split(N_HASHED):
             levels = plain.levels_of(some).cpu().flatten(1).contiguous().numpy()
@@ -214,11 +209,9 @@ class InputSet:
             UserError: the shapes differ.
         """
         if self.image_shape != images.image_shape:
-            shape = shape_text(self.image_shape)
-            expected_shape = shape_text(images.image_shape)
             raise UserError(
-                f"inputs of {option} are {shape}, inputs of -d are {expected_shape}; "
-                "choose data sets with inputs of one shape"
+                f"inputs of {option} are {shape_text(self.image_shape)}, inputs of -d are "
+                f"{shape_text(images.image_shape)}; choose data sets with inputs of one shape"
             )
         if self.normalisation != images.normalisation:
             warn(
@@ -249,10 +242,8 @@ class InputSet:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield inputs (B, …) and labels (B,) at indices, or all, without augmentation."""
         if indices is None:
-            order = torch.arange(len(self))
-        else:
-            order = torch.as_tensor(indices, device="cpu")
-        yield from self._deliver(order, batch_size)
+            indices = torch.arange(len(self))
+        return self._deliver(indices.cpu(), batch_size)
 
     def epoch(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield inputs (B, …) and labels (B,), shuffled and augmented.
@@ -296,9 +287,15 @@ class InputSet:
             labels = ordered_labels[share].long()
             if filler:
                 labels = torch.full_like(labels, UNLABELLED)
-            yield images, labels
+            yield self._as_like(images, labels)
 
-    def _make(self, plan: Pass) -> Iterator[Tensor]:
+    def _as_like(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a batch in the type and on the device of `like`."""
+        if self.like is None:
+            return inputs, labels
+        return as_inputs(inputs, self.like), labels.to(self.like.device)
+
+    def _make(self, plan: Pass) -> Iterable[Tensor]:
         """Yield the inputs of a pass in batches on the device: images as float32 (B, C, H, W)."""
         augmentation = None
         parameters = torch.empty(len(plan.indices), 0)
@@ -367,54 +364,44 @@ class ImageSet(InputSet):
         if isinstance(images, Tensor):
             self.images = images.to(self.device).contiguous()
 
-    def levels(self, plan: Pass) -> Iterator[Tensor]:
-        on_device = plan.indices.to(self.device)  # moved once, not batch by batch
-        for rows in plan.batches:
-            yield self._read(plan.indices[rows], on_device[rows])
-
     def levels_of(self, indices: Tensor) -> Tensor:
-        return self._read(indices, indices.to(self.device))
-
-    def _read(self, indices: Tensor, on_device: Tensor) -> Tensor:
-        """Return the images uint8 (B, C, H, W) at indices (B,), given on the CPU and on the device."""
         if isinstance(self.images, MappedImages):
             images = self.images[indices].to(self.device)
         else:
-            images = self.images.index_select(0, on_device)
+            images = self.images.index_select(0, indices.to(self.device, non_blocking=True))
         for change in self.changes:
             images = change(images, indices)
         return images
 
 
-class CastInputs(InputSet):
-    """The inputs of another set, in batches of another type or on another device.
+class PlainInputs(InputSet):
+    """Tokens or vectors with labels, without normalisation and augmentation.
 
     Args:
-        images: the other set.
-        like: a tensor of the type and on the device of the inputs to give.
+        inputs: tokens int64 (N, T), or vectors float32 (N, D); fewer than labels are repeated.
+        labels: as in InputSet; None: the set is unlabelled, all labels are -1.
+        device: of the inputs and the batches.
     """
 
-    def __init__(self, images: InputSet, like: Tensor):
-        super().__init__(
-            images.labels,
-            n_classes=images.n_classes,
-            image_shape=images.image_shape,
-            normalisation=images.normalisation,
-            epoch_size=images.epoch_size,
-            device=like.device,
-        )
-        self.classes = images.classes
-        self.inputs = images.inputs
-        self.is_read_in_order = images.is_read_in_order
-        self._images = images
-        self._like = like
-
-    def _make(self, plan: Pass) -> Iterator[Tensor]:
-        for images in self._images._make(plan):
-            yield as_inputs(images, self._like)
+    def __init__(
+        self,
+        inputs: Tensor,
+        labels: Tensor | None = None,
+        *,
+        n_classes: int = 0,
+        device: Device = "cpu",
+    ):
+        if labels is None:
+            labels = torch.full((len(inputs),), UNLABELLED)
+        shape = tuple(inputs.shape[1:])
+        super().__init__(labels, n_classes=n_classes, image_shape=shape, device=device)
+        self._inputs = inputs.to(self.device)
 
     def levels_of(self, indices: Tensor) -> Tensor:
-        return self._images.levels_of(indices)
+        return self._inputs[indices.to(self.device) % len(self._inputs)]
+
+    def _make(self, plan: Pass) -> Iterable[Tensor]:
+        return self.levels(plan)
 
 
 def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
@@ -428,3 +415,24 @@ def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
     # Keys of three numbers are used here only
     order = torch.randperm(n, generator=seeded_generator(seed, pass_number, 0))
     return order[place * size : (place + 1) * size]
+
+
+def random_images(n: int, spec: InputSpec, *, seed: int, device: Device) -> PlainInputs:
+    """Return n images of noise with random labels, to measure speed; only 256 images differ."""
+    draws = seeded_generator(seed)
+    labels = torch.randint(spec.n_classes, (n,), generator=draws)
+    images = torch.randn(min(n, N_RANDOM), *spec.shape, generator=draws)
+    return PlainInputs(images, labels, n_classes=spec.n_classes, device=device)
+
+
+def examples(inputs: Tensor) -> tuple:
+    """Choose three of the first inputs (N, D) that differ from one another in many places.
+
+    By these a network is looked at, as by `InputSpec.inputs`.
+    """
+    first = inputs[:N_LOOKED_AT]
+    chosen = [0]
+    while len(chosen) < N_EXAMPLES:
+        n_different = [(first != first[place]).sum(1) for place in chosen]
+        chosen.append(int(torch.stack(n_different).amin(0).argmax()))
+    return tuple(tuple(first[place].tolist()) for place in chosen)

@@ -83,10 +83,10 @@ class DecodedImageSet(InputSet):
 
     def _newly_decoded(self, plan: Pass, batches: Sequence[list[int]]) -> Iterator[Tensor]:
         """Yield the images at the positions of each batch, uint8 (B, C, H, W), on the CPU."""
-        options: dict[str, Any] = {}
         n_workers = min(self.loading.n_workers, len(batches))
+        prefetch_factor = None
         if n_workers > 0:
-            options = {"prefetch_factor": self.loading.prefetch_factor}
+            prefetch_factor = self.loading.prefetch_factor
         decoder = self._decoder(epoch=plan.epoch)
         if self.crop is not None and plan.generator is not None:
             decoder.transform = self.crop
@@ -99,8 +99,8 @@ class DecodedImageSet(InputSet):
                 sampler=([(self.paths[i], i) for i in positions] for positions in batches),
                 num_workers=n_workers,
                 pin_memory=self.device.type == "cuda",
+                prefetch_factor=prefetch_factor,
                 generator=torch.Generator(),  # the global generator must not advance
-                **options,
             ):
                 if isinstance(images, UserError):
                     raise images

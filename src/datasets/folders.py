@@ -92,16 +92,14 @@ def _check(settings: FolderSettings) -> None:
 
 def _normalisation(content: dict[str, Any], n_channels: int) -> Normalisation | None:
     """Return `mean` and `std` of `dataset.yaml`; default: ImageNet's, of grey images their means."""
-    constants = []
-    for key, of_imagenet in IMAGENET_VALUES._asdict().items():
-        default: Any = of_imagenet
-        if n_channels != 3:
-            default = sum(of_imagenet) / 3
-        values = content.get(key, default)
+    defaults: dict[str, Any] = IMAGENET_VALUES._asdict()
+    if n_channels != 3:
+        defaults = {key: sum(values) / 3 for key, values in defaults.items()}
+    constants = {key: content.get(key, default) for key, default in defaults.items()}
+    for key, values in constants.items():
         if isinstance(values, int | float):
-            values = [values]
-        constants.append(list(values))
-    return make_normalisation(*constants, n_channels=n_channels)
+            constants[key] = [values]
+    return make_normalisation(**constants, n_channels=n_channels)
 
 
 def describe(root: Path) -> InputSpec:
@@ -156,14 +154,13 @@ def load_imagenet(
     """Load a split of ImageNet; errors as of `load_folder`."""
     _split_folder(
         root,
-        train,
+        SPLITS[train],
         remedy=f"fetch ILSVRC 2012 from {IMAGENET_SOURCE} and rename its folders to {SPLITS[True][-1]} and "
         f"{SPLITS[False][-1]}",
     )
     settings = FolderSettings(classes=read_settings(root).classes)
     n_classes = len(_classes(root, settings))
-    has_fewer_listed = bool(settings.classes) and n_classes < spec.n_classes
-    if n_classes > spec.n_classes or has_fewer_listed:
+    if n_classes > spec.n_classes or (settings.classes and n_classes < spec.n_classes):
         raise UserError(
             f"{root} has {n_classes} classes, ImageNet has {spec.n_classes}; "
             f"give {root} itself as -d"
@@ -189,7 +186,9 @@ def _decoded(
     """Return the images of a split, decoded when they are needed."""
     from torchvision import transforms as T  # loads as long as torch does
 
-    paths, labels = _list_images(_split_folder(root, train), settings, _classes(root, settings))
+    paths, labels = _list_images(
+        _split_folder(root, SPLITS[train]), settings, _classes(root, settings)
+    )
     size = settings.size
     shorter_side = size
     crop = None
@@ -240,35 +239,26 @@ def _warn_of_lost_pixels(root: Path, settings: FolderSettings, paths: Sequence[s
         warn_of_binary_levels(str(root))
 
 
-def _split_folder(root: Path, train: bool, *, remedy: str = "") -> Path:
+def _split_folder(root: Path, names: Sequence[str], *, remedy: str = "") -> Path:
     """Return the folder of a split, the first of its names that exists; else raise a UserError."""
-    folders = _split_folders(root, train)
+    folders = [root / name for name in names if (root / name).is_dir()]
     if folders:
         return folders[0]
-    first_name, *names = SPLITS[train]
-    content = []
-    if root.is_dir():
-        content = sorted(path.name for path in root.iterdir())
     if not remedy:
-        images = "training images" if train else "test images"
-        remedy = f"put the {images} into {root / first_name}, a folder for each class"
+        images = "training images" if names == SPLITS[True] else "test images"
+        remedy = f"put the {images} into {root / names[0]}, a folder for each class"
+    content = listed(sorted(path.name for path in root.glob("*")), n=5)
     raise UserError(
-        f"{root} has no folder {', '.join([first_name, *names[:-1]])} or {names[-1]} "
-        f"(it holds {listed(content, n=5) or 'nothing'}); {remedy}"
+        f"{root} has no folder {', '.join(names[:-1])} or {names[-1]} (it holds {content or 'nothing'}); {remedy}"
     )
-
-
-def _split_folders(root: Path, train: bool) -> list[Path]:
-    """List the existing folders with a name of the split."""
-    return [root / name for name in SPLITS[train] if (root / name).is_dir()]
 
 
 def _classes(root: Path, settings: FolderSettings) -> list[str]:
     """List the names of the classes in the order of their labels; empty: unlabelled images."""
     if settings.classes:
         return list(settings.classes)
-    has_training_images = bool(_split_folders(root, train=True))
-    return _class_folders(_split_folder(root, has_training_images))
+    train = any((root / name).is_dir() for name in SPLITS[True])
+    return _class_folders(_split_folder(root, SPLITS[train]))
 
 
 def _class_folders(split: Path) -> list[str]:

@@ -31,20 +31,18 @@ def shortcut(images: InputSet, share: float, *, train: bool, seed: int) -> Input
     and its position encodes the class: networks do not learn a
     grey level.
     """
-    keep = 0.0
     stream = TEST_DOTS
     if train:
-        keep = share
         stream = TRAINING_DOTS
     draws = generator(seed, stream)
-    classes = _draw_classes(images, keep=keep, draws=draws)
+    classes = _draw_classes(images, keep=share * train, draws=draws)
     if images.image_shape[0] == 3:
         colours = hues(images.n_classes)[classes]
         places = torch.rand(len(images), 2, generator=draws)
     else:
         colours = torch.full((len(images), 1), 255, dtype=torch.uint8)
         places = circle(images.n_classes)[classes]
-    return images.copied(change=Dots(colours, places))
+    return images.copied(changes=(*images.changes, Dots(colours, places)))
 
 
 def _draw_classes(images: InputSet, *, keep: float, draws: torch.Generator) -> Tensor:
@@ -67,13 +65,9 @@ def circle(n_classes: int) -> Tensor:
     Returns:
         (n_classes, 2): row and column, rounded to be equal on every machine.
     """
-    places = []
-    for label in range(n_classes):
-        angle = 2 * math.pi * label / n_classes
-        row = 0.5 - 0.5 * math.cos(angle)
-        column = 0.5 + 0.5 * math.sin(angle)
-        places.append([round(row, 6), round(column, 6)])
-    return torch.tensor(places)
+    angles = [2 * math.pi * label / n_classes for label in range(n_classes)]
+    places = [(0.5 - 0.5 * math.cos(angle), 0.5 + 0.5 * math.sin(angle)) for angle in angles]
+    return torch.tensor([[round(row, 6), round(column, 6)] for row, column in places])
 
 
 @dataclass(frozen=True)

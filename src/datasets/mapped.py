@@ -89,24 +89,13 @@ def map_file(path: Path) -> np.ndarray:
 
 def _unpacked(content: zipfile.ZipFile, info: zipfile.ZipInfo, *, beside: Path) -> Path:
     """Unpack a compressed array beside its archive, once; the name has the checksum of the array."""
-    array_name = Path(info.filename).stem
-    target = beside.with_name(f"{beside.stem}_{array_name}.{info.CRC:08x}.npy")
+    name = f"{beside.stem}_{Path(info.filename).stem}"
+    target = beside.with_name(f"{name}.{info.CRC:08x}.npy")
     if not target.is_file():
         console.note(f"unpacking {info.file_size / 2**20:.1f} MiB of {beside} to {target}, once")
+        of_earlier_contents = beside.parent.glob(f"{glob.escape(name)}.{'[0-9a-f]' * 8}.npy")
+        for earlier in of_earlier_contents:
+            earlier.unlink(missing_ok=True)
         with content.open(info) as member, files.new_file(target) as file:
             shutil.copyfileobj(member, file)
-        _remove_earlier(target, f"{beside.stem}_{array_name}")
     return target
-
-
-def _remove_earlier(target: Path, name: str) -> None:
-    """Remove the arrays that were unpacked from earlier contents of an archive.
-
-    Args:
-        target: the array that was unpacked last.
-        name: of the archive and the array.
-    """
-    pattern = f"{glob.escape(name)}.{'[0-9a-f]' * 8}.npy"
-    for path in target.parent.glob(pattern):
-        if path != target:
-            path.unlink(missing_ok=True)

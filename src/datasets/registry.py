@@ -12,9 +12,8 @@ from src.core.choices.datasets import DATASETS, IMAGENET, INTERVENTIONS, Dataset
 from src.core.errors import UserError
 from src.core.inputs import are_images
 from src.datasets import arrays, folders
-from src.datasets.base import Device, ImageSet, InputSet, Loading
+from src.datasets.base import Device, ImageSet, InputSet, Loading, PlainInputs
 from src.datasets.mapped import MappedImages
-from src.datasets.plain import PlainInputs
 
 
 def dataset_info(name: str, *, labelled: bool = False) -> DatasetInfo:
@@ -74,8 +73,10 @@ def load_dataset(
     """
     strengths = {key: value for key, value in (interventions or {}).items() if value is not None}
     info = dataset_info(name, labelled=bool(strengths))
-    if not are_images(info.spec.shape):
-        _check_interventions(name, strengths)
+    of_images = [key for key in strengths if INTERVENTIONS[key].changes_images]
+    if of_images and not are_images(info.spec.shape):
+        option = of_images[0].replace("_", "-")
+        raise UserError(f"--{option} changes images, and {name} has no images; leave it out")
     root = Path(root).expanduser()
     if info.read is not None:
         read = info.read
@@ -94,14 +95,6 @@ def load_dataset(
             intervene = pkgutil.resolve_name(row.function)
             images = intervene(images, strengths[key], train=train, seed=seed if train else 0)
     return images
-
-
-def _check_interventions(name: str, strengths: Mapping[str, float]) -> None:
-    """Raise a UserError if an intervention changes images, and the data set has none."""
-    of_images = [key for key in strengths if INTERVENTIONS[key].changes_images]
-    if of_images:
-        option = of_images[0].replace("_", "-")
-        raise UserError(f"--{option} changes images, and {name} has no images; leave it out")
 
 
 def split_of(

@@ -18,8 +18,8 @@ from src.core.console import warn
 from src.core.errors import UserError, unknown_name
 from src.core.inputs import shape_text
 from src.core.precision import full_precision
-from src.datasets.base import UNLABELLED, CastInputs, InputSet
-from src.datasets.iterated import IteratedEpochs, IteratedInputs, check_classes
+from src.datasets.base import UNLABELLED, InputSet
+from src.datasets.iterated import IteratedInputs, check_classes
 from src.models import Network, inputs_of
 from src.models.building import advice_on_positions, unwrapped
 from src.models.determinism import nondeterminism_of, warn_of_probabilities
@@ -27,7 +27,6 @@ from src.ood.reference import N_IMAGES
 from src.stitching.closed_forms import AnySolver, UserSolver, solver_name, solver_of
 from src.stitching.objectives import objective_of
 from src.stitching.training import BATCH_SIZE, Settings
-from src.training.loop import Epochs
 from src.training.settings import checked_settings
 from src.verdict import Limits
 from src.verdict import judge as judge_stitches
@@ -57,8 +56,7 @@ class ChosenMethod(NamedTuple):
 class JudgedInputs(NamedTuple):
     """The image sets on which stitching layers are fitted and evaluated."""
 
-    train: InputSet  # of an iterable, the first ones
-    epochs: Epochs  # all training images
+    train: InputSet  # of an iterable, the first ones; its epochs have all
     test: InputSet
     n_fitting_samples: int | None  # None: by the rule of `match`
     trains: bool  # a method trains on them, so that they have labels
@@ -248,8 +246,8 @@ def _check_labels(images: JudgedInputs, n_classes: int) -> None:
     if images.trains:
         known = images.train.labels[images.train.labels != UNLABELLED]
         check_classes("train", known, n_classes)
-        if isinstance(images.epochs, IteratedEpochs):
-            images.epochs.n_classes = n_classes
+        if isinstance(images.train, IteratedInputs):
+            images.train.n_classes = n_classes
 
 
 def _n_classes(end: Network) -> int:
@@ -321,10 +319,7 @@ def images_of(
         raise UserError(
             f"{', '.join(trained)}: a training run needs labels; let train give (inputs, labels)"
         )
-    epochs: Epochs = train_set
-    if not isinstance(train, InputSet):
-        epochs = IteratedEpochs(train, name="train", like=like)
-    return JudgedInputs(train_set, epochs, test_set, n_fitting_samples, bool(trained))
+    return JudgedInputs(train_set, test_set, n_fitting_samples, bool(trained))
 
 
 def _check_scales(train: InputSet, test: InputSet) -> None:
@@ -357,7 +352,7 @@ def _image_set(
 ) -> InputSet:
     """Return images as an image set; arguments and errors as for `IteratedInputs`."""
     if isinstance(images, InputSet):
-        return CastInputs(images, like)
+        return images.copied(like=like)
     return IteratedInputs(images, name=name, like=like, **options)
 
 

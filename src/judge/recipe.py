@@ -197,7 +197,7 @@ def _made(
     copies = copy.deepcopy(dict(layers))
     if form.method.n_epochs:
         grid = Grid(*views, copies, objective=objective_of(form.method.name))
-        losses = train_layers(grid, images.epochs, images.test, form.settings)
+        losses = train_layers(grid, images.train, images.test, form.settings)
         return _MadeStitches(grid, {}, losses)
     matchings = match(
         *views,

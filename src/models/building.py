@@ -3,6 +3,7 @@
 import inspect
 import pkgutil
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,16 +46,14 @@ def build_model(
         _check_takes(name, image_shape)
     if name in MODELS:
         row = MODELS[name]
-        options = {
+        options: dict[str, Any] = {
             "n_channels": n_channels,
             "image_shape": image_shape,
             "representation_shape": representation_shape,
         }
         chosen = {key: options[key] for key in row.options}
         module = pkgutil.resolve_name(row.build)(**row.arguments, **chosen, n_classes=n_classes)
-        input_shape: tuple[int, ...] | None = image_shape
-        if "representation_shape" in row.options:
-            input_shape = representation_shape
+        input_shape = chosen.get("representation_shape", image_shape)
         return Network(module, image_shape=input_shape, n_classes=n_classes)
 
     if is_user_code(name):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,7 +14,6 @@ from src.models.outputs import logits_of, map_tensors, tensors_of
 from src.models.restored import repeatable
 
 OUTPUT = "output"  # names the output of the network; all further layers have names of modules
-RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
 # A tensor in the graph of gradients: the node that made it, and the number of the node's output
 GraphValue = tuple[Node, int]
@@ -60,6 +58,9 @@ class Calls:
 
     The value of a layer is the first tensor that the last call of its module returns.
 
+    Args:
+        images: (3, C, H, W), random; the pass is over the first two.
+
     Attributes:
         module_of: by layer, its module; that of `OUTPUT` is the whole module.
         n_calls: by module, the number of its calls.
@@ -74,12 +75,17 @@ class Calls:
         changes_inputs: whether the module changes its inputs in place.
     """
 
-    def __init__(self, module: nn.Module, seen: Observation):
+    def __init__(self, module: nn.Module, images: Tensor):
+        try:
+            seen = _observed(module, images[:2], with_gradients=True)
+        except RuntimeError:  # with gradients torch refuses NumPy and in-place changes of chunks
+            seen = _observed(module, images[:2], with_gradients=False)
         self.module = module
         self.n_calls = seen.n_calls
         self.changed = {part for part, snapshot in seen.snapshots.items() if snapshot.has_changed}
         self.changes_inputs = seen.inputs.has_changed
         self._name_layers(seen.snapshots, seen.output)
+        self._correct_time_first(images)
 
         # Dependencies between values
         graph_values = {
@@ -92,12 +98,11 @@ class Calls:
     def _name_layers(self, snapshots: dict[nn.Module, Snapshot], output: Snapshot) -> None:
         """Set `module_of`, `positions`, `shapes`, `time_first`, `output_shape` and `output_name`."""
         # Positions of values
-        position_of_value: dict[tuple[int, int], int] = {}
-        position_of_module: dict[nn.Module, int] = {}
-        for module, snapshot in snapshots.items():
-            next_position = len(position_of_value)
-            position = position_of_value.setdefault(snapshot.identity, next_position)
-            position_of_module[module] = position
+        values = dict.fromkeys(snapshot.identity for snapshot in snapshots.values())
+        position_of_value = {value: position for position, value in enumerate(values)}
+        position_of_module = {
+            module: position_of_value[snapshot.identity] for module, snapshot in snapshots.items()
+        }
 
         # Names; a module may have several
         modules = dict(self.module.named_modules(remove_duplicate=False))
@@ -122,6 +127,16 @@ class Calls:
         equal_to_output = (name for name in names if self.positions[name] == output_position)
         self.output_name = next(equal_to_output, OUTPUT)
 
+    def _correct_time_first(self, images: Tensor) -> None:
+        """Find layers (T, B, D) with two time steps, which look like two images, in a pass over three."""
+        unclear = [name for name, shape in self.shapes.items() if shape[:-1] == (2,)]
+        if unclear:
+            of_three = _observed(self.module, images, with_gradients=False).snapshots
+            for name in set(unclear) & self.positions.keys():
+                if len(of_three[self.module_of[name]].first) != len(images):
+                    del self.shapes[name]
+                    self.time_first.add(name)
+
     def depends(self, layer: str, source: str) -> bool:
         """Return whether the value of `layer` is computed from the value of `source`, or equals it.
 
@@ -143,24 +158,6 @@ class Calls:
         if layer not in self._numbers:
             return False
         return 0 not in self._computed_from(target, stop=self._numbers[layer])
-
-    def behind(self, layer: str, names: Sequence[str]) -> list[str]:
-        """Return the layers of `names` that are computed from `layer` and have a different value.
-
-        Args:
-            names: of modules; those that are never called are left out.
-        """
-        position = self.positions.get(layer)
-        called = [name for name in names if name in self.positions]
-        computed = [name for name in called if self.depends(name, layer)]
-        return [name for name in computed if self.positions[name] != position]
-
-    def is_sequence(self, layer: str) -> bool:
-        """Return whether tokens (T, D) of a layer are steps of a recurrent layer, or follow such a layer."""
-        if len(self.shapes.get(layer, ())) != 2:
-            return False
-        recurrent = [name for name in self.positions if isinstance(self.module_of[name], RECURRENT)]
-        return any(self.depends(layer, name) for name in recurrent)
 
     def _computed_from(self, layer: str, *, stop: int | None = None) -> set[int]:
         """Return the numbers of all values that a layer is computed from, up to `stop`."""
@@ -189,10 +186,9 @@ def _graph(
     order = list(dict.fromkeys([images, *named.values()]))
     numbers = {value: i for i, value in enumerate(order)}
     sources: list[list[int]] = []
-    for value in order:  # the list grows meanwhile
+    for node, _ in order:  # the list grows meanwhile
         made_from: list[GraphValue] = []
-        if value != images:
-            node, _ = value
+        if sources:  # the images come first; what these are made of does not count
             made_from = [(maker, n) for maker, n in node.next_functions if maker is not None]
         for source in made_from:
             if source not in numbers:
@@ -205,28 +201,6 @@ def _graph(
 def is_activation(output: object, n_images: int) -> bool:
     """Return whether an output is a tensor (n_images, …) of two axes or more."""
     return isinstance(output, Tensor) and output.ndim > 1 and len(output) == n_images
-
-
-def calls_in(module: nn.Module, images: Tensor) -> Calls:
-    """Return the calls in a pass of a module.
-
-    Args:
-        images: (3, C, H, W), random. The pass is over the first two. Two images and two time steps look
-            the same; another pass, over all three, shows whether they are.
-    """
-    try:
-        seen = _observed(module, images[:2], with_gradients=True)
-    except RuntimeError:  # with gradients torch refuses NumPy and in-place changes of chunks
-        seen = _observed(module, images[:2], with_gradients=False)
-    calls = Calls(module, seen)
-    unclear = [name for name in calls.positions if calls.shapes.get(name, ())[:-1] == (2,)]
-    if unclear:
-        of_three = _observed(module, images, with_gradients=False).snapshots
-        for name in unclear:
-            if len(of_three[calls.module_of[name]].first) != len(images):
-                del calls.shapes[name]
-                calls.time_first.add(name)
-    return calls
 
 
 def _observed(module: nn.Module, images: Tensor, *, with_gradients: bool) -> Observation:

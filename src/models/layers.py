@@ -10,9 +10,11 @@ from torch import nn
 from src.core.activations import TokenLayout, guessed_layout, layout_of
 from src.core.console import note_once
 from src.core.errors import UserError, unknown_name
+from src.models.axes import image_size_of
 from src.models.calls import OUTPUT
 from src.models.passes import Passes
-from src.models.tokens import image_size_of
+
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
 
 class NamedLayers:
@@ -79,8 +81,11 @@ class NamedLayers:
     def behind(self, layer: str) -> list[str]:
         """Return the blocks that are computed from a layer, in order; a UserError if there is no such layer."""
         passes = self._passes()
-        self.existing(layer, passes)
-        return passes.calls.behind(layer, self.block_names)
+        calls = passes.calls
+        position = calls.positions.get(self.existing(layer, passes))
+        called = [name for name in self.block_names if name in calls.positions]
+        computed = [name for name in called if calls.depends(name, layer)]
+        return [name for name in computed if calls.positions[name] != position]
 
     def token_layout(self, layer: str) -> TokenLayout | None:
         """Return the order of the tokens (T, D) of a layer; None for a layer without tokens.
@@ -103,7 +108,10 @@ class NamedLayers:
         shape = calls.shapes.get(self.existing(layer, passes), ())
         if len(shape) != 2:
             return None
-        if calls.is_sequence(layer):
+        recurrent = [
+            name for name in calls.positions if isinstance(calls.module_of[name], RECURRENT)
+        ]
+        if any(calls.depends(layer, name) for name in recurrent):
             return TokenLayout()
         n_tokens, _ = shape
         n_prefix = self._declared("n_prefix_tokens", "num_prefix_tokens")
@@ -161,20 +169,19 @@ class NamedLayers:
                 "name layers (misc/list_layers.py, or Network(module).layer_names)"
             )
         passes = self._passes()
-        layers: dict[str, None] = {}  # a set in order
-        for name in parts:
-            if name == "all":
-                layers |= dict.fromkeys(self.block_names)
+        names: list[str] = []
+        for part in parts:
+            if part == "all":
+                names += self.block_names
             else:
-                matching = matching_names(self.layer_names, name) or [name]
-                for existing in matching:
-                    layers[self.existing(existing, passes)] = None
+                names += matching_names(self.layer_names, part) or [self.existing(part, passes)]
+        layers = list(dict.fromkeys(names))
         if of_end and OUTPUT in layers:
             raise UserError(
                 f"end layer {text}: nothing follows the output of the network; "
                 "choose a layer in front of it"
             )
-        return list(layers)
+        return layers
 
     def existing(self, name: str, passes: Passes) -> str:
         """Return the name of a layer; a UserError if there is none, or it gives no tensor."""

@@ -24,12 +24,11 @@ from src.core.device import as_inputs
 from src.core.errors import UserError
 from src.core.inputs import InputSpec, shape_text
 from src.core.values import STOCHASTIC
-from src.models.axis_order import is_channels_last
+from src.models.axes import image_size_of, is_channels_last
 from src.models.cached import CachedActivations
 from src.models.layers import NamedLayers
 from src.models.outputs import logits_of
 from src.models.passes import TIME_FIRST, Passes
-from src.models.tokens import image_size_of
 
 ASSUMED_SIZES = (32, 224)
 # Methods of a module that a network has too, so that either can be trained, saved and loaded
@@ -217,19 +216,13 @@ class Network(NamedLayers):
         shapes = self._shapes_of_values(names, image_shape)
         passes = self._passes_of(tuple(image_shape))
 
-        # Layers whose axes are to be moved
-        moved = []
-        unclear = []
-        for name in names:
-            if len(shapes[name]) != 3:
-                continue
-            is_last = self._is_channels_last(name, passes)
-            if is_last or (is_last is None and channels_last):
-                moved.append(name)
-            elif is_last is None:
-                unclear.append(name)
-
-        # Messages
+        is_last = {
+            name: self._is_channels_last(name, passes) for name in names if len(shapes[name]) == 3
+        }
+        unclear = [name for name, last in is_last.items() if last is None and not channels_last]
+        moved = [
+            name for name, last in is_last.items() if last is not False and name not in unclear
+        ]
         if moved:
             note(
                 f"activations (height, width, channels) become channels first at {', '.join(moved)}"
@@ -358,8 +351,7 @@ class Network(NamedLayers):
 
     def _see(self, image_shape: Sequence[int]) -> None:
         """Keep the shape (C, H, W) of the first images."""
-        if not self.image_shape:
-            self.image_shape = tuple(image_shape)
+        self.image_shape = self.image_shape or tuple(image_shape)
 
     def _passes(self) -> Passes:
         """Return the `Passes` of the module in its current mode, for the first size of images."""

@@ -17,34 +17,26 @@ if it differs for these images. Forward hooks of a user in front of the layer se
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src.core.console import note
+from src.core.console import note_once
 from src.core.errors import UserError
 from src.core.inputs import shape_text
+from src.models.axes import count_prefix_tokens, image_size_of
 from src.models.blocks import find_blocks
-from src.models.calls import OUTPUT, calls_in
+from src.models.calls import OUTPUT, Calls
 from src.models.outputs import first_tensor, logits_of, map_tensors, with_first
 from src.models.restored import attributes_restored, buffers_restored, repeatable
-from src.models.tokens import count_prefix_tokens, image_size_of
 
 Values = dict[str, Tensor]  # by layer
 TIME_FIRST = (
     "time steps in front of the images; make its module with batch_first=True, or choose another "
     "layer"
 )
-
-
-class Replacement(NamedTuple):
-    """A tensor that takes the place of the value of a layer."""
-
-    layer: str
-    value: Tensor
 
 
 class Passes:
@@ -63,13 +55,12 @@ class Passes:
     def __init__(self, module: nn.Module, inputs: Tensor, *, n_classes: int | None = None):
         self.module = module
         self.inputs = inputs
-        self.calls = calls_in(module, inputs)
+        self.calls = Calls(module, inputs)
         self.is_encoder = n_classes is not None and self.calls.output_shape != (n_classes,)
         self._is_training = any(part.training for part in module.modules())
         # Whether a short pass behind the first layer of a key gives the values of the further layers
         self._exact_short: dict[tuple[object, ...], bool] = {}
         self._skippable_of: dict[str, dict[nn.Module, Tensor]] = {}  # by layer: `_skippable`
-        self._has_noted = False  # that passes from a layer are whole
 
     @functools.cached_property
     def blocks(self) -> tuple[str, ...]:
@@ -121,40 +112,45 @@ class Passes:
             return values
         if position is None:
             raise ValueError(f"{', '.join(behind)} does not lie behind {after}")
-        replacement = Replacement(after, x)
         if self._is_short_exact(behind, after, images):
-            return values | self._short_pass(behind, replacement)
+            return values | self._short_pass(behind, after, x)
         if images is None:
             raise ValueError(
                 f"the modules in front of {after} cannot be skipped: later layers need the inputs "
                 "too; give images="
             )
-        return values | self._whole_pass(images, behind, replacement)
+        return values | self._whole_pass(images, behind, after, x)
 
-    def _whole_pass(self, images: Tensor, names: Sequence[str], replacement: Replacement) -> Values:
+    def _whole_pass(self, images: Tensor, names: Sequence[str], after: str, x: Tensor) -> Values:
         """Return later values from a pass over images."""
-        n_rows = len(replacement.value)
-        n_repeats = n_rows // len(images)
+        n_repeats = len(x) // len(images)
         if n_repeats > 1:
             images = torch.cat([images] * n_repeats)
-        return self._values(self._outputs(images, names, replacement), n_rows)
+        return self._values(self._outputs(images, names, after, x), len(x))
 
-    def _short_pass(self, names: Sequence[str], replacement: Replacement) -> Values:
+    def _short_pass(self, names: Sequence[str], after: str, x: Tensor) -> Values:
         """Return later values from a pass over two inputs, without modules in front."""
-        with self._skipping(replacement.layer):
-            outputs = self._outputs(self.inputs[:2], names, replacement)
-        return self._values(outputs, len(replacement.value))
+        with self._skipping(after):
+            outputs = self._outputs(self.inputs[:2], names, after, x)
+        return self._values(outputs, len(x))
 
     def _outputs(
-        self, images: Tensor, names: Sequence[str], replacement: Replacement | None = None
+        self,
+        images: Tensor,
+        names: Sequence[str],
+        after: str | None = None,
+        x: Tensor | None = None,
     ) -> dict[str, object]:
-        """Run the module until all layers have their values; return their outputs by layer."""
+        """Run the module until all layers have their values; return their outputs by layer.
+
+        Args:
+            after: a layer that has the value x.
+        """
         module_of = {name: self.calls.module_of[name] for name in names}
         outputs: dict[nn.Module, object] = {}
-        replaced = None
         hooked = set(module_of.values())
-        if replacement is not None:
-            replaced = self.calls.module_of[replacement.layer]
+        replaced = self.calls.module_of.get(after or "")
+        if replaced is not None:
             hooked.add(replaced)
         n_missing = {module: self.calls.n_calls[module] for module in hooked}
         # Keeps the buffers until the layer's value is replaced: BatchNorm statistics in front stay
@@ -164,9 +160,9 @@ class Passes:
             n_missing[module] -= 1
             if n_missing[module] != 0:  # the last call counts
                 return output
-            if replacement is not None and module is replaced:
+            if x is not None and module is replaced:
                 still_buffers.close()
-                output = self._safe(module, with_first(output, replacement.value))
+                output = self._safe(module, with_first(output, x))
             outputs[module] = self._safe(module, output)
             if max(n_missing.values()) <= 0:
                 raise _Stop
@@ -177,7 +173,7 @@ class Passes:
         with still_buffers, contextlib.ExitStack() as hooks:
             for module in hooked:
                 hooks.callback(module.register_forward_hook(leave).remove)
-            if replacement is not None and self._is_training:
+            if x is not None and self._is_training:
                 still_buffers.enter_context(buffers_restored(self.module))
             with contextlib.suppress(_Stop):
                 self.module(images)
@@ -219,11 +215,14 @@ class Passes:
     @contextlib.contextmanager
     def _skipping(self, layer: str) -> Iterator[None]:
         """Let a layer and modules in front of it return at once their outputs for two inputs."""
-        with contextlib.ExitStack() as forwards:
-            for module, output in self._skippable(layer).items():
-                forward = functools.partial(self._answer, module, output)
-                forwards.enter_context(_forward_replaced(module, forward))
+        skippable = self._skippable(layer)
+        for module, output in skippable.items():
+            module.forward = functools.partial(self._answer, module, output)
+        try:
             yield
+        finally:
+            for module in skippable:
+                del module.forward  # behind it is the `forward` of the class
 
     def _answer(
         self, module: nn.Module, output: Tensor, *inputs: object, **options: object
@@ -249,7 +248,7 @@ class Passes:
             tensors = {
                 calls.module_of[name]: output
                 for name, output in outputs.items()
-                if isinstance(output, Tensor)
+                if isinstance(output, Tensor) and "forward" not in vars(calls.module_of[name])
             }
             inner = {part for module in tensors for part in list(module.modules())[1:]}
             self._skippable_of[layer] = {
@@ -263,42 +262,35 @@ class Passes:
         """Return whether a short pass gives the values of layers behind `after`."""
         key = (images is None, after, *names)
         if key not in self._exact_short:
-            with torch.inference_mode(False):
+            with torch.inference_mode(False), torch.no_grad():
                 inputs = self.inputs
                 if images is not None and len(images) >= len(inputs):
                     inputs = images[: len(inputs)].clone()
+                x, expected = self._true_values(inputs, names, after)
                 is_bottleneck = all(self.calls.is_bottleneck(after, name) for name in names)
-                replacement, expected = self._true_values(inputs, names, after)
-                is_exact = is_bottleneck and self._short_pass_gives(expected, replacement)
+                is_exact = is_bottleneck and self._short_pass_gives(expected, after, x)
             self._exact_short[key] = is_exact
-            differs = is_bottleneck and not is_exact
-            if differs and not self._is_training and not self._has_noted:
-                self._has_noted = True
-                note(
-                    f"{type(self.module).__name__} takes whole passes behind {after}, because skipping the modules "
-                    "in front of it would change the result; this is slower"
+            if is_bottleneck and not is_exact and not self._is_training:
+                note_once(
+                    f"{type(self.module).__name__} takes whole passes behind some layers, because skipping the modules "
+                    "in front of these would change the result; this is slower"
                 )
         return self._exact_short[key]
 
     def _true_values(
         self, inputs: Tensor, names: Sequence[str], after: str
-    ) -> tuple[Replacement, Values]:
+    ) -> tuple[Tensor, Values]:
         """Return a new value of `after` for three inputs, and the later values it gives."""
-        # Values without a hook
-        with repeatable(self.module, inputs), torch.no_grad():
+        with repeatable(self.module, inputs):
             unhooked = self._values(self._outputs(inputs, [after, *names]), len(inputs))
         x = unhooked[after].roll(1, 0)  # each input gets the value of another
-
-        # Values with the hook
+        x.requires_grad_(x.is_floating_point())
         try:
             with repeatable(self.module, inputs), torch.enable_grad():
-                x.requires_grad_(x.is_floating_point())
-                values = self._whole_pass(inputs, names, Replacement(after, x))
+                values = self._whole_pass(inputs, names, after, x)
         except RuntimeError:  # as in Calls, torch refuses gradients
-            with repeatable(self.module, inputs), torch.no_grad():
-                values = self._whole_pass(inputs, names, Replacement(after, x))
-
-        # Layers that the hook does not change
+            with repeatable(self.module, inputs):
+                values = self._whole_pass(inputs, names, after, x)
         unchanged = [
             name
             for name in names
@@ -311,17 +303,16 @@ class Passes:
             )
         if unchanged:
             raise ValueError(f"{', '.join(unchanged)} does not lie behind {after}")
-        return Replacement(after, x), values
+        return x, values
 
-    @torch.no_grad()
-    def _short_pass_gives(self, expected: Values, replacement: Replacement) -> bool:
+    def _short_pass_gives(self, expected: Values, after: str, x: Tensor) -> bool:
         """Return whether a short pass gives the expected values."""
         try:
-            self._skippable(replacement.layer)  # by a pass of its own, before
+            self._skippable(after)  # by a pass of its own, before
             with attributes_restored(self.module):
                 self._change_attributes()
                 with repeatable(self.module, self.inputs):
-                    values = self._short_pass([*expected], replacement)
+                    values = self._short_pass([*expected], after, x)
         except torch.OutOfMemoryError:
             raise
         except Exception:  # the module may refuse values of different images
@@ -346,19 +337,6 @@ class Passes:
 
 class _Stop(BaseException):
     """Ends a pass; no `except Exception` of the module catches it."""
-
-
-@contextlib.contextmanager
-def _forward_replaced(module: nn.Module, forward: Callable[..., object]) -> Iterator[None]:
-    """Replace the `forward` of a module while the block runs."""
-    # An instance may have a `forward` of its own in place of its class's
-    attributes = {key: value for key, value in vars(module).items() if key == "forward"}
-    module.forward = forward
-    try:
-        yield
-    finally:
-        del module.forward
-        vars(module).update(attributes)
 
 
 def _is_close(value: Tensor, expected: Tensor) -> bool:

@@ -40,13 +40,9 @@ def buffers_restored(module: nn.Module) -> Iterator[None]:
 def attributes_restored(module: nn.Module) -> Iterator[None]:
     """Restore the values that the block assigns to attributes, parameters and buffers of a
     module's parts."""
-    assigned = []
-    for part in module.modules():
-        for attributes in (vars(part), part._parameters, part._buffers):
-            assigned.append((attributes, dict(attributes)))
-    try:
+    with contextlib.ExitStack() as restored:
+        for part in module.modules():
+            for attributes in (vars(part), part._parameters, part._buffers):
+                restored.callback(attributes.update, dict(attributes))
+                restored.callback(attributes.clear)
         yield
-    finally:
-        for attributes, before in assigned:
-            attributes.clear()
-            attributes.update(before)

@@ -6,47 +6,33 @@ Each row names its function as "module:function", which is imported when it is u
 from typing import NamedTuple
 
 
-class OptimizerChoice(NamedTuple):
-    """An optimizer."""
+class Choice(NamedTuple):
+    """An optimizer, a schedule of the learning rate, or a penalty that fine-tuning adds to the cross-entropy."""
 
     description: str  # for `--help`
-    function: str  # "module:class"
-    momentum: float | None = None
-
-
-class SchedulerChoice(NamedTuple):
-    """A schedule of the learning rate."""
-
-    description: str  # for `--help`
-    function: str  # "module:function" of an optimizer and `training.Settings`
-
-
-class PenaltyChoice(NamedTuple):
-    """A penalty that fine-tuning adds to the cross-entropy of a detector."""
-
-    description: str  # for `--help`
-    function: str  # "module:function" of logits and labels
-    has_margins: bool = False  # the function takes the margins `m_in` and `m_out`
+    # "module:class" of an optimizer; "module:function" of an optimizer and `training.Settings`, or of
+    # logits and labels
+    function: str
+    momentum: float | None = None  # of an optimizer
+    has_margins: bool = False  # a penalty takes the margins `m_in` and `m_out`
 
 
 OPTIMIZERS = {
-    "adam": OptimizerChoice("Adam", "torch.optim:Adam"),
-    "adamw": OptimizerChoice("Adam with decoupled weight decay", "torch.optim:AdamW"),
-    "sgd": OptimizerChoice(
+    "adam": Choice("Adam", "torch.optim:Adam"),
+    "adamw": Choice("Adam with decoupled weight decay", "torch.optim:AdamW"),
+    "sgd": Choice(
         "stochastic gradient descent with a momentum of 0.9", "torch.optim:SGD", momentum=0.9
     ),
 }
 SCHEDULERS = {
-    "none": SchedulerChoice(
-        "the learning rate changes by -rlre only", "src.training.settings:steps"
-    ),
-    "cosine": SchedulerChoice(
+    "none": Choice("the learning rate changes by -rlre only", "src.training.settings:steps"),
+    "cosine": Choice(
         "the learning rate falls to 0 over all epochs", "src.training.settings:cosine"
     ),
 }
 PENALTIES = {
-    "energy": PenaltyChoice(
+    "energy": Choice(
         "the hinge loss of energies", "src.ood.finetuning:energy_penalty", has_margins=True
     ),
-    "OE": PenaltyChoice("outlier exposure", "src.ood.finetuning:outlier_exposure_penalty"),
+    "OE": Choice("outlier exposure", "src.ood.finetuning:outlier_exposure_penalty"),
 }
