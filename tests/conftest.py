@@ -102,6 +102,20 @@ def few_images(n_train: int | None = 256, *, n_test: int | None = None):
         yield
 
 
+@contextlib.contextmanager
+def small_networks(*names: str):
+    """Networks of these types are built small, in this process, while the block runs: ResNets of one
+    width, and transformers of two blocks."""
+    from src.core.choices.models import MODELS
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            row = MODELS[name]
+            smaller = {"depth": 2} if "vit" in name else {"same_width": True}
+            patch.setitem(MODELS, name, row._replace(arguments=row.arguments | smaller))
+        yield
+
+
 @pytest.fixture(scope="session")
 def digit_networks(tmp_path_factory):
     """Two `resnet18_samewidth` trained for one epoch on some of the digits, by the script: their

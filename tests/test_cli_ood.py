@@ -35,7 +35,7 @@ from tests.commands import (
     says,
     stitch_rows,
 )
-from tests.conftest import few_images
+from tests.conftest import few_images, small_networks
 
 pytestmark = pytest.mark.usefixtures("few_figures")
 
@@ -59,9 +59,10 @@ TITLES = {"accuracy": "STITCHING ACCURACY"} | {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_digits():
-    """All scripts of this file see few images."""
-    with few_images(300, n_test=N_TEST):
+def small():
+    """All scripts of this file see few images, and train small detectors."""
+    detectors = small_networks("repr_cls_resnet18", "repr_cls_vit_tiny")
+    with few_images(300, n_test=N_TEST), detectors:
         yield
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.commands import ON_DIGITS, ROOT, read_csv, run, save_network
-from tests.conftest import few_images
+from tests.conftest import few_images, small_networks
 
 DOCS = (
     "guide",
@@ -169,10 +169,10 @@ PUBLIC_COMMANDS = {  # of the README of the paper's code: small settings that ar
 
 def test_the_commands_of_the_papers_readme_run_word_by_word(in_tmp_path):
     """On few digits, which are given behind the words: the last of equal options counts."""
-    for name in ("models/test", "models/test2"):
-        Path(name).mkdir(parents=True)
-        save_network(f"{name}/model_5.pt", "resnet18", n_classes=10, n_channels=1)
-    with few_images(64, n_test=32):
+    with few_images(64, n_test=32), small_networks("resnet18", "repr_cls_resnet18"):
+        for name in ("models/test", "models/test2"):
+            Path(name).mkdir(parents=True)
+            save_network(f"{name}/model_5.pt", "resnet18", n_classes=10, n_channels=1)
         for command, small in PUBLIC_COMMANDS.items():
             script, *words = shlex.split(command)
             said = run(script, *words, *ON_DIGITS, *small.split())
