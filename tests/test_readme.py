@@ -14,7 +14,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands import ON_DIGITS, ROOT, read_csv, run, save_network
+from tests.commands import (
+    BLOCK,
+    ON_DIGITS,
+    ROOT,
+    blocks_of,
+    read_csv,
+    run,
+    save_network,
+    section_of,
+)
 from tests.conftest import few_images, small_networks
 
 DOCS = (
@@ -29,7 +38,6 @@ DOCS = (
 )
 PAGES = ["README.md", *(f"misc/docs/{name}.md" for name in DOCS)]
 GUIDE = (ROOT / "misc/docs/guide.md").read_text()
-BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 RECORD = f"""#!{sys.executable}
 import json, sys
 with open("commands.jsonl", "a") as file:
@@ -99,15 +107,9 @@ def test_links_lead_to_files_and_to_headings(page):
             assert anchor in anchors, link
 
 
-def section_of(page: str, title: str) -> str:
-    """The text of a section of a page."""
-    return (ROOT / page).read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
-
-
 def python_of(page: str, title: str) -> list[str]:
     """The blocks of Python in a section of a page."""
-    blocks = BLOCK.findall(section_of(page, title))
-    return [code for language, code in blocks if language == "python"]
+    return [code for language, code in blocks_of(page, title) if language == "python"]
 
 
 def test_the_example_of_the_readme_runs(in_tmp_path, capsys):
