@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -192,17 +193,13 @@ def test_a_verdict_says_by_which_limits_and_version_and_on_which_images_it_was_g
 @pytest.mark.parametrize("changed", CHANGES)
 def test_what_was_replaced_is_refused_where_work_goes_on(changed, monkeypatch):
     """Also by a run that was interrupted; and taken up where it is as it was."""
-
-    def stop(*_, **__):
-        raise KeyboardInterrupt
-
     stitch = ["exec_stitch.py", *OWN, *LAYERS]
     finished, half = [*stitch, *MATCH], [*stitch, "-e", 2, "-dir", "half"]
     probe = ["exec_probe.py", "f.pt", "nets.py:net", *PROBE[3:]]
     run(*finished)
     run(*probe)
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "report_epoch", stop)
+        patch.setattr(runs, "report_epoch", Mock(side_effect=KeyboardInterrupt))
         run(*half, status=130)
     change, undo = CHANGES[changed]
     change()

@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -359,10 +360,7 @@ def killed_before_a_run_has_ended(patch) -> None:
 
 
 def killed_before_an_evaluation(patch) -> None:
-    def die(*given, **more):
-        raise KeyboardInterrupt
-
-    patch.setattr(pairs.exec_eval_stitcher_ood, "main", die)
+    patch.setattr(pairs.exec_eval_stitcher_ood, "main", Mock(side_effect=KeyboardInterrupt))
 
 
 @pytest.mark.parametrize("kill", [killed_before_a_run_has_ended, killed_before_an_evaluation])
