@@ -20,11 +20,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from src import cli
+from src.core import console, user_code
 
 ROOT = Path(__file__).parents[1]
 MODEL = "resnet18_samewidth"
 ON_DIGITS = ["-d", "digits", "-gpu", "-1"]
 PAIR = ["f.pt", "g.pt", MODEL, MODEL]  # in a folder of the fixture `network_folder`
+BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)  # of a page: language and code
 PNG, PDF = b"\x89PNG\r\n\x1a\n", b"%PDF"
 SIMILARITY_HEADINGS = {
     "CKA": "cka",
@@ -62,17 +64,14 @@ class Stitches(NamedTuple):
         return self.folders[-1]
 
 
-def guide_blocks(title: str) -> list[tuple[str, str]]:
-    """The Python and bash blocks of a section of the guide, in their order: language and code."""
-    section = (
-        (ROOT / "misc/docs/guide.md").read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
-    )
-    blocks = (block.partition("\n") for block in section.split("```")[1::2])
-    return [
-        (language, code.replace("\\\n", ""))
-        for language, _, code in blocks
-        if language in ("bash", "python")
-    ]
+def section_of(page: str, title: str) -> str:
+    """The text of a section of a page."""
+    return (ROOT / page).read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def blocks_of(page: str, title: str) -> list[tuple[str, str]]:
+    """The blocks in a section of a page: language and code."""
+    return BLOCK.findall(section_of(page, title))
 
 
 def module_of(script: str):
@@ -86,11 +85,14 @@ def parser_of(script: str):
 
 
 def run(script: str, *arguments: Any, cwd: Path | str = ".", status: int = 0) -> Output:
-    """Run a script in this process, which spares the seconds that importing torch takes.
+    """Run a script in this process, which spares the seconds that importing torch takes. As in a process of its
+    own, each warning is given once, and a user's code is read.
 
     Its exit status has to be `status`; a message in the place of a status is printed and counts as
     1, as in Python."""
     out, err = io.StringIO(), io.StringIO()
+    console._said.clear()
+    user_code._run.cache_clear()
     with (
         pytest.MonkeyPatch.context() as patch,
         contextlib.redirect_stdout(out),
@@ -239,13 +241,13 @@ def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def digit_network(path: Path | str):
-    """Load a `MODEL` for the digits."""
+def digit_network(path: Path | str, kind: str = MODEL):
+    """Load a network for the digits."""
     from src.core.inputs import InputSpec
     from src.results.checkpoints import load_model
     from src.results.network_names import NamedNetwork
 
-    return load_model(NamedNetwork(str(path), MODEL), InputSpec(10, (1, 8, 8)))
+    return load_model(NamedNetwork(str(path), kind), InputSpec(10, (1, 8, 8)))
 
 
 def digit_images(*, train: bool):

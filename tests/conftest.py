@@ -7,10 +7,9 @@ import io
 import os
 import signal
 import urllib.request
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
 
 # Several tests run at once: one thread of torch and one of numpy, also in the processes that they
 # start.
@@ -102,6 +101,20 @@ def few_images(n_train: int | None = 256, *, n_test: int | None = None):
         yield
 
 
+@contextlib.contextmanager
+def small_networks(*names: str):
+    """Networks of these types are built small, in this process, while the block runs: ResNets of one
+    width, and transformers of two blocks."""
+    from src.core.choices.models import MODELS
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            row = MODELS[name]
+            smaller = {"depth": 2} if "vit" in name else {"same_width": True}
+            patch.setitem(MODELS, name, row._replace(arguments=row.arguments | smaller))
+        yield
+
+
 @pytest.fixture(scope="session")
 def digit_networks(tmp_path_factory):
     """Two `resnet18_samewidth` trained for one epoch on some of the digits, by the script: their
@@ -149,25 +162,17 @@ def unofficial_files(monkeypatch):
     monkeypatch.setattr(datasets.CIFAR10, "_load_meta", lambda self: None)
 
 
-class Drawing(NamedTuple):
-    """What makes a figure with the layout of the style, what fits it, and what renders it."""
-
-    make: Callable
-    fit: Callable
-    render: Callable
-
-
 @pytest.fixture(scope="session", autouse=True)
 def drawing():
-    """Figures of this process have no layout and are not rendered, each of which takes longer than
-    most scripts; returns what does both.
+    """Figures are left out in this process, but in tests that use `figures`. There they have no layout and are not
+    rendered, each of which takes longer than most scripts; returns what does both.
 
     Their files hold one pixel, or the first bytes of their format. Tests that are `laid_out` or `rendered` do it,
     and so do processes.
     """
     from src.figures import pages
 
-    real = Drawing(pages.new_figure, pages.fit, pages._rendered)
+    real = SimpleNamespace(make=pages.new_figure, fit=pages.fit, render=pages._rendered)
 
     def without_layout(width):
         figure = real.make(width)
@@ -178,16 +183,16 @@ def drawing():
         patch.setattr(pages, "new_figure", without_layout)
         patch.setattr(pages, "fit", lambda figure: None)
         patch.setattr(pages, "_rendered", beginning)
-        yield real
+        with pages.left_out():
+            yield real
 
 
 @pytest.fixture
-def few_figures(request):
-    """No figure is drawn, but in a test that looks at figures: most of the time of a small table."""
+def figures(monkeypatch, drawing):
+    """Figures are drawn."""
     from src.figures import pages
 
-    with pages.left_out("drawn_figures" not in request.fixturenames):
-        yield
+    monkeypatch.setattr(pages, "_to_draw", None)
 
 
 def beginning(figure, kind: str) -> bytes:
@@ -199,7 +204,7 @@ def beginning(figure, kind: str) -> bytes:
 
 
 @pytest.fixture
-def laid_out(monkeypatch, drawing):
+def laid_out(monkeypatch, drawing, figures):
     """Figures have the layout of the style: no panel collapses, and what is drawn has its place."""
     from src.figures import pages
 
@@ -216,9 +221,8 @@ def rendered(monkeypatch, drawing, laid_out):
 
 
 @pytest.fixture
-def drawn_figures(monkeypatch):
+def drawn_figures(monkeypatch, figures):
     """The figures that are made in this process, by the names of their files."""
-    pytest.importorskip("matplotlib")
     from src.figures import pages
 
     drawn, write = {}, pages._write

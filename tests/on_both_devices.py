@@ -1,12 +1,7 @@
-"""Runs the main commands on the CPU, then on a GPU; writes as JSON what they wrote and how often
-the host waited.
+"""Runs the main commands on the CPU, then on a GPU; tells what they wrote and how often the host
+waited."""
 
-cd EMPTY_FOLDER; PYTHONPATH=CHECKOUT python -m tests.on_both_devices answers.json pretended
-"""
-
-import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +10,15 @@ import torch
 from PIL import Image
 
 from src.core.device import device_of
+from src.datasets import load_dataset
+from src.datasets.base import InputSet
+from src.figures import pages
+from src.judge import judge
+from src.models import build_model
+from src.skill import baseline
 from tests import pretended_gpu
 from tests.commands import read_csv, read_json, run
-from tests.conftest import few_images
+from tests.conftest import few_images, small_networks
 from tests.run_content import TIME
 from tests.tiny_datasets import random_images
 
@@ -70,7 +71,6 @@ def numbers(folder: Path) -> dict[str, list[float]]:
 
 def count_batches(waits: dict[str, list[int]]) -> None:
     """Note how often the host waits between the last two batches of each pass over images."""
-    from src.datasets.base import InputSet
 
     def counting(deliver, kind):
         def counted(*args, **kwargs):
@@ -103,10 +103,6 @@ def write_images(folder: Path) -> None:
 
 def judge_in_python(folder: Path, device: torch.device) -> None:
     """Judge two networks that are on a device, by image sets that are not; writes `judged.csv`."""
-    from src.datasets import load_dataset
-    from src.judge import judge
-    from src.models import build_model
-
     networks = [build_model("small_cnn", n_classes=10, n_channels=1).eval() for _ in range(2)]
     for network in networks:
         network.load_state_dict(torch.load(folder.parent / "cpu/m/model_1.pt"))
@@ -128,7 +124,8 @@ def run_all(
         pretended_gpu.BLOCKING.clear()
         data = [] if "-d" in words or name == "imagenet" else ["-d", "digits"]
         size = ["-n", "48"] if "similarity" in name else ["-b", batch_size]
-        with few_images(4 * batch_size, n_test=4 * batch_size):
+        few = few_images(4 * batch_size, n_test=4 * batch_size)
+        with few, small_networks("repr_cls_resnet18"), pages.left_out():
             run(*words, *data, *size, "-gpu", gpu, cwd=folder)
         answers["waits"][name] = {kind: max(counts, default=0) for kind, counts in waits.items()}
         answers["lines"][name] = [[*key, n] for key, n in pretended_gpu.BLOCKING.most_common()]
@@ -136,13 +133,12 @@ def run_all(
     return numbers(folder)
 
 
-def main(path: str, gpu: str) -> None:
+def run_on_both(gpu: str) -> dict[str, Any]:
+    """Run all commands in the working folder, on the CPU and on the GPU of a number, or on a pretended one;
+    "differs" tells why this torch does not take that."""
     start, adam = Path.cwd(), torch.optim.Adam
-    sys.modules["matplotlib"] = None  # figures take longer than all else
     # Adam in one kernel, as on a GPU, rounds otherwise than the one that torch takes on a CPU.
     torch.optim.Adam = lambda *args, **kwargs: adam(*args, **kwargs | {"fused": True})
-    from src.skill import baseline  # which reads torch's Adam
-
     baseline.N_DRAWS = 1  # draws of untrained features, which take half of an evaluation
     waits: dict[str, list[int]] = {}
     count_batches(waits)
@@ -152,15 +148,10 @@ def main(path: str, gpu: str) -> None:
     try:
         number = pretended_gpu.install() if gpu == "pretended" else int(gpu)
     except (RuntimeError, AttributeError, TypeError) as error:
-        answers["differs"] = str(error)
-    else:
-        answers["gpu"] = run_all(start / "gpu", number, answers, waits)
-        configs = [read_json(start / name / "changed" / "config.txt") for name in ("cpu", "gpu")]
-        answers["images"] = [config["train_images_sha256"] for config in configs]
-        answers["run.json"] = read_json(start / "gpu" / "m" / "run.json")
-        answers["chosen"] = gpu == "pretended" and torch.cuda.current_device() == number
-    Path(path).write_text(json.dumps(answers))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+        return {"differs": str(error)}
+    answers["gpu"] = run_all(start / "gpu", number, answers, waits)
+    configs = [read_json(start / name / "changed" / "config.txt") for name in ("cpu", "gpu")]
+    answers["images"] = [config["train_images_sha256"] for config in configs]
+    answers["run.json"] = read_json(start / "gpu" / "m" / "run.json")
+    answers["chosen"] = gpu == "pretended" and torch.cuda.current_device() == number
+    return answers

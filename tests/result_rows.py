@@ -1,7 +1,10 @@
-"""Rows of results whose values tests choose; the others have usual values."""
+"""Rows and tables of results whose values tests choose; the others have usual values."""
 
+import csv
+from pathlib import Path
 from typing import Any
 
+from src.core.choices.similarity import MEASURES
 from src.core.values import Null
 from src.results.quantities import EVALUATIONS, PROBES, SIMILARITIES
 from src.results.stitches import Stitch, stitch_of_record, with_empty
@@ -66,3 +69,30 @@ def probe_row(**values: Any) -> dict[str, Any]:
         "model_type": "resnet18", "dataset": "digits", "n_images": 360, "further_options": "{}",
     }  # fmt: skip
     return dict.fromkeys(columns(PROBES)) | usual | values
+
+
+# ---- Tables
+
+
+STITCH = stitch_row(
+    front_layer="x", end_layer="y", init="pinv", n_epochs=0, end_accuracy=0.9, n_images=360
+)
+PROBE = probe_row()
+SIMILARITY = similarity_row() | dict.fromkeys(MEASURES, "")
+
+
+def blank(path: Path, *columns: str) -> None:
+    """Empty columns of a table."""
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    write_table(path, rows[0], *({**row, **dict.fromkeys(columns, "")} for row in rows))
+
+
+def write_table(path: Path, usual: dict[str, Any], *rows: dict[str, Any]) -> Path:
+    """Write a CSV whose rows are the usual one but for what is given; returns its path."""
+    assert all(row.keys() <= usual.keys() for row in rows)
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(usual), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(usual | row for row in rows)
+    return path

@@ -6,15 +6,14 @@ import json
 import os
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from src import __version__
-from src.core import console, user_code
 from src.core.seeds import seeded
 from src.datasets import load_dataset
-from src.figures import pages
 from src.models import build_model
 from src.results import checkpoints
 from src.results import stitch_runs as runs
@@ -22,7 +21,7 @@ from src.results.checkpoints import load_model, save_state
 from src.results.network_names import SHORT, NamedNetwork
 from src.results.run import options_of_table
 from tests.commands import error_line, names_in, read_csv, read_json, run, says, stitch_rows
-from tests.tables import blank
+from tests.result_rows import blank
 from tests.tiny_datasets import random_images, write_mnist
 
 DATA = ["-d", "dd.npz", "-gpu", -1, "-b", 64]
@@ -37,6 +36,7 @@ COMPARE = ["exec_compute_low_rank_sim_metrics.py", *SMALL, "pool4", "pool4", *DA
 TRAIN = ["exec_train.py", "small_cnn", *DATA, "-dir", "m"]
 ALL = ["misc/all_pairs.py", "networks.csv", "pool2,pool4", "rc2c_pre", *DATA, "-dir", "all", "-n", 40,
        "--methods", "pinv", "--metrics", "cka_debiased", "--no-verdict"]  # fmt: skip
+CODE = Path("nets.py")
 NETS = """import torch
 from torch import nn
 from src.models import build_model
@@ -57,13 +57,12 @@ def pretrained(n_classes, n_channels):
 
 @pytest.fixture(autouse=True)
 def networks(in_tmp_path):
-    """A folder with two networks, the code of further ones, and images. No figures are drawn."""
+    """A folder with two networks, the code of further ones, and images."""
     for seed, name in enumerate("fg"):
         train(name, seed)
-    write_code(NETS)
+    CODE.write_text(NETS)
     write_images()
-    with pages.left_out():
-        yield in_tmp_path
+    return in_tmp_path
 
 
 @pytest.fixture
@@ -97,21 +96,18 @@ def write_images(*, train: int = 0, test: int = 1) -> None:
     )
 
 
-def write_code(text: str) -> None:
-    """Write nets.py, as before a process that reads it."""
-    Path("nets.py").write_text(text)
-    user_code._run.cache_clear()
-
-
-def write_list(*lines: str, columns: str = "name,path,type") -> None:
-    Path("networks.csv").write_text("\n".join([columns, *lines]) + "\n")
+def write_list(*lines: str) -> None:
+    Path("networks.csv").write_text("\n".join(["name,path,type", *lines]) + "\n")
 
 
 CHANGES = {
     "front_model_weights was": (lambda: train("f", 7), lambda: train("f", 0)),
     "train_images was": (lambda: write_images(train=7), write_images),
     "test_images was": (lambda: write_images(test=7), write_images),
-    "model_type_code was": (lambda: write_code(f"{NETS}# changed\n"), lambda: write_code(NETS)),
+    "model_type_code was": (
+        lambda: CODE.write_text(f"{NETS}# changed\n"),
+        lambda: CODE.write_text(NETS),
+    ),
 }
 
 
@@ -122,12 +118,6 @@ def digest(*, train: bool) -> str:
 
 def sha256(name: str) -> str:
     return hashlib.sha256(Path(name).read_bytes()).hexdigest()
-
-
-def run_anew(script: str, *arguments):
-    """Run a script that gives its warnings as in a process of its own."""
-    console._said.clear()
-    return run(script, *arguments)
 
 
 def forget(pattern: str) -> None:
@@ -203,17 +193,13 @@ def test_a_verdict_says_by_which_limits_and_version_and_on_which_images_it_was_g
 @pytest.mark.parametrize("changed", CHANGES)
 def test_what_was_replaced_is_refused_where_work_goes_on(changed, monkeypatch):
     """Also by a run that was interrupted; and taken up where it is as it was."""
-
-    def stop(*_, **__):
-        raise KeyboardInterrupt
-
     stitch = ["exec_stitch.py", *OWN, *LAYERS]
     finished, half = [*stitch, *MATCH], [*stitch, "-e", 2, "-dir", "half"]
     probe = ["exec_probe.py", "f.pt", "nets.py:net", *PROBE[3:]]
     run(*finished)
     run(*probe)
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "report_epoch", stop)
+        patch.setattr(runs, "report_epoch", Mock(side_effect=KeyboardInterrupt))
         run(*half, status=130)
     change, undo = CHANGES[changed]
     change()
@@ -260,7 +246,7 @@ def test_images_of_another_root_have_not_changed():
     line = error_line(*EVALUATE[:2], *here, "b", "--detector", "mahalanobis")
     assert says(line, "1 of 1 runs", "-d mnist -data a", "--other-data")
     assert says(error_line(*stitch, "b", "--resume"), "test_images was", "train_images was")
-    assert says(run_anew(*stitch, "b", "-dir", "s").err, "trained on other", "mnist")
+    assert says(run(*stitch, "b", "-dir", "s").err, "trained on other", "mnist")
 
 
 def test_an_evaluation_takes_the_weights_and_images_that_the_stitches_were_made_with():
@@ -277,7 +263,8 @@ def test_an_evaluation_takes_the_weights_and_images_that_the_stitches_were_made_
     shutil.rmtree("results/r")
     run(*STITCH)
     write_images(test=7)
-    assert says(error_line(*EVALUATE), "has changed since 1 of 1 runs", "--other-data")
+    line = error_line(*EVALUATE)
+    assert says(line, "dd.npz has changed since 1 of 1 runs", "restore", "--other-data")
     assert not table.exists()
     run(*EVALUATE, "--other-data")
     (row, _) = read_csv(table.with_stem(f"{table.stem}_on_dd"))
@@ -297,7 +284,7 @@ def test_images_without_a_record_are_accepted():
     run("misc/verdict.py", "results/r")
     assert options_of_table("verdict.csv")["test_images_sha256"] == {"dd": []}
     run(*STITCH)  # beside them, with a record
-    said = run_anew("misc/verdict.py", "results/r").err
+    said = run("misc/verdict.py", "results/r").err
     assert (
         says(said, "2 results repeat others of the same experiment (", ".pt)")
         and len(read_csv("verdict.csv")) == 2
@@ -320,7 +307,7 @@ def test_old_and_new_are_told_apart_where_results_are_read(changed):
     run(*STITCH)
     run(*COMPARE, "-o", "r.csv")
     verdict = ["misc/verdict.py", "results/old", "results/r", "-sim", "old.csv", "r.csv"]
-    said = run_anew(*verdict).err
+    said = run(*verdict).err
     assert said.count(WARNINGS[changed]) == 1
     assert "repeat" not in said
     rows = [row for row in read_csv("verdict.csv") if row["front_layer"] == "pool4"]
@@ -330,13 +317,11 @@ def test_old_and_new_are_told_apart_where_results_are_read(changed):
             name for name in ("old", "r") if row["folders"] in names_in(Path("results", name))
         )
         assert row["cka"] == read_csv(f"{name}.csv")[0]["cka"]
-    said = run_anew("misc/collect_results.py", "results", "-o", "all.csv").err
+    said = run("misc/collect_results.py", "results", "-o", "all.csv").err
     assert said.count(WARNINGS[changed]) == 1
     networks = {(row["front_network"], row["dataset"]) for row in read_csv("all.csv")}
     assert len(networks) == 2
-    run_anew(
-        "misc/score_measures.py", "old.csv", "r.csv", "results/old", "results/r", "-o", "ranks.csv"
-    )
+    run("misc/score_measures.py", "old.csv", "r.csv", "results/old", "results/r", "-o", "ranks.csv")
     assert len({row["setting"] for row in read_csv("ranks.csv")}) >= 2
 
 
@@ -349,7 +334,7 @@ def test_results_of_changed_code_are_named_where_they_are_read():
     )
     for is_changed in (False, True):
         for reader in readers:
-            assert ("earlier code of" in run_anew(*reader).err) == is_changed
+            assert ("earlier code of" in run(*reader).err) == is_changed
         CHANGES["model_type_code was"][0]()
 
 
@@ -364,7 +349,7 @@ def test_probes_and_similarity_on_other_images_are_not_compared():
         (["new.csv"], "no probes"),
         (["sim.csv", "new.csv"], "no probes"),
     ):
-        run_anew("misc/score_measures.py", *tables, "probes.csv", "-o", "ranks.csv")
+        run("misc/score_measures.py", *tables, "probes.csv", "-o", "ranks.csv")
         rows = [row for row in read_csv("ranks.csv") if row["varied"] == "front"]
         notes = {row["note"] for row in rows if row["test"] == "sensitivity"}
         assert any(note in text for text in notes), (tables, notes)
@@ -433,9 +418,9 @@ def test_all_pairs_refuses_what_was_made_with_others():
         rows = read_csv(folder / f"{name}.csv")
         assert {(row[f"{side}_weights"], row["test_images"]) for row in rows} == {(weights, images)}
     assert "0 of 12 units" in run(*command).err
-    write_code(NETS.replace(".roll(i)", ".roll(2 * i)"))
+    CODE.write_text(NETS.replace(".roll(i)", ".roll(2 * i)"))
     assert says(error_line(*command), "model_type_code was")
-    write_code(f"{NETS}# changed\n")
+    CODE.write_text(f"{NETS}# changed\n")
     assert says(error_line(*command), "7 of 12 units", "model_type_code was")
 
 

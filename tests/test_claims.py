@@ -15,8 +15,6 @@ from src.results.run import Run, options_of_table
 from tests.commands import ON_DIGITS, error_line, run, start_code
 from tests.conftest import few_images
 
-pytestmark = pytest.mark.usefixtures("few_figures")
-
 SMALL = ["f.pt", "g.pt", "small_cnn", "small_cnn"]
 STITCH = ["exec_stitch.py", *SMALL, "pool4", "pool4", "rc2c_pre", *ON_DIGITS, "-e", 0, "-i", "pinv",
           "--mod-only-stitch", "-dir", "r"]  # fmt: skip

@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -13,7 +14,6 @@ import torch
 import exec_stitch
 from misc import all_pairs, pairs
 from src.core.errors import Busy
-from src.figures import pages
 from src.models import Network, build_model
 from src.results.checkpoints import save_state
 from src.results.network_names import NamedNetwork, read_networks
@@ -76,11 +76,10 @@ def test_files_are_those_of_the_single_scripts(networks, few, monkeypatch):
     args = parser_of(SCRIPT).parse_args(list(map(str, every)))
     units = all_pairs.units_of(args, read_networks("networks.csv"))
     assert len(units) == 2 * 2 + 1 + 2
-    with pages.left_out(True):
-        for unit in units:
-            if unit.stitching:
-                exec_stitch.main(unit.stitching)
-            unit.function(unit.options)
+    for unit in units:
+        if unit.stitching:
+            exec_stitch.main(unit.stitching)
+        unit.function(unit.options)
 
     run(SCRIPT, *every, "--memory", "0.0002", cwd=many)  # too little for all
     expected, found = (content(folder / "results") for folder in (one, many))
@@ -120,7 +119,7 @@ def test_a_warning_is_printed_once(networks, few):
     ]
 
 
-def test_without_stitches_the_commands_that_follow_are_named(networks, few):
+def test_without_stitches_the_commands_that_follow_are_named(networks, few, figures):
     folder = networks("compared")
     options = [SCRIPT, *OPTIONS[: OPTIONS.index("--methods")], "--methods", "none"]
     said = run(*options, "--metrics", "cka", cwd=folder).err
@@ -260,13 +259,12 @@ def test_the_process_that_finishes_the_last_unit_writes_the_verdict(networks, fe
     folder = networks("verdict", 3)
     (folder / "networks.csv").write_text(NAMED)
     given = [SCRIPT, "networks.csv", "pool2,pool4", *ON_DIGITS, "-dir", "all", "-n", "60"]
-    with pages.left_out(True):
-        run(*given, "--shard", "2/2", cwd=folder)
-        assert names_in(folder) == {"models", "networks.csv", "results"}
-        run(*given, "--shard", "1/2", cwd=folder)
-        rows = read_csv(folder / "all_verdict.csv")
-        (folder / "all_verdict.csv").unlink()
-        run(*given, cwd=folder)
+    run(*given, "--shard", "2/2", cwd=folder)
+    assert names_in(folder) == {"models", "networks.csv", "results"}
+    run(*given, "--shard", "1/2", cwd=folder)
+    rows = read_csv(folder / "all_verdict.csv")
+    (folder / "all_verdict.csv").unlink()
+    run(*given, cwd=folder)
     assert read_csv(folder / "all_verdict.csv") == rows
     assert (
         len(rows) == 6 * 2 * 4 and "cka_debiased" in rows[0]
@@ -362,10 +360,7 @@ def killed_before_a_run_has_ended(patch) -> None:
 
 
 def killed_before_an_evaluation(patch) -> None:
-    def die(*given, **more):
-        raise KeyboardInterrupt
-
-    patch.setattr(pairs.exec_eval_stitcher_ood, "main", die)
+    patch.setattr(pairs.exec_eval_stitcher_ood, "main", Mock(side_effect=KeyboardInterrupt))
 
 
 @pytest.mark.parametrize("kill", [killed_before_a_run_has_ended, killed_before_an_evaluation])

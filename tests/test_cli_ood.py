@@ -9,13 +9,11 @@ import pytest
 import torch
 
 from src.core.choices.scores import SCORES
-from src.core.inputs import InputSpec
 from src.core.tensors import load_tensors, save_tensors
 from src.core.values import Pair
 from src.models import Network, build_model
 from src.ood import energy, make_detector, ood_metrics
-from src.results.checkpoints import load_model, load_state
-from src.results.network_names import NamedNetwork
+from src.results.checkpoints import load_state
 from src.results.stitch_runs import STITCHES, load_stitch
 from src.skill.within_class import skill_score, within_class_correlation
 from src.stitching import build_stitching_layer
@@ -23,6 +21,7 @@ from tests.commands import (
     ON_DIGITS,
     Output,
     digit_images,
+    digit_network,
     names_in,
     pair_of,
     panels_of,
@@ -35,9 +34,7 @@ from tests.commands import (
     says,
     stitch_rows,
 )
-from tests.conftest import few_images
-
-pytestmark = pytest.mark.usefixtures("few_figures")
+from tests.conftest import few_images, small_networks
 
 TRAIN, EVALUATE = "exec_train_representation_classifier.py", "exec_eval_stitcher_ood.py"
 CLASSIFIER = [
@@ -59,9 +56,10 @@ TITLES = {"accuracy": "STITCHING ACCURACY"} | {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_digits():
-    """All scripts of this file see few images."""
-    with few_images(300, n_test=N_TEST):
+def small():
+    """All scripts of this file see few images, and train small detectors."""
+    detectors = small_networks("repr_cls_resnet18", "repr_cls_vit_tiny")
+    with few_images(300, n_test=N_TEST), detectors:
         yield
 
 
@@ -130,10 +128,6 @@ def copied(workplace):
         return workplace / "results" / name
 
     return copy
-
-
-def network(path: Path) -> Network:
-    return load_model(NamedNetwork(str(path), MODEL), InputSpec(10, (1, 8, 8)), device="cpu")
 
 
 def stitched_from_pool4(folder: Path, front: Network, images: torch.Tensor) -> torch.Tensor:
@@ -234,7 +228,7 @@ def test_an_evaluation_prints_and_writes_the_scores_of_the_detector(
     assert list(written) == ["pool1", "pool2"]
     assert f"{written['pool1']['sanity_check']['auroc']:.4f}" in printed.splitlines()[-2]
 
-    front, end = map(network, networks)
+    front, end = (digit_network(path, MODEL) for path in networks)
     options = {"n_classes": 10, "n_channels": 1, "image_shape": (1, 8, 8)}
     classifier = build_model("repr_cls_resnet18", representation_shape=(16, 4, 4), **options).eval()
     classifier.load_state_dict(load_state(workplace / "d" / "ft_model_1.pt"))
@@ -260,7 +254,7 @@ def test_detectors_that_need_no_training(workplace, copied, networks):
     folder = copied("fitted")
     ((x, labels),) = digit_images(train=True).batches(2000)
     ((test_images, _),) = digit_images(train=False).batches(2000)
-    end, detector = network(networks[1]), make_detector("mahalanobis")
+    end, detector = digit_network(networks[1], MODEL), make_detector("mahalanobis")
     detector.add(end(x, until="pool1"), labels)
     detector.fit()
     for options, own_images in (
@@ -337,7 +331,7 @@ def test_skill_needs_no_detector(workplace, copied, networks):
             )
             assert float(row[f"skill{place}"]) == pytest.approx(skill_score(correlation, baseline))
     (row,) = (row for row in rows if pair_of(row) == ("pool4", "pool1"))
-    front, end = map(network, networks)
+    front, end = (digit_network(path, MODEL) for path in networks)
     ((images, _),) = digit_images(train=False).batches(1000)
     stitched = stitched_from_pool4(folder / row["folder"], front, images)
     logits, of_stitch = end(images), end(stitched, after="pool1")

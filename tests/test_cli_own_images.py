@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -108,10 +109,6 @@ def test_an_end_network_at_chance_is_warned_of_before_the_work(
     monkeypatch, step, shift, accuracy, words
 ):
     """Classes are as in training, or in another order."""
-
-    def stop(*_, **__):
-        raise KeyboardInterrupt
-
     Path("nets.py").write_text(BRIGHTNESS)
     labels = np.arange(200) % 10
     images = np.broadcast_to((25 * labels + 10)[:, None, None], (200, 8, 8)).astype(np.uint8)
@@ -124,7 +121,7 @@ def test_an_end_network_at_chance_is_warned_of_before_the_work(
     assert says(said.err, f"{words} chance (10%)") == bool(words)
     networks = ["DEFAULT", "DEFAULT", "nets.py:net", "nets.py:net"]
     trained = ["0", "0", "rc2c_pre", *data, "-e", "1", "--mod-only-stitch", "-dir", "s"]
-    monkeypatch.setattr(stitch_runs, "report_epoch", stop)
+    monkeypatch.setattr(stitch_runs, "report_epoch", Mock(side_effect=KeyboardInterrupt))
     said = run("exec_stitch.py", *networks, *trained, status=130)
     assert says(said.err, "of 200 test inputs", f"{words} chance (10%)") == bool(words)
 
@@ -172,27 +169,3 @@ def train_on(data: str, folder: str, *options: str):
     return run(
         "exec_train.py", "small_cnn", "-gpu", "-1", "-d", data, "-e", "0", "-dir", folder, *options
     )
-
-
-def test_a_file_that_was_replaced_has_changed(in_tmp_path):
-    on = ["-gpu", "-1", "-d", "own.npz"]
-    networks = ["-", "-", "small_cnn", "small_cnn"]
-    run(
-        "exec_stitch.py",
-        *networks,
-        "pool1",
-        "pool2",
-        "rc2c_pre",
-        *on,
-        "-e",
-        "0",
-        "-i",
-        "pinv",
-        "-dir",
-        "s",
-    )
-    digits = dict(np.load("own.npz"))
-    digits["x_test"] = digits["x_test"][::-1]
-    np.savez("own.npz", **digits)
-    line = error_line("exec_eval_stitcher_ood.py", "results/s", *on)
-    assert says(line, "own.npz has changed since 1 of 1 runs", "restore", "--other-data")

@@ -9,7 +9,7 @@ from tests.commands import MODEL, ON_DIGITS, parse_probes, read_csv, run, says
 from tests.conftest import few_images
 from tests.goldens import DATA
 
-pytestmark = pytest.mark.usefixtures("in_tmp_path", "few_figures")
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 @pytest.fixture(autouse=True)

@@ -28,10 +28,7 @@ from tests.commands import (
     run,
     says,
 )
-from tests.golden_weights import golden_state_dict
-from tests.goldens import DATA
-
-pytestmark = pytest.mark.usefixtures("few_figures")
+from tests.goldens import DATA, golden_state_dict
 
 SCRIPT = "exec_compute_low_rank_sim_metrics.py"
 MEASURES = list(SIMILARITY_HEADINGS.values())

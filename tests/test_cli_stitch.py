@@ -29,7 +29,7 @@ from tests.commands import (
 from tests.conftest import few_images
 from tests.goldens import DATA
 
-pytestmark = pytest.mark.usefixtures("few", "few_figures")
+pytestmark = pytest.mark.usefixtures("few")
 
 COMMON = [*ON_DIGITS, "--mod-only-stitch"]
 DM = [*COMMON, "-i", "pinv", "-e", "0"]

@@ -139,7 +139,7 @@ def test_more_than_twelve_experiments_are_all_in_the_table(tmp_path, drawn_figur
     assert len(read_csv("x/collected.csv")) == 14
 
 
-def test_runs_of_the_public_code(tmp_path):
+def test_runs_of_the_public_code(tmp_path, figures):
     out = run(SCRIPT, PUBLIC / "trained", "-o", "all.csv").out
     assert [line.split() for line in out.splitlines()] == [
         ["layer1.0", "layer2.0"],

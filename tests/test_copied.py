@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from src.core import console, user_code
 from src.core.inputs import InputSpec
 from src.core.seeds import seeded
-from src.figures import pages
 from src.models import build_model
 from src.results.checkpoints import load_model, save_state
 from src.results.network_names import NamedNetwork, training_of
@@ -81,8 +79,7 @@ def project(tmp_path, monkeypatch) -> Path:
     labels = {"y_train": np.arange(96) % 3, "y_test": np.arange(60) % 3}
     images = {"x_train": random_images(96, 8, 8, seed=0), "x_test": random_images(60, 8, 8, seed=1)}
     np.savez("dd.npz", **images, **labels)
-    with pages.left_out():
-        yield folder
+    yield folder
 
 
 @pytest.fixture
@@ -94,8 +91,6 @@ def moved(project, monkeypatch):
         monkeypatch.chdir(project.parent)
         shutil.move(project, place)
         monkeypatch.chdir(place)
-        user_code._run.cache_clear()
-        console._said.clear()
 
     return move
 
@@ -178,7 +173,6 @@ def test_a_checkpoint_under_another_type_or_changed_code_is_told_and_the_verdict
     again[3:5] = ["small_cnn", "small_cnn"]
     said = run(*again).err
     assert says(said, "m/model_0.pt was trained as net, and is loaded as small_cnn")
-    console._said.clear()
     said = run("misc/verdict.py", "results/other").err
     assert says(said, "when stitches were made: checkpoint m/model_0.pt was trained as net")
     Path("neighbour.py").write_text(f"{NEIGHBOUR}# changed\n")
@@ -198,7 +192,6 @@ def test_training_inputs_that_are_test_inputs_are_repeated_by_the_verdict(projec
         x, y = arrays["x_test"], arrays["y_test"]
     np.savez("dd.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     assert "training and test inputs are the same" in run(*STITCH).err
-    console._said.clear()
     said = run("misc/verdict.py", "results/r").err
     assert says(said, "when stitches were made: ", "training and test inputs are the same")
 
@@ -272,7 +265,6 @@ def test_compare_from_another_folder_replaces_no_results(project, monkeypatch):
         project, project.parent / "elsewhere", ignore=shutil.ignore_patterns("two", "results")
     )
     monkeypatch.chdir(elsewhere)
-    user_code._run.cache_clear()
     with seeded(7):
         network = build_model("small_cnn", n_classes=3, n_channels=1, image_shape=(1, 8, 8))
     save_state(Path("f.pt"), network.state_dict())
@@ -302,7 +294,6 @@ def test_rolled_labels_are_noticed_by_all_scripts(project):
         ["exec_compute_low_rank_sim_metrics.py", *networks, *DATA, "-n", 40],
     )
     for command in commands:
-        console._said.clear()
         assert "classes in another order" in run(*command).err, command[0]
 
 

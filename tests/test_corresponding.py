@@ -9,8 +9,7 @@ import pytest
 from src.core.values import Pair
 from src.figures.matrices import framed_layers
 from tests.commands import error_line, read_csv, run, says
-from tests.result_rows import stitch
-from tests.tables import SIMILARITY, write_table
+from tests.result_rows import SIMILARITY, stitch, write_table
 from tests.written_runs import write_list, write_pairs, write_run
 
 

@@ -1,5 +1,4 @@
-"""A user's folders of images: what `dataset.yaml` says, labels, both ways of decoding, other systems
-than Linux, and clear errors."""
+"""A user's folders of images: what `dataset.yaml` says, labels, both ways of decoding, and clear errors."""
 
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from src.datasets import dataset_info, folders, load_dataset
 from src.datasets.base import ImageSet
 from src.datasets.decoded import DecodedImageSet
 from src.datasets.folders import IMAGENET_VALUES
-from tests.commands import names_in, run_module, says
+from tests.commands import says
 from tests.tiny_datasets import collect, write_folder
 
 
@@ -128,18 +127,6 @@ def test_classes_in_their_order_of_which_some_may_be_missing(tmp_path):
     assert load(tmp_path, train=True).labels.tolist() == [3, 3, 2, 2, 0, 0]
     write_folder(tmp_path / "numbered", classes=("0", "1"), yaml="size: 12\nclasses: [1, 0]\n")
     assert load(tmp_path / "numbered", train=True).labels.tolist() == [1, 1, 1, 0, 0, 0]
-
-
-@pytest.mark.parametrize(
-    "method",
-    ["fork", *(pytest.param(name, marks=pytest.mark.slow) for name in ("forkserver", "spawn"))],
-)
-def test_scripts_read_them_without_linux(method, tmp_path):
-    """Whatever way Python starts processes, and without the calls that Linux alone has."""
-    run_module("on_another_system", method, cwd=tmp_path)
-    assert "model_1.pt" in names_in(tmp_path / "m")
-    assert len(list(tmp_path.glob("results/stitch/*/grid.csv"))) == 1
-    assert (tmp_path / "results" / "all" / "similarity" / "a-b.csv").exists()
 
 
 MISTAKES = {  # by what is said: options of the folder, and a change of it

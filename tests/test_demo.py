@@ -59,7 +59,7 @@ def test_demo_ends_with_its_answer(tmp_path):
 SCRIPT = "misc/compare.py"
 
 
-def test_two_networks_in_both_directions_to_a_page(in_tmp_path):
+def test_two_networks_in_both_directions_to_a_page(in_tmp_path, figures):
     settings = ["small_cnn", *ON_DIGITS, "-n", 60, "-o", "both", "--layers", "pool[34]"]
     networks = ["f/model_5.pt", "g/model_5.pt"]
     with few_images(256, n_test=240):

@@ -12,7 +12,7 @@ from scipy.stats import t as student
 
 from src.results.network_names import read_networks
 from tests.commands import caption_of, error_line, heading, read_csv, run, says
-from tests.tables import SIMILARITY, write_table
+from tests.result_rows import SIMILARITY, write_table
 from tests.written_runs import SKILL, write_evaluation, write_list, write_pairs, write_run
 
 SCRIPT = "misc/collect_results.py"

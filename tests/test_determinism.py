@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from src.core import console
 from src.core.inputs import InputSpec, Normalisation
 from src.core.values import BATCH_DEPENDENT, STOCHASTIC
 from src.models import Network, build_model
@@ -165,7 +164,6 @@ def test_scripts_warn_where_a_network_is_loaded_and_runs_record_it(in_tmp_path):
     with few_images(60, n_test=40):
         for front, end in ((repeatable, dropout), (less, repeatable), (repeatable, repeatable)):
             said = run("exec_stitch.py", "-", "-", front, end, *options, *ON_DIGITS).err
-            console._said.clear()
             for kind, line in said_of.items():
                 assert said.count(line) == (kind in (front, end)), said
         run("misc/collect_results.py", "results/grid")

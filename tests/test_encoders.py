@@ -13,8 +13,6 @@ from src.results.network_names import NamedNetwork
 from tests.commands import ON_DIGITS, error_line, read_csv, run, says, stitch_rows
 from tests.conftest import few_images
 
-pytestmark = pytest.mark.usefixtures("few_figures")
-
 FILE = """
 import torch
 from torch import nn

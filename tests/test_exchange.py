@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from src.figures import pages
 from src.results.stitch_runs import load_stitch
 from src.results.stitches import Stitch, read_stitches
 from tests.commands import (
@@ -45,7 +44,6 @@ def workplace(tmp_path_factory):
     with (
         pytest.MonkeyPatch.context() as patch,
         few_images(64, n_test=40),
-        pages.left_out(),
     ):
         patch.chdir(folder)
         for name, (end, kind, *words) in GRIDS.items():
@@ -101,7 +99,7 @@ def test_a_folder_without_the_files_of_this_suite_has_the_accuracy_in_its_summar
 @pytest.mark.parametrize("name", ["auto", "trained"])
 def test_exported_stitches_have_the_skill_of_those_of_the_run(name, workplace):
     tables = []
-    with few_images(64, n_test=40), pages.left_out():
+    with few_images(64, n_test=40):
         for source in (f"results/{name}", f"exported/{name}"):
             run(EVALUATE, source, *ON_DIGITS, "--detector", "none", cwd=workplace)
             tables.append(read_csv(workplace / source / "evaluation.csv"))

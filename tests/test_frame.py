@@ -7,7 +7,7 @@ import pytest
 from src.core.errors import UserError
 from src.results import read
 from src.results.frame import COLUMNS, measures_in
-from tests.tables import SIMILARITY, write_table
+from tests.result_rows import SIMILARITY, write_table
 from tests.written_runs import skill, write_evaluation, write_list, write_pairs, write_skill
 
 TYPES = {"a": "cnn", "b": "cnn", "c": "mlp"}

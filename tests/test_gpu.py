@@ -1,5 +1,5 @@
 """Every script gives on a GPU what it gives on the CPU, and no step waits for the GPU more often
-than it has to.
+than it has to; importing the suite changes nothing global.
 
 Shown on a GPU that is pretended (see `pretended_gpu`), which refuses what CUDA refuses, and counts
 waits and copies; and on a real one where there is one. `TEST_GPU=-1 pytest tests/test_gpu.py`
@@ -24,18 +24,26 @@ MORE = {
 }
 
 
-def on_both_devices(folder, gpu: str) -> dict:
-    """What the main commands gave on the CPU and on a GPU; see `on_both_devices`."""
-    run_module("on_both_devices", "answers.json", gpu, cwd=folder)
+def fresh_process(folder, gpu: str) -> dict:
+    """What a process of its own finds; see `fresh_process`."""
+    run_module("fresh_process", "answers.json", gpu, cwd=folder)
     return json.loads((folder / "answers.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory):
-    found = on_both_devices(tmp_path_factory.mktemp("devices"), "pretended")
+def found(tmp_path_factory):
+    return fresh_process(tmp_path_factory.mktemp("devices"), "pretended")
+
+
+@pytest.fixture
+def answers(found):
     if "differs" in found:
         pytest.skip(f"this torch does not take a pretended GPU: {found['differs']}")
     return found
+
+
+def test_importing_changes_nothing_global(found):
+    assert found["changed by imports"] == []
 
 
 def compare(answers: dict, **tolerance: float) -> None:
@@ -52,7 +60,7 @@ def test_tables_are_those_of_the_cpu(answers):
 
 @pytest.mark.skipif(not torch.cuda.is_available() and REAL != "-1", reason="no GPU")
 def test_tables_of_a_real_gpu_are_near_those_of_the_cpu(tmp_path):
-    compare(on_both_devices(tmp_path, REAL), rtol=0.05, atol=0.05)
+    compare(fresh_process(tmp_path, REAL), rtol=0.05, atol=0.05)
 
 
 def test_images_have_the_fingerprint_that_they_have_on_the_cpu(answers):

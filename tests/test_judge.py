@@ -16,7 +16,6 @@ from src.core.choices.stitching import FORMS, Method
 from src.core.errors import UserError
 from src.datasets import load_dataset
 from src.datasets.iterated import IteratedInputs
-from src.figures import pages
 from src.judge import judge
 from src.models import Network, build_model
 from src.results.frame import COLUMNS
@@ -89,11 +88,10 @@ def test_judge_all_pairs_and_compare_give_the_same_numbers(networks, in_tmp_path
     lines = [f"{name},{path},small_cnn" for name, path in zip("ab", checkpoints, strict=True)]
     (in_tmp_path / "list.csv").write_text("\n".join(["name,path,type", *lines]) + "\n")
     forms = [*FORMS, "task:2"]
-    with pages.left_out(True):
-        of_two = [*checkpoints, "small_cnn", *ON_DIGITS, "--layers", LAYERS, "-o", "both"]
-        run("misc/compare.py", *of_two)
-        of_list = ["list.csv", LAYERS, *ON_DIGITS, "--ends", "b", "--methods", *forms]
-        run("misc/all_pairs.py", *of_list, "-dir", "all")
+    of_two = [*checkpoints, "small_cnn", *ON_DIGITS, "--layers", LAYERS, "-o", "both"]
+    run("misc/compare.py", *of_two)
+    of_list = ["list.csv", LAYERS, *ON_DIGITS, "--ends", "b", "--methods", *forms]
+    run("misc/all_pairs.py", *of_list, "-dir", "all")
     images = [load_dataset("digits", "", train=is_train) for is_train in (True, False)]
     rows = judge(*modules, *images, layers=LAYERS, forms=forms)
     assert judge(*modules, *images, layers=LAYERS).forms == ("pinv", "covariance")
@@ -144,8 +142,7 @@ def test_training_equals_the_scripts(networks, in_tmp_path):
         "soft",
     )
     run("exec_eval_stitcher_ood.py", "results/soft", *ON_DIGITS)
-    with pages.left_out(True):
-        run("misc/verdict.py", "results/soft", "-o", "verdict.csv")
+    run("misc/verdict.py", "results/soft", "-o", "verdict.csv")
     images = [load_dataset("digits", "", train=is_train) for is_train in (True, False)]
     training = {"learning_rate": 0.01, "scheduler": "cosine", "batch_size": 128, "seed": 3}
     forms = ["soft:3", "covariance", "task:1"]
@@ -305,9 +302,8 @@ def test_saved_rows_are_runs_that_the_scripts_read(networks, digits, in_tmp_path
     forms = ["covariance", "task:2"]
     rows = judge(*networks[1], *digits, layers=LAYERS, forms=forms, names=("seed 0", "seed 1"))
     rows.save("results/mine", dataset="digits")
-    with pages.left_out(True):
-        run("misc/verdict.py", "results/mine", "-o", "mine.csv", "--page")
-        run("misc/collect_results.py", "results/mine", "-o", "all.csv")
+    run("misc/verdict.py", "results/mine", "-o", "mine.csv", "--page")
+    run("misc/collect_results.py", "results/mine", "-o", "all.csv")
     lines = {key_of(line): line for line in read_csv("mine.csv")}
     assert len(lines) == len(rows)
     for row in rows:
@@ -335,8 +331,7 @@ def test_a_closed_form_of_ones_own(networks, digits, in_tmp_path):
         assert own.accuracy == pytest.approx(ours.accuracy, abs=3.5 / N_TEST)
         assert half.r2_fit < ours.r2_fit
     rows.save("results/own")
-    with pages.left_out(True):
-        run("misc/verdict.py", "results/own", "-o", "own.csv")
+    run("misc/verdict.py", "results/own", "-o", "own.csv")
     methods = {line["method"] for line in read_csv("own.csv")}
     assert methods == {"direct matching", "squares matching", "half_way matching"}
 

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from src.figures import pages
 from src.figures.groups import draw_groups
 from src.figures.words import lines_on_groups, tables_of_groups
 from src.results.evaluation import read_evaluated_stitches
@@ -165,7 +164,7 @@ def test_groups_of_unlike_networks_are_compared_at_all_layers_that_correspond(
     assert not any("/home" in text for text in [out, *texts, *captions])
 
 
-def test_networks_that_the_list_lacks_are_in_no_group(folder, drawn_figures):
+def test_networks_that_the_list_lacks_are_in_no_group(folder):
     """Two clean and two noisy networks are listed; means and tests are theirs alone."""
     four = ("c0", "c1", "n0", "n1")
     write_list(folder / "four.csv", {name: "resnet18" for name in four}, group=GROUPS)
@@ -309,9 +308,8 @@ def test_a_list_in_the_folder_names_networks(folder, tmp_path):
         (tmp_path / name).write_text(name.removesuffix(".pt"))
     lines = [f"{name},{tmp_path / name}.pt,resnet18" for name in ("c1", "c0")]
     (tmp_path / "both" / "networks.csv").write_text("\n".join(["name,path,type", *lines]))
-    with pages.left_out():
-        run(SCRIPT, "both", cwd=tmp_path)
-        run(COLLECT, "both", cwd=tmp_path)
+    run(SCRIPT, "both", cwd=tmp_path)
+    run(COLLECT, "both", cwd=tmp_path)
     for table in ("verdict.csv", "both/collected.csv"):
         networks = [row["networks"] for row in read_csv(tmp_path / table)]
         assert list(dict.fromkeys(networks)) == ["c1 → c0", "c0 → c1"]  # in the order of the list
@@ -392,8 +390,7 @@ def test_groups_that_seem_mistyped_or_missing_are_warned_of(capsys, groups, word
 def test_groups_and_networks_stand_in_the_order_of_the_list(folder):
     lines = (folder / "list.csv").read_text().splitlines()
     (folder / "backwards.csv").write_text("\n".join([lines[0], *lines[:0:-1]]))
-    with pages.left_out():
-        run(SCRIPT, "all", "--networks", "backwards.csv", "-o", "b.csv", cwd=folder)
+    run(SCRIPT, "all", "--networks", "backwards.csv", "-o", "b.csv", cwd=folder)
     names = [line.split(",")[0] for line in lines[:0:-1]]
     rows = read_csv(folder / "b.csv")
     expected = list(itertools.permutations(names, 2))

@@ -22,8 +22,7 @@ from src.models.torchvision_networks import classifiers
 from src.models.vit import VisionTransformer
 from tests import traps
 from tests.commands import says
-from tests.golden_weights import golden_input, load_golden_weights
-from tests.goldens import block_names
+from tests.goldens import block_names, golden_input, load_golden_weights
 from tests.tiny_networks import Computed
 
 SIZES = {"n_classes": 10, "n_channels": 3}

@@ -11,8 +11,7 @@ import torchvision
 
 from src.core.errors import Misfit, UserError
 from src.models import MODEL_NAMES, build_model, vit
-from tests.golden_weights import golden_input, load_golden_weights
-from tests.goldens import block_names
+from tests.goldens import block_names, golden_input, load_golden_weights
 
 DATA = Path(__file__).parent / "data" / "models"
 STATES = json.loads((DATA / "state_dicts.json").read_text())

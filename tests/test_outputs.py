@@ -5,8 +5,7 @@ import pytest
 from src.results.quantities import SIMILARITIES
 from src.results.tables import write_table as write_rows
 from tests.commands import error_line, names_in, read_json, run
-from tests.result_rows import similarity_row
-from tests.tables import PROBE, SIMILARITY, write_table
+from tests.result_rows import PROBE, SIMILARITY, similarity_row, write_table
 from tests.written_runs import write_run
 
 VERDICT, COLLECT = "misc/verdict.py", "misc/collect_results.py"
@@ -14,7 +13,7 @@ STATISTICS = "misc/score_measures.py"
 
 
 @pytest.fixture
-def folder(in_tmp_path):
+def folder(in_tmp_path, figures):
     """Runs, and tables of similarity and probing."""
     for number in "12":
         write_run(in_tmp_path / "runs", number, n_right=945, front_layer=f"x{number}")

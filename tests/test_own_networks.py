@@ -18,9 +18,7 @@ from tests import commands
 from tests.commands import ON_DIGITS, Output, read_csv, read_json, says, stitch_rows
 from tests.conftest import few_images
 
-pytestmark = pytest.mark.usefixtures("few_figures")
-
-BLOCKS = commands.guide_blocks("Your own network")
+BLOCKS = commands.blocks_of("misc/docs/guide.md", "Your own network")
 FILE = BLOCKS[0][1]
 MORE = """
 from tests.traps import Patches
@@ -83,7 +81,12 @@ def run(script: str, *arguments, cwd=".", status: int = 0) -> Output:
 
 def test_the_commands_of_the_guide(tmp_path):
     (tmp_path / "nets.py").write_text(FILE)
-    lines = [line for language, code in BLOCKS if language == "bash" for line in code.splitlines()]
+    lines = [
+        line
+        for language, code in BLOCKS
+        if language == "bash"
+        for line in code.replace("\\\n", "").splitlines()
+    ]
     given = [line for line in lines if line.startswith("python exec_")]
     assert len(given) == 6
     for command in given:

@@ -14,8 +14,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands import ON_DIGITS, ROOT, read_csv, run, save_network
-from tests.conftest import few_images
+from tests.commands import (
+    BLOCK,
+    ON_DIGITS,
+    ROOT,
+    blocks_of,
+    read_csv,
+    run,
+    save_network,
+    section_of,
+)
+from tests.conftest import few_images, small_networks
 
 DOCS = (
     "guide",
@@ -29,7 +38,6 @@ DOCS = (
 )
 PAGES = ["README.md", *(f"misc/docs/{name}.md" for name in DOCS)]
 GUIDE = (ROOT / "misc/docs/guide.md").read_text()
-BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 RECORD = f"""#!{sys.executable}
 import json, sys
 with open("commands.jsonl", "a") as file:
@@ -99,15 +107,9 @@ def test_links_lead_to_files_and_to_headings(page):
             assert anchor in anchors, link
 
 
-def section_of(page: str, title: str) -> str:
-    """The text of a section of a page."""
-    return (ROOT / page).read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
-
-
 def python_of(page: str, title: str) -> list[str]:
     """The blocks of Python in a section of a page."""
-    blocks = BLOCK.findall(section_of(page, title))
-    return [code for language, code in blocks if language == "python"]
+    return [code for language, code in blocks_of(page, title) if language == "python"]
 
 
 def test_the_example_of_the_readme_runs(in_tmp_path, capsys):
@@ -169,10 +171,10 @@ PUBLIC_COMMANDS = {  # of the README of the paper's code: small settings that ar
 
 def test_the_commands_of_the_papers_readme_run_word_by_word(in_tmp_path):
     """On few digits, which are given behind the words: the last of equal options counts."""
-    for name in ("models/test", "models/test2"):
-        Path(name).mkdir(parents=True)
-        save_network(f"{name}/model_5.pt", "resnet18", n_classes=10, n_channels=1)
-    with few_images(64, n_test=32):
+    with few_images(64, n_test=32), small_networks("resnet18", "repr_cls_resnet18"):
+        for name in ("models/test", "models/test2"):
+            Path(name).mkdir(parents=True)
+            save_network(f"{name}/model_5.pt", "resnet18", n_classes=10, n_channels=1)
         for command, small in PUBLIC_COMMANDS.items():
             script, *words = shlex.split(command)
             said = run(script, *words, *ON_DIGITS, *small.split())

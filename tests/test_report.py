@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from src import __version__
-from src.figures import pages
-from tests import tables
+from tests import result_rows
 from tests.commands import read_csv, run, says
 from tests.written_runs import skill, write_evaluation, write_list, write_pairs, write_run
 
@@ -90,9 +89,8 @@ class Page(HTMLParser):
             return {Path(name).name: archive.read(name).decode() for name in names}
 
 
-def page_of(folder: Path, *arguments, with_figures: bool = False) -> Page:
-    with pages.left_out(not with_figures):
-        run(SCRIPT, *arguments, "-o", folder / "page.csv", "--page", cwd=folder)
+def page_of(folder: Path, *arguments) -> Page:
+    run(SCRIPT, *arguments, "-o", folder / "page.csv", "--page", cwd=folder)
     return Page(folder / "page.html")
 
 
@@ -118,8 +116,7 @@ def test_the_page_has_the_numbers_of_the_verdict(tmp_path):
     folders = ["results/dm", "results/tlm"]
     page = page_of(tmp_path, *folders)
     beside = (tmp_path / "page.csv").read_text()
-    with pages.left_out():
-        printed = run("misc/verdict.py", *folders, "-o", "page.csv", cwd=tmp_path).out
+    printed = run("misc/verdict.py", *folders, "-o", "page.csv", cwd=tmp_path).out
     assert beside == (tmp_path / "page.csv").read_text()
     verdicts = read_csv(tmp_path / "page.csv")
 
@@ -145,7 +142,7 @@ def test_the_page_has_the_numbers_of_the_verdict(tmp_path):
 def test_the_page_needs_nothing_else(tmp_path, rendered):
     """All addresses are data; figures say their result; tables have heads and scroll by themselves."""
     write_results(tmp_path)
-    page = page_of(tmp_path, "results", with_figures=True)
+    page = page_of(tmp_path, "results")
     assert all(address.startswith("data:") for address in page.addresses)
     assert "similar: 1 (x → y)" in str(page.images[0]["alt"])
     assert all(image["alt"] for image in page.images)
@@ -197,7 +194,7 @@ def test_groups_of_many_networks(tmp_path, rendered):
     groups = {name: "early" if name in "ab" else "late" for name in types}
     write_list(tmp_path / "networks.csv", types, group=groups)
     options = ["--networks", "networks.csv"]
-    page = page_of(tmp_path, "all", *options, with_figures=True)
+    page = page_of(tmp_path, "all", *options)
     assert str(page.images[0]["alt"]).startswith("Direct matching: 8 of 12 pairs of layers")
     (title,) = [title for title in page.tables if title.startswith("Groups, direct matching")]
     groups = read_csv(tmp_path / "page_means.csv")
@@ -223,7 +220,7 @@ def test_similarities_and_other_limits(tmp_path):
     stitched = {"model1": "f.pt", "model2": "g.pt", "layer1": "x", "layer2": "y", "cka": 0.25}
     layers = stitched | {"layer1": "w", "layer2": "w", "cka": "", "pwcca": 0.5}
     networks = stitched | {"model2": "other.pt", "cka": "", "procrustes": 0.5}
-    tables.write_table(tmp_path / "t.csv", tables.SIMILARITY, stitched, layers, networks)
+    result_rows.write_table(tmp_path / "t.csv", result_rows.SIMILARITY, stitched, layers, networks)
     page = page_of(tmp_path, "results/dm", "-sim", "t.csv", "--tolerance", 0.1)
     (verdict,) = page.rows("direct matching, f.pt → g.pt")
     assert verdict["cka"] == "0.25" and verdict["verdict"] != "similar"
@@ -270,7 +267,6 @@ def test_a_verdict_repeats_what_its_runs_were_warned_of(tmp_path):
     warning = "training and test set share inputs: 12 % of the test inputs"
     folder = write_run(tmp_path / "runs", "1", n_right=945)
     (folder / "run.json").write_text(json.dumps({"warnings": [warning]}))
-    with pages.left_out():
-        said = run(SCRIPT, "runs", "-o", "page.csv", "--page", cwd=tmp_path)
+    said = run(SCRIPT, "runs", "-o", "page.csv", "--page", cwd=tmp_path)
     texts = [said.out, *((tmp_path / name).read_text() for name in ("page.md", "page.html"))]
     assert [" ".join(text.split()).count(warning) for text in texts] == [1, 1, 1]

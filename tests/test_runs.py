@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from src.core.errors import UserError
-from src.figures import pages
 from src.results.public import read_options
 from src.results.run import Run
 from src.training import Classification, Settings, train
@@ -114,7 +113,7 @@ COMMANDS = {  # script: (arguments, where its options are written down)
 def test_a_run_is_repeated_by_its_config(script, network_folder):
     first, second = network_folder("first"), network_folder("second")
     arguments, pattern = COMMANDS[script]
-    with few_images(), pages.left_out(True):
+    with few_images():
         printed = run(script, *arguments, cwd=first).out
         (config,) = first.glob(pattern)
         shutil.copy(config, second.parent / "options.json")

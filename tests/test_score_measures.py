@@ -27,8 +27,15 @@ from src.results.ranks import (
 from src.results.stitches import GRID
 from src.results.tables import write_table as write_rows
 from tests.commands import error_line, read_csv, run, says
-from tests.result_rows import probe_row, similarity_row, stitch_row
-from tests.tables import PROBE, SIMILARITY, STITCH, write_table
+from tests.result_rows import (
+    PROBE,
+    SIMILARITY,
+    STITCH,
+    probe_row,
+    similarity_row,
+    stitch_row,
+    write_table,
+)
 from tests.written_runs import write_list, write_pairs
 
 

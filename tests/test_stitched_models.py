@@ -20,8 +20,7 @@ from src.stitching import (
     match_layers,
 )
 from tests.commands import read_json
-from tests.golden_weights import load_golden_weights
-from tests.goldens import DATA, notes, numbers
+from tests.goldens import DATA, load_golden_weights, notes, numbers
 
 NAME = "stitched_models"
 GOLDENS = {golden["tag"]: golden for golden in notes(NAME)}

@@ -6,8 +6,7 @@ import torch
 
 from src.core.errors import UserError
 from src.stitching.layers import THRESHOLDS, build_stitching_layer, resize_maps
-from tests.golden_weights import load_golden_weights
-from tests.goldens import notes, numbers, tensor
+from tests.goldens import load_golden_weights, notes, numbers, tensor
 
 NAME = "stitching_layers"
 LAYERS = notes(NAME)["layers"]

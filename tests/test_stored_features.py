@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from src.figures import pages
 from src.models import build_model
 from src.results.checkpoints import save_state
 from src.results.feature_files import Images, check_same_images
@@ -52,10 +51,9 @@ def folder(template, in_tmp_path):
 def table(paths, layers=("pool1,pool3", "pool3,output"), *options) -> list[dict[str, str]]:
     """Compare the layers of networks, or of their features; return the rows."""
     types = ["features" if path.endswith(".npz") else "small_cnn" for path in paths]
-    with pages.left_out():
-        for earlier in Path().glob("m.*"):  # of other inputs, which keep their name
-            earlier.unlink()
-        run(SCRIPT, *paths, *types, *layers, *ON_DIGITS, "-n", 40, *options, *MEASURES, "m.csv")
+    for earlier in Path().glob("m.*"):  # of other inputs, which keep their name
+        earlier.unlink()
+    run(SCRIPT, *paths, *types, *layers, *ON_DIGITS, "-n", 40, *options, *MEASURES, "m.csv")
     return read_csv("m.csv")
 
 
@@ -84,8 +82,7 @@ def test_two_files_need_no_images(folder):
             kept = {key: arrays[key] for key in ("ids", *LAYERS)}
         np.savez(name, **kept)
     given = ["0.npz", "1.npz", "features", "features", "all", "all", "-gpu", "-1", "-d", "imagenet"]
-    with pages.left_out():
-        said = run(SCRIPT, *given, "--permutations", 19, "-n", 60, *MEASURES, "m.csv").err
+    said = run(SCRIPT, *given, "--permutations", 19, "-n", 60, *MEASURES, "m.csv").err
     assert says(said, "-n 60: ", "features of 50 inputs") and "imagenet" not in said
     rows = read_csv("m.csv")
     assert len(rows) == 9 and rows[0]["dataset"] == "features"

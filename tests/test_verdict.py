@@ -294,7 +294,7 @@ def test_options_that_change_a_result_are_methods_and_no_repetitions(tmp_path, c
     }
 
 
-def test_a_run_counts_once_in_folders_that_overlap(tmp_path, few_figures):
+def test_a_run_counts_once_in_folders_that_overlap(tmp_path):
     for number in range(4):
         write_run(tmp_path / "results/dm", str(number), n_right=900, front_layer=f"l{number}")
     (tmp_path / "link").symlink_to(tmp_path / "results")
@@ -407,7 +407,7 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures, laid
     assert says(error_line(SCRIPT, "empty", cwd=two_methods), "empty: no finished", "run")
 
 
-def test_a_verdict_replaces_the_figures_of_the_verdict_before(two_methods):
+def test_a_verdict_replaces_the_figures_of_the_verdict_before(two_methods, figures):
     """All of them, and no file of the user's, which may have the name of a page."""
     users = ["v_2.png", "v_2.pdf", "v_3.csv", "v_groups.csv"]
     for name in users:
@@ -420,7 +420,7 @@ def test_a_verdict_replaces_the_figures_of_the_verdict_before(two_methods):
     assert {(two_methods / name).read_text() for name in users} == {"mine"}
 
 
-def test_the_text_says_how_many_verdicts_hang_on_the_limits_of_skill(tmp_path, few_figures):
+def test_the_text_says_how_many_verdicts_hang_on_the_limits_of_skill(tmp_path):
     """Halved limits are 0.165 and 0.075, and those raised by half 0.495 and 0.225."""
     skills = {"a": (0.6, 0.5), "b": (0.25, 0.5), "c": (0.45, 0.5), "d": (0.6, 0.21), "e": (0.1, 0)}
     for name, values in skills.items():

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 from src.results.run import write_logs
-from tests import tables
+from tests import result_rows
 from tests.commands import ON_DIGITS, ROOT, read_csv
 from tests.written_runs import write_evaluation, write_run
 
@@ -61,9 +61,9 @@ def test_scripts_on_tables_do_not_need_torch(tmp_path):
     of_ranks = [{"rank1": rank, "cka": rank / 10} for rank in (8, 4, 2, 1)]
     similarity = results / "similarity" / "f-g.csv"
     similarity.parent.mkdir()
-    tables.write_table(similarity, tables.SIMILARITY, *of_ranks, {"cka": 0.9})
+    result_rows.write_table(similarity, result_rows.SIMILARITY, *of_ranks, {"cka": 0.9})
     probes = [{"rank": rank, "accuracy": rank / 8} for rank in (8, 4, 2, 1)]
-    tables.write_table(tmp_path / "probes.csv", tables.PROBE, *probes)
+    result_rows.write_table(tmp_path / "probes.csv", result_rows.PROBE, *probes)
 
     commands = [
         ["misc/verdict.py", "results/dm", "results/tlm", "-sim", similarity],

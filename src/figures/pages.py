@@ -55,7 +55,8 @@ def left_out(are_left_out: bool = True, *, except_for: Collection[str] = ()) -> 
     """
     global _to_draw
     before = _to_draw
-    _to_draw = except_for if are_left_out else None
+    if are_left_out:
+        _to_draw = except_for
     try:
         yield
     finally:

@@ -104,6 +104,8 @@ def permuted_p(score: ScoreOfPairs, n: int, n_permutations: int) -> float:
     orders = rng.permuted(unpermuted, axis=1)
     permuted = place_of_pair[orders[:, first], orders[:, second]]  # (n_permutations, P)
 
-    measured = np.concatenate([pairs[None], permuted])
-    value, *permuted_values = score(measured, np.broadcast_to(pairs, measured.shape))
-    return permutation_p(float(value), permuted_values)
+    # Few networks have fewer orders than permutations: each is scored once
+    orders_of_pairs, places = np.unique(permuted, axis=0, return_inverse=True)
+    measured = np.concatenate([pairs[None], orders_of_pairs])
+    value, *scores = score(measured, np.broadcast_to(pairs, measured.shape))
+    return permutation_p(float(value), np.array(scores)[places.ravel()])
