@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from src.core import memory
+from src.core import device
 from tests.commands import names_in, run
 from tests.tiny_datasets import write_folder
 
@@ -31,7 +31,7 @@ def without_linux(monkeypatch):
     for name in OF_LINUX:
         monkeypatch.delattr(os, name, raising=False)
     monkeypatch.setattr(ctypes, "CDLL", Library)
-    monkeypatch.setattr(memory, "MEMINFO", Path("/nowhere/meminfo"))
+    monkeypatch.setattr(device, "MEMINFO", Path("/nowhere/meminfo"))
 
 
 @pytest.fixture
