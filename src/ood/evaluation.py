@@ -17,7 +17,7 @@ from src.skill.skills import skill_of
 from src.skill.widths import RunningWidth
 from src.statistics.detection import auroc_interval, ood_metrics
 from src.stitching.grid import Grid, GridEvaluation, GridMetrics
-from src.stitching.layers import Plan, StitchingLayer
+from src.stitching.layers import source_of
 from src.training import NO_CLASS, predicted_classes
 
 
@@ -117,7 +117,7 @@ class GridScoring:
         self._is_right: dict[Pair, list[Tensor]] = {pair: [] for pair in grid.pairs}
         self._scores: dict[Pair, dict[str, list[Tensor]]] = {pair: {} for pair in grid.pairs}
         self._widths = {
-            _source_of(pair, layer): RunningWidth(len(reference.sampled))
+            source_of(pair, layer): RunningWidth(len(reference.sampled))
             for pair, layer in grid.layers.items()
         }
         self._following = Following(
@@ -136,7 +136,7 @@ class GridScoring:
             return
         added = set()
         for pair, layer in self.grid.layers.items():
-            source = _source_of(pair, layer)
+            source = source_of(pair, layer)
             if source not in added:
                 added.add(source)
                 sampled = activations[pair.front_layer][batch.sampled]
@@ -175,7 +175,7 @@ class GridScoring:
         widths = {source: running.rank for source, running in self._widths.items()}
         keys = {}
         for pair in self.grid.pairs:
-            width = widths[_source_of(pair, self.grid.layers[pair])]
+            width = widths[source_of(pair, self.grid.layers[pair])]
             width = min(width, self.grid.front_rank or width)
             keys[pair] = self.reference.baselines.key(pair.end_layer, width, self.grid.form)
         return keys
@@ -194,11 +194,6 @@ class GridScoring:
                 skill=skill_of(self._following.products(pair), baselines[key]),
             )
         return scores
-
-
-def _source_of(pair: Pair, layer: StitchingLayer) -> tuple[str, Plan]:
-    """Return what a stitching layer maps: the front layer, and the steps in front of the affine map."""
-    return pair.front_layer, layer.plan.of_source
 
 
 def separation_of(stitched: np.ndarray, own: np.ndarray, *, is_paired: bool) -> Separation:

@@ -20,7 +20,9 @@ from torch import Tensor
 
 from src.core.activations import at_least_single
 from src.core.choices.stitching import OBJECTIVES, Objective
+from src.core.console import listed, warn_once
 from src.core.errors import not_finite
+from src.core.grouping import grouped
 from src.core.values import Metrics, Pair
 from src.datasets.base import Batches, batches_in
 from src.low_rank import low_rank_approx
@@ -40,6 +42,7 @@ from src.training.task import Head
 SHARE_OF_FREE = 0.8  # of the free memory of a GPU; the rest is a reserve
 SHARE_OF_GPU = 0.25  # of all memory of a GPU: it is free in most runs, so that groups stay the same
 ROWS_OF_CPU = 256  # more rows at once overrun the caches
+ROUNDING = 1e-6  # of activations
 
 
 class GridMetrics(NamedTuple):
@@ -99,16 +102,13 @@ class Grid(Task[Pair]):
         self.form = form
         self.frozen = frozen
         self.front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
-        self.end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
 
         # Pairs run one end layer after the next
-        self.layers: dict[Pair, StitchingLayer] = {}
-        for end_layer in self.end_layers:
-            for pair in layers:
-                if pair.end_layer == end_layer:
-                    self.layers[pair] = layers[pair]
+        self.pairs_into = grouped(layers, lambda pair: pair.end_layer)
+        self.pairs = list(itertools.chain.from_iterable(self.pairs_into.values()))
+        self.layers = {pair: layers[pair] for pair in self.pairs}
         self.heads = self.layers
-        self.pairs = list(self.layers)
+        self.end_layers = list(self.pairs_into)
 
         self.output_name = end.output_name
         self.front_output: str | None = None  # None: an encoder gives no logits
@@ -131,9 +131,7 @@ class Grid(Task[Pair]):
 
     def _compared_in(self, end: Network) -> dict[str, list[str]]:
         """Return the layers that the objective compares, by end layer; the cross-entropy has none."""
-        compared: dict[str, list[str]] = {end_layer: [] for end_layer in self.end_layers}
-        if not self.objective.loss:
-            return compared
+        compared = {}
         for end_layer in self.end_layers:
             layers = [end_layer, *end.behind(end_layer), end.output_name]
             compared[end_layer] = layers[self.objective.compares]
@@ -153,11 +151,8 @@ class Grid(Task[Pair]):
                 keep no activations.
         """
         needs_logits = self.objective.measures_accuracy or not training
-        behind = {}
-        for end_layer, compared in self.compared.items():
-            behind[end_layer] = list(compared)
-            if needs_logits:
-                behind[end_layer].append(self.output_name)
+        logits = [self.output_name] if needs_logits else []
+        behind = {end_layer: [*names, *logits] for end_layer, names in self.compared.items()}
         with torch.no_grad():
             front_acts, target_acts = activations_of_both(
                 self.front,
@@ -274,16 +269,14 @@ class Grid(Task[Pair]):
                 are none, the end network does not run.
         """
         n_samples = len(images)
-        for end_layer in self.end_layers:
-            pairs_of_layer = [pair for pair in self.layers if pair.end_layer == end_layer]
+        for end_layer, pairs_of_layer in self.pairs_into.items():
             names = [name for name in dict.fromkeys(behind[end_layer]) if name != end_layer]
             kind = (end_layer, torch.is_grad_enabled())
-            n_done = 0
-            while n_done < len(pairs_of_layer):
+            waiting = pairs_of_layer
+            while waiting:
                 # As many pairs as fit into the memory of the device
                 n_together = max(1, self.fitting.rows(kind) // n_samples)
-                pairs = pairs_of_layer[n_done : n_done + n_together]
-                n_done += len(pairs)
+                pairs, waiting = waiting[:n_together], waiting[n_together:]
                 with self.fitting.measured(kind, len(pairs) * n_samples):
                     stitched = torch.cat(
                         [self.layers[pair](sources[pair.front_layer]) for pair in pairs]
@@ -293,7 +286,8 @@ class Grid(Task[Pair]):
                         acts |= self.end.activations(
                             stitched, names, after=end_layer, images=images
                         )
-                    yield pairs, _by_pair(acts, len(pairs))
+                    shape = (len(pairs), n_samples)
+                    yield pairs, {name: act.unflatten(0, shape) for name, act in acts.items()}
                     del stitched, acts  # free their memory for the next group
 
 
@@ -352,6 +346,8 @@ class GridEvaluation:
         self._residuals = {pair: torch.zeros((), dtype=torch.float64) for pair in grid.pairs}
         # Of the end network's activations, by end layer
         self._targets = dict.fromkeys(grid.end_layers, Moments())
+        self._first: dict[str, Tensor] = {}  # front activations (1, …) of the first image
+        self._constant = grid.pairs  # those whose layers map the same for all images so far
 
     def add_networks(
         self,
@@ -375,9 +371,22 @@ class GridEvaluation:
         for side, logits_of_side in logits.items():
             self._predictions[side].append(predicted_classes(logits_of_side))
         self._predictions["labels"].append(labels)
+        for front_layer in grid.front_layers:
+            self._first.setdefault(front_layer, front_acts[front_layer][:1].clone())
+        self._constant = [pair for pair in self._constant if self._is_constant(pair, front_acts)]
         for end_layer in grid.end_layers:
             moments = Rows.of(end_acts[end_layer]).moments(diagonal=True)
             self._targets[end_layer] = self._targets[end_layer].pooled(moments)
+
+    def _is_constant(self, pair: Pair, front_acts: Mapping[str, Tensor]) -> bool:
+        """Return whether the layer of a pair maps what it maps of the first image, but for rounding."""
+        layer = self.grid.layers[pair]
+        first = layer.lay_out(self._first[pair.front_layer])
+        acts = front_acts[pair.front_layer]
+        for some in (acts[:2], acts):  # two images show that most layers vary
+            if not torch.allclose(layer.lay_out(some), first, rtol=ROUNDING, atol=0):
+                return False
+        return True
 
     def add_stitches(
         self, pairs: Sequence[Pair], stitched: Mapping[str, Tensor], end_acts: Mapping[str, Tensor]
@@ -400,6 +409,8 @@ class GridEvaluation:
     def score(self) -> GridMetrics:
         """Return the metrics of all stitches, and the predictions of stitches and networks.
 
+        Warns of front layers whose activations are constant.
+
         Raises:
             UserError: the logits of a network or a stitch are not finite.
         """
@@ -410,6 +421,13 @@ class GridEvaluation:
                 if name in self.grid.originals:
                     title = f"the {name} network"
                 raise not_finite(title)
+        constant = dict.fromkeys(pair.front_layer for pair in self._constant)
+        if constant and len(classes["labels"]) > 1:
+            warn_once(
+                f"the activations of {listed(constant)} of the front network are constant over the test inputs, so "
+                "that its stitches show the end network the same input each time; check that the network is trained, "
+                "and its inputs"
+            )
         no_classes = torch.full_like(classes["labels"], -1)
         return GridMetrics(self._metrics(classes), {"front": no_classes, **classes})
 
@@ -452,11 +470,6 @@ class GridEvaluation:
                 end_nondeterminism=grid.originals["end"].nondeterminism or None,
             )
         return metrics
-
-
-def _by_pair(acts: Mapping[str, Tensor], n_pairs: int) -> dict[str, Tensor]:
-    """Return views (P, B, …) of activations (P·B, …), by layer."""
-    return {name: act.unflatten(0, (n_pairs, -1)) for name, act in acts.items()}
 
 
 def _contiguous_copy(network: Network) -> Network:
