@@ -70,7 +70,7 @@ def procrustes(pair: SamplesPair) -> float:
 def pwcca(pair: SamplesPair) -> float:
     """Return the PWCCA distance of the paper's code: 1 − Σ wρ / Σ w over all directions, with and
     without a partner."""
-    correlations, weights = pair.canonical
+    correlations, weights = pair.canonical()
     return max(0.0, float(1 - weights @ correlations / weights.sum()))
 
 

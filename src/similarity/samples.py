@@ -1,6 +1,7 @@
 """Representations as samples × features, kept as the second moments that CCA and Procrustes
 need."""
 
+import functools
 from functools import cached_property
 from typing import NamedTuple
 
@@ -45,16 +46,14 @@ class Samples:
         self.axes = axes
         self.moments = moments
         self.scale = scale
-        self._bases: dict[int, Basis] = {}
+        self.basis = functools.cache(self._basis)  # by width
 
-    def basis(self, width: int) -> Basis:
+    def _basis(self, width: int) -> Basis:
         """Return the basis of the directions in which the samples vary, at a rank of this width.
 
         Raises:
             Undefined: the samples are constant, or not finite.
         """
-        if width in self._bases:
-            return self._bases[width]
         if not self.moments.isfinite().all():
             raise Undefined(f"{self.name} has values that are not finite")
         if self.moments.ndim == 1:
@@ -70,15 +69,7 @@ class Samples:
         rotation = rotation[:, kept]
         factor = deviations[:, None] * (rotation.T @ self.axes[:, :width].T)
         norm = float(variances.clamp(min=0).sum().sqrt())
-        self._bases[width] = Basis(width, rotation / deviations, factor, norm)
-        return self._bases[width]
-
-
-class Canonical(NamedTuple):
-    """The canonical directions of the first representation, one for each of its dimensions."""
-
-    correlations: Tensor  # (k1,) in [0, 1], descending; 0 for directions without a partner
-    weights: Tensor  # (k1,): sums over the features of their absolute products with each direction
+        return Basis(width, rotation / deviations, factor, norm)
 
 
 class SamplesPair:
@@ -100,24 +91,23 @@ class SamplesPair:
 
         Q₁ and Q₂ are orthonormal bases of the samples within their numerical rank.
         """
-        if "singular" in vars(self.reversed):
-            right, cosines, left = self.reversed.singular
-            return left, cosines, right
         overlap = self.first.whitening.T @ self.cross @ self.second.whitening  # (k1, k2), Q₁ᵀQ₂
         left, cosines, right = torch.linalg.svd(overlap)
         return left, cosines, right.T
 
     @cached_property
     def reversed(self) -> "SamplesPair":
-        """The pair in reverse order. The singular vectors are shared with this pair."""
+        """The pair in reverse order, with the singular vectors of this pair."""
         pair = SamplesPair(self.second, self.first, self.cross.T)
-        pair.reversed = self
+        pair.singular = self.singular[::-1]
         return pair
 
-    @cached_property
-    def canonical(self) -> Canonical:
-        """The canonical directions: the left singular vectors of Q₁ᵀQ₂. The singular values are the
-        correlations.
+    def canonical(self) -> tuple[Tensor, Tensor]:
+        """Return the correlations (k1,) of the canonical directions of the first representation, and the
+        sums (k1,) over the features of their absolute products with each direction.
+
+        The directions are the left singular vectors of Q₁ᵀQ₂, and the singular values the correlations, in
+        descending order; 0 for directions without a partner.
 
         Correlations that differ by at most 1e-6 count as equal, and so do all directions without a
         partner. The directions of such a group are the principal axes of the first representation
@@ -137,4 +127,4 @@ class SamplesPair:
                 _, axes = torch.linalg.eigh(coordinates[group] @ coordinates[group].T)
                 coordinates[group] = axes.flip(1).T @ coordinates[group]
                 correlations[group] = correlations[group].mean()
-        return Canonical(correlations, coordinates.abs().sum(1))
+        return correlations, coordinates.abs().sum(1)
