@@ -116,8 +116,3 @@ def _value_of(name: str, function: Callable, x: Tensor, y: Tensor) -> float:
         raise UserError(
             f"{name} returns {title} instead of a number; let it return a float"
         ) from error
-
-
-def unit(matrices: Tensor) -> Tensor:
-    """Divide matrices (R, n, n) by their Frobenius norms."""
-    return matrices / matrices.flatten(1).norm(dim=1)[:, None, None]
