@@ -62,10 +62,9 @@ def score_grid(grid: Grid, reference: EndReference) -> dict[Pair, OodEvaluation]
     names = [*grid.end_layers, reference.end.output_name]
     for batch in reference.test_batches():
         end_acts = reference.end.activations(batch.images, names, keep=True)
-        scoring.add_end(end_acts, batch)
-        activations = grid.front.activations(batch.images, grid.front_layers, keep=True)
-        scoring.add_front(activations, batch)
-        for pairs, stitched in grid.stitched(activations, batch.images):
+        front_acts = grid.front.activations(batch.images, grid.front_layers, keep=True)
+        scoring.add_networks(front_acts, end_acts, batch)
+        for pairs, stitched in grid.stitched(front_acts, batch.images):
             scoring.add_stitches(pairs, stitched, batch)
     return scoring.scores()
 
@@ -94,8 +93,7 @@ def measure_grids(grids: Mapping[str, Grid], reference: EndReference) -> dict[st
         front_acts, end_acts = any_grid.activations(batch.images)
         for name, grid in grids.items():
             evaluations[name].add_networks(batch.images, batch.labels, front_acts, end_acts)
-            scorings[name].add_end(end_acts, batch)
-            scorings[name].add_front(front_acts, batch)
+            scorings[name].add_networks(front_acts, end_acts, batch)
             for pairs, stitched in grid.stitched(front_acts, batch.images):
                 evaluations[name].add_stitches(pairs, stitched, end_acts)
                 scorings[name].add_stitches(pairs, stitched, batch)
@@ -124,23 +122,19 @@ class GridScoring:
             reference.end, grid.end_layers, image_shape=reference.options.test.image_shape
         )
 
-    def add_end(self, end_acts: Mapping[str, Tensor], batch: TestBatch) -> None:
-        """Add the end network's activations (B, …) at the end layers, and its logits."""
-        if len(batch.sampled):
-            sampled = {name: values[batch.sampled] for name, values in end_acts.items()}
-            self._following.add_end(sampled)
-
-    def add_front(self, activations: Mapping[str, Tensor], batch: TestBatch) -> None:
-        """Add the activations (B, …) of the front network at the front layers."""
+    def add_networks(
+        self, front_acts: Mapping[str, Tensor], end_acts: Mapping[str, Tensor], batch: TestBatch
+    ) -> None:
+        """Add the activations (B, …) at the front layers, and those of the end network with its logits."""
         if not len(batch.sampled):
             return
-        added = set()
-        for pair, layer in self.grid.layers.items():
-            source = source_of(pair, layer)
-            if source not in added:
-                added.add(source)
-                sampled = activations[pair.front_layer][batch.sampled]
-                self._widths[source].add(layer.lay_out(sampled))
+        sampled = {name: values[batch.sampled] for name, values in end_acts.items()}
+        self._following.add_end(sampled)
+        # The same source is laid out once
+        pairs = {source_of(pair, layer): pair for pair, layer in self.grid.layers.items()}
+        for source, pair in pairs.items():
+            laid_out = self.grid.layers[pair].lay_out(front_acts[pair.front_layer][batch.sampled])
+            self._widths[source].add(laid_out)
 
     def add_stitches(
         self, pairs: Sequence[Pair], stitched: Mapping[str, Tensor], batch: TestBatch

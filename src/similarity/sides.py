@@ -175,9 +175,11 @@ def _activations_of(
     taken: list[dict[str, Tensor]] = [{} for _ in sides]
     networks = []
     for side, runs, activations in zip(sides, is_running, taken, strict=True):
-        if runs and isinstance(side.network, StoredActivations):
+        if not runs:
+            continue
+        if isinstance(side.network, StoredActivations):
             activations |= side.network.first(n_images, side.layers)
-        elif runs and isinstance(side.network, Network):
+        else:
             networks.append((side.network, side.layers, activations))
     if not networks:
         return taken
