@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.core.grouping import grouped
 from src.core.values import Pair, StitchSkill
 from src.ood.reference import EndReference, TestBatch
 from src.skill.baseline import BaselineKey
@@ -69,16 +70,11 @@ def score_grid(grid: Grid, reference: EndReference) -> dict[Pair, OodEvaluation]
     return scoring.scores()
 
 
-class MeasuredGrid(NamedTuple):
-    """The measurements of the stitches of a grid."""
-
-    score: GridMetrics
-    scores: dict[Pair, OodEvaluation]
-
-
 @torch.no_grad()
-def measure_grids(grids: Mapping[str, Grid], reference: EndReference) -> dict[str, MeasuredGrid]:
-    """Measure accuracies and scores, as `Grid.evaluate` and `score_grid`, in one pass of the images.
+def measure_grids(
+    grids: Mapping[str, Grid], reference: EndReference
+) -> dict[str, tuple[GridMetrics, dict[Pair, OodEvaluation]]]:
+    """Return what `Grid.evaluate` and what `score_grid` return, from one pass of the images.
 
     Args:
         grids: of the same layers of two networks, frozen.
@@ -100,9 +96,7 @@ def measure_grids(grids: Mapping[str, Grid], reference: EndReference) -> dict[st
     # Baselines of all grids, from the same passes
     keys = [key for scoring in scorings.values() for key in scoring.keys.values()]
     reference.baselines.measured(keys)
-    return {
-        name: MeasuredGrid(evaluations[name].score(), scorings[name].scores()) for name in grids
-    }
+    return {name: (evaluations[name].score(), scorings[name].scores()) for name in grids}
 
 
 class GridScoring:
@@ -114,10 +108,8 @@ class GridScoring:
         # Of each batch, on the device: a copy to the CPU would wait
         self._is_right: dict[Pair, list[Tensor]] = {pair: [] for pair in grid.pairs}
         self._scores: dict[Pair, dict[str, list[Tensor]]] = {pair: {} for pair in grid.pairs}
-        self._widths = {
-            source_of(pair, layer): RunningWidth(len(reference.sampled))
-            for pair, layer in grid.layers.items()
-        }
+        self._pairs = grouped(grid.pairs, lambda pair: source_of(pair, grid.layers[pair]))
+        self._widths = {source: RunningWidth(len(reference.sampled)) for source in self._pairs}
         self._following = Following(
             reference.end, grid.end_layers, image_shape=reference.options.test.image_shape
         )
@@ -130,9 +122,7 @@ class GridScoring:
             return
         sampled = {name: values[batch.sampled] for name, values in end_acts.items()}
         self._following.add_end(sampled)
-        # The same source is laid out once
-        pairs = {source_of(pair, layer): pair for pair, layer in self.grid.layers.items()}
-        for source, pair in pairs.items():
+        for source, (pair, *_) in self._pairs.items():
             laid_out = self.grid.layers[pair].lay_out(front_acts[pair.front_layer][batch.sampled])
             self._widths[source].add(laid_out)
 

@@ -58,8 +58,9 @@ class EvaluationOptions(NamedTuple):
         indices: Tensor | None = None,
     ) -> Batches:
         """Yield batches of images and labels, of all or at indices, with a progress bar."""
-        n_images = len(data if indices is None else indices)
-        n_batches = math.ceil(n_images / self.batch_size)
+        if indices is None:
+            indices = torch.arange(len(data))
+        n_batches = math.ceil(len(indices) / self.batch_size)
         return progress(data.batches(self.batch_size, indices=indices), title, n_batches)
 
 

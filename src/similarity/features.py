@@ -94,7 +94,9 @@ class LayerFeatures:
         self.flaws: defaultdict[str, list[str]] = defaultdict(list)
         of_grams = {column: row for column, row in metrics.items() if row.of == GRAMS}
         if of_grams:
-            axes = None if keeps_all_axes else self.spectrum[1]
+            axes = None
+            if not keeps_all_axes:
+                axes = self.spectrum[1]
             grams = gram_matrices(activations, axes, self.widths, device=device)
             self._make_matrices(grams, of_grams)
 

@@ -1,7 +1,6 @@
 """Representations as samples × features, kept as the second moments that CCA and Procrustes
 need."""
 
-import functools
 from functools import cached_property
 from typing import NamedTuple
 
@@ -46,14 +45,16 @@ class Samples:
         self.axes = axes
         self.moments = moments
         self.scale = scale
-        self.basis = functools.cache(self._basis)  # by width
+        self._bases: dict[int, Basis] = {}
 
-    def _basis(self, width: int) -> Basis:
+    def basis(self, width: int) -> Basis:
         """Return the basis of the directions in which the samples vary, at a rank of this width.
 
         Raises:
             Undefined: the samples are constant, or not finite.
         """
+        if width in self._bases:
+            return self._bases[width]
         if not self.moments.isfinite().all():
             raise Undefined(f"{self.name} has values that are not finite")
         if self.moments.ndim == 1:
@@ -69,7 +70,8 @@ class Samples:
         rotation = rotation[:, kept]
         factor = deviations[:, None] * (rotation.T @ self.axes[:, :width].T)
         norm = float(variances.clamp(min=0).sum().sqrt())
-        return Basis(width, rotation / deviations, factor, norm)
+        self._bases[width] = Basis(width, rotation / deviations, factor, norm)
+        return self._bases[width]
 
 
 class SamplesPair:

@@ -137,7 +137,9 @@ def _matrix(values: ArrayLike | Tensor, name: str) -> Tensor:
 def _as_floats(values: ArrayLike | Tensor, name: str) -> Tensor:
     """Return an array or tensor as a tensor of floats; integers in double precision."""
     tensor = real_tensor(values, name).detach()
-    return tensor if tensor.is_floating_point() else tensor.double()
+    if tensor.is_floating_point():
+        return tensor
+    return tensor.double()
 
 
 def _compared(

@@ -151,7 +151,7 @@ class Grid(Task[Pair]):
                 keep no activations.
         """
         needs_logits = self.objective.measures_accuracy or not training
-        logits = [self.output_name] if needs_logits else []
+        logits = [self.output_name] * needs_logits
         behind = {end_layer: [*names, *logits] for end_layer, names in self.compared.items()}
         with torch.no_grad():
             front_acts, target_acts = activations_of_both(
@@ -222,9 +222,7 @@ class Grid(Task[Pair]):
         Args:
             images: (B, C, H, W).
         """
-        front_names = list(self.front_layers)
-        if self.front_output is not None:
-            front_names.append(self.front_output)
+        front_names = filter(None, [*self.front_layers, self.front_output])
         end_names = [*self.end_layers, self.output_name]
         return activations_of_both(
             self.front,
@@ -276,7 +274,8 @@ class Grid(Task[Pair]):
             while waiting:
                 # As many pairs as fit into the memory of the device
                 n_together = max(1, self.fitting.rows(kind) // n_samples)
-                pairs, waiting = waiting[:n_together], waiting[n_together:]
+                pairs = waiting[:n_together]
+                waiting = waiting[n_together:]
                 with self.fitting.measured(kind, len(pairs) * n_samples):
                     stitched = torch.cat(
                         [self.layers[pair](sources[pair.front_layer]) for pair in pairs]
@@ -438,15 +437,12 @@ class GridEvaluation:
             classes: predicted classes (N,) by pair, of "end", maybe of "front", and the "labels".
         """
         grid = self.grid
-        labels = classes["labels"]
-        n_images = len(labels)
+        n_images = len(classes["labels"])
         accuracy = {}
         for name, predicted in classes.items():
-            accuracy[name] = (predicted == labels).sum().item() / n_images
+            accuracy[name] = (predicted == classes["labels"]).sum().item() / n_images
         front_relative_depths = grid.front.relative_depths(grid.front_layers)
-        front_depths = {layer: grid.front.depth(layer) for layer in grid.front_layers}
         end_relative_depths = grid.end.relative_depths(grid.end_layers)
-        end_depths = {layer: grid.end.depth(layer) for layer in grid.end_layers}
         cuts = grid.end.cut_names
         metrics = {}
         for pair, residual in self._residuals.items():
@@ -461,8 +457,8 @@ class GridEvaluation:
                 kappa=kappa,
                 n_images=n_images,
                 r2_test=target.r2(residual),
-                front_depth=front_depths[pair.front_layer],
-                end_depth=end_depths[pair.end_layer],
+                front_depth=grid.front.depth(pair.front_layer),
+                end_depth=grid.end.depth(pair.end_layer),
                 front_relative_depth=front_relative_depths[pair.front_layer],
                 end_relative_depth=end_relative_depths[pair.end_layer],
                 end_is_cut=pair.end_layer in cuts,

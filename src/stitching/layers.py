@@ -36,8 +36,7 @@ def resize_maps(maps: Tensor, size: Sequence[int], mode: str) -> Tensor:
     Args:
         mode: `bilinear`, without aligned corners, or `nearest`.
     """
-    align_corners = False if mode == "bilinear" else None  # has no meaning for `nearest`
-    return F.interpolate(maps, size=tuple(size), mode=mode, align_corners=align_corners)
+    return F.interpolate(maps, size=tuple(size), mode=mode)
 
 
 Layouts = tuple[
@@ -138,8 +137,8 @@ def plan_of(
     # Prefix tokens
     n_prefix = target.layout.n_prefix
     n_kept = 0
-    if is_between_tokens:
-        n_kept = _n_shared_prefix(source, target)
+    if is_between_tokens and source.layout.has_cls == target.layout.has_cls:
+        n_kept = min(source.layout.n_prefix, n_prefix)
     if n_prefix == n_kept:
         made_cls = None
     if stitching_type not in ("t2c", "t2s", "t2t") or n_prefix:
@@ -162,13 +161,6 @@ def _read_as(kind: str, shape: ActivationShape) -> ActivationShape:
     if kind == SEQUENCE:
         layout = TokenLayout()
     return shape._replace(known_layout=layout)
-
-
-def _n_shared_prefix(source: ActivationShape, target: ActivationShape) -> int:
-    """Count the prefix tokens that both sides have; 0 if one has a CLS token and one has none."""
-    if source.layout.has_cls != target.layout.has_cls:
-        return 0
-    return min(source.layout.n_prefix, target.layout.n_prefix)
 
 
 class StitchingLayer(nn.Module):

@@ -87,8 +87,8 @@ def train(
             part.load_state_dict(state_of_part)
         for numbers in state["history"].tolist():
             results = [[HeadResult(*result) for result in of_head] for of_head in numbers]
-            logs = itertools.starmap(EpochLog, results)
-            history.append(dict(zip(task.heads, logs, strict=True)))
+            logs_of_heads = itertools.starmap(EpochLog, results)
+            history.append(dict(zip(task.heads, logs_of_heads, strict=True)))
         yield history, state
 
     for epoch in range(len(history) + 1, settings.n_epochs + 1):

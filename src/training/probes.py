@@ -136,7 +136,9 @@ def used_rank(rank: int | None, n_features: int, n_samples: int) -> int | None:
     Args:
         n_samples: positions of the activations that are truncated together.
     """
-    return None if rank is None else min(rank, n_features, max(1, n_samples - 1))
+    if rank is None:
+        return None
+    return min(rank, n_features, max(1, n_samples - 1))
 
 
 def decay_epochs(n_epochs: int) -> list[int]:
@@ -144,4 +146,6 @@ def decay_epochs(n_epochs: int) -> list[int]:
 
     The last five epochs have the lower rate, if there are more than five.
     """
-    return [n_epochs - LAST_EPOCHS] if n_epochs > LAST_EPOCHS else []
+    if n_epochs > LAST_EPOCHS:
+        return [n_epochs - LAST_EPOCHS]
+    return []
