@@ -116,7 +116,10 @@ class Grid(Task[Pair]):
             self.front_output = front.output_name
         self.fitting = Fitting(front.example.device)
 
-        self.compared = self._compared_in(end)
+        self.compared = {}
+        for end_layer in self.end_layers:
+            behind = [end_layer, *end.behind(end_layer), end.output_name]
+            self.compared[end_layer] = behind[objective.compares]
         all_compared = itertools.chain.from_iterable(self.compared.values())
         self.compared_layers = list(dict.fromkeys(all_compared))
 
@@ -128,14 +131,6 @@ class Grid(Task[Pair]):
             self.front = _contiguous_copy(front)
             self.end = _contiguous_copy(end)
             self.modules += [self.front, self.end]
-
-    def _compared_in(self, end: Network) -> dict[str, list[str]]:
-        """Return the layers that the objective compares, by end layer; the cross-entropy has none."""
-        compared = {}
-        for end_layer in self.end_layers:
-            layers = [end_layer, *end.behind(end_layer), end.output_name]
-            compared[end_layer] = layers[self.objective.compares]
-        return compared
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """Yield the losses of all stitches on a batch, a group of pairs at a time.
@@ -162,9 +157,8 @@ class Grid(Task[Pair]):
                 images,
                 keep=not training,
             )
-            sources = self._truncated(front_acts)
 
-        for pairs, stitched in self._tails(images, sources, behind):
+        for pairs, stitched in self.stitched(front_acts, images, behind):
             if needs_logits:
                 group = classification_losses(stitched[self.output_name], labels)
             else:
@@ -234,38 +228,25 @@ class Grid(Task[Pair]):
         )
 
     def stitched(
-        self, acts: Mapping[str, Tensor], images: Tensor
+        self,
+        acts: Mapping[str, Tensor],
+        images: Tensor,
+        behind: Mapping[str, Sequence[str]] | None = None,
     ) -> Iterator[tuple[list[Pair], dict[str, Tensor]]]:
         """Yield groups of P pairs, with the activations (P, B, …) of the stitched networks by layer.
 
-        All pairs of a group have one end layer. Its activations are among those of the group, and
-        so is the output (P, B, n_classes), by the name `output_name`. The pairs of an end layer
-        may be several groups, as memory allows.
+        All pairs of a group have one end layer. Its activations are among those of the group. The
+        pairs of an end layer may be several groups, as memory allows.
 
         Args:
             acts: activations (B, …) of the front network, by layer; not truncated yet.
             images: (B, C, H, W).
+            behind: for each end layer, the layers behind it whose activations are needed; without any the end
+                network does not run. None: the output (P, B, n_classes), by the name `output_name`.
         """
-        needed = {end_layer: [self.output_name] for end_layer in self.end_layers}
-        yield from self._tails(images, self._truncated(acts), needed)
-
-    def _truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the activations of the front layers, truncated to `front_rank`."""
-        if self.front_rank is None:
-            return dict(acts)
-        return {name: low_rank_approx(acts[name], self.front_rank) for name in self.front_layers}
-
-    def _tails(
-        self, images: Tensor, sources: Mapping[str, Tensor], behind: Mapping[str, Sequence[str]]
-    ) -> Iterator[tuple[list[Pair], dict[str, Tensor]]]:
-        """Yield groups of P pairs with one end layer, and their activations (P, B, …) by layer.
-
-        Args:
-            images: (B, C, H, W).
-            sources: activations (B, …) by front layer, truncated to `front_rank`.
-            behind: for each end layer, the layers behind it whose activations are needed. If there
-                are none, the end network does not run.
-        """
+        if behind is None:
+            behind = dict.fromkeys(self.end_layers, [self.output_name])
+        sources = {name: low_rank_approx(acts[name], self.front_rank) for name in self.front_layers}
         n_samples = len(images)
         for end_layer, pairs_of_layer in self.pairs_into.items():
             names = [name for name in dict.fromkeys(behind[end_layer]) if name != end_layer]
@@ -280,14 +261,14 @@ class Grid(Task[Pair]):
                     stitched = torch.cat(
                         [self.layers[pair](sources[pair.front_layer]) for pair in pairs]
                     )
-                    acts = {end_layer: stitched}
+                    by_layer = {end_layer: stitched}
                     if names:
-                        acts |= self.end.activations(
+                        by_layer |= self.end.activations(
                             stitched, names, after=end_layer, images=images
                         )
-                    shape = (len(pairs), n_samples)
-                    yield pairs, {name: act.unflatten(0, shape) for name, act in acts.items()}
-                    del stitched, acts  # free their memory for the next group
+                    shape = (len(pairs), -1)
+                    yield pairs, {name: act.unflatten(0, shape) for name, act in by_layer.items()}
+                    del stitched, by_layer  # free their memory for the next group
 
 
 class Fitting:
