@@ -355,7 +355,7 @@ def test_a_map_that_is_worse_than_the_mean_is_warned_of(networks, digits, capsys
     assert row.r2_fit < 0 and "transposed: R² is below 0" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("method", [{"forms": "covariance"}, {"objectives": "task", "epochs": 1}])
+@pytest.mark.parametrize("method", [{"forms": "covariance"}, {"forms": "task:1"}])
 def test_a_front_that_shows_the_same_for_every_input_is_warned_of(networks, digits, capsys, method):
     front = copy.deepcopy(networks[1][0])
     for name, values in front.named_parameters():
