@@ -23,7 +23,6 @@ class Basis(NamedTuple):
     `basis` (n, k) is orthonormal and not computed. k is the numerical rank.
     """
 
-    width: int  # number of coordinates at this rank
     whitening: Tensor  # (width, k): from the coordinates to the basis
     factor: Tensor  # (k, features)
     norm: float  # Frobenius norm of the samples
@@ -70,7 +69,7 @@ class Samples:
         rotation = rotation[:, kept]
         factor = deviations[:, None] * (rotation.T @ self.axes[:, :width].T)
         norm = float(variances.clamp(min=0).sum().sqrt())
-        self._bases[width] = Basis(width, rotation / deviations, factor, norm)
+        self._bases[width] = Basis(rotation / deviations, factor, norm)
         return self._bases[width]
 
 
@@ -84,7 +83,7 @@ class SamplesPair:
     def __init__(self, first: Basis, second: Basis, cross: Tensor):
         self.first = first
         self.second = second
-        self.cross = cross[: first.width, : second.width]
+        self.cross = cross[: len(first.whitening), : len(second.whitening)]
 
     @cached_property
     def singular(self) -> tuple[Tensor, Tensor, Tensor]:
