@@ -14,7 +14,7 @@ from src.core.errors import UserError
 from src.low_rank import low_rank_approx
 from src.statistics.moments import Rows
 from src.stitching import direct_matching
-from src.stitching.closed_forms import Source, Target, solver_of
+from src.stitching.closed_forms import Source, Target, solve, solver_of
 from src.stitching.layers import resize_maps
 from src.stitching.upsampling import resized_rows
 from tests.goldens import numbers, random, tensor
@@ -25,7 +25,7 @@ GOLDENS = sorted({key.split("/")[0] for key in numbers("ps_inv")})
 def solved(form, x, y, *, rank=None, size=None):
     solver, rows, target = solver_of(form), resized_rows(x, size), Rows.of(y)
     source = Source(rows.moments(), len(x), rank=rank, along_axes=solver.along_axes)
-    return solver.solve(source, Target(target.moments()), rows.cross(target).scatter)
+    return solve(solver, source, Target(target.moments()), rows.cross(target).scatter)
 
 
 def error_of(matching, rows, target):
@@ -208,7 +208,7 @@ def test_a_source_and_a_target_are_decomposed_once_for_all_pairs(monkeypatch):
     pairs = list(itertools.product((0, 1), (2, 3)))
     for form, n_decomposed in (("covariance", 4), ("pinv", 2)):
         found = [
-            solver_of(form).solve(sources[i], targets[j - 2], rows[i].cross(rows[j]).scatter)
+            solve(solver_of(form), sources[i], targets[j - 2], rows[i].cross(rows[j]).scatter)
             for i, j in pairs
         ]
         assert len(decomposed) == n_decomposed

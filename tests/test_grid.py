@@ -215,3 +215,16 @@ def test_statistics_move_only_when_asked_for_and_targets_stay(data):
     assert not front.module.training and not end.module.training
     with pytest.raises(ValueError, match="several pairs"):
         Grid(front, end, layers_of((front, end)), frozen=False)
+
+
+@pytest.mark.parametrize(
+    ("places", "is_warned"),
+    [([[0, 0], [0]], True), ([[0, 0, 1]], False), ([[0], [1]], False), ([[0]], False)],
+    ids=["equal", "the third differs", "batches of one", "one image"],
+)
+def test_a_front_that_shows_one_activation_is_warned_of(networks, data, places, is_warned, capsys):
+    """Its map varies from position to position."""
+    layers = layers_of(networks, ["layer1.0", "layer2.1"], ["layer3.0"])
+    Grid(*networks, layers).evaluate([(data.images[some], data.labels[some]) for some in places])
+    text = "the activations of layer1.0, layer2.1 of the front network are constant"
+    assert (text in capsys.readouterr().err) == is_warned

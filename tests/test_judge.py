@@ -350,15 +350,16 @@ def test_a_map_that_is_worse_than_the_mean_is_warned_of(networks, digits, capsys
     assert row.r2_fit < 0 and "transposed: R² is below 0" in capsys.readouterr().err
 
 
-def test_a_front_that_shows_the_same_for_every_input_is_warned_of(networks, digits, capsys):
+@pytest.mark.parametrize("method", [{"forms": "covariance"}, {"forms": "task:1"}])
+def test_a_front_that_shows_the_same_for_every_input_is_warned_of(networks, digits, capsys, method):
     front = copy.deepcopy(networks[1][0])
     for name, values in front.named_parameters():
         if name.startswith("conv1"):
             nn.init.zeros_(values)
-    judge(front, networks[1][1], *digits, layers=("pool1", "pool3"), forms="covariance")
-    assert says(
-        capsys.readouterr().err, "activations of pool1", "constant over the fitting samples"
-    )
+    judge(front, networks[1][1], *digits, layers=("pool1", "pool3"), **method)
+    text = capsys.readouterr().err
+    assert says(text, "activations of pool1", "constant over the test inputs")
+    assert text.count("constant") == 1
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, where it imports its compiler

@@ -62,7 +62,7 @@ def data_of(n: int) -> DoubleSet:
 def test_there_are_fifty_rows_a_channel_of_the_source(source, target, expected):
     layer = build_stitching_layer("auto", source, target)
     assert n_samples_for(layer.plan) == expected
-    n_channels = layer.widths[0]
+    n_channels = layer.plan.source.n_channels
     laid_out = layer.lay_out(torch.zeros(1, *source))
     n_rows = expected * min(positions_of(laid_out).shape[1], math.prod(target[1:]))
     if 500 < expected < 10_000:

@@ -85,7 +85,13 @@ class Mahalanobis(Detector):
         n_classes = self.n_classes
         if n_classes is None:
             n_classes = max(int(labels.max()) + 1, self.with_classes.mean1.numel())
-        earlier = _with_n_classes(self.with_classes, n_classes)
+        earlier = self.with_classes
+        if earlier.n_rows:  # classes that have had no samples so far
+            n_new = n_classes - len(earlier.mean1)
+            earlier = earlier._replace(
+                mean1=F.pad(earlier.mean1, (0, n_new)),
+                scatter=F.pad(earlier.scatter, (0, 0, 0, n_new)),
+            )
         classes = torch.arange(n_classes, device=labels.device)
         means = self.features(activations)  # (B, C)
         members = Rows.of(labels[:, None] == classes)  # (B, K)
@@ -119,17 +125,6 @@ class Mahalanobis(Detector):
     def score(self, activations: ArrayLike | Tensor) -> Tensor:
         distances = torch.cdist(self._whitened(self.features(activations)), self.means)
         return distances.square().min(1).values
-
-
-def _with_n_classes(moments: CrossMoments, n_classes: int) -> CrossMoments:
-    """Return moments of membership in more classes, which have had no samples so far."""
-    if not moments.n_rows:
-        return moments
-    n_new = n_classes - len(moments.mean1)
-    return moments._replace(
-        mean1=F.pad(moments.mean1, (0, n_new)),
-        scatter=F.pad(moments.scatter, (0, 0, 0, n_new)),
-    )
 
 
 def make_detector(name: str) -> Detector:

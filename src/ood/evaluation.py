@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.core.grouping import grouped
 from src.core.values import Pair, StitchSkill
 from src.ood.reference import EndReference, TestBatch
 from src.skill.baseline import BaselineKey
@@ -17,7 +18,7 @@ from src.skill.skills import skill_of
 from src.skill.widths import RunningWidth
 from src.statistics.detection import auroc_interval, ood_metrics
 from src.stitching.grid import Grid, GridEvaluation, GridMetrics
-from src.stitching.layers import Plan, StitchingLayer
+from src.stitching.layers import source_of
 from src.training import NO_CLASS, predicted_classes
 
 
@@ -62,24 +63,18 @@ def score_grid(grid: Grid, reference: EndReference) -> dict[Pair, OodEvaluation]
     names = [*grid.end_layers, reference.end.output_name]
     for batch in reference.test_batches():
         end_acts = reference.end.activations(batch.images, names, keep=True)
-        scoring.add_end(end_acts, batch)
-        activations = grid.front.activations(batch.images, grid.front_layers, keep=True)
-        scoring.add_front(activations, batch)
-        for pairs, stitched in grid.stitched(activations, batch.images):
+        front_acts = grid.front.activations(batch.images, grid.front_layers, keep=True)
+        scoring.add_networks(front_acts, end_acts, batch)
+        for pairs, stitched in grid.stitched(front_acts, batch.images):
             scoring.add_stitches(pairs, stitched, batch)
     return scoring.scores()
 
 
-class MeasuredGrid(NamedTuple):
-    """The measurements of the stitches of a grid."""
-
-    score: GridMetrics
-    scores: dict[Pair, OodEvaluation]
-
-
 @torch.no_grad()
-def measure_grids(grids: Mapping[str, Grid], reference: EndReference) -> dict[str, MeasuredGrid]:
-    """Measure accuracies and scores, as `Grid.evaluate` and `score_grid`, in one pass of the images.
+def measure_grids(
+    grids: Mapping[str, Grid], reference: EndReference
+) -> dict[str, tuple[GridMetrics, dict[Pair, OodEvaluation]]]:
+    """Return what `Grid.evaluate` and what `score_grid` return, from one pass of the images.
 
     Args:
         grids: of the same layers of two networks, frozen.
@@ -94,17 +89,14 @@ def measure_grids(grids: Mapping[str, Grid], reference: EndReference) -> dict[st
         front_acts, end_acts = any_grid.activations(batch.images)
         for name, grid in grids.items():
             evaluations[name].add_networks(batch.images, batch.labels, front_acts, end_acts)
-            scorings[name].add_end(end_acts, batch)
-            scorings[name].add_front(front_acts, batch)
+            scorings[name].add_networks(front_acts, end_acts, batch)
             for pairs, stitched in grid.stitched(front_acts, batch.images):
                 evaluations[name].add_stitches(pairs, stitched, end_acts)
                 scorings[name].add_stitches(pairs, stitched, batch)
     # Baselines of all grids, from the same passes
     keys = [key for scoring in scorings.values() for key in scoring.keys.values()]
     reference.baselines.measured(keys)
-    return {
-        name: MeasuredGrid(evaluations[name].score(), scorings[name].scores()) for name in grids
-    }
+    return {name: (evaluations[name].score(), scorings[name].scores()) for name in grids}
 
 
 class GridScoring:
@@ -116,31 +108,23 @@ class GridScoring:
         # Of each batch, on the device: a copy to the CPU would wait
         self._is_right: dict[Pair, list[Tensor]] = {pair: [] for pair in grid.pairs}
         self._scores: dict[Pair, dict[str, list[Tensor]]] = {pair: {} for pair in grid.pairs}
-        self._widths = {
-            _source_of(pair, layer): RunningWidth(len(reference.sampled))
-            for pair, layer in grid.layers.items()
-        }
+        self._pairs = grouped(grid.pairs, lambda pair: source_of(pair, grid.layers[pair]))
+        self._widths = {source: RunningWidth(len(reference.sampled)) for source in self._pairs}
         self._following = Following(
             reference.end, grid.end_layers, image_shape=reference.options.test.image_shape
         )
 
-    def add_end(self, end_acts: Mapping[str, Tensor], batch: TestBatch) -> None:
-        """Add the end network's activations (B, …) at the end layers, and its logits."""
-        if len(batch.sampled):
-            sampled = {name: values[batch.sampled] for name, values in end_acts.items()}
-            self._following.add_end(sampled)
-
-    def add_front(self, activations: Mapping[str, Tensor], batch: TestBatch) -> None:
-        """Add the activations (B, …) of the front network at the front layers."""
+    def add_networks(
+        self, front_acts: Mapping[str, Tensor], end_acts: Mapping[str, Tensor], batch: TestBatch
+    ) -> None:
+        """Add the activations (B, …) at the front layers, and those of the end network with its logits."""
         if not len(batch.sampled):
             return
-        added = set()
-        for pair, layer in self.grid.layers.items():
-            source = _source_of(pair, layer)
-            if source not in added:
-                added.add(source)
-                sampled = activations[pair.front_layer][batch.sampled]
-                self._widths[source].add(layer.lay_out(sampled))
+        sampled = {name: values[batch.sampled] for name, values in end_acts.items()}
+        self._following.add_end(sampled)
+        for source, (pair, *_) in self._pairs.items():
+            laid_out = self.grid.layers[pair].lay_out(front_acts[pair.front_layer][batch.sampled])
+            self._widths[source].add(laid_out)
 
     def add_stitches(
         self, pairs: Sequence[Pair], stitched: Mapping[str, Tensor], batch: TestBatch
@@ -175,7 +159,7 @@ class GridScoring:
         widths = {source: running.rank for source, running in self._widths.items()}
         keys = {}
         for pair in self.grid.pairs:
-            width = widths[_source_of(pair, self.grid.layers[pair])]
+            width = widths[source_of(pair, self.grid.layers[pair])]
             width = min(width, self.grid.front_rank or width)
             keys[pair] = self.reference.baselines.key(pair.end_layer, width, self.grid.form)
         return keys
@@ -194,11 +178,6 @@ class GridScoring:
                 skill=skill_of(self._following.products(pair), baselines[key]),
             )
         return scores
-
-
-def _source_of(pair: Pair, layer: StitchingLayer) -> tuple[str, Plan]:
-    """Return what a stitching layer maps: the front layer, and the steps in front of the affine map."""
-    return pair.front_layer, layer.plan.of_source
 
 
 def separation_of(stitched: np.ndarray, own: np.ndarray, *, is_paired: bool) -> Separation:

@@ -132,9 +132,12 @@ def make_reference(
 def _fitted(network: Network, options: EvaluationOptions) -> tuple[ByScore[Detector], list[str]]:
     """Fit the detectors that need no training to training images; return a reason for each failure too."""
     unfitted: ByScore[Detector] = {}
-    for score in options.scores:
+    for score, layer in itertools.product(options.scores, options.layers):
         if not SCORES[score].is_trained:
-            unfitted[score] = {layer: _unfitted(score, options) for layer in options.layers}
+            detector = make_detector(score)
+            detector.id_data = options.dataset
+            detector.n_classes = options.test.n_classes
+            unfitted.setdefault(score, {})[layer] = detector
     if unfitted:
         indices = options.train.in_cheapest_order(options.train.permutation(0))
         for images, labels in options.batches(options.train, "training activations", indices):
@@ -153,14 +156,6 @@ def _fitted(network: Network, options: EvaluationOptions) -> tuple[ByScore[Detec
             else:
                 fitted.setdefault(score, {})[layer] = detector
     return fitted, missing
-
-
-def _unfitted(score: str, options: EvaluationOptions) -> Detector:
-    """Make a detector that needs no training."""
-    detector = make_detector(score)
-    detector.id_data = options.dataset
-    detector.n_classes = options.test.n_classes
-    return detector
 
 
 def score_network(

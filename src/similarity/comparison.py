@@ -1,7 +1,9 @@
-"""LayerComparison of layers of two networks at many ranks, from statistics of the layers."""
+"""Comparison of layers of two networks at many ranks, from statistics of the layers."""
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
 import torch
@@ -33,9 +35,6 @@ from src.similarity.sides import LayerPair, Statistics
 # and under N permutations of the images of the first network; at each rank of both layers. N is 0
 # where images cannot be permuted
 Values = dict[str, Tensor]
-# The place (order, ranks) of a value among the values of a measure, and the arguments of the measure
-# from the first layer to the second, and back
-Call = tuple[tuple, tuple, tuple]
 
 
 class LayerComparison:
@@ -65,16 +64,18 @@ class LayerComparison:
         self.n_alone = 0  # images that are the only ones of their class
         if n_permutations:
             self._draw_orders(n_permutations, labels)
+        # The actual order of the images, and then the permutations
+        self._all_orders = [slice(None), *itertools.chain.from_iterable(self.orders.values())]
         user_metrics = self._measures(ACTIVATIONS)
         if self.orders and user_metrics:
             warn(
                 f"--permutations {n_permutations}: {', '.join(user_metrics)} run {len(self._all_orders)} times for "
                 "each pair of layers"
             )
-        self.undefined: dict[str, list[str]] = {}
+        self.undefined: defaultdict[str, dict[str, None]] = defaultdict(dict)
         for layer in (*statistics.layers1.values(), *statistics.layers2.values()):
             for reason, metrics in layer.flaws.items():
-                self._note_undefined(metrics, reason)
+                self.undefined[reason] |= dict.fromkeys(metrics)
 
     def _draw_orders(self, n_permutations: int, labels: Tensor | None) -> None:
         """Draw the permutations of all images, and permutations within classes if a class has two."""
@@ -87,20 +88,9 @@ class LayerComparison:
         if self.n_alone < n_images:
             self.orders[WITHIN_CLASSES] = permuted_orders(n_permutations, labels.cpu())
 
-    @property
-    def _all_orders(self) -> list[Tensor | slice]:
-        """The actual order of the images, and then the permutations."""
-        permuted = [order for orders in self.orders.values() for order in orders]
-        return [slice(None), *permuted]
-
     def _measures(self, of: str) -> dict[str, Measure]:
         """Return the measures of a kind of input."""
         return {name: row for name, row in self.statistics.metrics.items() if row.of == of}
-
-    def _note_undefined(self, metrics: Iterable[str], reason: str) -> None:
-        """Note why measures have no value."""
-        metrics_of_reason = self.undefined.setdefault(reason, [])
-        metrics_of_reason += [name for name in metrics if name not in metrics_of_reason]
 
     def results(self) -> list[list[ComparedLayers]]:
         """Return the values of each pair of layers, at all ranks of layer 1 times all of layer 2.
@@ -113,11 +103,9 @@ class LayerComparison:
         layers1 = self.statistics.layers1
         for name1, first in progress(layers1.items(), "layers", len(layers1), delay=1):
             of_grams = self._of_grams(first)
-            for name2, second in self.statistics.layers2.items():
+            for name2 in self.statistics.layers2:
                 pair = (name1, name2)
-                of_samples = self._of_calls(SAMPLES, pair, first, second)
-                of_activations = self._of_calls(ACTIVATIONS, pair, first, second)
-                values[pair] = of_grams[name2] | of_samples | of_activations
+                values[pair] = of_grams[name2] | self._of_samples(pair) | self._of_activations(pair)
         largest = {}
         for metric, measure in self.statistics.metrics.items():
             of_pairs = [of_pair[metric] for of_pair in values.values()]
@@ -152,18 +140,13 @@ class LayerComparison:
         nulls: dict[str, Null] = {}
         if math.isnan(value):
             return Similarity(value)
-        for images, permuted in self._by_images(values[1:]).items():
-            nulls[images] = null_of(measure, value, permuted)
-        for images, permuted in self._by_images(largest).items():
-            nulls[LARGEST[images]] = null_of(measure, value, permuted)
-        return Similarity(value, nulls)
-
-    def _by_images(self, permuted: Tensor) -> dict[str, Tensor]:
-        """Split values (N,) under permutations by the images that are permuted."""
-        if len(permuted) == 0:
-            return {}
         n_permutations = [len(orders) for orders in self.orders.values()]
-        return dict(zip(self.orders, permuted.split(n_permutations), strict=True))
+        names_of_largest = [LARGEST[images] for images in self.orders]
+        for names, permuted in ((self.orders, values[1:]), (names_of_largest, largest)):
+            if len(permuted):
+                for name, of_images in zip(names, permuted.split(n_permutations), strict=True):
+                    nulls[name] = null_of(measure, value, of_images)
+        return Similarity(value, nulls)
 
     def _of_grams(self, first: LayerFeatures) -> dict[str, Values]:
         """Return the values of measures of Gram matrices, by second layer.
@@ -187,80 +170,80 @@ class LayerComparison:
                 by_layer[name2][metric] = of_layer[None, :, rows1][:, :, :, rows2]
         return by_layer
 
-    def _of_calls(
-        self, of: str, pair: LayerPair, first: LayerFeatures, second: LayerFeatures
-    ) -> Values:
-        """Return the values of measures that are functions of two layers; NaN where one has no value.
-
-        Args:
-            of: SAMPLES or ACTIVATIONS.
-        """
-        measures = self._measures(of)
-        n_orders = len(self._all_orders)
-        calls = self._calls_on_activations(pair, first, second)
-        if of == SAMPLES:
-            calls = self._calls_on_samples(pair, first, second)
-            if pair in self.statistics.products:
-                n_orders = 1
-        values = {}
-        for metric, measure in measures.items():
-            shape = (n_orders, len(self.statistics.ranks1), len(self.statistics.ranks2))
-            n_directions = 2 - measure.is_symmetric
-            values[metric] = torch.full((n_directions, *shape), math.nan, dtype=torch.float64)
-        for place, *arguments in calls if measures else ():
-            for metric, of_metric in values.items():
-                for of_direction, layers in zip(of_metric, arguments):  # noqa: B905 - or one direction
-                    value = measures[metric].function(*layers)
-                    of_direction[place] = value
-                    if math.isnan(value):
-                        reason = f"it is what the function gives for {first.name} and {second.name}"
-                        self._note_undefined([metric], reason)
-        return values
-
-    def _calls_on_samples(
-        self, pair: LayerPair, first: LayerFeatures, second: LayerFeatures
-    ) -> Iterator[Call]:
-        """Yield pairs of samples, in each order of the images and at each pair of ranks."""
-        products: Iterable[Tensor]  # of the samples of both layers
+    def _of_samples(self, pair: LayerPair) -> Values:
+        """Return the values of measures of samples of two layers; NaN where one has no value."""
+        first, second = self._features(pair)
+        measures = self._measures(SAMPLES)
+        if not measures:
+            return {}
+        products: Sequence[Tensor]  # of the samples of both layers
         if pair in self.statistics.products:
             samples = (first.positions, second.positions)
             scatter = self.statistics.products[pair].scatter.cpu()
             products = [samples[0].axes.T @ scatter @ samples[1].axes]
         else:
             samples = (first.images, second.images)
-            products = (first.pooled[order].T @ second.pooled for order in self._all_orders)
-        widths1 = [first.width(rank) for rank in self.statistics.ranks1]
-        widths2 = [second.width(rank) for rank in self.statistics.ranks2]
-        for order, between in enumerate(products):
-            for (i, width1), (j, width2) in product(enumerate(widths1), enumerate(widths2)):
-                try:
-                    bases = (samples[0].basis(width1), samples[1].basis(width2))
-                except Undefined as reason:
-                    self._note_undefined(self._measures(SAMPLES), str(reason))
-                    continue
-                both = SamplesPair(*bases, between)
-                yield (order, i, j), (both,), (both.reversed,)
+            products = [first.pooled[order].T @ second.pooled for order in self._all_orders]
+        values = self._undefined_values(measures, len(products))
+        ranks1 = enumerate(self.statistics.ranks1)
+        ranks2 = enumerate(self.statistics.ranks2)
+        for (i, rank1), (j, rank2) in product(ranks1, ranks2):
+            try:
+                basis1 = samples[0].basis(first.width(rank1))
+                basis2 = samples[1].basis(second.width(rank2))
+            except Undefined as reason:
+                self.undefined[str(reason)] |= dict.fromkeys(measures)
+                continue
+            for order, between in enumerate(products):
+                both = SamplesPair(basis1, basis2, between)
+                for metric, measure in measures.items():
+                    values[metric][0, order, i, j] = measure.function(both)
+                    if not measure.is_symmetric:
+                        values[metric][1, order, i, j] = measure.function(both.reversed)
+        return values
 
-    def _calls_on_activations(
-        self, pair: LayerPair, first: LayerFeatures, second: LayerFeatures
-    ) -> Iterator[Call]:
-        """Yield both activations in each order of the images, for all pairs of full ranks at once."""
+    def _of_activations(self, pair: LayerPair) -> Values:
+        """Return the values of a user's measures of the activations of two layers, at full ranks; else NaN."""
+        first, second = self._features(pair)
+        measures = self._measures(ACTIVATIONS)
+        values = self._undefined_values(measures, len(self._all_orders))
         is_full1 = torch.tensor([first.is_full(rank) for rank in self.statistics.ranks1])
         is_full2 = torch.tensor([second.is_full(rank) for rank in self.statistics.ranks2])
         is_full = is_full1[:, None] & is_full2  # (R1, R2)
-        if not is_full.all():
+        if measures and not is_full.all():
             reason = "functions of yours are measured at full rank only"
-            self._note_undefined(self._measures(ACTIVATIONS), reason)
-        if not is_full.any():
-            return
+            self.undefined[reason] |= dict.fromkeys(measures)
+        if not measures or not is_full.any():
+            return values
         # Both on one device: activations that the GPU has no room for are on the CPU
         x = self.statistics.activations1[pair[0]]
         y = self.statistics.activations2[pair[1]]
         if x.device != y.device:
             x = x.cpu()
             y = y.cpu()
-        for place, order in enumerate(self._all_orders):
-            yield (place, is_full), (x[order], y), (y, x[order])
+        for (number, order), (metric, measure) in product(
+            enumerate(self._all_orders), measures.items()
+        ):
+            directions = ((x[order], y), (y, x[order]))
+            for direction, activations in zip(values[metric], directions):  # noqa: B905 - or one direction
+                value = measure.function(*activations)
+                direction[number, is_full] = value
+                if math.isnan(value):
+                    reason = f"it is what the function gives for {first.name} and {second.name}"
+                    self.undefined[reason] |= {metric: None}
+        return values
+
+    def _features(self, pair: LayerPair) -> tuple[LayerFeatures, LayerFeatures]:
+        """Return the features of two layers."""
+        return self.statistics.layers1[pair[0]], self.statistics.layers2[pair[1]]
+
+    def _undefined_values(self, measures: Mapping[str, Measure], n_orders: int) -> Values:
+        """Return values of NaN for some orders of the images."""
+        shape = (n_orders, len(self.statistics.ranks1), len(self.statistics.ranks2))
+        return {
+            metric: torch.full((2 - measure.is_symmetric, *shape), math.nan, dtype=torch.float64)
+            for metric, measure in measures.items()
+        }
 
     def warnings(self) -> list[str]:
         """Return warnings of biased and undefined values. Call this after `results` has ended."""
@@ -299,8 +282,7 @@ class LayerComparison:
 
     def _has_few_samples(self, pair: LayerPair) -> bool:
         """Return whether two layers without a null have more features together than samples."""
-        first = self.statistics.layers1[pair[0]]
-        second = self.statistics.layers2[pair[1]]
+        first, second = self._features(pair)
         is_by_position = self.statistics.alignments[pair] in BY_POSITION
         if self.orders and not is_by_position:
             return False

@@ -5,6 +5,7 @@ Procrustes, products of the activations of both layers are needed as well, and a
 code takes whole activations."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import product
@@ -16,7 +17,6 @@ from src.core.activations import ActivationShape, shape_of
 from src.core.choices.similarity import GRAMS, SAMPLES, Measure
 from src.core.values import Rank
 from src.similarity.grams import Grams, gram_matrices
-from src.similarity.measures import unit
 from src.similarity.samples import Samples
 from src.statistics.moments import ROUNDING, CrossMoments, Moments, Rows
 
@@ -35,16 +35,12 @@ def alignment_of(shape1: ActivationShape, shape2: ActivationShape, mode: str = "
         An entry of `BY_POSITION`, or how each layer is averaged.
     """
     pools = dict.fromkeys(POOLS[len(shape.sizes)] for shape in (shape1, shape2))
-    averaged = " / ".join(pools)
-    are_vectors = not shape1.sizes and not shape2.sizes
-    if mode == "pool" or are_vectors:
-        return averaged
-    if shape1.sizes == shape2.sizes:
+    if mode != "pool" and shape1.sizes and shape1.sizes == shape2.sizes:
         if shape1.is_tokens:
             return "tokens"
         if shape1.n_channels == shape2.n_channels:
             return "positions"
-    return averaged
+    return " / ".join(pools)
 
 
 def alignments_of(
@@ -95,7 +91,7 @@ class LayerFeatures:
             self._add_up(activations, device)
 
         self.matrices: dict[str, Tensor] = {}
-        self.flaws: dict[str, list[str]] = {}
+        self.flaws: defaultdict[str, list[str]] = defaultdict(list)
         of_grams = {column: row for column, row in metrics.items() if row.of == GRAMS}
         if of_grams:
             axes = None
@@ -118,13 +114,13 @@ class LayerFeatures:
         """Make the matrices of measures of Gram matrices at all ranks."""
         is_flawed = self._find_flaws(grams, list(metrics))
         for metric, measure in metrics.items():
-            n_least = measure.min_images
-            if self.n_images < n_least:
-                reason = f"it needs at least {n_least} inputs, not {self.n_images}"
-                self.flaws.setdefault(reason, []).append(metric)
+            if self.n_images < measure.min_images:
+                reason = f"it needs at least {measure.min_images} inputs, not {self.n_images}"
+                self.flaws[reason].append(metric)
                 self.matrices[metric] = torch.full_like(grams.centred, math.nan)
             else:
-                matrices = unit(measure.function(grams))
+                matrices = measure.function(grams)
+                matrices = matrices / matrices.flatten(1).norm(dim=1)[:, None, None]
                 matrices[is_flawed] = math.nan
                 self.matrices[metric] = matrices
 
@@ -191,10 +187,9 @@ class LayerFeatures:
     @property
     def n_bytes(self) -> int:
         """The memory that this layer takes."""
-        tensors = [*self.matrices.values()]
         # The axes are as large as the scatter, and `pooled` as `averages`
-        tensors += [self.moments.scatter] * 2 + [self.averages] * 2
-        return sum(tensor.nbytes for tensor in tensors)
+        n_of_moments = 2 * (self.moments.scatter.nbytes + self.averages.nbytes)
+        return n_of_moments + sum(matrices.nbytes for matrices in self.matrices.values())
 
 
 def cross_moments(
@@ -210,10 +205,9 @@ def cross_moments(
         activations1, activations2: (n, ...), by layer.
     """
     products = dict.fromkeys(pairs, CrossMoments())
-    names1 = dict.fromkeys(name for name, _ in pairs)
-    names2 = dict.fromkeys(name for _, name in pairs)
     if not pairs:
         return products
+    names1, names2 = map(dict.fromkeys, zip(*pairs, strict=True))
     n_images = len(activations1[pairs[0][0]])
     step = min(map(_batch_size, activations1.values()))
     for start in range(0, n_images, step):

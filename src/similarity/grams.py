@@ -5,6 +5,7 @@ In coordinates of the principal axes of the channels, a rank adds the Gram matri
 to that of the rank before it. Blocks of features are multiplied in the precision of the activations
 and added up in float64."""
 
+import functools
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -55,9 +56,10 @@ def gram_matrices(
         positions = positions_of(activations)
         axes = axes[:, : widths[-1]].to(device, activations.dtype)
     n_images, n_positions, n_channels = positions.shape
-    centred = _zeros(len(widths), n_images, n_images, device=device)
-    offsets = _zeros(len(widths), n_images, device=device)
-    channel_mean = _zeros(n_channels, device=device)
+    zeros = functools.partial(torch.zeros, dtype=torch.float64, device=device)
+    centred = zeros(len(widths), n_images, n_images)
+    offsets = zeros(len(widths), n_images)
+    channel_mean = zeros(n_channels)
 
     # Blocks of positions, and in each the axes that a rank adds to the rank before it
     step = max(1, BLOCK_VALUES // (n_images * n_channels))
@@ -96,10 +98,6 @@ def _centred(activations: Tensor) -> tuple[Tensor, Tensor]:
     differences = activations - first
     mean_difference = differences.mean(0)
     return differences.sub_(mean_difference), first + mean_difference
-
-
-def _zeros(*shape: int, device: torch.device | str) -> Tensor:
-    return torch.zeros(shape, dtype=torch.float64, device=device)
 
 
 def _products(block: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def procrustes(pair: SamplesPair) -> float:
 def pwcca(pair: SamplesPair) -> float:
     """Return the PWCCA distance of the paper's code: 1 − Σ wρ / Σ w over all directions, with and
     without a partner."""
-    correlations, weights = pair.canonical
+    correlations, weights = pair.canonical()
     return max(0.0, float(1 - weights @ correlations / weights.sum()))
 
 
@@ -116,8 +116,3 @@ def _value_of(name: str, function: Callable, x: Tensor, y: Tensor) -> float:
         raise UserError(
             f"{name} returns {title} instead of a number; let it return a float"
         ) from error
-
-
-def unit(matrices: Tensor) -> Tensor:
-    """Divide matrices (R, n, n) by their Frobenius norms."""
-    return matrices / matrices.flatten(1).norm(dim=1)[:, None, None]

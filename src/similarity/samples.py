@@ -23,7 +23,6 @@ class Basis(NamedTuple):
     `basis` (n, k) is orthonormal and not computed. k is the numerical rank.
     """
 
-    width: int  # number of coordinates at this rank
     whitening: Tensor  # (width, k): from the coordinates to the basis
     factor: Tensor  # (k, features)
     norm: float  # Frobenius norm of the samples
@@ -70,15 +69,8 @@ class Samples:
         rotation = rotation[:, kept]
         factor = deviations[:, None] * (rotation.T @ self.axes[:, :width].T)
         norm = float(variances.clamp(min=0).sum().sqrt())
-        self._bases[width] = Basis(width, rotation / deviations, factor, norm)
+        self._bases[width] = Basis(rotation / deviations, factor, norm)
         return self._bases[width]
-
-
-class Canonical(NamedTuple):
-    """The canonical directions of the first representation, one for each of its dimensions."""
-
-    correlations: Tensor  # (k1,) in [0, 1], descending; 0 for directions without a partner
-    weights: Tensor  # (k1,): sums over the features of their absolute products with each direction
 
 
 class SamplesPair:
@@ -91,7 +83,7 @@ class SamplesPair:
     def __init__(self, first: Basis, second: Basis, cross: Tensor):
         self.first = first
         self.second = second
-        self.cross = cross[: first.width, : second.width]
+        self.cross = cross[: len(first.whitening), : len(second.whitening)]
 
     @cached_property
     def singular(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -100,24 +92,23 @@ class SamplesPair:
 
         Q₁ and Q₂ are orthonormal bases of the samples within their numerical rank.
         """
-        if "singular" in vars(self.reversed):
-            right, cosines, left = self.reversed.singular
-            return left, cosines, right
         overlap = self.first.whitening.T @ self.cross @ self.second.whitening  # (k1, k2), Q₁ᵀQ₂
         left, cosines, right = torch.linalg.svd(overlap)
         return left, cosines, right.T
 
     @cached_property
     def reversed(self) -> "SamplesPair":
-        """The pair in reverse order. The singular vectors are shared with this pair."""
+        """The pair in reverse order, with the singular vectors of this pair."""
         pair = SamplesPair(self.second, self.first, self.cross.T)
-        pair.reversed = self
+        pair.singular = self.singular[::-1]
         return pair
 
-    @cached_property
-    def canonical(self) -> Canonical:
-        """The canonical directions: the left singular vectors of Q₁ᵀQ₂. The singular values are the
-        correlations.
+    def canonical(self) -> tuple[Tensor, Tensor]:
+        """Return the correlations (k1,) of the canonical directions of the first representation, and the
+        sums (k1,) over the features of their absolute products with each direction.
+
+        The directions are the left singular vectors of Q₁ᵀQ₂, and the singular values the correlations, in
+        descending order; 0 for directions without a partner.
 
         Correlations that differ by at most 1e-6 count as equal, and so do all directions without a
         partner. The directions of such a group are the principal axes of the first representation
@@ -137,4 +128,4 @@ class SamplesPair:
                 _, axes = torch.linalg.eigh(coordinates[group] @ coordinates[group].T)
                 coordinates[group] = axes.flip(1).T @ coordinates[group]
                 correlations[group] = correlations[group].mean()
-        return Canonical(correlations, coordinates.abs().sum(1))
+        return correlations, coordinates.abs().sum(1)

@@ -86,8 +86,10 @@ def take_statistics(
 
     # Activations of networks without features; of all, if pairs need the activations of both
     needs_activations = ACTIVATIONS in inputs
-    if SAMPLES in inputs:
-        needs_activations |= _may_be_by_position(features, alignment)
+    if SAMPLES in inputs and all(features):
+        needs_activations |= bool(_by_position(features[0], features[-1], alignment))
+    elif SAMPLES in inputs:  # shapes may be unknown
+        needs_activations |= alignment != "pool"
     is_running = [needs_activations or not of_side for of_side in features]
     taken = _activations_of(sides, is_running, batches, n_images, keep=needs_activations)
     for place, side in enumerate(sides):
@@ -98,14 +100,13 @@ def take_statistics(
                 cache.keep(keys[place], features[place], n_bytes)
     layers1 = {name: features[0][name] for name in first.layers}
     layers2 = {name: features[-1][name] for name in second.layers}
-    alignments = alignments_of(layers1, layers2, alignment)
 
     # What needs the activations of both
     activations1 = {name: values for name, values in taken[0].items() if name in layers1}
     activations2 = {name: values for name, values in taken[-1].items() if name in layers2}
     pairs: list[LayerPair] = []
     if SAMPLES in inputs:
-        pairs = _by_position(alignments)
+        pairs = _by_position(layers1, layers2, alignment)
     products = cross_moments(activations1, activations2, pairs, device=device)
     if ACTIVATIONS not in inputs:
         activations1 = {}
@@ -115,7 +116,7 @@ def take_statistics(
         layers2,
         ranks1=first.ranks,
         ranks2=second.ranks,
-        alignments=alignments,
+        alignments=alignments_of(layers1, layers2, alignment),
         products=products,
         activations1=activations1,
         activations2=activations2,
@@ -133,16 +134,10 @@ def _merged(first: Side, second: Side) -> list[Side]:
     return [second._replace(layers=list(layers), ranks=list(ranks))]
 
 
-def _may_be_by_position(features: Sequence[Features], alignment: str) -> bool:
-    """Return whether positions may be the samples of a pair of layers; shapes may be unknown."""
-    if all(features):
-        return bool(_by_position(alignments_of(features[0], features[-1], alignment)))
-    return alignment != "pool"
-
-
-def _by_position(alignments: Mapping[LayerPair, str]) -> list[LayerPair]:
+def _by_position(layers1: Features, layers2: Features, alignment: str) -> list[LayerPair]:
     """Return the pairs of layers with positions as samples."""
-    return [pair for pair, alignment in alignments.items() if alignment in BY_POSITION]
+    alignments = alignments_of(layers1, layers2, alignment)
+    return [pair for pair, name in alignments.items() if name in BY_POSITION]
 
 
 def _features_of(

@@ -50,18 +50,17 @@ def compare(
     """
     if isinstance(metrics, str):
         metrics = [metrics]
-    functions = [metric for metric in metrics if not isinstance(metric, str)]
-    if functions:
-        raise UserError(
-            f"{functions[0]!r} is no name of a measure; give FILE.py:FUNCTION for code of your own"
-        )
+    for metric in metrics:
+        if not isinstance(metric, str):
+            raise UserError(
+                f"{metric!r} is no name of a measure; give FILE.py:FUNCTION for code of your own"
+            )
     if alignment not in ALIGNMENTS:
         raise unknown_name("alignment", str(alignment), ALIGNMENTS)
     x = _as_floats(activations1, NAMES[0])
     y = _as_floats(activations2, NAMES[1])
-    comparison = _comparison(x, y, load_measures(metrics), alignment)
-    values = _values(comparison)
-    for line in comparison.warnings():
+    values, warnings = _compared(x, y, load_measures(metrics), alignment)
+    for line in warnings:
         warn(line)
     return values
 
@@ -123,8 +122,8 @@ def _measured(name: str, x: ArrayLike | Tensor, y: ArrayLike | Tensor, **changes
         changes: of the row of the measure.
     """
     row = load_measures([name])[name]._replace(**changes)
-    comparison = _comparison(_matrix(x, NAMES[0]), _matrix(y, NAMES[1]), {name: row})
-    return _values(comparison)[name]
+    values, _ = _compared(_matrix(x, NAMES[0]), _matrix(y, NAMES[1]), {name: row})
+    return values[name]
 
 
 def _matrix(values: ArrayLike | Tensor, name: str) -> Tensor:
@@ -143,10 +142,10 @@ def _as_floats(values: ArrayLike | Tensor, name: str) -> Tensor:
     return tensor.double()
 
 
-def _comparison(
+def _compared(
     x: Tensor, y: Tensor, metrics: Mapping[str, Measure], alignment: str = "auto"
-) -> LayerComparison:
-    """Return the comparison of two activations."""
+) -> tuple[dict[str, float], list[str]]:
+    """Return the values of two activations by measure, and warnings; an `Undefined` error if one has none."""
     n_samples = len(x)
     if len(y) != n_samples or n_samples < 2:
         raise ValueError(
@@ -162,12 +161,9 @@ def _comparison(
         alignment=alignment,
         device=x.device,
     )
-    return LayerComparison(statistics)
-
-
-def _values(comparison: LayerComparison) -> dict[str, float]:
-    """Return the values of two activations by measure; an `Undefined` error if one has none."""
+    comparison = LayerComparison(statistics)
     ((compared,),) = comparison.results()
     for reason, names in comparison.undefined.items():
         raise Undefined(f"no {', '.join(names)}: {reason}")
-    return {name: similarity.value for name, similarity in compared.values.items()}
+    values = {name: similarity.value for name, similarity in compared.values.items()}
+    return values, comparison.warnings()

@@ -39,7 +39,7 @@ from src.skill.skills import Baseline
 from src.skill.untrained import Draw, UntrainedFeatures, beside_class, splits_of
 from src.skill.within_class import WithinClass
 from src.statistics.moments import CrossMoments, Moments, Rows
-from src.stitching.closed_forms import Matching, Source, Target, solver_of
+from src.stitching.closed_forms import Matching, Source, Target, solve, solver_of
 
 N_DRAWS = 5  # of untrained weights; the largest correlation counts
 FEW = 5_000  # training images: all are fitted to
@@ -284,7 +284,8 @@ class Baselines:
                 if group.sample not in targets:
                     targets[group.sample] = Target(moments.targets[group.sample])
                 source = Source(of_source, group.sample.n_images, cutoff="exact")
-                maps[stitch] = solver_of(stitch.form).solve(source, targets[group.sample], cross)
+                form = solver_of(stitch.form)
+                maps[stitch] = solve(form, source, targets[group.sample], cross)
         return maps
 
     def _group(self, draw: Draw) -> _Group:

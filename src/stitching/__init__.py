@@ -8,7 +8,6 @@ from src.stitching.matching import (
     direct_matching,
     match,
     match_layers,
-    matching_batches,
 )
 from src.stitching.stitched_model import StitchedModel, build_layers, chosen_options
 
@@ -23,5 +22,4 @@ __all__ = [
     "direct_matching",
     "match",
     "match_layers",
-    "matching_batches",
 ]

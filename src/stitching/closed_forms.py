@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from src.core.choices import STARTS
-from src.core.choices.stitching import FORMS, METHODS
+from src.core.choices.stitching import FORMS, METHODS, ClosedForm
 from src.core.errors import UserError, unknown_name
 from src.core.ownership import call_on_copies
 from src.core.user_code import failing_as_user_error, is_user_code, load, title_of
@@ -97,11 +97,10 @@ class Source:
         n_rows, mean, scatter = moments
         axes = principal_axes(scatter, rank)
         basis = axes
+        projected_mean = mean @ axes
         if not along_axes:
             basis = axes @ axes.T
-        projected_mean = mean @ basis
-        if not along_axes:
-            projected_mean = projected_mean + mean - axes @ (axes.T @ mean)
+            projected_mean = mean @ basis + mean - axes @ (axes.T @ mean)
         self.axes = axes
         self.basis = basis
         self.moments = Moments(n_rows, projected_mean, basis.T @ scatter @ basis)
@@ -162,18 +161,16 @@ def relative_cutoff(cutoff: Cutoff, n_rows: int, n_columns: int) -> float:
     Raises:
         ValueError: a number below 0, or of at least 1.
     """
-    if cutoff == "paper":
-        return max(n_rows, n_columns) * EPS32
-    if cutoff == "exact":
-        return n_columns * EPS32
+    named = {"paper": max(n_rows, n_columns) * EPS32, "exact": n_columns * EPS32}
+    if cutoff in named:
+        return named[cutoff]
     try:
         share = float(cutoff)
     except (TypeError, ValueError):  # None, or a misspelt name
         share = math.nan
     if not 0 <= share < 1:
         raise ValueError(f"cutoff {cutoff} is not paper, exact or a number from 0 up to 1")
-    rounding = (10 * n_columns * EPS) ** 0.5
-    return max(share, rounding)
+    return max(share, (10 * n_columns * EPS) ** 0.5)
 
 
 class _Directions(NamedTuple):
@@ -248,7 +245,7 @@ def least_squares(source: Source, target: Target, cross: Tensor) -> Matching:
     # ‖Y‖² is the sum over the directions of what each explains, plus the residual
     explained = coordinates.square().sum(1) / directions.squared_sigma  # (n,)
     residual = target.moments.squared_norm - explained[directions.kept].sum()
-    matching = _with_errors(
+    matching = _matching(
         source, target, solution[:-1].T, solution[-1], residual, rank=directions.rank
     )
     return matching._replace(truncated=_is_truncated(source, target, cross))
@@ -284,8 +281,8 @@ def covariance(source: Source, target: Target, cross: Tensor) -> Matching:
     variation = target.moments.variations.sum()
     residual = variation - 2 * (predicted * mapped).sum() + mapped.square().sum()
     weight = (source.whitening @ mapped).T
-    rank = source.whitening.shape[1]
-    return _with_errors(source, target, weight, _bias(source, target, weight), residual, rank=rank)
+    bias = _bias(source, target, weight)
+    return _matching(source, target, weight, bias, residual, rank=len(predicted))
 
 
 def orthogonal(source: Source, target: Target, cross: Tensor) -> Matching:
@@ -299,7 +296,7 @@ def orthogonal(source: Source, target: Target, cross: Tensor) -> Matching:
     weight = (u @ vh).T
     bias = _bias(source, target, weight)
     residual = _squared_residual(source, target, cross, weight, bias)
-    return _with_errors(source, target, weight, bias, residual, rank=u.shape[1])
+    return _matching(source, target, weight, bias, residual, rank=u.shape[1])
 
 
 def _singular_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -332,13 +329,13 @@ def _squared_residual(
     source: Source, target: Target, cross: Tensor, weight: Tensor, bias: Tensor
 ) -> Tensor:
     """Return ‖XW+b−Y‖² of a map given as weight (C2, C1) and bias (C2,)."""
-    offset = target.moments.mean - weight @ source.moments.mean - bias
+    offset = _bias(source, target, weight) - bias
     squared = (weight * (weight @ source.moments.scatter)).sum()
     within = target.moments.variations.sum() - 2 * (weight.T * cross).sum() + squared
     return within + source.moments.n_rows * offset.square().sum()
 
 
-def _with_errors(
+def _matching(
     source: Source,
     target: Target,
     weight: Tensor,
@@ -370,42 +367,33 @@ UserSolver = Callable[[Moments, Moments, Tensor], tuple[Tensor, Tensor]]
 AnySolver = str | UserSolver
 
 
-class Solver(NamedTuple):
-    """The function of a closed form, and its needs; see the fields of `ClosedForm`."""
+def solve(form: ClosedForm, source: Source, target: Target, cross: Tensor) -> Matching:
+    """Return the affine map between a source and a target.
 
-    name: str
-    function: Callable[[Source, Target, Tensor], Matching]
-    needs_covariance: bool = True
-    along_axes: bool = False
-
-    def solve(self, source: Source, target: Target, cross: Tensor) -> Matching:
-        """Return the affine map between a source and a target.
-
-        Args:
-            source: maybe truncated, `along_axes` if this solver is.
-            cross: Σ(x−μ₁)(y−μ₂)ᵀ of the source that is not truncated, (C1, C2).
-        Raises:
-            UserError: a user's function fails, or returns no such map.
-        """
-        if source.basis is None:
-            return self.function(source, target, cross)
-        matching = self.function(source, target, source.basis.T @ cross)
-        if self.along_axes:  # compose the map with the projection to the axes
-            matching = matching._replace(weight=matching.weight @ source.basis.T)
-        return matching
+    Args:
+        form: as from `solver_of`.
+        source: maybe truncated, `along_axes` if the form is.
+        cross: Σ(x−μ₁)(y−μ₂)ᵀ of the source that is not truncated, (C1, C2).
+    Raises:
+        UserError: a user's function fails, or returns no such map.
+    """
+    if source.basis is None:
+        return form.solver(source, target, cross)
+    matching = form.solver(source, target, source.basis.T @ cross)
+    if form.along_axes:  # compose the map with the projection to the axes
+        matching = matching._replace(weight=matching.weight @ source.basis.T)
+    return matching
 
 
-def solver_of(form: AnySolver) -> Solver:
-    """Return the function of a closed form of the suite or of a user, and its needs.
+def solver_of(form: AnySolver) -> ClosedForm:
+    """Return the row of a closed form of the suite or of a user, with its function.
 
     Raises:
         UserError: there is no such form, the user's code fails, or the function has the name of a form
             or takes other arguments.
     """
     if isinstance(form, str) and form in FORMS:
-        row = FORMS[form]
-        function = pkgutil.resolve_name(row.solver)
-        return Solver(form, function, row.needs_covariance, row.along_axes)
+        return FORMS[form]._replace(solver=pkgutil.resolve_name(FORMS[form].solver))
     if isinstance(form, str) and not is_user_code(form):
         raise unknown_name("closed-form solver", form, FORMS)
     name = solver_name(form)
@@ -423,7 +411,7 @@ def solver_of(form: AnySolver) -> Solver:
             f"moments, as in def {title_of(name)}(source, target, cross); for an objective give epochs, such "
             f"as {name}:10"
         ) from None
-    return Solver(name, functools.partial(_by_user, name, function))
+    return ClosedForm(name, functools.partial(_by_user, name, function), needs_covariance=True)
 
 
 def solver_name(form: AnySolver) -> str:
@@ -463,4 +451,4 @@ def _by_user(
     bias = bias.to(cross)
     residual = _squared_residual(source, target, cross, weight, bias)
     rank = int(torch.linalg.matrix_rank(weight))
-    return _with_errors(source, target, weight, bias, residual, rank=rank)
+    return _matching(source, target, weight, bias, residual, rank=rank)

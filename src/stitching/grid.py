@@ -20,7 +20,9 @@ from torch import Tensor
 
 from src.core.activations import at_least_single
 from src.core.choices.stitching import OBJECTIVES, Objective
+from src.core.console import listed, warn_once
 from src.core.errors import not_finite
+from src.core.grouping import grouped
 from src.core.values import Metrics, Pair
 from src.datasets.base import Batches, batches_in
 from src.low_rank import low_rank_approx
@@ -40,6 +42,7 @@ from src.training.task import Head
 SHARE_OF_FREE = 0.8  # of the free memory of a GPU; the rest is a reserve
 SHARE_OF_GPU = 0.25  # of all memory of a GPU: it is free in most runs, so that groups stay the same
 ROWS_OF_CPU = 256  # more rows at once overrun the caches
+ROUNDING = 1e-6  # of activations
 
 
 class GridMetrics(NamedTuple):
@@ -99,16 +102,13 @@ class Grid(Task[Pair]):
         self.form = form
         self.frozen = frozen
         self.front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
-        self.end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
 
         # Pairs run one end layer after the next
-        self.layers: dict[Pair, StitchingLayer] = {}
-        for end_layer in self.end_layers:
-            for pair in layers:
-                if pair.end_layer == end_layer:
-                    self.layers[pair] = layers[pair]
+        self.pairs_into = grouped(layers, lambda pair: pair.end_layer)
+        self.pairs = list(itertools.chain.from_iterable(self.pairs_into.values()))
+        self.layers = {pair: layers[pair] for pair in self.pairs}
         self.heads = self.layers
-        self.pairs = list(self.layers)
+        self.end_layers = list(self.pairs_into)
 
         self.output_name = end.output_name
         self.front_output: str | None = None  # None: an encoder gives no logits
@@ -116,7 +116,10 @@ class Grid(Task[Pair]):
             self.front_output = front.output_name
         self.fitting = Fitting(front.example.device)
 
-        self.compared = self._compared_in(end)
+        self.compared = {}
+        for end_layer in self.end_layers:
+            behind = [end_layer, *end.behind(end_layer), end.output_name]
+            self.compared[end_layer] = behind[objective.compares]
         all_compared = itertools.chain.from_iterable(self.compared.values())
         self.compared_layers = list(dict.fromkeys(all_compared))
 
@@ -128,16 +131,6 @@ class Grid(Task[Pair]):
             self.front = _contiguous_copy(front)
             self.end = _contiguous_copy(end)
             self.modules += [self.front, self.end]
-
-    def _compared_in(self, end: Network) -> dict[str, list[str]]:
-        """Return the layers that the objective compares, by end layer; the cross-entropy has none."""
-        compared: dict[str, list[str]] = {end_layer: [] for end_layer in self.end_layers}
-        if not self.objective.loss:
-            return compared
-        for end_layer in self.end_layers:
-            layers = [end_layer, *end.behind(end_layer), end.output_name]
-            compared[end_layer] = layers[self.objective.compares]
-        return compared
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """Yield the losses of all stitches on a batch, a group of pairs at a time.
@@ -153,11 +146,8 @@ class Grid(Task[Pair]):
                 keep no activations.
         """
         needs_logits = self.objective.measures_accuracy or not training
-        behind = {}
-        for end_layer, compared in self.compared.items():
-            behind[end_layer] = list(compared)
-            if needs_logits:
-                behind[end_layer].append(self.output_name)
+        logits = [self.output_name] * needs_logits
+        behind = {end_layer: [*names, *logits] for end_layer, names in self.compared.items()}
         with torch.no_grad():
             front_acts, target_acts = activations_of_both(
                 self.front,
@@ -167,9 +157,8 @@ class Grid(Task[Pair]):
                 images,
                 keep=not training,
             )
-            sources = self._truncated(front_acts)
 
-        for pairs, stitched in self._tails(images, sources, behind):
+        for pairs, stitched in self.stitched(front_acts, images, behind):
             if needs_logits:
                 group = classification_losses(stitched[self.output_name], labels)
             else:
@@ -227,9 +216,7 @@ class Grid(Task[Pair]):
         Args:
             images: (B, C, H, W).
         """
-        front_names = list(self.front_layers)
-        if self.front_output is not None:
-            front_names.append(self.front_output)
+        front_names = filter(None, [*self.front_layers, self.front_output])
         end_names = [*self.end_layers, self.output_name]
         return activations_of_both(
             self.front,
@@ -241,60 +228,47 @@ class Grid(Task[Pair]):
         )
 
     def stitched(
-        self, acts: Mapping[str, Tensor], images: Tensor
+        self,
+        acts: Mapping[str, Tensor],
+        images: Tensor,
+        behind: Mapping[str, Sequence[str]] | None = None,
     ) -> Iterator[tuple[list[Pair], dict[str, Tensor]]]:
         """Yield groups of P pairs, with the activations (P, B, …) of the stitched networks by layer.
 
-        All pairs of a group have one end layer. Its activations are among those of the group, and
-        so is the output (P, B, n_classes), by the name `output_name`. The pairs of an end layer
-        may be several groups, as memory allows.
+        All pairs of a group have one end layer. Its activations are among those of the group. The
+        pairs of an end layer may be several groups, as memory allows.
 
         Args:
             acts: activations (B, …) of the front network, by layer; not truncated yet.
             images: (B, C, H, W).
+            behind: for each end layer, the layers behind it whose activations are needed; without any the end
+                network does not run. None: the output (P, B, n_classes), by the name `output_name`.
         """
-        needed = {end_layer: [self.output_name] for end_layer in self.end_layers}
-        yield from self._tails(images, self._truncated(acts), needed)
-
-    def _truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the activations of the front layers, truncated to `front_rank`."""
-        if self.front_rank is None:
-            return dict(acts)
-        return {name: low_rank_approx(acts[name], self.front_rank) for name in self.front_layers}
-
-    def _tails(
-        self, images: Tensor, sources: Mapping[str, Tensor], behind: Mapping[str, Sequence[str]]
-    ) -> Iterator[tuple[list[Pair], dict[str, Tensor]]]:
-        """Yield groups of P pairs with one end layer, and their activations (P, B, …) by layer.
-
-        Args:
-            images: (B, C, H, W).
-            sources: activations (B, …) by front layer, truncated to `front_rank`.
-            behind: for each end layer, the layers behind it whose activations are needed. If there
-                are none, the end network does not run.
-        """
+        if behind is None:
+            behind = dict.fromkeys(self.end_layers, [self.output_name])
+        sources = {name: low_rank_approx(acts[name], self.front_rank) for name in self.front_layers}
         n_samples = len(images)
-        for end_layer in self.end_layers:
-            pairs_of_layer = [pair for pair in self.layers if pair.end_layer == end_layer]
+        for end_layer, pairs_of_layer in self.pairs_into.items():
             names = [name for name in dict.fromkeys(behind[end_layer]) if name != end_layer]
             kind = (end_layer, torch.is_grad_enabled())
-            n_done = 0
-            while n_done < len(pairs_of_layer):
+            waiting = pairs_of_layer
+            while waiting:
                 # As many pairs as fit into the memory of the device
                 n_together = max(1, self.fitting.rows(kind) // n_samples)
-                pairs = pairs_of_layer[n_done : n_done + n_together]
-                n_done += len(pairs)
+                pairs = waiting[:n_together]
+                waiting = waiting[n_together:]
                 with self.fitting.measured(kind, len(pairs) * n_samples):
                     stitched = torch.cat(
                         [self.layers[pair](sources[pair.front_layer]) for pair in pairs]
                     )
-                    acts = {end_layer: stitched}
+                    by_layer = {end_layer: stitched}
                     if names:
-                        acts |= self.end.activations(
+                        by_layer |= self.end.activations(
                             stitched, names, after=end_layer, images=images
                         )
-                    yield pairs, _by_pair(acts, len(pairs))
-                    del stitched, acts  # free their memory for the next group
+                    shape = (len(pairs), -1)
+                    yield pairs, {name: act.unflatten(0, shape) for name, act in by_layer.items()}
+                    del stitched, by_layer  # free their memory for the next group
 
 
 class Fitting:
@@ -352,6 +326,8 @@ class GridEvaluation:
         self._residuals = {pair: torch.zeros((), dtype=torch.float64) for pair in grid.pairs}
         # Of the end network's activations, by end layer
         self._targets = dict.fromkeys(grid.end_layers, Moments())
+        self._first: dict[str, Tensor] = {}  # front activations (1, …) of the first image
+        self._constant = grid.pairs  # those whose layers map the same for all images so far
 
     def add_networks(
         self,
@@ -375,9 +351,22 @@ class GridEvaluation:
         for side, logits_of_side in logits.items():
             self._predictions[side].append(predicted_classes(logits_of_side))
         self._predictions["labels"].append(labels)
+        for front_layer in grid.front_layers:
+            self._first.setdefault(front_layer, front_acts[front_layer][:1].clone())
+        self._constant = [pair for pair in self._constant if self._is_constant(pair, front_acts)]
         for end_layer in grid.end_layers:
             moments = Rows.of(end_acts[end_layer]).moments(diagonal=True)
             self._targets[end_layer] = self._targets[end_layer].pooled(moments)
+
+    def _is_constant(self, pair: Pair, front_acts: Mapping[str, Tensor]) -> bool:
+        """Return whether the layer of a pair maps what it maps of the first image, but for rounding."""
+        layer = self.grid.layers[pair]
+        first = layer.lay_out(self._first[pair.front_layer])
+        acts = front_acts[pair.front_layer]
+        for some in (acts[:2], acts):  # two images show that most layers vary
+            if not torch.allclose(layer.lay_out(some), first, rtol=ROUNDING, atol=0):
+                return False
+        return True
 
     def add_stitches(
         self, pairs: Sequence[Pair], stitched: Mapping[str, Tensor], end_acts: Mapping[str, Tensor]
@@ -400,6 +389,8 @@ class GridEvaluation:
     def score(self) -> GridMetrics:
         """Return the metrics of all stitches, and the predictions of stitches and networks.
 
+        Warns of front layers whose activations are constant.
+
         Raises:
             UserError: the logits of a network or a stitch are not finite.
         """
@@ -410,6 +401,13 @@ class GridEvaluation:
                 if name in self.grid.originals:
                     title = f"the {name} network"
                 raise not_finite(title)
+        constant = dict.fromkeys(pair.front_layer for pair in self._constant)
+        if constant and len(classes["labels"]) > 1:
+            warn_once(
+                f"the activations of {listed(constant)} of the front network are constant over the test inputs, so "
+                "that its stitches show the end network the same input each time; check that the network is trained, "
+                "and its inputs"
+            )
         no_classes = torch.full_like(classes["labels"], -1)
         return GridMetrics(self._metrics(classes), {"front": no_classes, **classes})
 
@@ -420,15 +418,12 @@ class GridEvaluation:
             classes: predicted classes (N,) by pair, of "end", maybe of "front", and the "labels".
         """
         grid = self.grid
-        labels = classes["labels"]
-        n_images = len(labels)
+        n_images = len(classes["labels"])
         accuracy = {}
         for name, predicted in classes.items():
-            accuracy[name] = (predicted == labels).sum().item() / n_images
+            accuracy[name] = (predicted == classes["labels"]).sum().item() / n_images
         front_relative_depths = grid.front.relative_depths(grid.front_layers)
-        front_depths = {layer: grid.front.depth(layer) for layer in grid.front_layers}
         end_relative_depths = grid.end.relative_depths(grid.end_layers)
-        end_depths = {layer: grid.end.depth(layer) for layer in grid.end_layers}
         cuts = grid.end.cut_names
         metrics = {}
         for pair, residual in self._residuals.items():
@@ -443,8 +438,8 @@ class GridEvaluation:
                 kappa=kappa,
                 n_images=n_images,
                 r2_test=target.r2(residual),
-                front_depth=front_depths[pair.front_layer],
-                end_depth=end_depths[pair.end_layer],
+                front_depth=grid.front.depth(pair.front_layer),
+                end_depth=grid.end.depth(pair.end_layer),
                 front_relative_depth=front_relative_depths[pair.front_layer],
                 end_relative_depth=end_relative_depths[pair.end_layer],
                 end_is_cut=pair.end_layer in cuts,
@@ -452,11 +447,6 @@ class GridEvaluation:
                 end_nondeterminism=grid.originals["end"].nondeterminism or None,
             )
         return metrics
-
-
-def _by_pair(acts: Mapping[str, Tensor], n_pairs: int) -> dict[str, Tensor]:
-    """Return views (P, B, …) of activations (P·B, …), by layer."""
-    return {name: act.unflatten(0, (n_pairs, -1)) for name, act in acts.items()}
 
 
 def _contiguous_copy(network: Network) -> Network:

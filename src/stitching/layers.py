@@ -6,12 +6,13 @@ layers a `cls_token` or `cls_token_weight`.
 """
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 
 from src.core.activations import (
     ActivationShape,
@@ -24,6 +25,7 @@ from src.core.activations import (
 from src.core.choices import AUTO, GRID, LETTERS, MAP, OF_MAPS, SEQUENCE, STITCHING_TYPES, VECTOR
 from src.core.console import warn
 from src.core.errors import UserError
+from src.core.values import Pair
 
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")  # of sparsity
 
@@ -34,9 +36,7 @@ def resize_maps(maps: Tensor, size: Sequence[int], mode: str) -> Tensor:
     Args:
         mode: `bilinear`, without aligned corners, or `nearest`.
     """
-    if mode == "nearest":
-        return F.interpolate(maps, size=tuple(size), mode=mode)
-    return F.interpolate(maps, size=tuple(size), mode=mode, align_corners=False)
+    return F.interpolate(maps, size=tuple(size), mode=mode)
 
 
 Layouts = tuple[
@@ -82,21 +82,10 @@ class Plan(NamedTuple):
     @property
     def resized_to(self) -> MapSize | None:
         """The size that the laid-out map is still to be resized to; None: it has its size."""
-        if self.map_sizes is None or not self.is_convolution:
+        sizes = self.map_sizes
+        if sizes is None or sizes[0] == sizes[1] or not self.is_convolution:
             return None
-        size_in, size_out = self.map_sizes
-        if size_in == size_out:
-            return None
-        return size_out
-
-    @property
-    def of_source(self) -> "Plan":
-        """The steps in front of the affine map.
-
-        Two pairs with one front layer map the same source if these steps are equal: matching then
-        computes its moments once.
-        """
-        return self._replace(n_made=0, made_cls=None)
+        return sizes[1]
 
     @property
     def made(self) -> slice:
@@ -148,8 +137,8 @@ def plan_of(
     # Prefix tokens
     n_prefix = target.layout.n_prefix
     n_kept = 0
-    if is_between_tokens:
-        n_kept = _n_shared_prefix(source, target)
+    if is_between_tokens and source.layout.has_cls == target.layout.has_cls:
+        n_kept = min(source.layout.n_prefix, n_prefix)
     if n_prefix == n_kept:
         made_cls = None
     if stitching_type not in ("t2c", "t2s", "t2t") or n_prefix:
@@ -172,13 +161,6 @@ def _read_as(kind: str, shape: ActivationShape) -> ActivationShape:
     if kind == SEQUENCE:
         layout = TokenLayout()
     return shape._replace(known_layout=layout)
-
-
-def _n_shared_prefix(source: ActivationShape, target: ActivationShape) -> int:
-    """Count the prefix tokens that both sides have; 0 if one has a CLS token and one has none."""
-    if source.layout.has_cls != target.layout.has_cls:
-        return 0
-    return min(source.layout.n_prefix, target.layout.n_prefix)
 
 
 class StitchingLayer(nn.Module):
@@ -220,11 +202,6 @@ class StitchingLayer(nn.Module):
             self.cls_token = nn.Parameter(torch.randn(1, plan.n_made, target.n_channels) * 1e-6)
         if plan.used_cls == "add":
             self.cls_token_weight = nn.Parameter(torch.tensor([0.1]))
-
-    @property
-    def widths(self) -> tuple[int, int]:
-        """The numbers of channels of source and target."""
-        return self.plan.source.n_channels, self.target.n_channels
 
     def lay_out(self, source: Tensor) -> Tensor:
         """Return the source as a map (B, C, H, W), as tokens (B, T, D) or as a vector (B, D).
@@ -307,18 +284,13 @@ class StitchingLayer(nn.Module):
 
     def set_affine(self, weight: Tensor, bias: Tensor) -> None:
         """Set the affine map to a weight (C2, C1) and a bias (C2,)."""
-        with torch.no_grad():
-            self.transform.weight.copy_(weight.reshape(self.transform.weight.shape))
-            self._bias.copy_(bias)
-
-    @property
-    def _bias(self) -> Tensor:
-        return cast(Tensor, self.transform.bias)  # both kinds of transform have one
+        weight = weight.reshape(self.transform.weight.shape)
+        self.transform.load_state_dict({"weight": weight, "bias": bias})
 
     @torch.no_grad()
     def sparsity(self) -> dict[str, float]:
         """Return the share of weights and biases with at most a magnitude, by `THRESHOLDS`."""
-        sizes = torch.cat([self.transform.weight.flatten(), self._bias]).abs()
+        sizes = parameters_to_vector(self.transform.parameters()).abs()
         shares = torch.stack(
             [(sizes <= float(threshold)).double().mean() for threshold in THRESHOLDS]
         )
@@ -326,7 +298,15 @@ class StitchingLayer(nn.Module):
 
     def l1_norm(self) -> Tensor:
         """Return the sum of the magnitudes of weights and biases of the affine map."""
-        return self.transform.weight.abs().sum() + self._bias.abs().sum()
+        norms = [parameter.abs().sum() for parameter in self.transform.parameters()]
+        return torch.stack(norms).sum()
+
+
+def source_of(pair: Pair, layer: StitchingLayer) -> Hashable:
+    """Return a key of what the layer of a pair maps, for pairs that map the same source: the front layer,
+    and the steps in front of the affine map."""
+    steps = layer.plan._replace(n_made=0, made_cls=None)
+    return pair.front_layer, steps, layer.upsample_mode
 
 
 def build_stitching_layer(
@@ -382,7 +362,8 @@ def _set_identity(layer: StitchingLayer) -> None:
         UserError: the two sides differ in kind, or a type other than `t2t` has unequal widths.
     """
     stitching_type = layer.stitching_type
-    width_in, width_out = layer.widths
+    width_in = layer.plan.source.n_channels
+    width_out = layer.target.n_channels
     source_kind, target_kind = STITCHING_TYPES[stitching_type]
     if source_kind != target_kind:
         raise UserError(

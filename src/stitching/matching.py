@@ -1,6 +1,7 @@
 """Direct matching of two activations, and of all pairs of a grid on shared passes; the solutions
 are in `closed_forms`."""
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from src.core.activations import shape_of
 from src.core.arguments import real_tensor
-from src.core.choices.stitching import FORMS
+from src.core.choices.stitching import FORMS, ClosedForm
 from src.core.console import listed, progress, warn, warn_once
 from src.core.errors import UserError
 from src.core.grouping import grouped
@@ -25,20 +26,19 @@ from src.stitching.closed_forms import (
     AnySolver,
     Cutoff,
     Matching,
-    Solver,
     Source,
     Target,
+    solve,
     solver_name,
     solver_of,
 )
-from src.stitching.layers import Plan, StitchingLayer
+from src.stitching.layers import Plan, StitchingLayer, source_of
 from src.stitching.upsampling import UpsampledRows, resized_rows
 
 ROWS_PER_CHANNEL = 50  # of the source, for the number of images that `auto` takes
 FEWEST_MATCHED = 500  # images
 MOST_FITTING_SAMPLES = 10_000
 AT_ONCE = 2**25  # float64 numbers of activations
-ROUNDING = 1e-12  # of a variance, relative to the square of the mean
 
 StitchingLayers = Mapping[Pair, StitchingLayer]
 Activations = Mapping[str, Tensor]  # by layer
@@ -84,7 +84,8 @@ def direct_matching(
     solver = solver_of(form)
     rows1 = Rows.of(source)
     rows2 = Rows.of(target)
-    matching = solver.solve(
+    matching = solve(
+        solver,
         Source(rows1.moments(), len(source), cutoff=cutoff),
         Target(rows2.moments(diagonal=not solver.needs_covariance)),
         rows1.cross(rows2).scatter,
@@ -93,17 +94,6 @@ def direct_matching(
     if matching.truncated:
         warn_once('the cutoff of singular values truncates a fit; give cutoff="exact"')
     return matching
-
-
-def matching_batches(train_set: InputSet, n: int, batch_size: int, *, seed: int) -> Batches:
-    """Return batches of the first n training images in shuffled order, not augmented.
-
-    A set that is read in order only gives these images in its own order.
-    """
-    samples = train_set.permutation(seed)[:n]
-    if len(samples) < n:
-        warn_once(f"there are only {len(samples)} training inputs for direct matching, not {n}")
-    return train_set.batches(batch_size, indices=train_set.in_cheapest_order(samples))
 
 
 class GridMoments:
@@ -128,11 +118,6 @@ class GridMoments:
         # Of the target's tokens in the place of learned ones, which are not matched, but start as the mean
         self.learned: defaultdict[Pair, Moments] = defaultdict(Moments)
 
-    def source_of(self, pair: Pair) -> Hashable:
-        """Return the key of the source of a pair."""
-        layer = self.layers[pair]
-        return pair.front_layer, layer.plan.of_source, layer.upsample_mode
-
     def target_of(self, pair: Pair) -> Hashable:
         """Return the key of the target of a pair."""
         made = self.layers[pair].plan.made
@@ -144,22 +129,19 @@ class GridMoments:
         source_rows: dict[Hashable, Rows | UpsampledRows] = {}
         target_rows: dict[Hashable, Rows] = {}
         for pair, layer in self.layers.items():
-            source = self.source_of(pair)
+            source = source_of(pair, layer)
             if source not in source_rows:
                 laid_out = layer.lay_out(front_acts[pair.front_layer])
                 size = layer.plan.resized_to
                 source_rows[source] = resized_rows(laid_out, size, layer.upsample_mode)
+                moments = source_rows[source].moments()
+                self.sources[source] = self.sources[source].pooled(moments)
             target = self.target_of(pair)
             if target not in target_rows:
                 target_rows[target] = Rows.of(layer.targets(end_acts[pair.end_layer]))
-
-        for source, rows in source_rows.items():
-            self.sources[source] = self.sources[source].pooled(rows.moments())
-        for target, matched_rows in target_rows.items():
-            moments = matched_rows.moments(diagonal=not self.needs_covariance)
-            self.targets[target] = self.targets[target].pooled(moments)
-        for pair, layer in self.layers.items():
-            cross = source_rows[self.source_of(pair)].cross(target_rows[self.target_of(pair)])
+                moments = target_rows[target].moments(diagonal=not self.needs_covariance)
+                self.targets[target] = self.targets[target].pooled(moments)
+            cross = source_rows[source].cross(target_rows[target])
             self.both[pair] = self.both[pair].pooled(cross)
             if hasattr(layer, "cls_token"):
                 tokens = Rows.of(end_acts[pair.end_layer][:, layer.plan.made].flatten(1))
@@ -210,18 +192,17 @@ def match_layers(
         layer.set_affine(matched[pair].weight, matched[pair].bias)
         if hasattr(layer, "cls_token"):
             layer.cls_token.copy_(moments.learned[pair].mean.view_as(layer.cls_token))
-    _warn_of_constants(moments)
     _warn_of_misfits(form, matched)
     return {pair: matched[pair] for pair in layers}
 
 
 def _solved(
-    moments: GridMoments, solver: Solver, *, rank: int | None, cutoff: Cutoff
+    moments: GridMoments, solver: ClosedForm, *, rank: int | None, cutoff: Cutoff
 ) -> dict[Pair, Matching]:
     """Return the map of each pair; each source and each target is decomposed once."""
     matched: dict[Pair, Matching] = {}
-    targets: dict[Hashable, Target] = {}
-    groups = grouped(moments.layers, moments.source_of)
+    target_of = functools.cache(lambda key: Target(moments.targets[key]))
+    groups = grouped(moments.layers, lambda pair: source_of(pair, moments.layers[pair]))
     for key, pairs in progress(groups.items(), "direct matching", len(groups)):
         try:
             source = Source(
@@ -232,10 +213,8 @@ def _solved(
                 cutoff=cutoff,
             )
             for pair in pairs:
-                target = moments.target_of(pair)
-                if target not in targets:
-                    targets[target] = Target(moments.targets[target])
-                matched[pair] = solver.solve(source, targets[target], moments.both[pair].scatter)
+                target = target_of(moments.target_of(pair))
+                matched[pair] = solve(solver, source, target, moments.both[pair].scatter)
         except ValueError as error:
             raise UserError(f"{pairs[0]}: {error}; check the networks and the inputs") from error
     return matched
@@ -248,21 +227,6 @@ def _slices(sources: Activations, targets: Activations) -> list[slice]:
     n_numbers = sum(activation[0].numel() for activation in activations)
     n_rows = max(1, AT_ONCE // n_numbers)
     return [slice(first, first + n_rows) for first in range(0, len(activations[-1]), n_rows)]
-
-
-def _warn_of_constants(moments: GridMoments) -> None:
-    """Warn of front layers whose activations do not vary over the fitting samples."""
-    constant = []
-    for pair in moments.layers:
-        source = moments.sources[moments.source_of(pair)]
-        if source.scatter.trace() <= ROUNDING * source.n_rows * source.mean.square().sum():
-            constant.append(pair.front_layer)
-    if constant:
-        warn(
-            f"the activations of {listed(dict.fromkeys(constant))} of the front network are constant over the fitting "
-            "samples, so that its stitches show the end network the same input each time; check that the network is "
-            "trained, and its inputs"
-        )
 
 
 def _warn_of_misfits(form: AnySolver, matched: Mapping[Any, Matching]) -> None:
@@ -308,7 +272,11 @@ def match(
 
     matched: dict[Pair, Matching] = {}
     for n, pairs in grouped(layers, number_of).items():
-        batches = matching_batches(train_set, n, batch_size, seed=seed)
+        samples = train_set.permutation(seed)[:n]
+        if len(samples) < n:
+            warn_once(f"there are only {len(samples)} training inputs for direct matching, not {n}")
+        # A set that is read in order only gives these images in its own order
+        batches = train_set.batches(batch_size, indices=train_set.in_cheapest_order(samples))
         of_number = {pair: layers[pair] for pair in pairs}
         matched |= match_layers(front, end, of_number, batches, form=form, **solution)
     return {pair: matched[pair] for pair in layers}

@@ -31,10 +31,8 @@ class Processes(NamedTuple):
 
 def launched() -> Processes:
     """Read the ranks of this process from torchrun's environment variables."""
-    numbers = {}
-    for name, default in Processes._field_defaults.items():
-        numbers[name] = int(os.environ.get(name.upper()) or default)
-    return Processes(**numbers)
+    defaults = Processes._field_defaults.items()
+    return Processes(**{name: int(os.environ.get(name.upper()) or n) for name, n in defaults})
 
 
 @contextlib.contextmanager
@@ -118,11 +116,7 @@ class DataParallelClassification(Classification):
             logits.register_hook(lambda gradient: gradient * weight)
         self.step += 1
         if self.note_every and self.step % self.note_every == 0:
-            self._note(head_losses)
+            hits, loss, _, n_samples = head_losses.sums()[:, 0].tolist()  # waits once for the GPU
+            n = max(1, n_samples)
+            note(f"batch {self.step}: loss {loss / n:.4f}, accuracy {hits / n:.2%}")
         yield head_losses
-
-    def _note(self, head_losses: HeadLosses) -> None:
-        """Note the loss and the accuracy on a batch."""
-        hits, loss, _, n_samples = head_losses.sums()[:, 0].tolist()  # waits once for the GPU
-        n = max(1, n_samples)
-        note(f"batch {self.step}: loss {loss / n:.4f}, accuracy {hits / n:.2%}")

@@ -4,8 +4,10 @@ This module writes no files: a training run yields its state after each epoch an
 state. The caller saves it.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pkgutil import resolve_name
 from typing import Any, Protocol, TypedDict
 
 import torch
@@ -13,12 +15,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from src.core.choices.training import SCHEDULERS
 from src.core.console import listed, progress, warn
 from src.core.errors import UserError, not_finite
 from src.core.seeds import seed_of, seeded
 from src.datasets.base import Batches, InputSet
 from src.training.distributed import add_up
-from src.training.settings import Settings, make_optimizer, make_scheduler
+from src.training.settings import Settings, make_optimizer
 from src.training.task import EpochLog, HeadKey, HeadResult, Task
 
 DIVERGED = 10  # times the cross-entropy of chance
@@ -74,7 +77,7 @@ def train(
             "their requires_grad on"
         )
     optimizer = make_optimizer(parameters, settings)
-    scheduler = make_scheduler(optimizer, settings)
+    scheduler = resolve_name(SCHEDULERS[settings.scheduler].function)(optimizer, settings)
     parts: list[Any] = [*task.modules, optimizer, scheduler]
     history: History[HeadKey] = []
 
@@ -82,7 +85,10 @@ def train(
     if state:
         for part, state_of_part in zip(parts, state["parts"], strict=True):
             part.load_state_dict(state_of_part)
-        history = [_logs_of(task, numbers) for numbers in state["history"].tolist()]
+        for numbers in state["history"].tolist():
+            results = [[HeadResult(*result) for result in of_head] for of_head in numbers]
+            logs_of_heads = itertools.starmap(EpochLog, results)
+            history.append(dict(zip(task.heads, logs_of_heads, strict=True)))
         yield history, state
 
     for epoch in range(len(history) + 1, settings.n_epochs + 1):
@@ -127,16 +133,6 @@ def _state_of(parts: Sequence[Any], history: History[HeadKey]) -> State:
         "parts": [part.state_dict() for part in parts],
         "history": torch.tensor(numbers, dtype=torch.float64),
     }
-
-
-def _logs_of(
-    task: Task[HeadKey], numbers: Sequence[Sequence[Sequence[float]]]
-) -> dict[HeadKey, EpochLog]:
-    """Return the logs of an epoch from numbers (heads, train and val, numbers)."""
-    logs = {}
-    for key, (trained, validated) in zip(task.heads, numbers, strict=True):
-        logs[key] = EpochLog(HeadResult(*trained), HeadResult(*validated))
-    return logs
 
 
 def _train_epoch(

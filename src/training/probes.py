@@ -5,6 +5,7 @@ may come after the pooling: pool(lowrank(X)) = (pool(X) − m)VVᵀ + m. One eig
 and batch serves all ranks of the layer.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -95,10 +96,10 @@ class Probes(Task[LayerAndRank]):
         self.n_positions = {layer: shape.n_positions for layer, shape in shapes.items()}
 
         self.heads: dict[LayerAndRank, nn.Linear] = {}
-        for layer, width in self.widths.items():
-            for rank in self.ranks:
-                with seeded(seed):
-                    self.heads[layer, rank] = nn.Linear(width, images.n_classes).to(network.example)
+        for layer, rank in itertools.product(self.layers, self.ranks):
+            with seeded(seed):
+                probe = nn.Linear(self.widths[layer], images.n_classes)
+            self.heads[layer, rank] = probe.to(network.example)
         self.modules = list(self.heads.values())
 
     def title(self, key: LayerAndRank) -> str:
@@ -107,31 +108,25 @@ class Probes(Task[LayerAndRank]):
         return f"the probe of {layer}, rank {rank}"
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
-        """Yield the cross-entropies of the probes on a batch, layer by layer."""
-        with torch.no_grad():
-            activations = self.network.activations(images, self.layers)
-        for layer in self.layers:
-            features = self._features(layer, activations.pop(layer))
-            logits = self._logits(layer, features)
-            yield classification_losses(logits, labels)
-
-    def _features(self, layer: str, activations: Tensor) -> Tensor:
-        """Return the pooled features of a layer at each rank: (R, B, D).
+        """Yield the cross-entropies of the probes on a batch, layer by layer.
 
         Raises:
             UserError: the activations are not finite.
         """
-        try:
-            return truncated_pools(activations, self.ranks, self.layouts[layer])
-        except ValueError as error:
-            raise UserError(f"layer {layer}: {error}; check the checkpoint") from error
-
-    def _logits(self, layer: str, features: Tensor) -> Tensor:
-        """Return the logits of the probes of a layer from features (R, B, D): (R, B, n_classes)."""
-        probes = [self.heads[layer, rank] for rank in self.ranks]
-        weights = torch.stack([probe.weight for probe in probes])  # (R, n_classes, D)
-        biases = torch.stack([probe.bias for probe in probes])  # (R, n_classes)
-        return torch.baddbmm(biases[:, None], features, weights.transpose(1, 2))
+        with torch.no_grad():
+            activations = self.network.activations(images, self.layers)
+        for layer in self.layers:
+            try:
+                features = truncated_pools(
+                    activations.pop(layer), self.ranks, self.layouts[layer]
+                )  # (R, B, D)
+            except ValueError as error:
+                raise UserError(f"layer {layer}: {error}; check the checkpoint") from error
+            probes = [self.heads[layer, rank] for rank in self.ranks]
+            weights = torch.stack([probe.weight for probe in probes])  # (R, n_classes, D)
+            biases = torch.stack([probe.bias for probe in probes])  # (R, n_classes)
+            logits = torch.baddbmm(biases[:, None], features, weights.transpose(1, 2))
+            yield classification_losses(logits, labels)
 
 
 def used_rank(rank: int | None, n_features: int, n_samples: int) -> int | None:

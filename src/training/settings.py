@@ -46,9 +46,7 @@ def checked_settings(settings: Settings) -> Settings:
         check_real("grad_clip", settings.grad_clip, is_positive=True)
     check_integer("batch_size", settings.batch_size, at_least=1)
     check_integer("seed", settings.seed, at_least=0)
-    if isinstance(settings.reduce_lr_epochs, str) or not isinstance(
-        settings.reduce_lr_epochs, Iterable
-    ):
+    if not isinstance(settings.reduce_lr_epochs, Iterable):
         raise UserError(f"reduce_lr_epochs is {settings.reduce_lr_epochs!r}; give a list of epochs")
     for epoch in settings.reduce_lr_epochs:
         check_integer("an epoch of reduce_lr_epochs", epoch, at_least=1)
@@ -71,11 +69,6 @@ def make_optimizer(parameters: Sequence[nn.Parameter], settings: Settings) -> Op
     return resolve_name(choice.function)(
         parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, **options
     )
-
-
-def make_scheduler(optimizer: Optimizer, settings: Settings) -> LRScheduler:
-    """Return the scheduler of the learning rate."""
-    return resolve_name(SCHEDULERS[settings.scheduler].function)(optimizer, settings)
 
 
 def steps(optimizer: Optimizer, settings: Settings) -> LRScheduler:

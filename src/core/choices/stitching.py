@@ -2,7 +2,7 @@
 its function in `src.stitching`, which is loaded when it is used."""
 
 import difflib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from src.core.choices import STARTS
 from src.core.errors import UserError
@@ -13,7 +13,7 @@ class ClosedForm(NamedTuple):
     """A closed form of direct matching."""
 
     description: str  # for `--help`
-    solver: str  # module:function
+    solver: Any  # "module:function"; once it is loaded, the function itself
     paper_name: str = ""
     cuts_off: bool = False  # it has a cutoff of small singular values
     keeps_variance: bool = False  # its output has the variance of the target
