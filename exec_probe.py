@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from src import cli, figures, results
 from src.core.choices.datasets import dataset_label
-from src.core.console import note, progress, result, warn, warn_once
+from src.core.console import counted, note, progress, result, warn, warn_once
 from src.core.errors import UserError
 from src.results.run import Run
 from src.results.spec import ABSENT_IN_TABLES, further_options, short_images
@@ -134,7 +134,7 @@ def main(args: Namespace, session: "results.session.Session | None" = None) -> N
     if run:
         if args.resume and run.skip_if_finished(resume=True):
             return
-        run.claim(resume=args.resume)
+        cli.claim(run, args)
         if args.resume and run.skip_if_finished(resume=True):
             return
     print_start()
@@ -150,6 +150,8 @@ def main(args: Namespace, session: "results.session.Session | None" = None) -> N
         weights = model.name.identity
         rows = rows_of(args, task, trained, tested, weights=weights, n_images=len(test_set))
         write_table(args, run, task, rows)
+    if trained:
+        note(answer(tested))
 
 
 def check_options(args: Namespace) -> None:
@@ -237,6 +239,14 @@ def print_accuracies(args: Namespace, task: "Probes", tested: "Results") -> None
         result("".join(f"Rank {rank}: {accuracy}\n" for rank, accuracy in accuracies.items()))
         result("\n".join(map(str, accuracies.values())))
     result("\n\n")
+
+
+def answer(tested: "Results") -> str:
+    """Return the sentence that ends the output: the highest test accuracy with its layer and rank."""
+    layer, rank = max(tested, key=lambda probe: tested[probe].accuracy)
+    of_rank = "full rank" if rank is None else f"rank {rank}"
+    accuracy = tested[layer, rank].accuracy
+    return f"highest accuracy of {counted(len(tested), 'probe', 'probes')}: {accuracy:.2%} ({layer}, {of_rank})"
 
 
 def rows_of(

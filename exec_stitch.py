@@ -22,7 +22,7 @@ from src.core.choices import (
     UPSAMPLE_MODES,
 )
 from src.core.choices.stitching import INITS, OBJECTIVES
-from src.core.console import is_silent, listed, progress, result, warn
+from src.core.console import is_silent, listed, note, progress, result, warn
 from src.core.grouping import grouped
 from src.core.user_code import CODE
 
@@ -297,6 +297,9 @@ def begin_runs(
         ]
     if args.resume:
         results.stitch_runs.resume(directory, runs_of_groups)
+        n_left = sum(len(runs.layers) for runs in runs_of_groups)
+        if n_left == len(layers) and not any(runs.state for runs in runs_of_groups):
+            cli.note_new_run(args, directory)
     return runs_of_groups
 
 
@@ -382,6 +385,8 @@ def conclude(args: Namespace, setup: Setup, rows: "Mapping[Pair, StitchRow]") ->
     if len(rows) > 1 and not is_silent():
         accuracies = figures.matrices.matrix_of(rows.values(), "accuracy")
         figures.maps.print_values("accuracy of the stitched network", accuracies)
+        best = max(rows.values(), key=lambda row: row.accuracy)
+        note(f"highest accuracy: {best.accuracy:.2%} ({best.front_layer} -> {best.end_layer})")
     else:
         for pair, row in rows.items():
             is_named = pair == (args.front_layer, args.end_layer)

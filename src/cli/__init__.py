@@ -17,6 +17,7 @@ from src.cli.groups import (
     SOURCE,
     LoadedNetwork,
     NetworkOptions,
+    accuracy_of,
     add_channels_last,
     add_clipping,
     add_data,
@@ -31,10 +32,12 @@ from src.cli.groups import (
     add_similarity,
     add_training,
     begin,
+    claim,
     load_networks,
     load_options,
     load_split,
     named_network,
+    note_new_run,
     training_settings,
 )
 from src.cli.parser import Parser, run

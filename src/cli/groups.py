@@ -2,8 +2,9 @@
 
 import os
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.cli.parser import Parser
@@ -28,7 +29,7 @@ from src.core.choices.similarity import MEASURES, PAPER
 from src.core.choices.training import OPTIMIZERS, SCHEDULERS
 from src.core.inputs import InputSpec
 from src.core.user_code import CODE
-from src.results.network_names import NamedNetwork, networks_named_by
+from src.results.network_names import NamedNetwork, networks_named_by, options_beside
 from src.results.spec import (
     RECORDS,
     SPLITS,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from src.datasets.base import InputSet
     from src.models import Network
+    from src.results.run import Run
     from src.results.session import Session
     from src.training import Settings
 
@@ -100,6 +102,21 @@ def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
             action="store_true",
             help="replace a finished run in -dir, even a run of other options",
         )
+
+
+def claim(run: "Run", args: Namespace) -> None:
+    """Claim a run, and print a note if `--resume` finds none to resume."""
+    run.claim(resume=args.resume)
+    if not run.state:
+        note_new_run(args, run.folder)
+
+
+def note_new_run(args: Namespace, folder: Path) -> None:
+    """Print a note that `--resume` of the user finds nothing to resume; other scripts may give it at once."""
+    from src.core.console import is_silent, note
+
+    if args.resume and not is_silent():
+        note(f"--resume: {folder} has no run of these options to resume; a new one starts")
 
 
 def add_memory(parser: Parser) -> None:
@@ -185,10 +202,14 @@ def begin(
     Raises:
         UserError: the device does not exist, or the data set has no labels.
     """
+    from src.core.console import note_once
     from src.core.device import device_of
     from src.datasets import dataset_info
     from src.results.session import Session
 
+    for path in (Path(args.dataset), Path(f"{args.dataset}.npz")):
+        if args.dataset in DATASET_NAMES and path.exists():
+            note_once(f"-d {args.dataset} is the data set of that name; give -d ./{path} for yours")
     device = device_of(args.gpu)
     return session or Session(), device, dataset_info(args.dataset, labelled=True).spec
 
@@ -210,8 +231,8 @@ def load_split(
 ) -> "InputSet":
     """Return the training or the test inputs of `-d`, with the interventions of the options.
 
-    Adds their fingerprint to `args`. Prints a note, once, if a network of `args` was trained on
-    other training inputs of the same name.
+    Adds their fingerprint to `args`. Warns, once, if a network of `args` was trained on another data
+    set, or on other inputs of the same name.
 
     Args:
         seed: of what interventions draw for training images.
@@ -220,11 +241,10 @@ def load_split(
     images = session.dataset(args.dataset, args.dataset_root, train=train, seed=seed, **loading)
     split = TRAIN if train else TEST
     setattr(args, RECORDS[split], images.fingerprint)
-    if train:
-        _note_training_on_others(args)
     from src.core.console import recorded_warnings
 
     with recorded_warnings() as texts:
+        _warn_of_training_on_others(args, split, images.spec)
         _warn_of_equal_splits(args, session)
     _record_warnings(args, texts)
     return images
@@ -255,22 +275,34 @@ def _warn_of_equal_splits(args: Namespace, session: "Session") -> None:
         )
 
 
-def _note_training_on_others(args: Namespace) -> None:
-    """Note which networks of `args` were trained on different training inputs of the same name."""
-    from src.core.console import note_once
-    from src.results.network_names import options_beside
+def _warn_of_training_on_others(args: Namespace, split: str, spec: InputSpec) -> None:
+    """Warn of networks of `args` that were trained on another data set of this spec, and note which were trained on
+    other inputs of the same name.
+
+    Another spec was warned of when the network was loaded.
+    """
+    from src.core.console import note_once, warn_once
 
     options = vars(args)
-    record = RECORDS[TRAIN]
+    record = RECORDS[split]
     for name in networks_named_by(options).values():
         trained_with = options_beside(name.path)
+        trained, chosen = (dataset_label(run.get("dataset", "")) for run in (trained_with, options))
+        if not trained or trained_with.get(record) == options[record]:
+            continue
+        if "image_spec" in trained_with:
+            trained_spec = InputSpec.of_record(trained_with["image_spec"])
+            if trained_spec.record() != spec.record():
+                continue
         # Interventions draw by the seed of the training
         has_drawn = any(trained_with.get(key) is not None for key in INTERVENTIONS)
-        if has_drawn or not trained_with:
-            continue
-        is_of_name = dataset_label(trained_with.get("dataset", "")) == dataset_label(args.dataset)
-        if is_of_name and not are_same(trained_with.get(record), options[record]):
-            note_once(f"{name.title} was trained on other {SPLITS[TRAIN]} of {args.dataset}")
+        if trained != chosen:
+            warn_once(
+                f"{name.title} was trained on {trained}, and -d is {chosen}; give -d {trained}, unless other inputs "
+                "are intended"
+            )
+        elif not has_drawn and not are_same(trained_with.get(record), options[record]):
+            note_once(f"{name.title} was trained on other {SPLITS[split]} of {args.dataset}")
 
 
 def n_cores() -> int:
@@ -431,6 +463,14 @@ def add_interventions(parser: Parser, *, of_tests: bool = False) -> None:
                 metavar="P",
                 help=row.description,
             )
+
+
+def accuracy_of(scores: Mapping[str, Any]) -> str:
+    """Return the end of a last line: the accuracy in the last row of a log of training; "" if none was measured."""
+    accuracy = scores.get("val_acc")
+    if accuracy is None:
+        return ""
+    return f": {accuracy:.2%} accuracy on the test inputs"
 
 
 def training_settings(args: Namespace) -> "Settings":
