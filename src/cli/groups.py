@@ -232,7 +232,7 @@ def load_split(
     """Return the training or the test inputs of `-d`, with the interventions of the options.
 
     Adds their fingerprint to `args`. Warns, once, if a network of `args` was trained on another data
-    set, or on other inputs of the same name.
+    set, or on other training inputs of the same name.
 
     Args:
         seed: of what interventions draw for training images.
@@ -277,7 +277,7 @@ def _warn_of_equal_splits(args: Namespace, session: "Session") -> None:
 
 def _warn_of_training_on_others(args: Namespace, split: str, spec: InputSpec) -> None:
     """Warn of networks of `args` that were trained on another data set of this spec, and note which were trained on
-    other inputs of the same name.
+    other training inputs of the same name.
 
     Another spec was warned of when the network was loaded.
     """
@@ -301,8 +301,10 @@ def _warn_of_training_on_others(args: Namespace, split: str, spec: InputSpec) ->
                 f"{name.title} was trained on {trained}, and -d is {chosen}; give -d {trained}, unless other inputs "
                 "are intended"
             )
-        elif not has_drawn and not are_same(trained_with.get(record), options[record]):
-            note_once(f"{name.title} was trained on other {SPLITS[split]} of {args.dataset}")
+        elif split == TRAIN and not (
+            has_drawn or are_same(trained_with.get(record), options[record])
+        ):
+            note_once(f"{name.title} was trained on other {SPLITS[TRAIN]} of {args.dataset}")
 
 
 def n_cores() -> int:
