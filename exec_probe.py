@@ -37,7 +37,8 @@ IN_COLUMNS = (
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Train linear probes on layers of a network, one for each layer and rank; prints their test accuracies."
+        "Train linear probes on layers of a network, one for each layer and rank; prints their test accuracies. "
+        "With more than five epochs, the last five have a tenth of the learning rate."
     )
     add = options.add_argument
     add("model_path", help=cli.CHECKPOINT)
@@ -63,7 +64,12 @@ def parser() -> cli.Parser:
     cli.add_data(options, batch_size=64)
     cli.add_interventions(options, of_tests=True)
     cli.add_channels_last(options)
-    add_probe_training(options)
+    cli.add_training(options, n_epochs=10, has_steps=False)
+    add(
+        "--verbose",
+        action="store_true",
+        help="print the accuracies on training and test inputs after every epoch",
+    )
     add(
         "-o",
         "--output",
@@ -72,40 +78,6 @@ def parser() -> cli.Parser:
     )
     cli.add_resume(options)
     return options
-
-
-def add_probe_training(options: cli.Parser) -> None:
-    """Add the options of the training of probes."""
-    add = options.add_argument
-    add(
-        "-e",
-        "--epochs",
-        dest="n_epochs",
-        type=cli.integer_from_0,
-        default=10,
-        help="number of epochs",
-    )
-    add(
-        "-lr",
-        "--learning-rate",
-        type=cli.real_above_0,
-        default=1e-3,
-        help="learning rate; with more than five epochs, the last five have a tenth of it",
-    )
-    add(
-        "-wd",
-        "--weight_decay",
-        "--weight-decay",
-        type=cli.real_from_0,
-        default=1e-5,
-        help="weight decay",
-    )
-    add("-s", "--seed", type=cli.integer_from_0, default=0, help="random seed")
-    add(
-        "--verbose",
-        action="store_true",
-        help="print the accuracies on training and test inputs after every epoch",
-    )
 
 
 def main(args: Namespace, session: "results.session.Session | None" = None) -> None:

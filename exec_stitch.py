@@ -6,7 +6,7 @@ The stitches are made by direct matching or by task loss matching.
 
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,8 +27,6 @@ from src.core.grouping import grouped
 from src.core.user_code import CODE
 
 if TYPE_CHECKING:
-    import torch
-
     from src.core.values import Pair
     from src.datasets.base import InputSet
     from src.models import Network
@@ -199,14 +197,16 @@ def main(args: Namespace, session: "Session | None" = None) -> None:
     for runs in setup.groups:
         if runs.layers:
             grid, matched = make_stitches(args, runs, setup)
-            score = evaluate(grid, setup.test_set, args.batch_size)
+            n_batches = setup.test_set.n_batches(args.batch_size)
+            batches = setup.test_set.batches(args.batch_size)
+            score = grid.evaluate(progress(batches, "evaluating", n_batches))
             rows |= finish(runs, grid, score, matched)
     conclude(args, setup, rows)
 
 
 def set_up(args: Namespace, session: "Session | None") -> Setup:
     """Load networks and inputs, and begin the runs."""
-    from src.stitching import chosen_options
+    from src.stitching import build_layers, chosen_options
     from src.stitching.closed_forms import solver_of
     from src.stitching.objectives import objective_of
 
@@ -219,11 +219,26 @@ def set_up(args: Namespace, session: "Session | None") -> Setup:
     front, end = cli.load_networks(
         args, cli.FRONT, cli.END, images=spec, session=session, device=device
     )
-    layers, skipped = stitching_layers(args, front, end, spec.shape)
+    layers, skipped = build_layers(
+        front.network,
+        end.network,
+        front.layers,
+        end.layers,
+        args.stitching_type,
+        image_shape=spec.shape,
+        seed=args.seed,
+        is_identity=args.init == "eye",
+        upsample_mode=args.upsample_mode,
+        c2t_cls_token=args.c2t_cls_token,
+        t2c_cls_token=args.t2c_cls_token,
+    )
     results.stitch_runs.check_options(vars(args), layers, front.network, end.network)
 
     # The inputs, whose fingerprints are a part of the spec
-    train_set, test_set = load_images(args, session, device)
+    train_set = None
+    if args.init not in STARTS or args.n_epochs:
+        train_set = cli.load_split(args, session, device, train=True)
+    test_set = cli.load_split(args, session, device, train=False)
     chosen = chosen_options(layers) if args.stitching_type == AUTO else {}
     groups = begin_runs(args, layers, chosen)
     if any(runs.layers for runs in groups):
@@ -233,44 +248,9 @@ def set_up(args: Namespace, session: "Session | None") -> Setup:
     )
 
 
-def stitching_layers(
-    args: Namespace, front: cli.LoadedNetwork, end: cli.LoadedNetwork, image_shape: Sequence[int]
-) -> "tuple[dict[Pair, StitchingLayer], dict[Pair, str]]":
-    """Build a stitching layer for each pair of a front layer and an end layer.
-
-    Returns:
-        The stitching layers by pair, and the reason by pair that cannot be stitched.
-    """
-    from src.stitching import build_layers
-
-    return build_layers(
-        front.network,
-        end.network,
-        front.layers,
-        end.layers,
-        args.stitching_type,
-        image_shape=image_shape,
-        seed=args.seed,
-        is_identity=args.init == "eye",
-        upsample_mode=args.upsample_mode,
-        c2t_cls_token=args.c2t_cls_token,
-        t2c_cls_token=args.t2c_cls_token,
-    )
-
-
 def is_frozen(args: Namespace) -> bool:
     """Return whether both networks stay unchanged, with their BatchNorm statistics."""
     return args.mod_only_stitch or args.n_epochs == 0
-
-
-def load_images(
-    args: Namespace, session: "Session", device: "torch.device"
-) -> "tuple[InputSet | None, InputSet]":
-    """Return the training inputs, None if nothing is matched or trained, and the test inputs."""
-    train_set = None
-    if args.init not in STARTS or args.n_epochs:
-        train_set = cli.load_split(args, session, device, train=True)
-    return train_set, cli.load_split(args, session, device, train=False)
 
 
 def begin_runs(
@@ -355,12 +335,6 @@ def match(
         rank=args.front_pinv_rank,
         cutoff=args.pinv_cutoff,
     )
-
-
-def evaluate(grid: "Grid", test_set: "InputSet", batch_size: int) -> "GridMetrics":
-    """Measure the stitches on the test inputs."""
-    n_batches = test_set.n_batches(batch_size)
-    return grid.evaluate(progress(test_set.batches(batch_size), "evaluating", n_batches))
 
 
 def finish(

@@ -51,12 +51,6 @@ N_COMPARED = 1000  # validation inputs that measures of similarity take by defau
 MOST_SHARED = 0.01  # of test inputs that are among the training inputs without a warning
 MOST_WORKERS = 16  # that decode images by default
 
-# Types of single options
-_gpu = integer_from(-1)
-_at_least_two = integer_from(2)
-_permutations = integer_from(19)
-_probability = real_number(at_least=0, at_most=1)
-
 # Help texts
 _LISTED = [name for name in MODEL_NAMES if not name.startswith(("vit_", "repr_cls_"))]
 _PATCHES = " or ".join(f"vit_SIZE_{suffix}" for suffix in VIT_INPUTS)
@@ -78,7 +72,7 @@ CHANNELS_LAST = (
 def add_gpu(parser: Parser) -> None:
     """Add `-gpu` and `--amp`."""
     add = parser.add_argument
-    add("-gpu", "--gpu", type=_gpu, default=0, help="number of the GPU; -1: the CPU")
+    add("-gpu", "--gpu", type=integer_from(-1), default=0, help="number of the GPU; -1: the CPU")
     add(
         "--amp",
         choices=PRECISIONS,
@@ -314,11 +308,12 @@ def n_cores() -> int:
     return os.cpu_count() or 1
 
 
-def add_training(parser: Parser, *, n_epochs: int | None) -> None:
+def add_training(parser: Parser, *, n_epochs: int | None, has_steps: bool = True) -> None:
     """Add the options of training: epochs, learning rate with its steps, weight decay and seed.
 
     Args:
         n_epochs: the default of `-e`; None leaves this option out.
+        has_steps: add `-rlre`.
     """
     add = parser.add_argument
     if n_epochs is not None:
@@ -346,14 +341,15 @@ def add_training(parser: Parser, *, n_epochs: int | None) -> None:
         help="weight decay",
     )
     add("-s", "--seed", type=integer_from_0, default=0, help="random seed")
-    add(
-        "-rlre",
-        "--reduce-lr-epochs",
-        type=integer_from_1,
-        nargs="*",
-        default=[],
-        help="multiply the learning rate by 0.1 after these epochs",
-    )
+    if has_steps:
+        add(
+            "-rlre",
+            "--reduce-lr-epochs",
+            type=integer_from_1,
+            nargs="*",
+            default=[],
+            help="multiply the learning rate by 0.1 after these epochs",
+        )
 
 
 def add_optimizer(parser: Parser) -> None:
@@ -421,7 +417,7 @@ def add_similarity(parser: Parser) -> None:
     add(
         "-n",
         "--n-samples",
-        type=_at_least_two,
+        type=integer_from(2),
         default=N_COMPARED,
         help="number of validation inputs to compare on, the first ones; all of them if there are fewer",
     )
@@ -444,7 +440,7 @@ def add_similarity(parser: Parser) -> None:
     add(
         "--permutations",
         dest="n_permutations",
-        type=_permutations,
+        type=integer_from(19),
         default=None,
         help="number of random permutations of the inputs, such as 200, for p-values and "
         "calibrated values. All inputs are permuted, and then the inputs within each class",
@@ -461,7 +457,7 @@ def add_interventions(parser: Parser, *, of_tests: bool = False) -> None:
         if row.changes_images or not of_tests:
             parser.add_argument(
                 f"--{name.replace('_', '-')}",
-                type=_probability,
+                type=real_number(at_least=0, at_most=1),
                 metavar="P",
                 help=row.description,
             )
