@@ -358,10 +358,12 @@ def print_rows(
 
     rows_of_pairs = []
     for compared_layers in comparison.results():
-        rows_of_pair = [
-            results.similarities.record_of(compared, source, depths) for compared in compared_layers
-        ]
-        rows_of_pairs.append(rows_of_pair)
+        rows_of_pairs.append(
+            [
+                results.similarities.record_of(compared, source, depths)
+                for compared in compared_layers
+            ]
+        )
     all_rows = [row for rows in rows_of_pairs for row in rows]
     frame = pd.DataFrame.from_records(all_rows)
     are_matrix = figures.similarities.is_matrix(frame)

@@ -111,17 +111,13 @@ class EvaluationSetup(NamedTuple):
     experiments: (
         "Mapping[str, Sequence[Stitch]]"  # the newest stitches of each experiment, by its title
     )
+    stitches: "list[Stitch]"  # of all experiments
     left_out: dict[str, int]  # numbers of runs and stitches that are not evaluated, by the reason
     files: "EvaluationFiles"  # the files to write
     run: Run  # of the table
     session: "Session"  # keeps inputs, networks and the reference
     test_set: "InputSet"
     networks: "Mapping[str, tuple[Network, NamedNetwork]]"  # by side
-
-    @property
-    def stitches(self) -> "list[Stitch]":
-        """The stitches of all experiments."""
-        return list(chain(*self.experiments.values()))
 
 
 def main(
@@ -199,7 +195,7 @@ def set_up(args: Namespace, session: "Session | None") -> EvaluationSetup:
         "that a later run repeats": len(finished) - len(stitches),
         "of unreadable runs": len(skipped),
     }
-    return EvaluationSetup(experiments, left_out, files, run, session, test_set, networks)
+    return EvaluationSetup(experiments, stitches, left_out, files, run, session, test_set, networks)
 
 
 def scores_of(args: Namespace) -> tuple[str, ...]:
