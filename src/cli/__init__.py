@@ -53,7 +53,6 @@ from src.cli.types import (
     integer_from_1,
     name_or_code,
     names_of,
-    names_or_code,
     network,
     rank,
     real_above_0,

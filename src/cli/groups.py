@@ -14,7 +14,7 @@ from src.cli.types import (
     integer_from,
     integer_from_0,
     integer_from_1,
-    names_or_code,
+    names_of,
     network,
     number_of_samples,
     real_above_0,
@@ -424,7 +424,7 @@ def add_similarity(parser: Parser) -> None:
     add(
         "--metrics",
         nargs="+",
-        type=names_or_code("measure", MEASURES),
+        type=names_of("measure", MEASURES, has_code=True),
         default=list(PAPER),
         metavar="MEASURE",
         help=f"measures, separated by blanks or commas. {described(MEASURES)}; or {CODE}, a "
