@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from src import cli, figures, results
 from src.core.choices.datasets import dataset_label
-from src.core.console import counted, note, progress, result, warn, warn_once
+from src.core.console import counted, note, result, warn, warn_once
 from src.core.errors import UserError
 from src.results.run import Run
 from src.results.spec import ABSENT_IN_TABLES, further_options, short_images
@@ -190,9 +190,7 @@ def evaluate_probes(args: Namespace, task: "Probes", test_set: "InputSet") -> "R
     from src.training import evaluate
 
     warn("-e 0: these are the accuracies of randomly initialised probes, which were not trained")
-    n_batches = test_set.n_batches(args.batch_size)
-    batches = progress(test_set.batches(args.batch_size), "evaluating", n_batches)
-    return evaluate(task, batches)
+    return evaluate(task, cli.batches_of(test_set, args.batch_size))
 
 
 def print_epoch(epoch: int, logs: "Mapping[LayerAndRank, EpochLog]") -> None:

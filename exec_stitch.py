@@ -22,7 +22,7 @@ from src.core.choices import (
     UPSAMPLE_MODES,
 )
 from src.core.choices.stitching import INITS, OBJECTIVES
-from src.core.console import is_silent, listed, note, progress, result, warn
+from src.core.console import is_silent, listed, note, result, warn
 from src.core.grouping import grouped
 from src.core.user_code import CODE
 
@@ -197,9 +197,7 @@ def main(args: Namespace, session: "Session | None" = None) -> None:
     for runs in setup.groups:
         if runs.layers:
             grid, matched = make_stitches(args, runs, setup)
-            n_batches = setup.test_set.n_batches(args.batch_size)
-            batches = setup.test_set.batches(args.batch_size)
-            score = grid.evaluate(progress(batches, "evaluating", n_batches))
+            score = grid.evaluate(cli.batches_of(setup.test_set, args.batch_size))
             rows |= finish(runs, grid, score, matched)
     conclude(args, setup, rows)
 

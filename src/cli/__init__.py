@@ -31,6 +31,7 @@ from src.cli.groups import (
     add_scheduler,
     add_similarity,
     add_training,
+    batches_of,
     begin,
     claim,
     load_networks,

@@ -2,7 +2,7 @@
 
 import os
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +27,7 @@ from src.core.choices.datasets import DATASET_NAMES, INTERVENTIONS, dataset_labe
 from src.core.choices.models import MODEL_NAMES, VIT_INPUTS, VITS
 from src.core.choices.similarity import MEASURES, PAPER
 from src.core.choices.training import OPTIMIZERS, SCHEDULERS
+from src.core.console import is_silent, note, note_once, progress, recorded_warnings, warn_once
 from src.core.inputs import InputSpec
 from src.core.user_code import CODE
 from src.results.network_names import NamedNetwork, networks_named_by, options_beside
@@ -107,7 +108,6 @@ def claim(run: "Run", args: Namespace) -> None:
 
 def note_new_run(args: Namespace, folder: Path) -> None:
     """Print a note that `--resume` of the user finds nothing to resume; other scripts may give it at once."""
-    from src.core.console import is_silent, note
 
     if args.resume and not is_silent():
         note(f"--resume: {folder} has no run of these options to resume; a new one starts")
@@ -196,7 +196,6 @@ def begin(
     Raises:
         UserError: the device does not exist, or the data set has no labels.
     """
-    from src.core.console import note_once
     from src.core.device import device_of
     from src.datasets import dataset_info
     from src.results.session import Session
@@ -235,13 +234,19 @@ def load_split(
     images = session.dataset(args.dataset, args.dataset_root, train=train, seed=seed, **loading)
     split = TRAIN if train else TEST
     setattr(args, RECORDS[split], images.fingerprint)
-    from src.core.console import recorded_warnings
 
     with recorded_warnings() as texts:
         _warn_of_training_on_others(args, split, images.spec)
         _warn_of_equal_splits(args, session)
     _record_warnings(args, texts)
     return images
+
+
+def batches_of(test_set: "InputSet", batch_size: int) -> Iterable:
+    """Return the batches of test inputs, with a progress bar."""
+
+    n_batches = test_set.n_batches(batch_size)
+    return progress(test_set.batches(batch_size), "evaluating", n_batches)
 
 
 def _record_warnings(args: Namespace, texts: Sequence[str]) -> None:
@@ -252,7 +257,6 @@ def _record_warnings(args: Namespace, texts: Sequence[str]) -> None:
 def _warn_of_equal_splits(args: Namespace, session: "Session") -> None:
     """Warn if the training and the test inputs of `-d` are the same, or more than 1 % of the test inputs are among
     the training inputs."""
-    from src.core.console import warn_once
 
     train, test = (getattr(args, RECORDS[split], None) for split in (TRAIN, TEST))
     if train and train == test:
@@ -275,7 +279,6 @@ def _warn_of_training_on_others(args: Namespace, split: str, spec: InputSpec) ->
 
     Another spec was warned of when the network was loaded.
     """
-    from src.core.console import note_once, warn_once
 
     options = vars(args)
     record = RECORDS[split]
@@ -477,7 +480,6 @@ def training_settings(args: Namespace) -> "Settings":
     Raises:
         UserError: two options contradict each other.
     """
-    from src.core.console import warn_once
     from src.training import Settings
     from src.training.settings import checked_settings
 
