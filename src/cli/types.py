@@ -122,7 +122,9 @@ def name_or_code(
         noun: for what the option names, for the error.
         has_code: user code is allowed.
     """
-    known = [*names, CODE] if has_code else names
+    known = list(names)
+    if has_code:
+        known.append(CODE)
 
     def parse(text: str) -> str:
         if text in names:
