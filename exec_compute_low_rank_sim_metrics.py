@@ -205,26 +205,15 @@ def count_images(
     Raises:
         UserError: the features on both sides are of different inputs.
     """
-    n_images = args.n_samples
-    if test_set is not None and n_images > len(test_set):
-        if n_images != cli.N_COMPARED:
-            warn_once(f"-n {n_images}: there are only {len(test_set)} validation inputs")
-        n_images = len(test_set)
     images = [side.file.images for side in features]
-    if not images:
-        return n_images
-    n_features = min(len(of_file.ids) for of_file in images)
-    if n_images > n_features:
-        if args.n_samples != cli.N_COMPARED:
-            warn_once(f"-n {args.n_samples}: there are features of {n_features} inputs only")
-        n_images = n_features
     if test_set is not None:
-        images.insert(
-            0,
-            results.feature_files.images_of(
-                test_set, args.test_images_sha256, dataset=args.dataset
-            ),
+        of_test_set = results.feature_files.images_of(
+            test_set, args.test_images_sha256, dataset=args.dataset
         )
+        images.insert(0, of_test_set)
+    n_images = min(args.n_samples, *(len(side.ids) for side in images))
+    if n_images < args.n_samples != cli.N_COMPARED:
+        warn_once(f"-n {args.n_samples}: there are only {n_images} inputs to compare")
     results.feature_files.check_same_images(images[0], images[1:], n_images=n_images)
     return n_images
 
@@ -369,10 +358,12 @@ def print_rows(
 
     rows_of_pairs = []
     for compared_layers in comparison.results():
-        rows_of_pair = [
-            results.similarities.record_of(compared, source, depths) for compared in compared_layers
-        ]
-        rows_of_pairs.append(rows_of_pair)
+        rows_of_pairs.append(
+            [
+                results.similarities.record_of(compared, source, depths)
+                for compared in compared_layers
+            ]
+        )
     all_rows = [row for rows in rows_of_pairs for row in rows]
     frame = pd.DataFrame.from_records(all_rows)
     are_matrix = figures.similarities.is_matrix(frame)

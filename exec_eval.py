@@ -5,7 +5,7 @@ import sys
 from argparse import Namespace
 
 from src import cli
-from src.core.console import progress, result, warn
+from src.core.console import result, warn
 
 
 def parser() -> cli.Parser:
@@ -25,8 +25,7 @@ def main(args: Namespace) -> None:
     session, device, spec = cli.begin(args)
     model = session.network(cli.named_network(args, "model"), spec, device=device)
     test_set = cli.load_split(args, session, device, train=False)
-    n_batches = test_set.n_batches(args.batch_size)
-    batches = progress(test_set.batches(args.batch_size), "evaluating", n_batches)
+    batches = cli.batches_of(test_set, args.batch_size)
     (measured,) = evaluate(Classification(model), batches).values()
     result(f"Clean accuracy: {measured.accuracy:.2%}")
     n_images = int((test_set.labels >= 0).sum())

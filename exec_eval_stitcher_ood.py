@@ -15,7 +15,7 @@ from src.core.choices.scores import NONE, SCORES
 from src.core.console import counted, listed, note, warn
 from src.core.errors import UserError
 from src.core.files import durable_together
-from src.core.grouping import by_depth, grouped
+from src.core.grouping import grouped
 from src.core.tensors import content_of_state
 from src.results.network_names import NamedNetwork
 from src.results.run import Run, claimed
@@ -111,18 +111,13 @@ class EvaluationSetup(NamedTuple):
     experiments: (
         "Mapping[str, Sequence[Stitch]]"  # the newest stitches of each experiment, by its title
     )
+    stitches: "list[Stitch]"  # of all experiments
     left_out: dict[str, int]  # numbers of runs and stitches that are not evaluated, by the reason
-    scores: tuple[str, ...]  # of `--detector`
     files: "EvaluationFiles"  # the files to write
     run: Run  # of the table
     session: "Session"  # keeps inputs, networks and the reference
     test_set: "InputSet"
     networks: "Mapping[str, tuple[Network, NamedNetwork]]"  # by side
-
-    @property
-    def stitches(self) -> "list[Stitch]":
-        """The stitches of all experiments."""
-        return list(chain(*self.experiments.values()))
 
 
 def main(
@@ -146,12 +141,10 @@ def main(
             check_usable(args, measured.scores, measured.reference, unusable)
         else:
             # The reference: detectors at the end layers, the end network's own scores, and baselines
-            layers = end_layers_of(setup.stitches)
             front, _ = setup.networks["front"]
             end, end_name = setup.networks["end"]
-            reference = refer_to(
-                end, end_name, args, setup.scores, layers, setup.test_set, setup.session
-            )
+            pairs = [stitch.pair for stitch in setup.stitches]
+            reference = reference_of(end, end_name, args, pairs, setup.test_set, setup.session)
 
             # The stitches
             grids, unusable = results.scoring.rebuild_grids(
@@ -179,8 +172,9 @@ def set_up(args: Namespace, session: "Session | None") -> EvaluationSetup:
     for reason in skipped:
         warn(f"skipped: {reason}")
     results.scoring.check_stitches(finished, folder)
-    scores = scores_of(args)
-    files, run = begin_table(args)
+    other_data = dataset_label(args.dataset) if args.other_data else ""
+    files = results.evaluation.EvaluationFiles(folder, other_data)
+    run = Run.beside(files.table, vars(args))
     experiments = results.stitches.newest_by_experiment(finished)
     stitches = list(chain(*experiments.values()))
 
@@ -201,7 +195,7 @@ def set_up(args: Namespace, session: "Session | None") -> EvaluationSetup:
         "that a later run repeats": len(finished) - len(stitches),
         "of unreadable runs": len(skipped),
     }
-    return EvaluationSetup(experiments, left_out, scores, files, run, session, test_set, networks)
+    return EvaluationSetup(experiments, stitches, left_out, files, run, session, test_set, networks)
 
 
 def scores_of(args: Namespace) -> tuple[str, ...]:
@@ -241,41 +235,23 @@ def check_usable(
         )
 
 
-def begin_table(args: Namespace) -> "tuple[EvaluationFiles, Run]":
-    """Return the files to write, and the run that writes the table."""
-    other_data = dataset_label(args.dataset) if args.other_data else ""
-    files = results.evaluation.EvaluationFiles(Path(args.source_dir), other_data)
-    return files, Run.beside(files.table, vars(args))
-
-
-def end_layers_of(stitches: "Iterable[Stitch]") -> list[str]:
-    """Return the end layers of stitches, by depth."""
-    depths = {}
-    for stitch in stitches:
-        depths[stitch.pair.end_layer] = stitch.record["end_depth"]
-    known = {layer: depth for layer, depth in depths.items() if depth is not None}
-    return by_depth(depths, known)
-
-
-def refer_to(
+def reference_of(
     end: "Network",
     end_name: NamedNetwork,
     args: Namespace,
-    scores: tuple[str, ...],
-    layers: Sequence[str],
+    pairs: "Iterable[Pair]",
     test_set: "InputSet",
     session: "Session",
 ) -> "EndReference":
-    """Return the reference for stitches into the end network; a new one if options have changed.
+    """Return the reference for stitches between pairs of layers into the end network; a new one if options have
+    changed.
 
     The session keeps the reference for further folders of stitches.
-
-    Args:
-        layers: the end layers, by depth.
     """
     from src.ood.reference import make_reference
 
-    options = evaluation_options(args, scores, layers, test_set, session)
+    layers = sorted({pair.end_layer for pair in pairs}, key=end.depth)
+    options = evaluation_options(args, scores_of(args), layers, test_set, session)
     store = Path(args.ood_detector_dir or STORE)
 
     def make() -> "EndReference":
@@ -286,19 +262,6 @@ def refer_to(
         return reference._replace(missing=[*missing, *reference.missing])
 
     return session.reference(end_name, store, options, make)
-
-
-def reference_of(
-    end: "Network",
-    end_name: NamedNetwork,
-    args: Namespace,
-    pairs: "Iterable[Pair]",
-    test_set: "InputSet",
-    session: "Session",
-) -> "EndReference":
-    """Return the reference for stitches between pairs of layers, which have no files yet."""
-    layers = sorted({pair.end_layer for pair in pairs}, key=end.depth)
-    return refer_to(end, end_name, args, scores_of(args), layers, test_set, session)
 
 
 def evaluation_options(
@@ -435,10 +398,10 @@ def contents_of(
         contents[f"{side}_model_path_sha256"] = name.weights
     contents |= recorded_images(vars(args))
     options = reference.options
-    if options.id_data is not None:
-        contents["id_dataset_sha256"] = options.id_data.fingerprint
-    if options.sanity_data is not None:
-        contents["sanity_check_dataset_sha256"] = options.sanity_data.fingerprint
+    optional = {"id_dataset": options.id_data, "sanity_check_dataset": options.sanity_data}
+    for option, images in optional.items():
+        if images is not None:
+            contents[f"{option}_sha256"] = images.fingerprint
     detectors = {}
     for score, of_layers in reference.detectors.items():
         for layer, detector in of_layers.items():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from src import cli, figures, results
 from src.core.choices.datasets import dataset_label
-from src.core.console import note, progress, result, warn, warn_once
+from src.core.console import counted, note, result, warn, warn_once
 from src.core.errors import UserError
 from src.results.run import Run
 from src.results.spec import ABSENT_IN_TABLES, further_options, short_images
@@ -37,7 +37,8 @@ IN_COLUMNS = (
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Train linear probes on layers of a network, one for each layer and rank; prints their test accuracies."
+        "Train linear probes on layers of a network, one for each layer and rank; prints their test accuracies. "
+        "With more than five epochs, the last five have a tenth of the learning rate."
     )
     add = options.add_argument
     add("model_path", help=cli.CHECKPOINT)
@@ -63,7 +64,12 @@ def parser() -> cli.Parser:
     cli.add_data(options, batch_size=64)
     cli.add_interventions(options, of_tests=True)
     cli.add_channels_last(options)
-    add_probe_training(options)
+    cli.add_training(options, n_epochs=10, has_steps=False)
+    add(
+        "--verbose",
+        action="store_true",
+        help="print the accuracies on training and test inputs after every epoch",
+    )
     add(
         "-o",
         "--output",
@@ -72,40 +78,6 @@ def parser() -> cli.Parser:
     )
     cli.add_resume(options)
     return options
-
-
-def add_probe_training(options: cli.Parser) -> None:
-    """Add the options of the training of probes."""
-    add = options.add_argument
-    add(
-        "-e",
-        "--epochs",
-        dest="n_epochs",
-        type=cli.integer_from_0,
-        default=10,
-        help="number of epochs",
-    )
-    add(
-        "-lr",
-        "--learning-rate",
-        type=cli.real_above_0,
-        default=1e-3,
-        help="learning rate; with more than five epochs, the last five have a tenth of it",
-    )
-    add(
-        "-wd",
-        "--weight_decay",
-        "--weight-decay",
-        type=cli.real_from_0,
-        default=1e-5,
-        help="weight decay",
-    )
-    add("-s", "--seed", type=cli.integer_from_0, default=0, help="random seed")
-    add(
-        "--verbose",
-        action="store_true",
-        help="print the accuracies on training and test inputs after every epoch",
-    )
 
 
 def main(args: Namespace, session: "results.checkpoints.Session | None" = None) -> None:
@@ -134,7 +106,7 @@ def main(args: Namespace, session: "results.checkpoints.Session | None" = None) 
     if run:
         if args.resume and run.skip_if_finished(resume=True):
             return
-        run.claim(resume=args.resume)
+        cli.claim(run, args)
         if args.resume and run.skip_if_finished(resume=True):
             return
     print_start()
@@ -150,6 +122,8 @@ def main(args: Namespace, session: "results.checkpoints.Session | None" = None) 
         weights = model.name.identity
         rows = rows_of(args, task, trained, tested, weights=weights, n_images=len(test_set))
         write_table(args, run, task, rows)
+    if trained:
+        note(answer(tested))
 
 
 def check_options(args: Namespace) -> None:
@@ -216,9 +190,7 @@ def evaluate_probes(args: Namespace, task: "Probes", test_set: "InputSet") -> "R
     from src.training import evaluate
 
     warn("-e 0: these are the accuracies of randomly initialised probes, which were not trained")
-    n_batches = test_set.n_batches(args.batch_size)
-    batches = progress(test_set.batches(args.batch_size), "evaluating", n_batches)
-    return evaluate(task, batches)
+    return evaluate(task, cli.batches_of(test_set, args.batch_size))
 
 
 def print_epoch(epoch: int, logs: "Mapping[LayerAndRank, EpochLog]") -> None:
@@ -237,6 +209,14 @@ def print_accuracies(args: Namespace, task: "Probes", tested: "Results") -> None
         result("".join(f"Rank {rank}: {accuracy}\n" for rank, accuracy in accuracies.items()))
         result("\n".join(map(str, accuracies.values())))
     result("\n\n")
+
+
+def answer(tested: "Results") -> str:
+    """Return the sentence that ends the output: the highest test accuracy with its layer and rank."""
+    layer, rank = max(tested, key=lambda probe: tested[probe].accuracy)
+    of_rank = "full rank" if rank is None else f"rank {rank}"
+    accuracy = tested[layer, rank].accuracy
+    return f"highest accuracy of {counted(len(tested), 'probe', 'probes')}: {accuracy:.2%} ({layer}, {of_rank})"
 
 
 def rows_of(

@@ -22,13 +22,11 @@ from src.core.choices import (
     UPSAMPLE_MODES,
 )
 from src.core.choices.stitching import INITS, OBJECTIVES
-from src.core.console import is_silent, listed, progress, result, warn
+from src.core.console import is_silent, listed, note, result, warn
 from src.core.grouping import grouped
 from src.core.user_code import CODE
 
 if TYPE_CHECKING:
-    import torch
-
     from src.core.values import Pair
     from src.datasets.base import InputSet
     from src.models import Network
@@ -199,14 +197,14 @@ def main(args: Namespace, session: "Session | None" = None) -> None:
     for runs in setup.groups:
         if runs.layers:
             grid, matched = make_stitches(args, runs, setup)
-            score = evaluate(grid, setup.test_set, args.batch_size)
+            score = grid.evaluate(cli.batches_of(setup.test_set, args.batch_size))
             stitches += finish(runs, grid, score, matched)
     conclude(args, setup, stitches)
 
 
 def set_up(args: Namespace, session: "Session | None") -> Setup:
     """Load networks and inputs, and begin the runs."""
-    from src.stitching import chosen_options
+    from src.stitching import build_layers, chosen_options
     from src.stitching.closed_forms import solver_of
     from src.stitching.objectives import objective_of
 
@@ -219,11 +217,26 @@ def set_up(args: Namespace, session: "Session | None") -> Setup:
     front, end = cli.load_networks(
         args, cli.FRONT, cli.END, images=spec, session=session, device=device
     )
-    layers, skipped = stitching_layers(args, front, end, spec.shape)
+    layers, skipped = build_layers(
+        front.network,
+        end.network,
+        front.layers,
+        end.layers,
+        args.stitching_type,
+        image_shape=spec.shape,
+        seed=args.seed,
+        is_identity=args.init == "eye",
+        upsample_mode=args.upsample_mode,
+        c2t_cls_token=args.c2t_cls_token,
+        t2c_cls_token=args.t2c_cls_token,
+    )
     results.stitch_runs.check_options(vars(args), layers, front.network, end.network)
 
     # The inputs, whose fingerprints are a part of the spec
-    train_set, test_set = load_images(args, session, device)
+    train_set = None
+    if args.init not in STARTS or args.n_epochs:
+        train_set = cli.load_split(args, session, device, train=True)
+    test_set = cli.load_split(args, session, device, train=False)
     chosen = chosen_options(layers) if args.stitching_type == AUTO else {}
     groups = begin_runs(args, layers, chosen)
     if any(runs.layers for runs in groups):
@@ -233,44 +246,9 @@ def set_up(args: Namespace, session: "Session | None") -> Setup:
     )
 
 
-def stitching_layers(
-    args: Namespace, front: cli.LoadedNetwork, end: cli.LoadedNetwork, image_shape: Sequence[int]
-) -> "tuple[dict[Pair, StitchingLayer], dict[Pair, str]]":
-    """Build a stitching layer for each pair of a front layer and an end layer.
-
-    Returns:
-        The stitching layers by pair, and the reason by pair that cannot be stitched.
-    """
-    from src.stitching import build_layers
-
-    return build_layers(
-        front.network,
-        end.network,
-        front.layers,
-        end.layers,
-        args.stitching_type,
-        image_shape=image_shape,
-        seed=args.seed,
-        is_identity=args.init == "eye",
-        upsample_mode=args.upsample_mode,
-        c2t_cls_token=args.c2t_cls_token,
-        t2c_cls_token=args.t2c_cls_token,
-    )
-
-
 def is_frozen(args: Namespace) -> bool:
     """Return whether both networks stay unchanged, with their BatchNorm statistics."""
     return args.mod_only_stitch or args.n_epochs == 0
-
-
-def load_images(
-    args: Namespace, session: "Session", device: "torch.device"
-) -> "tuple[InputSet | None, InputSet]":
-    """Return the training inputs, None if nothing is matched or trained, and the test inputs."""
-    train_set = None
-    if args.init not in STARTS or args.n_epochs:
-        train_set = cli.load_split(args, session, device, train=True)
-    return train_set, cli.load_split(args, session, device, train=False)
 
 
 def begin_runs(
@@ -297,6 +275,9 @@ def begin_runs(
         ]
     if args.resume:
         results.stitch_runs.resume(directory, runs_of_groups)
+        n_left = sum(len(runs.layers) for runs in runs_of_groups)
+        if n_left == len(layers) and not any(runs.state for runs in runs_of_groups):
+            cli.note_new_run(args, directory)
     return runs_of_groups
 
 
@@ -354,12 +335,6 @@ def match(
     )
 
 
-def evaluate(grid: "Grid", test_set: "InputSet", batch_size: int) -> "GridMetrics":
-    """Measure the stitches on the test inputs."""
-    n_batches = test_set.n_batches(batch_size)
-    return grid.evaluate(progress(test_set.batches(batch_size), "evaluating", n_batches))
-
-
 def finish(
     runs: "GridRun",
     grid: "Grid",
@@ -382,6 +357,8 @@ def conclude(args: Namespace, setup: Setup, stitches: "Sequence[Stitch]") -> Non
     if len(stitches) > 1 and not is_silent():
         accuracies = figures.matrices.matrix_of(stitches, "accuracy")
         figures.maps.print_values("accuracy of the stitched network", accuracies)
+        best = max(stitches, key=lambda stitch: stitch.record["accuracy"])
+        note(f"highest accuracy: {best.record['accuracy']:.2%} ({best.pair})")
     else:
         for stitch in stitches:
             is_named = stitch.pair == (args.front_layer, args.end_layer)

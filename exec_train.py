@@ -112,14 +112,14 @@ def train_in(
     args: Namespace,
 ) -> None:
     """Train the network of a task; write checkpoints and logs to the folder of a run."""
-    run.claim(resume=args.resume)
-    results.run.train_network(
+    cli.claim(run, args)
+    scores = results.run.train_network(
         run, task, train_set, test_set, settings, save_frequency=args.save_frequency
     )
     if args.n_epochs == 0:
         results.checkpoints.save_state(run.folder / "model_0.pt", task.head.state_dict())
     run.finish()
-    note(f"wrote {run.folder}")
+    note(f"wrote {run.folder}{cli.accuracy_of(scores)}")
 
 
 if __name__ == "__main__":

@@ -260,7 +260,7 @@ def train_detector(
     classifier, shape = finetuning.untrained_classifier(
         args.model_type, source.network, layer, spec, seed=args.seed
     )
-    run.claim(resume=args.resume)
+    cli.claim(run, args)
     file = run.state.get("detector") or results.checkpoints.new_name()
     run.save(detector=file)
 
@@ -299,7 +299,7 @@ def train_detector(
     }
     store.add(file, classifier.state_dict(), entry)
     run.finish()
-    note(f"added {store.folder / file}")
+    note(f"added {store.folder / file}{cli.accuracy_of(scores)}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import exec_train
 from src import cli, results
-from src.core.console import progress, result, silenced
+from src.core.console import result, silenced
 from src.core.errors import UserError
 from src.results.run import Run
 
@@ -264,9 +264,7 @@ def print_accuracy(task: "Classification", images: "InputSet", batch_size: int) 
     """Print the accuracy of the network on all images."""
     from src import training
 
-    n_batches = images.n_batches(batch_size)
-    batches = progress(images.batches(batch_size), "evaluating", n_batches)
-    (score,) = training.evaluate(task, batches).values()
+    (score,) = training.evaluate(task, cli.batches_of(images, batch_size)).values()
     result(f"Clean accuracy: {score.accuracy:.2%}")
 
 

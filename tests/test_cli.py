@@ -117,6 +117,21 @@ def test_values_that_follow_their_option_at_once_ranks_of_0_and_an_empty_schedul
     assert found == ("digits", "pinv", 0, 0.01, None, "none")
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("-l", "unknown option -l; did you mean -lr or -l1"),
+        ("-pinv=9", "unknown option -pinv; "),
+        ("--learning", "unrecognized arguments: --learning"),
+    ],
+)
+def test_no_option_is_shortened_or_split(word, said, capsys):
+    words = "a b resnet18 resnet18 layer1.0 layer1.0 rc2c_pre".split()
+    with pytest.raises(SystemExit):
+        parser_of("exec_stitch").parse_args([*words, word, "3"])
+    assert said in capsys.readouterr().err
+
+
 @pytest.fixture
 def config(tmp_path):
     def write(text: str) -> str:

@@ -90,5 +90,7 @@ def test_ranks_above_the_width_and_probes_without_training_are_said(in_tmp_path)
         err = run("exec_probe.py", *on, "-e", "0", "-ranks", "32", "33").err
         assert says(err, "-ranks 33 is above the width of pool2 (32)")
         assert says(err, "-e 0: these are the accuracies of randomly initialised probes")
-        err = run("exec_probe.py", *on, "-e", "1", "-ranks", "32").err
-        assert "-ranks" not in err and "not trained" not in err
+        printed = run("exec_probe.py", *on, "-e", "1", "-ranks", "32")
+        assert "-ranks" not in printed.err and "not trained" not in printed.err
+        (accuracy,) = parse_probes(printed.out)["pool2"].values()
+        assert printed.err.endswith(f"of 1 probe: {float(accuracy):.2%} (pool2, rank 32)\n")

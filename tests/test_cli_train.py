@@ -54,6 +54,18 @@ def test_trains_and_evaluates(tmp_path):
     assert out == f"Clean accuracy: {float(rows[-1]['val_acc']):.2%}\n"
 
 
+def test_says_that_nothing_is_resumed_the_accuracy_and_another_data_set():
+    err = train("-e", "1", "-epoch-size", "64", "-dir", "m", "--resume").err
+    accuracy = float(read_csv("m/training_logs.csv")[0]["val_acc"])
+    assert "--resume: m has no run of these options to resume" in err
+    assert err.endswith(f"wrote m: {accuracy:.2%} accuracy on the test inputs\n")
+    network = ["exec_eval.py", "m/model_1.pt", "small_cnn", "-gpu", "-1", "-d"]
+    assert "m/model_1.pt was trained on digits, and -d is mnist5k" in run(*network, "mnist5k").err
+    Path("digits.npz").touch()
+    err = run(*network, "digits").err
+    assert "was trained on" not in err and "give -d ./digits.npz for yours" in err
+
+
 @pytest.mark.slow
 def test_nobody_reads_the_output(tmp_path):
     command = words("exec_train.py", *ARGUMENTS, "-e", "1", "-dir", "m")

@@ -83,7 +83,7 @@ def test_two_files_need_no_images(folder):
         np.savez(name, **kept)
     given = ["0.npz", "1.npz", "features", "features", "all", "all", "-gpu", "-1", "-d", "imagenet"]
     said = run(SCRIPT, *given, "--permutations", 19, "-n", 60, *MEASURES, "m.csv").err
-    assert says(said, "-n 60: ", "features of 50 inputs") and "imagenet" not in said
+    assert says(said, "-n 60: ", "only 50 inputs") and "imagenet" not in said
     rows = read_csv("m.csv")
     assert len(rows) == 9 and rows[0]["dataset"] == "features"
     assert "cka_p_value" in rows[0] and "cka_p_value_within" not in rows[0]

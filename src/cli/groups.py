@@ -2,8 +2,9 @@
 
 import os
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.cli.parser import Parser
@@ -13,7 +14,7 @@ from src.cli.types import (
     integer_from,
     integer_from_0,
     integer_from_1,
-    names_or_code,
+    names_of,
     network,
     number_of_samples,
     real_above_0,
@@ -26,9 +27,10 @@ from src.core.choices.datasets import DATASET_NAMES, INTERVENTIONS, dataset_labe
 from src.core.choices.models import MODEL_NAMES, VIT_INPUTS, VITS
 from src.core.choices.similarity import MEASURES, PAPER
 from src.core.choices.training import OPTIMIZERS, SCHEDULERS
+from src.core.console import is_silent, note, note_once, progress, recorded_warnings, warn_once
 from src.core.inputs import InputSpec
 from src.core.user_code import CODE
-from src.results.network_names import NamedNetwork, networks_named_by
+from src.results.network_names import NamedNetwork, networks_named_by, options_beside
 from src.results.spec import (
     RECORDS,
     SPLITS,
@@ -43,17 +45,12 @@ if TYPE_CHECKING:
     from src.datasets.base import InputSet
     from src.models import Network
     from src.results.checkpoints import Session
+    from src.results.run import Run
     from src.training import Settings
 
 N_COMPARED = 1000  # validation inputs that measures of similarity take by default
 MOST_SHARED = 0.01  # of test inputs that are among the training inputs without a warning
 MOST_WORKERS = 16  # that decode images by default
-
-# Types of single options
-_gpu = integer_from(-1)
-_at_least_two = integer_from(2)
-_permutations = integer_from(19)
-_probability = real_number(at_least=0, at_most=1)
 
 # Help texts
 _LISTED = [name for name in MODEL_NAMES if not name.startswith(("vit_", "repr_cls_"))]
@@ -76,7 +73,7 @@ CHANNELS_LAST = (
 def add_gpu(parser: Parser) -> None:
     """Add `-gpu` and `--amp`."""
     add = parser.add_argument
-    add("-gpu", "--gpu", type=_gpu, default=0, help="number of the GPU; -1: the CPU")
+    add("-gpu", "--gpu", type=integer_from(-1), default=0, help="number of the GPU; -1: the CPU")
     add(
         "--amp",
         choices=PRECISIONS,
@@ -100,6 +97,20 @@ def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
             action="store_true",
             help="replace a finished run in -dir, even a run of other options",
         )
+
+
+def claim(run: "Run", args: Namespace) -> None:
+    """Claim a run, and print a note if `--resume` finds none to resume."""
+    run.claim(resume=args.resume)
+    if not run.state:
+        note_new_run(args, run.folder)
+
+
+def note_new_run(args: Namespace, folder: Path) -> None:
+    """Print a note that `--resume` of the user finds nothing to resume; other scripts may give it at once."""
+
+    if args.resume and not is_silent():
+        note(f"--resume: {folder} has no run of these options to resume; a new one starts")
 
 
 def add_memory(parser: Parser) -> None:
@@ -189,6 +200,9 @@ def begin(
     from src.datasets import dataset_info
     from src.results.checkpoints import Session
 
+    for path in (Path(args.dataset), Path(f"{args.dataset}.npz")):
+        if args.dataset in DATASET_NAMES and path.exists():
+            note_once(f"-d {args.dataset} is the data set of that name; give -d ./{path} for yours")
     device = device_of(args.gpu)
     return session or Session(), device, dataset_info(args.dataset, labelled=True).spec
 
@@ -210,8 +224,8 @@ def load_split(
 ) -> "InputSet":
     """Return the training or the test inputs of `-d`, with the interventions of the options.
 
-    Adds their fingerprint to `args`. Prints a note, once, if a network of `args` was trained on
-    other training inputs of the same name.
+    Adds their fingerprint to `args`. Warns, once, if a network of `args` was trained on another data
+    set, or on other training inputs of the same name.
 
     Args:
         seed: of what interventions draw for training images.
@@ -220,14 +234,19 @@ def load_split(
     images = session.dataset(args.dataset, args.dataset_root, train=train, seed=seed, **loading)
     split = TRAIN if train else TEST
     setattr(args, RECORDS[split], images.fingerprint)
-    if train:
-        _note_training_on_others(args)
-    from src.core.console import recorded_warnings
 
     with recorded_warnings() as texts:
+        _warn_of_training_on_others(args, split, images.spec)
         _warn_of_equal_splits(args, session)
     _record_warnings(args, texts)
     return images
+
+
+def batches_of(test_set: "InputSet", batch_size: int) -> Iterable:
+    """Return the batches of test inputs, with a progress bar."""
+
+    n_batches = test_set.n_batches(batch_size)
+    return progress(test_set.batches(batch_size), "evaluating", n_batches)
 
 
 def _record_warnings(args: Namespace, texts: Sequence[str]) -> None:
@@ -238,7 +257,6 @@ def _record_warnings(args: Namespace, texts: Sequence[str]) -> None:
 def _warn_of_equal_splits(args: Namespace, session: "Session") -> None:
     """Warn if the training and the test inputs of `-d` are the same, or more than 1 % of the test inputs are among
     the training inputs."""
-    from src.core.console import warn_once
 
     train, test = (getattr(args, RECORDS[split], None) for split in (TRAIN, TEST))
     if train and train == test:
@@ -255,21 +273,34 @@ def _warn_of_equal_splits(args: Namespace, session: "Session") -> None:
         )
 
 
-def _note_training_on_others(args: Namespace) -> None:
-    """Note which networks of `args` were trained on different training inputs of the same name."""
-    from src.core.console import note_once
-    from src.results.network_names import options_beside
+def _warn_of_training_on_others(args: Namespace, split: str, spec: InputSpec) -> None:
+    """Warn of networks of `args` that were trained on another data set of this spec, and note which were trained on
+    other training inputs of the same name.
+
+    Another spec was warned of when the network was loaded.
+    """
 
     options = vars(args)
-    record = RECORDS[TRAIN]
+    record = RECORDS[split]
     for name in networks_named_by(options).values():
         trained_with = options_beside(name.path)
+        trained, chosen = (dataset_label(run.get("dataset", "")) for run in (trained_with, options))
+        if not trained or trained_with.get(record) == options[record]:
+            continue
+        if "image_spec" in trained_with:
+            trained_spec = InputSpec.of_record(trained_with["image_spec"])
+            if trained_spec.record() != spec.record():
+                continue
         # Interventions draw by the seed of the training
         has_drawn = any(trained_with.get(key) is not None for key in INTERVENTIONS)
-        if has_drawn or not trained_with:
-            continue
-        is_of_name = dataset_label(trained_with.get("dataset", "")) == dataset_label(args.dataset)
-        if is_of_name and not are_same(trained_with.get(record), options[record]):
+        if trained != chosen:
+            warn_once(
+                f"{name.title} was trained on {trained}, and -d is {chosen}; give -d {trained}, unless other inputs "
+                "are intended"
+            )
+        elif split == TRAIN and not (
+            has_drawn or are_same(trained_with.get(record), options[record])
+        ):
             note_once(f"{name.title} was trained on other {SPLITS[TRAIN]} of {args.dataset}")
 
 
@@ -280,11 +311,12 @@ def n_cores() -> int:
     return os.cpu_count() or 1
 
 
-def add_training(parser: Parser, *, n_epochs: int | None) -> None:
+def add_training(parser: Parser, *, n_epochs: int | None, has_steps: bool = True) -> None:
     """Add the options of training: epochs, learning rate with its steps, weight decay and seed.
 
     Args:
         n_epochs: the default of `-e`; None leaves this option out.
+        has_steps: add `-rlre`.
     """
     add = parser.add_argument
     if n_epochs is not None:
@@ -312,14 +344,15 @@ def add_training(parser: Parser, *, n_epochs: int | None) -> None:
         help="weight decay",
     )
     add("-s", "--seed", type=integer_from_0, default=0, help="random seed")
-    add(
-        "-rlre",
-        "--reduce-lr-epochs",
-        type=integer_from_1,
-        nargs="*",
-        default=[],
-        help="multiply the learning rate by 0.1 after these epochs",
-    )
+    if has_steps:
+        add(
+            "-rlre",
+            "--reduce-lr-epochs",
+            type=integer_from_1,
+            nargs="*",
+            default=[],
+            help="multiply the learning rate by 0.1 after these epochs",
+        )
 
 
 def add_optimizer(parser: Parser) -> None:
@@ -387,14 +420,14 @@ def add_similarity(parser: Parser) -> None:
     add(
         "-n",
         "--n-samples",
-        type=_at_least_two,
+        type=integer_from(2),
         default=N_COMPARED,
         help="number of validation inputs to compare on, the first ones; all of them if there are fewer",
     )
     add(
         "--metrics",
         nargs="+",
-        type=names_or_code("measure", MEASURES),
+        type=names_of("measure", MEASURES, has_code=True),
         default=list(PAPER),
         metavar="MEASURE",
         help=f"measures, separated by blanks or commas. {described(MEASURES)}; or {CODE}, a "
@@ -410,7 +443,7 @@ def add_similarity(parser: Parser) -> None:
     add(
         "--permutations",
         dest="n_permutations",
-        type=_permutations,
+        type=integer_from(19),
         default=None,
         help="number of random permutations of the inputs, such as 200, for p-values and "
         "calibrated values. All inputs are permuted, and then the inputs within each class",
@@ -427,10 +460,18 @@ def add_interventions(parser: Parser, *, of_tests: bool = False) -> None:
         if row.changes_images or not of_tests:
             parser.add_argument(
                 f"--{name.replace('_', '-')}",
-                type=_probability,
+                type=real_number(at_least=0, at_most=1),
                 metavar="P",
                 help=row.description,
             )
+
+
+def accuracy_of(scores: Mapping[str, Any]) -> str:
+    """Return the end of a last line: the accuracy in the last row of a log of training; "" if none was measured."""
+    accuracy = scores.get("val_acc")
+    if accuracy is None:
+        return ""
+    return f": {accuracy:.2%} accuracy on the test inputs"
 
 
 def training_settings(args: Namespace) -> "Settings":
@@ -439,7 +480,6 @@ def training_settings(args: Namespace) -> "Settings":
     Raises:
         UserError: two options contradict each other.
     """
-    from src.core.console import warn_once
     from src.training import Settings
     from src.training.settings import checked_settings
 

@@ -188,20 +188,21 @@ class Parser(argparse.ArgumentParser):
 
     def _similar(self, word: str) -> str:
         """Return a question that suggests options similar to a word; "" if there are none."""
-        options = [name for action in self._actions for name in action.option_strings]
-        close = difflib.get_close_matches(word, options, cutoff=0.7)
+        close = difflib.get_close_matches(word, self._option_string_actions, cutoff=0.7)
         return f"did you mean {' or '.join(close)}? " if close else ""
 
     def _refuse_mistyped(self, words: Iterable[str]) -> None:
-        """Raise a UserError for a word such as -dri, which argparse takes for -d with the value ri."""
-        options = {name for action in self._actions for name in action.option_strings}
+        """Raise a UserError for a word such as -dri, which argparse takes for -d with the value ri, or -l, which it
+        takes for -lr."""
         for word in words:
-            is_split = (
-                re.fullmatch("-[a-z][a-z-]+", word) and word not in options and word[:2] in options
-            )
-            if is_split and self._similar(word):
+            name = word.partition("=")[0]
+            if not re.fullmatch("-[a-z][a-z-]*", name) or name in self._option_string_actions:
+                continue
+            is_beginning = any(option.startswith(name) for option in self._option_string_actions)
+            is_split = name[:2] in self._option_string_actions and self._similar(name)
+            if is_beginning or is_split:
                 raise UserError(
-                    f"unknown option {word}; {self._similar(word)}--help lists all options"
+                    f"unknown option {name}; {self._similar(name)}--help lists all options"
                 )
 
 

@@ -111,43 +111,37 @@ def network(text: str) -> str:
     return absolute(text)
 
 
-def name_or_code(noun: str, names: Collection[str]) -> Callable[[str], str]:
+def name_or_code(
+    noun: str, names: Collection[str], *, has_code: bool = True
+) -> Callable[[str], str]:
     """Return the type of an option that takes one of `names`, or the name of user code.
 
     The path of a user's file becomes absolute.
 
     Args:
         noun: for what the option names, for the error.
+        has_code: user code is allowed.
     """
+    known = list(names)
+    if has_code:
+        known.append(CODE)
 
     def parse(text: str) -> str:
         if text in names:
             return text
-        if not is_user_code(text):
-            raise argparse.ArgumentTypeError(str(unknown_name(noun, text, [*names, CODE])))
+        if not (has_code and is_user_code(text)):
+            raise argparse.ArgumentTypeError(str(unknown_name(noun, text, known)))
         return absolute(text)
 
     return parse
 
 
-def names_or_code(noun: str, names: Collection[str]) -> Callable[[str], list[str]]:
-    """Return the type of an option that takes names as `name_or_code` does, separated by commas."""
-    return _separated_by_commas(name_or_code(noun, names))
-
-
-def names_of(noun: str, names: Collection[str]) -> Callable[[str], list[str]]:
-    """Return the type of an option that takes some of `names`, separated by commas."""
-
-    def parse(text: str) -> str:
-        if text not in names:
-            raise argparse.ArgumentTypeError(str(unknown_name(noun, text, names)))
-        return text
-
-    return _separated_by_commas(parse)
-
-
-def _separated_by_commas(parse: Callable[[str], str]) -> Callable[[str], list[str]]:
-    """Return the type of an option that takes several texts, each once."""
+def names_of(
+    noun: str, names: Collection[str], *, has_code: bool = False
+) -> Callable[[str], list[str]]:
+    """Return the type of an option that takes several names as `name_or_code` does, each once, separated by
+    commas."""
+    parse = name_or_code(noun, names, has_code=has_code)
 
     def read(text: str) -> list[str]:
         texts = filter(None, map(str.strip, text.split(",")))

@@ -292,6 +292,8 @@ def fill(module: Network | nn.Module, state: StateDict, *, source: str, expected
     except RuntimeError as error:
         lines = str(error).splitlines()  # the first line of torch's message names the class
         clause = _shortened(lines[min(1, len(lines) - 1)].strip())
+        if len(lines) > 2 and "Unexpected key" in lines[2]:  # those of the file
+            clause += f"; {_shortened(lines[2].strip())}"
         raise Misfit(
             f"{source} does not fit {expected}: {clause}; name the model and data it was made with",
             clause=clause,
