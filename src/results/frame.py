@@ -174,15 +174,19 @@ def layers_of(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each layer of each network, with the columns network, architecture, layer, depth and
     relative_depth."""
     ordered = frame.sort_values("method", key=lambda names: names != SIMILARITY, kind="stable")
-    kinds = architectures(ordered)
-    tables = []
-    for side in SIDES:
-        layers = pd.DataFrame({"architecture": kinds[side]})
-        for name in ("network", "layer", "depth", "relative_depth"):
-            column = f"{side}_{name}"
-            layers[name] = ordered[column] if column in ordered else pd.NA
-        tables.append(layers)
-    return pd.concat(tables).drop_duplicates(ignore_index=True)
+    kinds = architectures(ordered).set_axis(["front_architecture", "end_architecture"], axis=1)
+    columns = ["architecture", "network", "layer", "depth", "relative_depth"]
+    return of_either_side(ordered.join(kinds), columns).drop_duplicates(ignore_index=True)
+
+
+def of_either_side(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the values of columns such as `front_layer` and `end_layer`, in that order, in columns such as
+    `layer`."""
+    sides = [
+        frame.reindex(columns=[f"{side}_{name}" for name in columns]).set_axis(columns, axis=1)
+        for side in SIDES
+    ]
+    return pd.concat(sides)
 
 
 def with_depths(frame: pd.DataFrame, networks: Iterable[NamedNetwork]) -> pd.DataFrame:
