@@ -362,7 +362,7 @@ def write_results(
     with durable_together():  # no file is of another evaluation than those beside it
         results.tables.write_table(
             setup.files.table,
-            results.quantities.EVALUATIONS,
+            results.tables.EVALUATIONS,
             results.scoring.with_earlier_detectors(rows, earlier),
         )
         figures.matrices.report(

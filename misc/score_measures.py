@@ -117,7 +117,7 @@ def test_measures(args: Namespace) -> None:
     """Print and write the tests of sensitivity and specificity, and draw the curves over ranks."""
     import pandas
 
-    frame, probes = results.ranks.read_ranks(*args.tables)
+    frame, probes = results.frame.read_ranks(*args.tables)
     correlations = results.ranks.sensitivity(frame, probes)
     places = results.ranks.specificity(frame)
     show_sensitivity(correlations)

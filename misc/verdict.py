@@ -143,11 +143,9 @@ class Judged(NamedTuple):
     @property
     def measures(self) -> list[str]:
         """The names of the columns of detectors and of measures of similarity."""
-        shown = results.verdicts.similarity_columns(self.similarities)
+        shown = results.frame.similarity_columns(self.similarities)
         return [
-            name
-            for name in self.frame
-            if name.startswith(results.quantities.AUROC) or name in shown
+            name for name in self.frame if name.startswith(results.tables.AUROC) or name in shown
         ]
 
 
@@ -424,7 +422,7 @@ def read_results(args: Namespace) -> tuple:
 
 def check_similarities(similarities: "DataFrame", frame: "DataFrame") -> None:
     """Warn if tables of similarity were given, but match no verdict."""
-    shown = set(results.verdicts.similarity_columns(similarities))
+    shown = set(results.frame.similarity_columns(similarities))
     if not any(frame[name].notna().any() for name in shown & set(frame)):
         warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
 

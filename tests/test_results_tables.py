@@ -9,10 +9,13 @@ import pytest
 
 from src.core.errors import UserError
 from src.figures.maps import Map, draw_layers
-from src.results.quantities import EVALUATIONS, PROBES, QUANTITIES, SIMILARITIES
-from src.results.spec import FurtherOptions
 from src.results.stitches import GRID, METRICS, with_empty
 from src.results.tables import (
+    EVALUATIONS,
+    PROBES,
+    QUANTITIES,
+    SIMILARITIES,
+    FurtherOptions,
     Layout,
     columns,
     from_record,

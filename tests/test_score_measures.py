@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from src.core.values import Pair
-from src.results.quantities import PROBES, SIMILARITIES
+from src.results.frame import read_ranks
 from src.results.ranks import (
     BASELINE,
     FULL,
@@ -20,11 +20,11 @@ from src.results.ranks import (
     curves_of_pair,
     over_ranks,
     rank_values,
-    read_ranks,
     sensitivity,
     specificity,
 )
 from src.results.stitches import GRID
+from src.results.tables import PROBES, SIMILARITIES
 from src.results.tables import write_table as write_rows
 from tests.commands import error_line, read_csv, run, says
 from tests.result_rows import probe_row, similarity_row, stitch_row

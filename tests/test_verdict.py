@@ -13,9 +13,8 @@ from src.core.values import Null
 from src.figures import pages, words
 from src.results.evaluation import EvaluationFiles
 from src.results.frame import judge_stitches
-from src.results.quantities import EVALUATIONS, SIMILARITIES
 from src.results.similarities import frame_of_records
-from src.results.tables import write_table
+from src.results.tables import EVALUATIONS, SIMILARITIES, write_table
 from src.results.training_runs import write_logs
 from src.statistics.intervals import of_share
 from src.verdict import INCONCLUSIVE, NOT_MATCHED, SIMILAR, VERDICTS, Limits

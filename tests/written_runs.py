@@ -15,9 +15,8 @@ from src.results.evaluation import (
     columns_of_skill,
     with_evaluations,
 )
-from src.results.quantities import EVALUATIONS
 from src.results.stitches import GRID, Stitch, columns_of, read_stitches
-from src.results.tables import write_table
+from src.results.tables import EVALUATIONS, write_table
 from tests import result_rows
 from tests.commands import pair_of
 

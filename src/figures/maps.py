@@ -15,7 +15,7 @@ from src.core.user_code import titles_in
 from src.figures.pages import CELLS, CHARACTERS, CM, COLUMN, NUMBERS, PAGE, write_figure
 from src.figures.scales import scale_of, title_of
 from src.results.network_names import short_names
-from src.results.quantities import NETWORKS
+from src.results.tables import NETWORKS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

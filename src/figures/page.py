@@ -20,8 +20,8 @@ from src.figures.sections import Part, parts_of
 from src.figures.words import Table
 from src.results.frame import LAYERS
 from src.results.network_names import SHORT
-from src.results.quantities import AUROC
 from src.results.spec import RECORDS, SPLITS
+from src.results.tables import AUROC
 from src.verdict import SIMILAR, Limits
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from src.core.choices.similarity import ACTIVATIONS, SIMILARITY, measure_of
-from src.results.quantities import QUANTITIES
+from src.results.tables import QUANTITIES
 from src.verdict import VERDICTS
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:  # the modules that scripts use so
         feature_files,
         frame,
         public,
-        quantities,
         ranks,
         reports,
         run,
@@ -25,7 +24,6 @@ if TYPE_CHECKING:  # the modules that scripts use so
         stitches,
         tables,
         training_runs,
-        verdicts,
     )
     from src.results.frame import read
 else:

@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 from src.core.choices.scores import ON_OTHER_DATA
 from src.core.console import warn
 from src.core.values import Pair, SkillEstimate, StitchSkill
-from src.results.quantities import EVALUATIONS
 from src.results.spec import on_same_images
 from src.results.stitches import Stitch, holds_runs, read_stitches, warn_of_weights
-from src.results.tables import read_table
+from src.results.tables import EVALUATIONS, read_table
 
 TYPICAL_AUROC = 0.25  # below it, stitched activations are more typical than the end network's own
 

@@ -39,7 +39,7 @@ from src.results.frame import (
     of_either_side,
 )
 from src.results.network_names import PAIRS, SAME_RUN, UNLISTED
-from src.results.quantities import AUROC, QUANTITIES, SKILL, STITCHING, measured_by
+from src.results.tables import AUROC, QUANTITIES, SKILL, STITCHING, measured_by
 from src.statistics.permutation_tests import END, FRONT, permutation_test
 from src.statistics.resampling import Estimate, estimate, permuted_p
 from src.verdict import INCONCLUSIVE, SIMILAR, VERDICTS
@@ -627,19 +627,20 @@ def _score(
     truths = np.array([known[pair] for pair in pairs])
 
     def score(of_measure: np.ndarray, of_truth: np.ndarray) -> np.ndarray:
-        return np.array(list(map(_rank_correlation, values[of_measure], truths[of_truth])))
+        return _rank_correlations(values[of_measure], truths[of_truth])
 
     def fisher_z(of_measure: np.ndarray, of_truth: np.ndarray) -> np.ndarray:
         return np.arctanh(np.clip(score(of_measure, of_truth), -LARGEST_RHO, LARGEST_RHO))
 
     low, high = np.tanh(estimate(fisher_z, len(networks)).interval())
     p_value = permuted_p(score, len(networks), N_PERMUTATIONS)
-    value = _rank_correlation(values, truths)
+    value = float(_rank_correlations(values, truths))
     return row | {"value": value, "low": low, "high": high, "p_value": p_value, "reason": ""}
 
 
-def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Compute Spearman's rank correlation; NaN if either side is constant."""
-    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
-        return math.nan
-    return float(scipy.stats.spearmanr(first, second).statistic)
+def _rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Compute Spearman's rank correlations (...) of arrays (..., P); NaN if either side is constant."""
+    ranks = [scipy.stats.rankdata(side, axis=-1) for side in (first, second)]
+    x, y = (rank - rank.mean(-1, keepdims=True) for rank in ranks)
+    squares = np.square(x).sum(-1) * np.square(y).sum(-1)
+    return (x * y).sum(-1) / np.sqrt(np.where(squares > 0, squares, np.nan))

@@ -28,11 +28,11 @@ from src.results.checkpoints import fill
 from src.results.evaluation import EvaluationFiles, by_detector, columns_of_skill, place_of
 from src.results.network_names import SHORT, NamedNetwork, titles_of
 from src.results.public import states_in, write_energies
-from src.results.quantities import EVALUATIONS
 from src.results.session import Session
 from src.results.spec import on_same_images, short_images
 from src.results.stitch_runs import load_stitch
 from src.results.stitches import Stitch, one_of_each, without_runs
+from src.results.tables import EVALUATIONS
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers

@@ -258,19 +258,9 @@ def described(found: Difference) -> str:
     )
 
 
-class FurtherOptions(str):
-    """Options as the text of a JSON object, for a column of tables."""
-
-    def __new__(cls, text: str = "{}") -> "FurtherOptions":
-        """Raise a ValueError if the text is not a JSON object."""
-        if not isinstance(json.loads(text), dict):
-            raise ValueError(text)
-        return super().__new__(cls, text)
-
-
 def further_options(
     options: Options, columns: Iterable[str], absent: Mapping[str, Hashable] = ABSENT
-) -> FurtherOptions:
+) -> str:
     """Return the options of a spec that have no column of their own, without default values.
 
     Args:
@@ -283,7 +273,7 @@ def further_options(
     for name, value in sorted(spec_of(options).items()):
         if not (name in columns or _is_content(name) or value == usual.get(name)):
             further[name] = value
-    return FurtherOptions(json.dumps(further))
+    return json.dumps(further)
 
 
 def recorded_images(options: Options) -> dict[str, str]:

@@ -50,7 +50,6 @@ from src.results.spec import (
     SPLITS,
     TYPES,
     WEIGHTS,
-    FurtherOptions,
     Spec,
     further_options,
     is_idle,
@@ -59,7 +58,7 @@ from src.results.spec import (
     short_images,
     spec_of,
 )
-from src.results.tables import Layout, from_record, read_table
+from src.results.tables import FurtherOptions, Layout, from_record, read_table
 from src.statistics.convergence import has_converged, learning_rates
 
 if TYPE_CHECKING:
