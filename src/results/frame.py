@@ -107,6 +107,28 @@ CONTROLS = {
 FULL = math.inf  # the rank of a layer that is not truncated: above all other ranks
 PROBED = ["network", "layer", "dataset"]
 HOW_PROBED = ["epochs", "further_options"]
+# Columns of tables of similarity, and what they are in the frame
+OF_COMPARED = {
+    "layer1": "front_layer",
+    "layer2": "end_layer",
+    "rank1": "front_rank",
+    "rank2": "end_rank",
+    "relative_depth1": "front_relative_depth",
+    "relative_depth2": "end_relative_depth",
+    "model1_weights": "front_weights",
+    "model2_weights": "end_weights",
+    "n_samples": "n_images",
+}
+AS_THEY_ARE = (
+    "dataset",
+    "is_reversed",
+    "seed",
+    "test_images",
+    "shortcut",
+    "alignment_option",
+    "alignment",
+)
+OF_COMPARED |= dict(zip(AS_THEY_ARE, AS_THEY_ARE, strict=True))
 # Further columns of compared layers that are no values
 NO_MEASURES = {
     *COLUMNS,
@@ -143,8 +165,8 @@ def with_columns(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_similarities(table: pd.DataFrame, names: Names) -> list[dict[str, Any]]:
-    """Return the records of compared layers; behind each is that of the opposite direction, by the measures that
-    have one."""
+    """Return the records of compared layers, from the first to the second; behind each is that of the opposite
+    direction, by the measures that have one."""
     values = value_columns(table)
     backward = [name for name in values if parts_of(name)[1]]
     have_directions = {parts_of(name)[0] for name in backward}
@@ -157,30 +179,16 @@ def of_similarities(table: pd.DataFrame, names: Names) -> list[dict[str, Any]]:
         for row in table.itertuples()
     ]
     has_back = table[backward].notna().any(axis=1) & ~np.array(is_itself, bool)
-    back = swapped(table[has_back]).drop(columns=[*others, *backward])
-    records_of_back = back.to_dict("index")
-    records = []
-    for number, row in table.drop(columns=backward).to_dict("index").items():
-        records.append(_compared(row, names))
-        if number in records_of_back:
-            records.append(_compared(records_of_back[number], names) | {"is_reversed": True})
+    back = swapped(table[has_back]).drop(columns=others).assign(is_reversed=True)
+    both = pd.concat([table.assign(is_reversed=False), back]).sort_index(kind="stable")
+    kept = [*OF_COMPARED, "network_keys", *(name for name in values if name not in backward)]
+    records = both[kept].rename(columns=OF_COMPARED).to_dict("records")
+    for record in records:
+        front, end = (names[key] for key in record.pop("network_keys"))
+        record |= {"method": SIMILARITY, "kind": kind_of_pair(front, end)}
+        record["networks"] = f"{front.name} → {end.name}"
+        record |= of_network("front", front) | of_network("end", end)
     return records
-
-
-def _compared(row: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    """Return the record of compared layers, from the first to the second."""
-    networks = [names[key] for key in row["network_keys"]]
-    record: dict[str, Any] = {"method": SIMILARITY, "kind": kind_of_pair(*networks)}
-    for number, side, network in zip((1, 2), SIDES, networks, strict=True):
-        record |= of_network(side, network)
-        for name in ("layer", "rank", "relative_depth"):
-            record[f"{side}_{name}"] = row[f"{name}{number}"]
-        record[f"{side}_weights"] = row[f"model{number}_weights"]
-    record["networks"] = " → ".join(network.name for network in networks)
-    record |= {"dataset": row["dataset"], "n_images": row["n_samples"], "is_reversed": False}
-    further = ("seed", "test_images", "shortcut", "alignment_option", "alignment")
-    record |= {name: row[name] for name in further}
-    return record | {name: row[name] for name in value_columns(row)}
 
 
 def of_network(side: str, network: NamedNetwork) -> dict[str, Any]:
