@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from src.core.inputs import InputSpec
     from src.datasets.base import InputSet
+    from src.results.checkpoints import Session
     from src.results.feature_files import LoadedFeatures
-    from src.results.session import Session
     from src.similarity.comparison import LayerComparison
     from src.similarity.sides import Side, Statistics
 

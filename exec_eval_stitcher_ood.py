@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from src.datasets.base import InputSet
     from src.models import Network
     from src.ood.reference import EndReference, EvaluationOptions
+    from src.results.checkpoints import Session
     from src.results.evaluation import EvaluationFiles
-    from src.results.session import Session
     from src.results.stitches import Stitch
 
 ROOT = "./data/pytorch"

@@ -108,7 +108,7 @@ def add_probe_training(options: cli.Parser) -> None:
     )
 
 
-def main(args: Namespace, session: "results.session.Session | None" = None) -> None:
+def main(args: Namespace, session: "results.checkpoints.Session | None" = None) -> None:
     """Train the probes, print their accuracies, and write the table.
 
     Args:

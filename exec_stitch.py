@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from src.core.values import Pair
     from src.datasets.base import InputSet
     from src.models import Network
-    from src.results.session import Session
+    from src.results.checkpoints import Session
     from src.results.stitch_runs import GridRun
     from src.results.stitches import Stitch
     from src.stitching import Grid, Matching

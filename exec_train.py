@@ -113,7 +113,7 @@ def train_in(
 ) -> None:
     """Train the network of a task; write checkpoints and logs to the folder of a run."""
     run.claim(resume=args.resume)
-    results.training_runs.train_network(
+    results.run.train_network(
         run, task, train_set, test_set, settings, save_frequency=args.save_frequency
     )
     if args.n_epochs == 0:

@@ -222,7 +222,7 @@ def begin_runs(args: Namespace, layers: Sequence[str]) -> dict[str, Run]:
 
 
 def load_images(
-    args: Namespace, session: "results.session.Session", device: "torch.device"
+    args: Namespace, session: "results.checkpoints.Session", device: "torch.device"
 ) -> TrainingInputs:
     """Load the inputs of training, testing and fine-tuning."""
     from src.datasets import load_dataset
@@ -267,7 +267,7 @@ def train_detector(
     # Training on the labels
     task = finetuning.RepresentationClassification(source.network, layer, classifier)
     if "finetuning" not in run.state:
-        results.training_runs.train_network(
+        results.run.train_network(
             run,
             task,
             images.train_set,
@@ -279,9 +279,7 @@ def train_detector(
     # Fine-tuning, to separate ID from OOD
     task.penalty = finetuning.make_penalty(args.score, m_in=args.m_in, m_out=args.m_out)
     tuning = finetuning.finetuning_settings(settings, n_epochs=args.n_finetune_epochs)
-    scores = results.training_runs.finetune_network(
-        run, task, images.mixed, images.test_set, tuning
-    )
+    scores = results.run.finetune_network(run, task, images.mixed, images.test_set, tuning)
 
     # The store
     entry = {

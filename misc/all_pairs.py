@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     import torch
 
     from src.core.inputs import InputSpec
+    from src.results.checkpoints import Session
     from src.results.network_names import NamedNetwork
-    from src.results.session import Session
 
 METRICS = ["cka_debiased", "pwcca", "procrustes"]  # CKA itself is biased where images are few
 METHODS = ["pinv", "covariance"]
@@ -299,7 +299,7 @@ def make_results(args: Namespace, table: str) -> list[Unit]:
     check_code(args)
     tell_groups(args.networks, networks)
     device = device_of(args.gpu)
-    session = results.session.Session(Cache.of_device(device, args.memory))
+    session = results.checkpoints.Session(Cache.of_device(device, args.memory))
     spec = dataset_info(args.dataset, labelled=True).spec
     units = units_of(args, networks)
     share = [unit for unit in units if is_in_share(unit, *args.shard)]

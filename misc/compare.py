@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """Compare two networks: stitch both into each other, judge all pairs of layers, and write a page."""
 
-import re
 import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from src.results.network_names import (
     NAME,
     NamedNetwork,
     networks_named_by,
-    without_ending,
+    short_names,
 )
 
 
@@ -198,22 +197,12 @@ def are_of_results(networks: Sequence[NamedNetwork], names: Sequence[str], folde
 
 
 def names_of(first: NamedNetwork, second: NamedNetwork) -> list[str]:
-    """Return distinct names for two checkpoints: those of files that differ in more than numbers, else of their
-    folders, types or files, else numbers."""
-    paths = [without_ending(network.path) for network in (first, second)]
-    stems = [path.name for path in paths]
-    choices = [stems, [path.parent.name for path in paths], [first.type, second.type], stems]
-    if len({re.sub(r"\d+", "", stem) for stem in stems}) == 1:
-        choices = choices[1:]
-    for names in choices:
-        if names[0] != names[1] and all(map(is_name, names)):
+    """Return distinct names for two networks: those of reports, else their types, else numbers."""
+    paths = short_names([first.path, second.path])
+    for names in ([path.replace("/", "_") for path in paths], [first.type, second.type]):
+        if names[0] != names[1] and all(map(NAME.fullmatch, names)):
             return names
     return ["first", "second"]
-
-
-def is_name(text: str) -> bool:
-    """Return whether a text is a valid name of a network in a list."""
-    return NAME.fullmatch(text) is not None
 
 
 if __name__ == "__main__":

@@ -42,9 +42,9 @@ def main(args: Namespace) -> None:
         of_folder, skipped = results.stitches.read_stitches(folder)
         for reason in skipped:
             warn(f"skipped: {reason}")
+        if not of_folder:
+            raise results.stitches.without_runs(Path(folder))
         stitches += of_folder
-    if not stitches:
-        raise UserError(f"{' '.join(args.source_dirs)}: no finished stitching run; give its folder")
     for stitch in stitches:
         export_stitch(stitch, target)
     note(f"wrote {len(stitches)} folders to {target}")
@@ -72,7 +72,7 @@ def export_stitch(stitch: "Stitch", target: Path) -> None:
             predictions=predictions,
             command=made_with.get("command", ""),
         )
-        results.training_runs.write_logs(folder, stitch.files.epochs.get(pair, []))
+        results.run.write_logs(folder, stitch.files.epochs.get(pair, []))
         if made_with:
             write_json(folder / "run.json", made_with)
     write_json(folder / CONFIG, chosen_options(stitch.options, chosen_of(stitch, state)))

@@ -48,7 +48,7 @@ from src.results.spec import (
 
 if TYPE_CHECKING:
     from src.cli import Parser
-    from src.results.session import Session
+    from src.results.checkpoints import Session
     from src.results.stitches import Stitch
 
 # options of all_pairs.py that mean something else to a single script

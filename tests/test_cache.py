@@ -10,9 +10,8 @@ from torch import nn
 from src.core.cache import Cache
 from src.core.inputs import InputSpec
 from src.models import Network, build_model
-from src.results.checkpoints import save_state
+from src.results.checkpoints import Session, save_state
 from src.results.network_names import NamedNetwork
-from src.results.session import Session
 from tests.commands import says
 
 SPEC = InputSpec(10, (1, 8, 8))

@@ -16,7 +16,7 @@ from src.core.seeds import seeded
 from src.datasets import load_dataset
 from src.figures import pages
 from src.models import build_model
-from src.results import session
+from src.results import checkpoints
 from src.results import stitch_runs as runs
 from src.results.checkpoints import load_model, save_state
 from src.results.network_names import SHORT, NamedNetwork
@@ -69,13 +69,13 @@ def networks(in_tmp_path):
 @pytest.fixture
 def loads(monkeypatch):
     """The names of the networks that sessions have loaded."""
-    names, load = [], session.load_model
+    names, load = [], checkpoints.load_model
 
     def note_and_load(name, *images, **options):
         names.append(name)
         return load(name, *images, **options)
 
-    monkeypatch.setattr(session, "load_model", note_and_load)
+    monkeypatch.setattr(checkpoints, "load_model", note_and_load)
     return names
 
 
@@ -377,7 +377,7 @@ def test_a_checkpoint_that_is_written_while_it_is_read_is_refused(monkeypatch):
         train("f", 7)
         return network
 
-    monkeypatch.setattr(session, "load_model", load)
+    monkeypatch.setattr(checkpoints, "load_model", load)
     assert says(error_line(*STITCH), "f.pt", "written while")
 
 

@@ -11,8 +11,7 @@ import pytest
 from src.core.cache import Cache
 from src.core.values import Null
 from src.models import build_model
-from src.results.checkpoints import save_state
-from src.results.session import Session
+from src.results.checkpoints import Session, save_state
 from tests.commands import (
     MODEL,
     ON_DIGITS,

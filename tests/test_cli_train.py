@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from src import __version__
-from src.results import training_runs
-from src.training import Settings
+from src.results import run as runs
+from src.training import Settings, loop
 from tests.commands import (
     ON_DIGITS,
     error_line,
@@ -75,7 +75,7 @@ def test_the_recipe_of_resi(monkeypatch):
     """SGD 0.1, cosine to 0 over 200 epochs, weight decay 5e-4, batches of 128."""
     given = []
     monkeypatch.setattr(
-        training_runs, "train", lambda *arguments, **_: given.append(arguments[-1]) or iter(())
+        loop, "train", lambda *arguments, **_: given.append(arguments[-1]) or iter(())
     )
     recipe = "-e 200 -o sgd -lr 0.1 -sched cosine -wd 5e-4 -b 128 -s 3 -dir m".split()
     run("exec_train.py", "resnet18", *ON_DIGITS, *recipe)
@@ -89,7 +89,7 @@ def test_an_interrupted_run_with_interventions_goes_on_and_a_config_repeats_it(
     """Labels and dots are those from before; -s draws others."""
     changes = ["--shortcut", "0.75", "--label-noise", "0.5", "-epoch-size", "256"]
     train("-e", "3", "-dir", "whole", *changes)
-    report = training_runs.report_epoch
+    report = runs.report_epoch
 
     def stop(epoch, log):
         report(epoch, log)
@@ -97,7 +97,7 @@ def test_an_interrupted_run_with_interventions_goes_on_and_a_config_repeats_it(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training_runs, "report_epoch", stop)
+        patch.setattr(runs, "report_epoch", stop)
         train("-e", "3", "-dir", "stopped", *changes, status=130)
     other = ["--label-noise", "0.25", "--resume"]
     refused = train("-e", "3", "-dir", "stopped", *changes, *other, status=2).err

@@ -72,14 +72,14 @@ def test_names_of_checkpoints_are_short_and_unique(paths, names):
     ("paths", "types", "names"),
     [
         (("a/model_5.pt", "b/model_10.pt"), ("cnn", "cnn"), ["a", "b"]),
-        (("model_5.pt", "model_10.pt"), ("cnn", "vit"), ["cnn", "vit"]),
+        (("model_5.pt", "model_10.pt"), ("cnn", "vit"), ["model_5", "model_10"]),
+        (("-", "-"), ("cnn", "vit"), ["cnn", "vit"]),
+        (("x/a.pt", "y/a.pt"), ("cnn", "cnn"), ["x_a", "y_a"]),
         (("a/model_5.pt", "a/model_10.pt"), ("cnn", "cnn"), ["model_5", "model_10"]),
         (("x/cat.pt", "y/dog.pt"), ("cnn", "cnn"), ["cat", "dog"]),
     ],
 )
-def test_checkpoints_whose_names_differ_in_a_number_are_called_by_folder_or_type(
-    paths, types, names
-):
+def test_two_networks_are_named_by_file_folder_or_type(paths, types, names):
     assert names_of(*map(NamedNetwork, paths, types)) == names
 
 

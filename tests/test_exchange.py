@@ -113,5 +113,7 @@ def test_what_cannot_be_exported_is_refused(workplace):
     assert says(error_line(EXPORT, "cnn.pt", "-o", "x", cwd=workplace), "cnn.pt is not a folder")
     (workplace / "empty").mkdir()
     assert says(error_line(EXPORT, "empty", "-o", "x", cwd=workplace), "no finished")
+    line = error_line(EXPORT, "results", "-o", "x", cwd=workplace)
+    assert says(line, "results holds no finished", "hold runs: ", "results/auto")
     assert says(error_line(EXPORT, "results/auto", "-o", "exported", cwd=workplace), "exists")
     assert not (workplace / "x").exists()

@@ -9,9 +9,8 @@ import torch
 
 from src.core.seeds import seeded
 from src.models import build_model
-from src.results import training_runs
 from src.results.checkpoints import load_state, save_state
-from src.training import Settings
+from src.training import Settings, loop
 from tests.commands import error_line, module_of, names_in, read_csv, read_json, run, words
 from tests.tiny_datasets import write_imagenet
 
@@ -88,7 +87,7 @@ def test_the_recipe(tmp_path, monkeypatch):
         return iter(())
 
     given = []
-    monkeypatch.setattr(training_runs, "train", record)
+    monkeypatch.setattr(loop, "train", record)
     run(SCRIPT, *DUMMY, "-dir", tmp_path / "m", "--weights", tmp_path / "start.pt")
     assert given == [Settings(90, 256, "sgd", 0.1, 1e-4, reduce_lr_epochs=[30, 60])]
 

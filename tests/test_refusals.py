@@ -92,6 +92,7 @@ REFUSALS = [
     (f"{TRAIN} -epoch-size 99999", ("-epoch-size 99999 is more than the 64 training inputs",)),
     (f"{TRAIN} -dir {'x' * 300}", ("File name too long: xxx", "choose another name")),
     (f"{TRAIN} -dri m", ("unknown option -dri", "did you mean -dir?")),
+    ("misc/all_pairs.py nets.csv -l 3", ("unknown option -l;", "did you mean -lr?")),
     (
         f"misc/all_pairs.py list.csv {ON} -dir all layer2.0",
         ("layer2.0; write all_pairs.py networks layers",),

@@ -155,7 +155,7 @@ def test_networks_of_one_title_are_told_apart(checkpoint):
 
 def test_a_data_set_that_is_not_recorded_is_unknown():
     rows = [stitch(dataset=dataset, seed=seed) for dataset in (None, "") for seed in (0, 1)]
-    assert titles_of_experiments(rows) == ["seed=0", "seed=1"]
+    assert titles_of_experiments(rows) == ["-s 0", "-s 1"]
 
 
 def test_the_settings_of_a_stitch_are_columns_of_its_row(tmp_path):
@@ -193,7 +193,7 @@ def test_different_images_are_different_experiments_and_unrecorded_ones_are_not(
     assert len(groups) == 4
     names = [f"digits [{SPLITS[split]} {digits}]" for digits in (first, second, second)]
     for title, name in zip(groups, ["digits", *names], strict=True):
-        assert f"dataset={name}" in title
+        assert f"-d {name}" in title
     methods = method_names(runs, apart_from=[*NETWORKS, "seed"])
     assert methods[2] == methods[3] and len(set(methods)) == 3
 
@@ -240,7 +240,7 @@ def test_of_repeated_stitches_the_newest_counts(capsys):
     assert newest_stitches([again, *runs]) == [again, *runs[1:]]
     evaluated = dataclasses.replace(runs[0], evaluation={"skill": 0.5})
     assert newest_stitches([evaluated, *runs[1:], again]) == [evaluated, *runs[1:]]
-    expected = {"seed=0": [runs[1], again], "seed=1": [runs[2]]}
+    expected = {"-s 0": [runs[1], again], "-s 1": [runs[2]]}
     assert newest_by_experiment([again, *runs]) == expected
     assert says(capsys.readouterr().err, "1 result repeats another", "newest")
 

@@ -15,10 +15,10 @@ from src.results.tables import (
     PROBES,
     QUANTITIES,
     SIMILARITIES,
-    FurtherOptions,
     Layout,
     columns,
     from_record,
+    json_object,
     read_table,
     write_table,
 )
@@ -65,7 +65,7 @@ SAMPLES = {
     int: 3,
     float: 0.1 + 0.2,
     bool: False,
-    FurtherOptions: FurtherOptions('{"a": [1, "é"]}'),
+    json_object: '{"a": [1, "é"]}',
 }
 
 

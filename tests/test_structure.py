@@ -159,9 +159,9 @@ def test_functions_of_scripts_import_only_what_the_start_does_without(script):
 
 
 def test_packages_import_their_modules_when_these_are_used():
-    code = "import sys; from src import results; print('torch' in sys.modules, results.session.__name__)"
+    code = "import sys; from src import results; print('torch' in sys.modules, results.checkpoints.__name__)"
     said = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
-    assert said.split() == ["False", "src.results.session"]
+    assert said.split() == ["False", "src.results.checkpoints"]
     with pytest.raises(AttributeError, match="'src.results' has no attribute 'nothing'"):
         results.nothing  # noqa: B018
 

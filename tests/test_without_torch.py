@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from src.results.training_runs import write_logs
+from src.results.run import write_logs
 from tests import tables
 from tests.commands import ON_DIGITS, ROOT, read_csv
 from tests.written_runs import write_evaluation, write_run

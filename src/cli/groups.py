@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from src.datasets.base import InputSet
     from src.models import Network
-    from src.results.session import Session
+    from src.results.checkpoints import Session
     from src.training import Settings
 
 N_COMPARED = 1000  # validation inputs that measures of similarity take by default
@@ -187,7 +187,7 @@ def begin(
     """
     from src.core.device import device_of
     from src.datasets import dataset_info
-    from src.results.session import Session
+    from src.results.checkpoints import Session
 
     device = device_of(args.gpu)
     return session or Session(), device, dataset_info(args.dataset, labelled=True).spec

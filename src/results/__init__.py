@@ -18,12 +18,10 @@ if TYPE_CHECKING:  # the modules that scripts use so
         reports,
         run,
         scoring,
-        session,
         similarities,
         stitch_runs,
         stitches,
         tables,
-        training_runs,
     )
     from src.results.frame import read
 else:

@@ -51,7 +51,7 @@ from src.results.similarities import (
     value_columns,
     with_networks,
 )
-from src.results.spec import CHECKPOINTS, OPTIONS, RANKS, WEIGHTS, are_same, names_of_data
+from src.results.spec import CHECKPOINTS, OPTIONS, RANKS, WEIGHTS, are_same
 from src.results.spec import NETWORKS as NETWORK_OPTIONS
 from src.results.spec import TYPES as MODEL_TYPES
 from src.results.stitches import (
@@ -60,6 +60,7 @@ from src.results.stitches import (
     Stitch,
     method_names,
     metrics_of,
+    names_of_data,
     newest_stitches,
     read_stitches,
     stitch_of_record,

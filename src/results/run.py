@@ -9,22 +9,25 @@ if the record has `options`. The state is in `table.resume.pt`.
 Every script that makes a run goes by one rule. It claims the run before it writes, so that two
 processes never write the same files. It removes `config.txt` before it writes results over earlier ones, and writes it
 again after them. A table and what stands beside it appear in one step (`Run.replacing`).
+
+Importing this module does not import torch.
 """
 
 import contextlib
 import json
+import math
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from src.core.choices import Options
-from src.core.console import listed, note, warn_once
+from src.core.console import listed, note, result, warn_once
 from src.core.errors import UserError
-from src.core.files import durable_together, locked, read_json, write_json
+from src.core.files import durable_together, locked, read_json, write_csv, write_json
 from src.core.provenance import provenance
 from src.core.tensors import load_tensors, save_tensors
 from src.core.user_code import digest_of, is_user_code, source_of
@@ -41,6 +44,12 @@ from src.results.spec import (
     spec_of,
 )
 
+if TYPE_CHECKING:
+    from src.datasets.base import InputSet
+    from src.training.loop import Epochs, History, Settings
+    from src.training.task import Classification, EpochLog
+
+LOGS = "training_logs.csv"
 BESIDE_TABLES = (".png", ".pdf")  # endings of the figure of a table
 OTHER_NAME = "give another -o (of all_pairs.py, another -dir)"
 
@@ -78,7 +87,7 @@ class Run:
             self.config = self.folder / CONFIG
             self.made_with = self.folder / "run.json"
             self.state_file = self.folder / "resume.pt"
-            self.logs = [self.folder / "training_logs.csv", self.folder / "ft_logs.csv"]
+            self.logs = [self.folder / LOGS, self.folder / "ft_logs.csv"]
         else:
             self.config = self.made_with = record_of(table)
             self.state_file = table.with_suffix(".resume.pt")
@@ -543,3 +552,114 @@ def recorded_code(options: Options) -> dict[str, str]:
         elif isinstance(of_code, str) and is_user_code(of_code) and name.endswith(DIGEST):
             digests[of_code] = value
     return digests
+
+
+def write_logs(folder: Path, epochs: Sequence[Mapping[str, object]]) -> None:
+    """Write `training_logs.csv` with one row for each epoch; no file without epochs."""
+    if epochs:
+        write_csv(folder / LOGS, list(epochs[0]), epochs)
+
+
+def train_network(
+    run: Run,
+    task: "Classification",
+    train_set: "InputSet",
+    val_set: "InputSet",
+    settings: "Settings",
+    *,
+    save_frequency: int,
+) -> None:
+    """Train the network of a task; log, save and report every epoch.
+
+    Args:
+        run: claimed; training resumes from its state.
+        save_frequency: keep the network of every so many epochs, and of the last one, as
+            `model_<epoch>.pt`; 0 keeps the last one only.
+    """
+    from src.results.checkpoints import save_state
+    from src.training.loop import train
+
+    for history, state in train(task, train_set, val_set, settings, state=run.state.get("loop")):
+        epoch = len(history)
+        logs = _logs_of_network(history)
+        write_logs(run.folder, [epoch_row(log) for log in logs])
+        is_last = epoch == settings.n_epochs
+        is_kept = save_frequency > 0 and epoch % save_frequency == 0
+        if is_last or is_kept:
+            save_state(run.folder / f"model_{epoch}.pt", task.head.state_dict())
+        run.save(loop=state)
+        report_epoch(epoch, logs[-1])
+
+
+def finetune_network(
+    run: Run, task: "Classification", mixed: "Epochs", val_set: "InputSet", settings: "Settings"
+) -> dict[str, float]:
+    """Fine-tune the detector of a task; log, save and report every epoch.
+
+    Args:
+        run: claimed; fine-tuning resumes from its state.
+        mixed: the training images, ID and OOD.
+
+    Returns:
+        The last row of the log; empty without epochs.
+    """
+    from src.results.checkpoints import save_state
+    from src.training.loop import train
+
+    log: list[dict[str, float]] = []
+    for history, state in train(task, mixed, val_set, settings, state=run.state.get("finetuning")):
+        log = [_finetuning_row(epoch_log) for epoch_log in _logs_of_network(history)]
+        epoch = len(log)
+        write_csv(run.folder / "ft_logs.csv", list(log[0]), log)
+        save_state(run.folder / f"ft_model_{epoch}.pt", task.head.state_dict())
+        run.save(loop=None, finetuning=state)
+        row = log[-1]
+        result(
+            f"FT Epoch #{epoch} FT loss: {row['ft_loss']}, CE Loss: {row['ce_loss']}, "
+            f"accuracy: {row['train_acc']}"
+        )
+        result(f"FT Epoch #{epoch} val loss: {row['val_ce_loss']}, accuracy: {row['val_acc']}")
+    if not log:
+        return {}
+    return log[-1]
+
+
+def _logs_of_network(history: "History[str]") -> "list[EpochLog]":
+    """Return the log of each epoch of a run that trains a single network."""
+    return [log for logs in history for log in logs.values()]
+
+
+def _finetuning_row(log: "EpochLog") -> dict[str, float]:
+    """Return the row of an epoch in `ft_logs.csv`: cross-entropies, and the loss (cross-entropy plus
+    penalty)."""
+    return {
+        "ft_loss": log.train.loss,
+        "ce_loss": log.train.cross_entropy,
+        "train_acc": log.train.accuracy,
+        "val_ce_loss": log.val.cross_entropy,
+        "val_acc": log.val.accuracy,
+    }
+
+
+def epoch_row(log: "EpochLog") -> dict[str, object]:
+    """Return the row of an epoch in `training_logs.csv`; None: not measured."""
+    return {
+        "train_acc": _measured(log.train.accuracy),
+        "train_loss": log.train.loss,
+        "val_acc": _measured(log.val.accuracy),
+        "val_loss": _measured(log.val.loss),
+    }
+
+
+def _measured(value: float) -> float | None:
+    """Convert NaN to None, which tables write as an empty cell."""
+    return None if math.isnan(value) else value
+
+
+def report_epoch(epoch: int, log: "EpochLog") -> None:
+    """Print an epoch in the format of the public code, without accuracies that are not measured."""
+    for split, measured in (("train", log.train), ("val", log.val)):
+        line = f"Epoch #{epoch} {split} loss: {measured.loss}"
+        if not math.isnan(measured.accuracy):
+            line += f", accuracy: {measured.accuracy}"
+        result(line)

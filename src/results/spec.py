@@ -8,14 +8,13 @@ list of this module count. This module does not import torch.
 import hashlib
 import json
 import reprlib
-from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from src.core.choices import STARTS, Options
 from src.core.choices.datasets import DATASET_NAMES, INTERVENTIONS
 from src.core.choices.stitching import FORMS
-from src.core.console import listed, warn_once
-from src.core.grouping import grouped
+from src.core.console import listed
 from src.core.user_code import title_of
 from src.results.network_names import RECORD, SHORT, networks_named_by
 from src.results.public import typed_options
@@ -59,7 +58,6 @@ MEASURING = ("detector_code", "metrics_code")
 TRAIN = "train_images"
 TEST = "test_images"
 SPLITS = {TRAIN: "training inputs", TEST: "test inputs"}
-NO_INPUTS = dict.fromkeys(SPLITS)
 # The options in `config.txt` that hold the fingerprints
 RECORDS = {split: f"{split}{DIGEST}" for split in SPLITS}
 CHOOSING = ("dataset", *INTERVENTIONS)  # the options that name the images
@@ -82,14 +80,14 @@ WITHOUT_CUTOFF: Idle = {"init": AllBut(name for name, form in FORMS.items() if f
 class Option(NamedTuple):
     """An option of a stitch: its flag, its default, and when it has no effect."""
 
-    flag: str  # as it is typed; "": none
+    flag: str  # as it is typed
     absent: Hashable = None  # the value where a record lacks the option
     idle: Idle = {}
 
 
 # The first ones stand in the names of methods where several would tell them apart
 OPTIONS = {
-    "dataset": Option(""),
+    "dataset": Option("-d"),
     "init": Option("-i", "rand"),
     "n_epochs": Option("-e", 30),
     "objective": Option("--objective", "task", WITHOUT_TRAINING),
@@ -146,7 +144,9 @@ def spec_of(options: Options) -> Spec:
             spec[f"{option}_code"] = _without_paths(option, value)
         elif not name.endswith(RECORD):
             spec[f"{option}_weights"] = value
-    known = {name: value for name, value in spec.items() if value is not None or _is_content(name)}
+    known = {
+        name: value for name, value in spec.items() if value is not None or name.endswith(CONTENTS)
+    }
     return json.loads(json.dumps(known))
 
 
@@ -183,14 +183,11 @@ def _without_paths(name: str, value: Any) -> Any:
     return value
 
 
-def _is_content(name: str) -> bool:
-    return name.endswith(CONTENTS)
-
-
 def key_of(spec: Spec) -> str:
     """Return the SHA-256 of the canonical JSON of a spec."""
-    text = json.dumps(spec, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(spec, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
 
 
 def difference(before: Spec, now: Spec) -> Difference:
@@ -198,7 +195,7 @@ def difference(before: Spec, now: Spec) -> Difference:
     found = {}
     for name in sorted(before.keys() | now.keys()):
         values = (before.get(name), now.get(name))
-        is_unknown = _is_content(name) and not name.endswith("_code") and None in values
+        is_unknown = name.endswith(CONTENTS) and not name.endswith("_code") and None in values
         if values[0] != values[1] and not is_unknown:
             found[name] = values
     return found
@@ -210,11 +207,9 @@ def changed_since(before: Options, now: Options) -> Difference:
     changed = {}
     for name, values in difference(spec_of(before), spec_of(now)).items():
         option = name.rpartition("_")[0]  # of weights, images or code
-        named_by: Iterable[str] = (option, f"{option}_path")
-        if name in SPLITS:
-            named_by = CHOOSING
+        named_by = CHOOSING if name in SPLITS else (option, f"{option}_path")
         are_typed = all(before.get(typed) == now.get(typed) for typed in named_by)
-        if _is_content(name) and are_typed:
+        if name.endswith(CONTENTS) and are_typed:
             changed[name] = values
     return changed
 
@@ -245,7 +240,7 @@ def described(found: Difference) -> str:
     def text(name: str, value: Any) -> str:
         if value is None:
             return "none"
-        if not _is_content(name):
+        if not name.endswith(CONTENTS):
             return reprlib.repr(value)
         shortened = [
             " → ".join(digest[:SHORT] for digest in text.split(" → ")) for text in _digests(value)
@@ -261,7 +256,7 @@ def described(found: Difference) -> str:
 def further_options(
     options: Options, columns: Iterable[str], absent: Mapping[str, Hashable] = ABSENT
 ) -> str:
-    """Return the options of a spec that have no column of their own, without default values.
+    """Return the options of a spec that have no column of their own, without default values, as a JSON object.
 
     Args:
         options: of a run.
@@ -271,7 +266,7 @@ def further_options(
     usual = json.loads(json.dumps(dict(absent)))
     further = {}
     for name, value in sorted(spec_of(options).items()):
-        if not (name in columns or _is_content(name) or value == usual.get(name)):
+        if not (name in columns or name.endswith(CONTENTS) or value == usual.get(name)):
             further[name] = value
     return json.dumps(further)
 
@@ -299,34 +294,4 @@ def on_same_images(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     if recorded:
         return all(are_same(*digests) for digests in recorded)
     is_known = None not in (first["dataset"], second["dataset"])
-    return not is_known or data_of(first) == data_of(second)
-
-
-def data_of(record: Mapping[str, Any]) -> tuple[str, float | None]:
-    """Return the settings that name the images of a record."""
-    return record["dataset"], record["shortcut"]
-
-
-def names_of_data(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the name of the data set of each record; names are different if the images differ, with a warning.
-
-    Where records of one data set have different images, the name of the data set has their
-    fingerprints behind it, such as "digits [test inputs 0123456789ab]". All other names stay.
-    """
-    images: dict[int, list[str]] = {number: [] for number in range(len(records))}
-    for (dataset, _), numbers in grouped(images, lambda number: data_of(records[number])).items():
-        for split, title in SPLITS.items():
-            digests = {number: records[number].get(split) for number in numbers}
-            recorded = {number: digest for number, digest in digests.items() if digest}
-            different = list(dict.fromkeys(recorded.values()))
-            if len(different) > 1:
-                warn_once(
-                    f"results of {dataset} are of different {title} ({listed(different)}), and count as results of "
-                    "different data sets"
-                )
-                for number, digest in recorded.items():
-                    images[number].append(f"{title} {digest}")
-    return [
-        f"{record['dataset']} [{', '.join(digests)}]" if digests else record["dataset"]
-        for record, digests in zip(records, images.values(), strict=True)
-    ]
+    return not is_known or all(first[name] == second[name] for name in ("dataset", "shortcut"))

@@ -26,7 +26,15 @@ from src.models import Network
 from src.results.checkpoints import StateDict, load_state, on_cpu, save_state
 from src.results.evaluation import EvaluationFiles, columns_of_skill
 from src.results.public import RUN_NAME, SPARSITY, STITCH, chosen_options, write_summary
-from src.results.run import Run, as_written, new_folder, read_state
+from src.results.run import (
+    Run,
+    as_written,
+    epoch_row,
+    new_folder,
+    read_state,
+    report_epoch,
+    write_logs,
+)
 from src.results.spec import (
     OPTIONS,
     RANKS,
@@ -49,7 +57,6 @@ from src.results.stitches import (
     stitches_of_run,
 )
 from src.results.tables import EVALUATIONS, write_table
-from src.results.training_runs import epoch_row, report_epoch, write_logs
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridMetrics
 from src.stitching.layers import StitchingLayer

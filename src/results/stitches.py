@@ -13,7 +13,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -44,7 +44,6 @@ from src.results.spec import (
     CHECKPOINTS,
     COLUMNS_OF_WEIGHTS,
     DIGEST,
-    NO_INPUTS,
     OPTIONS,
     RECORDS,
     SPLITS,
@@ -54,11 +53,10 @@ from src.results.spec import (
     further_options,
     is_idle,
     key_of,
-    names_of_data,
     short_images,
     spec_of,
 )
-from src.results.tables import FurtherOptions, Layout, from_record, read_table
+from src.results.tables import Layout, from_record, json_object, read_table
 from src.statistics.convergence import has_converged, learning_rates
 
 if TYPE_CHECKING:
@@ -92,7 +90,7 @@ SETTINGS = {  # the options of a run, and the contents that it recorded; None: n
     "test_images": str | None,
     "stitching_option": str | None,  # "auto": the type was chosen for the pair of layers
     # The further options that tell experiments apart; those with their usual value are left out
-    "further_options": FurtherOptions,
+    "further_options": json_object,
 }
 METRICS = [entry.name for entry in dataclasses.fields(Metrics)]
 OPTIONAL = {*SETTINGS, *METRICS}.difference(
@@ -102,7 +100,7 @@ OPTIONAL = {*SETTINGS, *METRICS}.difference(
 EMPTY: Options = {
     "objective": "task",  # the only one of the public code, which does not record it
     "pinv_cutoff": "paper",  # as well
-    "further_options": FurtherOptions(),
+    "further_options": "{}",
     **dict.fromkeys(("front_accuracy", "representation_difference", "agreement"), math.nan),
     **dict.fromkeys(("kappa", "r2_test"), math.nan),
 }
@@ -388,7 +386,8 @@ def keys_of(stitches: Sequence[Stitch]) -> list[str]:
             weights = zip(WEIGHTS, stitch.networks, strict=True)
             known = {name: stitch.spec[name] or network.identity for name, network in weights}
             specs[id(stitch.spec)] = stitch.spec | known
-    for alike in grouped(specs.values(), lambda spec: key_of(spec | NO_INPUTS)).values():
+    no_inputs = dict.fromkeys(SPLITS)
+    for alike in grouped(specs.values(), lambda spec: key_of(spec | no_inputs)).values():
         for split in SPLITS:
             digests = {spec[split] for spec in alike} - {None}
             if len(digests) == 1:
@@ -398,11 +397,37 @@ def keys_of(stitches: Sequence[Stitch]) -> list[str]:
     return [keys[id(stitch.spec)] for stitch in stitches]
 
 
+def names_of_data(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the name of the data set of each record; names are different if the images differ, with a warning.
+
+    Where records of one data set have different images, the name of the data set has their
+    fingerprints behind it, such as "digits [test inputs 0123456789ab]". All other names stay.
+    """
+    images: dict[int, list[str]] = {number: [] for number in range(len(records))}
+    named = [(record["dataset"], record["shortcut"]) for record in records]
+    for (dataset, _), numbers in grouped(images, named.__getitem__).items():
+        for split, title in SPLITS.items():
+            digests = {number: records[number].get(split) for number in numbers}
+            recorded = {number: digest for number, digest in digests.items() if digest}
+            different = list(dict.fromkeys(recorded.values()))
+            if len(different) > 1:
+                warn_once(
+                    f"results of {dataset} are of different {title} ({listed(different)}), and count as results of "
+                    "different data sets"
+                )
+                for number, digest in recorded.items():
+                    images[number].append(f"{title} {digest}")
+    return [
+        f"{record['dataset']} [{', '.join(digests)}]" if digests else record["dataset"]
+        for record, digests in zip(records, images.values(), strict=True)
+    ]
+
+
 def experiments_of(stitches: Sequence[Stitch]) -> list[str]:
     """Return the title of each stitch's experiment; stitches on different images belong to different
     experiments.
 
-    A title has the settings that tell the experiments apart, such as "init=pinv". That of a single
+    A title has the settings that tell the experiments apart, such as "-i pinv". That of a single
     experiment is "".
     """
     keys = keys_of(stitches)
@@ -430,7 +455,7 @@ def method_names(stitches: Sequence[Stitch], *, apart_from: Collection[str]) -> 
     names = {run: stitch.method for run, stitch in stitch_of.items()}
     for of_method in grouped(names, names.__getitem__).values():
         settings = {run: _settings(stitch_of[run].spec, run[1], apart_from) for run in of_method}
-        titles = _titles(settings, typed)
+        titles = _titles(settings)
         names |= {run: f"{names[run]} ({title})" for run, title in titles.items() if title}
     return [names[run] for run in runs]
 
@@ -445,36 +470,22 @@ def _settings(spec: Spec, dataset: str, apart_from: Collection[str] = ()) -> Opt
 
 
 def typed(name: str, value: object) -> str:
-    """Format a setting as on the command line, such as "-e 5"; one without a flag as "dataset=digits"."""
-    if name in OPTIONS and OPTIONS[name].flag:
-        return f"{OPTIONS[name].flag} {_text(name, value)}"
-    return _named(name, value)
-
-
-def _named(name: str, value: object) -> str:
-    """Format a setting with its name, such as "n_epochs=5"."""
-    return f"{name}={_text(name, value)}"
-
-
-def _text(name: str, value: object) -> object:
-    """Format the value of a setting for a title."""
+    """Format a setting as on the command line, such as "-e 5"; one without a flag as "stitching_type=t2t"."""
     if isinstance(value, list):
         value = " ".join(map(str, value))
-    if value not in (None, ""):
-        return value
-    return "full" if name.endswith("_rank") else "none"
+    if value in (None, ""):
+        value = "full" if name.endswith("_rank") else "none"
+    return f"{OPTIONS[name].flag} {value}" if name in OPTIONS else f"{name}={value}"
 
 
-def _titles(
-    settings: Mapping[Key, Options], text_of: Callable[[str, object], str] = _named
-) -> dict[Key, str]:
+def _titles(settings: Mapping[Key, Options]) -> dict[Key, str]:
     """Return titles of several experiments from the settings in which they differ, without options that have no
     effect."""
     names = dict.fromkeys(chain.from_iterable(settings.values()))
     titles: dict[Key, list[str]] = {key: [] for key in settings}
     for name in names:
         texts = {
-            key: text_of(name, values.get(name))
+            key: typed(name, values.get(name))
             for key, values in settings.items()
             if not is_idle(name, values)
         }

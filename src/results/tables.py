@@ -45,14 +45,11 @@ class Layout(NamedTuple):
     further: type = float
 
 
-class FurtherOptions(str):
-    """Options as the text of a JSON object, for a column of tables."""
-
-    def __new__(cls, text: str = "{}") -> "FurtherOptions":
-        """Raise a ValueError if the text is not a JSON object."""
-        if not isinstance(json.loads(text), dict):
-            raise ValueError(text)
-        return super().__new__(cls, text)
+def json_object(text: str) -> str:
+    """Return a text that is a JSON object; a type of columns. Raise a ValueError for another text."""
+    if not isinstance(json.loads(text), dict):
+        raise ValueError(text)
+    return text
 
 
 # Scripts that measure a quantity: their tables have its column
@@ -133,7 +130,7 @@ PROBES = Layout(
         "model_weights": str | None,
         "train_images": str | None,
         "test_images": str | None,
-        "further_options": FurtherOptions,
+        "further_options": json_object,
     },
     optional=("model_weights", *OF_IMAGES, "further_options"),
 )
@@ -162,7 +159,7 @@ SIMILARITIES = Layout(
         # The share of the network's blocks that a pass to the layer computes
         "relative_depth1": float | None,
         "relative_depth2": float | None,
-        "further_options": FurtherOptions,
+        "further_options": json_object,
     },
     optional=(
         *("model1_weights", "model2_weights", "relative_depth1", "relative_depth2"),
