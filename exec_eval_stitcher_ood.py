@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from src.models import Network
     from src.ood.reference import EndReference, EvaluationOptions
     from src.results.checkpoints import Session
-    from src.results.evaluation import EvaluationFiles
-    from src.results.stitches import Stitch
+    from src.results.stitches import EvaluationFiles, Stitch
 
 ROOT = "./data/pytorch"
 MAX_DIFFERENCE = 0.25  # in AUROC, of detectors that agree on a stitch
@@ -244,7 +243,7 @@ def check_usable(
 def begin_table(args: Namespace) -> "tuple[EvaluationFiles, Run]":
     """Return the files to write, and the run that writes the table."""
     other_data = dataset_label(args.dataset) if args.other_data else ""
-    files = results.evaluation.EvaluationFiles(Path(args.source_dir), other_data)
+    files = results.stitches.EvaluationFiles(Path(args.source_dir), other_data)
     return files, Run.beside(files.table, vars(args))
 
 
@@ -385,7 +384,7 @@ def answers(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     skills = extremes(rows, "skill")
     if skills:
         yield f"highest skill at the output: {skills[-1]}"
-    detectors = {detector for row in rows for detector in results.evaluation.by_detector(row)}
+    detectors = {detector for row in rows for detector in results.stitches.by_detector(row)}
     for detector in sorted(detectors):
         aurocs = extremes(rows, f"auroc_{detector}")
         if aurocs:
@@ -411,7 +410,7 @@ def note_disagreement(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print a note on stitches whose AUROC by one detector is far from that by another."""
     pairs = []
     for row in rows:
-        measured = results.evaluation.by_detector(row)
+        measured = results.stitches.by_detector(row)
         aurocs = [values[f"auroc_{detector}"] for detector, values in measured.items()]
         if len(aurocs) > 1 and max(aurocs) - min(aurocs) > MAX_DIFFERENCE:
             pairs.append(f"{row['front_layer']} -> {row['end_layer']}")

@@ -430,7 +430,7 @@ def check_similarities(similarities: "DataFrame", frame: "DataFrame") -> None:
 def read_folders(folders: Sequence[str]) -> "list[Stitch]":
     """Read the stitches of all folders with their evaluations; print a note on folders without an
     evaluation."""
-    stitches = results.evaluation.read_evaluated_stitches(folders)
+    stitches = results.stitches.read_evaluated_stitches(folders)
     if not stitches:
         raise UserError(
             f"{', '.join(folders)}: no finished stitching run; give folders that hold their folders, or folders above "

@@ -15,7 +15,6 @@ from matplotlib.text import Text
 from src.figures import pages
 from src.figures.groups import draw_groups
 from src.figures.words import lines_on_groups, on_groups, tables_of_groups
-from src.results.evaluation import read_evaluated_stitches
 from src.results.network_names import (
     NamedNetwork,
     as_listed,
@@ -24,7 +23,10 @@ from src.results.network_names import (
     training_of,
 )
 from src.results.reports import SHARE, SHARES, compare_groups
-from src.results.stitches import GRID
+from src.results.stitches import (
+    GRID,
+    read_evaluated_stitches,
+)
 from src.results.tables import read_table, write_table
 from src.verdict import INCONCLUSIVE, Limits
 from tests.commands import (

@@ -11,10 +11,10 @@ from scipy import stats
 
 from src.core.values import Null
 from src.figures import pages, words
-from src.results.evaluation import EvaluationFiles
 from src.results.frame import judge_stitches
 from src.results.run import write_logs
 from src.results.similarities import frame_of_records
+from src.results.stitches import EvaluationFiles
 from src.results.tables import EVALUATIONS, SIMILARITIES, write_table
 from src.statistics.intervals import of_share
 from src.verdict import INCONCLUSIVE, NOT_MATCHED, SIMILAR, VERDICTS, Limits

@@ -10,7 +10,6 @@ if TYPE_CHECKING:  # the modules that scripts use so
     # ruff: noqa: F401
     from src.results import (
         checkpoints,
-        evaluation,
         feature_files,
         frame,
         public,

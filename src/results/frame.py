@@ -27,7 +27,6 @@ from src.core.errors import UserError
 from src.core.files import write_text
 from src.core.grouping import grouped
 from src.core.values import Pair, Rank, StitchSkill
-from src.results.evaluation import by_detector, read_evaluated_stitches, skill_of
 from src.results.network_names import (
     PAIRS,
     SAME_RUN,
@@ -58,11 +57,14 @@ from src.results.stitches import (
     GRID,
     SETTINGS,
     Stitch,
+    by_detector,
     method_names,
     metrics_of,
     names_of_data,
     newest_stitches,
+    read_evaluated_stitches,
     read_stitches,
+    skill_of,
     stitch_of_record,
     typed,
 )

@@ -25,12 +25,19 @@ from src.models import Network
 from src.ood.evaluation import OodEvaluation, score_grid, separation_of
 from src.ood.reference import EndReference
 from src.results.checkpoints import Session, fill
-from src.results.evaluation import EvaluationFiles, by_detector, columns_of_skill, place_of
 from src.results.network_names import SHORT, NamedNetwork, titles_of
 from src.results.public import states_in, write_energies
 from src.results.spec import on_same_images, short_images
 from src.results.stitch_runs import load_stitch
-from src.results.stitches import Stitch, one_of_each, without_runs
+from src.results.stitches import (
+    EvaluationFiles,
+    Stitch,
+    by_detector,
+    columns_of_skill,
+    one_of_each,
+    place_of,
+    without_runs,
+)
 from src.results.tables import EVALUATIONS, SIDES
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer

@@ -24,7 +24,6 @@ from src.core.tensors import load_tensors, save_tensors
 from src.core.values import MeasuredStitch, Pair, Predictions
 from src.models import Network
 from src.results.checkpoints import StateDict, load_state, on_cpu, save_state
-from src.results.evaluation import EvaluationFiles, columns_of_skill
 from src.results.public import RUN_NAME, SPARSITY, STITCH, chosen_options, write_summary
 from src.results.run import (
     Run,
@@ -48,8 +47,10 @@ from src.results.spec import (
 from src.results.stitches import (
     GRID,
     METRICS,
+    EvaluationFiles,
     Stitch,
     columns_of,
+    columns_of_skill,
     metrics_of,
     one_of_each,
     read_stitches,
