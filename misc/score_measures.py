@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli, figures, results
-from src.core.choices.similarity import measure_of
 from src.core.console import decimals, note, result, table, warn
 from src.core.errors import UserError
 from src.core.files import readable
@@ -135,7 +134,7 @@ def draw(
 ) -> None:
     """Draw the curves over ranks to a figure beside the table, if there are any."""
     curves = results.ranks.over_ranks(results.ranks.rank_values(frame))
-    labels = correlations.assign(label=labels_of(correlations))
+    labels = correlations.assign(label=results.ranks.labels_of(correlations))
     panels: dict[str, Any] = {}  # the lines of each panel
     rho = {}
     for pair in results.ranks.chosen_pairs(curves, args.layers, args.other_layer):
@@ -160,19 +159,6 @@ def draw(
         )
 
 
-def labels_of(tests: "DataFrame") -> list[str]:
-    """Return the label of the curve of each test."""
-    labels = []
-    for quantity, setting in zip(tests.quantity, tests.setting, strict=True):
-        if quantity == results.ranks.BASELINE:
-            labels.append(quantity)
-        elif quantity == "accuracy":
-            labels.append(f"{setting.rpartition(', ')[2]} (accuracy)")
-        else:
-            labels.append(measure_of(quantity).similarity_title)
-    return labels
-
-
 def answer(correlations: "DataFrame", places: "DataFrame") -> str:
     """Return the concluding sentence: the mean rank correlation of each measure, or else its mean place."""
     in_ranks = "Mean rank correlation ρ with the accuracy of probes over ranks"
@@ -181,7 +167,7 @@ def answer(correlations: "DataFrame", places: "DataFrame") -> str:
         (correlations, "spearman", in_ranks),
         (places, "place", in_places),
     ):
-        known = tests.assign(label=labels_of(tests)).dropna(subset=column)
+        known = tests.assign(label=results.ranks.labels_of(tests)).dropna(subset=column)
         means = known.groupby("label", sort=False)[column].mean()
         if len(means):
             texts = [f"{mean:.2f} ({label})" for label, mean in means.items()]

@@ -18,6 +18,7 @@ from src.results.ranks import (
     FULL,
     correlation,
     curves_of_pair,
+    labels_of,
     over_ranks,
     rank_values,
     sensitivity,
@@ -146,6 +147,7 @@ def test_stitches_are_kept_apart_by_networks_method_and_rank_of_matching(tmp_pat
         ("a.pt → b.pt: rc2c_pre, task loss matching (-i rand)", 8): 0.75,
         ("a.pt → b.pt: rc2c_pre, task loss matching (-i pinv)", 2): 0.6,
     }
+    assert "direct matching, --front-pinv-rank full (accuracy)" in labels_of(values)
     # Where no two of them collide, they are one series.
     values = read_values(write(tmp_path / "grid.csv", rows[1], rows[4]))
     assert set(values.setting) == {setting}

@@ -31,7 +31,7 @@ MIN_RANKS = 10  # for p-values
 MIXED = "alignments differ"  # the measure may rank the alignments instead of the layers
 OTHER = dict(zip(SIDES, reversed(SIDES), strict=True))
 SERIES = ["setting", "quantity"]
-TEST = ["test", "quantity", "setting", *LAYERS, "varied"]
+TEST = ["test", "quantity", "method", "setting", *LAYERS, "varied"]
 CORRELATION = ["n", "spearman", "spearman_p", "kendall", "kendall_p"]
 COLUMNS = [*TEST, *CORRELATION, "place", "note"]
 # Columns of a frame that tests read, beside its values
@@ -124,7 +124,8 @@ def sensitivity(frame: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
     for setting, of_setting in curves.groupby("setting", sort=False):
         baselines = {}
         for key, test in of_setting.groupby(["quantity", *LAYERS, "varied"], sort=False):
-            columns = dict(zip(TEST, ("sensitivity", key[0], setting, *key[1:]), strict=True))
+            of_test = ("sensitivity", key[0], test.method.iloc[0], setting, *key[1:])
+            columns = dict(zip(TEST, of_test, strict=True))
             probed = test.dropna(subset="loss").sort_values("rank")
             common = probed.drop_duplicates("loss")
             measured = correlation(common.similarity, common.accuracy)
@@ -198,7 +199,8 @@ def specificity(frame: pd.DataFrame) -> pd.DataFrame:
         for layer, (fixed, varied) in itertools.product(layers, OTHER.items()):
             candidates = series[series[f"{fixed}_layer"] == layer]
             if len(candidates) > 1:
-                test = ("specificity", quantity, setting, layer, layer, varied)
+                method = candidates.method.iloc[0]
+                test = ("specificity", quantity, method, setting, layer, layer, varied)
                 rows.append(dict(zip(TEST, test, strict=True)) | _place(layer, candidates, varied))
     return _tests(rows)
 
@@ -264,7 +266,7 @@ def curves_of_pair(
         setting=probed.network + ", " + probed.dataset,
         similarity=probed.accuracy,
     )
-    lines = pd.concat([shown.assign(label=_labels(shown)), probed])
+    lines = pd.concat([shown.assign(label=labels_of(shown)), probed])
     n_settings = lines.groupby("label").setting.transform("nunique")
     lines["label"] = lines.label.where(n_settings == 1, lines.label + ", " + lines.setting)
     below = lines[lines["rank"] != FULL].astype({"rank": int})
@@ -274,9 +276,14 @@ def curves_of_pair(
     }
 
 
-def _labels(curves: pd.DataFrame) -> list[str]:
-    """Return the labels of curves: the title of a measure, and for stitches the method."""
-    return [
-        measure_of(quantity).similarity_title if method == SIMILARITY else f"{method} (accuracy)"
-        for method, quantity in zip(curves.method, curves.quantity, strict=True)
-    ]
+def labels_of(rows: pd.DataFrame) -> list[str]:
+    """Return the labels of curves or tests: the title of a measure, and for stitches the method."""
+    labels = []
+    for method, quantity in zip(rows.method, rows.quantity, strict=True):
+        if quantity == BASELINE:
+            labels.append(BASELINE)
+        elif quantity == "accuracy":
+            labels.append(f"{method} (accuracy)")
+        else:
+            labels.append(measure_of(quantity).similarity_title)
+    return labels
