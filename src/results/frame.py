@@ -96,17 +96,11 @@ SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table sho
 NO_SETTINGS = {*NETWORK_OPTIONS, "further_options"}
 OF_STITCHES = measured_by(STITCHING, SKILL, DETECTOR)
 SEPARATOR = ";"  # between the names of folders
-# Controls
-SELF = "self"  # a layer stitched to itself
-UNTRAINED_END_CONTROL = (
-    "untrained_end"  # the end network was never trained, so nothing can be said of the stitch
-)
-CONTROLS = {
-    UNTRAINED_FRONT: "untrained",
-    UNTRAINED_END: UNTRAINED_END_CONTROL,
-}  # by the kind of the pair of networks
-
-
+# Controls: a layer stitched to itself; and by the kind of the pair of networks, where nothing can be said of a
+# stitch into a network that was never trained
+SELF = "self"
+UNTRAINED_END_CONTROL = "untrained_end"
+CONTROLS = {UNTRAINED_FRONT: "untrained", UNTRAINED_END: UNTRAINED_END_CONTROL}
 FULL = math.inf  # the rank of a layer that is not truncated: above all other ranks
 PROBED = ["network", "layer", "dataset"]
 HOW_PROBED = ["epochs", "further_options"]
@@ -122,16 +116,8 @@ OF_COMPARED = {
     "model2_weights": "end_weights",
     "n_samples": "n_images",
 }
-AS_THEY_ARE = (
-    "dataset",
-    "is_reversed",
-    "seed",
-    "test_images",
-    "shortcut",
-    "alignment_option",
-    "alignment",
-)
-OF_COMPARED |= dict(zip(AS_THEY_ARE, AS_THEY_ARE, strict=True))
+AS_THEY_ARE = ["dataset", "is_reversed", "seed", "test_images", "shortcut"]
+AS_THEY_ARE += ["alignment_option", "alignment"]
 # Further columns of compared layers that are no values
 NO_MEASURES = {
     *COLUMNS,
@@ -184,7 +170,8 @@ def of_similarities(table: pd.DataFrame, names: Names) -> list[dict[str, Any]]:
     has_back = table[backward].notna().any(axis=1) & ~np.array(is_itself, bool)
     back = swapped(table[has_back]).drop(columns=others).assign(is_reversed=True)
     both = pd.concat([table.assign(is_reversed=False), back]).sort_index(kind="stable")
-    kept = [*OF_COMPARED, "network_keys", *(name for name in values if name not in backward)]
+    forward = [name for name in values if name not in backward]
+    kept = [*OF_COMPARED, *AS_THEY_ARE, "network_keys", *forward]
     records = both[kept].rename(columns=OF_COMPARED).to_dict("records")
     for record in records:
         front, end = (names[key] for key in record.pop("network_keys"))
@@ -334,9 +321,9 @@ def list_in(folders: Sequence[str | Path]) -> Path | None:
     or beside its folder `similarity`; None without one."""
     if len(folders) != 1:
         return None
-    folder = Path(folders[0]).resolve()
-    if folder.name == SIMILARITY:
-        folder = folder.parent
+    folder = Path(folders[0])
+    if folder.resolve().name == SIMILARITY:
+        folder = folder / ".."
     path = folder / "networks.csv"
     return path if path.is_file() else None
 
@@ -568,21 +555,22 @@ def _judged(
     record |= {**similarity, "kind": group.kind, **means, **known, **_settings(rows)}
     record |= {"method": group.method, **group.pair._asdict()}
     record |= {"verdict": verdict.verdict, "reason": verdict.reason}
-    front, end = (names[key] for key in group.stitches[0].network_keys)
-    for side, network in zip(SIDES, (front, end), strict=True):
-        of_network: dict[str, Any] = {"network": network.name, "group": network.group_title}
-        if len(group.by_networks) > 1:
-            of_network = dict.fromkeys(of_network)
-        of_network |= {name: rows[0][f"{side}_{name}"] for name in ("depth", "relative_depth")}
-        of_network |= {"type": rows[0][f"{side}_model_type"], "training": network.training}
-        record |= {f"{side}_{name}": value for name, value in of_network.items()}
+    networks = [names[key] for key in group.stitches[0].network_keys]
+    for side, network in zip(SIDES, networks, strict=True):
+        if len(group.by_networks) == 1:
+            record |= {f"{side}_network": network.name, f"{side}_group": network.group_title}
+        record |= {
+            f"{side}_training": network.training,
+            f"{side}_type": rows[0][f"{side}_model_type"],
+        }
+        record |= {name: rows[0][name] for name in (f"{side}_depth", f"{side}_relative_depth")}
     return record | {
         "networks": group.networks,
         "control": group.control,
         "n_runs": len(rows),
         "n_networks": len(group.by_networks),
         "folders": SEPARATOR.join(stitch.folder.name for stitch in group.stitches),
-        "same_run": front.training == end.training,
+        "same_run": networks[0].training == networks[1].training,
     }
 
 
