@@ -19,6 +19,15 @@ from src.results.network_names import pairs_in_words
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+ON_SENSITIVITY = """\
+Sensitivity: rank correlation of measure and probing accuracy over the ranks of the varied layer
+(a line has both layers, and the varied one; p-values are two-sided)
+(distances with their sign flipped: higher is more similar)
+(rank itself: the correlation of anything that increases with the rank)"""
+ON_SPECIFICITY = """\
+Specificity: place of the layer of the same name among all layers of the varied network, at full rank
+(a line has both layers, and the varied one; 1 is the most similar; ties count against it)"""
+
 
 def parser() -> cli.Parser:
     options = cli.Parser(
@@ -180,30 +189,17 @@ def show_sensitivity(tests: "DataFrame") -> None:
     if tests.empty:
         warn("no sensitivity: no pair of layers was measured at several ranks")
         return
-    result(
-        "Sensitivity: rank correlation of measure and probing accuracy over the ranks of the varied"
-        " layer"
-    )
-    result("(a line has both layers, and the varied one; p-values are two-sided)")
-    result("(distances with their sign flipped: higher is more similar)")
-    result(f"({results.ranks.BASELINE}: the correlation of anything that increases with the rank)")
-    columns = {
-        "n": "ranks",
-        "spearman": "rho",
-        "spearman_p": "p",
-        "kendall": "tau",
-        "kendall_p": "p",
-        "note": "",
-    }
+    result(ON_SENSITIVITY)
+    titles = {"n": "ranks", "spearman": "rho", "spearman_p": "p", "kendall": "tau"}
+    show(tests, {**titles, "kendall_p": "p", "note": ""}, mean_correlations)
 
-    def summary(tests: "DataFrame") -> str:
-        # It counts none as significant: the layers of a network depend on each other
-        if tests.spearman.isna().all():
-            return "no correlation is defined"
-        rho, tau = map(decimals, (tests.spearman.mean(), tests.kendall.mean()))
-        return f"mean rho {rho}, mean tau {tau}"
 
-    show(tests, columns, summary)
+def mean_correlations(tests: "DataFrame") -> str:
+    """Return the mean correlations of a measure; none is called significant, as the layers of a network depend on
+    each other."""
+    if tests.spearman.isna().all():
+        return "no correlation is defined"
+    return f"mean rho {decimals(tests.spearman.mean())}, mean tau {decimals(tests.kendall.mean())}"
 
 
 def show_specificity(tests: "DataFrame") -> None:
@@ -214,30 +210,23 @@ def show_specificity(tests: "DataFrame") -> None:
             " others"
         )
         return
-    result(
-        "Specificity: place of the layer of the same name among all layers of the varied network,"
-        " at full rank"
-    )
-    result(
-        "(a line has both layers, and the varied one; 1 is the most similar; ties count against it)"
-    )
-
-    def summary(tests: "DataFrame") -> str:
-        texts = []
-        for varied, places in tests.dropna(subset="place").groupby("varied", sort=False).place:
-            n_first = (places == 1).sum()
-            texts.append(
-                f"{varied}: first in {n_first} of {len(places)}, mean place {places.mean():.2f}"
-            )
-        return "; ".join(texts) or "no place is defined"
-
-    show(tests, {"n": "layers", "place": "place", "note": ""}, summary)
+    result(ON_SPECIFICITY)
+    show(tests, {"n": "layers", "place": "place", "note": ""}, mean_places)
     mixed = tests.quantity[tests.note.str.contains(results.ranks.MIXED)].unique()
     if len(mixed):
         warn(
             f"specificity of {', '.join(mixed)}: {results.ranks.MIXED}, so alignments are ranked rather than"
             " layers; measure with --alignment pool"
         )
+
+
+def mean_places(tests: "DataFrame") -> str:
+    """Return how often the layer of the same name is first, and its mean place, by the varied side."""
+    texts = [
+        f"{varied}: first in {(places == 1).sum()} of {len(places)}, mean place {places.mean():.2f}"
+        for varied, places in tests.dropna(subset="place").groupby("varied", sort=False).place
+    ]
+    return "; ".join(texts) or "no place is defined"
 
 
 def show(

@@ -57,15 +57,12 @@ def rank_values(frame: pd.DataFrame) -> pd.DataFrame:
     quantities = [*measures_in(frame), "accuracy"]
     long = frame.melt(KEPT, quantities, "quantity", "value").dropna(subset="value")
     long["similarity"] = list(map(similarity, long.quantity, long.value))
-    has_samples = (long.method == SIMILARITY) & long.quantity.map(_takes_samples)
+    of_samples = [name for name in measures_in(frame) if measure_of(name).of == SAMPLES]
+    has_samples = (long.method == SIMILARITY) & long.quantity.isin(of_samples)
     long["alignment"] = long.alignment.where(has_samples)
     is_pooled = has_samples & (long.alignment_option == "pool")
     long["setting"] = long.setting.where(~is_pooled, long.setting + ", pool")
     return newest(long, [*SERIES, *LAYERS, *ranks], long.networks)
-
-
-def _takes_samples(quantity: str) -> bool:
-    return quantity != "accuracy" and measure_of(quantity).of == SAMPLES
 
 
 def _settings(frame: pd.DataFrame) -> pd.Series:

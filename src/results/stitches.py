@@ -734,12 +734,9 @@ def skill_of(record: Mapping[str, Any]) -> StitchSkill:
 
 def by_detector(record: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Return what detectors measured, by detector and by column, such as `auroc_energy`."""
-    values: dict[str, dict[str, float]] = {}
-    for name in record:
-        if name in EVALUATIONS.types:
-            continue
-        values.setdefault(name.rpartition("_")[2], {})[name] = record[name]
-    return values
+    columns = [name for name in record if name not in EVALUATIONS.types]
+    by_name = grouped(columns, lambda name: name.rpartition("_")[2])
+    return {detector: {name: record[name] for name in names} for detector, names in by_name.items()}
 
 
 def _columns_of_skill(place: str) -> list[str]:
