@@ -424,11 +424,9 @@ def over_depth(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
     """
     pairs = of_two_networks(frame)
     values = values_of(corresponding(pairs), quantities, have_directions=False)
-    names = [
-        " → ".join(groups) for groups in zip(values.front_group, values.end_group, strict=True)
-    ]
+    groups = values.front_group + " → " + values.end_group
+    names = groups.mask(values.kind == SAME_RUN, ONE_NETWORK)
     values = values.assign(networks=names, layers="", relative_depth=values.front_relative_depth)
-    values.loc[values.kind == SAME_RUN, "networks"] = ONE_NETWORK
     if have_equal_layers(pairs):
         values["layers"] = values.front_layer
     else:
