@@ -116,17 +116,10 @@ def check_networks(first: NamedNetwork, second: NamedNetwork) -> None:
             raise all_pairs.unknown_type(network.type)
         if network.is_file and network.type != FEATURES:
             results.checkpoints.load_state(network.path)
-    if (first.place, first.type) == (second.place, second.type):
+    if first.key == second.key:
         raise UserError(
-            f"both networks are {first.path} of type {first.type}; give another checkpoint or another type for one"
-        )
-    if (
-        first.is_file
-        and second.is_file
-        and (first.content, first.type) == (second.content, second.type)
-    ):
-        raise UserError(
-            f"{first.path} and {second.path} have the same weights; give the checkpoint of another network"
+            f"{first.path} and {second.path}, of type {first.type}, have the same weights; give another checkpoint or "
+            "another type for one"
         )
 
 

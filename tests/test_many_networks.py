@@ -17,7 +17,6 @@ from src.figures.groups import draw_groups
 from src.figures.words import lines_on_groups, on_groups, tables_of_groups
 from src.results.network_names import (
     NamedNetwork,
-    as_listed,
     named_networks,
     tell_groups,
     training_of,
@@ -224,7 +223,7 @@ def test_the_training_of_a_network_is_that_of_its_config(tmp_path):
 def test_one_line_of_a_list_stands_for_untrained_weights_of_every_seed():
     line = NamedNetwork("-", "resnet18", name="untrained", group="none")
     networks = [NamedNetwork("-", "resnet18", seed) for seed in (0, 1)]
-    named = named_networks(networks, as_listed([line]))
+    named = named_networks(networks, {line.listed_as: line})
     assert [network.name for network in named.values()] == ["untrained", "untrained (seed 1)"]
     assert {network.group for network in named.values()} == {"none"}
     (network,) = named_networks(networks[:1], {}).values()

@@ -193,14 +193,13 @@ class Parser(argparse.ArgumentParser):
         return f"did you mean {' or '.join(close)}? " if close else ""
 
     def _refuse_mistyped(self, words: Iterable[str]) -> None:
-        """Raise a UserError for a word such as -dri, which argparse takes for -d with the value ri, or -l, which it
-        takes for -lr."""
+        """Raise a UserError for a word such as -dri, which argparse takes for -d with the value ri."""
         options = {name for action in self._actions for name in action.option_strings}
         for word in words:
-            if word in options or not re.fullmatch("-[a-z][a-z-]*", word):
-                continue
-            is_cut = any(name.startswith(word) for name in options)
-            if is_cut or (word[:2] in options and self._similar(word)):
+            is_split = (
+                re.fullmatch("-[a-z][a-z-]+", word) and word not in options and word[:2] in options
+            )
+            if is_split and self._similar(word):
                 raise UserError(
                     f"unknown option {word}; {self._similar(word)}--help lists all options"
                 )

@@ -5,10 +5,11 @@ A store is a folder with a checkpoint for each detector. Its `meta.json` has the
 the data of each detector.
 """
 
+import itertools
 import re
 import uuid
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -411,7 +412,8 @@ def _differences(trained: InputSpec, images: InputSpec) -> list[tuple[str, str]]
     if trained.shape != images.shape:
         differences.append((_size(trained), _size(images)))
     if trained.classes and images.classes and trained.classes != images.classes:
-        first = _first_difference(trained.classes, images.classes)
+        names = itertools.zip_longest(trained.classes, images.classes)
+        first = [name == name_at_hand for name, name_at_hand in names].index(False)
         differences.append((_classes(trained, first), _classes(images, first)))
     if trained.normalisation != images.normalisation:
         before = describe_values(trained.normalisation)
@@ -422,13 +424,6 @@ def _differences(trained: InputSpec, images: InputSpec) -> list[tuple[str, str]]
 def _size(images: InputSpec) -> str:
     noun = "images" if are_images(images.shape) else "inputs"
     return f"{noun} of {shape_text(images.shape)}"
-
-
-def _first_difference(classes: Sequence[str], others: Sequence[str]) -> int:
-    """Return the index of the first output that stands for different classes."""
-    pairs = zip(classes, others, strict=False)
-    different = (place for place, (name, name_at_hand) in enumerate(pairs) if name != name_at_hand)
-    return next(different, min(len(classes), len(others)))
 
 
 def _classes(images: InputSpec, first: int) -> str:

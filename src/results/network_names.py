@@ -126,13 +126,6 @@ class NamedNetwork:
         return not (self.is_untrained or self.is_file)
 
     @property
-    def place(self) -> str:
-        """The location of the weights: the resolved path of the file, or else the title."""
-        if self.is_file:
-            return os.path.realpath(self.path)
-        return self.title
-
-    @property
     def content(self) -> str:
         """The recorded SHA-256 of the weights, or else the SHA-256 of the file.
 
@@ -427,7 +420,7 @@ def named_by_list(
         return named_networks(networks, {})
     in_table = read_networks(table)
     tell_groups(table, in_table)
-    listed = as_listed(in_table)
+    listed = {network.listed_as: network for network in in_table}
     missing = [network.title for network in networks if network.listed_as not in listed]
     for title in dict.fromkeys(missing):
         warn(
@@ -566,18 +559,20 @@ def tell_groups(table: str | Path, networks: Sequence[NamedNetwork]) -> None:
     types."""
     in_groups = [network for network in networks if network.group]
     without = [network.name for network in networks if not network.group]
+    of_groups = grouped(in_groups, lambda network: network.group or "")
     if in_groups and without:
         warn_once(
             f"{table}: no group is given for {listed(without)}, so that the type is the group there; give all networks "
             "a group, or none"
         )
-    for groups in grouped(dict.fromkeys(network.group for network in in_groups), _plain).values():
+    letters = {group: re.sub(r"[\W_]", "", group).lower() for group in of_groups}
+    for groups in grouped(letters, letters.__getitem__).values():
         if len(groups) > 1:
             warn_once(
                 f"{table}: the groups {' and '.join(map(repr, groups))} count as different groups; write them alike if "
                 "they are one"
             )
-    for group, members in grouped(in_groups, lambda network: network.group).items():
+    for group, members in of_groups.items():
         types = dict.fromkeys(network.type for network in members)
         if len(types) > 1:
             warn_once(
@@ -585,11 +580,6 @@ def tell_groups(table: str | Path, networks: Sequence[NamedNetwork]) -> None:
                 "so differences from other groups may be due to types"
             )
     _warn_of_shared_seeds(table, in_groups)
-
-
-def _plain(group: str | None) -> str:
-    """Normalise the name of a group to lower-case letters and digits."""
-    return re.sub(r"[\W_]", "", group or "").lower()
 
 
 def _warn_of_shared_seeds(table: str | Path, networks: Sequence[NamedNetwork]) -> None:
@@ -605,11 +595,6 @@ def _warn_of_shared_seeds(table: str | Path, networks: Sequence[NamedNetwork]) -
                 "weights and may be more alike than others; train each network with a seed of its own"
             )
             return
-
-
-def as_listed(networks: Sequence[NamedNetwork]) -> dict[NetworkKey, NamedNetwork]:
-    """Return the networks of a list by their key `listed_as`."""
-    return {network.listed_as: network for network in networks}
 
 
 def pair_name(first: NamedNetwork, second: NamedNetwork) -> str:

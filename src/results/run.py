@@ -568,27 +568,35 @@ def train_network(
     settings: "Settings",
     *,
     save_frequency: int,
-) -> None:
+) -> dict[str, object]:
     """Train the network of a task; log, save and report every epoch.
 
     Args:
         run: claimed; training resumes from its state.
         save_frequency: keep the network of every so many epochs, and of the last one, as
             `model_<epoch>.pt`; 0 keeps the last one only.
+
+    Returns:
+        The last row of the log; empty if no epoch remained.
     """
     from src.results.checkpoints import save_state
     from src.training.loop import train
 
+    rows: list[dict[str, object]] = []
     for history, state in train(task, train_set, val_set, settings, state=run.state.get("loop")):
         epoch = len(history)
         logs = _logs_of_network(history)
-        write_logs(run.folder, [epoch_row(log) for log in logs])
+        rows = [epoch_row(log) for log in logs]
+        write_logs(run.folder, rows)
         is_last = epoch == settings.n_epochs
         is_kept = save_frequency > 0 and epoch % save_frequency == 0
         if is_last or is_kept:
             save_state(run.folder / f"model_{epoch}.pt", task.head.state_dict())
         run.save(loop=state)
         report_epoch(epoch, logs[-1])
+    if not rows:
+        return {}
+    return rows[-1]
 
 
 def finetune_network(

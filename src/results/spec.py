@@ -60,7 +60,7 @@ TEST = "test_images"
 SPLITS = {TRAIN: "training inputs", TEST: "test inputs"}
 # The options in `config.txt` that hold the fingerprints
 RECORDS = {split: f"{split}{DIGEST}" for split in SPLITS}
-CHOOSING = ("dataset", *INTERVENTIONS)  # the options that name the images
+NAMED_BY = dict.fromkeys(SPLITS, ("dataset", *INTERVENTIONS))  # the options that name the images
 
 
 class AllBut(frozenset):
@@ -207,7 +207,7 @@ def changed_since(before: Options, now: Options) -> Difference:
     changed = {}
     for name, values in difference(spec_of(before), spec_of(now)).items():
         option = name.rpartition("_")[0]  # of weights, images or code
-        named_by = CHOOSING if name in SPLITS else (option, f"{option}_path")
+        named_by = NAMED_BY.get(name, (option, f"{option}_path"))
         are_typed = all(before.get(typed) == now.get(typed) for typed in named_by)
         if name.endswith(CONTENTS) and are_typed:
             changed[name] = values

@@ -13,11 +13,12 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from src.core.choices import AUTO, STITCHING_TYPES, Options
 from src.core.choices.stitching import INITS, KEEP_VARIANCE
-from src.core.console import listed, note, note_once, result, warn, warn_once
+from src.core.console import counted, listed, note, note_once, result, warn, warn_once
 from src.core.errors import UserError
 from src.core.files import durable_together, write_arrays, write_json
 from src.core.tensors import load_tensors, save_tensors
@@ -88,13 +89,20 @@ def check_options(
     _check_training(options)
     _warn_of_options_of_other_inits(options)
     _warn_of_high_ranks(options, layers)
-    if options["n_epochs"] and not options["mod_only_stitch"] and _has_batch_norms(front, end):
+    modules = [*front.modules(), *end.modules()]
+    has_batch_norms = any(isinstance(module, _BatchNorm) for module in modules)
+    if options["n_epochs"] and not options["mod_only_stitch"] and has_batch_norms:
         note(
             "without --mod-only-stitch the BatchNorm statistics of both networks move, in the parts "
             "that the stitch uses"
         )
-    end_layers = dict.fromkeys(pair.end_layer for pair in layers)
-    _note_cuts_inside_blocks(list(end_layers), end)
+    cuts = set(end.cut_names)
+    inside = dict.fromkeys(pair.end_layer for pair in layers if pair.end_layer not in cuts)
+    if inside:
+        note(
+            f"{listed(inside)}: inside a block, whose shortcut carries information on the inputs around "
+            "the layer (misc/list_layers.py lists the layers)"
+        )
 
 
 def _note_chosen_types(layers: Sequence[StitchingLayer]) -> None:
@@ -102,9 +110,7 @@ def _note_chosen_types(layers: Sequence[StitchingLayer]) -> None:
     parts = []
     types = Counter(layer.stitching_type for layer in layers)
     for name, n_pairs in types.items():
-        part = f"{name} for {n_pairs} pair"
-        if n_pairs > 1:
-            part += "s"
+        part = f"{name} for {counted(n_pairs, 'pair', 'pairs')}"
         if STITCHING_TYPES[name].reading:
             part += f" ({STITCHING_TYPES[name].reading})"
         parts.append(part)
@@ -135,29 +141,12 @@ def _warn_of_options_of_other_inits(options: Options) -> None:
 def _warn_of_high_ranks(options: Options, layers: Mapping[Pair, StitchingLayer]) -> None:
     """Warn of ranks that do not reduce a front layer."""
     widths = {pair.front_layer: layer.transform.weight.shape[1] for pair, layer in layers.items()}
-    for option in ("front_stitch_rank", "front_pinv_rank"):
+    for option in RANKS:
         rank = options[option] or 0
         whole = [f"{name} ({width})" for name, width in widths.items() if rank > width]
         if whole:
             flag = option.replace("_", "-")
             warn(f"--{flag} {rank} is above the width of {', '.join(whole)}: no effect")
-
-
-def _has_batch_norms(front: Network, end: Network) -> bool:
-    """Return whether one of two networks has a BatchNorm."""
-    modules = [*front.modules(), *end.modules()]
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules)
-
-
-def _note_cuts_inside_blocks(end_layers: Sequence[str], end: Network) -> None:
-    """Print a note on end layers inside a block, which a residual branch bypasses."""
-    cuts = set(end.cut_names)
-    inside = [name for name in end_layers if name not in cuts]
-    if inside:
-        note(
-            f"{listed(inside)}: inside a block, whose shortcut carries information on the inputs around "
-            "the layer (misc/list_layers.py lists the layers)"
-        )
 
 
 STITCHES = "stitches.pt"  # the stitches of a run with several

@@ -27,7 +27,7 @@ from src.core.choices import STARTS, Options
 from src.core.choices.datasets import dataset_label
 from src.core.choices.scores import ON_OTHER_DATA
 from src.core.choices.stitching import Method
-from src.core.console import listed, warn, warn_once
+from src.core.console import counted, listed, warn, warn_once
 from src.core.errors import UserError
 from src.core.files import read_csv, read_json, readable
 from src.core.grouping import grouped
@@ -281,11 +281,6 @@ class Stitch:
         return self.files.predictions.get(self.pair)
 
     @property
-    def is_evaluated(self) -> bool:
-        """Whether the skill or a detector score of the stitch was measured."""
-        return bool(self.evaluation)
-
-    @property
     def has_converged(self) -> bool:
         """Whether training had converged, see `values.has_converged`."""
         epochs = self.files.epochs.get(self.pair, [])
@@ -480,7 +475,9 @@ def typed(name: str, value: object) -> str:
         value = " ".join(map(str, value))
     if value in (None, ""):
         value = "full" if name.endswith("_rank") else "none"
-    return f"{OPTIONS[name].flag} {value}" if name in OPTIONS else f"{name}={value}"
+    if name in OPTIONS:
+        return f"{OPTIONS[name].flag} {value}"
+    return f"{name}={value}"
 
 
 def _titles(settings: Mapping[Key, Options]) -> dict[Key, str]:
@@ -510,14 +507,12 @@ def newest_stitches(stitches: Iterable[Stitch]) -> list[Stitch]:
     keys = keys_of(stitches)
     in_order = sorted(
         range(len(stitches)),
-        key=lambda number: (stitches[number].is_evaluated, stitches[number].folder.name),
+        key=lambda number: (bool(stitches[number].evaluation), stitches[number].folder.name),
     )
     results = grouped(in_order, lambda number: (stitches[number].pair, keys[number])).values()
     n_repeated = len(stitches) - len(results)
     if n_repeated:
-        repeat = "1 result repeats another"
-        if n_repeated > 1:
-            repeat = f"{n_repeated} results repeat others"
+        repeat = counted(n_repeated, "result repeats another", "results repeat others")
         repeated = [stitches[numbers[0]] for numbers in results if len(numbers) > 1]
         titles = dict.fromkeys(networks_in_words(stitch.networks) for stitch in repeated)
         warn(
