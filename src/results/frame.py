@@ -564,6 +564,7 @@ def _judged(
             f"{side}_type": rows[0][f"{side}_model_type"],
         }
         record |= {name: rows[0][name] for name in (f"{side}_depth", f"{side}_relative_depth")}
+        record[f"{side}_weights"] = _common([row[f"{side}_weights"] for row in rows])
     return record | {
         "networks": group.networks,
         "control": group.control,
