@@ -102,7 +102,7 @@ OPTIONAL = {*SETTINGS, *METRICS}.difference(
     (*CHECKPOINTS, *TYPES, "dataset", "stitching_type", "init", "accuracy", "end_accuracy")
 )
 # The value of an empty cell; of other columns it is None
-EMPTY: Options = {
+IF_EMPTY: Options = {
     "objective": "task",  # the only one of the public code, which does not record it
     "pinv_cutoff": "paper",  # as well
     "further_options": "{}",
@@ -145,9 +145,9 @@ GRID = Layout(
 
 
 def with_empty(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of a stitch with all columns of `GRID`: empty ones have the values of `EMPTY`."""
+    """Return the record of a stitch with all columns of `GRID`: empty ones have the values of `IF_EMPTY`."""
     full = {**dict.fromkeys(GRID.types), **record}
-    return full | {name: value for name, value in EMPTY.items() if full[name] is None}
+    return full | {name: value for name, value in IF_EMPTY.items() if full[name] is None}
 
 
 def columns_of(options: Options) -> Options:
