@@ -405,7 +405,7 @@ def write_rows(args: Namespace, run: Run, rows: Sequence[dict[str, Any]]) -> Non
     frame = pd.DataFrame.from_records(rows)
     measures = results.similarities.measured_in(frame)
     with run.replacing():
-        results.tables.write_table(path, results.quantities.SIMILARITIES, rows)
+        results.tables.write_table(path, results.tables.SIMILARITIES, rows)
         if len(rows) > 1:
             figures.similarities.draw(path.with_suffix(".png"), frame, measures)
     note(f"wrote {args.output}")

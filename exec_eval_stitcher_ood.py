@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from src.models import Network
     from src.ood.reference import EndReference, EvaluationOptions
     from src.results.checkpoints import Session
-    from src.results.evaluation import EvaluationFiles
-    from src.results.stitches import Stitch
+    from src.results.stitches import EvaluationFiles, Stitch
 
 ROOT = "./data/pytorch"
 MAX_DIFFERENCE = 0.25  # in AUROC, of detectors that agree on a stitch
@@ -173,7 +172,7 @@ def set_up(args: Namespace, session: "Session | None") -> EvaluationSetup:
         warn(f"skipped: {reason}")
     results.scoring.check_stitches(finished, folder)
     other_data = dataset_label(args.dataset) if args.other_data else ""
-    files = results.evaluation.EvaluationFiles(folder, other_data)
+    files = results.stitches.EvaluationFiles(folder, other_data)
     run = Run.beside(files.table, vars(args))
     experiments = results.stitches.newest_by_experiment(finished)
     stitches = list(chain(*experiments.values()))
@@ -325,7 +324,7 @@ def write_results(
     with durable_together():  # no file is of another evaluation than those beside it
         results.tables.write_table(
             setup.files.table,
-            results.quantities.EVALUATIONS,
+            results.tables.EVALUATIONS,
             results.scoring.with_earlier_detectors(rows, earlier),
         )
         figures.matrices.report(
@@ -348,7 +347,7 @@ def answers(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     skills = extremes(rows, "skill")
     if skills:
         yield f"highest skill at the output: {skills[-1]}"
-    detectors = {detector for row in rows for detector in results.evaluation.by_detector(row)}
+    detectors = {detector for row in rows for detector in results.stitches.by_detector(row)}
     for detector in sorted(detectors):
         aurocs = extremes(rows, f"auroc_{detector}")
         if aurocs:
@@ -374,7 +373,7 @@ def note_disagreement(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print a note on stitches whose AUROC by one detector is far from that by another."""
     pairs = []
     for row in rows:
-        measured = results.evaluation.by_detector(row)
+        measured = results.stitches.by_detector(row)
         aurocs = [values[f"auroc_{detector}"] for detector, values in measured.items()]
         if len(aurocs) > 1 and max(aurocs) - min(aurocs) > MAX_DIFFERENCE:
             pairs.append(f"{row['front_layer']} -> {row['end_layer']}")

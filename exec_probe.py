@@ -268,7 +268,7 @@ def write_table(args: Namespace, run: Run, task: "Probes", rows: list[dict[str, 
         rank = row["rank"] or task.widths[row["layer"]]
         accuracies.setdefault(row["layer"], {})[rank] = row["accuracy"]
     with run.replacing():
-        results.tables.write_table(path, results.quantities.PROBES, rows)
+        results.tables.write_table(path, results.tables.PROBES, rows)
         source = figures.pages.on_data("1 network", {(args.dataset, rows[0]["n_images"])})
         drawing = path.with_suffix(".png")
         figures.curves.draw_ranks(

@@ -127,9 +127,7 @@ class Unit(NamedTuple):
     @property
     def run(self) -> Run:
         """The lock and the record of the finished unit."""
-        table = (
-            self.place if self.is_table else results.evaluation.EvaluationFiles(self.place).table
-        )
+        table = self.place if self.is_table else results.stitches.EvaluationFiles(self.place).table
         return Run.beside(table, vars(self.options))
 
     def difference(self, written: Options) -> Difference:

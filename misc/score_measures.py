@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli, figures, results
-from src.core.choices.similarity import measure_of
 from src.core.console import decimals, note, result, table, warn
 from src.core.errors import UserError
 from src.core.files import readable
@@ -19,6 +18,15 @@ from src.results.network_names import pairs_in_words
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+ON_SENSITIVITY = """\
+Sensitivity: rank correlation of measure and probing accuracy over the ranks of the varied layer
+(a line has both layers, and the varied one; p-values are two-sided)
+(distances with their sign flipped: higher is more similar)
+(rank itself: the correlation of anything that increases with the rank)"""
+ON_SPECIFICITY = """\
+Specificity: place of the layer of the same name among all layers of the varied network, at full rank
+(a line has both layers, and the varied one; 1 is the most similar; ties count against it)"""
 
 
 def parser() -> cli.Parser:
@@ -117,7 +125,7 @@ def test_measures(args: Namespace) -> None:
     """Print and write the tests of sensitivity and specificity, and draw the curves over ranks."""
     import pandas
 
-    frame, probes = results.ranks.read_ranks(*args.tables)
+    frame, probes = results.frame.read_ranks(*args.tables)
     correlations = results.ranks.sensitivity(frame, probes)
     places = results.ranks.specificity(frame)
     show_sensitivity(correlations)
@@ -135,7 +143,7 @@ def draw(
 ) -> None:
     """Draw the curves over ranks to a figure beside the table, if there are any."""
     curves = results.ranks.over_ranks(results.ranks.rank_values(frame))
-    labels = correlations.assign(label=labels_of(correlations))
+    labels = correlations.assign(label=results.ranks.labels_of(correlations))
     panels: dict[str, Any] = {}  # the lines of each panel
     rho = {}
     for pair in results.ranks.chosen_pairs(curves, args.layers, args.other_layer):
@@ -160,19 +168,6 @@ def draw(
         )
 
 
-def labels_of(tests: "DataFrame") -> list[str]:
-    """Return the label of the curve of each test."""
-    labels = []
-    for quantity, setting in zip(tests.quantity, tests.setting, strict=True):
-        if quantity == results.ranks.BASELINE:
-            labels.append(quantity)
-        elif quantity == "accuracy":
-            labels.append(f"{setting.rpartition(', ')[2]} (accuracy)")
-        else:
-            labels.append(measure_of(quantity).similarity_title)
-    return labels
-
-
 def answer(correlations: "DataFrame", places: "DataFrame") -> str:
     """Return the concluding sentence: the mean rank correlation of each measure, or else its mean place."""
     in_ranks = "Mean rank correlation ρ with the accuracy of probes over ranks"
@@ -181,7 +176,7 @@ def answer(correlations: "DataFrame", places: "DataFrame") -> str:
         (correlations, "spearman", in_ranks),
         (places, "place", in_places),
     ):
-        known = tests.assign(label=labels_of(tests)).dropna(subset=column)
+        known = tests.assign(label=results.ranks.labels_of(tests)).dropna(subset=column)
         means = known.groupby("label", sort=False)[column].mean()
         if len(means):
             texts = [f"{mean:.2f} ({label})" for label, mean in means.items()]
@@ -194,30 +189,17 @@ def show_sensitivity(tests: "DataFrame") -> None:
     if tests.empty:
         warn("no sensitivity: no pair of layers was measured at several ranks")
         return
-    result(
-        "Sensitivity: rank correlation of measure and probing accuracy over the ranks of the varied"
-        " layer"
-    )
-    result("(a line has both layers, and the varied one; p-values are two-sided)")
-    result("(distances with their sign flipped: higher is more similar)")
-    result(f"({results.ranks.BASELINE}: the correlation of anything that increases with the rank)")
-    columns = {
-        "n": "ranks",
-        "spearman": "rho",
-        "spearman_p": "p",
-        "kendall": "tau",
-        "kendall_p": "p",
-        "note": "",
-    }
+    result(ON_SENSITIVITY)
+    titles = {"n": "ranks", "spearman": "rho", "spearman_p": "p", "kendall": "tau"}
+    show(tests, {**titles, "kendall_p": "p", "note": ""}, mean_correlations)
 
-    def summary(tests: "DataFrame") -> str:
-        # It counts none as significant: the layers of a network depend on each other
-        if tests.spearman.isna().all():
-            return "no correlation is defined"
-        rho, tau = map(decimals, (tests.spearman.mean(), tests.kendall.mean()))
-        return f"mean rho {rho}, mean tau {tau}"
 
-    show(tests, columns, summary)
+def mean_correlations(tests: "DataFrame") -> str:
+    """Return the mean correlations of a measure; none is called significant, as the layers of a network depend on
+    each other."""
+    if tests.spearman.isna().all():
+        return "no correlation is defined"
+    return f"mean rho {decimals(tests.spearman.mean())}, mean tau {decimals(tests.kendall.mean())}"
 
 
 def show_specificity(tests: "DataFrame") -> None:
@@ -228,30 +210,23 @@ def show_specificity(tests: "DataFrame") -> None:
             " others"
         )
         return
-    result(
-        "Specificity: place of the layer of the same name among all layers of the varied network,"
-        " at full rank"
-    )
-    result(
-        "(a line has both layers, and the varied one; 1 is the most similar; ties count against it)"
-    )
-
-    def summary(tests: "DataFrame") -> str:
-        texts = []
-        for varied, places in tests.dropna(subset="place").groupby("varied", sort=False).place:
-            n_first = (places == 1).sum()
-            texts.append(
-                f"{varied}: first in {n_first} of {len(places)}, mean place {places.mean():.2f}"
-            )
-        return "; ".join(texts) or "no place is defined"
-
-    show(tests, {"n": "layers", "place": "place", "note": ""}, summary)
+    result(ON_SPECIFICITY)
+    show(tests, {"n": "layers", "place": "place", "note": ""}, mean_places)
     mixed = tests.quantity[tests.note.str.contains(results.ranks.MIXED)].unique()
     if len(mixed):
         warn(
             f"specificity of {', '.join(mixed)}: {results.ranks.MIXED}, so alignments are ranked rather than"
             " layers; measure with --alignment pool"
         )
+
+
+def mean_places(tests: "DataFrame") -> str:
+    """Return how often the layer of the same name is first, and its mean place, by the varied side."""
+    texts = [
+        f"{varied}: first in {(places == 1).sum()} of {len(places)}, mean place {places.mean():.2f}"
+        for varied, places in tests.dropna(subset="place").groupby("varied", sort=False).place
+    ]
+    return "; ".join(texts) or "no place is defined"
 
 
 def show(

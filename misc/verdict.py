@@ -143,8 +143,8 @@ class Judged(NamedTuple):
     @property
     def measures(self) -> list[str]:
         """The names of the columns of detectors and of measures of similarity."""
-        shown = results.verdicts.similarity_columns(self.similarities)
-        auroc = results.quantities.AUROC
+        shown = results.frame.similarity_columns(self.similarities)
+        auroc = results.tables.AUROC
         return [name for name in self.frame if name.startswith(auroc) or name in shown]
 
 
@@ -200,7 +200,7 @@ def judge(args: Namespace) -> Judged:
             stitches.sort(key=lambda stitch: list(map(order.index, stitch.network_keys)))
         options: dict[str, Any] = {"limits": limits, "pool": args.pool, "names": names}
         frame = results.frame.judge_stitches(stitches, similarities, **options)
-        shown = set(results.verdicts.similarity_columns(similarities)) & set(frame)
+        shown = set(results.frame.similarity_columns(similarities)) & set(frame)
         if len(similarities) and not any(frame[name].notna().any() for name in shown):
             warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
     comparison = results.reports.compare_groups(
@@ -372,7 +372,7 @@ def parts_of_page(table: Path, judged: Judged, made_with: str, *, name: str) -> 
 def read_folders(folders: Sequence[str]) -> "list[Stitch]":
     """Read the stitches of all folders with their evaluations; print a note on folders without an
     evaluation."""
-    stitches = results.evaluation.read_evaluated_stitches(folders)
+    stitches = results.stitches.read_evaluated_stitches(folders)
     if not stitches:
         raise UserError(
             f"{', '.join(folders)}: no finished stitching run; give folders that hold their folders, or folders above "

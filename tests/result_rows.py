@@ -6,9 +6,8 @@ from typing import Any
 
 from src.core.choices.similarity import MEASURES
 from src.core.values import Null
-from src.results.quantities import EVALUATIONS, PROBES, SIMILARITIES
 from src.results.stitches import Stitch, stitch_of_record, with_empty
-from src.results.tables import columns
+from src.results.tables import EVALUATIONS, PROBES, SIMILARITIES, columns
 
 OPTIONS = {  # of a stitching run
     "front_model_path": "a.pt", "end_model_path": "b.pt", "front_model_type": "resnet18", "end_model_type": "resnet18",

@@ -249,11 +249,13 @@ def test_names_and_groups_of_a_list(folder, drawn_figures):
     assert out.startswith("a → b, direct matching\n")
 
 
-def test_tables_of_similarity_suffice(folder):
-    shutil.copytree(folder / "all" / "similarity", folder / "tables" / "similarity")
-    run(SCRIPT, "tables", cwd=folder)
-    for name in ("collected_means.csv", "collected.csv"):
-        assert {row["method"] for row in read_csv(folder / "tables" / name)} == {"similarity"}
+@pytest.mark.parametrize("given", ["tables", "tables/similarity"])
+def test_tables_of_similarity_suffice(given, folder):
+    copied = folder / "tables" / "similarity"
+    shutil.copytree(folder / "all" / "similarity", copied, dirs_exist_ok=True)
+    run(SCRIPT, given, "-o", "t.csv", cwd=folder)
+    for name in ("t_means.csv", "t.csv"):
+        assert {row["method"] for row in read_csv(folder / name)} == {"similarity"}
 
 
 def test_layers_that_do_not_correspond_have_no_curves(tmp_path):

@@ -7,8 +7,16 @@ import pytest
 from src.core.errors import UserError
 from src.results import read
 from src.results.frame import COLUMNS, measures_in
+from src.results.network_names import SHORT
 from tests.result_rows import SIMILARITY, write_table
-from tests.written_runs import skill, write_evaluation, write_list, write_pairs, write_skill
+from tests.written_runs import (
+    skill,
+    write_evaluation,
+    write_list,
+    write_pairs,
+    write_run,
+    write_skill,
+)
 
 TYPES = {"a": "cnn", "b": "cnn", "c": "mlp"}
 LAYERS = {"cnn": {"x": 0.5, "y": 1.0}, "mlp": {"u": 0.25, "v": 1.0}}
@@ -63,6 +71,12 @@ def test_a_stitched_pair_of_layers_has_a_row(frame):
         and math.isnan(other.auroc_energy)
         and "not measured" in other.reason
     )
+
+
+def test_a_row_has_the_weights_of_its_networks(tmp_path):
+    write_run(tmp_path, "0", n_right=940, front_model_path_sha256="ab" * 32)
+    (row,) = read(tmp_path).itertuples()
+    assert row.front_weights == ("ab" * 32)[:SHORT] and row.end_weights is None
 
 
 def test_a_measure_with_a_direction_has_a_row_for_each(frame):

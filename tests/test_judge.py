@@ -115,7 +115,8 @@ def test_judge_all_pairs_and_compare_give_the_same_numbers(networks, in_tmp_path
         assert_same(row, line, skills, 1e-3)
         assert_same(row, stitched[(row.method, *pair_of(row))], measured, 1e-5)
 
-    both = [line for line in read_csv("both.csv") if line["front_network"] == "network 0"]
+    first, _ = read_csv("results/both/networks.csv")
+    both = [line for line in read_csv("both.csv") if line["front_network"] == first["name"]]
     assert len(both) == 2 * 4  # forms, pairs of layers
     for line in both:
         for name in ("accuracy", "skill", "baseline", "correlation_at_end"):

@@ -9,9 +9,11 @@ import torch
 from src.core.values import Predictions
 from src.models import Network
 from src.ood import make_detector, ood_metrics
-from src.results.evaluation import columns_of_skill
 from src.results.frame import judge_stitches
-from src.results.stitches import Stitch
+from src.results.stitches import (
+    Stitch,
+    columns_of_skill,
+)
 from src.skill.baseline import Baselines
 from src.skill.running import Following
 from src.skill.skills import skill_of

@@ -13,8 +13,7 @@ import pytest
 from matplotlib.text import Text
 
 from src.figures.groups import draw_groups
-from src.figures.words import lines_on_groups, tables_of_groups
-from src.results.evaluation import read_evaluated_stitches
+from src.figures.words import lines_on_groups, on_groups, tables_of_groups
 from src.results.network_names import (
     NamedNetwork,
     named_networks,
@@ -22,7 +21,10 @@ from src.results.network_names import (
     training_of,
 )
 from src.results.reports import SHARE, SHARES, compare_groups
-from src.results.stitches import GRID
+from src.results.stitches import (
+    GRID,
+    read_evaluated_stitches,
+)
 from src.results.tables import read_table, write_table
 from src.verdict import INCONCLUSIVE, Limits
 from tests.commands import (
@@ -283,6 +285,14 @@ def test_the_lowest_p_is_that_of_the_groups_of_a_test():
     ):
         assert sum(says(line, *limit.split("|")) for line in lines) == 1
     assert says(compared.untested[0], "(m → m) − (m → k), dm: m has fewer than two networks")
+
+
+@pytest.mark.parametrize(("p", "words"), [(1 / 6, "p 0.17, the lowest possible"), (0.5, "p 0.5.")])
+def test_the_headline_of_groups_is_their_largest_difference(p, words):
+    compared = compare_groups(all_pairs(), ["skill"])
+    tests = compared.tests.assign(difference=[0.1, -0.3, 0.2, 0.0], p_value=[1 / 6, p, 1 / 6, 1])
+    largest = tests.iloc[1]
+    assert says(on_groups(compared.groups, tests), largest.within, largest.across, words)
 
 
 def test_groups_that_are_architectures_are_all_named_and_so_are_lost_positions(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.results.quantities import SIMILARITIES
+from src.results.tables import SIMILARITIES
 from src.results.tables import write_table as write_rows
 from tests.commands import error_line, names_in, read_json, run
 from tests.result_rows import PROBE, SIMILARITY, similarity_row, write_table

@@ -9,9 +9,12 @@ import pytest
 
 from src.core.errors import UserError
 from src.figures.maps import Map, draw_layers
-from src.results.quantities import EVALUATIONS, PROBES, QUANTITIES, SIMILARITIES
 from src.results.stitches import GRID, METRICS, with_empty
 from src.results.tables import (
+    EVALUATIONS,
+    PROBES,
+    QUANTITIES,
+    SIMILARITIES,
     Layout,
     columns,
     from_record,

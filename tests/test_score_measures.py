@@ -12,19 +12,20 @@ import pytest
 from scipy import stats
 
 from src.core.values import Pair
-from src.results.quantities import PROBES, SIMILARITIES
+from src.results.frame import read_ranks
 from src.results.ranks import (
     BASELINE,
     FULL,
     correlation,
     curves_of_pair,
+    labels_of,
     over_ranks,
     rank_values,
-    read_ranks,
     sensitivity,
     specificity,
 )
 from src.results.stitches import GRID
+from src.results.tables import PROBES, SIMILARITIES
 from src.results.tables import write_table as write_rows
 from tests.commands import error_line, read_csv, run, says
 from tests.result_rows import (
@@ -153,6 +154,7 @@ def test_stitches_are_kept_apart_by_networks_method_and_rank_of_matching(tmp_pat
         ("a.pt → b.pt: rc2c_pre, task loss matching (-i rand)", 8): 0.75,
         ("a.pt → b.pt: rc2c_pre, task loss matching (-i pinv)", 2): 0.6,
     }
+    assert "direct matching, --front-pinv-rank full (accuracy)" in labels_of(values)
     # Where no two of them collide, they are one series.
     values = read_values(write(tmp_path / "grid.csv", rows[1], rows[4]))
     assert set(values.setting) == {setting}

@@ -156,11 +156,11 @@ def test_functions_of_scripts_import_only_what_the_start_does_without(script):
 
 
 def test_packages_import_their_modules_when_these_are_used():
-    code = "import sys; from src import results; print(*sys.modules, results.quantities.__name__)"
+    code = "import sys; from src import results; print(*sys.modules, results.tables.__name__)"
     *before, used = subprocess.check_output(
         [sys.executable, "-c", code], cwd=ROOT, text=True
     ).split()
-    assert used == "src.results.quantities" and not {used, "torch", "numpy"} & {*before}
+    assert used == "src.results.tables" and not {used, "torch", "numpy"} & {*before}
     with pytest.raises(AttributeError, match="'src.results' has no attribute 'nothing'"):
         results.nothing  # noqa: B018
 

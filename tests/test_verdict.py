@@ -11,12 +11,11 @@ from scipy import stats
 
 from src.core.values import Null
 from src.figures import pages, words
-from src.results.evaluation import EvaluationFiles
 from src.results.frame import judge_stitches
-from src.results.quantities import EVALUATIONS, SIMILARITIES
 from src.results.run import write_logs
 from src.results.similarities import frame_of_records
-from src.results.tables import write_table
+from src.results.stitches import EvaluationFiles
+from src.results.tables import EVALUATIONS, SIMILARITIES, write_table
 from src.statistics.intervals import of_share
 from src.verdict import INCONCLUSIVE, NOT_MATCHED, SIMILAR, VERDICTS, Limits
 from tests.commands import caption_of, error_line, names_in, read_csv, run, says

@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from src.core.values import Pair, SkillEstimate, StitchSkill
-from src.results.evaluation import (
+from src.results.stitches import (
+    GRID,
     EvaluationFiles,
+    Stitch,
     by_detector,
+    columns_of,
     columns_of_skill,
+    read_stitches,
     with_evaluations,
 )
-from src.results.quantities import EVALUATIONS
-from src.results.stitches import GRID, Stitch, columns_of, read_stitches
-from src.results.tables import write_table
+from src.results.tables import EVALUATIONS, write_table
 from tests import result_rows
 from tests.commands import pair_of
 

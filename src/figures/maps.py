@@ -16,8 +16,8 @@ from src.core.user_code import titles_in
 from src.core.values import Pair
 from src.figures.pages import CELLS, CHARACTERS, CM, COLUMN, NUMBERS, PAGE, write_figure
 from src.figures.scales import quantity_of, title_of
-from src.results.quantities import LAYERS, NETWORKS, QUANTITIES
 from src.results.reports import corresponding
+from src.results.tables import LAYERS, NETWORKS, QUANTITIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

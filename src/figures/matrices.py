@@ -13,10 +13,10 @@ from src.core.values import Pair
 from src.figures.maps import Map, draw_layers, framed_in, print_values
 from src.figures.pages import are_left_out, on_data, remove_figure
 from src.figures.scales import title_of
-from src.results.evaluation import TYPICAL_AUROC, by_detector, place_of
 from src.results.network_names import pairs_in_words
-from src.results.quantities import DETECTOR, IN_EVALUATION, LAYERS, QUANTITIES, SIDES, shown_in
 from src.results.reports import matrix
+from src.results.stitches import TYPICAL_AUROC, by_detector, place_of
+from src.results.tables import DETECTOR, IN_EVALUATION, LAYERS, QUANTITIES, SIDES, shown_in
 
 if TYPE_CHECKING:
     from src.results.stitches import Stitch

@@ -23,8 +23,8 @@ from src.figures.sections import Part, parts_of
 from src.figures.words import Table
 from src.results.frame import LAYERS
 from src.results.network_names import SHORT, short
-from src.results.quantities import AUROC
 from src.results.spec import RECORDS, SPLITS
+from src.results.tables import AUROC
 from src.verdict import INCONCLUSIVE, SIMILAR, Limits
 
 ESTIMATES = ("accuracy_drop", "skill_at_end", "skill")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.core.choices.similarity import SIMILARITY, measure_of
-from src.results.quantities import QUANTITIES, VERDICT, Quantity
+from src.results.tables import QUANTITIES, VERDICT, Quantity
 from src.verdict import VERDICTS
 
 if TYPE_CHECKING:

@@ -180,20 +180,21 @@ def _layers_of(similar: pd.DataFrame) -> list[str]:
 
 
 def on_groups(groups: pd.DataFrame, tests: pd.DataFrame) -> str:
-    """Return the sentence on the comparison of groups with the smallest p-value of skill; "" without one."""
+    """Return the sentence on the largest difference of skill between groups; "" without one."""
     if tests.empty or not (tests.quantity == "skill").any():
         return ""
     skills = tests[tests.quantity == "skill"]
-    test = skills.loc[skills.p_value.idxmin()]
+    test = skills.loc[skills.difference.abs().idxmax()]
     means = groups[(groups.quantity == "skill") & (groups.method == test.method)]
     value_of = means.set_index("networks").value
     within, across = (
         f"{number('skill', value_of[name])} ({titles_in(name)})"
         for name in (test.within, test.across)
     )
+    lowest = ", the lowest possible with so few networks" if test.p_value == test.lowest_p else ""
     return (
-        f"The clearest difference between groups is of skill by {titles_in(test.method)}: {within} and {across}, p "
-        f"{test.p_value:.2g}."
+        f"The largest difference between groups is of skill by {titles_in(test.method)}: {within} and {across}, p "
+        f"{test.p_value:.2g}{lowest}."
     )
 
 

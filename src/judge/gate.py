@@ -49,7 +49,7 @@ class ChosenMethod(NamedTuple):
     """A method of stitching, with its solver and its training settings."""
 
     method: Method
-    form: AnySolver  # of direct matching
+    solver: AnySolver  # of direct matching, or the name of an objective
     settings: Settings  # of the training
 
 
@@ -87,20 +87,18 @@ def methods_of(forms: Methods, training: Mapping[str, Any]) -> dict[str, ChosenM
     chosen: dict[str, ChosenMethod] = {}
     if isinstance(forms, str) or not isinstance(forms, Iterable):
         forms = [forms]
-    for form in forms:
-        name = solver_name(form)
-        method = Method(name)
-        if isinstance(form, str):
-            method = Method.of(form)
+    for solver in forms:
+        name = solver_name(solver)
+        method = Method.of(solver) if isinstance(solver, str) else Method(name)
         if method.n_epochs:
             objective_of(method.name)
         else:
-            solver_of(form)
-        if name in chosen and chosen[name].form is not form:
+            solver_of(solver)
+        if name in chosen and chosen[name].solver is not solver:
             raise UserError(
                 f"two methods have the name {name}; give each function a __name__ of its own"
             )
-        chosen[name] = ChosenMethod(method, form, _settings(method.n_epochs, training))
+        chosen[name] = ChosenMethod(method, solver, _settings(method.n_epochs, training))
     return chosen
 
 
@@ -169,7 +167,7 @@ def views_of(front: nn.Module | Network, end: nn.Module | Network) -> tuple[Netw
             f"the front network is {of_front.dtype} on {of_front.device}, and the end network {of_end.dtype} on "
             f"{of_end.device}; move both to one type and device, such as front.to(torch.float32)"
         )
-    cache = Cache.of_device(of_end.device)  # all forms match on the same images
+    cache = Cache.of_device(of_end.device)  # all methods fit to the same images
     front_view, end_view = [view.keeping(cache) for view in views]
     if front_view.module is end_view.module:
         return end_view, end_view

@@ -24,9 +24,9 @@ class Record(NamedTuple):
     limits: Limits
     n_images: int  # of the test
     names: tuple[str, str]  # of both networks
-    methods: Mapping[str, Method]  # by form
-    options: Mapping[str, Options]  # of `exec_stitch.py`, by form
-    stitches: Mapping[tuple[str, Pair], MeasuredStitch]  # by form and layers
+    methods: Mapping[str, Method]  # by name
+    options: Mapping[str, Options]  # of `exec_stitch.py`, by method
+    stitches: Mapping[tuple[str, Pair], MeasuredStitch]  # by method and layers
 
 
 class Judgement(Sequence[Any]):

@@ -118,10 +118,10 @@ def judge(
 
         # Stitches by each method, measured in one pass of the test images
         made = {}
-        for name, method in methods.items():
+        for name, chosen in methods.items():
             pairs = counted(len(drawn), "pair of layers", "pairs of layers")
             note(f"judge: stitches {pairs} by {name}")
-            made[name] = _made(networks, drawn, images, method)
+            made[name] = _made(networks, drawn, images, chosen)
         n_inputs = counted(len(images.test), "test input", "test inputs")
         note(f"judge: measures accuracy, skill and its baselines on {n_inputs}")
         measured = measure_grids({name: made[name].grid for name in made}, reference)
@@ -130,8 +130,8 @@ def judge(
 
     # Verdicts, of the pairs of each method together
     rows = []
-    for name, method in methods.items():
-        rows += _judged(name, method, stitches[name], limits)
+    for name, chosen in methods.items():
+        rows += _judged(name, chosen, stitches[name], limits)
     return Judgement(rows, _record(networks, images, methods, stitches, limits, names))
 
 
@@ -190,14 +190,14 @@ def _made(
     networks: JudgedNetworks,
     layers: Mapping[Pair, StitchingLayer],
     images: JudgedInputs,
-    form: ChosenMethod,
+    chosen: ChosenMethod,
 ) -> _MadeStitches:
     """Fit copies of all stitching layers by a closed-form solver or by training."""
     views = (networks.front, networks.end)
     copies = copy.deepcopy(dict(layers))
-    if form.method.n_epochs:
-        grid = Grid(*views, copies, objective=objective_of(form.method.name))
-        losses = train_layers(grid, images.train, images.test, form.settings)
+    if chosen.method.n_epochs:
+        grid = Grid(*views, copies, objective=objective_of(chosen.method.name))
+        losses = train_layers(grid, images.train, images.test, chosen.settings)
         return _MadeStitches(grid, {}, losses)
     matchings = match(
         *views,
@@ -205,11 +205,11 @@ def _made(
         images.train,
         _batch_size(images.train),
         n_samples=images.n_fitting_samples,
-        seed=form.settings.seed,
-        form=form.form,
+        seed=chosen.settings.seed,
+        form=chosen.solver,
         cutoff="exact",
     )
-    return _MadeStitches(Grid(*views, copies, form=form.method.name), matchings, {})
+    return _MadeStitches(Grid(*views, copies, form=chosen.method.name), matchings, {})
 
 
 def _with_scores(
@@ -251,10 +251,10 @@ def _tell_accuracies(
 
 
 def _judged(
-    name: str, form: ChosenMethod, stitches: Mapping[Pair, MeasuredStitch], limits: Limits
+    name: str, chosen: ChosenMethod, stitches: Mapping[Pair, MeasuredStitch], limits: Limits
 ) -> list[dict[str, Any]]:
     """Judge the stitches of one method together; return their rows."""
-    settings = form.settings
+    settings = chosen.settings
     rates = learning_rates(
         settings.n_epochs, scheduler=settings.scheduler, reduce_lr_epochs=settings.reduce_lr_epochs
     )
@@ -266,7 +266,7 @@ def _judged(
                 front_accuracy=stitch.metrics.front_accuracy,
                 end_accuracy=stitch.metrics.end_accuracy,
                 has_converged=has_converged(stitch.losses, rates),
-                obstacle=obstacle_of([stitch.metrics], form.method.name),
+                obstacle=obstacle_of([stitch.metrics], chosen.method.name),
             )
         )
     verdicts = judge_stitches(to_judge, limits=limits)
@@ -305,7 +305,7 @@ def _row(method: str, pair: Pair, stitch: MeasuredStitch, verdict: Verdict) -> d
 def _record(
     networks: JudgedNetworks,
     images: JudgedInputs,
-    forms: Mapping[str, ChosenMethod],
+    methods: Mapping[str, ChosenMethod],
     stitches: Mapping[str, Mapping[Pair, MeasuredStitch]],
     limits: Limits,
     names: Sequence[str],
@@ -332,16 +332,16 @@ def _record(
         limits,
         len(images.test),
         (names[0], names[1]),
-        {name: form.method for name, form in forms.items()},
-        {name: {**options, **_options_of(form)} for name, form in forms.items()},
-        {(name, pair): of_form[pair] for name, of_form in stitches.items() for pair in of_form},
+        {name: chosen.method for name, chosen in methods.items()},
+        {name: {**options, **_options_of(chosen)} for name, chosen in methods.items()},
+        {(name, pair): made[pair] for name, made in stitches.items() for pair in made},
     )
 
 
-def _options_of(form: ChosenMethod) -> Options:
+def _options_of(chosen: ChosenMethod) -> Options:
     """Return the options of `exec_stitch.py` for a method of stitching."""
-    options = form.settings._asdict()
+    options = chosen.settings._asdict()
     del options["reduce_lr_unit"]  # which it does not have
-    if form.method.n_epochs:
-        return {**options, "init": "rand", "objective": form.method.name}
-    return {**options, "init": form.method.name, "objective": "task"}
+    if chosen.method.n_epochs:
+        return {**options, "init": "rand", "objective": chosen.method.name}
+    return {**options, "init": chosen.method.name, "objective": "task"}

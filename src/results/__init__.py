@@ -10,11 +10,9 @@ if TYPE_CHECKING:  # the modules that scripts use so
     # ruff: noqa: F401
     from src.results import (
         checkpoints,
-        evaluation,
         feature_files,
         frame,
         public,
-        quantities,
         ranks,
         reports,
         run,
@@ -23,7 +21,6 @@ if TYPE_CHECKING:  # the modules that scripts use so
         stitch_runs,
         stitches,
         tables,
-        verdicts,
     )
     from src.results.frame import read
 else:

@@ -8,23 +8,30 @@ measures of similarity.
 This module does not import torch.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from src.core.choices.similarity import SAMPLES, SIMILARITY, measure_of
-from src.core.console import listed, note_once
+from src.core.choices import STARTS
+from src.core.choices.similarity import ACTIVATIONS, SAMPLES, SIMILARITY, measure_of
+from src.core.console import listed, note, note_once, warn, warn_once
 from src.core.errors import UserError
 from src.core.files import write_text
-from src.results.evaluation import read_evaluated_stitches
+from src.core.grouping import grouped
+from src.core.values import Pair, Rank, StitchSkill
 from src.results.network_names import (
     PAIRS,
     SAME_RUN,
+    UNTRAINED_END,
+    UNTRAINED_FRONT,
     NamedNetwork,
     Names,
     architecture,
@@ -32,31 +39,85 @@ from src.results.network_names import (
     named_by_list,
     named_networks,
 )
-from src.results.quantities import (
-    COLUMNS,
-    DEPTHS,
-    DTYPES,
-    GROUPS,
-    LAYERS,
-    NETWORKS,
-    SIDES,
-    TRAINING,
-    TYPES,
-)
+from src.results.run import options_beside_tables, warn_of_earlier
 from src.results.similarities import (
+    frame_of_records,
     measured_in,
     parts_of,
     read_similarities,
     swapped,
     tables_of_similarity,
     value_columns,
+    with_networks,
 )
-from src.results.spec import OPTIONS
-from src.results.stitches import Stitch, names_of_data, newest_stitches
-from src.results.verdicts import records_of
-from src.verdict import Limits
+from src.results.spec import CHECKPOINTS, OPTIONS, RANKS, WEIGHTS, are_same
+from src.results.spec import NETWORKS as NETWORK_OPTIONS
+from src.results.spec import TYPES as MODEL_TYPES
+from src.results.stitches import (
+    GRID,
+    SETTINGS,
+    Stitch,
+    by_detector,
+    method_names,
+    metrics_of,
+    names_of_data,
+    newest_stitches,
+    read_evaluated_stitches,
+    read_stitches,
+    skill_of,
+    stitch_of_record,
+    typed,
+)
+from src.results.tables import (
+    AUROC,
+    COLUMNS,
+    DEPTHS,
+    DETECTOR,
+    DTYPES,
+    GROUPS,
+    JUDGED,
+    LAYERS,
+    NETWORKS,
+    PROBES,
+    SIDES,
+    SIMILARITIES,
+    SKILL,
+    STITCHING,
+    TRAINING,
+    TYPES,
+    columns,
+    measured_by,
+    read_table,
+)
+from src.verdict import SIMILAR, Limits, Stitches, Verdict, judge, obstacle_of
 
 __all__ = ["COLUMNS", "DEPTHS", "GROUPS", "LAYERS", "NETWORKS", "SIDES", "TRAINING", "TYPES"]
+SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
+NO_SETTINGS = {*NETWORK_OPTIONS, "further_options"}
+OF_STITCHES = measured_by(STITCHING, SKILL, DETECTOR)
+SEPARATOR = ";"  # between the names of folders
+# Controls: a layer stitched to itself; and by the kind of the pair of networks, where nothing can be said of a
+# stitch into a network that was never trained
+SELF = "self"
+UNTRAINED_END_CONTROL = "untrained_end"
+CONTROLS = {UNTRAINED_FRONT: "untrained", UNTRAINED_END: UNTRAINED_END_CONTROL}
+FULL = math.inf  # the rank of a layer that is not truncated: above all other ranks
+PROBED = ["network", "layer", "dataset"]
+HOW_PROBED = ["epochs", "further_options"]
+# Columns of tables of similarity, and what they are in the frame
+OF_COMPARED = {
+    "layer1": "front_layer",
+    "layer2": "end_layer",
+    "rank1": "front_rank",
+    "rank2": "end_rank",
+    "relative_depth1": "front_relative_depth",
+    "relative_depth2": "end_relative_depth",
+    "model1_weights": "front_weights",
+    "model2_weights": "end_weights",
+    "n_samples": "n_images",
+}
+AS_THEY_ARE = ["dataset", "is_reversed", "seed", "test_images", "shortcut"]
+AS_THEY_ARE += ["alignment_option", "alignment"]
 # Further columns of compared layers that are no values
 NO_MEASURES = {
     *COLUMNS,
@@ -74,7 +135,7 @@ def frame_of(
     A measure with a direction has a row for each direction; a symmetric one has the row of its table.
 
     Args:
-        verdicts: from `src.results.verdicts.records_of`.
+        verdicts: from `records_of`.
         similarities: from `src.results.similarities.read_similarities`.
         names: of all networks.
     """
@@ -93,8 +154,8 @@ def with_columns(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_similarities(table: pd.DataFrame, names: Names) -> list[dict[str, Any]]:
-    """Return the records of compared layers; behind each is that of the opposite direction, by the measures that
-    have one."""
+    """Return the records of compared layers, from the first to the second; behind each is that of the opposite
+    direction, by the measures that have one."""
     values = value_columns(table)
     backward = [name for name in values if parts_of(name)[1]]
     have_directions = {parts_of(name)[0] for name in backward}
@@ -107,30 +168,17 @@ def of_similarities(table: pd.DataFrame, names: Names) -> list[dict[str, Any]]:
         for row in table.itertuples()
     ]
     has_back = table[backward].notna().any(axis=1) & ~np.array(is_itself, bool)
-    back = swapped(table[has_back]).drop(columns=[*others, *backward])
-    records_of_back = back.to_dict("index")
-    records = []
-    for number, row in table.drop(columns=backward).to_dict("index").items():
-        records.append(_compared(row, names))
-        if number in records_of_back:
-            records.append(_compared(records_of_back[number], names) | {"is_reversed": True})
+    back = swapped(table[has_back]).drop(columns=others).assign(is_reversed=True)
+    both = pd.concat([table.assign(is_reversed=False), back]).sort_index(kind="stable")
+    forward = [name for name in values if name not in backward]
+    kept = [*OF_COMPARED, *AS_THEY_ARE, "network_keys", *forward]
+    records = both[kept].rename(columns=OF_COMPARED).to_dict("records")
+    for record in records:
+        front, end = (names[key] for key in record.pop("network_keys"))
+        record |= {"method": SIMILARITY, "kind": kind_of_pair(front, end)}
+        record["networks"] = f"{front.name} → {end.name}"
+        record |= of_network("front", front) | of_network("end", end)
     return records
-
-
-def _compared(row: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    """Return the record of compared layers, from the first to the second."""
-    networks = [names[key] for key in row["network_keys"]]
-    record: dict[str, Any] = {"method": SIMILARITY, "kind": kind_of_pair(*networks)}
-    for number, side, network in zip((1, 2), SIDES, networks, strict=True):
-        record |= of_network(side, network)
-        for name in ("layer", "rank", "relative_depth"):
-            record[f"{side}_{name}"] = row[f"{name}{number}"]
-        record[f"{side}_weights"] = row[f"model{number}_weights"]
-    record["networks"] = " → ".join(network.name for network in networks)
-    record |= {"dataset": row["dataset"], "n_images": row["n_samples"], "is_reversed": False}
-    further = ("seed", "test_images", "shortcut", "alignment_option", "alignment")
-    record |= {name: row[name] for name in further}
-    return record | {name: row[name] for name in value_columns(row)}
 
 
 def of_network(side: str, network: NamedNetwork) -> dict[str, Any]:
@@ -174,15 +222,19 @@ def layers_of(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each layer of each network, with the columns network, architecture, layer, depth and
     relative_depth."""
     ordered = frame.sort_values("method", key=lambda names: names != SIMILARITY, kind="stable")
-    kinds = architectures(ordered)
-    tables = []
-    for side in SIDES:
-        layers = pd.DataFrame({"architecture": kinds[side]})
-        for name in ("network", "layer", "depth", "relative_depth"):
-            column = f"{side}_{name}"
-            layers[name] = ordered[column] if column in ordered else pd.NA
-        tables.append(layers)
-    return pd.concat(tables).drop_duplicates(ignore_index=True)
+    kinds = architectures(ordered).set_axis(["front_architecture", "end_architecture"], axis=1)
+    columns = ["architecture", "network", "layer", "depth", "relative_depth"]
+    return of_either_side(ordered.join(kinds), columns).drop_duplicates(ignore_index=True)
+
+
+def of_either_side(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the values of columns such as `front_layer` and `end_layer`, in that order, in columns such as
+    `layer`."""
+    sides = [
+        frame.reindex(columns=[f"{side}_{name}" for name in columns]).set_axis(columns, axis=1)
+        for side in SIDES
+    ]
+    return pd.concat(sides)
 
 
 def with_depths(frame: pd.DataFrame, networks: Iterable[NamedNetwork]) -> pd.DataFrame:
@@ -265,12 +317,15 @@ def measures_in(frame: pd.DataFrame) -> list[str]:
 
 
 def list_in(folders: Sequence[str | Path]) -> Path | None:
-    """Return the path of the list of networks in a single folder of results, such as one of misc/compare.py;
-    None without one."""
-    paths = [Path(folder, "networks.csv") for folder in folders]
-    if len(paths) == 1 and paths[0].is_file():
-        return paths[0]
-    return None
+    """Return the path of the list of networks in a single folder of results, such as one of misc/compare.py,
+    or beside its folder `similarity`; None without one."""
+    if len(folders) != 1:
+        return None
+    folder = Path(folders[0])
+    if folder.resolve().name == SIMILARITY:
+        folder = folder / ".."
+    path = folder / "networks.csv"
+    return path if path.is_file() else None
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:
@@ -347,6 +402,9 @@ def _collect(
     return stitches, similarities, names
 
 
+# ---- Verdicts
+
+
 def judge_stitches(
     stitches: Iterable[Stitch],
     similarities: pd.DataFrame | None = None,
@@ -382,3 +440,459 @@ def n_changed(
     )
     others = judge_stitches(stitches, limits=changed, pool=pool, names=names)
     return int((judged.verdict != others.verdict).sum())
+
+
+class Group(NamedTuple):
+    """The stitches of one pair of layers by one method, which are judged together."""
+
+    method: str
+    networks: str  # the names of both networks, or the number of pairs that are taken together
+    kind: str  # of the pair of networks, a member of `KINDS`
+    by_networks: list[list[Stitch]]  # the stitches on each pair of networks
+
+    @property
+    def stitches(self) -> list[Stitch]:
+        """All stitches."""
+        return list(chain.from_iterable(self.by_networks))
+
+    @property
+    def pair(self) -> Pair:
+        """The layers."""
+        return self.by_networks[0][0].pair
+
+    @property
+    def control(self) -> str | None:
+        """SELF, or of `CONTROLS`; None: of two trained networks, or of different layers of one network."""
+        front, end = self.by_networks[0][0].network_keys
+        is_one_layer = front == end and self.pair.front_layer == self.pair.end_layer
+        if self.kind == SAME_RUN and is_one_layer:
+            return SELF
+        return CONTROLS.get(self.kind)
+
+
+def records_of(
+    stitches: Iterable[Stitch],
+    similarities: pd.DataFrame | None = None,
+    *,
+    limits: Limits = Limits(),  # noqa: B008 - immutable
+    pool: bool = False,
+    names: Names,
+) -> list[dict[str, Any]]:
+    """Judge all stitches; return a record for each pair of layers, method and pair of networks.
+
+    The records come family by family (see `families_of`): a family is judged together. Numbers that
+    were not measured, or are not defined, are None. Measurements are means over runs; `_low` and `_high`
+    are the ends of intervals of 95 % of the pair by itself, while `p_below` and `p_above` are adjusted for all
+    pairs that were judged together.
+
+    Args:
+        stitches: with their evaluations.
+        similarities: the frame of tables of similarity. Rows of the stitched networks and layers, at
+            full rank and in either order, add their values to the verdict.
+        pool: take pairs of networks together that share no network.
+        names: name, group and training of each network, by its key.
+    """
+    similarity_of_layers: Mapping[tuple, Sequence[Mapping[str, Any]]] = {}
+    shown: list[str] = []
+    if similarities is not None:
+        similarity_of_layers = _by_layers(similarities)
+        shown = similarity_columns(similarities)
+    records = []
+    for family in families_of(stitches, names, pool=pool):
+        verdicts = judge([stitches_of(group) for group in family], limits=limits)
+        for group, verdict in zip(family, verdicts, strict=True):
+            similarity = _similarity(group, similarity_of_layers, shown)
+            records.append(_judged(group, verdict, similarity, names))
+    _add_both_ways(records)
+    return records
+
+
+def stitches_of(group: Group) -> Stitches:
+    """Return the measurements by which a group of stitches is judged: no predictions unless all stitches have
+    them, and likewise of skill."""
+    records = [stitch.record for stitch in group.stitches]
+    predictions = [
+        [stitch.predictions for stitch in of_pair if stitch.predictions is not None]
+        for of_pair in group.by_networks
+    ]
+    if sum(map(len, predictions)) < len(group.stitches):
+        predictions = []
+    return Stitches(
+        predictions=predictions,
+        skills=_skills(group),
+        front_accuracy=fmean(record["front_accuracy"] for record in records),
+        end_accuracy=fmean(record["end_accuracy"] for record in records),
+        is_end_trained=group.control != UNTRAINED_END_CONTROL,
+        has_converged=all(
+            stitch.has_converged for stitch in group.stitches if stitch.record["n_epochs"]
+        ),
+        obstacle=obstacle_of(list(map(metrics_of, records)), records[0]["init"]),
+    )
+
+
+def _skills(group: Group) -> list[list[StitchSkill]]:
+    """Return the skill of the stitches on each pair of networks; [] if it was not measured of a stitch."""
+    n_unmeasured = sum(not stitch.evaluation for stitch in group.stitches)
+    if 0 < n_unmeasured < len(group.stitches):
+        warn_once(
+            f"{group.method}, {group.pair}: {n_unmeasured} of its {len(group.stitches)} stitches "
+            "were not evaluated, so skill does not count; evaluate all"
+        )
+    if n_unmeasured:
+        return []
+    return [[skill_of(stitch.evaluation) for stitch in of_pair] for of_pair in group.by_networks]
+
+
+def _judged(
+    group: Group, verdict: Verdict, similarity: Mapping[str, float], names: Names
+) -> dict[str, Any]:
+    """Return the record of a verdict: its columns, what was measured, and the options that all runs share;
+    `both_ways` is set by `_add_both_ways`."""
+    rows = [stitch.record for stitch in group.stitches]
+    means = _means(group)
+    known = {name: value for name, value in verdict.numbers.items() if not math.isnan(value)}
+    record = dict.fromkeys([*COLUMNS, *JUDGED, *(name for name in means if name.startswith(AUROC))])
+    record |= {**similarity, "kind": group.kind, **means, **known, **_settings(rows)}
+    record |= {"method": group.method, **group.pair._asdict()}
+    record |= {"verdict": verdict.verdict, "reason": verdict.reason}
+    networks = [names[key] for key in group.stitches[0].network_keys]
+    for side, network in zip(SIDES, networks, strict=True):
+        if len(group.by_networks) == 1:
+            record |= {f"{side}_network": network.name, f"{side}_group": network.group_title}
+        record |= {
+            f"{side}_training": network.training,
+            f"{side}_type": rows[0][f"{side}_model_type"],
+        }
+        record |= {name: rows[0][name] for name in (f"{side}_depth", f"{side}_relative_depth")}
+        record[f"{side}_weights"] = _common([row[f"{side}_weights"] for row in rows])
+    return record | {
+        "networks": group.networks,
+        "control": group.control,
+        "n_runs": len(rows),
+        "n_networks": len(group.by_networks),
+        "folders": SEPARATOR.join(stitch.folder.name for stitch in group.stitches),
+        "same_run": networks[0].training == networks[1].training,
+    }
+
+
+def _settings(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the recorded options of stitches, and the number of images; None where they differ."""
+    recorded = [
+        {name: row[name] for name in (*SETTINGS, "n_images")} | json.loads(row["further_options"])
+        for row in rows
+    ]
+    names = dict.fromkeys(chain.from_iterable(recorded))
+    return {
+        name: _common([values.get(name) for values in recorded])
+        for name in names
+        if name not in NO_SETTINGS
+    }
+
+
+def _common(values: Sequence[Any]) -> Any:
+    """Return the value that all share; None if they differ or are ""."""
+    is_common = values[0] != "" and all(value == values[0] for value in values)
+    return values[0] if is_common else None
+
+
+def _means(group: Group) -> dict[str, float]:
+    """Return the means over stitches, by column, of quantities that all stitches have, and `seed_spread`."""
+    measured = [quantities_of(stitch) for stitch in group.stitches]
+    means = {
+        column: fmean(values[column] for values in measured)
+        for column in measured[0]
+        if all(column in values for values in measured)
+    }
+    accuracies = [
+        [stitch.record["accuracy"] for stitch in of_pair]
+        for of_pair in group.by_networks
+        if len(of_pair) > 1
+    ]
+    if accuracies:
+        means["seed_spread"] = max(max(of_pair) - min(of_pair) for of_pair in accuracies)
+    return means
+
+
+def quantities_of(stitch: Stitch) -> dict[str, float]:
+    """Return the measured quantities of a stitch by column, without undefined ones."""
+    values: dict[str, float | None] = {}
+    stitching = {**stitch.record, "accuracy_drop": stitch.accuracy_drop}
+    detectors = by_detector(stitch.evaluation)
+    for name, quantity in OF_STITCHES.items():
+        source = stitching if quantity.measured_by == STITCHING else stitch.evaluation
+        names = [name]
+        if quantity.measured_by == DETECTOR:
+            names = [f"{name}_{detector}" for detector in detectors]
+        values |= {column: source.get(column) for column in names}
+    return {
+        column: value
+        for column, value in values.items()
+        if value is not None and not math.isnan(value)
+    }
+
+
+def _by_layers(frame: pd.DataFrame) -> dict[tuple, list[dict[str, Any]]]:
+    """Index the similarities at full rank by networks, data and layers, in both directions.
+
+    A row that was measured the other way comes first.
+    """
+    full = frame[frame[["rank1", "rank2"]].isna().all(axis=1)]
+    records = [*swapped(full).to_dict("records"), *full.to_dict("records")]
+    return grouped(
+        records, lambda row: (row["network_keys"], row["dataset"], (row["layer1"], row["layer2"]))
+    )
+
+
+def _similarity(
+    group: Group, by_layers: Mapping[tuple, Sequence[Mapping[str, Any]]], shown: Sequence[str]
+) -> dict[str, float]:
+    """Return the values of measures of similarity for the layers, networks and images of a group.
+
+    They are means over its pairs of networks, as far as pairs have values. The last table counts.
+
+    Args:
+        shown: the columns to return, as far as they have values.
+    """
+    measured: dict[str, list[float]] = {}
+    for stitches in group.by_networks:
+        first = stitches[0]
+        values: dict[str, float] = {}
+        for row in by_layers.get((first.network_keys, first.record["dataset"], group.pair), []):
+            if are_same(row["test_images"], first.record["test_images"]):
+                values |= {name: row[name] for name in shown if not math.isnan(row[name])}
+        for name, value in values.items():
+            measured.setdefault(name, []).append(value)
+    return {name: fmean(measured[name]) for name in shown if name in measured}
+
+
+def similarity_columns(frame: pd.DataFrame) -> list[str]:
+    """Return the columns of similarity that a verdict shows.
+
+    They are the values of `SHOWN_MEASURES`, the numbers of their nulls of all images, and the columns
+    of a user's measures that have values.
+
+    Args:
+        frame: of tables of similarity.
+    """
+    shown = []
+    for name in value_columns(frame):
+        measure, back, _, images = parts_of(name)
+        is_of_user = measure_of(measure).of == ACTIVATIONS
+        if is_of_user or (measure in SHOWN_MEASURES and not back and not images):
+            shown.append(name)
+    return shown
+
+
+def _add_both_ways(records: Sequence[dict[str, Any]]) -> None:
+    """Set `both_ways`: whether pairs that were stitched in both directions are similar in both."""
+    verdict_of = {
+        (record["method"], *_sides(record)): record["verdict"]
+        for record in records
+        if record["front_network"]
+    }
+    for record in records:
+        front, end = _sides(record)
+        back = verdict_of.get((record["method"], end, front))
+        if back is not None and front != end:
+            record["both_ways"] = record["verdict"] == back == SIMILAR
+
+
+def _sides(record: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """Yield the network, its weights and its layer, for the front and for the end."""
+    for side in SIDES:
+        yield tuple(record[f"{side}_{name}"] for name in ("network", "weights", "layer"))
+
+
+def families_of(
+    stitches: Iterable[Stitch], names: Names, *, pool: bool = False
+) -> list[list[Group]]:
+    """Return the groups of stitches to judge, in families for the correction of multiple tests.
+
+    A group has one pair of layers, of one pair of networks (with `pool`, of several). A family has
+    all groups of one method with one type of networks on either side, whatever the networks: the
+    adjusted p-values depend on the folders that are judged together.
+    Stitches of a network to itself, at whatever epochs, are a family of their own. So are stitches
+    from untrained networks, and stitches into untrained networks. Of repeated stitches the
+    newest counts, with a warning.
+
+    Args:
+        names: the networks of the stitches.
+        pool: take pairs of networks of the same types together that share no network, as
+            repetitions of one experiment. Otherwise a note says where that is possible.
+    """
+    stitches = newest_stitches(stitches)
+    apart_from = [*NETWORK_OPTIONS, "seed"]
+    if pool:  # rows then name no networks, and methods have the types
+        apart_from = [*CHECKPOINTS, *WEIGHTS, "seed"]
+    methods = method_names(stitches, apart_from=apart_from)
+    families: dict[tuple[str, ...], list[Stitch]] = {}
+    for stitch, method in zip(stitches, methods, strict=True):
+        kind = kind_of_pair(*(names[key] for key in stitch.network_keys))
+        types = [str(stitch.record[name]) for name in MODEL_TYPES]
+        families.setdefault((method, kind, *types), []).append(stitch)
+    return [
+        _groups(of_family, method, kind, names, pool=pool)
+        for (method, kind, *_), of_family in families.items()
+    ]
+
+
+def _groups(
+    stitches: Sequence[Stitch], method: str, kind: str, names: Names, *, pool: bool
+) -> list[Group]:
+    """Return the groups of a family: one for each pair of layers and of networks, or of networks that are taken
+    together."""
+    by_networks = grouped(stitches, lambda stitch: stitch.network_keys)
+    titles = {keys: " → ".join(names[key].name for key in keys) for keys in by_networks}
+    runs_of_pairs = [{names[key].training for key in keys} for keys in by_networks]
+    training_runs = list(chain.from_iterable(runs_of_pairs))
+    n_pairs = len(by_networks)
+    if n_pairs > 1 and len(training_runs) == len(set(training_runs)):  # that share no network
+        if pool:
+            titles = dict.fromkeys(titles, f"{n_pairs} pairs of networks")
+        else:
+            note(
+                f"{method}: {n_pairs} pairs of networks share no network; --pool takes them together"
+            )
+    groups = []
+    for title, titled in grouped(stitches, lambda stitch: titles[stitch.network_keys]).items():
+        for of_layers in grouped(titled, lambda stitch: stitch.pair).values():
+            of_networks = grouped(of_layers, lambda stitch: stitch.network_keys).values()
+            groups.append(Group(method, title, kind, list(of_networks)))
+    return groups
+
+
+# ---- Ranks
+
+
+def read_ranks(*paths: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read CSVs of similarity, probing and stitching, and folders of stitching runs, in any order.
+
+    Of repeated results the newest counts: the result in the table that was written last.
+
+    Returns:
+        The frame of stitches and similarities, with `front_rank` and `end_rank`; and that of probes: network,
+        layer, dataset, rank, accuracy and loss.
+    Raises:
+        UserError: a file cannot be read, is of no such kind, or is damaged. The message names it.
+    """
+    tables = sorted(map(Path, paths), key=lambda path: path.stat().st_mtime if path.exists() else 0)
+    stitches, similarities, probes = _read_tables(tables)
+    compared = [*similarities.to_dict("records"), *probes.to_dict("records")]
+    datasets = iter(names_of_data([*(stitch.record for stitch in stitches), *compared]))
+    stitches = [
+        replace(stitch, record={**stitch.record, "dataset": next(datasets)}) for stitch in stitches
+    ]
+    similarities["dataset"] = [next(datasets) for _ in similarities.index]
+    probes["dataset"] = pd.Series(list(datasets), dtype=object)
+    pairs = [*(stitch.networks for stitch in stitches), *similarities.networks, *probes.networks]
+    networks = list(chain.from_iterable(pairs))
+    warn_of_earlier(networks, options_beside_tables(tables))
+    names = named_by_list(networks, None)
+    records = of_stitches(sorted(stitches, key=lambda stitch: stitch.record["folder"]), names)
+    records += [
+        record for record in of_similarities(similarities, names) if not record["is_reversed"]
+    ]
+    if not records:
+        raise UserError(
+            "these tables hold no similarity and no stitching; add a CSV of one of them"
+        )
+    return pd.DataFrame.from_records(records), newest_probes(probes, names)
+
+
+def _read_tables(paths: Iterable[Path]) -> tuple[list[Stitch], pd.DataFrame, pd.DataFrame]:
+    """Return the stitches, similarities and probes in tables, the oldest first, and in folders of runs."""
+    stitches: list[Stitch] = []
+    compared: list[dict[str, Any]] = []
+    probed: list[dict[str, Any]] = []
+    for path in paths:
+        if path.is_dir():
+            stitches += read_stitches(path, recursive=True)[0]
+            continue
+        for row in read_table(path, SIMILARITIES, PROBES, GRID):
+            if "stitching_type" in row:
+                stitches.append(stitch_of_record(row))
+            elif "layer1" in row:
+                compared.append(row)
+            else:
+                probed.append(row)
+    probes = pd.DataFrame(probed, columns=columns(PROBES), dtype=object)
+    return stitches, frame_of_records(compared), with_networks(probes, "model")
+
+
+def of_stitches(stitches: Sequence[Stitch], names: Names) -> list[dict[str, Any]]:
+    """Return the rows of finished stitches with their accuracies.
+
+    The name of the method has the rank of the activations used for fitting if two stitches of the method
+    differ in nothing else, and if it is not the rank of the stitch.
+    """
+    methods = method_names(stitches, apart_from=(*NETWORK_OPTIONS, *RANKS))
+    matched_ranks: dict[tuple, set[Rank]] = {}
+    for stitch, method in zip(stitches, methods, strict=True):
+        key = (method, stitch.network_keys, stitch.pair, stitch.record["front_stitch_rank"])
+        matched_ranks.setdefault(key, set()).add(_matched_rank(stitch.record))
+    ambiguous = {method for (method, *_), ranks in matched_ranks.items() if len(ranks) > 1}
+    records = []
+    for stitch, method in zip(stitches, methods, strict=True):
+        row = stitch.record
+        networks = [names[key] for key in stitch.network_keys]
+        rank = _matched_rank(row)
+        if method in ambiguous and rank != row["front_stitch_rank"]:
+            method += f", {typed('front_pinv_rank', rank)}"
+        record: dict[str, Any] = {
+            "method": method,
+            **stitch.pair._asdict(),
+            "dataset": row["dataset"],
+        }
+        for side, network in zip(SIDES, networks, strict=True):
+            record |= of_network(side, network)
+        record["networks"] = " → ".join(network.name for network in networks)
+        record["front_rank"] = row["front_stitch_rank"]
+        record["stitching_type"] = stitch.spec["stitching_type"]
+        records.append(record | {"accuracy": row["accuracy"]})
+    return records
+
+
+def _matched_rank(row: Mapping[str, Any]) -> Rank:
+    """Return the rank of the activations that a stitch was fitted to.
+
+    A stitch that starts without matching has the rank of the stitch.
+    """
+    return row["front_stitch_rank"] if row["init"] in STARTS else row["front_pinv_rank"]
+
+
+def newest_probes(probes: pd.DataFrame, names: Names) -> pd.DataFrame:
+    """Return the newest probe of each layer and rank, among probes with the options of the layer's newest
+    probe.
+
+    Args:
+        probes: the oldest first.
+    """
+    networks = [names[key].name for (key,) in probes.network_keys]
+    probes = probes.assign(network=pd.Series(networks, probes.index, dtype=object))
+    numbers = ["rank", "accuracy", "loss", "epochs"]
+    probes = probes[[*PROBED, "rank", "accuracy", "loss", *HOW_PROBED]]
+    probes = probes.astype(dict.fromkeys(numbers, float)).fillna({"rank": FULL, "epochs": 0})
+    probes = newest(probes, [*PROBED, *HOW_PROBED, "rank"], probes.network)
+    last = probes.groupby(PROBED)[HOW_PROBED].transform("last")
+    is_alike = (probes[HOW_PROBED] == last).all(axis=1)
+    if not is_alike.all():
+        warn(
+            f"{(~is_alike).sum()} probes have other options or epochs than the newest of their layers, and are left "
+            "out; give the tables of one kind of probes"
+        )
+    return probes[is_alike]
+
+
+def newest(frame: pd.DataFrame, keys: list[str], networks: pd.Series) -> pd.DataFrame:
+    """Return the last row of each key; warn of repeated rows.
+
+    Args:
+        networks: names the networks of each row, for the warning.
+    """
+    is_repeated = frame.duplicated(keys, keep="last")
+    if is_repeated.any():
+        warn_once(
+            f"{is_repeated.sum()} results repeat others of the same experiment "
+            f"({listed(networks[is_repeated].unique(), n=3)}); the newest of each counts"
+        )
+    return frame[~is_repeated]

@@ -11,49 +11,27 @@ measure is sensitive where it does better than this baseline.
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import chain
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy  # loads a part of it at its first use
 
-from src.core.choices import STARTS
 from src.core.choices.similarity import SAMPLES, SIMILARITY, measure_of
-from src.core.console import listed, warn, warn_once
 from src.core.errors import UserError
-from src.core.values import Pair, Rank
-from src.results.frame import LAYERS, SIDES, measures_in, of_network, of_similarities
-from src.results.network_names import Names, named_by_list, short
-from src.results.quantities import PROBES, SIMILARITIES
+from src.core.values import Pair
+from src.results.frame import FULL, LAYERS, PROBED, SIDES, measures_in, newest
+from src.results.network_names import short
 from src.results.reports import similarity
-from src.results.run import options_beside_tables, warn_of_earlier
-from src.results.similarities import frame_of_records, with_networks
-from src.results.spec import NETWORKS, RANKS
-from src.results.stitches import (
-    GRID,
-    Stitch,
-    method_names,
-    names_of_data,
-    read_stitches,
-    stitch_of_record,
-    typed,
-)
-from src.results.tables import columns, read_table
 
-FULL = math.inf  # the rank of a layer that is not truncated: above all other ranks
 BASELINE = "rank itself"
 PROBE = "linear probe (accuracy)"  # the label of its curve
 MIN_RANKS = 10  # for p-values
 MIXED = "alignments differ"  # the measure may rank the alignments instead of the layers
 OTHER = dict(zip(SIDES, reversed(SIDES), strict=True))
 SERIES = ["setting", "quantity"]
-PROBED = ["network", "layer", "dataset"]
-HOW_PROBED = ["epochs", "further_options"]
-TEST = ["test", "quantity", "setting", *LAYERS, "varied"]
+TEST = ["test", "quantity", "method", "setting", *LAYERS, "varied"]
 CORRELATION = ["n", "spearman", "spearman_p", "kendall", "kendall_p"]
 COLUMNS = [*TEST, *CORRELATION, "place", "note"]
 # Columns of a frame that tests read, beside its values
@@ -61,140 +39,6 @@ NEEDED = ["front_stitch_rank", "is_reversed", "n_images", "stitching_type", "acc
 NEEDED += ["networks", "dataset", "alignment", "alignment_option"]
 NEEDED += [f"{side}_{name}" for side in SIDES for name in ("network", "layer", "rank")]
 KEPT = ["method", "setting", *NEEDED[5:]]
-
-
-def read_ranks(*paths: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read CSVs of similarity, probing and stitching, and folders of stitching runs, in any order.
-
-    Of repeated results the newest counts: the result in the table that was written last.
-
-    Returns:
-        The frame of stitches and similarities, with `front_rank` and `end_rank`; and that of probes: network,
-        layer, dataset, rank, accuracy and loss.
-    Raises:
-        UserError: a file cannot be read, is of no such kind, or is damaged. The message names it.
-    """
-    tables = sorted(map(Path, paths), key=lambda path: path.stat().st_mtime if path.exists() else 0)
-    stitches, similarities, probes = _read_tables(tables)
-    compared = [*similarities.to_dict("records"), *probes.to_dict("records")]
-    datasets = iter(names_of_data([*(stitch.record for stitch in stitches), *compared]))
-    stitches = [
-        replace(stitch, record={**stitch.record, "dataset": next(datasets)}) for stitch in stitches
-    ]
-    similarities["dataset"] = [next(datasets) for _ in similarities.index]
-    probes["dataset"] = pd.Series(list(datasets), dtype=object)
-    pairs = [*(stitch.networks for stitch in stitches), *similarities.networks, *probes.networks]
-    networks = list(chain.from_iterable(pairs))
-    warn_of_earlier(networks, options_beside_tables(tables))
-    names = named_by_list(networks, None)
-    records = of_stitches(sorted(stitches, key=lambda stitch: stitch.record["folder"]), names)
-    records += [
-        record for record in of_similarities(similarities, names) if not record["is_reversed"]
-    ]
-    if not records:
-        raise UserError(
-            "these tables hold no similarity and no stitching; add a CSV of one of them"
-        )
-    return pd.DataFrame.from_records(records), newest_probes(probes, names)
-
-
-def _read_tables(paths: Iterable[Path]) -> tuple[list[Stitch], pd.DataFrame, pd.DataFrame]:
-    """Return the stitches, similarities and probes in tables, the oldest first, and in folders of runs."""
-    stitches: list[Stitch] = []
-    compared: list[dict[str, Any]] = []
-    probed: list[dict[str, Any]] = []
-    for path in paths:
-        if path.is_dir():
-            stitches += read_stitches(path, recursive=True)[0]
-            continue
-        for row in read_table(path, SIMILARITIES, PROBES, GRID):
-            if "stitching_type" in row:
-                stitches.append(stitch_of_record(row))
-            elif "layer1" in row:
-                compared.append(row)
-            else:
-                probed.append(row)
-    probes = pd.DataFrame(probed, columns=columns(PROBES), dtype=object)
-    return stitches, frame_of_records(compared), with_networks(probes, "model")
-
-
-def of_stitches(stitches: Sequence[Stitch], names: Names) -> list[dict[str, Any]]:
-    """Return the rows of finished stitches with their accuracies.
-
-    The name of the method has the rank of the activations used for fitting if two stitches of the method
-    differ in nothing else, and if it is not the rank of the stitch.
-    """
-    methods = method_names(stitches, apart_from=(*NETWORKS, *RANKS))
-    matched_ranks: dict[tuple, set[Rank]] = {}
-    for stitch, method in zip(stitches, methods, strict=True):
-        key = (method, stitch.network_keys, stitch.pair, stitch.record["front_stitch_rank"])
-        matched_ranks.setdefault(key, set()).add(_matched_rank(stitch.record))
-    ambiguous = {method for (method, *_), ranks in matched_ranks.items() if len(ranks) > 1}
-    records = []
-    for stitch, method in zip(stitches, methods, strict=True):
-        row = stitch.record
-        networks = [names[key] for key in stitch.network_keys]
-        rank = _matched_rank(row)
-        if method in ambiguous and rank != row["front_stitch_rank"]:
-            method += f", {typed('front_pinv_rank', rank)}"
-        record: dict[str, Any] = {
-            "method": method,
-            **stitch.pair._asdict(),
-            "dataset": row["dataset"],
-        }
-        for side, network in zip(SIDES, networks, strict=True):
-            record |= of_network(side, network)
-        record["networks"] = " → ".join(network.name for network in networks)
-        record["front_rank"] = row["front_stitch_rank"]
-        record["stitching_type"] = stitch.spec["stitching_type"]
-        records.append(record | {"accuracy": row["accuracy"]})
-    return records
-
-
-def _matched_rank(row: Mapping[str, Any]) -> Rank:
-    """Return the rank of the activations that a stitch was fitted to.
-
-    A stitch that starts without matching has the rank of the stitch.
-    """
-    return row["front_stitch_rank"] if row["init"] in STARTS else row["front_pinv_rank"]
-
-
-def newest_probes(probes: pd.DataFrame, names: Names) -> pd.DataFrame:
-    """Return the newest probe of each layer and rank, among probes with the options of the layer's newest
-    probe.
-
-    Args:
-        probes: the oldest first.
-    """
-    networks = [names[key].name for (key,) in probes.network_keys]
-    probes = probes.assign(network=pd.Series(networks, probes.index, dtype=object))
-    numbers = ["rank", "accuracy", "loss", "epochs"]
-    probes = probes[[*PROBED, "rank", "accuracy", "loss", *HOW_PROBED]]
-    probes = probes.astype(dict.fromkeys(numbers, float)).fillna({"rank": FULL, "epochs": 0})
-    probes = _newest(probes, [*PROBED, *HOW_PROBED, "rank"], probes.network)
-    last = probes.groupby(PROBED)[HOW_PROBED].transform("last")
-    is_alike = (probes[HOW_PROBED] == last).all(axis=1)
-    if not is_alike.all():
-        warn(
-            f"{(~is_alike).sum()} probes have other options or epochs than the newest of their layers, and are left "
-            "out; give the tables of one kind of probes"
-        )
-    return probes[is_alike]
-
-
-def _newest(frame: pd.DataFrame, keys: list[str], networks: pd.Series) -> pd.DataFrame:
-    """Return the last row of each key; warn of repeated rows.
-
-    Args:
-        networks: names the networks of each row, for the warning.
-    """
-    is_repeated = frame.duplicated(keys, keep="last")
-    if is_repeated.any():
-        warn_once(
-            f"{is_repeated.sum()} results repeat others of the same experiment "
-            f"({listed(networks[is_repeated].unique(), n=3)}); the newest of each counts"
-        )
-    return frame[~is_repeated]
 
 
 def rank_values(frame: pd.DataFrame) -> pd.DataFrame:
@@ -213,15 +57,12 @@ def rank_values(frame: pd.DataFrame) -> pd.DataFrame:
     quantities = [*measures_in(frame), "accuracy"]
     long = frame.melt(KEPT, quantities, "quantity", "value").dropna(subset="value")
     long["similarity"] = list(map(similarity, long.quantity, long.value))
-    has_samples = (long.method == SIMILARITY) & long.quantity.map(_takes_samples)
+    of_samples = [name for name in measures_in(frame) if measure_of(name).of == SAMPLES]
+    has_samples = (long.method == SIMILARITY) & long.quantity.isin(of_samples)
     long["alignment"] = long.alignment.where(has_samples)
     is_pooled = has_samples & (long.alignment_option == "pool")
     long["setting"] = long.setting.where(~is_pooled, long.setting + ", pool")
-    return _newest(long, [*SERIES, *LAYERS, *ranks], long.networks)
-
-
-def _takes_samples(quantity: str) -> bool:
-    return quantity != "accuracy" and measure_of(quantity).of == SAMPLES
+    return newest(long, [*SERIES, *LAYERS, *ranks], long.networks)
 
 
 def _settings(frame: pd.DataFrame) -> pd.Series:
@@ -268,7 +109,7 @@ def sensitivity(frame: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
     probes have equal losses: only the first of them counts.
 
     Args:
-        frame, probes: from `read_ranks`.
+        frame, probes: from `src.results.frame.read_ranks`.
     """
     curves = over_ranks(rank_values(frame))
     # A value that names no data has the probes on any data
@@ -280,7 +121,8 @@ def sensitivity(frame: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
     for setting, of_setting in curves.groupby("setting", sort=False):
         baselines = {}
         for key, test in of_setting.groupby(["quantity", *LAYERS, "varied"], sort=False):
-            columns = dict(zip(TEST, ("sensitivity", key[0], setting, *key[1:]), strict=True))
+            of_test = ("sensitivity", key[0], test.method.iloc[0], setting, *key[1:])
+            columns = dict(zip(TEST, of_test, strict=True))
             probed = test.dropna(subset="loss").sort_values("rank")
             common = probed.drop_duplicates("loss")
             measured = correlation(common.similarity, common.accuracy)
@@ -354,7 +196,8 @@ def specificity(frame: pd.DataFrame) -> pd.DataFrame:
         for layer, (fixed, varied) in itertools.product(layers, OTHER.items()):
             candidates = series[series[f"{fixed}_layer"] == layer]
             if len(candidates) > 1:
-                test = ("specificity", quantity, setting, layer, layer, varied)
+                method = candidates.method.iloc[0]
+                test = ("specificity", quantity, method, setting, layer, layer, varied)
                 rows.append(dict(zip(TEST, test, strict=True)) | _place(layer, candidates, varied))
     return _tests(rows)
 
@@ -420,7 +263,7 @@ def curves_of_pair(
         setting=probed.network + ", " + probed.dataset,
         similarity=probed.accuracy,
     )
-    lines = pd.concat([shown.assign(label=_labels(shown)), probed])
+    lines = pd.concat([shown.assign(label=labels_of(shown)), probed])
     n_settings = lines.groupby("label").setting.transform("nunique")
     lines["label"] = lines.label.where(n_settings == 1, lines.label + ", " + lines.setting)
     below = lines[lines["rank"] != FULL].astype({"rank": int})
@@ -430,9 +273,14 @@ def curves_of_pair(
     }
 
 
-def _labels(curves: pd.DataFrame) -> list[str]:
-    """Return the labels of curves: the title of a measure, and for stitches the method."""
-    return [
-        measure_of(quantity).similarity_title if method == SIMILARITY else f"{method} (accuracy)"
-        for method, quantity in zip(curves.method, curves.quantity, strict=True)
-    ]
+def labels_of(rows: pd.DataFrame) -> list[str]:
+    """Return the labels of curves or tests: the title of a measure, and for stitches the method."""
+    labels = []
+    for method, quantity in zip(rows.method, rows.quantity, strict=True):
+        if quantity == BASELINE:
+            labels.append(BASELINE)
+        elif quantity == "accuracy":
+            labels.append(f"{method} (accuracy)")
+        else:
+            labels.append(measure_of(quantity).similarity_title)
+    return labels

@@ -13,6 +13,7 @@ the mean over its pairs of layers; intervals of 95 % and p-values are over netwo
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ import pandas as pd
 import scipy  # loads a part of it at its first use
 
 from src.core.choices.similarity import SIMILARITY, measure_of
-from src.core.console import listed
+from src.core.console import counted, listed
 from src.core.errors import UserError
 from src.core.grouping import by_depth
 from src.core.user_code import titles_in
@@ -35,9 +36,10 @@ from src.results.frame import (
     architectures,
     layers_of,
     measures_in,
+    of_either_side,
 )
 from src.results.network_names import PAIRS, SAME_RUN, UNLISTED
-from src.results.quantities import AUROC, QUANTITIES, SKILL, STITCHING, measured_by
+from src.results.tables import AUROC, QUANTITIES, SKILL, STITCHING, measured_by
 from src.statistics.permutation_tests import END, FRONT, permutation_test
 from src.statistics.resampling import Estimate, estimate, permuted_p
 from src.verdict import INCONCLUSIVE, SIMILAR, VERDICTS
@@ -53,6 +55,8 @@ PAIR = [*NETWORKS, *GROUPS, *TYPES, *TRAINING]
 STITCHED = ["accuracy", "accuracy_drop", "skill", "skill_at_end"]
 SHARES = [*VERDICTS, AT_MOST]
 MEASURED = [name for name, entry in measured_by(STITCHING, SKILL).items() if entry.shown_in]
+POSSIBLE = {name: entry.possible for name, entry in QUANTITIES.items()}
+POSSIBLE |= dict.fromkeys(SHARES, (0, 1))
 MATCHED = ("accuracy", "skill")  # the quantities that stitches are matched by
 UNLIKE = 0.05  # of the mean accuracies of groups, that a sentence names
 MIN_STEPS = 3  # of relative depth
@@ -61,17 +65,18 @@ N_PERMUTATIONS = 9_999
 LARGEST_RHO = 1 - 1e-9  # whose z is finite
 
 
-def between_networks(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of pairs of independent trained networks in the list; of measures of similarity only
-    those at full rank."""
+def of_two_networks(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of two different networks in the list; of measures of similarity only those at full
+    rank."""
     is_listed = ~frame[GROUPS].isin([UNLISTED]).any(axis=1)
-    return at_full_rank(frame[is_listed & (frame.kind == PAIRS)])
+    is_whole = frame.reindex(columns=["front_rank", "end_rank"]).isna().all(axis=1)
+    return frame[is_listed & is_whole & (frame.front_network != frame.end_network)]
 
 
-def at_full_rank(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame without the similarities of layers of reduced rank."""
-    ranks = frame.reindex(columns=["front_rank", "end_rank"])
-    return frame[ranks.isna().all(axis=1)]
+def between_networks(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of pairs of independent trained networks, see `of_two_networks`."""
+    rows = of_two_networks(frame)
+    return rows[rows.kind == PAIRS]
 
 
 def swapped(frame: pd.DataFrame) -> pd.DataFrame:
@@ -91,14 +96,23 @@ def corresponding(frame: pd.DataFrame) -> pd.DataFrame:
     In networks of one type they are the layers of the same name. In other networks they are the layers
     of which each is the nearest to the other in relative depth.
     """
+    return frame[_corresponds(frame, NETWORKS, LAYERS)]
+
+
+def _corresponds(frame: pd.DataFrame, keys: Sequence[str], layers: Sequence[str]) -> pd.Series:
+    """Return whether the layers of each row correspond, see `corresponding`.
+
+    Args:
+        keys: the columns that tell pairs of networks apart.
+        layers: the columns of layers that have to be the nearest of all.
+    """
     kinds = architectures(frame)
     gap = (frame.front_relative_depth - frame.end_relative_depth).abs()
     is_nearest = pd.Series(True, index=frame.index)
-    for layer in LAYERS:
-        keys = [frame[name] for name in (*NETWORKS, layer)]
-        is_nearest &= gap < gap.groupby(keys).transform("min") + TIE
-    is_named_alike = frame.front_layer == frame.end_layer
-    return frame[is_named_alike.where(kinds.front == kinds.end, is_nearest)]
+    for layer in layers:
+        of_layer = gap.groupby([frame[name] for name in (*keys, layer)], dropna=False)
+        is_nearest &= gap < of_layer.transform("min") + TIE
+    return (frame.front_layer == frame.end_layer).where(kinds.front == kinds.end, is_nearest)
 
 
 def have_equal_layers(frame: pd.DataFrame) -> bool:
@@ -126,17 +140,14 @@ def compared_layers(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         kept = corresponding(frame)
         if kept.groupby(NETWORKS).ngroups == n_pairs:
             return kept, CORRESPONDING
-    n_networks = frame[[*LAYERS, *NETWORKS]].drop_duplicates().groupby(LAYERS).size()
-    common = n_networks[n_networks == n_pairs].reset_index()[LAYERS]
-    alike = common[common.front_layer == common.end_layer]
-    chosen = common if alike.empty else alike
-    if chosen.empty:
+    networks = frame.groupby(NETWORKS).ngroup()
+    is_common = networks.groupby([frame[name] for name in LAYERS]).transform("nunique") == n_pairs
+    is_alike = is_common & (frame.front_layer == frame.end_layer)
+    if not is_common.any():
         return frame, ALL_LAYERS
-    pairs = pd.MultiIndex.from_frame(chosen)
-    text = "1 pair of layers" if len(pairs) == 1 else f"{len(pairs)} pairs of layers"
-    if len(alike):
-        text += " of the same name"
-    return frame[pd.MultiIndex.from_frame(frame[LAYERS]).isin(pairs)], text
+    kept = frame[is_alike if is_alike.any() else is_common]
+    text = counted(kept.groupby(LAYERS).ngroups, "pair of layers", "pairs of layers")
+    return kept, f"{text} of the same name" if is_alike.any() else text
 
 
 def values_of(
@@ -154,20 +165,14 @@ def values_of(
     keys = [*EXPERIMENT, "kind", *PAIR, *LAYERS, *DEPTHS]
     chosen = [name for name in quantities if name in frame]
     long = frame.melt(keys, chosen, "quantity", "value").dropna(subset="value")
-    is_measure = ~long.quantity.map(_is_of_stitches)
-    long = long[is_measure == (long.method == SIMILARITY)].astype({"value": float})
-    ends = [
-        list(zip(long[f"{side}_group"], long[f"{side}_training"], strict=True)) for side in SIDES
-    ]
-    is_backward = [first > second for first, second in zip(*ends, strict=True)]
+    is_of_stitches = long.quantity.isin([*QUANTITIES, *SHARES]) | long.quantity.str.startswith(
+        AUROC
+    )
+    long = long[is_of_stitches != (long.method == SIMILARITY)].astype({"value": float})
+    front, end = (long[f"{side}_group"] + "\0" + long[f"{side}_training"] for side in SIDES)
     without_direction = symmetric_measures(frame) if have_directions else measures_in(frame)
-    is_moved = long.quantity.isin(without_direction) & np.array(is_backward, bool)
+    is_moved = long.quantity.isin(without_direction) & (front > end)
     return pd.concat([long[~is_moved], swapped(long[is_moved])]).sort_index(kind="stable")
-
-
-def _is_of_stitches(quantity: str) -> bool:
-    """Return whether a quantity is measured of stitches, rather than a measure of similarity."""
-    return quantity in QUANTITIES or quantity in SHARES or quantity.startswith(AUROC)
 
 
 def _with_shares(frame: pd.DataFrame) -> pd.DataFrame:
@@ -184,43 +189,28 @@ def symmetric_measures(frame: pd.DataFrame) -> list[str]:
     return [name for name in names if measure_of(name).is_symmetric and back[name].isna().all()]
 
 
-def possible_values(quantity: str) -> tuple[float, float]:
-    """Return the lowest and the highest possible value of a quantity; shares are in [0, 1]."""
-    if quantity in SHARES:
-        return 0, 1
-    if quantity in QUANTITIES:
-        return QUANTITIES[quantity].possible
-    return -math.inf, math.inf
-
-
 def network_means(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
     """Compute the mean over the compared layers for each quantity, method and ordered pair of networks.
 
     `compared_layers` chooses the layers of each method, which `layers` names; `n_layers` is their number
     with a value, and `pairs_of_layers` lists them with their relative depths.
     """
-    tables = []
+    tables = [frame.assign(quantity="", value=0.0, layers="")[:0]]
     for _, of_method in frame.groupby(EXPERIMENT, sort=False, dropna=False):
         rows, text = compared_layers(of_method)
         tables.append(values_of(rows, quantities).assign(layers=text))
-    empty = frame.assign(quantity="", value=0.0, layers="")
-    values = pd.concat(tables) if tables else empty[:0]
-    values["pairs_of_layers"] = _titles_of_layers(values)
+    values = pd.concat(tables[1:] or tables)
+    front, end = (
+        values[f"{side}_layer"] + values[f"{side}_relative_depth"].map(" ({:.2f})".format)
+        for side in SIDES
+    )
+    values["pairs_of_layers"] = front + " → " + end
     keys = [*EXPERIMENT, "quantity", *PAIR, "layers"]
     groups = values.groupby(keys, sort=False, dropna=False)
     means = groups.agg(value=("value", "mean"), n_layers=("pairs_of_layers", "nunique"))
     by_depth = values.sort_values(DEPTHS, kind="stable")
     of_pairs = by_depth.groupby(keys, sort=False, dropna=False)
     return means.join(of_pairs.pairs_of_layers.agg(_joined)).reset_index()
-
-
-def _titles_of_layers(values: pd.DataFrame) -> list[str]:
-    """Return the layers of each row as texts, with their relative depths."""
-    columns = values[[*LAYERS, *DEPTHS]]
-    return [
-        f"{front} ({front_depth:.2f}) → {end} ({end_depth:.2f})"
-        for front, end, front_depth, end_depth in columns.itertuples(index=False)
-    ]
 
 
 def _joined(texts: Iterable[str]) -> str:
@@ -244,45 +234,25 @@ def over_networks(
     """
     rows = []
     for key, group in means.groupby(list(by), sort=False, dropna=False):
-        quantity = group.quantity.iloc[0]
-        row = dict(zip(by, key, strict=True)) | _mean_over_networks(group, quantity)
         pairs = group.groupby(TRAINING, sort=False)
-        rows.append(row | {name: float(pairs[name].mean().mean()) for name in further})
+        values = pairs.value.mean()
+        networks = pd.unique(np.array(values.index.to_list()).ravel())
+        is_in_pair = np.equal.outer(networks, np.array(values.index.to_list())).any(axis=2)
+        possible = POSSIBLE.get(group.quantity.iloc[0], (-math.inf, math.inf))
+        result = Estimate(
+            values.mean(),
+            without_network=np.array([values[~is_left_out].mean() for is_left_out in is_in_pair]),
+            without_pair=(values.sum() - values.to_numpy()) / max(len(values) - 1, 1),
+        )
+        low, high = np.clip(result.interval(), *possible)
+        rows.append(
+            dict(zip(by, key, strict=True))
+            | {"value": result.value, "low": low, "high": high}
+            | {"lowest": values.min(), "highest": values.max()}
+            | {"n_networks": len(networks), "n_pairs": len(values)}
+            | {name: float(pairs[name].mean().mean()) for name in further}
+        )
     return pd.DataFrame(rows)
-
-
-def _mean_over_networks(rows: pd.DataFrame, quantity: str) -> dict[str, float]:
-    """Compute the mean over pairs of networks, its interval, and the numbers of networks and pairs."""
-    values = rows.groupby(TRAINING, sort=False).value.mean()
-    pairs = np.array(values.index.to_list())  # (P, 2)
-    networks = list(dict.fromkeys(pairs.ravel()))
-    is_in_pair = np.array([(pairs == network).any(axis=1) for network in networks])
-    numbers = values.to_numpy()
-    result = Estimate(
-        float(numbers.mean()),
-        without_network=_means_of_kept(numbers, ~is_in_pair),
-        without_pair=_means_of_kept(numbers, ~np.eye(len(numbers), dtype=bool)),
-        groups=np.zeros(len(networks)),
-    )
-    low, high = np.clip(result.interval(), *possible_values(quantity))
-    return {
-        "value": result.value,
-        "low": float(low),
-        "high": float(high),
-        "lowest": float(numbers.min()),
-        "highest": float(numbers.max()),
-        "n_networks": len(networks),
-        "n_pairs": len(numbers),
-    }
-
-
-def _means_of_kept(values: np.ndarray, is_kept: np.ndarray) -> np.ndarray:
-    """Compute the means (N,) of the values that each row of `is_kept` (N, pairs) selects; NaN for none."""
-    means = np.full(len(is_kept), np.nan)
-    for row, kept in enumerate(is_kept):
-        if kept.any():
-            means[row] = values[kept].mean()
-    return means
 
 
 def group_means(means: pd.DataFrame) -> pd.DataFrame:
@@ -354,12 +324,14 @@ def group_tests(means: pd.DataFrame) -> pd.DataFrame:
     for key, of_quantity in tested.groupby([*EXPERIMENT, "quantity"], sort=False, dropna=False):
         columns = dict(zip([*EXPERIMENT, "quantity"], key, strict=True))
         columns["layers"] = of_quantity.layers.iloc[0]
-        networks = _networks_of(of_quantity)
+        sides = of_either_side(of_quantity, ["group", "training", "type"])
+        networks = sides.sort_index(kind="stable").drop_duplicates(ignore_index=True)
         groups = networks.group.unique()
         for group, second in itertools.permutations(groups, 2):
             types = _unlike_types(networks, group, second)
             for side in (END,) if _is_symmetric(of_quantity) else (END, FRONT):
-                question = _question(group, second, side)
+                across = f"{second} → {group}" if side == FRONT else f"{group} → {second}"
+                question = {"within": f"{group} → {group}", "across": across, "side": side}
                 answer = _answer(of_quantity, networks, (group, second), side)
                 rows.append(columns | question | answer | {"types": types})
     return pd.DataFrame(rows)
@@ -372,24 +344,16 @@ def _is_symmetric(means: pd.DataFrame) -> bool:
     return is_measure and not any((end, front) in pairs for front, end in pairs if front != end)
 
 
-def _networks_of(means: pd.DataFrame) -> pd.DataFrame:
-    """Return the networks of means with their group, training run and type."""
-    columns = ["group", "training", "type"]
-    sides = [
-        means[[f"{side}_{name}" for name in columns]].set_axis(columns, axis=1) for side in SIDES
-    ]
-    in_order = pd.concat(sides).sort_index(kind="stable")
-    return in_order.drop_duplicates(ignore_index=True)
-
-
 def on_unlike_types(tests: pd.DataFrame) -> str:
     """Return the sentence on groups that differ in architecture; "" if none do."""
-    unlike = tests[tests.types != ""] if len(tests) else tests
-    if unlike.empty:
+    texts = (
+        list(dict.fromkeys(map(titles_in, tests.types[tests.types != ""]))) if len(tests) else []
+    )
+    if not texts:
         return ""
-    texts = list(dict.fromkeys(map(titles_in, unlike.types)))
-    groups = dict.fromkeys(itertools.chain.from_iterable(map(_names_in, texts)))
-    if all(text == ", ".join(f"{name}: {name}" for name in _names_in(text)) for text in texts):
+    kinds_of = dict.fromkeys(", ".join(texts).split(", "))
+    groups = dict.fromkeys(text.partition(": ")[0] for text in kinds_of)
+    if all(text in kinds_of for text in (f"{name}: {name}" for name in groups)):
         return (
             f"The groups are architectures ({', '.join(groups)}): a difference between groups may be due to the "
             "architecture, or to anything else that differs with it."
@@ -418,17 +382,6 @@ def on_unlike_accuracies(frame: pd.DataFrame, tests: pd.DataFrame) -> str:
         f"Groups differ in accuracy as well ({', '.join(texts)}): a difference in skill may be due to accuracy, as no "
         "test separates networks that compute differently from networks that are less accurate."
     )
-
-
-def _names_in(types: str) -> list[str]:
-    """Extract the names of the groups from a text of `_unlike_types`."""
-    return [part.partition(": ")[0] for part in types.split(", ")]
-
-
-def _question(group: str, second: str, side: str) -> dict[str, str]:
-    """Return the two sets of pairs that a test compares, within the group and across, as texts."""
-    across = f"{second} → {group}" if side == FRONT else f"{group} → {second}"
-    return {"within": f"{group} → {group}", "across": across, "side": side}
 
 
 def _answer(
@@ -471,11 +424,9 @@ def over_depth(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
     """
     pairs = of_two_networks(frame)
     values = values_of(corresponding(pairs), quantities, have_directions=False)
-    names = [
-        " → ".join(groups) for groups in zip(values.front_group, values.end_group, strict=True)
-    ]
+    groups = values.front_group + " → " + values.end_group
+    names = groups.mask(values.kind == SAME_RUN, ONE_NETWORK)
     values = values.assign(networks=names, layers="", relative_depth=values.front_relative_depth)
-    values.loc[values.kind == SAME_RUN, "networks"] = ONE_NETWORK
     if have_equal_layers(pairs):
         values["layers"] = values.front_layer
     else:
@@ -490,19 +441,10 @@ def over_depth(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
     return over_networks(in_order, by)
 
 
-def of_two_networks(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of two different networks in the list; of measures of similarity only those at full
-    rank."""
-    is_listed = ~frame[GROUPS].isin([UNLISTED]).any(axis=1)
-    return at_full_rank(frame[is_listed & (frame.front_network != frame.end_network)])
-
-
 def on_architectures(frame: pd.DataFrame) -> str:
     """Return the sentence on groups of different types of networks; "" if all have the same types."""
-    networks = pd.concat(
-        [frame[[f"{side}_group", f"{side}_type"]].set_axis([0, 1], axis=1) for side in SIDES]
-    )
-    types = {frozenset(kinds) for _, kinds in networks.groupby(0)[1]}
+    networks = of_either_side(frame, ["group", "type"])
+    types = {frozenset(kinds) for _, kinds in networks.groupby("group").type}
     return "Groups differ in architecture." if len(types) > 1 else ""
 
 
@@ -536,59 +478,50 @@ def best_matches(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame
         probability that a random layer is a corresponding one.
     """
     values = values_of(between_networks(frame), quantities)
-    is_stitch = values.method != SIMILARITY
-    is_symmetric = values.quantity.isin(symmetric_measures(frame))
-    sides = [
-        values[is_stitch].assign(side=FRONT),
-        values[~is_stitch].assign(side=""),
-        swapped(values[is_stitch]).assign(side=END),
-        swapped(values[is_symmetric]).assign(side=""),
-    ]
+    is_both_ways = (values.method != SIMILARITY) | values.quantity.isin(symmetric_measures(frame))
+    sides = [values.assign(side=FRONT), swapped(values[is_both_ways]).assign(side=END)]
+    rows = pd.concat(sides)
+    rows["side"] = rows.side.where(rows.method != SIMILARITY, "")
     asked = [*EXPERIMENT, "quantity", "side", *PAIR, "front_layer", DEPTHS[0]]
     cells = [*asked, "end_layer", DEPTHS[1]]
-    rows = pd.concat(sides).groupby(cells, sort=False, dropna=False).value.mean().reset_index()
-    rows["similarity"] = [
-        similarity(name, value) for name, value in zip(rows.quantity, rows.value, strict=True)
-    ]
-    rows["corresponds"] = _corresponds(rows)
-    keys = [rows[name] for name in asked]
-    of_layers = rows.groupby(keys, sort=False, dropna=False)
-    rows["n_layers"] = of_layers.end_layer.transform("size")
-    rows["chance"] = of_layers.corresponds.transform("mean")
+    rows = rows.groupby(cells, sort=False, dropna=False).value.mean().reset_index()
+    rows["similarity"] = list(map(similarity, rows.quantity, rows.value))
+    corresponds = _corresponds(rows, [*EXPERIMENT, "quantity", *NETWORKS], ["front_layer"])
     # Of the corresponding layers, the most similar one
-    similarities = rows.similarity.where(rows.corresponds)
-    threshold = similarities.groupby(keys, sort=False, dropna=False).transform("max")
-    of_nearest = rows.value.where(similarities == threshold)
-    grouped_values = of_nearest.groupby(keys, sort=False, dropna=False)
-    rows["corresponding_value"] = grouped_values.transform("first")
-    is_ahead = ~rows.corresponds & (rows.similarity >= threshold)
-    n_ahead = is_ahead.groupby(keys, sort=False, dropna=False).transform("sum")
-    rows["place"] = (1 + n_ahead).where(threshold.notna()).astype("Int64")
-    named = rows[rows.corresponds].groupby(asked, sort=False, dropna=False).end_layer.agg(";".join)
-    rows = rows.merge(named.rename("corresponding").reset_index(), on=asked, how="left")
-    groups = rows.groupby(asked, sort=False, dropna=False)
-    best = rows.loc[groups.similarity.idxmax()].copy()
-    best["question"] = best.groupby(asked[:-2], sort=False, dropna=False).ngroup()
-    in_order = best.sort_values(["question", DEPTHS[0]], kind="stable")
-    answers = ["n_layers", "corresponding", "corresponding_value", "place", "chance"]
-    return in_order[[*cells, "value", *answers]]
+    similarities = rows.similarity.where(corresponds)
+    keys = [rows[name] for name in asked]
+    highest = similarities.groupby(keys, sort=False, dropna=False).transform("max")
+    rows = rows.assign(
+        corresponds=corresponds,
+        corresponding=rows.end_layer.where(corresponds),
+        corresponding_value=rows.value.where(similarities == highest),
+        is_ahead=~corresponds & (rows.similarity >= highest),
+    )
+    layers = rows.groupby(asked, sort=False, dropna=False)
+    found = layers.agg(
+        n_layers=("end_layer", "size"),
+        corresponding=("corresponding", lambda names: ";".join(names.dropna()) or None),
+        corresponding_value=("corresponding_value", "first"),
+        place=("is_ahead", "sum"),
+        chance=("corresponds", "mean"),
+        best=("similarity", "idxmax"),
+    ).reset_index()
+    found["place"] = (1 + found.place).where(found.corresponding.notna()).astype("Int64")
+    found["question"] = found.groupby(asked[:-2], sort=False, dropna=False).ngroup()
+    in_order = found.sort_values(["question", DEPTHS[0]], kind="stable").set_index("best")
+    matches = rows.loc[in_order.index, [*cells, "value"]]
+    return matches.join(
+        in_order[["n_layers", "corresponding", "corresponding_value", "place", "chance"]]
+    )
 
 
 def similarity(quantity: str, value: float) -> float:
     """Convert a value to a scale on which higher is more similar."""
+    if quantity in SHARES:
+        return value
     if quantity in QUANTITIES:
         return QUANTITIES[quantity].similarity(value)
     return measure_of(quantity).similarity(value)
-
-
-def _corresponds(rows: pd.DataFrame) -> pd.Series:
-    """Return whether the end layer corresponds to the front layer: by name in networks of one type, else by
-    nearest relative depth."""
-    kinds = architectures(rows)
-    gap = (rows.front_relative_depth - rows.end_relative_depth).abs()
-    keys = [rows[name] for name in (*EXPERIMENT, "quantity", *NETWORKS, "front_layer")]
-    is_nearest = gap < gap.groupby(keys, dropna=False).transform("min") + TIE
-    return (rows.front_layer == rows.end_layer).where(kinds.front == kinds.end, is_nearest)
 
 
 def match_shares(matches: pd.DataFrame) -> pd.DataFrame:
@@ -666,16 +599,11 @@ def agreement(frame: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
         )
     rows = []
     for key, of_quantity in means.groupby([*EXPERIMENT, "quantity"], sort=False, dropna=False):
-        dissimilarity = [-_as_similarity(key[2], value) for value in of_quantity.value]
-        measured = _by_pair(pd.Series(dissimilarity, index=of_quantity.index), of_quantity)
+        measured = _by_pair(-of_quantity.value.map(partial(similarity, key[2])), of_quantity)
         networks = [name for name in names if any(name in pair for pair in measured)]
         columns = dict(zip([*EXPERIMENT, "quantity"], key, strict=True))
         rows.append(columns | _score(measured, known, networks))
     return pd.DataFrame(rows)
-
-
-def _as_similarity(quantity: str, value: float) -> float:
-    return value if quantity in SHARES else similarity(quantity, value)
 
 
 def _by_pair(values: pd.Series, table: pd.DataFrame) -> dict[frozenset[str], float]:
@@ -689,12 +617,7 @@ def _score(
 ) -> dict[str, Any]:
     """Compute the rank correlation of a quantity with known differences, with its interval and p-value."""
     pairs = [frozenset(pair) for pair in itertools.combinations(networks, 2)]
-    row: dict[str, Any] = {
-        "value": math.nan,
-        "low": math.nan,
-        "high": math.nan,
-        "p_value": math.nan,
-    }
+    row: dict[str, Any] = dict.fromkeys(("value", "low", "high", "p_value"), math.nan)
     row |= {"n_networks": len(networks), "n_pairs": len(pairs)}
     if len(networks) < 3 or not all(pair in measured and pair in known for pair in pairs):
         return row | {"reason": "a pair of networks has no value, or there are fewer than three"}
@@ -702,22 +625,20 @@ def _score(
     truths = np.array([known[pair] for pair in pairs])
 
     def score(of_measure: np.ndarray, of_truth: np.ndarray) -> np.ndarray:
-        places = zip(np.atleast_2d(of_measure), np.atleast_2d(of_truth), strict=True)
-        return np.array(
-            [_rank_correlation(values[first], truths[second]) for first, second in places]
-        )
+        return _rank_correlations(values[of_measure], truths[of_truth])
 
     def fisher_z(of_measure: np.ndarray, of_truth: np.ndarray) -> np.ndarray:
         return np.arctanh(np.clip(score(of_measure, of_truth), -LARGEST_RHO, LARGEST_RHO))
 
-    (value,) = score(np.arange(len(pairs)), np.arange(len(pairs)))
-    low, high = np.tanh(estimate(fisher_z, np.zeros(len(networks))).interval())
+    low, high = np.tanh(estimate(fisher_z, len(networks)).interval())
     p_value = permuted_p(score, len(networks), N_PERMUTATIONS)
+    value = float(_rank_correlations(values, truths))
     return row | {"value": value, "low": low, "high": high, "p_value": p_value, "reason": ""}
 
 
-def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Compute Spearman's rank correlation; NaN if either side is constant."""
-    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
-        return math.nan
-    return float(scipy.stats.spearmanr(first, second).statistic)
+def _rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Compute Spearman's rank correlations (...) of arrays (..., P); NaN if either side is constant."""
+    ranks = [scipy.stats.rankdata(side, axis=-1) for side in (first, second)]
+    x, y = (rank - rank.mean(-1, keepdims=True) for rank in ranks)
+    squares = np.square(x).sum(-1) * np.square(y).sum(-1)
+    return (x * y).sum(-1) / np.sqrt(np.where(squares > 0, squares, np.nan))

@@ -25,18 +25,24 @@ from src.models import Network
 from src.ood.evaluation import OodEvaluation, score_grid, separation_of
 from src.ood.reference import EndReference
 from src.results.checkpoints import Session, fill
-from src.results.evaluation import EvaluationFiles, by_detector, columns_of_skill, place_of
 from src.results.network_names import SHORT, NamedNetwork, titles_of
 from src.results.public import states_in, write_energies
-from src.results.quantities import EVALUATIONS
 from src.results.spec import on_same_images, short_images
 from src.results.stitch_runs import load_stitch
-from src.results.stitches import Stitch, one_of_each, without_runs
+from src.results.stitches import (
+    EvaluationFiles,
+    Stitch,
+    by_detector,
+    columns_of_skill,
+    one_of_each,
+    place_of,
+    without_runs,
+)
+from src.results.tables import EVALUATIONS, SIDES
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
 
-SIDES = ("front", "end")
 OTHER_DATA = "give --other-data for an evaluation on other data, which the verdict leaves out"
 SHARED = ("front_model_type", "end_model_type", "stitching_type")
 
@@ -169,14 +175,14 @@ def _with_channels_first(
 
     Runs with `channels_last` took (B, H, W, C) where nothing else told.
     """
-    stitched: dict[bool, set[str]] = {False: set(), True: set()}  # layers, by `channels_last`
-    for stitch in stitches:
-        is_last = stitch.options.get("channels_last") in (side, "both")
-        stitched[is_last].add(stitch.record[f"{side}_layer"])
-    names = network.layer_names
-    for is_last, layers in stitched.items():
+    for is_last in (False, True):
+        layers = {
+            stitch.record[f"{side}_layer"]
+            for stitch in stitches
+            if (stitch.options.get("channels_last") in (side, "both")) == is_last
+        }
         if layers:
-            by_depth = [name for name in names if name in layers]
+            by_depth = [name for name in network.layer_names if name in layers]
             network = network.channels_first(
                 by_depth, image_shape=image_shape, channels_last=is_last
             )
@@ -264,27 +270,21 @@ def rebuild_grids(
     grids: list[GridOfStitches] = []
     messages = []
     for stitches in experiments.values():
-        record = stitches[0].record
-        rank = record["front_stitch_rank"]
-        form = "" if record["n_epochs"] else record["init"]
-        layers: dict[Pair, StitchingLayer] = {}
-        stitches_of_grid: dict[Pair, Stitch] = {}
+        made: dict[tuple[Network, Network], dict[Pair, tuple[Stitch, StitchingLayer]]] = {}
         for stitch in stitches:
-            pair = stitch.pair
             try:
                 networks, layer = _rebuild(stitch, (front, end), image_shape)
             except UserError as error:
                 messages.append(str(error))
                 continue
-            if networks == (front, end):
-                layers[pair] = layer
-                stitches_of_grid[pair] = stitch
-            else:
-                grid = Grid(*networks, {pair: layer}, front_rank=rank, form=form)
-                grids.append(GridOfStitches(grid, {pair: stitch}))
-        if layers:
-            grid = Grid(front, end, layers, front_rank=rank, form=form)
-            grids.append(GridOfStitches(grid, stitches_of_grid))
+            made.setdefault(networks, {})[stitch.pair] = (stitch, layer)
+        record = stitches[0].record
+        form = "" if record["n_epochs"] else record["init"]
+        for networks, of_pairs in made.items():
+            layers = {pair: layer for pair, (_, layer) in of_pairs.items()}
+            grid = Grid(*networks, layers, front_rank=record["front_stitch_rank"], form=form)
+            of_grid = {pair: stitch for pair, (stitch, _) in of_pairs.items()}
+            grids.append(GridOfStitches(grid, of_grid))
     return grids, messages
 
 
@@ -358,9 +358,7 @@ class MeasuredStitches(NamedTuple):
             if stitch.place in self.scores
         ]
         layers = self.reference.options.layers
-        return sorted(
-            scored, key=lambda scored_stitch: layers.index(scored_stitch.stitch.pair.end_layer)
-        )
+        return sorted(scored, key=lambda of_stitch: layers.index(of_stitch.stitch.pair.end_layer))
 
 
 def score_stitches(grids: Iterable[GridOfStitches], reference: EndReference) -> MeasuredStitches:
@@ -474,12 +472,13 @@ def describe_detectors(reference: EndReference) -> dict[str, dict[str, dict[str,
     """Describe detectors by detector and layer: their training data and their sanity checks."""
     described: dict[str, dict[str, dict[str, object]]] = {}
     for score, of_layers in reference.detectors.items():
-        for layer, detector in of_layers.items():
-            entry: dict[str, object] = {"id_data": detector.id_data, "ood_data": detector.ood_data}
-            check = reference.checks.get(score, {}).get(layer)
-            if check:
-                entry["sanity_check"] = check._asdict()
-            described.setdefault(score, {})[layer] = entry
+        checks = reference.checks.get(score, {})
+        described[score] = {
+            layer: {"id_data": detector.id_data, "ood_data": detector.ood_data}
+            for layer, detector in of_layers.items()
+        }
+        for layer in described[score].keys() & checks.keys():
+            described[score][layer]["sanity_check"] = checks[layer]._asdict()
     return described
 
 
@@ -496,15 +495,13 @@ def save_scores(
             file a detector.
     """
     detectors = dict.fromkeys(chain.from_iterable(scores.scores for _, scores, _ in scored))
-    has_several = len(reference.options.scores) > 1
     for detector in detectors:
         arrays = _scores_of_images(detector, scored, reference)
         if not folder:
             write_arrays(files.scores(detector), arrays)
-        elif has_several:
-            write_energies(Path(folder, detector), arrays)
-        else:
-            write_energies(Path(folder), arrays)
+            continue
+        has_several = len(reference.options.scores) > 1
+        write_energies(Path(folder, detector if has_several else ""), arrays)
 
 
 def _scores_of_images(

@@ -12,9 +12,8 @@ from src.core.errors import UserError
 from src.core.user_code import is_user_code, title_of
 from src.core.values import ALL_IMAGES, LARGEST, WITHIN_CLASSES, ComparedLayers, Null
 from src.results.network_names import NamedNetwork
-from src.results.quantities import COLUMNS, JUDGED, SIMILARITIES
 from src.results.run import options_beside_tables, warn_of_earlier
-from src.results.tables import columns, read_table
+from src.results.tables import COLUMNS, JUDGED, SIMILARITIES, columns, read_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -167,8 +166,11 @@ def refuse_names_of_columns(metrics: Iterable[str]) -> None:
 
 
 def tables_of_similarity(source_dir: Path) -> list[Path]:
-    """Return the paths of all tables of similarity in a folder and below it."""
-    return sorted(source_dir.rglob(f"{SIMILARITY}/*.csv"))
+    """Return the paths of all tables of similarity in a folder and below it, or in a folder `similarity`."""
+    tables = [*source_dir.rglob(f"{SIMILARITY}/*.csv")]
+    if source_dir.resolve().name == SIMILARITY:
+        tables += source_dir.glob("*.csv")
+    return sorted(tables)
 
 
 def read_similarities(tables: Sequence[str | Path]) -> "DataFrame":

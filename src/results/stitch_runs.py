@@ -25,9 +25,7 @@ from src.core.tensors import load_tensors, save_tensors
 from src.core.values import MeasuredStitch, Pair, Predictions
 from src.models import Network
 from src.results.checkpoints import StateDict, load_state, on_cpu, save_state
-from src.results.evaluation import EvaluationFiles, columns_of_skill
 from src.results.public import RUN_NAME, SPARSITY, STITCH, chosen_options, write_summary
-from src.results.quantities import EVALUATIONS
 from src.results.run import (
     Run,
     as_written,
@@ -50,15 +48,17 @@ from src.results.spec import (
 from src.results.stitches import (
     GRID,
     METRICS,
+    EvaluationFiles,
     Stitch,
     columns_of,
+    columns_of_skill,
     metrics_of,
     one_of_each,
     read_stitches,
     remove_parts,
     stitches_of_run,
 )
-from src.results.tables import write_table
+from src.results.tables import EVALUATIONS, write_table
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridMetrics
 from src.stitching.layers import StitchingLayer

@@ -88,19 +88,16 @@ def permutation_test(values: np.ndarray, in_group: np.ndarray, *, side: str) -> 
     is_pair = ~np.eye(n_networks, dtype=bool)
     rounding = ROUNDING * np.abs(values[is_pair]).max()
     effects_of_labelings = effects(values, labelings)
-    observed_effects = effects(values, in_group[None])
-    of_labelings = welch_p(effects_of_labelings, labelings, rounding)
-    observed = welch_p(observed_effects, in_group[None], rounding).item()
-    counts = of_labelings <= observed * (1 + TIE_OF_P)
-    if observed == 0:  # without any spread, a labeling counts by its difference
+    p_values = welch_p(effects_of_labelings, labelings, rounding)
+    observed = (labelings == in_group).all(axis=1).argmax()
+    counts = p_values <= p_values[observed] * (1 + TIE_OF_P)
+    if p_values[observed] == 0:  # without any spread, a labeling counts by its difference
         differences = np.abs(_differences(effects_of_labelings, labelings))
-        observed_difference = np.abs(_differences(observed_effects, in_group[None]))
-        counts &= differences >= observed_difference - rounding
-    n_as_low = int(counts.sum())
+        counts &= differences >= differences[observed] - rounding
     return Permuted(
         mean_within=values[is_pair & np.outer(in_group, in_group)].mean().item(),
         mean_across=values[np.outer(in_group, ~in_group)].mean().item(),
-        p_value=n_as_low / len(labelings),
+        p_value=counts.sum().item() / len(labelings),
         lowest_p=1 / len(labelings),
         n_labelings=len(labelings),
         is_exact=is_exact,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from src.core.values import Interval
 from src.statistics.intervals import student_half_width
@@ -29,62 +29,33 @@ class Estimate(NamedTuple):
     value: float
     without_network: NDArray  # (N,)
     without_pair: NDArray  # (P,)
-    groups: NDArray  # (N,): networks of a group were made alike
-
-    @property
-    def freedom(self) -> int:
-        """The degrees of freedom of the error."""
-        return len(self.groups) - len(np.unique(self.groups))
 
     def interval(self) -> Interval:
-        """Return the interval of 95 % by Student's t; NaN with fewer than four networks."""
-        if len(self.groups) < MIN_NETWORKS:
+        """Return the interval of 95 % by Student's t; NaN with fewer than four networks.
+
+        The variance is the jackknife's over networks, less the jackknife's over pairs: a pair has two
+        networks, so leaving out networks counts the variation of single pairs twice (Aronow, Samii and
+        Assenova 2015). The variance is at least the one over pairs.
+        """
+        n_networks = len(self.without_network)
+        if n_networks < MIN_NETWORKS:
             return Interval(np.nan, np.nan)
-        half_width = student_half_width(self.error(), (1 - LEVEL) / 2, freedom=self.freedom)
+        over_pairs = jackknife_variance(self.without_pair)
+        over_networks = jackknife_variance(self.without_network) - over_pairs
+        error = math.sqrt(max(over_networks, over_pairs))
+        half_width = student_half_width(error, (1 - LEVEL) / 2, freedom=n_networks - 1)
         return Interval(float(self.value - half_width), float(self.value + half_width))
 
-    def error(self) -> float:
-        """Return the standard error.
 
-        The variance is the jackknife's over networks within their groups, less the jackknife's over
-        pairs: a pair has two networks, so leaving out networks counts the variation of single pairs
-        twice (Aronow, Samii and Assenova 2015). The variance is at least the one over pairs.
-        """
-        over_networks = 0.0
-        for group in np.unique(self.groups):
-            over_networks += jackknife_variance(self.without_network[self.groups == group])
-        over_pairs = jackknife_variance(self.without_pair)
-        return math.sqrt(max(over_networks - over_pairs, over_pairs))
-
-    def minus(self, baseline: "Estimate") -> "Estimate":
-        """Return the estimate of the difference from another score of the same networks."""
-        return Estimate(
-            self.value - baseline.value,
-            self.without_network - baseline.without_network,
-            self.without_pair - baseline.without_pair,
-            self.groups,
-        )
-
-
-def estimate(score: ScoreOfPairs, groups: ArrayLike) -> Estimate:
-    """Score all pairs of N networks, and all pairs without each network and without each pair.
-
-    Args:
-        groups: (N,), the group of each network.
-    """
-    groups = np.asarray(groups)
-    first, second = np.triu_indices(len(groups), 1)
-    pairs = np.arange(len(first))
-    without_network = np.array(
-        [pairs[(first != network) & (second != network)] for network in range(len(groups))]
-    )
+def estimate(score: ScoreOfPairs, n: int) -> Estimate:
+    """Score all pairs of n networks, and all pairs without each network and without each pair."""
+    pairs = np.arange(math.comb(n, 2))
+    ends = np.stack(np.triu_indices(n, 1))  # (2, P)
+    without_network = np.array([pairs[(ends != network).all(axis=0)] for network in range(n)])
     without_pair = np.array([np.delete(pairs, pair) for pair in pairs])
-    value, *_ = score(pairs[None], pairs[None])
+    (value,) = score(pairs[None], pairs[None])
     return Estimate(
-        float(value),
-        score(without_network, without_network),
-        score(without_pair, without_pair),
-        groups,
+        float(value), score(without_network, without_network), score(without_pair, without_pair)
     )
 
 
@@ -99,9 +70,8 @@ def permuted_p(score: ScoreOfPairs, n: int, n_permutations: int) -> float:
     pairs = np.arange(len(first))
     place_of_pair = np.zeros((n, n), dtype=int)
     place_of_pair[first, second] = pairs
-    place_of_pair[second, first] = pairs
-    unpermuted = np.tile(np.arange(n), (n_permutations, 1))
-    orders = rng.permuted(unpermuted, axis=1)
+    place_of_pair += place_of_pair.T
+    orders = rng.permuted(np.tile(np.arange(n), (n_permutations, 1)), axis=1)
     permuted = place_of_pair[orders[:, first], orders[:, second]]  # (n_permutations, P)
 
     # Few networks have fewer orders than permutations: each is scored once
