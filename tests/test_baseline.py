@@ -26,9 +26,11 @@ from src.skill.untrained import (
     Averages,
     Draw,
     RandomFeatures,
+    UntrainedCopy,
+    UntrainedFeatures,
     beside_class,
+    predicted_one_hot,
     splits_of,
-    untrained_copy,
 )
 from src.skill.widths import RunningWidth
 from src.skill.within_class import within_class
@@ -106,11 +108,11 @@ def test_all_positions_of_a_map_are_fitted(network):
     baselines = baselines_of(network)
     sample = baselines.sample(Draw("pool1", None, 1, 0))._replace(n_positions=3)
     places = torch.arange(16.0).view(1, 1, 4, 4).expand(12, -1, -1, -1)
-    found = baselines._sampled(places, sample, 0)
+    found = sample.rows(places, 0)
     assert found.shape == (12, 3, 1)
     counts = torch.bincount(found.flatten().long(), minlength=16)
     assert counts.min() == 2 and counts.max() == 3
-    assert torch.equal(found[5:], baselines._sampled(places[5:], sample, 5))
+    assert torch.equal(found[5:], sample.rows(places[5:], 5))
 
 
 def test_a_baseline_leaves_the_network_and_the_random_numbers_as_they_were(network):
@@ -190,8 +192,7 @@ def test_a_reset_with_arguments_is_no_reset():
     network = Network(
         nn.Sequential(nn.Flatten(), Given(64, 3)).eval(), image_shape=(1, 8, 8), n_classes=3
     )
-    ((images, _),) = IMAGES.batches(120)
-    copied = untrained_copy(network, images, seed=0).module
+    copied = UntrainedCopy(network, seed=0).network.module
     assert not torch.equal(copied[1].weight, network.module[1].weight)
 
 
@@ -208,7 +209,11 @@ def test_copies_have_other_weights_of_the_same_spread_and_statistics_of_the_imag
     )
     network = Network(module.eval(), image_shape=(1, 8, 8), n_classes=3)
     ((images, _),) = IMAGES.batches(120)
-    copied, again, other = (untrained_copy(network, images, seed=seed).module for seed in (0, 0, 1))
+    copies = [UntrainedCopy(network, seed=seed) for seed in (0, 0, 1)]
+    for copied in copies:
+        copied.activations(images, ["norm"], images)
+    copied, again, other = (copied.network.module for copied in copies)
+    assert copies[0].identity == copies[1].identity != copies[2].identity
     modules = (network.module, copied, again, other)
     for name in ("conv.weight", "scale", "fc.bias"):
         own, first, second, third = (module.get_parameter(name) for module in modules)
@@ -229,10 +234,9 @@ def test_copies_have_other_weights_where_a_module_resets_none_of_its_parameters(
     torch.manual_seed(5)
     module = nn.Sequential(nn.Flatten(), norm(nn.Linear(64, 3))).eval()
     network = Network(module, image_shape=(1, 8, 8), n_classes=3)
-    ((images, _),) = IMAGES.batches(120)
     with torch.no_grad():
-        network(images)  # the old norm cannot be copied before
-    copied = untrained_copy(network, images, seed=0).module
+        network(torch.rand(2, 1, 8, 8))  # the old norm cannot be copied before
+    copied = UntrainedCopy(network, seed=0).network.module
     for name, own in module.named_parameters():
         assert not torch.equal(copied.get_parameter(name), own), name
 
@@ -242,7 +246,7 @@ def test_the_class_is_beside_the_channels_at_all_positions(shape):
     torch.manual_seed(0)
     activations, logits = torch.randn(shape), torch.randn(5, 3)
     axis = 1 if len(shape) == 4 else -1
-    joint = beside_class([activations, 2 * activations], logits)
+    joint = beside_class([activations, 2 * activations], predicted_one_hot(logits))
     own, second, of_class = joint.movedim(axis, -1).split([4, 4, 3], -1)
     assert torch.equal(own, activations.movedim(axis, -1)) and torch.equal(second, 2 * own)
     positions = of_class.reshape(5, -1, 3)
@@ -428,7 +432,7 @@ def test_sums_of_skill_do_not_hang_on_the_precision_of_networks():
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_on), torch.no_grad():
             following = Following(end, ["2"], image_shape=(1, 8, 8))
             following.add_end({"2": own, end.output_name: logits})
-            following.add_stitch("stitch", "2", stitched, logits + torch.randn_like(logits) * 0)
+            following.add_stitches(["stitch"], "2", stitched[None], logits[None])
             found.append([place.correlation for place in following.products("stitch")])
     assert found[0] == found[1]
 

@@ -18,9 +18,8 @@ that features do not explain.
 
 import contextlib
 import math
-from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
-from itertools import chain, product
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
+from itertools import accumulate, chain, product
 from typing import NamedTuple
 
 import numpy as np
@@ -31,12 +30,20 @@ from src.core.activations import ActivationShape, map_positions, positions_of
 from src.core.cache import Cache
 from src.core.choices.stitching import KEEP_VARIANCE
 from src.core.console import progress
+from src.core.grouping import grouped
 from src.core.seeds import generator
 from src.datasets.base import InputSet
 from src.models import Network
 from src.skill.running import AtPlaces, Following
 from src.skill.skills import Baseline
-from src.skill.untrained import Draw, UntrainedFeatures, beside_class, splits_of
+from src.skill.untrained import (
+    Block,
+    Draw,
+    UntrainedFeatures,
+    beside_class,
+    predicted_one_hot,
+    splits_of,
+)
 from src.skill.within_class import WithinClass
 from src.statistics.moments import CrossMoments, Moments, Rows
 from src.stitching.closed_forms import Matching, Source, Target, solver_of
@@ -54,7 +61,8 @@ N_STATISTICS = 200  # training images that BatchNorms, and random features, take
 BATCH_SIZE = 50  # at most, of large activations: those of all draws are held at once
 LARGEST_BATCH = 250  # of small ones
 MOST_VALUES = 2**25  # of the activations of a larger batch than `BATCH_SIZE`
-PER_INPUT = 128  # numbers in a network, at most about, for each of an input
+PER_INPUT = 256  # numbers of an activation and of features, at most about, for each of an input
+ROWS_TOGETHER = 1_000  # that the end network goes on from at once
 MOST_COPIES = 16  # side by side: more hardly raise a baseline, see methods.md
 PINV = "pinv"
 COVARIANCE = "covariance"
@@ -83,31 +91,111 @@ class _Sample(NamedTuple):
     n_images: int
     n_positions: int
 
+    def rows(self, activations: Tensor, n_before: int) -> Tensor:
+        """Return the activations (B, P, C) of a batch at the images and positions of the sample.
 
-class _Group(NamedTuple):
-    """Draws of which the narrower features are the first of the wider ones."""
+        Positions take turns from image to image: maps differ at their edges.
 
-    splits: tuple[int, ...] | None
-    number: int
-    sample: _Sample
+        Args:
+            n_before: images of the batches before.
+        """
+        first = slice(self.n_images - n_before)  # of the last batch, as many as are left
+        positions = positions_of(activations)[first]
+        n_images, n_positions = positions.shape[:2]
+        if self.n_positions == n_positions:
+            return positions
+        images = torch.arange(n_images)[:, None]
+        turns = (n_before + images) * self.n_positions + torch.arange(self.n_positions)
+        order = torch.randperm(n_positions, generator=generator(0))
+        places = order[turns % n_positions].to(positions.device)
+        return positions.gather(1, places[:, :, None].expand(-1, -1, positions.shape[2]))
 
 
-class _Moments(NamedTuple):
-    """First and second moments of features, of their targets, and cross moments of both."""
+class _Sums:
+    """The moments of a sample: of untrained features, of the predicted class and of the end network's
+    activations.
 
-    # Of the widest features, and of the predicted class behind them
-    sources: defaultdict[_Group, Moments]
-    targets: defaultdict[_Sample, Moments]
-    both: defaultdict[_Group, CrossMoments]
+    The features of a draw are one block of columns, or several that are next to each other. Moments of two
+    blocks are computed only if a draw has both, and once for all draws that have both.
 
-    def narrowed(self, group: _Group, n_features: int, *, n_classes: int) -> tuple[Moments, Tensor]:
-        """Return the moments of the first features and of the class, and their cross moments (C1, C2) with the
-        target."""
-        n_rows, mean, scatter = self.sources[group]
-        columns = torch.arange(len(mean), device=mean.device)
-        columns = torch.cat([columns[:n_features], columns[-n_classes:]])
-        source = Moments(n_rows, mean[columns], scatter[columns][:, columns])
-        return source, self.both[group].scatter[columns]
+    Args:
+        draws: of untrained features, fitted to the sample.
+        widths: of the blocks of these draws, the numbers of their features.
+        n_classes: of the predicted class.
+    """
+
+    def __init__(self, draws: Sequence[Draw], widths: Mapping[Block, int], *, n_classes: int):
+        self.widths = widths
+        self.n_classes = n_classes
+        self.of_blocks: dict[Block, CrossMoments] = {}  # each with itself and those behind it
+        self._of_ends = CrossMoments()  # of all columns with class and end activations
+        self._starts = dict(zip(widths, accumulate(widths.values(), initial=0), strict=False))
+        self._n_features = sum(widths.values())
+        self._stops: dict[Block, int] = {}
+        for draw in draws:
+            last = draw.blocks[-1]
+            for block in draw.blocks:
+                stop = max(self._starts[last] + widths[last], self._stops.get(block, 0))
+                self._stops[block] = stop
+
+    def partners(self, block: Block) -> list[Block]:
+        """Return a block and the blocks behind it that share a draw with it."""
+        span = range(self._starts[block], self._stops[block])
+        return [partner for partner, start in self._starts.items() if start in span]
+
+    def add(
+        self, rows: Mapping[Block, Tensor], ends: Sequence[Tensor], missing: Iterable[Block]
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            rows: of each block, (B, P, width) or wider.
+            ends: the predicted class, (B, P, K), and the end network's activations, (B, P, C).
+            missing: the blocks whose moments are not known.
+        """
+        features = [rows[block][..., :width] for block, width in self.widths.items()]
+        mean, centred = Rows.of(torch.cat([*features, *ends], 2))
+
+        def columns(first: int, stop: int | None) -> Rows:
+            return Rows(mean[first:stop], centred[:, first:stop])
+
+        of_ends = columns(0, None).cross(columns(self._n_features, None))
+        self._of_ends = self._of_ends.pooled(of_ends)
+        for block in missing:
+            start = self._starts[block]
+            own = columns(start, start + self.widths[block])
+            of_block = own.cross(columns(start, self._stops[block]))
+            self.of_blocks[block] = self.of_blocks.get(block, CrossMoments()).pooled(of_block)
+
+    @property
+    def target(self) -> Moments:
+        """The moments of the end network's activations."""
+        n_rows, _, mean, scatter = self._of_ends
+        k = self.n_classes
+        return Moments(n_rows, mean[k:], scatter[self._n_features + k :, k:])
+
+    def source(self, draw: Draw, width: int) -> tuple[Moments, Tensor]:
+        """Return the moments of a draw beside the class, and their cross moments (C1, C2) with the target.
+
+        Args:
+            width: the number of features of the draw.
+        """
+        n_rows, mean, class_mean, scatter = self._of_ends
+        k = self.n_classes
+        n_of_block = width // len(draw.blocks)
+        starts = [self._starts[block] for block in draw.blocks]
+        places = [torch.arange(start, start + n_of_block) for start in starts]
+        places.append(torch.arange(self._n_features, self._n_features + k))
+        columns = torch.cat(places).to(scatter.device)
+        of_ends = scatter[columns]  # (width + K, K + C2)
+        square = scatter.new_empty(width + k, width + k)
+        for first, block in zip(range(0, width, n_of_block), draw.blocks, strict=True):
+            of_block = self.of_blocks[block].scatter[:n_of_block, : width - first]
+            square[first : first + n_of_block, first:width] = of_block
+            square[first:width, first : first + n_of_block] = of_block.T
+        square[:, width:] = of_ends[:, :k]
+        square[width:, :width] = of_ends[:width, :k].T
+        return Moments(n_rows, mean[columns], square), of_ends[:, k:]
 
 
 def n_copies_for(width: int, end_width: int) -> int:
@@ -158,7 +246,9 @@ class Baselines:
         self.end = end
         self.train = train
         self.test = test
-        self.batch_size = min(batch_size, BATCH_SIZE)
+        # The same in all calls, so that features of a batch can be kept
+        n_fitting = MOST_VALUES // (PER_INPUT * math.prod(test.image_shape))
+        self.batch_size = max(min(batch_size, BATCH_SIZE), min(LARGEST_BATCH, n_fitting))
         (self.n_classes,) = end.output_shape
         self.images = images
         drawn = torch.randperm(len(images), generator=generator(0))
@@ -167,6 +257,8 @@ class Baselines:
         self.order = train.permutation(0)
         first, _ = next(iter(train.batches(N_STATISTICS, indices=self.order[:N_STATISTICS])))
         self.first = first  # of which BatchNorms and random features take statistics
+        self.cache = end.cached.cache
+        self.are_kept = end.cached.code is not end.module  # features serve further networks
         self._baselines: dict[BaselineKey, Baseline] = {}
         self._shapes: dict[str, ActivationShape] = {}
 
@@ -201,8 +293,7 @@ class Baselines:
     def _measure(self, keys: Sequence[BaselineKey]) -> None:
         """Compute the baselines of keys."""
         stitches = {key: [_Stitch(draw, key.form) for draw in self._draws(key)] for key in keys}
-        draws = _draws_of(chain.from_iterable(stitches.values()))
-        features = UntrainedFeatures(self.end, self.first, self._shapes, draws)
+        features = UntrainedFeatures(self.end, self.first, self._shapes)
         maps = self._fitted(features, chain.from_iterable(stitches.values()))
         of_sample = self._products(features, maps, self.choosing)
         best = {key: _best_of(of_sample, stitches[key]) for key in keys}
@@ -231,7 +322,7 @@ class Baselines:
     def n_channels(self, draw: Draw) -> int:
         """Return the number of channels of features, the predicted class included."""
         n_features = draw.size
-        if draw.copies:
+        if draw.splits is None:
             n_features *= self.shape(draw.layer).n_channels
         return n_features + self.n_classes
 
@@ -271,83 +362,96 @@ class Baselines:
         Left out are features that are not finite.
         """
         stitches = list(dict.fromkeys(stitches))
-        rising = sorted(_draws_of(stitches), key=lambda draw: draw.size)
-        widest = {self._group(draw): draw for draw in rising}
-        moments = self._moments(features, widest)
+        sums = self._sums(features, _draws_of(stitches))
+        targets = {sample: Target(of_sample.target) for sample, of_sample in sums.items()}
         maps = {}
-        targets: dict[_Sample, Target] = {}
-        for stitch in stitches:
-            group = self._group(stitch.draw)
-            n_features = features.n_features(stitch.draw)
-            of_source, cross = moments.narrowed(group, n_features, n_classes=self.n_classes)
+        for draw, of_draw in grouped(stitches, lambda stitch: stitch.draw).items():
+            sample = self.sample(draw)
+            of_source, cross = sums[sample].source(draw, features.width(draw))
             with contextlib.suppress(ValueError):  # not finite
-                if group.sample not in targets:
-                    targets[group.sample] = Target(moments.targets[group.sample])
-                source = Source(of_source, group.sample.n_images, cutoff="exact")
-                maps[stitch] = solver_of(stitch.form).solve(source, targets[group.sample], cross)
+                source = Source(of_source, sample.n_images, cutoff="exact")
+                for stitch in of_draw:
+                    solver = solver_of(stitch.form)
+                    maps[stitch] = solver.solve(source, targets[sample], cross)
         return maps
 
-    def _group(self, draw: Draw) -> _Group:
-        """Return the group of a draw."""
-        return _Group(draw.splits, draw.number, self.sample(draw))
+    def _sums(self, features: UntrainedFeatures, draws: Sequence[Draw]) -> dict[_Sample, _Sums]:
+        """Compute the moments that the fits of draws need, from a pass over training images.
 
-    def _moments(self, features: UntrainedFeatures, widest: Mapping[_Group, Draw]) -> _Moments:
-        """Compute the moments of the widest features of groups and of their targets, and the cross moments of
-        both."""
-        order = self.order[: max(group.sample.n_images for group in widest)]
-        moments = _Moments(defaultdict(Moments), defaultdict(Moments), defaultdict(CrossMoments))
+        Features, and their moments, are kept for further networks of equal code: they depend on no weights
+        that were trained.
+        """
+        sums = {}
+        missing = {}
+        for sample, of_sample in grouped(draws, self.sample).items():
+            widths = features.widths(of_sample)
+            sums[sample] = _Sums(of_sample, widths, n_classes=self.n_classes)
+            missing[sample] = []
+            for block, width in widths.items():
+                key = self._key_of_moments(features, sums[sample], sample, block)
+                moments = self.cache.get(key)
+                if moments is not None and len(moments.mean1) >= width:
+                    sums[sample].of_blocks[block] = moments
+                else:
+                    missing[sample].append(block)
+        order = self.order[: max(sample.n_images for sample in sums)]
         n_before = 0
-        for images, _ in self._batches(self.train, order, "baseline: fits", list(widest.values())):
-            needed = {
-                group: draw for group, draw in widest.items() if n_before < group.sample.n_images
-            }
-            self._add_moments(moments, features, images, needed, n_before)
+        for images, _ in self._batches(self.train, order, "baseline: fits"):
+            needed = {sample: sums[sample] for sample in sums if n_before < sample.n_images}
+            layers = list(dict.fromkeys(sample.layer for sample in needed))
+            end_acts = self.end.activations(images, [*layers, self.end.output_name], keep=True)
+            one_hot = predicted_one_hot(end_acts[self.end.output_name])
+            rows = self._rows(features, images, needed, n_before)
+            for sample, of_sample in needed.items():
+                target = sample.rows(end_acts[sample.layer], n_before)
+                classes = one_hot[: len(target), None].expand(-1, target.shape[1], -1)
+                of_sample.add(rows[sample], [classes.to(target), target], missing[sample])
             n_before += len(images)
-        return moments
+        if self.are_kept:
+            for sample, blocks in missing.items():
+                for block in blocks:
+                    moments = sums[sample].of_blocks[block]
+                    key = self._key_of_moments(features, sums[sample], sample, block)
+                    self.cache.keep(key, moments, moments.scatter.nbytes)
+        return sums
 
-    def _add_moments(
+    def _key_of_moments(
+        self, features: UntrainedFeatures, sums: _Sums, sample: _Sample, block: Block
+    ) -> Hashable:
+        """Return the key in the cache of the moments of a block with the blocks behind it."""
+        partners = [features.identity(partner) for partner in sums.partners(block)]
+        return self.train, sample, *partners
+
+    def _rows(
         self,
-        moments: _Moments,
         features: UntrainedFeatures,
         images: Tensor,
-        widest: Mapping[_Group, Draw],
+        needed: Mapping[_Sample, _Sums],
         n_before: int,
-    ) -> None:
-        """Add a batch to the moments.
+    ) -> dict[_Sample, dict[Block, Tensor]]:
+        """Return the features (B, P, C) of a batch of training images at the positions of samples, by block.
 
         Args:
             n_before: images of the batches before.
         """
-        layers = list(dict.fromkeys(draw.layer for draw in widest.values()))
-        end_acts = self.end.activations(images, [*layers, self.end.output_name], keep=True)
-        logits = end_acts[self.end.output_name]
-        targets = {}
-        for sample in dict.fromkeys(group.sample for group in widest):
-            targets[sample] = Rows.of(self._sampled(end_acts[sample.layer], sample, n_before))
-            moments.targets[sample] = moments.targets[sample].pooled(targets[sample].moments())
-        made = features.of(images, list(widest.values()))
-        for group, draw in widest.items():
-            parts = [self._sampled(part, group.sample, n_before) for part in made[draw]]
-            rows = Rows.of(beside_class(parts, logits[: len(parts[0])]))
-            moments.sources[group] = moments.sources[group].pooled(rows.moments())
-            of_both = rows.cross(targets[group.sample])
-            moments.both[group] = moments.both[group].pooled(of_both)
-
-    def _sampled(self, activations: Tensor, sample: _Sample, n_before: int) -> Tensor:
-        """Return the activations (B, P, C) of a batch at the images and positions of a sample.
-
-        Positions take turns from image to image: maps differ at their edges.
-        """
-        first = slice(sample.n_images - n_before)  # of the last batch, as many as are left
-        positions = positions_of(activations)[first]
-        n_images, n_positions = positions.shape[:2]
-        if sample.n_positions == n_positions:
-            return positions
-        images = torch.arange(n_images)[:, None]
-        turns = (n_before + images) * sample.n_positions + torch.arange(sample.n_positions)
-        order = torch.randperm(n_positions, generator=generator(0))
-        places = order[turns % n_positions].to(positions.device)
-        return positions.gather(1, places[:, :, None].expand(-1, -1, positions.shape[2]))
+        rows: dict[_Sample, dict[Block, Tensor]] = {sample: {} for sample in needed}
+        missing: dict[Block, int] = {}
+        for sample, sums in needed.items():
+            for block, width in sums.widths.items():
+                kept = self.cache.get((self.train, n_before, sample, features.identity(block)))
+                if kept is not None and kept.shape[2] >= width:
+                    rows[sample][block] = kept
+                else:
+                    missing[block] = max(width, missing.get(block, 0))
+        made = features.of(images, missing)
+        for sample, sums in needed.items():
+            for block in sums.widths.keys() - rows[sample].keys():
+                values = sample.rows(made[block], n_before).contiguous()
+                rows[sample][block] = values
+                if self.are_kept:
+                    key = (self.train, n_before, sample, features.identity(block))
+                    self.cache.keep(key, values, values.nbytes)
+        return rows
 
     # ---- Measurement
 
@@ -366,33 +470,55 @@ class Baselines:
         """
         draws = _draws_of(maps)
         layers = list(dict.fromkeys(draw.layer for draw in draws))
+        groups = grouped(
+            maps, lambda stitch: (stitch.draw.layer, at_output is None or stitch in at_output)
+        )
         following = Following(self.end, layers, image_shape=self.test.image_shape)
-        for images, _ in self._batches(self.test, indices, "baseline: measures", draws):
+        for images, _ in self._batches(self.test, indices, "baseline: measures"):
             end_acts = self.end.activations(images, [*layers, self.end.output_name], keep=True)
             following.add_end(end_acts)
             end_logits = end_acts[self.end.output_name]
-            made = features.of(images, draws)
-            sources = {draw: beside_class(parts, end_logits) for draw, parts in made.items()}
-            for stitch, fitted in maps.items():
-                layer = stitch.draw.layer
-                source = sources[stitch.draw]
-                weight = fitted.weight.to(source)
-                stitched = map_positions(source, weight, fitted.bias.to(source))
-                logits = end_logits  # where they are not asked for
-                if at_output is None or stitch in at_output:
-                    logits = self.end(stitched, after=layer, images=images)
-                following.add_stitch(stitch, layer, stitched, logits)
+            made = features.of(images, features.widths(draws))
+            n_together = max(1, ROWS_TOGETHER // len(images))
+            for (layer, is_at_output), stitches in groups.items():
+                for first in range(0, len(stitches), n_together):
+                    some = stitches[first : first + n_together]
+                    stitched = self._stitched(features, made, some, maps, end_logits)
+                    logits = end_logits.expand(len(some), -1, -1)  # where they are not asked for
+                    if is_at_output:
+                        logits = self.end(stitched, after=layer, images=images)
+                        logits = logits.unflatten(0, (len(some), -1))
+                    stitched = stitched.unflatten(0, (len(some), -1))
+                    following.add_stitches(some, layer, stitched, logits)
         return {stitch: following.products(stitch) for stitch in maps}
 
+    def _stitched(
+        self,
+        features: UntrainedFeatures,
+        made: Mapping[Block, Tensor],
+        stitches: Sequence[_Stitch],
+        maps: Mapping[_Stitch, Matching],
+        end_logits: Tensor,
+    ) -> Tensor:
+        """Return the activations of P stitches into a layer, one behind the other, (P·B, …)."""
+        one_hot = predicted_one_hot(end_logits)
+        stitched = []
+        for draw, of_draw in grouped(stitches, lambda stitch: stitch.draw).items():
+            width = features.width(draw) // len(draw.blocks)
+            axis = self.shape(draw.layer).channel_axis
+            parts = [made[block].narrow(axis, 0, width) for block in draw.blocks]
+            source = beside_class(parts, one_hot)
+            for stitch in of_draw:
+                weight, bias = (values.to(source) for values in maps[stitch][:2])
+                stitched.append(map_positions(source, weight, bias))
+        return torch.cat(stitched)
+
     def _batches(
-        self, data: InputSet, indices: Tensor, title: str, draws: Sequence[Draw]
+        self, data: InputSet, indices: Tensor, title: str
     ) -> Iterable[tuple[Tensor, Tensor]]:
-        """Yield batches of images at indices, with a progress bar; larger ones where features are few."""
-        n_values = PER_INPUT * self.first[0].numel()  # of an image
-        for draw in draws:
-            n_values += self.shape(draw.layer).n_positions * self.n_channels(draw)
-        size = max(self.batch_size, min(LARGEST_BATCH, MOST_VALUES // n_values))
-        return progress(data.batches(size, indices=indices), title, math.ceil(len(indices) / size))
+        """Yield batches of images at indices, with a progress bar."""
+        batches = data.batches(self.batch_size, indices=indices)
+        return progress(batches, title, math.ceil(len(indices) / self.batch_size))
 
 
 def _draws_of(stitches: Iterable[_Stitch]) -> list[Draw]:
