@@ -27,9 +27,8 @@ from src.skill.untrained import (
     Draw,
     RandomFeatures,
     UntrainedCopy,
-    UntrainedFeatures,
     beside_class,
-    predicted_one_hot,
+    one_hot_of,
     splits_of,
 )
 from src.skill.widths import RunningWidth
@@ -241,17 +240,14 @@ def test_copies_have_other_weights_where_a_module_resets_none_of_its_parameters(
         assert not torch.equal(copied.get_parameter(name), own), name
 
 
-@pytest.mark.parametrize("shape", [(5, 4, 2, 2), (5, 7, 4), (5, 4)])
-def test_the_class_is_beside_the_channels_at_all_positions(shape):
+def test_the_class_is_beside_the_features_at_all_positions():
     torch.manual_seed(0)
-    activations, logits = torch.randn(shape), torch.randn(5, 3)
-    axis = 1 if len(shape) == 4 else -1
-    joint = beside_class([activations, 2 * activations], predicted_one_hot(logits))
-    own, second, of_class = joint.movedim(axis, -1).split([4, 4, 3], -1)
-    assert torch.equal(own, activations.movedim(axis, -1)) and torch.equal(second, 2 * own)
-    positions = of_class.reshape(5, -1, 3)
-    assert (positions.argmax(-1) == logits.argmax(1)[:, None]).all()
-    assert (positions.sum(-1) == 1).all()
+    rows, logits = torch.randn(5, 7, 4), torch.randn(5, 3)
+    joint = beside_class([rows, 2 * rows], one_hot_of(logits))
+    first, second, of_class = joint.split([4, 4, 3], 2)
+    assert torch.equal(first, rows) and torch.equal(second, 2 * rows)
+    assert (of_class.argmax(2) == logits.argmax(1)[:, None]).all()
+    assert (of_class.sum(2) == 1).all()
 
 
 LAYERS = ["pool1", "pool2"]

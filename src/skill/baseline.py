@@ -18,15 +18,16 @@ that features do not explain.
 
 import contextlib
 import math
-from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain, product
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from src.core.activations import ActivationShape, map_positions, positions_of
+from src.core.activations import ActivationShape, positions_of
 from src.core.cache import Cache
 from src.core.choices.stitching import KEEP_VARIANCE
 from src.core.console import progress
@@ -41,7 +42,7 @@ from src.skill.untrained import (
     Draw,
     UntrainedFeatures,
     beside_class,
-    predicted_one_hot,
+    one_hot_of,
     splits_of,
 )
 from src.skill.within_class import WithinClass
@@ -62,6 +63,7 @@ BATCH_SIZE = 50  # at most, of large activations: those of all draws are held at
 LARGEST_BATCH = 250  # of small ones
 MOST_VALUES = 2**25  # of the activations of a larger batch than `BATCH_SIZE`
 PER_INPUT = 256  # numbers of an activation and of features, at most about, for each of an input
+KEPT_ROWS = 50_000  # at most, of features that are kept for further networks
 ROWS_TOGETHER = 1_000  # that the end network goes on from at once
 MOST_COPIES = 16  # side by side: more hardly raise a baseline, see methods.md
 PINV = "pinv"
@@ -128,6 +130,7 @@ class _Sums:
         self.widths = widths
         self.n_classes = n_classes
         self.of_blocks: dict[Block, CrossMoments] = {}  # each with itself and those behind it
+        self.kept: dict[Block, Tensor] = {}  # scatters of blocks, known from an earlier pass
         self._of_ends = CrossMoments()  # of all columns with class and end activations
         self._starts = dict(zip(widths, accumulate(widths.values(), initial=0), strict=False))
         self._n_features = sum(widths.values())
@@ -143,29 +146,33 @@ class _Sums:
         span = range(self._starts[block], self._stops[block])
         return [partner for partner, start in self._starts.items() if start in span]
 
-    def add(
-        self, rows: Mapping[Block, Tensor], ends: Sequence[Tensor], missing: Iterable[Block]
-    ) -> None:
+    def add(self, rows: Mapping[Block, Tensor], classes: Tensor, target: Tensor) -> None:
         """Add a batch.
 
         Args:
             rows: of each block, (B, P, width) or wider.
-            ends: the predicted class, (B, P, K), and the end network's activations, (B, P, C).
-            missing: the blocks whose moments are not known.
+            classes: the predicted class, one-hot, (B, K).
+            target: the end network's activations, (B, P, C).
         """
         features = [rows[block][..., :width] for block, width in self.widths.items()]
-        mean, centred = Rows.of(torch.cat([*features, *ends], 2))
+        mean, centred = Rows.of(torch.cat([beside_class(features, classes), target], 2))
 
         def columns(first: int, stop: int | None) -> Rows:
             return Rows(mean[first:stop], centred[:, first:stop])
 
         of_ends = columns(0, None).cross(columns(self._n_features, None))
         self._of_ends = self._of_ends.pooled(of_ends)
-        for block in missing:
+        for block in self.widths.keys() - self.kept.keys():
             start = self._starts[block]
             own = columns(start, start + self.widths[block])
             of_block = own.cross(columns(start, self._stops[block]))
             self.of_blocks[block] = self.of_blocks.get(block, CrossMoments()).pooled(of_block)
+
+    def scatter(self, block: Block) -> Tensor:
+        """Return the products of a block with itself and the blocks behind it, (C, C1)."""
+        if block in self.kept:
+            return self.kept[block]
+        return self.of_blocks[block].scatter
 
     @property
     def target(self) -> Moments:
@@ -180,7 +187,7 @@ class _Sums:
         Args:
             width: the number of features of the draw.
         """
-        n_rows, mean, class_mean, scatter = self._of_ends
+        n_rows, mean, _, scatter = self._of_ends
         k = self.n_classes
         n_of_block = width // len(draw.blocks)
         starts = [self._starts[block] for block in draw.blocks]
@@ -190,9 +197,9 @@ class _Sums:
         of_ends = scatter[columns]  # (width + K, K + C2)
         square = scatter.new_empty(width + k, width + k)
         for first, block in zip(range(0, width, n_of_block), draw.blocks, strict=True):
-            of_block = self.of_blocks[block].scatter[:n_of_block, : width - first]
-            square[first : first + n_of_block, first:width] = of_block
-            square[first:width, first : first + n_of_block] = of_block.T
+            scatter = self.scatter(block)[:n_of_block, : width - first]
+            square[first : first + n_of_block, first:width] = scatter
+            square[first:width, first : first + n_of_block] = scatter.T
         square[:, width:] = of_ends[:, :k]
         square[width:, :width] = of_ends[:width, :k].T
         return Moments(n_rows, mean[columns], square), of_ends[:, k:]
@@ -241,8 +248,12 @@ class Baselines:
         *,
         batch_size: int,
     ):
+        self.are_kept = end.cached is not None and end.cached.code is not end.module
+        self.cache = Cache.of_device(test.device)
         if end.cached is None:  # all draws compare with the end network's activations
-            end = end.keeping(Cache.of_device(test.device))
+            end = end.keeping(self.cache)
+        else:
+            self.cache = end.cached.cache
         self.end = end
         self.train = train
         self.test = test
@@ -257,8 +268,6 @@ class Baselines:
         self.order = train.permutation(0)
         first, _ = next(iter(train.batches(N_STATISTICS, indices=self.order[:N_STATISTICS])))
         self.first = first  # of which BatchNorms and random features take statistics
-        self.cache = end.cached.cache
-        self.are_kept = end.cached.code is not end.module  # features serve further networks
         self._baselines: dict[BaselineKey, Baseline] = {}
         self._shapes: dict[str, ActivationShape] = {}
 
@@ -382,76 +391,75 @@ class Baselines:
         that were trained.
         """
         sums = {}
-        missing = {}
+        keys = {}
         for sample, of_sample in grouped(draws, self.sample).items():
             widths = features.widths(of_sample)
             sums[sample] = _Sums(of_sample, widths, n_classes=self.n_classes)
-            missing[sample] = []
             for block, width in widths.items():
-                key = self._key_of_moments(features, sums[sample], sample, block)
-                moments = self.cache.get(key)
-                if moments is not None and len(moments.mean1) >= width:
-                    sums[sample].of_blocks[block] = moments
-                else:
-                    missing[sample].append(block)
+                partners = [features.identity(other) for other in sums[sample].partners(block)]
+                keys[sample, block] = (self.train, sample, *partners)
+                scatter = self._kept(keys[sample, block], width)
+                if scatter is not None:
+                    sums[sample].kept[block] = scatter
         order = self.order[: max(sample.n_images for sample in sums)]
-        n_before = 0
-        for images, _ in self._batches(self.train, order, "baseline: fits"):
-            needed = {sample: sums[sample] for sample in sums if n_before < sample.n_images}
+        for images, n_before in self._batches(self.train, order, "baseline: fits"):
+            needed = [sample for sample in sums if n_before < sample.n_images]
             layers = list(dict.fromkeys(sample.layer for sample in needed))
             end_acts = self.end.activations(images, [*layers, self.end.output_name], keep=True)
-            one_hot = predicted_one_hot(end_acts[self.end.output_name])
-            rows = self._rows(features, images, needed, n_before)
-            for sample, of_sample in needed.items():
+            classes = one_hot_of(end_acts[self.end.output_name])
+            widths_of = {sample: sums[sample].widths for sample in needed}
+            rows = self._rows(features, self.train, images, n_before, widths_of)
+            for sample in needed:
                 target = sample.rows(end_acts[sample.layer], n_before)
-                classes = one_hot[: len(target), None].expand(-1, target.shape[1], -1)
-                of_sample.add(rows[sample], [classes.to(target), target], missing[sample])
-            n_before += len(images)
-        if self.are_kept:
-            for sample, blocks in missing.items():
-                for block in blocks:
-                    moments = sums[sample].of_blocks[block]
-                    key = self._key_of_moments(features, sums[sample], sample, block)
-                    self.cache.keep(key, moments, moments.scatter.nbytes)
+                sums[sample].add(rows[sample], classes[: len(target)], target)
+        for (sample, block), key in keys.items():
+            self._keep(key, sums[sample].scatter(block))
         return sums
-
-    def _key_of_moments(
-        self, features: UntrainedFeatures, sums: _Sums, sample: _Sample, block: Block
-    ) -> Hashable:
-        """Return the key in the cache of the moments of a block with the blocks behind it."""
-        partners = [features.identity(partner) for partner in sums.partners(block)]
-        return self.train, sample, *partners
 
     def _rows(
         self,
         features: UntrainedFeatures,
+        data: InputSet,
         images: Tensor,
-        needed: Mapping[_Sample, _Sums],
         n_before: int,
+        widths: Mapping[_Sample, Mapping[Block, int]],
     ) -> dict[_Sample, dict[Block, Tensor]]:
-        """Return the features (B, P, C) of a batch of training images at the positions of samples, by block.
+        """Return the features (B, P, C) of a batch of images at the positions of samples, by block.
 
         Args:
             n_before: images of the batches before.
+            widths: the numbers of features that are needed, or fewer than those that are returned.
         """
-        rows: dict[_Sample, dict[Block, Tensor]] = {sample: {} for sample in needed}
+        rows: dict[_Sample, dict[Block, Tensor]] = {sample: {} for sample in widths}
         missing: dict[Block, int] = {}
-        for sample, sums in needed.items():
-            for block, width in sums.widths.items():
-                kept = self.cache.get((self.train, n_before, sample, features.identity(block)))
-                if kept is not None and kept.shape[2] >= width:
-                    rows[sample][block] = kept
-                else:
+        keys = {}
+        for sample, of_sample in widths.items():
+            for block, width in of_sample.items():
+                keys[sample, block] = (data, n_before, sample, features.identity(block))
+                kept = self._kept(keys[sample, block], width)
+                if kept is None:
                     missing[block] = max(width, missing.get(block, 0))
+                else:
+                    rows[sample][block] = kept
         made = features.of(images, missing)
-        for sample, sums in needed.items():
-            for block in sums.widths.keys() - rows[sample].keys():
-                values = sample.rows(made[block], n_before).contiguous()
-                rows[sample][block] = values
-                if self.are_kept:
-                    key = (self.train, n_before, sample, features.identity(block))
-                    self.cache.keep(key, values, values.nbytes)
+        for (sample, block), key in keys.items():
+            if block not in rows[sample]:
+                rows[sample][block] = sample.rows(made[block], n_before).contiguous()
+                if sample.n_images * sample.n_positions <= KEPT_ROWS:
+                    self._keep(key, rows[sample][block])
         return rows
+
+    def _kept(self, key: Hashable, width: int) -> Tensor | None:
+        """Return features, or their products, of at least this width; None if none are kept."""
+        kept = self.cache.get(key)
+        if kept is None or kept.shape[-1] < width:
+            return None
+        return kept
+
+    def _keep(self, key: Hashable, values: Tensor) -> None:
+        """Keep features, or their products, if further networks have equal ones."""
+        if self.are_kept:
+            self.cache.keep(key, values, values.nbytes)
 
     # ---- Measurement
 
@@ -470,20 +478,31 @@ class Baselines:
         """
         draws = _draws_of(maps)
         layers = list(dict.fromkeys(draw.layer for draw in draws))
+        samples = {
+            layer: _Sample(layer, len(indices), self.shape(layer).n_positions) for layer in layers
+        }
+        widths = {
+            samples[layer]: features.widths(of_layer)
+            for layer, of_layer in grouped(draws, lambda draw: draw.layer).items()
+        }
         groups = grouped(
             maps, lambda stitch: (stitch.draw.layer, at_output is None or stitch in at_output)
         )
         following = Following(self.end, layers, image_shape=self.test.image_shape)
-        for images, _ in self._batches(self.test, indices, "baseline: measures"):
+        for images, n_before in self._batches(self.test, indices, "baseline: measures"):
             end_acts = self.end.activations(images, [*layers, self.end.output_name], keep=True)
             following.add_end(end_acts)
             end_logits = end_acts[self.end.output_name]
-            made = features.of(images, features.widths(draws))
+            classes = one_hot_of(end_logits)
+            rows = self._rows(features, self.test, images, n_before, widths)
             n_together = max(1, ROWS_TOGETHER // len(images))
             for (layer, is_at_output), stitches in groups.items():
                 for first in range(0, len(stitches), n_together):
                     some = stitches[first : first + n_together]
-                    stitched = self._stitched(features, made, some, maps, end_logits)
+                    of_layer = rows[samples[layer]]
+                    stitched = torch.cat(
+                        [self._stitched(stitch, of_layer, classes, maps[stitch]) for stitch in some]
+                    )
                     logits = end_logits.expand(len(some), -1, -1)  # where they are not asked for
                     if is_at_output:
                         logits = self.end(stitched, after=layer, images=images)
@@ -493,32 +512,23 @@ class Baselines:
         return {stitch: following.products(stitch) for stitch in maps}
 
     def _stitched(
-        self,
-        features: UntrainedFeatures,
-        made: Mapping[Block, Tensor],
-        stitches: Sequence[_Stitch],
-        maps: Mapping[_Stitch, Matching],
-        end_logits: Tensor,
+        self, stitch: _Stitch, rows: Mapping[Block, Tensor], classes: Tensor, fitted: Matching
     ) -> Tensor:
-        """Return the activations of P stitches into a layer, one behind the other, (P·B, …)."""
-        one_hot = predicted_one_hot(end_logits)
-        stitched = []
-        for draw, of_draw in grouped(stitches, lambda stitch: stitch.draw).items():
-            width = features.width(draw) // len(draw.blocks)
-            axis = self.shape(draw.layer).channel_axis
-            parts = [made[block].narrow(axis, 0, width) for block in draw.blocks]
-            source = beside_class(parts, one_hot)
-            for stitch in of_draw:
-                weight, bias = (values.to(source) for values in maps[stitch][:2])
-                stitched.append(map_positions(source, weight, bias))
-        return torch.cat(stitched)
+        """Return the activations of a stitch at the end layer, (B, …)."""
+        blocks = stitch.draw.blocks
+        width = (fitted.weight.shape[1] - self.n_classes) // len(blocks)
+        source = beside_class([rows[block][..., :width] for block in blocks], classes)
+        weight, bias = (values.to(source) for values in fitted[:2])
+        return self.shape(stitch.draw.layer).native(F.linear(source, weight, bias))
 
-    def _batches(
-        self, data: InputSet, indices: Tensor, title: str
-    ) -> Iterable[tuple[Tensor, Tensor]]:
-        """Yield batches of images at indices, with a progress bar."""
+    def _batches(self, data: InputSet, indices: Tensor, title: str) -> Iterator[tuple[Tensor, int]]:
+        """Yield batches of images at indices, and the number of images before, with a progress bar."""
         batches = data.batches(self.batch_size, indices=indices)
-        return progress(batches, title, math.ceil(len(indices) / self.batch_size))
+        n_batches = math.ceil(len(indices) / self.batch_size)
+        n_before = 0
+        for images, _ in progress(batches, title, n_batches):
+            yield images, n_before
+            n_before += len(images)
 
 
 def _draws_of(stitches: Iterable[_Stitch]) -> list[Draw]:

@@ -396,7 +396,8 @@ class UntrainedFeatures:
         shape = self.shapes[block.layer]
         if block.splits is None:
             return self.copy(block.number).identity, block.layer, shape
-        return shape._replace(n_channels=0), block.splits, block.number
+        example = self.network.example
+        return shape._replace(n_channels=0), block.splits, block.number, example.dtype
 
     def of(self, inputs: Tensor, widths: Mapping[Block, int]) -> dict[Block, Tensor]:
         """Return the features of blocks, each (B, C, H, W), (B, T, D) or (B, D).
@@ -428,18 +429,17 @@ class UntrainedFeatures:
         return features
 
 
-def beside_class(activations: Sequence[Tensor], one_hot: Tensor) -> Tensor:
-    """Concatenate activations and the predicted class along channels.
+def beside_class(rows: Sequence[Tensor], classes: Tensor) -> Tensor:
+    """Concatenate features and the predicted class along channels, (B, P, channels).
 
     Args:
-        activations: of one shape, (B, C, H, W), (B, T, D) or (B, D).
-        one_hot: the class, (B, n_classes).
+        rows: features, each (B, P, C).
+        classes: the class, one-hot, (B, n_classes).
     """
-    shape = ActivationShape.of(activations[0].shape[1:])
-    classes = shape.everywhere(one_hot.to(activations[0]))
-    return torch.cat([*activations, classes], shape.channel_axis)
+    at_positions = classes.to(rows[0])[:, None].expand(-1, rows[0].shape[1], -1)
+    return torch.cat([*rows, at_positions], 2)
 
 
-def predicted_one_hot(logits: Tensor) -> Tensor:
+def one_hot_of(logits: Tensor) -> Tensor:
     """Return the predicted class of logits (B, n_classes), one-hot."""
     return torch.zeros_like(logits).scatter(1, logits.argmax(1, keepdim=True), 1)
