@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from src.core.activations import ActivationShape, TokenLayout
+from src.core.cache import Cache
 from src.judge import judge
 from src.models import Network, build_model
 from src.ood.evaluation import score_grid, separation_of
@@ -20,7 +21,7 @@ from src.skill.baseline import (
     numbers_up_to,
     rounded_width,
 )
-from src.skill.running import AtPlaces, Following
+from src.skill.running import AtPlaces, Following, one_hot_of
 from src.skill.skills import Baseline, skill_of
 from src.skill.untrained import (
     Averages,
@@ -28,7 +29,6 @@ from src.skill.untrained import (
     RandomFeatures,
     UntrainedCopy,
     beside_class,
-    one_hot_of,
     splits_of,
 )
 from src.skill.widths import RunningWidth
@@ -73,6 +73,27 @@ def test_a_baseline_is_the_same_whatever_is_measured_beside_it(network):
     baselines.measured(KEYS[:1])
     later = correlations(baselines.measured(KEYS[1:])[KEYS[2]])
     assert later == pytest.approx(correlations(together[KEYS[2]]), abs=1e-5)
+
+
+def test_networks_of_one_type_share_untrained_features(network, monkeypatch):
+    """And have the baselines that they have alone."""
+    keys = [BaselineKey("pool2", 2, 38, "pinv"), BaselineKey("pool1", 1, 16, "covariance")]
+    torch.manual_seed(1)
+    other = build_model("small_cnn", n_classes=3, n_channels=1).eval().requires_grad_(False)
+    cache = Cache(10**8)
+    views = [each.keeping(cache, code="small_cnn") for each in (network, other)]
+    together = [measured(view, keys) for view in views]
+    for each, found in zip((network, other), together, strict=True):
+        alone = measured(each, keys)
+        for key in keys:
+            assert correlations(found[key]) == pytest.approx(correlations(alone[key]), abs=1e-6)
+    first, second = (correlations(found[keys[0]]) for found in together)
+    assert first != second
+    passes = []
+    monkeypatch.setattr(RandomFeatures, "of", lambda *call: passes.append(call))
+    monkeypatch.setattr(UntrainedCopy, "activations", lambda *call: passes.append(call))
+    measured(views[0], keys)
+    assert not passes
 
 
 def test_a_wider_front_has_a_higher_baseline(network):

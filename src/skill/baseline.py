@@ -35,14 +35,13 @@ from src.core.grouping import grouped
 from src.core.seeds import generator
 from src.datasets.base import InputSet
 from src.models import Network
-from src.skill.running import AtPlaces, Following
+from src.skill.running import AtPlaces, Following, one_hot_of
 from src.skill.skills import Baseline
 from src.skill.untrained import (
     Block,
     Draw,
     UntrainedFeatures,
     beside_class,
-    one_hot_of,
     splits_of,
 )
 from src.skill.within_class import WithinClass
@@ -111,6 +110,14 @@ class _Sample(NamedTuple):
         order = torch.randperm(n_positions, generator=generator(0))
         places = order[turns % n_positions].to(positions.device)
         return positions.gather(1, places[:, :, None].expand(-1, -1, positions.shape[2]))
+
+
+class _Batch(NamedTuple):
+    """A batch of a pass over images."""
+
+    images: Tensor  # (B, C, H, W)
+    n_before: int  # images of the batches before
+    identity: Hashable  # of the images
 
 
 class _Sums:
@@ -402,13 +409,14 @@ class Baselines:
                 if scatter is not None:
                     sums[sample].kept[block] = scatter
         order = self.order[: max(sample.n_images for sample in sums)]
-        for images, n_before in self._batches(self.train, order, "baseline: fits"):
+        for batch in self._batches(self.train, order, "baseline: fits"):
+            images, n_before, _ = batch
             needed = [sample for sample in sums if n_before < sample.n_images]
             layers = list(dict.fromkeys(sample.layer for sample in needed))
             end_acts = self.end.activations(images, [*layers, self.end.output_name], keep=True)
             classes = one_hot_of(end_acts[self.end.output_name])
             widths_of = {sample: sums[sample].widths for sample in needed}
-            rows = self._rows(features, self.train, images, n_before, widths_of)
+            rows = self._rows(features, batch, widths_of)
             for sample in needed:
                 target = sample.rows(end_acts[sample.layer], n_before)
                 sums[sample].add(rows[sample], classes[: len(target)], target)
@@ -419,15 +427,12 @@ class Baselines:
     def _rows(
         self,
         features: UntrainedFeatures,
-        data: InputSet,
-        images: Tensor,
-        n_before: int,
+        batch: _Batch,
         widths: Mapping[_Sample, Mapping[Block, int]],
     ) -> dict[_Sample, dict[Block, Tensor]]:
         """Return the features (B, P, C) of a batch of images at the positions of samples, by block.
 
         Args:
-            n_before: images of the batches before.
             widths: the numbers of features that are needed, or fewer than those that are returned.
         """
         rows: dict[_Sample, dict[Block, Tensor]] = {sample: {} for sample in widths}
@@ -435,16 +440,16 @@ class Baselines:
         keys = {}
         for sample, of_sample in widths.items():
             for block, width in of_sample.items():
-                keys[sample, block] = (data, n_before, sample, features.identity(block))
+                keys[sample, block] = (*batch[1:], sample, features.identity(block))
                 kept = self._kept(keys[sample, block], width)
                 if kept is None:
                     missing[block] = max(width, missing.get(block, 0))
                 else:
                     rows[sample][block] = kept
-        made = features.of(images, missing)
+        made = features.of(batch.images, missing)
         for (sample, block), key in keys.items():
             if block not in rows[sample]:
-                rows[sample][block] = sample.rows(made[block], n_before).contiguous()
+                rows[sample][block] = sample.rows(made[block], batch.n_before).contiguous()
                 if sample.n_images * sample.n_positions <= KEPT_ROWS:
                     self._keep(key, rows[sample][block])
         return rows
@@ -489,12 +494,13 @@ class Baselines:
             maps, lambda stitch: (stitch.draw.layer, at_output is None or stitch in at_output)
         )
         following = Following(self.end, layers, image_shape=self.test.image_shape)
-        for images, n_before in self._batches(self.test, indices, "baseline: measures"):
+        for batch in self._batches(self.test, indices, "baseline: measures"):
+            images = batch.images
             end_acts = self.end.activations(images, [*layers, self.end.output_name], keep=True)
             following.add_end(end_acts)
             end_logits = end_acts[self.end.output_name]
             classes = one_hot_of(end_logits)
-            rows = self._rows(features, self.test, images, n_before, widths)
+            rows = self._rows(features, batch, widths)
             n_together = max(1, ROWS_TOGETHER // len(images))
             for (layer, is_at_output), stitches in groups.items():
                 for first in range(0, len(stitches), n_together):
@@ -521,13 +527,13 @@ class Baselines:
         weight, bias = (values.to(source) for values in fitted[:2])
         return self.shape(stitch.draw.layer).native(F.linear(source, weight, bias))
 
-    def _batches(self, data: InputSet, indices: Tensor, title: str) -> Iterator[tuple[Tensor, int]]:
-        """Yield batches of images at indices, and the number of images before, with a progress bar."""
+    def _batches(self, data: InputSet, indices: Tensor, title: str) -> Iterator[_Batch]:
+        """Yield batches of images at indices, with a progress bar."""
         batches = data.batches(self.batch_size, indices=indices)
-        n_batches = math.ceil(len(indices) / self.batch_size)
+        parts = indices.split(self.batch_size)
         n_before = 0
-        for images, _ in progress(batches, title, n_batches):
-            yield images, n_before
+        for part, (images, _) in zip(parts, progress(batches, title, len(parts)), strict=True):
+            yield _Batch(images, n_before, (data, tuple(part.tolist())))
             n_before += len(images)
 
 

@@ -37,6 +37,11 @@ def centred_logits(logits: Tensor) -> Tensor:
     return logits - logits.mean(-1, keepdim=True)
 
 
+def one_hot_of(logits: Tensor) -> Tensor:
+    """Return the predicted class of logits (B, n_classes), one-hot."""
+    return torch.zeros_like(logits).scatter(1, logits.argmax(1, keepdim=True), 1)
+
+
 def side_of_cells(shape: Sequence[int], n_classes: int) -> int | None:
     """Return the side of the grid to which a layer is pooled, so that its class means have at most `MOST_SUMS`
     values; None if it is not pooled.
@@ -178,7 +183,7 @@ class Following:
         """Add the end network's activations (B, …) of a batch, at all end layers and the output."""
         logits = at_least_single(end_acts[self.output_name])
         classes = logits.argmax(1)
-        one_hot = torch.zeros_like(logits).scatter(1, classes[:, None], 1)
+        one_hot = one_hot_of(logits)
         n_before = torch.zeros_like(logits[0])[:, None]
         if self._members is not None:
             n_before = self._members.after

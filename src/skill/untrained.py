@@ -438,8 +438,3 @@ def beside_class(rows: Sequence[Tensor], classes: Tensor) -> Tensor:
     """
     at_positions = classes.to(rows[0])[:, None].expand(-1, rows[0].shape[1], -1)
     return torch.cat([*rows, at_positions], 2)
-
-
-def one_hot_of(logits: Tensor) -> Tensor:
-    """Return the predicted class of logits (B, n_classes), one-hot."""
-    return torch.zeros_like(logits).scatter(1, logits.argmax(1, keepdim=True), 1)
