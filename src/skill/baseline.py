@@ -11,6 +11,13 @@ form and the images; stitches share it.
 Each number of copies and each kind of random features is drawn five times. The best draw is chosen on some of
 the test images, and measured on all images that stitches are measured on.
 
+    _draws     the untrained features over which a baseline is the maximum
+    _fitted    from features and predicted class to the end network's activations, in closed form
+    _products  r of these stitches on test images: of all on some images, of the best on all
+
+Untrained features depend on images and draws alone, and not on trained weights. So end networks of one type
+that have a cache in common share features and their moments (`Network.keeping`).
+
 Stitches by a form that keeps the variance of the target are compared with a baseline by `covariance`,
 and all others with one by least squares (`pinv`). The latter is higher: `covariance` adds the variance
 that features do not explain.
