@@ -28,6 +28,7 @@ from src.skill.untrained import (
     Draw,
     RandomFeatures,
     UntrainedCopy,
+    UntrainedFeatures,
     beside_class,
     splits_of,
 )
@@ -104,6 +105,19 @@ def test_a_wider_front_has_a_higher_baseline(network):
     values = [correlations(found[key]) for key in keys]
     assert np.diff(values, axis=0).min() > -0.01
     assert [found[key].n_copies for key in keys] == [1, 1, 2]
+
+
+def test_copies_of_a_draw_are_next_to_each_other_for_vectors():
+    """Whose random features have no positions, and so no splits."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    network = Network(module, image_shape=(1, 8, 8), n_classes=3)
+    shapes = {"1": ActivationShape.of((8,))}
+    features = UntrainedFeatures(network, torch.rand(20, 64), shapes)
+    draws = [Draw("1", splits, 2, number) for splits in (None, ()) for number in range(3)]
+    blocks = list(features.widths(draws))
+    assert [block.splits for block in blocks] == [None] * 4 + [()] * 3
+    assert [block.number for block in blocks] == [0, 1, 2, 3, 0, 1, 2]
 
 
 def test_each_form_has_its_baseline(network):

@@ -447,7 +447,8 @@ class Baselines:
         keys = {}
         for sample, of_sample in widths.items():
             for block, width in of_sample.items():
-                keys[sample, block] = (*batch[1:], sample, features.identity(block))
+                identity = features.identity(block)
+                keys[sample, block] = (self.train, *batch[1:], sample, identity)
                 kept = self._kept(keys[sample, block], width)
                 if kept is None:
                     missing[block] = max(width, missing.get(block, 0))

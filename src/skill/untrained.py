@@ -376,14 +376,14 @@ class UntrainedFeatures:
         return Averages(shape, draw.splits).n_features(draw.size)
 
     def widths(self, draws: Iterable[Draw]) -> dict[Block, int]:
-        """Return the blocks of draws, in the order of their numbers, and the features that are needed of
-        each."""
+        """Return the blocks of draws, copies first and by number, and the features that are needed of each."""
         widths: dict[Block, int] = {}
         for draw in draws:
             width = self.width(draw) // len(draw.blocks)
             for block in draw.blocks:
                 widths[block] = max(width, widths.get(block, 0))
-        return dict(sorted(widths.items(), key=lambda item: (item[0].splits or (), item[0].number)))
+        copies_first = sorted(widths, key=lambda block: (block.splits is not None, block.number))
+        return {block: widths[block] for block in copies_first}
 
     def copy(self, number: int) -> UntrainedCopy:
         """Return an untrained copy, made when it is first asked for."""
