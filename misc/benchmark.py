@@ -17,6 +17,8 @@ from collections.abc import Callable
 from importlib import import_module
 from itertools import product
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -28,6 +30,7 @@ from torch import Tensor, nn
 from src import cli
 from src.core.console import result
 from src.models import Network, build_model
+from src.skill.baseline import Baselines
 
 SHAPE = (3, 32, 32)
 LayerPair = tuple[str, str]
@@ -94,6 +97,19 @@ def cka(front: nn.Module, end: nn.Module, images: Tensor, pair: LayerPair) -> fl
     return ((grams[0] * grams[1]).sum() / grams[0].norm() / grams[1].norm()).item()
 
 
+def seconds_of(command: str) -> float:
+    """Run a script in this process; return its processor time, without the import of torch."""
+    start = time.process_time()
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        script, *words = f"{command} -d data.npz -gpu -1".split()
+        module = import_module(script)
+        status = cli.run(module.parser(), module.main, words)
+    if status:
+        sys.exit(output.getvalue())
+    return time.process_time() - start
+
+
 def race(
     case: Case,
     title: str,
@@ -102,31 +118,43 @@ def race(
     columns: tuple[str, str, str],
     of_pair: Callable[[nn.Module, nn.Module, Tensor, LayerPair], float],
 ) -> None:
-    """Print the processor time of a script, without the import of torch, and of the straightforward
-    implementation.
+    """Print the processor time of a script and of the straightforward implementation.
 
     `columns` are of both layers and of the number in the table; a ValueError says where it differs.
     """
+    of_script = seconds_of(command)
     start = time.process_time()
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-        script, *words = f"{command} -d data.npz -gpu -1".split()
-        module = import_module(script)
-        status = cli.run(module.parser(), module.main, words)
-    middle = time.process_time()
-    if status:
-        sys.exit(output.getvalue())
     names = Network(case[0]).block_names
     expected = {pair: of_pair(*case, pair) for pair in product(names, names)}
-    end = time.process_time()
+    one_by_one = time.process_time() - start
     (path,) = Path().rglob(table)
     with path.open() as file:
         found = {tuple(map(row.get, columns[:2])): row[columns[2]] for row in csv.DictReader(file)}
     for pair, number in expected.items():
         if not abs(float(found[pair]) - number) < TOLERANCE * max(1, abs(number)):
             raise ValueError(f"{title} of {pair}: {number} one by one, {found[pair]} here")
-    ratio = (end - middle) / (middle - start)
-    result(f"{title:30} {end - middle:8.2f} s {middle - start:8.2f} s {ratio:6.1f}x")
+    ratio = one_by_one / of_script
+    result(f"{title:30} {one_by_one:8.2f} s {of_script:8.2f} s {ratio:6.1f}x")
+
+
+def time_baselines() -> None:
+    """Print the processor time of the baselines of skill beside the rest of the evaluation of the stitches."""
+    seconds = []
+    measured = Baselines.measured
+
+    def timed(*call: Any) -> Any:
+        start = time.process_time()
+        baselines = measured(*call)
+        seconds.append(time.process_time() - start)
+        return baselines
+
+    (path,) = Path().rglob("grid.csv")
+    with patch.object(Baselines, "measured", timed):
+        total = seconds_of(f"exec_eval_stitcher_ood {path.parent}")
+    of_baselines = sum(seconds)
+    rest = total - of_baselines
+    share = of_baselines / rest
+    result(f"{'baselines beside evaluation':30} {of_baselines:8.2f} s {rest:8.2f} s {share:6.2f}")
 
 
 @torch.no_grad()
@@ -142,6 +170,7 @@ def run_races(kind: str, n_images: int) -> None:
     race(case, "direct matching", command, "grid.csv", columns, representation_difference)
     command = f"exec_compute_low_rank_sim_metrics {networks} --metrics cka -n {n_images} -o cka.csv"
     race(case, "CKA", command, "cka.csv", ("layer1", "layer2", "cka"), cka)
+    time_baselines()
 
 
 def parser() -> cli.Parser:

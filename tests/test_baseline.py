@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from src.core.activations import ActivationShape, TokenLayout
+from src.core.cache import Cache
 from src.judge import judge
 from src.models import Network, build_model
 from src.ood.evaluation import score_grid, separation_of
@@ -20,15 +21,16 @@ from src.skill.baseline import (
     numbers_up_to,
     rounded_width,
 )
-from src.skill.running import AtPlaces, Following
+from src.skill.running import AtPlaces, Following, one_hot_of
 from src.skill.skills import Baseline, skill_of
 from src.skill.untrained import (
     Averages,
     Draw,
     RandomFeatures,
+    UntrainedCopy,
+    UntrainedFeatures,
     beside_class,
     splits_of,
-    untrained_copy,
 )
 from src.skill.widths import RunningWidth
 from src.skill.within_class import within_class
@@ -74,6 +76,27 @@ def test_a_baseline_is_the_same_whatever_is_measured_beside_it(network):
     assert later == pytest.approx(correlations(together[KEYS[2]]), abs=1e-5)
 
 
+def test_networks_of_one_type_share_untrained_features(network, monkeypatch):
+    """And have the baselines that they have alone."""
+    keys = [BaselineKey("pool2", 2, 38, "pinv"), BaselineKey("pool1", 1, 16, "covariance")]
+    torch.manual_seed(1)
+    other = build_model("small_cnn", n_classes=3, n_channels=1).eval().requires_grad_(False)
+    cache = Cache(10**8)
+    views = [each.keeping(cache, code="small_cnn") for each in (network, other)]
+    together = [measured(view, keys) for view in views]
+    for each, found in zip((network, other), together, strict=True):
+        alone = measured(each, keys)
+        for key in keys:
+            assert correlations(found[key]) == pytest.approx(correlations(alone[key]), abs=1e-6)
+    first, second = (correlations(found[keys[0]]) for found in together)
+    assert first != second
+    passes = []
+    monkeypatch.setattr(RandomFeatures, "of", lambda *call: passes.append(call))
+    monkeypatch.setattr(UntrainedCopy, "activations", lambda *call: passes.append(call))
+    measured(views[0], keys)
+    assert not passes
+
+
 def test_a_wider_front_has_a_higher_baseline(network):
     """Up to what fewer images overfit: it is the largest over all numbers of copies."""
     baselines = baselines_of(network)
@@ -82,6 +105,19 @@ def test_a_wider_front_has_a_higher_baseline(network):
     values = [correlations(found[key]) for key in keys]
     assert np.diff(values, axis=0).min() > -0.01
     assert [found[key].n_copies for key in keys] == [1, 1, 2]
+
+
+def test_copies_of_a_draw_are_next_to_each_other_for_vectors():
+    """Whose random features have no positions, and so no splits."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    network = Network(module, image_shape=(1, 8, 8), n_classes=3)
+    shapes = {"1": ActivationShape.of((8,))}
+    features = UntrainedFeatures(network, torch.rand(20, 64), shapes)
+    draws = [Draw("1", splits, 2, number) for splits in (None, ()) for number in range(3)]
+    blocks = list(features.widths(draws))
+    assert [block.splits for block in blocks] == [None] * 4 + [()] * 3
+    assert [block.number for block in blocks] == [0, 1, 2, 3, 0, 1, 2]
 
 
 def test_each_form_has_its_baseline(network):
@@ -106,11 +142,11 @@ def test_all_positions_of_a_map_are_fitted(network):
     baselines = baselines_of(network)
     sample = baselines.sample(Draw("pool1", None, 1, 0))._replace(n_positions=3)
     places = torch.arange(16.0).view(1, 1, 4, 4).expand(12, -1, -1, -1)
-    found = baselines._sampled(places, sample, 0)
+    found = sample.rows(places, 0)
     assert found.shape == (12, 3, 1)
     counts = torch.bincount(found.flatten().long(), minlength=16)
     assert counts.min() == 2 and counts.max() == 3
-    assert torch.equal(found[5:], baselines._sampled(places[5:], sample, 5))
+    assert torch.equal(found[5:], sample.rows(places[5:], 5))
 
 
 def test_a_baseline_leaves_the_network_and_the_random_numbers_as_they_were(network):
@@ -190,8 +226,7 @@ def test_a_reset_with_arguments_is_no_reset():
     network = Network(
         nn.Sequential(nn.Flatten(), Given(64, 3)).eval(), image_shape=(1, 8, 8), n_classes=3
     )
-    ((images, _),) = IMAGES.batches(120)
-    copied = untrained_copy(network, images, seed=0).module
+    copied = UntrainedCopy(network, seed=0).network.module
     assert not torch.equal(copied[1].weight, network.module[1].weight)
 
 
@@ -208,7 +243,11 @@ def test_copies_have_other_weights_of_the_same_spread_and_statistics_of_the_imag
     )
     network = Network(module.eval(), image_shape=(1, 8, 8), n_classes=3)
     ((images, _),) = IMAGES.batches(120)
-    copied, again, other = (untrained_copy(network, images, seed=seed).module for seed in (0, 0, 1))
+    copies = [UntrainedCopy(network, seed=seed) for seed in (0, 0, 1)]
+    for copied in copies:
+        copied.activations(images, ["norm"], images)
+    copied, again, other = (copied.network.module for copied in copies)
+    assert copies[0].identity == copies[1].identity != copies[2].identity
     modules = (network.module, copied, again, other)
     for name in ("conv.weight", "scale", "fc.bias"):
         own, first, second, third = (module.get_parameter(name) for module in modules)
@@ -229,25 +268,21 @@ def test_copies_have_other_weights_where_a_module_resets_none_of_its_parameters(
     torch.manual_seed(5)
     module = nn.Sequential(nn.Flatten(), norm(nn.Linear(64, 3))).eval()
     network = Network(module, image_shape=(1, 8, 8), n_classes=3)
-    ((images, _),) = IMAGES.batches(120)
     with torch.no_grad():
-        network(images)  # the old norm cannot be copied before
-    copied = untrained_copy(network, images, seed=0).module
+        network(torch.rand(2, 1, 8, 8))  # the old norm cannot be copied before
+    copied = UntrainedCopy(network, seed=0).network.module
     for name, own in module.named_parameters():
         assert not torch.equal(copied.get_parameter(name), own), name
 
 
-@pytest.mark.parametrize("shape", [(5, 4, 2, 2), (5, 7, 4), (5, 4)])
-def test_the_class_is_beside_the_channels_at_all_positions(shape):
+def test_the_class_is_beside_the_features_at_all_positions():
     torch.manual_seed(0)
-    activations, logits = torch.randn(shape), torch.randn(5, 3)
-    axis = 1 if len(shape) == 4 else -1
-    joint = beside_class([activations, 2 * activations], logits)
-    own, second, of_class = joint.movedim(axis, -1).split([4, 4, 3], -1)
-    assert torch.equal(own, activations.movedim(axis, -1)) and torch.equal(second, 2 * own)
-    positions = of_class.reshape(5, -1, 3)
-    assert (positions.argmax(-1) == logits.argmax(1)[:, None]).all()
-    assert (positions.sum(-1) == 1).all()
+    rows, logits = torch.randn(5, 7, 4), torch.randn(5, 3)
+    joint = beside_class([rows, 2 * rows], one_hot_of(logits))
+    first, second, of_class = joint.split([4, 4, 3], 2)
+    assert torch.equal(first, rows) and torch.equal(second, 2 * rows)
+    assert (of_class.argmax(2) == logits.argmax(1)[:, None]).all()
+    assert (of_class.sum(2) == 1).all()
 
 
 LAYERS = ["pool1", "pool2"]
@@ -428,7 +463,7 @@ def test_sums_of_skill_do_not_hang_on_the_precision_of_networks():
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_on), torch.no_grad():
             following = Following(end, ["2"], image_shape=(1, 8, 8))
             following.add_end({"2": own, end.output_name: logits})
-            following.add_stitch("stitch", "2", stitched, logits + torch.randn_like(logits) * 0)
+            following.add_stitches(["stitch"], "2", stitched[None], logits[None])
             found.append([place.correlation for place in following.products("stitch")])
     assert found[0] == found[1]
 

@@ -119,7 +119,10 @@ TINY = ["-m", "small_cnn", "-n", "20"]
 
 @pytest.mark.slow
 def test_both_ways_agree(in_tmp_path):
-    head, *races = run("misc/benchmark.py", *TINY).out.splitlines()
+    head, *races, baselines = run("misc/benchmark.py", *TINY).out.splitlines()
     assert head.split() == ["small_cnn,", "20", "images", "one", "by", "one", "here"]
     assert [race[:30].rstrip() for race in races] == ["direct matching", "CKA"]
     assert all(race.endswith("x") for race in races)
+    *title, of_baselines, _, rest, _, share = baselines.split()
+    assert title == ["baselines", "beside", "evaluation"]
+    assert float(of_baselines) / float(rest) == pytest.approx(float(share), abs=0.1)

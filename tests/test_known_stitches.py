@@ -65,7 +65,7 @@ def run_of(baselines: Baselines, made: torch.Tensor, name: str, layer: str = LAY
     logits = end(made, after=layer)
     following = Following(end, [layer], image_shape=images.shape[1:])
     following.add_end(end.activations(images, [layer, end.output_name]))
-    following.add_stitch(name, layer, made, logits)
+    following.add_stitches([name], layer, made[None], logits[None])
     skill = skill_of(following.products(name), baselines.measured([key])[key])
     made_stitch = stitch(front_layer=name, end_layer=layer, n_epochs=0)
     own = end(images).argmax(1)

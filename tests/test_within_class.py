@@ -118,7 +118,9 @@ def test_sums_of_batches_are_those_of_all_images(batch_size, offset):
     for start in range(0, N, batch_size):
         batch = slice(start, start + batch_size)
         following.add_end({name: values[batch] for name, values in own.items()})
-        following.add_stitch("stitch", layer, stitched[batch], stitched_logits[batch])
+        following.add_stitches(
+            ["stitch"], layer, stitched[None, batch], stitched_logits[None, batch]
+        )
     products = following.products("stitch")
     at_end = (stitched, own[layer])
     at_output = map(centred_logits, (stitched_logits, logits))

@@ -59,9 +59,9 @@ class Cache:
         return kept.value
 
     def keep(self, key: Hashable, value: Any, n_bytes: int) -> None:
-        """Keep a value that `get` did not find, if there is room."""
+        """Keep a value, in place of an earlier one that `get` found, if there is room."""
         if key in self._values:
-            return
+            self.n_bytes -= self._values.pop(key).n_bytes
         n_excess = self.n_bytes + n_bytes - self.max_bytes
         if n_excess > 0:
             note_once(

@@ -237,15 +237,17 @@ class Network(NamedLayers):
 
         return self._view(moved_layers=self.moved_layers.union(moved))
 
-    def keeping(self, cache: Cache, identity: Hashable = None) -> "Network":
+    def keeping(self, cache: Cache, identity: Hashable = None, code: Hashable = None) -> "Network":
         """Return a view on this module that keeps the activations of images that pass again.
 
         The module must not change from then on.
 
         Args:
             identity: equal for networks with equal weights and equal code; default: the module.
+            code: equal for networks with equal code, whatever their weights; default: the module.
         """
-        return self._view(cached=CachedActivations(cache, identity or self.module))
+        cached = CachedActivations(cache, identity or self.module, code or self.module)
+        return self._view(cached=cached)
 
     def _view(self, **changes: Any) -> "Network":
         """Return a further view on this module, with other attributes."""

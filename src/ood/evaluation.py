@@ -149,9 +149,8 @@ class GridScoring:
             for pair, values in zip(pairs, scores, strict=True):
                 self._scores[pair].setdefault(score, []).append(values)
         if len(batch.sampled):
-            for place, pair in enumerate(pairs):
-                sampled = (at_end[place, batch.sampled], logits[place, batch.sampled])
-                self._following.add_stitch(pair, layer, *sampled)
+            sampled = (at_end[:, batch.sampled], logits[:, batch.sampled])
+            self._following.add_stitches(pairs, layer, *sampled)
 
     @functools.cached_property
     def keys(self) -> dict[Pair, BaselineKey]:

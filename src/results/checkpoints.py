@@ -497,7 +497,8 @@ class Session:
         self.warnings_of[name] = texts
         content = weights_of(name, network)
         if self.cache is not None:
-            network = network.keeping(self.cache, (content, name.type, images, str(device)))
+            code = (name.type, images, str(device))
+            network = network.keeping(self.cache, (content, *code), code)
         self._networks[key] = network
         self._weights[name] = content
         if content_before not in (None, content):

@@ -37,6 +37,11 @@ def centred_logits(logits: Tensor) -> Tensor:
     return logits - logits.mean(-1, keepdim=True)
 
 
+def one_hot_of(logits: Tensor) -> Tensor:
+    """Return the predicted class of logits (B, n_classes), one-hot."""
+    return torch.zeros_like(logits).scatter(1, logits.argmax(1, keepdim=True), 1)
+
+
 def side_of_cells(shape: Sequence[int], n_classes: int) -> int | None:
     """Return the side of the grid to which a layer is pooled, so that its class means have at most `MOST_SUMS`
     values; None if it is not pooled.
@@ -50,27 +55,29 @@ def side_of_cells(shape: Sequence[int], n_classes: int) -> int | None:
     return max(1, math.isqrt(MOST_SUMS // (n_classes * form.n_channels)))
 
 
-class _ClassMeans:
-    """Running means of the classes."""
+class _Members(NamedTuple):
+    """The classes of a batch, and the number of images of each class before and after it."""
 
-    def __init__(self, n_classes: int, like: Tensor):
-        self._means = like.new_zeros(n_classes, like.shape[1])
-        self._counts = like.new_zeros(n_classes, 1)
+    classes: Tensor  # (B,)
+    one_hot: Tensor  # (B, K)
+    before: Tensor  # (K, 1)
+    after: Tensor  # (K, 1)
 
-    def take(self, values: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Update the means with a batch (B, D); return the means (K, D) before and after it.
+    def means(self, values: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the means (…, K, D) of classes before and after values (…, B, D) of the batch are added.
 
         A class that begins in the batch has its mean after the batch before it as well.
         """
-        members = values.new_zeros(len(values), len(self._means))
-        members.scatter_(1, classes[:, None], 1)  # (B, K)
-        n_members = members.sum(0)[:, None]
-        counts = self._counts + n_members
-        means = self._means + (members.T @ values - n_members * self._means) / counts.clamp(min=1)
-        earlier = torch.where(self._counts > 0, self._means, means)
-        self._means = means
-        self._counts = counts
-        return earlier, means
+        n_members = self.after - self.before
+        change = self.one_hot.to(values).mT @ values - n_members * means
+        later = means + change / self.after.clamp(min=1)
+        return torch.where(self.before > 0, means, later), later
+
+    def dots(self, means: Tensor, values: Tensor) -> Tensor:
+        """Return the inner products (…, B) of values (…, B, D) with the means (…, K, D) of their classes."""
+        products = values @ means.mT  # (…, B, K)
+        places = self.classes[:, None].expand(*products.shape[:-1], 1)
+        return products.gather(-1, places)[..., 0]
 
 
 class _EndPlace:
@@ -79,13 +86,12 @@ class _EndPlace:
     All activations are taken about a centre, as large means would cost digits.
     """
 
-    def __init__(self, n_classes: int, side: int | None = None, layout: TokenLayout | None = None):
-        self.n_classes = n_classes
+    def __init__(self, side: int | None = None, layout: TokenLayout | None = None):
         self.side = side
         self.layout = layout
         self.squares: list[Tensor] = []  # (B,) of each batch
         self._centre: Tensor | float = 0.0
-        self._means: _ClassMeans | None = None
+        self._means: Tensor | None = None  # (K, D)
 
     def coordinates(self, activations: Tensor) -> Tensor:
         """Return activations (N, …) flattened to (N, D), average-pooled where the layer is large."""
@@ -94,56 +100,56 @@ class _EndPlace:
             values = cells(values, self.layout, side=self.side)
         return values.flatten(1) - self._centre
 
-    def take(self, end_acts: Tensor, classes: Tensor) -> None:
+    def take(self, end_acts: Tensor, members: _Members) -> None:
         """Add the end network's activations (B, …) of a batch; the stitches' activations follow."""
         values = self.coordinates(end_acts)
         if self._means is None:
             self._centre = values.mean(0)
             values = values - self._centre
-            self._means = _ClassMeans(self.n_classes, values)
-        earlier, later = self._means.take(values, classes)
-        self.classes = classes
-        self.rest = values - earlier[classes]  # (B, D)
-        self.squares.append(_dots(self.rest, values) - _dots_with(later, self.rest, classes))
+            self._means = values.new_zeros(members.one_hot.shape[1], values.shape[1])
+        earlier, self._means = members.means(values, self._means)
+        self.rest = values - earlier[members.classes]  # (B, D)
+        self.squares.append(_dots(self.rest, values) - members.dots(self._means, self.rest))
 
 
 class _StitchPlace:
-    """The activations of a stitch at its end layer or the output, and their products within classes."""
+    """The products within classes of a stitch at its end layer or the output."""
 
     def __init__(self) -> None:
         self.products: list[Tensor] = []  # (B,) of each batch
         self.squares: list[Tensor] = []
-        self._means: _ClassMeans | None = None
+        self.means: Tensor | None = None  # (K, D)
 
-    def take(self, stitched: Tensor, end: _EndPlace) -> None:
-        """Add the stitched activations (B, …) of the batch that was last added to `end`."""
-        values = end.coordinates(stitched)
-        if self._means is None:
-            self._means = _ClassMeans(end.n_classes, values)
-        earlier, later = self._means.take(values, end.classes)
-        # ⟨s − s̄, o − ō⟩ with s̄ after the batch and ō before it; ‖s − s̄‖² with one of either
-        self.products.append(_dots(values, end.rest) - _dots_with(later, end.rest, end.classes))
-        of_means = (earlier * later).sum(1)[end.classes]
-        crossed = _dots_with(earlier + later, values, end.classes)
-        self.squares.append(_dots(values, values) - crossed + of_means)
+
+def _take(
+    places: Sequence[_StitchPlace], stitched: Tensor, end: _EndPlace, members: _Members
+) -> None:
+    """Add activations (P, B, …) of P stitches on the batch that was last added to `end`."""
+    values = end.coordinates(stitched.flatten(0, 1)).unflatten(0, stitched.shape[:2])
+    nothing = values.new_zeros(members.one_hot.shape[1], values.shape[2])
+    means = [nothing if place.means is None else place.means for place in places]
+    earlier, later = members.means(values, torch.stack(means))  # (P, K, D)
+    # ⟨s − s̄, o − ō⟩ with s̄ after the batch and ō before it; ‖s − s̄‖² with one of either
+    products = _dots(values, end.rest) - members.dots(later, end.rest)
+    of_means = (earlier * later).sum(2)[:, members.classes]
+    squares = _dots(values, values) - members.dots(earlier + later, values) + of_means
+    for place, *sums in zip(places, products, squares, later, strict=True):
+        place.products.append(sums[0])
+        place.squares.append(sums[1])
+        place.means = sums[2]
 
 
 def _dots(first: Tensor, second: Tensor) -> Tensor:
-    """Return the inner products (B,) of rows (B, D)."""
-    return torch.einsum("bd,bd->b", first, second)
-
-
-def _dots_with(means: Tensor, values: Tensor, classes: Tensor) -> Tensor:
-    """Return the inner products (B,) of rows (B, D) with the means (K, D) of their classes."""
-    return (values @ means.T).gather(1, classes[:, None])[:, 0]
+    """Return the inner products (…, B) of rows (…, B, D)."""
+    return torch.einsum("...d,...d->...", first, second)
 
 
 class Following:
     """Accumulates the within-class products of stitches with their end network over batches.
 
-        following.add_end(end_acts)                              for each batch
-        following.add_stitch(key, layer, stitched, logits)  for each stitch, on the same batch
-        following.products(key).output.correlation          after the last batch
+        following.add_end(end_acts)                            for each batch
+        following.add_stitches(keys, layer, stitched, logits)  for stitches, on the same batch
+        following.products(key).output.correlation             after the last batch
 
     Args:
         end: the end network.
@@ -159,43 +165,53 @@ class Following:
         self._places = {}
         for layer in end_layers:
             side = side_of_cells(shapes[layer], n_classes)
-            self._places[layer] = _EndPlace(n_classes, side, end.token_layout(layer))
+            self._places[layer] = _EndPlace(side, end.token_layout(layer))
             if side is not None:
                 note_once(
                     f"{layer}: skill at the end layer is that of means over {side}×{side} cells, as "
                     f"{n_classes} classes of all its values would need too much memory"
                 )
-        self._output = _EndPlace(n_classes)
+        self._output = _EndPlace()
         self._stitches: dict[Hashable, tuple[_StitchPlace, _StitchPlace]] = defaultdict(
             lambda: (_StitchPlace(), _StitchPlace())
         )
         self._layer_of: dict[Hashable, str] = {}
         self._classes: list[Tensor] = []
+        self._members: _Members | None = None  # of the last batch
 
     def add_end(self, end_acts: Mapping[str, Tensor]) -> None:
         """Add the end network's activations (B, …) of a batch, at all end layers and the output."""
-        logits = end_acts[self.output_name]
+        logits = at_least_single(end_acts[self.output_name])
         classes = logits.argmax(1)
+        one_hot = one_hot_of(logits)
+        n_before = torch.zeros_like(logits[0])[:, None]
+        if self._members is not None:
+            n_before = self._members.after
+        self._members = _Members(classes, one_hot, n_before, n_before + one_hot.sum(0)[:, None])
         self._classes.append(classes)
         with full_precision(self.device):  # even where networks compute in bfloat16
             for layer, place in self._places.items():
-                place.take(end_acts[layer], classes)
-            self._output.take(centred_logits(logits), classes)
+                place.take(end_acts[layer], self._members)
+            self._output.take(centred_logits(logits), self._members)
 
-    def add_stitch(self, key: Hashable, layer: str, stitched: Tensor, logits: Tensor) -> None:
-        """Add the activations of a stitch on the last batch.
+    def add_stitches(
+        self, keys: Sequence[Hashable], layer: str, stitched: Tensor, logits: Tensor
+    ) -> None:
+        """Add the activations of P stitches into one layer on the last batch.
 
         Args:
-            key: of the stitch.
-            layer: its end layer.
-            stitched: its activations there, (B, …).
-            logits: (B, n_classes).
+            keys: of the stitches.
+            layer: their end layer.
+            stitched: their activations there, (P, B, …).
+            logits: (P, B, n_classes).
         """
-        self._layer_of[key] = layer
-        at_end_layer, at_output = self._stitches[key]
+        if self._members is None:
+            raise ValueError("the end network's activations of the batch come first")
+        self._layer_of |= dict.fromkeys(keys, layer)
+        at_end_layer, at_output = zip(*(self._stitches[key] for key in keys), strict=True)
         with full_precision(self.device):
-            at_end_layer.take(stitched, self._places[layer])
-            at_output.take(centred_logits(logits), self._output)
+            _take(at_end_layer, stitched, self._places[layer], self._members)
+            _take(at_output, centred_logits(logits), self._output, self._members)
 
     def products(self, key: Hashable) -> AtPlaces:
         """Return the within-class products of a stitch over all batches, and free its memory.

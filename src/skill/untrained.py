@@ -10,7 +10,7 @@ import copy
 import inspect
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ from src.core.activations import ActivationShape
 from src.core.grouping import grouped
 from src.core.kinds import SEQUENCE
 from src.core.seeds import generator
+from src.core.tensors import content_of_state
 from src.models import Network
 from src.models.calls import OUTPUT
 
@@ -39,35 +40,50 @@ MOST_VALUES = 2**25  # float32 numbers of features before they are averaged
 # ---- Untrained copies
 
 
-@torch.no_grad()
-def untrained_copy(
-    network: Network, images: Tensor, *, seed: int, until: str | None = None
-) -> Network:
-    """Return a randomly initialised copy of a network, with BatchNorm statistics of the images.
+class UntrainedCopy:
+    """A randomly initialised copy of a network; its BatchNorms take the statistics of images.
 
     A module with a method `reset_parameters` without arguments resets itself. Parameters that none
     resets are drawn from a normal distribution with their own mean and standard deviation. It is done
     on the CPU: copies do not depend on the device.
-
-    Args:
-        images: (B, C, H, W).
-        until: the last layer that is needed; None: all are.
     """
-    untrained = copy.deepcopy(network).to("cpu")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        before = [parameter.clone() for parameter in untrained.parameters()]
-        for module in untrained.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if reset is not None and _takes_no_arguments(reset):
-                reset()
-        for parameter, old in zip(untrained.parameters(), before, strict=True):
-            if parameter.is_floating_point() and torch.equal(parameter, old):
-                noise = torch.randn(parameter.shape).to(parameter)
-                parameter.copy_(parameter.mean() + noise * parameter.std(correction=0))
-    untrained.to(network.example.device)
-    set_statistics(untrained.module, images, until=until)
-    return untrained
+
+    @torch.no_grad()
+    def __init__(self, network: Network, *, seed: int):
+        untrained = copy.deepcopy(network).to("cpu")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            before = [parameter.clone() for parameter in untrained.parameters()]
+            for module in untrained.modules():
+                reset = getattr(module, "reset_parameters", None)
+                if reset is not None and _takes_no_arguments(reset):
+                    reset()
+            for parameter, old in zip(untrained.parameters(), before, strict=True):
+                if parameter.is_floating_point() and torch.equal(parameter, old):
+                    noise = torch.randn(parameter.shape).to(parameter)
+                    parameter.copy_(parameter.mean() + noise * parameter.std(correction=0))
+        for norm in _batch_norms(untrained.module):
+            norm.reset_running_stats()
+        code: Hashable = network.module
+        if network.cached is not None:
+            code = network.cached.code
+        self.identity = code, content_of_state(untrained.module.state_dict())
+        self.network = untrained.to(network.example.device)
+        self._until: str | None = None  # the last layer with statistics in front of it
+
+    def activations(
+        self, inputs: Tensor, layers: Sequence[str], images: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the activations of layers.
+
+        Args:
+            images: that BatchNorms take statistics of, the same in all calls.
+        """
+        last = max(layers, key=self.network.depth)
+        if self._until is None or self.network.depth(last) > self.network.depth(self._until):
+            self._until = last
+            set_statistics(self.network.module, images, until=last)
+        return self.network.activations(inputs, layers)
 
 
 def _takes_no_arguments(function: Callable) -> bool:
@@ -82,7 +98,7 @@ def _takes_no_arguments(function: Callable) -> bool:
 def set_statistics(module: nn.Module, images: Tensor, *, until: str | None) -> None:
     """Set the statistics of the BatchNorms before a layer from a batch of images, and switch to evaluation
     mode."""
-    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    norms = _batch_norms(module)
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
@@ -94,6 +110,11 @@ def set_statistics(module: nn.Module, images: Tensor, *, until: str | None) -> N
             module(images)
         handle.remove()
     module.eval()
+
+
+def _batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return the BatchNorms of a module."""
+    return [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
 
 
 class _LayerReached(Exception):
@@ -178,6 +199,10 @@ class RandomFeatures:
             (B, width, H, W), (B, T, width) or (B, width).
         """
         channels = self._normalised(inputs)  # (B, C, *sizes)
+        if (
+            channels.ndim == 4
+        ):  # few channels are convolved and averaged in up to a seventh of the time
+            channels = channels.contiguous(memory_format=torch.channels_last)
         sizes = channels.shape[2:]
         n_cells = len(channels) * math.prod(sizes)
         n_together = BLOCK * max(1, MOST_VALUES // (BLOCK * n_cells))
@@ -300,20 +325,31 @@ def _averaged(features: Tensor, averages: Averages) -> Tensor:
 # ---- Both
 
 
+class Block(NamedTuple):
+    """Untrained features for a layer: those of one untrained copy, or one draw of random features."""
+
+    layer: str
+    splits: (
+        tuple[int, ...] | None
+    )  # of random features, see `splits_of`; None: of an untrained copy
+    number: int  # of the copy, or of the draw
+
+
 class Draw(NamedTuple):
     """One random draw of untrained features for a layer."""
 
     layer: str
-    splits: tuple[int, ...] | None  # of random features, see `splits_of`; None: of untrained copies
+    splits: tuple[int, ...] | None  # as of a block
     size: int  # the number of copies, or the width of random features
     number: int
 
     @property
-    def copies(self) -> range:
-        """The indices of the untrained copies that are concatenated; draws share copies."""
-        if self.splits is not None:
-            return range(0)
-        return range(self.number, self.number + self.size)
+    def blocks(self) -> list[Block]:
+        """The blocks that are concatenated; draws share copies."""
+        numbers = range(self.number, self.number + 1)
+        if self.splits is None:
+            numbers = range(self.number, self.number + self.size)
+        return [Block(self.layer, self.splits, number) for number in numbers]
 
 
 class UntrainedFeatures:
@@ -323,68 +359,82 @@ class UntrainedFeatures:
         network: in evaluation mode.
         inputs: that BatchNorms, and random features, take statistics of.
         shapes: of the activations of the layers.
-        draws: all that may be computed.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        inputs: Tensor,
-        shapes: Mapping[str, ActivationShape],
-        draws: Sequence[Draw],
-    ):
+    def __init__(self, network: Network, inputs: Tensor, shapes: Mapping[str, ActivationShape]):
         self.network = network
+        self.inputs = inputs
         self.shapes = shapes
-        self.copies = []
-        for number in range(max(draw.copies.stop for draw in draws)):
-            layers = [draw.layer for draw in draws if number in draw.copies]
-            last = max(layers, key=network.depth)
-            copied = untrained_copy(network, inputs, seed=FIRST_SEED + number, until=last)
-            self.copies.append(copied)
-        numbers = dict.fromkeys(draw.number for draw in draws)
-        self.random = {number: RandomFeatures(inputs, seed=number) for number in numbers}
+        self._copies: dict[int, UntrainedCopy] = {}
+        self._random: dict[int, RandomFeatures] = {}
 
-    def n_features(self, draw: Draw) -> int:
-        """Return the number of features of a draw at a position."""
+    def width(self, draw: Draw) -> int:
+        """Return the number of features of a draw at a position, of all blocks together."""
         shape = self.shapes[draw.layer]
         if draw.splits is None:
             return draw.size * shape.n_channels
         return Averages(shape, draw.splits).n_features(draw.size)
 
-    def of(self, inputs: Tensor, draws: Sequence[Draw]) -> dict[Draw, list[Tensor]]:
-        """Return the features of draws, of each one or several tensors (B, C, H, W), (B, T, D) or (B, D)."""
-        features: dict[Draw, list[Tensor]] = {draw: [] for draw in draws}
-        for number, copied in enumerate(self.copies):
-            members = [draw for draw in draws if number in draw.copies]
-            layers = list(dict.fromkeys(draw.layer for draw in members))
-            if layers:
-                activations = copied.activations(inputs, layers)
-            for draw in members:
-                features[draw].append(activations[draw.layer])
-        averages = {
-            draw: Averages(self.shapes[draw.layer], draw.splits)
-            for draw in draws
-            if draw.splits is not None
-        }
-        for number, members in grouped(averages, lambda draw: draw.number).items():
-            widths: dict[Averages, int] = {}
-            for draw in members:
-                widths[averages[draw]] = max(draw.size, widths.get(averages[draw], 0))
-            made = self.random[number].of(inputs, widths)
-            for draw in members:
-                values = averages[draw].narrowed(made[averages[draw]], draw.size)
-                features[draw].append(values.to(self.network.example))
+    def widths(self, draws: Iterable[Draw]) -> dict[Block, int]:
+        """Return the blocks of draws, copies first and by number, and the features that are needed of each."""
+        widths: dict[Block, int] = {}
+        for draw in draws:
+            width = self.width(draw) // len(draw.blocks)
+            for block in draw.blocks:
+                widths[block] = max(width, widths.get(block, 0))
+        copies_first = sorted(widths, key=lambda block: (block.splits is not None, block.number))
+        return {block: widths[block] for block in copies_first}
+
+    def copy(self, number: int) -> UntrainedCopy:
+        """Return an untrained copy, made when it is first asked for."""
+        if number not in self._copies:
+            self._copies[number] = UntrainedCopy(self.network, seed=FIRST_SEED + number)
+        return self._copies[number]
+
+    def identity(self, block: Block) -> Hashable:
+        """Return a value that is equal for equal features of the same inputs, also of further networks."""
+        shape = self.shapes[block.layer]
+        if block.splits is None:
+            return self.copy(block.number).identity, block.layer, shape
+        example = self.network.example
+        return shape._replace(n_channels=0), block.splits, block.number, example.dtype
+
+    def of(self, inputs: Tensor, widths: Mapping[Block, int]) -> dict[Block, Tensor]:
+        """Return the features of blocks, each (B, C, H, W), (B, T, D) or (B, D).
+
+        Args:
+            widths: the numbers of features at a position; narrower random features are the first of wider
+                ones.
+        """
+        features: dict[Block, Tensor] = {}
+        copied = [block for block in widths if block.splits is None]
+        for number, blocks in grouped(copied, lambda block: block.number).items():
+            layers = [block.layer for block in blocks]
+            activations = self.copy(number).activations(inputs, layers, self.inputs)
+            features |= {block: activations[block.layer] for block in blocks}
+        random = [block for block in widths if block.splits is not None]
+        for number, blocks in grouped(random, lambda block: block.number).items():
+            if number not in self._random:
+                self._random[number] = RandomFeatures(self.inputs, seed=number)
+            averages = {
+                block: Averages(self.shapes[block.layer], block.splits or ()) for block in blocks
+            }
+            widest: dict[Averages, int] = {}
+            for block, item in averages.items():
+                widest[item] = max(widths[block], widest.get(item, 0))
+            made = self._random[number].of(inputs, widest)
+            for block, item in averages.items():
+                values = item.narrowed(made[item], widths[block])
+                features[block] = values.to(self.network.example)
         return features
 
 
-def beside_class(activations: Sequence[Tensor], logits: Tensor) -> Tensor:
-    """Concatenate activations and the predicted class, one-hot, along channels.
+def beside_class(rows: Sequence[Tensor], classes: Tensor) -> Tensor:
+    """Concatenate features and the predicted class along channels, (B, P, channels).
 
     Args:
-        activations: of one shape, (B, C, H, W), (B, T, D) or (B, D).
-        logits: (B, n_classes).
+        rows: features, each (B, P, C).
+        classes: the class, one-hot, (B, n_classes).
     """
-    shape = ActivationShape.of(activations[0].shape[1:])
-    one_hot = torch.zeros_like(logits).scatter(1, logits.argmax(1, keepdim=True), 1)
-    classes = shape.everywhere(one_hot.to(activations[0]))
-    return torch.cat([*activations, classes], shape.channel_axis)
+    at_positions = classes.to(rows[0])[:, None].expand(-1, rows[0].shape[1], -1)
+    return torch.cat([*rows, at_positions], 2)
