@@ -27,7 +27,6 @@ from typing import Any, NamedTuple, get_args
 from src.core.console import listed
 from src.core.errors import UserError
 from src.core.files import readable, write_csv
-from src.core.values import Rank
 
 FIRST_LINE = 2  # number of the line of the first row in a CSV
 
@@ -117,7 +116,7 @@ PROBES = Layout(
     {
         "model": str,
         "layer": str,
-        "rank": Rank,
+        "rank": int | None,
         "accuracy": float,  # on the test images
         "train_accuracy": float | None,  # None: not trained
         "loss": float,  # on the test images
@@ -142,8 +141,8 @@ SIMILARITIES = Layout(
         "model2": str,
         "layer1": str,
         "layer2": str,
-        "rank1": Rank,
-        "rank2": Rank,
+        "rank1": int | None,
+        "rank2": int | None,
         "alignment": str,  # how CCA and Procrustes make samples of activations
         "n_samples": int,
         "model1_type": str,
