@@ -21,6 +21,7 @@ from src.skill.baseline import (
     numbers_up_to,
     rounded_width,
 )
+from src.skill.fitting import beside_class
 from src.skill.running import AtPlaces, Following, one_hot_of
 from src.skill.skills import Baseline, skill_of
 from src.skill.untrained import (
@@ -29,7 +30,6 @@ from src.skill.untrained import (
     RandomFeatures,
     UntrainedCopy,
     UntrainedFeatures,
-    beside_class,
     splits_of,
 )
 from src.skill.widths import RunningWidth

@@ -19,7 +19,7 @@ class CachedActivations(NamedTuple):
 
     cache: Cache
     identity: Hashable  # equal for networks with equal weights and equal code
-    code: Hashable  # equal for networks with equal code, whatever their weights
+    code: Hashable  # equal for networks with equal code, whatever their weights; None: not known
 
     def of(
         self,

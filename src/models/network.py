@@ -244,9 +244,10 @@ class Network(NamedLayers):
 
         Args:
             identity: equal for networks with equal weights and equal code; default: the module.
-            code: equal for networks with equal code, whatever their weights; default: the module.
+            code: equal for networks with equal code, whatever their weights, which share untrained features
+                (`src.skill.fitting`); None: not known.
         """
-        cached = CachedActivations(cache, identity or self.module, code or self.module)
+        cached = CachedActivations(cache, identity or self.module, code)
         return self._view(cached=cached)
 
     def _view(self, **changes: Any) -> "Network":

@@ -31,7 +31,7 @@ KERNEL = 5  # positions along an axis that a filter sees
 N_CELLS = 4  # along an axis, at least, to which random features are averaged
 BIAS = 0.3  # standard deviation, beside inputs of standard deviation 1
 N_EMBEDDING = 64  # numbers of a token
-BLOCK = 16  # filters that are drawn together: the first of many are those of few
+FILTERS_TOGETHER = 16  # that are drawn together: the first of many are those of few
 IN_CELL = 4  # places of a filter along an axis of a cell, at least
 IN_IMAGE = 16  # and along an axis of an image
 MOST_VALUES = 2**25  # float32 numbers of features before they are averaged
@@ -64,9 +64,10 @@ class UntrainedCopy:
                     parameter.copy_(parameter.mean() + noise * parameter.std(correction=0))
         for norm in _batch_norms(untrained.module):
             norm.reset_running_stats()
-        code: Hashable = network.module
+        code: Hashable = None
         if network.cached is not None:
             code = network.cached.code
+        # Equal for copies with equal activations, also of further networks of one code
         self.identity = code, content_of_state(untrained.module.state_dict())
         self.network = untrained.to(network.example.device)
         self._until: str | None = None  # the last layer with statistics in front of it
@@ -156,7 +157,7 @@ class Averages(NamedTuple):
 
         It is larger for larger cells: neighbouring responses are correlated, and few give the mean.
         """
-        grid = _grid_of(self.shape, len(sizes))
+        grid = _positions_along(self.shape, len(sizes))
         if len(grid) < 2:
             return 1
         strides = [
@@ -199,13 +200,12 @@ class RandomFeatures:
             (B, width, H, W), (B, T, width) or (B, width).
         """
         channels = self._normalised(inputs)  # (B, C, *sizes)
-        if (
-            channels.ndim == 4
-        ):  # few channels are convolved and averaged in up to a seventh of the time
+        if channels.ndim == 4:
+            # Few channels are convolved and averaged in up to a seventh of the time
             channels = channels.contiguous(memory_format=torch.channels_last)
         sizes = channels.shape[2:]
         n_cells = len(channels) * math.prod(sizes)
-        n_together = BLOCK * max(1, MOST_VALUES // (BLOCK * n_cells))
+        n_together = FILTERS_TOGETHER * max(1, MOST_VALUES // (FILTERS_TOGETHER * n_cells))
         features: dict[Averages, Tensor] = {}
         for stride, averages in grouped(widths, lambda item: item.stride(sizes)).items():
             n_filters = {item: item.n_filters(widths[item]) for item in averages}
@@ -235,7 +235,7 @@ class RandomFeatures:
     def _filters_of(self, first: int, last: int, channels: Tensor) -> tuple[Tensor, Tensor]:
         """Return random filters at the scale of He et al. (2015), and biases, from filter `first` to `last`.
 
-        They are drawn block by block, so that the filter at a place is the same in any number.
+        They are drawn some together, so that the filter at a place is the same in any number.
         """
         if (first, last) not in self._filters:
             n_axes = channels.ndim - 2
@@ -243,11 +243,11 @@ class RandomFeatures:
             scale = math.sqrt(2 / math.prod(shape))
             filters = []
             biases = []
-            for block in range(first // BLOCK, math.ceil(last / BLOCK)):
-                draws = generator(self.seed, block)
-                filters.append(scale * torch.randn(BLOCK, *shape, generator=draws))
-                biases.append(BIAS * torch.randn(BLOCK, generator=draws))
-            drawn = [torch.cat(blocks)[: last - first] for blocks in (filters, biases)]
+            for part in range(first // FILTERS_TOGETHER, math.ceil(last / FILTERS_TOGETHER)):
+                draws = generator(self.seed, part)
+                filters.append(scale * torch.randn(FILTERS_TOGETHER, *shape, generator=draws))
+                biases.append(BIAS * torch.randn(FILTERS_TOGETHER, generator=draws))
+            drawn = [torch.cat(parts)[: last - first] for parts in (filters, biases)]
             self._filters[first, last] = drawn[0].to(channels), drawn[1].to(channels)
         return self._filters[first, last]
 
@@ -280,14 +280,14 @@ def splits_of(
         sizes = input_shape[1:]
     else:
         sizes = ()
-    grid = _grid_of(shape, len(sizes))
+    grid = _positions_along(shape, len(sizes))
     if len(grid) < len(sizes):
         sizes = (math.prod(sizes),)
     several = [max(1, min(N_CELLS, size) // n) for n, size in zip(grid, sizes, strict=True)]
     return list(dict.fromkeys([(1,) * len(grid), tuple(several)]))
 
 
-def _grid_of(shape: ActivationShape, n_axes: int) -> tuple[int, ...]:
+def _positions_along(shape: ActivationShape, n_axes: int) -> tuple[int, ...]:
     """Return the number of positions of a layer along each axis of the input; () without such axes."""
     if n_axes == 0:
         return ()
@@ -302,7 +302,7 @@ def _averaged(features: Tensor, averages: Averages) -> Tensor:
     Prefix tokens get the mean over all positions, and vectors are given to all positions.
     """
     shape, splits = averages
-    grid = _grid_of(shape, features.ndim - 2)
+    grid = _positions_along(shape, features.ndim - 2)
     if not grid:
         return shape.everywhere(features)
     if len(grid) == 2:
@@ -329,9 +329,8 @@ class Block(NamedTuple):
     """Untrained features for a layer: those of one untrained copy, or one draw of random features."""
 
     layer: str
-    splits: (
-        tuple[int, ...] | None
-    )  # of random features, see `splits_of`; None: of an untrained copy
+    # Of random features, see `splits_of`; None: of an untrained copy
+    splits: tuple[int, ...] | None
     number: int  # of the copy, or of the draw
 
 
@@ -427,14 +426,3 @@ class UntrainedFeatures:
                 values = item.narrowed(made[item], widths[block])
                 features[block] = values.to(self.network.example)
         return features
-
-
-def beside_class(rows: Sequence[Tensor], classes: Tensor) -> Tensor:
-    """Concatenate features and the predicted class along channels, (B, P, channels).
-
-    Args:
-        rows: features, each (B, P, C).
-        classes: the class, one-hot, (B, n_classes).
-    """
-    at_positions = classes.to(rows[0])[:, None].expand(-1, rows[0].shape[1], -1)
-    return torch.cat([*rows, at_positions], 2)
