@@ -188,10 +188,26 @@ def plain(n_classes, n_channels):
 
 def soft(n_classes, n_channels):
     return torch.nn.Sequential(plain(n_classes, n_channels), torch.nn.Softmax(1))
+
+
+def positive(n_classes, n_channels):
+    return torch.nn.Sequential(plain(n_classes, n_channels), torch.nn.Softplus())
+
+
+class Summing(torch.nn.Module):
+    def forward(self, logits):
+        return logits - logits.mean(1, keepdim=True) + 1 / logits.shape[1]
+
+
+def summing_to_1(n_classes, n_channels):
+    return torch.nn.Sequential(plain(n_classes, n_channels), Summing())
 """
 
 
-@pytest.mark.parametrize(("name", "is_soft"), [("plain", False), ("soft", True)])
+@pytest.mark.parametrize(
+    ("name", "is_soft"),
+    [("plain", False), ("positive", False), ("summing_to_1", False), ("soft", True)],
+)
 def test_probabilities_are_warned_of_in_training_and_where_networks_are_loaded(
     name, is_soft, in_tmp_path
 ):
