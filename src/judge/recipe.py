@@ -38,11 +38,11 @@ from src.stitching.objectives import objective_of
 from src.stitching.training import BATCH_SIZE, train_layers
 from src.training.doubts import QUESTION
 from src.verdict import Limits, Stitches, Verdict, obstacle_of
-from src.verdict import judge as judge_stitches
+from src.verdict import judge as verdicts_of
 
 __all__ = ["Judgement", "judge"]
 
-FORMS = ("pinv", "covariance")
+DEFAULT_METHODS = ("pinv", "covariance")
 
 
 @torch.inference_mode(False)  # a training run needs gradients
@@ -54,7 +54,7 @@ def judge(
     test: Images,
     *,
     layers: LayersOfBoth = None,
-    forms: Methods = FORMS,
+    forms: Methods = DEFAULT_METHODS,
     n_fitting_samples: int | None = None,
     seed: int = 0,
     limits: Limits = Limits(),  # noqa: B008 - immutable
@@ -113,19 +113,21 @@ def judge(
 
     with full_precision(end.example.device):
         # A layer for each pair, and the end network without stitches
-        drawn = _stitching_layers(networks, images.test.image_shape, seed=seed)
-        reference = _reference(networks.end, drawn, images)
+        stitching_layers = _stitching_layers(networks, images.test.image_shape, seed=seed)
+        reference = _reference(networks.end, stitching_layers, images)
 
         # Stitches by each method, measured in one pass of the test images
-        made = {}
+        fitted = {}
         for name, chosen in methods.items():
-            pairs = counted(len(drawn), "pair of layers", "pairs of layers")
+            pairs = counted(len(stitching_layers), "pair of layers", "pairs of layers")
             note(f"judge: stitches {pairs} by {name}")
-            made[name] = _made(networks, drawn, images, chosen)
+            fitted[name] = _fitted(networks, stitching_layers, images, chosen)
         n_inputs = counted(len(images.test), "test input", "test inputs")
         note(f"judge: measures accuracy, skill and its baselines on {n_inputs}")
-        measured = measure_grids({name: made[name].grid for name in made}, reference)
-    stitches = {name: _with_scores(made[name], *measured[name], list(drawn)) for name in made}
+        measured = measure_grids({name: fitted[name].grid for name in fitted}, reference)
+    stitches = {
+        name: _measured(fitted[name], *measured[name], list(stitching_layers)) for name in fitted
+    }
     _tell_accuracies(stitches, names)
 
     # Verdicts, of the pairs of each method together
@@ -135,8 +137,8 @@ def judge(
     return Judgement(rows, _record(networks, images, methods, stitches, limits, names))
 
 
-class _MadeStitches(NamedTuple):
-    """The stitches that one method has made."""
+class _FittedStitches(NamedTuple):
+    """The stitches of one method."""
 
     grid: Grid
     matchings: dict[Pair, Matching]  # empty after a training run
@@ -186,19 +188,19 @@ def _batch_size(images: InputSet) -> int:
     return BATCH_SIZE
 
 
-def _made(
+def _fitted(
     networks: JudgedNetworks,
     layers: Mapping[Pair, StitchingLayer],
     images: JudgedInputs,
     chosen: ChosenMethod,
-) -> _MadeStitches:
+) -> _FittedStitches:
     """Fit copies of all stitching layers by a closed-form solver or by training."""
     views = (networks.front, networks.end)
     copies = copy.deepcopy(dict(layers))
     if chosen.method.n_epochs:
         grid = Grid(*views, copies, objective=objective_of(chosen.method.name))
         losses = train_layers(grid, images.train, images.test, chosen.settings)
-        return _MadeStitches(grid, {}, losses)
+        return _FittedStitches(grid, {}, losses)
     matchings = match(
         *views,
         copies,
@@ -209,26 +211,26 @@ def _made(
         form=chosen.solver,
         cutoff="exact",
     )
-    return _MadeStitches(Grid(*views, copies, form=chosen.method.name), matchings, {})
+    return _FittedStitches(Grid(*views, copies, form=chosen.method.name), matchings, {})
 
 
-def _with_scores(
-    made: _MadeStitches,
-    score: GridMetrics,
-    scores: Mapping[Pair, OodEvaluation],
+def _measured(
+    fitted: _FittedStitches,
+    metrics: GridMetrics,
+    evaluations: Mapping[Pair, OodEvaluation],
     pairs: Sequence[Pair],
 ) -> dict[Pair, MeasuredStitch]:
-    """Measure the accuracy and skill of the stitches of one method, in the order of `pairs`."""
-    chosen = chosen_options(made.grid.layers)
+    """Return the measurements of the stitches of one method, in the order of `pairs`."""
+    chosen = chosen_options(fitted.grid.layers)
     stitches = {}
     for pair in pairs:
-        classes = [score.predictions[key].numpy() for key in (pair, "front", "end", "labels")]
-        metrics = score.pairs[pair]
-        if pair in made.matchings:
-            metrics = with_matching(metrics, made.matchings[pair])
-        losses = made.losses.get(pair, [])
+        classes = [metrics.predictions[key].numpy() for key in (pair, "front", "end", "labels")]
+        of_pair = metrics.pairs[pair]
+        if pair in fitted.matchings:
+            of_pair = with_matching(of_pair, fitted.matchings[pair])
+        losses = fitted.losses.get(pair, [])
         stitches[pair] = MeasuredStitch(
-            metrics, Predictions(*classes), scores[pair].skill, losses, chosen[pair]
+            of_pair, Predictions(*classes), evaluations[pair].skill, losses, chosen[pair]
         )
     return stitches
 
@@ -269,7 +271,7 @@ def _judged(
                 obstacle=obstacle_of([stitch.metrics], chosen.method.name),
             )
         )
-    verdicts = judge_stitches(to_judge, limits=limits)
+    verdicts = verdicts_of(to_judge, limits=limits)
     return [
         _row(name, pair, stitch, verdict)
         for (pair, stitch), verdict in zip(stitches.items(), verdicts, strict=True)
@@ -334,7 +336,11 @@ def _record(
         (names[0], names[1]),
         {name: chosen.method for name, chosen in methods.items()},
         {name: {**options, **_options_of(chosen)} for name, chosen in methods.items()},
-        {(name, pair): made[pair] for name, made in stitches.items() for pair in made},
+        {
+            (name, pair): stitch
+            for name, of_method in stitches.items()
+            for pair, stitch in of_method.items()
+        },
     )
 
 

@@ -18,7 +18,7 @@ from src.skill.skills import skill_of
 from src.skill.widths import RunningWidth
 from src.statistics.detection import auroc_interval, ood_metrics
 from src.stitching.grid import Grid, GridEvaluation, GridMetrics
-from src.stitching.layers import source_of
+from src.stitching.layers import source_key
 from src.training import NO_CLASS, predicted_classes
 
 
@@ -108,7 +108,7 @@ class GridScoring:
         # Of each batch, on the device: a copy to the CPU would wait
         self._is_right: dict[Pair, list[Tensor]] = {pair: [] for pair in grid.pairs}
         self._scores: dict[Pair, dict[str, list[Tensor]]] = {pair: {} for pair in grid.pairs}
-        self._pairs = grouped(grid.pairs, lambda pair: source_of(pair, grid.layers[pair]))
+        self._pairs = grouped(grid.pairs, lambda pair: source_key(pair, grid.layers[pair]))
         self._widths = {source: RunningWidth(len(reference.sampled)) for source in self._pairs}
         self._following = Following(
             reference.end, grid.end_layers, image_shape=reference.options.test.image_shape
@@ -158,7 +158,7 @@ class GridScoring:
         widths = {source: running.rank for source, running in self._widths.items()}
         keys = {}
         for pair in self.grid.pairs:
-            width = widths[source_of(pair, self.grid.layers[pair])]
+            width = widths[source_key(pair, self.grid.layers[pair])]
             width = min(width, self.grid.front_rank or width)
             keys[pair] = self.reference.baselines.key(pair.end_layer, width, self.grid.form)
         return keys

@@ -302,7 +302,7 @@ class StitchingLayer(nn.Module):
         return torch.stack(norms).sum()
 
 
-def source_of(pair: Pair, layer: StitchingLayer) -> Hashable:
+def source_key(pair: Pair, layer: StitchingLayer) -> Hashable:
     """Return a key of what the layer of a pair maps, for pairs that map the same source: the front layer,
     and the steps in front of the affine map."""
     steps = layer.plan._replace(n_made=0, made_cls=None)

@@ -32,7 +32,7 @@ from src.stitching.closed_forms import (
     solver_name,
     solver_of,
 )
-from src.stitching.layers import Plan, StitchingLayer, source_of
+from src.stitching.layers import Plan, StitchingLayer, source_key
 from src.stitching.upsampling import UpsampledRows, resized_rows
 
 ROWS_PER_CHANNEL = 50  # of the source, for the number of images that `auto` takes
@@ -115,10 +115,10 @@ class GridMoments:
         self.sources: defaultdict[Hashable, Moments] = defaultdict(Moments)
         self.targets: defaultdict[Hashable, Moments] = defaultdict(Moments)
         self.both: defaultdict[Pair, CrossMoments] = defaultdict(CrossMoments)
-        # Of the target's tokens in the place of learned ones, which are not matched, but start as the mean
-        self.learned: defaultdict[Pair, Moments] = defaultdict(Moments)
+        # Of the target's tokens in the place of learned CLS tokens, which are not matched, but start as the mean
+        self.cls_tokens: defaultdict[Pair, Moments] = defaultdict(Moments)
 
-    def target_of(self, pair: Pair) -> Hashable:
+    def target_key(self, pair: Pair) -> Hashable:
         """Return the key of the target of a pair."""
         made = self.layers[pair].plan.made
         return pair.end_layer, made.start, made.stop
@@ -129,14 +129,14 @@ class GridMoments:
         source_rows: dict[Hashable, Rows | UpsampledRows] = {}
         target_rows: dict[Hashable, Rows] = {}
         for pair, layer in self.layers.items():
-            source = source_of(pair, layer)
+            source = source_key(pair, layer)
             if source not in source_rows:
                 laid_out = layer.lay_out(front_acts[pair.front_layer])
                 size = layer.plan.resized_to
                 source_rows[source] = resized_rows(laid_out, size, layer.upsample_mode)
                 moments = source_rows[source].moments()
                 self.sources[source] = self.sources[source].pooled(moments)
-            target = self.target_of(pair)
+            target = self.target_key(pair)
             if target not in target_rows:
                 target_rows[target] = Rows.of(layer.targets(end_acts[pair.end_layer]))
                 moments = target_rows[target].moments(diagonal=not self.needs_covariance)
@@ -145,7 +145,7 @@ class GridMoments:
             self.both[pair] = self.both[pair].pooled(cross)
             if hasattr(layer, "cls_token"):
                 tokens = Rows.of(end_acts[pair.end_layer][:, layer.plan.made].flatten(1))
-                self.learned[pair] = self.learned[pair].pooled(tokens.moments(diagonal=True))
+                self.cls_tokens[pair] = self.cls_tokens[pair].pooled(tokens.moments(diagonal=True))
         self.n_samples += len(next(iter(end_acts.values())))
 
 
@@ -160,7 +160,7 @@ def match_layers(
     rank: int | None = None,
     cutoff: Cutoff = "paper",
 ) -> dict[Pair, Matching]:
-    """Set stitching layers by direct matching on the given images; `direct_matching` has sources.
+    """Set stitching layers by direct matching on the given images.
 
     Args:
         front, end: the networks, in evaluation mode.
@@ -184,14 +184,17 @@ def match_layers(
     moments = GridMoments(layers, needs_covariance=solver.needs_covariance)
     for images, _ in batches_in(progress(batches, "matching")):
         both = activations_of_both(front, front_layers, end, end_layers, images, keep=True)
-        for rows in _slices(*both):
-            moments.add(*[{name: act[rows] for name, act in acts.items()} for acts in both])
+        for part in _slices(*both):  # of the images
+            front_acts, end_acts = (
+                {name: act[part] for name, act in acts.items()} for acts in both
+            )
+            moments.add(front_acts, end_acts)
 
     matched = _solved(moments, solver, rank=rank, cutoff=cutoff)
     for pair, layer in layers.items():
         layer.set_affine(matched[pair].weight, matched[pair].bias)
         if hasattr(layer, "cls_token"):
-            layer.cls_token.copy_(moments.learned[pair].mean.view_as(layer.cls_token))
+            layer.cls_token.copy_(moments.cls_tokens[pair].mean.view_as(layer.cls_token))
     _warn_of_misfits(form, matched)
     return {pair: matched[pair] for pair in layers}
 
@@ -202,7 +205,7 @@ def _solved(
     """Return the map of each pair; each source and each target is decomposed once."""
     matched: dict[Pair, Matching] = {}
     target_of = functools.cache(lambda key: Target(moments.targets[key]))
-    groups = grouped(moments.layers, lambda pair: source_of(pair, moments.layers[pair]))
+    groups = grouped(moments.layers, lambda pair: source_key(pair, moments.layers[pair]))
     for key, pairs in progress(groups.items(), "direct matching", len(groups)):
         try:
             source = Source(
@@ -213,20 +216,20 @@ def _solved(
                 cutoff=cutoff,
             )
             for pair in pairs:
-                target = target_of(moments.target_of(pair))
+                target = target_of(moments.target_key(pair))
                 matched[pair] = solve(solver, source, target, moments.both[pair].scatter)
         except ValueError as error:
             raise UserError(f"{pairs[0]}: {error}; check the networks and the inputs") from error
     return matched
 
 
-def _slices(sources: Activations, targets: Activations) -> list[slice]:
-    """Split the rows of a batch, so that not more than `AT_ONCE` numbers are copied to float64
+def _slices(front_acts: Activations, end_acts: Activations) -> list[slice]:
+    """Split the images of a batch, so that not more than `AT_ONCE` numbers are copied to float64
     together."""
-    activations = [*sources.values(), *targets.values()]
+    activations = [*front_acts.values(), *end_acts.values()]
     n_numbers = sum(activation[0].numel() for activation in activations)
-    n_rows = max(1, AT_ONCE // n_numbers)
-    return [slice(first, first + n_rows) for first in range(0, len(activations[-1]), n_rows)]
+    n_images = max(1, AT_ONCE // n_numbers)
+    return [slice(first, first + n_images) for first in range(0, len(activations[-1]), n_images)]
 
 
 def _warn_of_misfits(form: AnySolver, matched: Mapping[Any, Matching]) -> None:
