@@ -57,7 +57,7 @@ def export_stitch(stitch: "Stitch", target: Path) -> None:
         UserError: the run has not kept the stitch.
     """
     pair = stitch.pair
-    state = results.stitch_runs.load_stitch(stitch.files.folder, pair)
+    state = results.scoring.load_stitch(stitch.files.folder, pair)
     predictions = {}
     if stitch.predictions is not None:
         predictions = {pair: stitch.predictions}

@@ -8,7 +8,7 @@ import pandas as pd
 
 from src.core.values import Pair
 from src.results.frame import COLUMNS
-from src.results.network_names import PAIRS
+from src.results.tables import PAIRS
 
 NAMES = "abcd"
 GROUP = dict(zip(NAMES, ("one", "one", "two", "two"), strict=True))

@@ -12,8 +12,9 @@ import torch
 
 from src.core.inputs import InputSpec
 from src.core.seeds import seeded
+from src.core.tensors import save_state
 from src.models import build_model
-from src.results.checkpoints import load_model, save_state
+from src.results.checkpoints import load_model
 from src.results.network_names import NamedNetwork, training_of
 from src.results.spec import difference, key_of
 from src.results.stitches import read_stitches

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.results.stitch_runs import load_stitch
+from src.results.scoring import load_stitch
 from src.results.stitches import Stitch, read_stitches
 from tests.commands import (
     ON_DIGITS,

@@ -37,9 +37,18 @@ from src.results.frame import (
     layers_of,
     measures_in,
     of_either_side,
+    similarity,
 )
-from src.results.network_names import PAIRS, SAME_RUN, UNLISTED
-from src.results.tables import AUROC, QUANTITIES, SKILL, STITCHING, measured_by
+from src.results.tables import (
+    AUROC,
+    PAIRS,
+    QUANTITIES,
+    SAME_RUN,
+    SKILL,
+    STITCHING,
+    UNLISTED,
+    measured_by,
+)
 from src.statistics.permutation_tests import END, FRONT, permutation_test
 from src.statistics.resampling import Estimate, estimate, permuted_p
 from src.verdict import INCONCLUSIVE, SIMILAR, VERDICTS
@@ -513,15 +522,6 @@ def best_matches(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame
     return matches.join(
         in_order[["n_layers", "corresponding", "corresponding_value", "place", "chance"]]
     )
-
-
-def similarity(quantity: str, value: float) -> float:
-    """Convert a value to a scale on which higher is more similar."""
-    if quantity in SHARES:
-        return value
-    if quantity in QUANTITIES:
-        return QUANTITIES[quantity].similarity(value)
-    return measure_of(quantity).similarity(value)
 
 
 def match_shares(matches: pd.DataFrame) -> pd.DataFrame:

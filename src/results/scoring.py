@@ -19,17 +19,18 @@ from src.core.console import listed, warn
 from src.core.errors import UserError
 from src.core.files import write_arrays
 from src.core.inputs import InputSpec
+from src.core.tensors import load_tensors
 from src.core.user_code import digest_of, file_and_function, is_user_code, source_of
 from src.core.values import Pair
 from src.models import Network
 from src.ood.evaluation import OodEvaluation, score_grid, separation_of
 from src.ood.reference import EndReference
-from src.results.checkpoints import Session, fill
+from src.results.checkpoints import Session, StateDict, fill, load_state
 from src.results.network_names import SHORT, NamedNetwork, titles_of
-from src.results.public import states_in, write_energies
+from src.results.public import STITCH, states_in, write_energies
 from src.results.spec import on_same_images, short_images
-from src.results.stitch_runs import load_stitch
 from src.results.stitches import (
+    STITCHES,
     EvaluationFiles,
     Stitch,
     by_detector,
@@ -245,6 +246,22 @@ def own_type_of(recorded: str, own_types: Sequence[str], digest: object) -> str:
     if recorded in types:
         return recorded
     return max(types, key=lambda name: digest_of(name) == digest)
+
+
+def load_stitch(folder: Path, pair: Pair) -> StateDict:
+    """Load the state dict of a stitch in a run's folder; only its own tensors are read.
+
+    Raises:
+        UserError: as `load_state`; or the run has kept no such stitch.
+    """
+    path = folder / STITCHES
+    if not path.exists():
+        return load_state(folder / STITCH)
+    states = load_tensors(path, mmap=True)
+    try:
+        return states[pair.front_layer][pair.end_layer]
+    except KeyError:
+        raise UserError(f"{path} has no stitch {pair}; stitch again") from None
 
 
 def rebuild_grids(

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 
 Key = TypeVar("Key", bound=Hashable)
 
+STITCHES = "stitches.pt"  # the state dicts of a run with several stitches
 TYPICAL_AUROC = 0.25  # below it, stitched activations are more typical than the end network's own
 
 
