@@ -195,6 +195,9 @@ def test_training_inputs_that_are_test_inputs_are_repeated_by_the_verdict(projec
     assert "training and test inputs are the same" in run(*STITCH).err
     said = run("misc/verdict.py", "results/r").err
     assert says(said, "when stitches were made: ", "training and test inputs are the same")
+    run(*COMPARE)
+    page = " ".join(Path("two.html").read_text().split())
+    assert page.count("training and test inputs are the same") == 1
 
 
 @pytest.mark.parametrize("second", ["copy.pt", "-", "DEFAULT"])

@@ -509,7 +509,8 @@ def write_stitches(
         predictions: their predictions; empty: they are not saved.
         command: the command line of the run.
     """
-    write_table(folder / "grid.csv", GRID, [stitch.record for stitch in stitches])
+    records = [{**stitch.record, "folder": folder.name} for stitch in stitches]
+    write_table(folder / "grid.csv", GRID, records)
     if predictions:
         write_predictions(folder / "predictions.npz", list(predictions.values()))
     if len(stitches) > 1:
