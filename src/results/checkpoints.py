@@ -189,7 +189,11 @@ def _untrained_network(kind: str, images: InputSpec, *, encoder: bool, seed: int
     network = _build(kind, images, n_classes=images.n_classes, encoder=encoder, seed=seed)
     if kind not in MODEL_NAMES and is_user_code(kind):
         second = _build(kind, images, n_classes=images.n_classes, encoder=encoder, seed=seed + 1)
-        _warn_if_equal(kind, network, second)
+        if content_of_state(network.state_dict()) == content_of_state(second.state_dict()):
+            warn_once(
+                f"{kind} gives the same weights whatever the seed, and - says that they are randomly initialised and "
+                f"untrained; give {DEFAULT} in the place of the checkpoint if they are trained"
+            )
     return network
 
 
@@ -229,15 +233,6 @@ def weights_of(name: NamedNetwork, network: Network) -> str:
     if name.is_given:
         return content_of_state(network.state_dict())
     return name.content
-
-
-def _warn_if_equal(kind: str, first: Network, second: Network) -> None:
-    """Warn if networks of two seeds have equal weights, as when a user's function returns trained networks."""
-    if content_of_state(first.state_dict()) == content_of_state(second.state_dict()):
-        warn_once(
-            f"{kind} gives the same weights whatever the seed, and - says that they are randomly initialised and "
-            f"untrained; give {DEFAULT} in the place of the checkpoint if they are trained"
-        )
 
 
 def load_weights(

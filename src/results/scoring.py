@@ -433,12 +433,13 @@ def with_earlier_detectors(
     together = []
     for row in rows:
         of_stitch = before.get(place_of(row))
+        further: dict[str, Any] = {}
         if of_stitch and on_same_images(row, of_stitch):
             of_row = by_detector(row)
-            for detector, measured in reversed(by_detector(of_stitch).items()):
+            for detector, measured in by_detector(of_stitch).items():
                 if detector not in of_row:
-                    row = measured | row
-        together.append(row)
+                    further |= measured
+        together.append({**further, **row})
     return together
 
 

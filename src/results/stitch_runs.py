@@ -245,7 +245,8 @@ class GridRun:
         Raises:
             Busy: another process works on the interrupted run.
         """
-        done = [stitch for stitch in finished if self._has(stitch)]
+        of_grid = [stitch for stitch in finished if stitch.pair in self.layers]
+        done = [stitch for stitch in of_grid if not difference(stitch.spec, self.spec)]
         if self.call and done:
             self.call.take_up(done[-1].files.folder)
         folders = self._of_this_spec(interrupted)
@@ -257,10 +258,6 @@ class GridRun:
         if folders:
             self._take_up(folders[0])
         return len({stitch.pair for stitch in done})
-
-    def _has(self, stitch: Stitch) -> bool:
-        """Return whether a stitch belongs to the grid and has the spec of the run, as far as it is recorded."""
-        return stitch.pair in self.layers and not difference(stitch.spec, self.spec)
 
     def _of_this_spec(self, interrupted: Mapping[Path, Options]) -> list[Path]:
         """Return the folders of runs of this spec with the layers of the options."""

@@ -350,11 +350,6 @@ def without_runs(source_dir: Path) -> UserError:
     return UserError(f"{source_dir} holds no finished stitching run; give {remedy}")
 
 
-def holds_runs(source_dir: Path) -> bool:
-    """Return whether a folder is a run, or contains one."""
-    return is_run(source_dir) or any(map(is_run, source_dir.glob("*")))
-
-
 def is_run(path: Path) -> bool:
     """Return whether a path is a folder with the name or the options of a stitching run."""
     if not path.is_dir():
@@ -793,7 +788,7 @@ def read_evaluated_stitches(
     """
     stitches: dict[tuple[Path, Pair], Stitch] = {}
     for source_dir in map(Path, source_dirs):
-        is_above = not holds_runs(source_dir)
+        is_above = not any(map(is_run, [source_dir, *source_dir.glob("*")]))
         of_folder, skipped = read_stitches(source_dir, recursive=recursive or is_above)
         for reason in skipped:
             warn(f"skipped: {reason}")
