@@ -64,13 +64,9 @@ from src.results.stitches import (
 from src.results.tables import (
     AUROC,
     COLUMNS,
-    DEPTHS,
     DETECTOR,
     DTYPES,
-    GROUPS,
     JUDGED,
-    LAYERS,
-    NETWORKS,
     PAIRS,
     PROBES,
     QUANTITIES,
@@ -79,7 +75,6 @@ from src.results.tables import (
     SIMILARITIES,
     SKILL,
     STITCHING,
-    TRAINING,
     TYPES,
     UNTRAINED_END,
     UNTRAINED_FRONT,
@@ -89,7 +84,6 @@ from src.results.tables import (
 )
 from src.verdict import SIMILAR, Limits, Stitches, Verdict, judge, obstacle_of
 
-__all__ = ["COLUMNS", "DEPTHS", "GROUPS", "LAYERS", "NETWORKS", "SIDES", "TRAINING", "TYPES"]
 SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
 NO_SETTINGS = {*NETWORK_OPTIONS, "further_options"}
 OF_STITCHES = measured_by(STITCHING, SKILL, DETECTOR)

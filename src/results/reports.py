@@ -25,27 +25,21 @@ from src.core.console import counted, listed
 from src.core.errors import UserError
 from src.core.grouping import by_depth
 from src.core.user_code import titles_in
-from src.results.frame import (
+from src.results.frame import architectures, layers_of, measures_in, of_either_side, similarity
+from src.results.tables import (
+    AUROC,
     DEPTHS,
     GROUPS,
     LAYERS,
     NETWORKS,
-    SIDES,
-    TRAINING,
-    TYPES,
-    architectures,
-    layers_of,
-    measures_in,
-    of_either_side,
-    similarity,
-)
-from src.results.tables import (
-    AUROC,
     PAIRS,
     QUANTITIES,
     SAME_RUN,
+    SIDES,
     SKILL,
     STITCHING,
+    TRAINING,
+    TYPES,
     UNLISTED,
     measured_by,
 )

@@ -28,7 +28,7 @@ from src.ood.reference import EndReference
 from src.results.checkpoints import Session, StateDict, fill, load_state
 from src.results.network_names import SHORT, NamedNetwork, titles_of
 from src.results.public import STITCH, states_in, write_energies
-from src.results.spec import on_same_images, short_images
+from src.results.spec import CHECKPOINTS, on_same_images, short_images
 from src.results.stitches import (
     STITCHES,
     EvaluationFiles,
@@ -39,7 +39,6 @@ from src.results.stitches import (
     place_of,
     without_runs,
 )
-from src.results.tables import EVALUATIONS, SIDES
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
@@ -61,8 +60,8 @@ def check_stitches(stitches: Sequence[Stitch], folder: Path) -> None:
     values: dict[str, Collection[str]] = {
         name: {str(stitch.spec[name]) for stitch in of_runs} for name in SHARED
     }
-    for i, side in enumerate(SIDES):
-        values[f"{side}_model_path"] = titles_of(stitch.networks[i] for stitch in of_runs).values()
+    for i, name in enumerate(CHECKPOINTS):
+        values[name] = titles_of(stitch.networks[i] for stitch in of_runs).values()
     for name, distinct in values.items():
         if len(distinct) > 1:
             raise UserError(
@@ -140,10 +139,9 @@ def load_networks(
     """
     networks = {}
     options = stitches[0].options
-    for i, side in enumerate(SIDES):
-        name = name_of(options, side, paths[side], own_types)
+    for (side, path), recorded in zip(paths.items(), stitches[0].networks, strict=True):
+        name = name_of(options, side, path, own_types)
         network = session.network(name, images, device=device, encoder=side == "front")
-        recorded = stitches[0].networks[i]
         name = replace(name, weights=session.weights(name, images, device=device))
         if recorded.weights and recorded.identity != name.identity:
             raise UserError(
@@ -390,7 +388,6 @@ def evaluation_rows(
         if not other_data and stitch.record["dataset"] is not None:
             dataset = stitch.record["dataset"]
         row = {
-            **dict.fromkeys(EVALUATIONS.types),
             **stitch.pair._asdict(),
             **record,
             "folder": stitch.folder.name,

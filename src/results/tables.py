@@ -63,7 +63,7 @@ IN_VERDICT = "verdict"  # matrices and heat maps of the verdict
 IN_CURVES = "curves"  # curves over depth
 
 
-# Columns of the frame of results, which `src.results.frame` exports
+# Columns of the frame of results
 SIDES = ("front", "end")
 NETWORKS = ["front_network", "end_network"]
 GROUPS = ["front_group", "end_group"]
