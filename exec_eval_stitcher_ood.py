@@ -122,7 +122,7 @@ class EvaluationSetup(NamedTuple):
 def main(
     args: Namespace,
     session: "Session | None" = None,
-    measured: "results.scoring.MeasuredStitches | None" = None,
+    measured: "tuple[EndReference, results.scoring.Scores] | None" = None,
     *,
     is_claimed: bool = False,
 ) -> None:
@@ -130,14 +130,15 @@ def main(
 
     Args:
         session: shares its networks, inputs and reference with further experiments.
-        measured: the scores of stitches; if they are all stitches of the folder, none runs again.
+        measured: the reference and scores of stitches; if they are all of the folder, none runs again.
         is_claimed: the caller has claimed the table.
     """
     setup = set_up(args, session)
     with claimed([] if is_claimed else [setup.run]):
         unusable: list[str] = []
-        if measured and measured.are_all_of(setup.stitches):
-            check_usable(args, measured.scores, measured.reference, unusable)
+        if measured and all(stitch.place in measured[1] for stitch in setup.stitches):
+            reference, scores = measured
+            check_usable(args, scores, reference, unusable)
         else:
             # The reference: detectors at the end layers, the end network's own scores, and baselines
             front, _ = setup.networks["front"]
@@ -147,13 +148,15 @@ def main(
 
             # The stitches
             grids, unusable = results.scoring.rebuild_grids(
-                setup.experiments, front, end, image_shape=setup.test_set.image_shape
+                setup.experiments.values(), front, end, image_shape=setup.test_set.image_shape
             )
             check_usable(args, grids, reference, unusable)
-            measured = results.scoring.score_stitches(grids, reference)
-        scored = measured.scored(setup.experiments)
+            scores = results.scoring.score_stitches(grids, reference)
+        layers = reference.options.layers
+        by_depth = sorted(setup.stitches, key=lambda stitch: layers.index(stitch.pair.end_layer))
+        scored = [(stitch, scores[stitch.place]) for stitch in by_depth if stitch.place in scores]
         results.scoring.check_scored(scored, other_data=args.other_data, batch_size=args.batch_size)
-        rows = write_results(args, setup, scored, measured.reference)
+        rows = write_results(args, setup, scored, reference)
     left_out = {"that cannot be rebuilt": len(unusable), **setup.left_out}
     texts = [f"; left out {n} {what}" for what, n in left_out.items() if n]
     note(f"evaluated {counted(len(scored), 'stitch', 'stitches')}{''.join(texts)}")
@@ -181,12 +184,13 @@ def set_up(args: Namespace, session: "Session | None") -> EvaluationSetup:
     test_set = cli.load_split(args, session, device, train=False)
     cli.load_split(args, session, device, train=True)  # for baselines and detectors
     results.scoring.check_images(stitches, vars(args))
-    moved = {
-        "front": results.scoring.MovedNetwork(args.front_model, args.own_types),
-        "end": results.scoring.MovedNetwork(args.end_model, args.own_types),
-    }
     networks = results.scoring.load_networks(
-        stitches, moved, test_set.spec, device=device, session=session
+        stitches,
+        test_set.spec,
+        paths={"front": args.front_model, "end": args.end_model},
+        own_types=args.own_types,
+        device=device,
+        session=session,
     )
     end, end_name = networks["end"]
     session.warn_at_chance(end_name, end, test_set)
@@ -303,7 +307,7 @@ def evaluation_options(
 def write_results(
     args: Namespace,
     setup: EvaluationSetup,
-    scored: "Sequence[results.scoring.ScoredStitch]",
+    scored: "results.scoring.Scored",
     reference: "EndReference",
 ) -> list[dict[str, Any]]:
     """Report skill and the metrics of each score, save them and the scores of all inputs, and finish the
@@ -318,8 +322,10 @@ def write_results(
     rows = results.scoring.evaluation_rows(scored, reference, record, other_data=args.other_data)
     detectors = setup.run.earlier("detectors") | results.scoring.describe_detectors(reference)
     earlier = setup.files.read()
-    experiments = grouped(scored, lambda item: item.experiment)
-    stitches = {title: [item.stitch for item in items] for title, items in experiments.items()}
+    titles: dict[tuple[str, Pair], str] = {}
+    for title, stitches in setup.experiments.items():
+        titles |= dict.fromkeys((stitch.place for stitch in stitches), title)
+    experiments = grouped((stitch for stitch, _ in scored), lambda stitch: titles[stitch.place])
     setup.run.mark_as_unfinished()
     with durable_together():  # no file is of another evaluation than those beside it
         results.tables.write_table(
@@ -329,7 +335,7 @@ def write_results(
         )
         figures.matrices.report(
             setup.files.table,
-            stitches,
+            experiments,
             rows,
             own_scores=reference.id_scores,
             checks=reference.checks,

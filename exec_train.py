@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from src import cli, results
 from src.core.console import note
 from src.core.errors import UserError
+from src.core.tensors import save_state
 from src.results.run import Run
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def train_in(
         run, task, train_set, test_set, settings, save_frequency=args.save_frequency
     )
     if args.n_epochs == 0:
-        results.checkpoints.save_state(run.folder / "model_0.pt", task.head.state_dict())
+        save_state(run.folder / "model_0.pt", task.head.state_dict())
     run.finish()
     note(f"wrote {run.folder}{cli.accuracy_of(scores)}")
 

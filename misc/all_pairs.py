@@ -273,7 +273,8 @@ def judge_all(
     }
     options = options_of(verdict, args, **sources, output=table, page=page)
     judged = verdict.judge(options)
-    judged = judged._replace(warnings=list(dict.fromkeys([*said, *judged.warnings])))
+    further = [line for line in judged.warnings if not any(text in line for text in said)]
+    judged = judged._replace(warnings=[*dict.fromkeys(said), *further])
     note(f"{folder} has the stitches")
     try:
         verdict.main(options, judged)

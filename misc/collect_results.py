@@ -94,7 +94,7 @@ def main(args: Namespace) -> None:
 
 def check_types(source_dir: str, frame: "DataFrame", types: tuple[str, str]) -> None:
     """Raise a UserError if the types of the front and the end networks differ from `types`."""
-    recorded = set(frame[results.frame.TYPES].itertuples(index=False, name=None))
+    recorded = set(frame[results.tables.TYPES].itertuples(index=False, name=None))
     if recorded and recorded != {types}:
         pairs = " or ".join(sorted(f"{front} to {end}" for front, end in recorded))
         raise UserError(
@@ -131,7 +131,7 @@ def show_accuracies(path: Path, frame: "DataFrame", *, has_list: bool) -> None:
 
 def source_of(frame: "DataFrame") -> str:
     """Return the caption's sentence on the networks and the images of rows."""
-    pairs = set(frame[results.frame.NETWORKS].itertuples(index=False, name=None))
+    pairs = set(frame[results.tables.NETWORKS].itertuples(index=False, name=None))
     images = frame[["dataset", "n_images"]].astype(object)
     images = images.where(images.notna(), None)
     return figures.pages.on_data(

@@ -3,7 +3,7 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli, results
 from src.core.choices import AUTO
-from src.core.console import note, warn
+from src.core.console import listed, note, warn
 from src.core.errors import UserError
 from src.core.files import durable_together, read_json, write_json
-from src.results.public import CONFIG, chosen_options
+from src.results.public import CONFIG, STITCH, chosen_options
 
 if TYPE_CHECKING:
     import torch
@@ -45,19 +45,28 @@ def main(args: Namespace) -> None:
         if not of_folder:
             raise results.stitches.without_runs(Path(folder))
         stitches += of_folder
+    check_saved(stitches)
     for stitch in stitches:
         export_stitch(stitch, target)
     note(f"wrote {len(stitches)} folders to {target}")
 
 
-def export_stitch(stitch: "Stitch", target: Path) -> None:
-    """Write a stitch to its own folder in `target`, as a run for one pair of layers.
+def check_saved(stitches: "Sequence[Stitch]") -> None:
+    """Raise a UserError if the stitching layers of a run are not on disk."""
+    names = (results.stitches.STITCHES, STITCH)
+    folders = dict.fromkeys(stitch.files.folder for stitch in stitches)
+    unsaved = [folder for folder in folders if not any((folder / name).is_file() for name in names)]
+    if unsaved:
+        raise UserError(
+            f"{len(unsaved)} of {len(folders)} runs have no {' and no '.join(names)} ({listed(unsaved, n=3)}), which "
+            "their stitches are exported from; give other folders, or stitch again without --no-save"
+        )
 
-    Raises:
-        UserError: the run has not kept the stitch.
-    """
+
+def export_stitch(stitch: "Stitch", target: Path) -> None:
+    """Write a stitch to its own folder in `target`, as a run for one pair of layers."""
     pair = stitch.pair
-    state = results.stitch_runs.load_stitch(stitch.files.folder, pair)
+    state = results.scoring.load_stitch(stitch.files.folder, pair)
     predictions = {}
     if stitch.predictions is not None:
         predictions = {pair: stitch.predictions}

@@ -427,8 +427,7 @@ def stitch_and_evaluate(unit: Unit, stitching: Namespace, session: "Session") ->
         grid, matched = exec_stitch.make_stitches(stitching, runs, setup)
         score, scores = measure_grids({unit.title: grid}, reference)[unit.title]
         stitches = exec_stitch.finish(runs, grid, score, matched)
-        places = {stitch.place: scores[stitch.pair] for stitch in stitches}
-        measured = results.scoring.MeasuredStitches(reference, places)
+        measured = (reference, {stitch.place: scores[stitch.pair] for stitch in stitches})
     exec_stitch.conclude(stitching, setup, stitches)
     results.stitches.remove_remains(unit.place)  # of a killed process
     exec_eval_stitcher_ood.main(unit.options, session, measured, is_claimed=True)

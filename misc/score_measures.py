@@ -110,8 +110,8 @@ def read_truth(path: str) -> "DataFrame":
     import pandas
 
     with readable(path, "give a CSV with the columns front_network, end_network and value"):
-        truth = pandas.read_csv(path, dtype=dict.fromkeys(results.frame.NETWORKS, str))
-    missing = [name for name in (*results.frame.NETWORKS, "value") if name not in truth]
+        truth = pandas.read_csv(path, dtype=dict.fromkeys(results.tables.NETWORKS, str))
+    missing = [name for name in (*results.tables.NETWORKS, "value") if name not in truth]
     if missing:
         raise UserError(
             f"{path} lacks {', '.join(missing)}; give the columns front_network, end_network and value"
@@ -151,12 +151,12 @@ def draw(
         if pair.end_layer != title:
             title = f"{pair.front_layer} → {pair.end_layer}"
         panels[title] = results.ranks.curves_of_pair(curves, probes, pair)
-        is_of_pair = (labels[results.frame.LAYERS] == list(pair)).all(axis=1) & (
+        is_of_pair = (labels[results.tables.LAYERS] == list(pair)).all(axis=1) & (
             labels.varied == "front"
         )
         rho[title] = labels[is_of_pair].set_index("label").spearman.to_dict()
     if panels:
-        pairs = set(frame[results.frame.NETWORKS].itertuples(index=False, name=None))
+        pairs = set(frame[results.tables.NETWORKS].itertuples(index=False, name=None))
         datasets = {(dataset, None) for dataset in frame.dataset}
         figures.curves.draw_ranks(
             Path(args.output).with_suffix(".png"),

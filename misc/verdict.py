@@ -191,7 +191,7 @@ def judge(args: Namespace) -> Judged:
     limits = Limits(args.tolerance / 100, args.skill, pairwise=args.pairwise)
     with recorded_warnings() as said:
         stitches = read_folders(args.source_dirs)
-        similarities = results.similarities.read_similarities(args.similarity)
+        similarities = results.frame.read_similarities(args.similarity)
         networks = args.networks or results.frame.list_in(args.source_dirs)
         of_stitches = chain.from_iterable(stitch.networks for stitch in stitches)
         names = named_by_list(of_stitches, networks)

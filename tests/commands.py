@@ -261,8 +261,8 @@ def save_network(path: Path, name: str, **options: Any) -> Path:
     """Save an untrained network, of seed 0."""
     import torch
 
+    from src.core.tensors import save_state
     from src.models import build_model
-    from src.results.checkpoints import save_state
 
     torch.manual_seed(0)
     save_state(path, build_model(name, **options).state_dict())

@@ -7,8 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 
 from src.core.values import Pair
-from src.results.frame import COLUMNS
-from src.results.network_names import PAIRS
+from src.results.tables import COLUMNS, PAIRS
 
 NAMES = "abcd"
 GROUP = dict(zip(NAMES, ("one", "one", "two", "two"), strict=True))

@@ -9,8 +9,9 @@ from torch import nn
 
 from src.core.cache import Cache
 from src.core.inputs import InputSpec
+from src.core.tensors import save_state
 from src.models import Network, build_model
-from src.results.checkpoints import Session, save_state
+from src.results.checkpoints import Session
 from src.results.network_names import NamedNetwork
 from tests.commands import says
 

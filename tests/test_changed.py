@@ -13,11 +13,12 @@ import pytest
 
 from src import __version__
 from src.core.seeds import seeded
+from src.core.tensors import save_state
 from src.datasets import load_dataset
 from src.models import build_model
 from src.results import checkpoints
 from src.results import stitch_runs as runs
-from src.results.checkpoints import load_model, save_state
+from src.results.checkpoints import load_model
 from src.results.network_names import SHORT, NamedNetwork
 from src.results.run import options_of_table
 from tests.commands import error_line, names_in, read_csv, read_json, run, says, stitch_rows

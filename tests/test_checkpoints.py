@@ -8,9 +8,10 @@ import torch
 
 from src.core.errors import UserError
 from src.core.inputs import InputSpec, Normalisation
+from src.core.tensors import save_state
 from src.datasets import dataset_info
 from src.models import build_model
-from src.results.checkpoints import load_model, load_state, save_state
+from src.results.checkpoints import load_model, load_state
 from src.results.network_names import NamedNetwork
 from tests.commands import says
 

@@ -9,8 +9,8 @@ import pytest
 
 from src.core.files import write_json
 from src.core.seeds import seeded
+from src.core.tensors import save_state
 from src.models import build_model
-from src.results.checkpoints import save_state
 from src.results.run import Run, options_of_table
 from tests.commands import ON_DIGITS, error_line, run, start_code
 from tests.conftest import few_images

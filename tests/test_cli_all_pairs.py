@@ -14,8 +14,8 @@ import torch
 import exec_stitch
 from misc import all_pairs, pairs
 from src.core.errors import Busy
+from src.core.tensors import save_state
 from src.models import Network, build_model
-from src.results.checkpoints import save_state
 from src.results.network_names import NamedNetwork, read_networks
 from src.results.run import Run
 from src.skill.baseline import Baselines

@@ -14,7 +14,8 @@ from src.core.values import Pair
 from src.models import Network, build_model
 from src.ood import energy, make_detector, ood_metrics
 from src.results.checkpoints import load_state
-from src.results.stitch_runs import STITCHES, load_stitch
+from src.results.scoring import load_stitch
+from src.results.stitches import STITCHES
 from src.skill.within_class import skill_score, within_class_correlation
 from src.stitching import build_stitching_layer
 from tests.commands import (

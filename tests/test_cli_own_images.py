@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.core.tensors import save_state
 from src.models import build_model
 from src.results import stitch_runs
-from src.results.checkpoints import save_state
 from tests.commands import ROOT, error_line, read_json, run, says, start
 from tests.tiny_datasets import write_imagenet
 

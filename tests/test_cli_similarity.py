@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from src.core.cache import Cache
+from src.core.tensors import save_state
 from src.core.values import Null
 from src.models import build_model
-from src.results.checkpoints import Session, save_state
+from src.results.checkpoints import Session
 from tests.commands import (
     MODEL,
     ON_DIGITS,

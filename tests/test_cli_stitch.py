@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import cohen_kappa_score
 
 from src.results.checkpoints import load_state
-from src.results.stitch_runs import load_stitch
+from src.results.scoring import load_stitch
 from src.stitching import Pair, StitchedModel, build_stitching_layer
 from tests.commands import (
     MODEL,

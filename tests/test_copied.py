@@ -12,8 +12,9 @@ import torch
 
 from src.core.inputs import InputSpec
 from src.core.seeds import seeded
+from src.core.tensors import save_state
 from src.models import build_model
-from src.results.checkpoints import load_model, save_state
+from src.results.checkpoints import load_model
 from src.results.network_names import NamedNetwork, training_of
 from src.results.spec import difference, key_of
 from src.results.stitches import read_stitches
@@ -187,13 +188,17 @@ def test_epochs_of_a_training_are_one_network_wherever_its_code_lies(project):
     assert len({training_of(name) for name in names}) == 1
 
 
-def test_training_inputs_that_are_test_inputs_are_repeated_by_the_verdict(project):
+def test_training_inputs_that_are_test_inputs_are_repeated_by_the_verdict(project, monkeypatch):
     with np.load("dd.npz") as arrays:
         x, y = arrays["x_test"], arrays["y_test"]
     np.savez("dd.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     assert "training and test inputs are the same" in run(*STITCH).err
     said = run("misc/verdict.py", "results/r").err
     assert says(said, "when stitches were made: ", "training and test inputs are the same")
+    monkeypatch.setattr("misc.verdict.MAX_WARNINGS", 9)
+    run(*COMPARE)
+    page = " ".join(Path("two.html").read_text().split())
+    assert page.count("training and test inputs are the same") == 1
 
 
 @pytest.mark.parametrize("second", ["copy.pt", "-", "DEFAULT"])

@@ -7,8 +7,9 @@ import torch
 
 from src.core.errors import UserError
 from src.core.inputs import InputSpec
+from src.core.tensors import save_state
 from src.models import build_model
-from src.results.checkpoints import load_model, save_state
+from src.results.checkpoints import load_model
 from src.results.network_names import NamedNetwork
 from tests.commands import ON_DIGITS, error_line, read_csv, run, says, stitch_rows
 from tests.conftest import few_images

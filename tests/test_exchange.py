@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from src.results.stitch_runs import load_stitch
+from src.results.scoring import load_stitch
 from src.results.stitches import Stitch, read_stitches
 from tests.commands import (
     ON_DIGITS,
+    ROOT,
     error_line,
     names_in,
     pair_of,
@@ -77,6 +78,8 @@ def test_exported_folders_read_to_the_stitches_of_the_run(name, workplace):
         more = {"grid.csv", "predictions.npz", "run.json"}
         assert names_in(found.folder) == PUBLIC | logs | more
         assert pair_of(found.folder) == expected.pair
+        (row,) = read_csv(found.folder / "grid.csv")
+        assert row["folder"] == found.folder.name
         config = read_json(found.folder / "config.txt")
         assert config["stitching_type"] == expected.record["stitching_type"] != "auto"
 
@@ -111,6 +114,9 @@ def test_what_cannot_be_exported_is_refused(workplace):
     assert says(error_line(EXPORT, "cnn.pt", "-o", "x", cwd=workplace), "cnn.pt is not a folder")
     (workplace / "empty").mkdir()
     assert says(error_line(EXPORT, "empty", "-o", "x", cwd=workplace), "no finished")
+    unsaved = ROOT / "tests/data/public_runs/trained"
+    line = error_line(EXPORT, "results/trained", unsaved, "-o", "x", cwd=workplace)
+    assert says(line, "3 of 4 runs have no ", "final_model.pt", "--no-save")
     line = error_line(EXPORT, "results", "-o", "x", cwd=workplace)
     assert says(line, "results holds no finished", "hold runs: ", "results/auto")
     assert says(error_line(EXPORT, "results/auto", "-o", "exported", cwd=workplace), "exists")

@@ -6,8 +6,9 @@ import pytest
 
 from src.core.errors import UserError
 from src.results import read
-from src.results.frame import COLUMNS, measures_in
+from src.results.frame import measures_in
 from src.results.network_names import SHORT
+from src.results.tables import COLUMNS
 from tests.result_rows import SIMILARITY, write_table
 from tests.written_runs import (
     skill,

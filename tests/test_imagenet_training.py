@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from src.core.seeds import seeded
+from src.core.tensors import save_state
 from src.models import build_model
-from src.results.checkpoints import load_state, save_state
+from src.results.checkpoints import load_state
 from src.training import Settings, loop
 from tests.commands import error_line, module_of, names_in, read_csv, read_json, run, words
 from tests.tiny_datasets import write_imagenet

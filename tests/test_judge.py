@@ -18,7 +18,7 @@ from src.datasets import load_dataset
 from src.datasets.iterated import IteratedInputs
 from src.judge import judge
 from src.models import Network, build_model
-from src.results.frame import COLUMNS
+from src.results.tables import COLUMNS
 from src.verdict import Limits
 from tests.commands import read_csv, run, says, stitch_rows
 from tests.conftest import few_images

@@ -7,9 +7,10 @@ import torch
 
 from src.core.errors import UserError
 from src.core.inputs import InputSpec
+from src.core.tensors import save_state
 from src.models import build_model
 from src.ood import energy
-from src.results.checkpoints import DetectorStore, new_name, save_state
+from src.results.checkpoints import DetectorStore, new_name
 from src.results.network_names import NamedNetwork, content_of
 from tests.commands import says
 from tests.goldens import DATA

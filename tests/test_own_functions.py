@@ -12,9 +12,10 @@ from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
 from src.core.inputs import InputSpec
+from src.core.tensors import save_state
 from src.datasets import load_dataset
 from src.models import build_model
-from src.results.checkpoints import load_model, save_state
+from src.results.checkpoints import load_model
 from src.results.network_names import NamedNetwork
 from tests.commands import (
     ON_DIGITS,

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.results.checkpoints import load_state, save_state
+from src.core.tensors import save_state
+from src.results.checkpoints import load_state
 from tests.commands import MODEL, error_line, run, save_network
 from tests.conftest import few_images
 

@@ -9,8 +9,7 @@ import pytest
 from scipy.stats import t as student
 
 from src.results import reports
-from src.results.frame import GROUPS, NETWORKS
-from src.results.network_names import SAME_RUN, UNTRAINED_FRONT
+from src.results.tables import GROUPS, NETWORKS, SAME_RUN, UNTRAINED_FRONT
 from src.statistics.permutation_tests import END, permutation_test
 from tests.frames import NAMES, all_pairs, compared, frame, row, skill
 

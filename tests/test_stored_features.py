@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from src.core.tensors import save_state
 from src.models import build_model
-from src.results.checkpoints import save_state
 from src.results.feature_files import Images, check_same_images
 from src.results.network_names import content_of
 from tests.commands import ON_DIGITS, error_line, read_csv, read_json, run, says

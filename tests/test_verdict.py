@@ -11,9 +11,8 @@ from scipy import stats
 
 from src.core.values import Null
 from src.figures import pages, words
-from src.results.frame import judge_stitches
+from src.results.frame import frame_of_records, judge_stitches
 from src.results.run import write_logs
-from src.results.similarities import frame_of_records
 from src.results.stitches import EvaluationFiles
 from src.results.tables import EVALUATIONS, SIMILARITIES, write_table
 from src.statistics.intervals import of_share

@@ -29,6 +29,16 @@ def save_tensors(path: Path, content: object) -> None:
         torch.save(content, file)
 
 
+def save_state(path: Path, state: "Mapping[str, Tensor]") -> None:
+    """Save a state dict in torch's zip format, atomically; equal states make equal bytes."""
+    save_tensors(path, on_cpu(state))
+
+
+def on_cpu(state: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """Return a state dict on the CPU, without gradients."""
+    return {key: value.detach().cpu().contiguous() for key, value in state.items()}
+
+
 def load_tensors(path: str | Path, *, mmap: bool = False) -> Any:
     """Load a file of torch that holds tensors and plain values, onto the CPU.
 

@@ -50,6 +50,14 @@ def titles_in(text: str) -> str:
     return NAMED.sub(r"\1", text)
 
 
+def short(name: str) -> str:
+    """Return the last two parts of an absolute path; return a relative name unchanged."""
+    path = Path(name)
+    if path.is_absolute():
+        return "/".join(path.parts[-2:])
+    return name
+
+
 def absolute(name: str, folder: Path = Path()) -> str:
     """Return the name of user code with the absolute path of its file; all further names stay.
 

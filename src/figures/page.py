@@ -15,16 +15,15 @@ from typing import Any
 
 import pandas as pd
 
-from src.core.user_code import titles_in
+from src.core.user_code import short, titles_in
 from src.figures import terms, words
 from src.figures.pages import CAPTION
 from src.figures.scales import title_of
 from src.figures.sections import Part, parts_of
 from src.figures.words import Table
-from src.results.frame import LAYERS
-from src.results.network_names import SHORT, short
+from src.results.network_names import SHORT
 from src.results.spec import RECORDS, SPLITS
-from src.results.tables import AUROC
+from src.results.tables import AUROC, LAYERS
 from src.verdict import INCONCLUSIVE, SIMILAR, Limits
 
 ESTIMATES = ("accuracy_drop", "skill_at_end", "skill")

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from src.core.user_code import titles_in
-from src.results.frame import GROUPS, NETWORKS, SIDES, TYPES, architectures, layers_of
-from src.results.network_names import IN_SHORT, short, short_names
+from src.core.user_code import short, titles_in
+from src.results.frame import architectures, layers_of
+from src.results.network_names import short_names
+from src.results.tables import GROUPS, IN_SHORT, NETWORKS, SIDES, TYPES
 
 ENDINGS = {kind: f", {title}" for kind, title in IN_SHORT.items()}  # of titles, by kind
 MAX_PAIRS = 16  # of groups of networks, that a method is divided into

@@ -26,8 +26,8 @@ from src.figures.pages import (
 )
 from src.figures.scales import LIMIT, POINTS, draw_interval, set_scale
 from src.figures.sections import Part, parts_of
-from src.results.frame import LAYERS
 from src.results.reports import matrix
+from src.results.tables import LAYERS
 from src.verdict import ACCURATE_ONLY, INCONCLUSIVE, NOT_MATCHED, SIMILAR, Limits
 
 if TYPE_CHECKING:

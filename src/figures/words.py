@@ -16,12 +16,11 @@ import pandas as pd
 from src.core.choices import WITH_POSITIONS, on_lost_positions
 from src.core.console import aligned, counted, decimals, listed, note, points
 from src.core.grouping import grouped
-from src.core.user_code import titles_in
+from src.core.user_code import short, titles_in
 from src.core.values import LOW_ACCURACY
 from src.figures.scales import title_of
 from src.figures.sections import by_method, has_two_networks, parts_of
-from src.results.frame import LAYERS, NETWORKS
-from src.results.network_names import pairs_in_words, short
+from src.results.network_names import pairs_in_words
 from src.results.reports import (
     ALL_LAYERS,
     CORRESPONDING,
@@ -30,6 +29,7 @@ from src.results.reports import (
     on_unlike_accuracies,
     on_unlike_types,
 )
+from src.results.tables import LAYERS, NETWORKS
 from src.statistics.intervals import ALPHA
 from src.verdict import ACCURATE_ONLY, INCONCLUSIVE, NOT_MATCHED, SIMILAR, VERDICTS, Limits
 

@@ -1,4 +1,4 @@
-"""Loads and saves checkpoints of networks and of trained detectors, and reads the training options beside them.
+"""Loads checkpoints of networks and of trained detectors, and reads the training options beside them.
 A session keeps loaded networks and data sets for all experiments of a process.
 
 A store is a folder with a checkpoint for each detector. Its `meta.json` has the network, the layer and
@@ -25,7 +25,7 @@ from src.core.errors import Misfit, UserError, unknown_name
 from src.core.files import locked, readable
 from src.core.inputs import InputSpec, are_images, describe_values, shape_text
 from src.core.seeds import seeded
-from src.core.tensors import content_of_state, load_tensors, save_tensors
+from src.core.tensors import content_of_state, load_tensors, save_state
 from src.core.user_code import digest_of, is_user_code, title_of
 from src.core.values import BATCH_DEPENDENT, STOCHASTIC
 from src.datasets import dataset_info, load_dataset
@@ -60,16 +60,6 @@ SHAPES = re.compile(
     r"copying a param with shape torch.Size\((.*?)\) from checkpoint, "
     r"the shape in current model is torch.Size\((.*?)\)\."
 )
-
-
-def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Save a state dict in torch's zip format, atomically; equal states make equal bytes."""
-    save_tensors(path, on_cpu(state))
-
-
-def on_cpu(state: Mapping[str, Tensor]) -> StateDict:
-    """Return a state dict on the CPU, without gradients."""
-    return {key: value.detach().cpu().contiguous() for key, value in state.items()}
 
 
 def load_state(path: str | Path) -> StateDict:
@@ -199,7 +189,11 @@ def _untrained_network(kind: str, images: InputSpec, *, encoder: bool, seed: int
     network = _build(kind, images, n_classes=images.n_classes, encoder=encoder, seed=seed)
     if kind not in MODEL_NAMES and is_user_code(kind):
         second = _build(kind, images, n_classes=images.n_classes, encoder=encoder, seed=seed + 1)
-        _warn_if_equal(kind, network, second)
+        if content_of_state(network.state_dict()) == content_of_state(second.state_dict()):
+            warn_once(
+                f"{kind} gives the same weights whatever the seed, and - says that they are randomly initialised and "
+                f"untrained; give {DEFAULT} in the place of the checkpoint if they are trained"
+            )
     return network
 
 
@@ -239,15 +233,6 @@ def weights_of(name: NamedNetwork, network: Network) -> str:
     if name.is_given:
         return content_of_state(network.state_dict())
     return name.content
-
-
-def _warn_if_equal(kind: str, first: Network, second: Network) -> None:
-    """Warn if networks of two seeds have equal weights, as when a user's function returns trained networks."""
-    if content_of_state(first.state_dict()) == content_of_state(second.state_dict()):
-        warn_once(
-            f"{kind} gives the same weights whatever the seed, and - says that they are randomly initialised and "
-            f"untrained; give {DEFAULT} in the place of the checkpoint if they are trained"
-        )
 
 
 def load_weights(

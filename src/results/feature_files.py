@@ -22,8 +22,7 @@ from src.datasets.base import InputSet
 from src.datasets.mapped import map_member
 from src.models.layers import matching_names
 from src.models.stored import StoredActivations
-from src.results.network_names import FEATURES, SHORT, NamedNetwork
-from src.results.spec import are_same
+from src.results.network_names import FEATURES, SHORT, NamedNetwork, are_same
 
 # Arrays of a file that are no layers
 IDS = "ids"

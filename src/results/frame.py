@@ -28,29 +28,22 @@ from src.core.files import write_text
 from src.core.grouping import grouped
 from src.core.values import Pair, Rank, StitchSkill
 from src.results.network_names import (
-    PAIRS,
-    SAME_RUN,
-    UNTRAINED_END,
-    UNTRAINED_FRONT,
     NamedNetwork,
     Names,
     architecture,
+    are_same,
     kind_of_pair,
     named_by_list,
     named_networks,
 )
 from src.results.run import options_beside_tables, warn_of_earlier
 from src.results.similarities import (
-    frame_of_records,
     measured_in,
     parts_of,
-    read_similarities,
     swapped,
-    tables_of_similarity,
     value_columns,
-    with_networks,
 )
-from src.results.spec import CHECKPOINTS, OPTIONS, RANKS, WEIGHTS, are_same
+from src.results.spec import CHECKPOINTS, OPTIONS, RANKS, WEIGHTS
 from src.results.spec import NETWORKS as NETWORK_OPTIONS
 from src.results.spec import TYPES as MODEL_TYPES
 from src.results.stitches import (
@@ -71,27 +64,26 @@ from src.results.stitches import (
 from src.results.tables import (
     AUROC,
     COLUMNS,
-    DEPTHS,
     DETECTOR,
     DTYPES,
-    GROUPS,
     JUDGED,
-    LAYERS,
-    NETWORKS,
+    PAIRS,
     PROBES,
+    QUANTITIES,
+    SAME_RUN,
     SIDES,
     SIMILARITIES,
     SKILL,
     STITCHING,
-    TRAINING,
     TYPES,
+    UNTRAINED_END,
+    UNTRAINED_FRONT,
     columns,
     measured_by,
     read_table,
 )
 from src.verdict import SIMILAR, Limits, Stitches, Verdict, judge, obstacle_of
 
-__all__ = ["COLUMNS", "DEPTHS", "GROUPS", "LAYERS", "NETWORKS", "SIDES", "TRAINING", "TYPES"]
 SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
 NO_SETTINGS = {*NETWORK_OPTIONS, "further_options"}
 OF_STITCHES = measured_by(STITCHING, SKILL, DETECTOR)
@@ -136,7 +128,7 @@ def frame_of(
 
     Args:
         verdicts: from `records_of`.
-        similarities: from `src.results.similarities.read_similarities`.
+        similarities: from `read_similarities`.
         names: of all networks.
     """
     records = [dict(record) for record in verdicts]
@@ -316,6 +308,13 @@ def measures_in(frame: pd.DataFrame) -> list[str]:
     ]
 
 
+def similarity(quantity: str, value: float) -> float:
+    """Convert a value to a scale on which higher is more similar; a share of verdicts keeps its value."""
+    if quantity in QUANTITIES:
+        return QUANTITIES[quantity].similarity(value)
+    return measure_of(quantity).similarity(value)
+
+
 def list_in(folders: Sequence[str | Path]) -> Path | None:
     """Return the path of the list of networks in a single folder of results, such as one of misc/compare.py,
     or beside its folder `similarity`; None without one."""
@@ -367,6 +366,48 @@ def read(*folders: str | Path, networks: str | Path | None = None) -> pd.DataFra
         )
     verdicts = records_of(stitches, similarities, names=names)
     return frame_of(verdicts, similarities, names)
+
+
+def frame_of_records(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return records of tables as a frame in which missing entries are None, with both networks and their keys."""
+    frame = pd.DataFrame(records, columns=None if records else columns(SIMILARITIES), dtype=object)
+    return with_networks(frame, "model1", "model2")
+
+
+def with_networks(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Return a frame with the columns `networks`, a tuple of names for each row, and `network_keys`.
+
+    Args:
+        columns: of paths; those of types and weights begin with their names.
+    """
+    networks = []
+    for row in frame.to_dict("records"):
+        names = [
+            NamedNetwork.of(
+                row[name], row[f"{name}_type"], seed=row["seed"], weights=row[f"{name}_weights"]
+            )
+            for name in columns
+        ]
+        networks.append(tuple(names))
+    keys = {pair: tuple(network.key for network in pair) for pair in networks}
+    return frame.assign(networks=networks, network_keys=[keys[pair] for pair in networks])
+
+
+def tables_of_similarity(source_dir: Path) -> list[Path]:
+    """Return the paths of all tables of similarity in a folder and below it, or in a folder `similarity`."""
+    tables = [*source_dir.rglob(f"{SIMILARITY}/*.csv")]
+    if source_dir.resolve().name == SIMILARITY:
+        tables += source_dir.glob("*.csv")
+    return sorted(tables)
+
+
+def read_similarities(tables: Sequence[str | Path]) -> pd.DataFrame:
+    """Return the frame of tables of similarity, see `frame_of_records`; warn of networks whose weights have
+    changed since."""
+    records = [record for table in tables for record in read_table(table, SIMILARITIES)]
+    frame = frame_of_records(records)
+    warn_of_earlier(chain.from_iterable(frame.networks), options_beside_tables(tables))
+    return frame
 
 
 def _collect(
@@ -447,7 +488,7 @@ class Group(NamedTuple):
 
     method: str
     networks: str  # the names of both networks, or the number of pairs that are taken together
-    kind: str  # of the pair of networks, a member of `KINDS`
+    kind: str  # of the pair of networks, such as `PAIRS`
     by_networks: list[list[Stitch]]  # the stitches on each pair of networks
 
     @property

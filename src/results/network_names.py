@@ -24,7 +24,17 @@ from src.core.console import listed, warn, warn_once
 from src.core.errors import UserError, unknown_name
 from src.core.grouping import grouped
 from src.core.user_code import absolute, title_of
-from src.results.tables import FIRST_LINE, Layout, columns, read_table
+from src.results.tables import (
+    FIRST_LINE,
+    PAIRS,
+    SAME_RUN,
+    UNLISTED,
+    UNTRAINED_END,
+    UNTRAINED_FRONT,
+    Layout,
+    columns,
+    read_table,
+)
 
 UNTRAINED = "-"  # in place of a checkpoint: randomly initialised weights
 DEFAULT = "DEFAULT"  # in place of a checkpoint: the weights that come with the type
@@ -36,25 +46,12 @@ SHORT = 12  # digits of a SHA-256 in the row of a table
 RECORD = "_path_sha256"
 
 NEVER_TRAINED = "untrained"  # marks the group of such a network
-UNLISTED = "not listed"  # the group of a network that the list lacks; it is not compared
 # Of a network: of any script, but no path, no hidden file and no option
 NAME = re.compile(r"[^\s./\\-]([^/\\\x00-\x1f]*[^\s/\\])?")
 
 # Folders of tables, beside the folders of stitching methods
 PROBES = "probes"
 TABLES = (SIMILARITY, PROBES)
-# Kinds of pairs of networks: stitches of different kinds are not averaged together
-PAIRS = "pairs of networks"
-SAME_RUN = "pairs of a network with itself"  # at the same or another epoch
-UNTRAINED_FRONT = "pairs with an untrained front network"
-UNTRAINED_END = "pairs with an untrained end network"
-IN_SHORT = {  # in headings, of pairs that are not of two trained networks
-    SAME_RUN: "of a network with itself",
-    UNTRAINED_FRONT: "untrained front",
-    UNTRAINED_END: "untrained end",
-}
-KINDS = (PAIRS, SAME_RUN, UNTRAINED_FRONT, UNTRAINED_END)
-
 NetworkKey = tuple[str, str]  # identity and type; equal for names of the same network
 
 
@@ -300,6 +297,11 @@ def _sha256(path: str, modified: int, size: int) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
+def are_same(first: str | None, second: str | None) -> bool:
+    """Return whether two digests, possibly shortened, are equal; an unknown digest equals any other."""
+    return not first or not second or first[:SHORT] == second[:SHORT]
+
+
 def architecture(name: str, kind: str) -> str:
     """Return the type of a network, or the name of a file of features, which has no type."""
     return name if kind == FEATURES else kind
@@ -312,14 +314,6 @@ def seed_of_untrained(seed: int | None) -> int:
     """
     digest = hashlib.sha256(f"{seed or 0} randomly initialised weights".encode()).digest()
     return int.from_bytes(digest[:6], "big")
-
-
-def short(name: str) -> str:
-    """Return the last two parts of an absolute path; return a relative name unchanged."""
-    path = Path(name)
-    if path.is_absolute():
-        return "/".join(path.parts[-2:])
-    return name
 
 
 def without_ending(path: str) -> Path:
@@ -388,7 +382,7 @@ Names = Mapping[NetworkKey, NamedNetwork]  # of all networks, as reports name th
 
 
 def kind_of_pair(front: NamedNetwork, end: NamedNetwork) -> str:
-    """Return the kind of a pair of networks, a member of `pair_kinds.KINDS`."""
+    """Return the kind of a pair of networks, such as `PAIRS`."""
     if end.is_untrained:
         return UNTRAINED_END
     if front.is_untrained:

@@ -20,10 +20,10 @@ import scipy  # loads a part of it at its first use
 
 from src.core.choices.similarity import SAMPLES, SIMILARITY, measure_of
 from src.core.errors import UserError
+from src.core.user_code import short
 from src.core.values import Pair
-from src.results.frame import FULL, LAYERS, PROBED, SIDES, measures_in, newest
-from src.results.network_names import short
-from src.results.reports import similarity
+from src.results.frame import FULL, PROBED, measures_in, newest, similarity
+from src.results.tables import LAYERS, SIDES
 
 BASELINE = "rank itself"
 PROBE = "linear probe (accuracy)"  # the label of its curve

@@ -25,21 +25,24 @@ from src.core.console import counted, listed
 from src.core.errors import UserError
 from src.core.grouping import by_depth
 from src.core.user_code import titles_in
-from src.results.frame import (
+from src.results.frame import architectures, layers_of, measures_in, of_either_side, similarity
+from src.results.tables import (
+    AUROC,
     DEPTHS,
     GROUPS,
     LAYERS,
     NETWORKS,
+    PAIRS,
+    QUANTITIES,
+    SAME_RUN,
     SIDES,
+    SKILL,
+    STITCHING,
     TRAINING,
     TYPES,
-    architectures,
-    layers_of,
-    measures_in,
-    of_either_side,
+    UNLISTED,
+    measured_by,
 )
-from src.results.network_names import PAIRS, SAME_RUN, UNLISTED
-from src.results.tables import AUROC, QUANTITIES, SKILL, STITCHING, measured_by
 from src.statistics.permutation_tests import END, FRONT, permutation_test
 from src.statistics.resampling import Estimate, estimate, permuted_p
 from src.verdict import INCONCLUSIVE, SIMILAR, VERDICTS
@@ -513,15 +516,6 @@ def best_matches(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame
     return matches.join(
         in_order[["n_layers", "corresponding", "corresponding_value", "place", "chance"]]
     )
-
-
-def similarity(quantity: str, value: float) -> float:
-    """Convert a value to a scale on which higher is more similar."""
-    if quantity in SHARES:
-        return value
-    if quantity in QUANTITIES:
-        return QUANTITIES[quantity].similarity(value)
-    return measure_of(quantity).similarity(value)
 
 
 def match_shares(matches: pd.DataFrame) -> pd.DataFrame:

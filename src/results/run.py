@@ -29,7 +29,7 @@ from src.core.console import listed, note, result, warn_once
 from src.core.errors import UserError
 from src.core.files import durable_together, locked, read_json, write_csv, write_json
 from src.core.provenance import provenance
-from src.core.tensors import load_tensors, save_tensors
+from src.core.tensors import load_tensors, save_state, save_tensors
 from src.core.user_code import digest_of, is_user_code, source_of
 from src.results.network_names import SHORT, NamedNetwork
 from src.results.public import CONFIG, read_options
@@ -579,7 +579,6 @@ def train_network(
     Returns:
         The last row of the log; empty if no epoch remained.
     """
-    from src.results.checkpoints import save_state
     from src.training.loop import train
 
     rows: list[dict[str, object]] = []
@@ -611,7 +610,6 @@ def finetune_network(
     Returns:
         The last row of the log; empty without epochs.
     """
-    from src.results.checkpoints import save_state
     from src.training.loop import train
 
     log: list[dict[str, float]] = []

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,17 +19,18 @@ from src.core.console import listed, warn
 from src.core.errors import UserError
 from src.core.files import write_arrays
 from src.core.inputs import InputSpec
+from src.core.tensors import load_tensors
 from src.core.user_code import digest_of, file_and_function, is_user_code, source_of
 from src.core.values import Pair
 from src.models import Network
 from src.ood.evaluation import OodEvaluation, score_grid, separation_of
 from src.ood.reference import EndReference
-from src.results.checkpoints import Session, fill
+from src.results.checkpoints import Session, StateDict, fill, load_state
 from src.results.network_names import SHORT, NamedNetwork, titles_of
-from src.results.public import states_in, write_energies
-from src.results.spec import on_same_images, short_images
-from src.results.stitch_runs import load_stitch
+from src.results.public import STITCH, states_in, write_energies
+from src.results.spec import CHECKPOINTS, on_same_images, short_images
 from src.results.stitches import (
+    STITCHES,
     EvaluationFiles,
     Stitch,
     by_detector,
@@ -38,30 +39,12 @@ from src.results.stitches import (
     place_of,
     without_runs,
 )
-from src.results.tables import EVALUATIONS, SIDES
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
 
 OTHER_DATA = "give --other-data for an evaluation on other data, which the verdict leaves out"
 SHARED = ("front_model_type", "end_model_type", "stitching_type")
-
-
-Experiments = dict[str, list[Stitch]]  # by the title of the experiment
-
-
-class GridOfStitches(NamedTuple):
-    """The stitches of one experiment over a grid of pairs of layers, and their files."""
-
-    grid: Grid
-    stitches: dict[Pair, Stitch]
-
-
-class MovedNetwork(NamedTuple):
-    """The current location of a network that was stitched elsewhere."""
-
-    path: str | None  # the checkpoint; None: the recorded place
-    own_types: Sequence[str] = ()  # names of a user's code that may run; one is that of the network
 
 
 def check_stitches(stitches: Sequence[Stitch], folder: Path) -> None:
@@ -77,8 +60,8 @@ def check_stitches(stitches: Sequence[Stitch], folder: Path) -> None:
     values: dict[str, Collection[str]] = {
         name: {str(stitch.spec[name]) for stitch in of_runs} for name in SHARED
     }
-    for i, side in enumerate(SIDES):
-        values[f"{side}_model_path"] = titles_of(stitch.networks[i] for stitch in of_runs).values()
+    for i, name in enumerate(CHECKPOINTS):
+        values[name] = titles_of(stitch.networks[i] for stitch in of_runs).values()
     for name, distinct in values.items():
         if len(distinct) > 1:
             raise UserError(
@@ -132,9 +115,10 @@ def _images_named_by(options: Options) -> str:
 
 def load_networks(
     stitches: Sequence[Stitch],
-    moved: Mapping[str, MovedNetwork],
     images: InputSpec,
     *,
+    paths: Mapping[str, str | None],
+    own_types: Sequence[str],
     session: Session,
     device: torch.device | str,
 ) -> dict[str, tuple[Network, NamedNetwork]]:
@@ -144,7 +128,8 @@ def load_networks(
     the runs.
 
     Args:
-        moved: the networks, by side.
+        paths: of the checkpoints that were moved since, by side; None: as recorded.
+        own_types: names of a user's code that may run.
 
     Returns:
         For "front" and "end" the network, and its name with the SHA-256 of its weights.
@@ -154,10 +139,9 @@ def load_networks(
     """
     networks = {}
     options = stitches[0].options
-    for i, side in enumerate(SIDES):
-        name = name_of(options, side, moved[side])
+    for (side, path), recorded in zip(paths.items(), stitches[0].networks, strict=True):
+        name = name_of(options, side, path, own_types)
         network = session.network(name, images, device=device, encoder=side == "front")
-        recorded = stitches[0].networks[i]
         name = replace(name, weights=session.weights(name, images, device=device))
         if recorded.weights and recorded.identity != name.identity:
             raise UserError(
@@ -189,19 +173,21 @@ def _with_channels_first(
     return network
 
 
-def name_of(options: Options, side: str, moved: MovedNetwork) -> NamedNetwork:
+def name_of(
+    options: Options, side: str, path: str | None, own_types: Sequence[str]
+) -> NamedNetwork:
     """Return the `NamedNetwork` of the front or the end network of a run.
 
     Args:
         options: of the run.
         side: "front" or "end".
-        moved: where it is now.
+        path: of the checkpoint now; None: as recorded.
+        own_types: names of a user's code that may run.
 
     Raises:
         UserError: the checkpoint is missing, or the network is code of the user's that the command
             line does not name.
     """
-    path = moved.path
     recorded = NamedNetwork.of(
         options.get(f"{side}_model_path"),
         options.get(f"{side}_model_type"),
@@ -210,7 +196,7 @@ def name_of(options: Options, side: str, moved: MovedNetwork) -> NamedNetwork:
     type = recorded.type
     if is_user_code(type):
         digest = options.get(f"{side}_model_type_sha256")
-        type = own_type_of(type, moved.own_types, digest)
+        type = own_type_of(type, own_types, digest)
         if digest_of(type) != digest:
             raise UserError(
                 f"{source_of(type)} is not the code that these runs were stitched with "
@@ -247,19 +233,36 @@ def own_type_of(recorded: str, own_types: Sequence[str], digest: object) -> str:
     return max(types, key=lambda name: digest_of(name) == digest)
 
 
+def load_stitch(folder: Path, pair: Pair) -> StateDict:
+    """Load the state dict of a stitch in a run's folder; only its own tensors are read.
+
+    Raises:
+        UserError: as `load_state`; or the run has kept no such stitch.
+    """
+    path = folder / STITCHES
+    if not path.exists():
+        return load_state(folder / STITCH)
+    states = load_tensors(path, mmap=True)
+    try:
+        return states[pair.front_layer][pair.end_layer]
+    except KeyError:
+        raise UserError(f"{path} has no stitch {pair}; stitch again") from None
+
+
 def rebuild_grids(
-    experiments: Mapping[str, Sequence[Stitch]],
+    experiments: Iterable[Sequence[Stitch]],
     front: Network,
     end: Network,
     *,
     image_shape: Sequence[int],
-) -> tuple[list[GridOfStitches], list[str]]:
-    """Load stitches from disk as grids: one per experiment, and one per checkpoint of whole networks.
+) -> tuple[list[tuple[Grid, dict[Pair, Stitch]]], list[str]]:
+    """Load stitches from disk as grids, with their stitches: one per experiment, and one per checkpoint of whole
+    networks.
 
     A whole checkpoint holds both networks, whose BatchNorm statistics moved in training.
 
     Args:
-        experiments: the stitches of each experiment by its title, one for each pair of layers.
+        experiments: the stitches of each experiment, one for each pair of layers.
         front: the front network of all stitches.
         end: the end network of all stitches.
         image_shape: (C, H, W).
@@ -267,9 +270,9 @@ def rebuild_grids(
     Returns:
         The grids, and one message per stitch that cannot be rebuilt.
     """
-    grids: list[GridOfStitches] = []
+    grids: list[tuple[Grid, dict[Pair, Stitch]]] = []
     messages = []
-    for stitches in experiments.values():
+    for stitches in experiments:
         made: dict[tuple[Network, Network], dict[Pair, tuple[Stitch, StitchingLayer]]] = {}
         for stitch in stitches:
             try:
@@ -283,8 +286,7 @@ def rebuild_grids(
         for networks, of_pairs in made.items():
             layers = {pair: layer for pair, (_, layer) in of_pairs.items()}
             grid = Grid(*networks, layers, front_rank=record["front_stitch_rank"], form=form)
-            of_grid = {pair: stitch for pair, (stitch, _) in of_pairs.items()}
-            grids.append(GridOfStitches(grid, of_grid))
+            grids.append((grid, {pair: stitch for pair, (stitch, _) in of_pairs.items()}))
     return grids, messages
 
 
@@ -324,60 +326,30 @@ def _rebuild(
     return networks, layer
 
 
+Scores = dict[tuple[str, Pair], OodEvaluation]  # of stitches, by `Stitch.place`
+Scored = Sequence[tuple[Stitch, OodEvaluation]]  # stitches with their scores
 MOST_CHANGED = 0.02  # difference of accuracies that precision and batches may make
 
 
-class ScoredStitch(NamedTuple):
-    """A stitch with its accuracy, skill and detector scores."""
-
-    stitch: Stitch
-    scores: OodEvaluation
-    experiment: str  # the title of its experiment
-
-
-class MeasuredStitches(NamedTuple):
-    """The scores of stitches that this process has trained or fitted."""
-
-    reference: EndReference
-    scores: dict[tuple[str, Pair], OodEvaluation]
-
-    def are_all_of(self, stitches: Iterable[Stitch]) -> bool:
-        """Return whether every stitch has been scored."""
-        return all(stitch.place in self.scores for stitch in stitches)
-
-    def scored(self, experiments: Mapping[str, Sequence[Stitch]]) -> list[ScoredStitch]:
-        """Return the scored stitches in the order of the depth of their end layers.
-
-        Args:
-            experiments: the stitches of each experiment by its title.
-        """
-        scored = [
-            ScoredStitch(stitch, self.scores[stitch.place], title)
-            for title, stitches in experiments.items()
-            for stitch in stitches
-            if stitch.place in self.scores
-        ]
-        layers = self.reference.options.layers
-        return sorted(scored, key=lambda of_stitch: layers.index(of_stitch.stitch.pair.end_layer))
-
-
-def score_stitches(grids: Iterable[GridOfStitches], reference: EndReference) -> MeasuredStitches:
-    """Compute the accuracy, skill and detector scores of all stitches."""
-    scores: dict[tuple[str, Pair], OodEvaluation] = {}
+def score_stitches(
+    grids: Iterable[tuple[Grid, Mapping[Pair, Stitch]]], reference: EndReference
+) -> Scores:
+    """Compute the accuracy, skill and detector scores of all stitches, by their places."""
+    scores: Scores = {}
     for grid, stitches in grids:
         scores_of_pair = score_grid(grid, reference)
         scores |= {stitch.place: scores_of_pair[pair] for pair, stitch in stitches.items()}
-    return MeasuredStitches(reference, scores)
+    return scores
 
 
-def check_scored(scored: Iterable[ScoredStitch], *, other_data: bool, batch_size: int) -> None:
+def check_scored(scored: Scored, *, other_data: bool, batch_size: int) -> None:
     """Warn of stitches with activations that are not finite, or whose accuracy differs from the recorded one.
 
     Args:
         other_data: the test images are other data than the stitches were made on.
         batch_size: of the evaluation.
     """
-    for stitch, scores, _ in scored:
+    for stitch, scores in scored:
         title = f"{stitch.folder}, {stitch.pair}"
         if not scores.is_finite:
             warn(
@@ -396,7 +368,7 @@ def check_scored(scored: Iterable[ScoredStitch], *, other_data: bool, batch_size
 
 
 def evaluation_rows(
-    scored: Iterable[ScoredStitch],
+    scored: Scored,
     reference: EndReference,
     record: Options,
     *,
@@ -410,13 +382,12 @@ def evaluation_rows(
     """
     options = reference.options
     rows = []
-    for stitch, scores, _ in scored:
+    for stitch, scores in scored:
         # The data: those of the stitch, as its row names them, unless other data were given
         dataset = dataset_label(options.dataset)
         if not other_data and stitch.record["dataset"] is not None:
             dataset = stitch.record["dataset"]
         row = {
-            **dict.fromkeys(EVALUATIONS.types),
             **stitch.pair._asdict(),
             **record,
             "folder": stitch.folder.name,
@@ -459,12 +430,13 @@ def with_earlier_detectors(
     together = []
     for row in rows:
         of_stitch = before.get(place_of(row))
+        further: dict[str, Any] = {}
         if of_stitch and on_same_images(row, of_stitch):
             of_row = by_detector(row)
-            for detector, measured in reversed(by_detector(of_stitch).items()):
+            for detector, measured in by_detector(of_stitch).items():
                 if detector not in of_row:
-                    row = measured | row
-        together.append(row)
+                    further |= measured
+        together.append({**further, **row})
     return together
 
 
@@ -485,7 +457,7 @@ def describe_detectors(reference: EndReference) -> dict[str, dict[str, dict[str,
 def save_scores(
     folder: str | None,
     files: EvaluationFiles,
-    scored: Sequence[ScoredStitch],
+    scored: Scored,
     reference: EndReference,
 ) -> None:
     """Save the scores of all images by each detector.
@@ -494,7 +466,7 @@ def save_scores(
         folder: to write an array a file to, in a folder a detector if there are several; None: write a
             file a detector.
     """
-    detectors = dict.fromkeys(chain.from_iterable(scores.scores for _, scores, _ in scored))
+    detectors = dict.fromkeys(chain.from_iterable(scores.scores for _, scores in scored))
     for detector in detectors:
         arrays = _scores_of_images(detector, scored, reference)
         if not folder:
@@ -504,9 +476,7 @@ def save_scores(
         write_energies(Path(folder, detector if has_several else ""), arrays)
 
 
-def _scores_of_images(
-    score: str, scored: Sequence[ScoredStitch], reference: EndReference
-) -> dict[str, np.ndarray]:
+def _scores_of_images(score: str, scored: Scored, reference: EndReference) -> dict[str, np.ndarray]:
     """Return the scores of all images as float32 arrays (N,), by END_LAYER/FRONT_LAYER.
 
     If stitches of several runs have the same two layers, the key is END_LAYER/FRONT_LAYER RUN_FOLDER. The
@@ -516,8 +486,8 @@ def _scores_of_images(
     for layer, scores in reference.sanity_scores.get(score, {}).items():
         arrays[f"{layer}/{dataset_label(reference.options.sanity_dataset)}"] = scores
 
-    n_stitches = Counter(scored_stitch.stitch.pair for scored_stitch in scored)
-    for stitch, scores_of_stitch, _ in scored:
+    n_stitches = Counter(stitch.pair for stitch, _ in scored)
+    for stitch, scores_of_stitch in scored:
         if score not in scores_of_stitch.scores:
             continue
         pair = stitch.pair

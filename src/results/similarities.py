@@ -1,19 +1,14 @@
-"""Tables of similarity: the names of their columns, the records that scripts write, and the frame that reports
-read."""
+"""Tables of similarity: the names of their columns, and the records that scripts write."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from src.core.choices.similarity import MEASURES, SIMILARITY
+from src.core.choices.similarity import MEASURES
 from src.core.errors import UserError
 from src.core.user_code import is_user_code, title_of
 from src.core.values import ALL_IMAGES, LARGEST, WITHIN_CLASSES, ComparedLayers, Null
-from src.results.network_names import NamedNetwork
-from src.results.run import options_beside_tables, warn_of_earlier
-from src.results.tables import COLUMNS, JUDGED, SIMILARITIES, columns, read_table
+from src.results.tables import COLUMNS, JUDGED, SIMILARITIES, columns
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -101,33 +96,6 @@ def measured_in(names: Iterable[str]) -> list[str]:
     return sorted(measured, key=lambda name: PLACES.get(name, len(PLACES)))
 
 
-def frame_of_records(records: Sequence[Mapping[str, Any]]) -> "DataFrame":
-    """Return records of tables as a frame in which missing entries are None, with both networks and their keys."""
-    import pandas as pd
-
-    frame = pd.DataFrame(records, columns=None if records else columns(SIMILARITIES), dtype=object)
-    return with_networks(frame, "model1", "model2")
-
-
-def with_networks(frame: "DataFrame", *columns: str) -> "DataFrame":
-    """Return a frame with the columns `networks`, a tuple of names for each row, and `network_keys`.
-
-    Args:
-        columns: of paths; those of types and weights begin with their names.
-    """
-    networks = []
-    for row in frame.to_dict("records"):
-        names = [
-            NamedNetwork.of(
-                row[name], row[f"{name}_type"], seed=row["seed"], weights=row[f"{name}_weights"]
-            )
-            for name in columns
-        ]
-        networks.append(tuple(names))
-    keys = {pair: tuple(network.key for network in pair) for pair in networks}
-    return frame.assign(networks=networks, network_keys=[keys[pair] for pair in networks])
-
-
 def swapped(frame: "DataFrame") -> "DataFrame":
     """Return a frame with both layers exchanged. A measure without a reversed value keeps its value."""
     parts = {name: parts_of(name) for name in value_columns(frame)}
@@ -163,20 +131,3 @@ def refuse_names_of_columns(metrics: Iterable[str]) -> None:
             )
         if title in (*columns(SIMILARITIES), *COLUMNS, *JUDGED):
             raise UserError(f"{name}: tables have a column {title}; rename the function")
-
-
-def tables_of_similarity(source_dir: Path) -> list[Path]:
-    """Return the paths of all tables of similarity in a folder and below it, or in a folder `similarity`."""
-    tables = [*source_dir.rglob(f"{SIMILARITY}/*.csv")]
-    if source_dir.resolve().name == SIMILARITY:
-        tables += source_dir.glob("*.csv")
-    return sorted(tables)
-
-
-def read_similarities(tables: Sequence[str | Path]) -> "DataFrame":
-    """Return the frame of tables of similarity, see `frame_of_records`; warn of networks whose weights have
-    changed since."""
-    records = [record for table in tables for record in read_table(table, SIMILARITIES)]
-    frame = frame_of_records(records)
-    warn_of_earlier(chain.from_iterable(frame.networks), options_beside_tables(tables))
-    return frame

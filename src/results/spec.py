@@ -16,7 +16,7 @@ from src.core.choices.datasets import DATASET_NAMES, INTERVENTIONS
 from src.core.choices.stitching import FORMS
 from src.core.console import listed
 from src.core.user_code import title_of
-from src.results.network_names import RECORD, SHORT, networks_named_by
+from src.results.network_names import RECORD, SHORT, are_same, networks_named_by
 from src.results.public import typed_options
 
 Spec = dict[str, Any]  # values of JSON by name
@@ -279,11 +279,6 @@ def recorded_images(options: Options) -> dict[str, str]:
 def short_images(options: Options) -> dict[str, Any]:
     """Return the shortened fingerprints in options, by column; None without a record."""
     return {split: (options.get(record) or "")[:SHORT] or None for split, record in RECORDS.items()}
-
-
-def are_same(first: str | None, second: str | None) -> bool:
-    """Return whether two digests, possibly shortened, are equal; an unknown digest equals any other."""
-    return not first or not second or first[:SHORT] == second[:SHORT]
 
 
 def on_same_images(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:

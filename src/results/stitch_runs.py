@@ -21,10 +21,9 @@ from src.core.choices.stitching import INITS, KEEP_VARIANCE
 from src.core.console import counted, listed, note, note_once, result, warn, warn_once
 from src.core.errors import UserError
 from src.core.files import durable_together, write_arrays, write_json
-from src.core.tensors import load_tensors, save_tensors
+from src.core.tensors import on_cpu, save_state, save_tensors
 from src.core.values import MeasuredStitch, Pair, Predictions
 from src.models import Network
-from src.results.checkpoints import StateDict, load_state, on_cpu, save_state
 from src.results.public import RUN_NAME, SPARSITY, STITCH, chosen_options, write_summary
 from src.results.run import (
     Run,
@@ -48,6 +47,7 @@ from src.results.spec import (
 from src.results.stitches import (
     GRID,
     METRICS,
+    STITCHES,
     EvaluationFiles,
     Stitch,
     columns_of,
@@ -149,7 +149,6 @@ def _warn_of_high_ranks(options: Options, layers: Mapping[Pair, StitchingLayer])
             warn(f"--{flag} {rank} is above the width of {', '.join(whole)}: no effect")
 
 
-STITCHES = "stitches.pt"  # the stitches of a run with several
 UNMEASURED = dict.fromkeys(("train_acc", "train_loss", "val_acc", "val_loss"))
 # Measurements that are undefined for some stitches
 MAY_BE_UNDEFINED = ("kappa", "front_accuracy", "r2_fit", "r2_test")
@@ -246,7 +245,8 @@ class GridRun:
         Raises:
             Busy: another process works on the interrupted run.
         """
-        done = [stitch for stitch in finished if self._has(stitch)]
+        of_grid = [stitch for stitch in finished if stitch.pair in self.layers]
+        done = [stitch for stitch in of_grid if not difference(stitch.spec, self.spec)]
         if self.call and done:
             self.call.take_up(done[-1].files.folder)
         folders = self._of_this_spec(interrupted)
@@ -258,10 +258,6 @@ class GridRun:
         if folders:
             self._take_up(folders[0])
         return len({stitch.pair for stitch in done})
-
-    def _has(self, stitch: Stitch) -> bool:
-        """Return whether a stitch belongs to the grid and has the spec of the run, as far as it is recorded."""
-        return stitch.pair in self.layers and not difference(stitch.spec, self.spec)
 
     def _of_this_spec(self, interrupted: Mapping[Path, Options]) -> list[Path]:
         """Return the folders of runs of this spec with the layers of the options."""
@@ -510,7 +506,8 @@ def write_stitches(
         predictions: their predictions; empty: they are not saved.
         command: the command line of the run.
     """
-    write_table(folder / "grid.csv", GRID, [stitch.record for stitch in stitches])
+    records = [{**stitch.record, "folder": folder.name} for stitch in stitches]
+    write_table(folder / "grid.csv", GRID, records)
     if predictions:
         write_predictions(folder / "predictions.npz", list(predictions.values()))
     if len(stitches) > 1:
@@ -524,26 +521,10 @@ def write_stitches(
 
 def save_stitches(folder: Path, states: Mapping[Pair, Mapping[str, Tensor]]) -> None:
     """Save the state dicts of stitching layers in `stitches.pt`, by front layer and end layer."""
-    by_layers: dict[str, dict[str, StateDict]] = {}
+    by_layers: dict[str, dict[str, dict[str, Tensor]]] = {}
     for pair, state in states.items():
         by_layers.setdefault(pair.front_layer, {})[pair.end_layer] = on_cpu(state)
     save_tensors(folder / STITCHES, by_layers)
-
-
-def load_stitch(folder: Path, pair: Pair) -> StateDict:
-    """Load the state dict of a stitch in a run's folder; only its own tensors are read.
-
-    Raises:
-        UserError: as `load_state`; or the run has kept no such stitch.
-    """
-    path = folder / STITCHES
-    if not path.exists():
-        return load_state(folder / STITCH)
-    states = load_tensors(path, mmap=True)
-    try:
-        return states[pair.front_layer][pair.end_layer]
-    except KeyError:
-        raise UserError(f"{path} has no stitch {pair}; stitch again") from None
 
 
 def write_predictions(path: Path, predictions: Sequence[Predictions]) -> None:

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 
 Key = TypeVar("Key", bound=Hashable)
 
+STITCHES = "stitches.pt"  # the state dicts of a run with several stitches
 TYPICAL_AUROC = 0.25  # below it, stitched activations are more typical than the end network's own
 
 
@@ -347,11 +348,6 @@ def without_runs(source_dir: Path) -> UserError:
     if below:
         remedy = f"one of the folders below it that hold runs: {listed(below)}"
     return UserError(f"{source_dir} holds no finished stitching run; give {remedy}")
-
-
-def holds_runs(source_dir: Path) -> bool:
-    """Return whether a folder is a run, or contains one."""
-    return is_run(source_dir) or any(map(is_run, source_dir.glob("*")))
 
 
 def is_run(path: Path) -> bool:
@@ -792,7 +788,7 @@ def read_evaluated_stitches(
     """
     stitches: dict[tuple[Path, Pair], Stitch] = {}
     for source_dir in map(Path, source_dirs):
-        is_above = not holds_runs(source_dir)
+        is_above = not any(map(is_run, [source_dir, *source_dir.glob("*")]))
         of_folder, skipped = read_stitches(source_dir, recursive=recursive or is_above)
         for reason in skipped:
             warn(f"skipped: {reason}")

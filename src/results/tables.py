@@ -63,7 +63,7 @@ IN_VERDICT = "verdict"  # matrices and heat maps of the verdict
 IN_CURVES = "curves"  # curves over depth
 
 
-# Columns of the frame of results, which `src.results.frame` exports
+# Columns of the frame of results
 SIDES = ("front", "end")
 NETWORKS = ["front_network", "end_network"]
 GROUPS = ["front_group", "end_group"]
@@ -105,6 +105,17 @@ JUDGED = [
     *("front_depth", "end_depth", "front_weights", "end_weights", "both_ways", "same_run"),
     "stitching_type",
 ]
+UNLISTED = "not listed"  # the group of a network that the list lacks; it is not compared
+# Kinds of pairs of networks: stitches of different kinds are not averaged together
+PAIRS = "pairs of networks"
+SAME_RUN = "pairs of a network with itself"  # at the same or another epoch
+UNTRAINED_FRONT = "pairs with an untrained front network"
+UNTRAINED_END = "pairs with an untrained end network"
+IN_SHORT = {  # in headings, of pairs that are not of two trained networks
+    SAME_RUN: "of a network with itself",
+    UNTRAINED_FRONT: "untrained front",
+    UNTRAINED_END: "untrained end",
+}
 AUROC = "auroc_"  # begins the column of a detector
 
 
