@@ -1,17 +1,26 @@
-"""The measures on matrices: values by hand, invariances, other libraries and other formulas as
-oracles."""
+"""Measures of similarity: invariances, limits, oracles, the public code's values; comparisons of many layers and
+ranks; what is reported."""
 
 import itertools
 import math
+from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.linalg
 import scipy.stats
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from src.core.choices.similarity import MEASURES as ROWS
+from src.core.activations import as_rows
+from src.core.cache import Cache
+from src.core.choices.similarity import MEASURES
+from src.core.errors import UserError
+from src.core.values import ALL_IMAGES, WITHIN_CLASSES, ComparedLayers, Null, Similarity
+from src.figures import similarities
+from src.low_rank import low_rank_approx
+from src.results.similarities import measured_in, record_of, value_columns
 from src.similarity import (
     Undefined,
     compare,
@@ -21,12 +30,16 @@ from src.similarity import (
     procrustes_distance,
     pwcca_distance,
 )
+from src.similarity.comparison import LayerComparison
 from src.similarity.grams import Grams, gram_matrices
-from src.similarity.measures import cka_debiased
-from tests.commands import ROOT
-from tests.goldens import random
+from src.similarity.measures import cka_debiased, load_measures
+from src.similarity.sides import Side, take_statistics
+from tests.commands import ROOT, panels_of, says
+from tests.comparisons import compared, values_of
+from tests.goldens import numbers, random, tensor
+from tests.result_rows import similarity_row
 
-MEASURES = [linear_cka, pwcca_distance, procrustes_distance]
+OF_ARRAYS = [linear_cka, pwcca_distance, procrustes_distance]
 
 
 @pytest.fixture
@@ -64,12 +77,12 @@ METRICS = {
 }
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", MEASURES)
 def test_each_measure_is_what_its_row_declares(rng, pair, name):
     def measure(x, y) -> float:
         return compare(x, y, [name])[name]
 
-    row = ROWS[name]
+    row = MEASURES[name]
     value = measure(*pair)
     for title, function in MAPS.items():
         values = [
@@ -94,8 +107,8 @@ def test_each_measure_is_what_its_row_declares(rng, pair, name):
 def test_methods_md_has_the_declarations():
     lines = (ROOT / "misc" / "docs" / "methods.md").read_text().splitlines()
     cells = [[cell.strip() for cell in line.split("|")] for line in lines if line.startswith("| `")]
-    by_name = {row[1].strip("`"): row[3:6] for row in cells if row[1].strip("`") in ROWS}
-    for name, row in ROWS.items():
+    by_name = {row[1].strip("`"): row[3:6] for row in cells if row[1].strip("`") in MEASURES}
+    for name, row in MEASURES.items():
         is_symmetric = {True: "yes", False: "no"}[row.is_symmetric]
         assert by_name[name] == [", ".join(row.invariant_to), is_symmetric, row.metric]
 
@@ -118,7 +131,7 @@ def test_values_by_hand():
     assert pwcca_distance(x, y) == pytest.approx(1 - 2 / 3)  # weights 2 and 1, correlations 1 and 0
     assert pwcca_distance(y, x) == pytest.approx(0)
     uncorrelated = [[1.0], [1], [-1], [-1]], [[1.0], [-1], [1], [-1]]
-    assert [measure(*uncorrelated) for measure in MEASURES] == pytest.approx([0, 1, 2], abs=1e-12)
+    assert [measure(*uncorrelated) for measure in OF_ARRAYS] == pytest.approx([0, 1, 2], abs=1e-12)
     for measure in (linear_cka, procrustes_distance):
         assert measure(x, y) == pytest.approx(measure(y, x))
 
@@ -246,3 +259,340 @@ def test_what_has_no_value_is_an_error(pair, x, kind, reason):
         procrustes_distance(x, pair[1])
     with pytest.raises(Undefined, match="at least 11 inputs, not 10"):
         mutual_knn(pair[0][:10], pair[1][:10])
+
+
+GOLDENS = sorted(
+    key.removesuffix("/cka_pwcca_procrustes")
+    for key in numbers("metrics")
+    if key.endswith("/cka_pwcca_procrustes") and "n_samples" not in key
+)
+
+
+def golden_case(key: str):
+    """Activations, ranks, and their [CKA, PWCCA, Procrustes] in single and, where they are known,
+    double precision."""
+    case, _, ranks = key.partition("/")
+    activations = [tensor("metrics", f"{case}/act{side}") for side in (1, 2)]
+    if ranks == "swapped":
+        activations, ranks = activations[::-1], "r1=None,r2=None"
+    ranks = [None if text.endswith("None") else int(text[3:]) for text in ranks.split(",")]
+    single = numbers("metrics")[f"{key}/cka_pwcca_procrustes"]
+    return activations, ranks, single, numbers("metrics").get(f"{key}/cka_pwcca_procrustes_64")
+
+
+def at_ranks(activations, ranks1, ranks2, **options):
+    """The rows of two activations."""
+    first, second = activations
+    (rows,) = compared(
+        {"a": first}, {"b": second}, ranks1=ranks1, ranks2=ranks2, **options
+    ).results()
+    return rows
+
+
+@pytest.mark.parametrize("key", GOLDENS)
+def test_equals_the_public_code_where_that_is_stable(key):
+    activations, (rank1, rank2), single, double = golden_case(key)
+    (row,) = at_ranks(activations, [rank1], [rank2])
+    found = values_of(row)
+    cka, pwcca, procrustes = single
+    assert found["cka"] == pytest.approx(cka, abs=5e-6) and found["procrustes"] == pytest.approx(
+        procrustes, abs=5e-6
+    )
+    if double is not None:
+        (exact,) = at_ranks([x.double() for x in activations], [rank1], [rank2])
+        assert values_of(exact)["cka"] == pytest.approx(double[0], abs=1e-12)
+        assert found["cka"] == pytest.approx(double[0], abs=1e-6)
+        assert found["procrustes"] == pytest.approx(double[2], abs=1e-12)
+    widths = [
+        as_rows(low_rank_approx(x, rank)).shape[1]
+        for x, rank in zip(activations, (rank1, rank2), strict=True)
+    ]
+    effective = [
+        min(rank or width, width) for rank, width in zip((rank1, rank2), widths, strict=True)
+    ]
+    if effective[0] > effective[1]:  # the public code's depends on the basis of a null space
+        return
+    if effective == widths and "fewer" not in key:
+        assert found["pwcca"] == pytest.approx(pwcca, abs=1e-5)
+    if f"{key}/pwcca_eigencutoff_64" in numbers("metrics"):
+        cut = float(numbers("metrics")[f"{key}/pwcca_eigencutoff_64"])
+        assert found["pwcca"] == pytest.approx(cut, abs=1e-11)
+
+
+def mixed(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Activations off centre with few large principal components, as networks have them."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64)
+    width = shape[1] if len(shape) == 4 else shape[-1]
+    mixing = torch.randn(width, width, generator=generator, dtype=torch.float64) / torch.arange(
+        1, width + 1
+    )
+    return torch.einsum("nc...,cd->nd...", x, mixing) + 1 if len(shape) == 4 else x @ mixing + 1
+
+
+SHAPES = {
+    "equal maps": ((30, 6, 3, 3), (30, 6, 3, 3), "positions"),
+    "maps of other sizes": ((30, 6, 3, 3), (30, 9, 2, 2), "average pool"),
+    "maps of other widths": ((30, 6, 3, 3), (30, 9, 3, 3), "average pool"),
+    "equal tokens": ((30, 5, 6), (30, 5, 6), "tokens"),
+    "tokens of other widths": ((30, 5, 6), (30, 5, 9), "tokens"),
+    "other token counts": ((30, 5, 6), (30, 4, 6), "token mean"),
+    "maps and tokens": ((30, 6, 3, 3), (30, 5, 9), "average pool / token mean"),
+    "tokens and maps": ((30, 9, 6), (30, 6, 3, 3), "token mean / average pool"),
+    "vectors": ((30, 6), (30, 9), "samples"),
+    "maps and vectors": ((30, 6, 3, 3), (30, 9), "average pool / samples"),
+    "fewer images than features": ((5, 9, 2, 2), (5, 8, 2, 2), "average pool"),
+}
+
+
+def aligned(x: torch.Tensor, *, by_position: bool) -> torch.Tensor:
+    if by_position:
+        return as_rows(x)
+    return x.mean((2, 3)) if x.ndim == 4 else x.mean(1) if x.ndim == 3 else x
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_all_ranks_equal_one_at_a_time(name):
+    """The closed forms against the straightforward way: truncate all activations, align them,
+    measure."""
+    shape1, shape2, said = SHAPES[name]
+    activations = mixed(*shape1), mixed(*shape2, seed=1)
+    by_position = said in ("positions", "tokens", "samples")
+    ranks1, ranks2 = [1000, 5, 1, None], [4, 3, None]
+    rows = at_ranks(activations, ranks1, ranks2, metrics=list(MEASURES))
+    assert [(row.rank1, row.rank2) for row in rows] == [
+        (rank1, rank2) for rank1 in ranks1 for rank2 in ranks2
+    ]
+    for row in rows:
+        x, y = (
+            low_rank_approx(x, rank)
+            for x, rank in zip(activations, (row.rank1, row.rank2), strict=True)
+        )
+        samples = [aligned(z, by_position=by_position) for z in (x, y)]
+        assert row.alignment == said
+        values = values_of(row)
+        assert values["cka"] == pytest.approx(linear_cka(x, y), abs=1e-10)
+        assert values["cka_debiased"] == pytest.approx(debiased_cka(x, y), abs=1e-10)
+        if len(x) > 10:
+            assert values["mutual_knn"] == pytest.approx(mutual_knn(x, y), abs=1e-10)
+        else:
+            assert math.isnan(values["mutual_knn"])
+        assert values["procrustes"] == pytest.approx(procrustes_distance(*samples), abs=1e-10)
+        assert values["pwcca"] == pytest.approx(pwcca_distance(*samples), abs=1e-8)
+        for metric, value in compare(x, y).items():
+            assert values[metric] == pytest.approx(value, abs=1e-8)
+    pooled = compare(*activations, ["procrustes", "pwcca"], alignment="pool")
+    samples = [aligned(z, by_position=False) for z in activations]
+    assert pooled["procrustes"] == pytest.approx(procrustes_distance(*samples), abs=1e-10)
+    assert pooled["pwcca"] == pytest.approx(pwcca_distance(*samples), abs=1e-8)
+
+
+LAYERS = {
+    "a": mixed(20, 6, 3, 3),
+    "b": mixed(20, 6, 3, 3, seed=1),
+    "c": mixed(20, 5, 7),
+    "d": mixed(20, 4),
+}
+
+
+class Counted:
+    """A network of given activations, whose images are places among them. All of these networks
+    count the images they have seen."""
+
+    seen = 0
+
+    def __init__(self, values):
+        self.values = values
+
+    def activations(self, images, names, *, keep=False):
+        Counted.seen += len(images)
+        return {name: self.values[name][images] for name in names}
+
+
+def taken(*sides: Side, **options) -> LayerComparison:
+    """The comparison of two sides; `Counted.seen` tells how many images both have seen."""
+    Counted.seen = 0
+    batches = ((images, None) for images in torch.arange(20).split(8))
+    return LayerComparison(
+        take_statistics(*sides, batches, n_images=20, metrics=load_measures(MEASURES), **options)
+    )
+
+
+def test_many_layers_and_ranks_of_one_network_equal_single_pairs_in_one_pass():
+    network = Counted(LAYERS)
+    comparison = taken(Side(network, ["a", "b"], [4, 2]), Side(network, ["b", "c"], [None, 3]))
+    pairs = list(comparison.results())
+    assert Counted.seen == 20
+    assert [(rows[0].layer1, rows[0].layer2) for rows in pairs] == [
+        ("a", "b"),
+        ("a", "c"),
+        ("b", "b"),
+        ("b", "c"),
+    ]
+    for rows in pairs:
+        activations = LAYERS[rows[0].layer1], LAYERS[rows[0].layer2]
+        alone = at_ranks(activations, [4, 2], [None, 3], metrics=list(MEASURES))
+        for row, other in zip(rows, alone, strict=True):
+            assert values_of(row) == pytest.approx(values_of(other), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("alignment", "max_bytes", "n_passes"), [("pool", 10**9, 3), ("auto", 10**9, 6), ("pool", 0, 6)]
+)
+def test_kept_features_spare_passes_and_change_nothing(alignment, max_bytes, n_passes):
+    """Three networks, three pairs; where positions are samples, activations are needed again."""
+    layers = [
+        {name: x + 0.1 * mixed(*x.shape, seed=seed) for name, x in LAYERS.items()}
+        for seed in range(3)
+    ]
+    cache, n_seen = Cache(max_bytes), 0
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        sides = [Side(Counted(layers[k]), list(LAYERS), key=k) for k in (i, j)]
+        found = taken(*sides, alignment=alignment, cache=cache).results()
+        n_seen += Counted.seen
+        expected = compared(
+            layers[i], layers[j], alignment=alignment, metrics=list(MEASURES)
+        ).results()
+        for (row,), (other,) in zip(found, expected, strict=True):
+            assert values_of(row) == pytest.approx(values_of(other), abs=1e-12)
+    assert n_seen == 20 * n_passes
+
+
+def test_networks_without_a_key_are_not_taken_for_each_other():
+    layers = [{"a": mixed(20, 6, 3, 3, seed=seed)} for seed in range(4)]
+    cache = Cache(10**9)
+    for alignment, (i, j) in itertools.product(("pool", "auto"), ((0, 1), (2, 3), (1, 3))):
+        sides = [Side(Counted(layers[k]), ["a"]) for k in (i, j)]
+        ((row,),) = taken(*sides, alignment=alignment, cache=cache).results()
+        expected = compared(layers[i], layers[j], alignment=alignment, metrics=list(MEASURES))
+        ((other,),) = expected.results()
+        assert values_of(row) == pytest.approx(values_of(other), abs=1e-12)
+    assert cache.n_bytes == 0
+
+
+def test_large_means_arrays_single_precision_and_integer_froms():
+    x, y = mixed(30, 5, 6), mixed(30, 5, 6, seed=1)
+    expected = compare(x, y)
+    assert list(expected) == ["cka", "pwcca", "procrustes"]
+    assert compare(x + 1e4, y - 1e4) == pytest.approx(expected, abs=1e-8)
+    assert compare(x.float().numpy(), y.float()) == pytest.approx(expected, abs=1e-5)
+    rounded = (10 * x).round()
+    assert compare(rounded.long(), y) == pytest.approx(compare(rounded, y), abs=1e-12)
+
+
+def test_measures_without_a_value_are_nan_and_say_why():
+    x, same_for_all = mixed(20, 6, 3, 3), mixed(1, 6, 3, 3, seed=1).expand(20, -1, -1, -1)
+    constant, broken = torch.full_like(x, 0.1), x.clone()
+    broken[3, 2, 1, 0] = math.nan
+    others = {"constant": constant, "same": same_for_all, "broken": broken}
+    comparison = compared({"a": x}, others, metrics=list(MEASURES))
+    values = {rows[0].layer2: values_of(rows[0]) for rows in comparison.results()}
+    assert all(map(math.isnan, (*values["constant"].values(), *values["broken"].values())))
+    assert (
+        math.isnan(values["same"]["cka"]) and values["same"]["procrustes"] > 0
+    )  # positions differ
+    of_grams = {"cka", "cka_debiased", "mutual_knn"}
+    for reason, metrics in {
+        ("broken of model 2", "not finite"): set(MEASURES),
+        ("constant of model 2", "constant over"): set(MEASURES) - of_grams,
+        ("same of model 2", "same for all inputs"): of_grams,
+    }.items():
+        (found,) = (set(of) for text, of in comparison.undefined.items() if says(text, *reason))
+        assert found == metrics
+    assert says("\n".join(comparison.warnings()), "mutual_knn nan: ", "same of model 2")
+    with pytest.raises(Undefined, match="no cka: the second .* is the same for all inputs"):
+        compare(x, constant, metrics=["cka"])
+    with pytest.raises(UserError, match="unknown alignment 'pol'; did you mean pool"):
+        compare(torch.eye(20), torch.eye(20), alignment="pol")
+    with pytest.raises(ValueError, match=r"shapes \(20, 6, 3, 3\) and \(19, 6, 3, 3\)"):
+        compare(x, x[1:])
+
+
+def rows_of(layers1, layers2, ranks1, ranks2, values=None) -> pd.DataFrame:
+    """Rows with values that tell them apart, or with these values."""
+    layers = [
+        dict(zip(("layer1", "layer2"), pair, strict=True)) for pair in product(layers1, layers2)
+    ]
+    ranks = [dict(zip(("rank1", "rank2"), pair, strict=True)) for pair in product(ranks1, ranks2)]
+    records = []
+    for of_layers, of_ranks in product(layers, ranks):
+        own = {"cka": float(len(records)), "pwcca": math.nan}
+        records.append(similarity_row(**of_layers, **of_ranks, **(values or own)))
+    return pd.DataFrame.from_records(records)
+
+
+def draw(path, rows) -> None:
+    similarities.draw(path, rows, measured_in(rows))
+
+
+@pytest.mark.parametrize(
+    ("of", "rows", "columns", "values", "labels"),
+    [
+        (("ab", "cde", [None], [None]), ["a", "b"], ["c", "d", "e"], [[0, 1, 2], [3, 4, 5]],
+         ("layer of network 1", "layer of network 2")),
+        (("a", "c", [None, 4], [None, 3]), ["full rank", "rank 4"], ["full rank", "rank 3"], [[0, 1], [2, 3]],
+         ("a of network 1", "c of network 2")),
+        (("ab", "c", [8, 4], [6, 3]), ["a", "b"], ["c"], [[0], [4]],
+         ("layer of network 1", "layer of network 2")),
+    ],
+    ids=["layers", "full and lower ranks of a pair", "many layers at many ranks: the highest"],
+)  # fmt: skip
+def test_maps(of, rows, columns, values, labels, drawn_figures, tmp_path):
+    draw(tmp_path / "x.png", rows_of(*of))
+    panels = panels_of(drawn_figures["x.png"])
+    cka = panels["linear CKA"]
+    assert cka.images[0].get_array().tolist() == values
+    assert [text.get_text() for text in cka.get_yticklabels()] == rows
+    assert [text.get_text() for text in cka.get_xticklabels()] == columns
+    figure = drawn_figures["x.png"]
+    assert (figure.get_supylabel(), cka.get_xlabel()) == labels
+    assert panels["PWCCA distance"].images[0].get_array().mask.all()  # NaN
+
+
+def test_ranks_of_one_side(drawn_figures, tmp_path):
+    """A distance rises with similarity, and the number of the full rank is not in the rows."""
+    draw(tmp_path / "x.png", rows_of("a", "c", [5], [6, 3]))
+    (axes,) = drawn_figures["x.png"].axes
+    assert axes.lines[0].get_xydata().tolist() == [[3, 1], [6, 0]]
+    assert says(axes.get_xlabel(), "a and c, the other at rank 5")
+    values = {"procrustes": 0.5}
+    draw(tmp_path / "x.png", rows_of("ab", "c", [None, 6], [None], values))
+    panels = drawn_figures["x.png"].axes
+    assert [says(panel.get_xlabel(), "and c") for panel in panels] == [True, True]
+    for panel in panels:
+        assert panel.lines[0].get_xydata().tolist() == [[6, 0.75]]
+        assert says(panel.lines[0].get_label(), "1 − ", "Procrustes", "/ 2")
+
+
+def test_nulls_have_panels_of_their_own(drawn_figures, tmp_path):
+    values = {"cka": 0.5, "pwcca": 0.5}
+    for ending, calibrated in (("", 0.25), ("_within", 0.125)):
+        null = Null(0.05, 0.4, calibrated)
+        values |= {f"cka_{part}{ending}": number for part, number in null._asdict().items()}
+    draw(tmp_path / "x.png", rows_of("a", "c", [None], [None], values))
+    panels = panels_of(drawn_figures["x.png"])
+    drawn = {title: panel.images[0].get_array().item() for title, panel in panels.items()}
+    assert list(drawn.values()) == [0.5, 0.25, 0.125, 0.5]
+    plain, freely, within, pwcca = drawn
+    assert (plain, pwcca) == ("linear CKA", "PWCCA distance")
+    assert says(freely, plain, "calibrated") and "within classes" in within
+
+
+def test_a_row_keeps_what_was_compared():
+    nulls = {ALL_IMAGES: Null(0.05, 0.1, 0.2), WITHIN_CLASSES: Null(0.5, 0.3, 0.0)}
+    back = {"pwcca": Similarity(0.5, {ALL_IMAGES: Null(0.25, 0.75, 0.125)})}
+    values = {
+        "cka": Similarity(0.5, nulls),
+        "pwcca": Similarity(0.25),
+        "own_distance": Similarity(2.0),
+    }
+    source = {
+        "model1": "a.pt", "model2": "b.pt", "model1_type": "small_cnn", "model2_type": "small_cnn",
+        "dataset": "digits", "n_samples": 10, "alignment_option": "auto", "n_permutations": 20, "seed": None,
+    }  # fmt: skip
+    row = record_of(ComparedLayers("x", "y", 4, None, "positions", values, back), source)
+    columns = value_columns(row)
+    assert columns[:4] == ["cka", "pwcca", "own_distance", "pwcca_reversed"]
+    assert row["cka_null_95_within"] == 0.3
+    assert row["pwcca_reversed_p_value"] == 0.25
+    assert measured_in(row) == ["cka", "pwcca", "own_distance"] and len(columns) == 4 + 3 * 3
