@@ -476,7 +476,7 @@ def test_labels_are_places_of_class_folders(test, tmp_path):
 
 
 def test_without_dataset_yaml_images_become_those_of_imagenet(tmp_path, capsys):
-    """Small ones are enlarged, which is said once; test_datasets_imagenet.py has the pixels."""
+    """Small ones are enlarged, which is said once; the tests of ImageNet have the pixels."""
     for size in (300, 24):
         root = write_folder(tmp_path / str(size), n=3, size=size)
         for train in (True, False):
