@@ -342,7 +342,7 @@ def test_gradients_flow_into_the_module(images):
 
 
 def test_a_layer_that_is_never_called_is_refused(images):
-    """test_tokens.py has time steps in front of the images."""
+    """test_any_layers.py has time steps in front of the images."""
     with pytest.raises(UserError, match="layer 'never' is never called by this network"):
         built(Attention)[1].activations(images, ["embed", "never"])
 
