@@ -1,4 +1,9 @@
-"""Other machines: a GPU, little memory, systems that are not Linux, no torch."""
+"""Other machines: a GPU, little memory, systems that are not Linux, no torch.
+
+Every script gives on a GPU what it gives on the CPU, and no step waits for the GPU more often than it has to. Shown on
+a GPU that is pretended (see `pretended_gpu`), and on a real one where there is one.
+`TEST_GPU=-1 pytest tests/test_systems.py` compares the CPU with itself, to try the tests themselves.
+"""
 
 import ctypes
 import json
