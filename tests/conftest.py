@@ -214,10 +214,16 @@ def laid_out(monkeypatch, drawing, figures):
 
 @pytest.fixture
 def rendered(monkeypatch, drawing, laid_out):
-    """Figures are laid out and written as images."""
+    """Figures are laid out and written as images of few dots."""
+    import matplotlib
+
     from src.figures import pages
 
-    monkeypatch.setattr(pages, "_rendered", drawing.render)
+    def of_few_dots(figure, kind: str) -> bytes:
+        with matplotlib.rc_context({"savefig.dpi": 50}):
+            return drawing.render(figure, kind)
+
+    monkeypatch.setattr(pages, "_rendered", of_few_dots)
 
 
 @pytest.fixture

@@ -53,6 +53,13 @@ def network():
     return build_model("small_cnn", n_classes=3, n_channels=1).eval().requires_grad_(False)
 
 
+def of_vectors(first: type = nn.Linear) -> nn.Module:
+    """A network of images of 8×8 pixels, whose first layer is of this type; the same in each call."""
+    torch.manual_seed(0)
+    _Sometimes.is_finite = []
+    return nn.Sequential(nn.Flatten(), first(64, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+
+
 def baselines_of(network, *, train=IMAGES, batch_size: int = 50) -> Baselines:
     return Baselines(network, train, IMAGES, torch.arange(120), batch_size=batch_size)
 
@@ -109,8 +116,7 @@ def test_a_wider_front_has_a_higher_baseline(network):
 
 def test_copies_of_a_draw_are_next_to_each_other_for_vectors():
     """Whose random features have no positions, and so no splits."""
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    module = of_vectors()
     network = Network(module, image_shape=(1, 8, 8), n_classes=3)
     shapes = {"1": ActivationShape.of((8,))}
     features = UntrainedFeatures(network, torch.rand(20, 64), shapes)
@@ -185,10 +191,7 @@ class _Sometimes(nn.Linear):
 @pytest.mark.parametrize("is_finite", [[False, True, True, True, True], [False] * 5])
 def test_draws_that_are_not_finite_are_left_out(is_finite, monkeypatch):
     monkeypatch.setattr(baseline, "N_DRAWS", 5)
-    torch.manual_seed(0)
-    _Sometimes.is_finite = []
-    module = nn.Sequential(nn.Flatten(), _Sometimes(64, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
-    network = Network(module, image_shape=(1, 8, 8), n_classes=3)
+    network = Network(of_vectors(_Sometimes), image_shape=(1, 8, 8), n_classes=3)
     _Sometimes.is_finite = list(is_finite)
     (found,) = measured(network, [BaselineKey("2", 1, 8, "pinv")]).values()
     assert np.isfinite(correlations(found)).all() == any(is_finite)
@@ -197,10 +200,8 @@ def test_draws_that_are_not_finite_are_left_out(is_finite, monkeypatch):
 
 def test_a_network_whose_copies_are_not_finite_is_inconclusive():
     """The one draw of a test is not finite; all else is measured."""
-    _Sometimes.is_finite = []
     inputs = torch.rand(300, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.Flatten(), _Sometimes(64, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    module = of_vectors(_Sometimes)
     with torch.no_grad():
         module[3].bias -= module(inputs).mean(0)  # it predicts all three classes
     labels = module(inputs).argmax(1)  # all are right
@@ -452,8 +453,7 @@ def test_filters_pass_over_large_cells_in_steps():
 
 def test_sums_of_skill_do_not_hang_on_the_precision_of_networks():
     """Class means that are a hundred times the deviations cost bfloat16 all digits."""
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    module = of_vectors()
     end = Network(module, image_shape=(1, 8, 8), n_classes=3)
     own = torch.randn(200, 8) + 100 * torch.arange(200)[:, None] % 3
     stitched = own + torch.randn(200, 8)

@@ -136,7 +136,7 @@ def test_ranks(compare, digit_networks, in_tmp_path, drawn_figures):
 
 
 def test_all_layers(compare):
-    """Each pair of them is compared as it is alone (test_similarity_compare.py)."""
+    """Each pair of them is compared as it is alone (test_similarity_measures.py)."""
     printed, said = compare("all", "all", "-o", "all.csv", "--verbose")
     whole, rows = parse_similarity(printed), read_csv("all.csv")
     assert len(rows) == 64 and {row["alignment"] for row in rows} == {"positions", "average pool"}

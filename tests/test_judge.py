@@ -65,6 +65,12 @@ def digits():
 
 
 @pytest.fixture(scope="module")
+def image_sets():
+    """The digits as the suite loads them: training and test images."""
+    return [load_dataset("digits", "", train=train) for train in (True, False)]
+
+
+@pytest.fixture(scope="module")
 def judged(networks, digits):
     """The two networks with the target's covariance and by least squares."""
     return judge(*networks[1], *digits, layers=LAYERS, forms=["covariance", "pinv"])
@@ -81,7 +87,7 @@ def assert_same(row, line: dict[str, str], names, tolerance: float) -> None:
         assert getattr(row, name) == expected, name
 
 
-def test_judge_all_pairs_and_compare_give_the_same_numbers(networks, in_tmp_path):
+def test_judge_all_pairs_and_compare_give_the_same_numbers(networks, in_tmp_path, image_sets):
     """By their defaults, over all forms and a training run. Accuracies up to one image, whose logits may be
     nearly equal."""
     checkpoints, modules = networks
@@ -92,9 +98,8 @@ def test_judge_all_pairs_and_compare_give_the_same_numbers(networks, in_tmp_path
     run("misc/compare.py", *of_two)
     of_list = ["list.csv", LAYERS, *ON_DIGITS, "--ends", "b", "--methods", *forms]
     run("misc/all_pairs.py", *of_list, "-dir", "all")
-    images = [load_dataset("digits", "", train=is_train) for is_train in (True, False)]
-    rows = judge(*modules, *images, layers=LAYERS, forms=forms)
-    assert judge(*modules, *images, layers=LAYERS).forms == ("pinv", "covariance")
+    rows = judge(*modules, *image_sets, layers=LAYERS, forms=forms)
+    assert judge(*modules, *image_sets, layers=LAYERS).forms == ("pinv", "covariance")
 
     verdicts = {key_of(line): line for line in read_csv("all_verdict.csv")}
     stitched = {}
@@ -127,7 +132,7 @@ def key_of(line: dict[str, str]) -> tuple[str, str, str]:
     return line["method"], line["front_layer"], line["end_layer"]
 
 
-def test_training_equals_the_scripts(networks, in_tmp_path):
+def test_training_equals_the_scripts(networks, in_tmp_path, image_sets):
     """By the same seed and options; whatever is matched and trained beside it."""
     checkpoints, modules = networks
     options = [*ON_DIGITS, "-e", "3", "-lr", "0.01", "-sched", "cosine", "-b", "128", "-s", "3"]
@@ -144,10 +149,9 @@ def test_training_equals_the_scripts(networks, in_tmp_path):
     )
     run("exec_eval_stitcher_ood.py", "results/soft", *ON_DIGITS)
     run("misc/verdict.py", "results/soft", "-o", "verdict.csv")
-    images = [load_dataset("digits", "", train=is_train) for is_train in (True, False)]
     training = {"learning_rate": 0.01, "scheduler": "cosine", "batch_size": 128, "seed": 3}
     forms = ["soft:3", "covariance", "task:1"]
-    rows = judge(*modules, *images, layers=(LAYERS, "pool3"), forms=forms, **training)
+    rows = judge(*modules, *image_sets, layers=(LAYERS, "pool3"), forms=forms, **training)
     trained, unfinished = ([row for row in rows if row.method == form] for form in forms[::2])
     for row, line in zip(trained, read_csv("verdict.csv"), strict=True):
         assert (row.front_layer, row.end_layer) == (line["front_layer"], line["end_layer"])
@@ -234,12 +238,11 @@ def test_views_are_taken_and_left_as_they_were(networks, digits):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_an_image_set_takes_the_type_of_the_networks(networks, digits, dtype):
+def test_an_image_set_takes_the_type_of_the_networks(networks, digits, dtype, image_sets):
     cast = [copy.deepcopy(module).to(dtype) for module in networks[1]]
-    images = [load_dataset("digits", "", train=train) for train in (True, False)]
     forms = ["pinv", "task:1"]
     of_sets, of_lists = (
-        judge(*cast, *each, layers="pool4", forms=forms) for each in (images, digits)
+        judge(*cast, *each, layers="pool4", forms=forms) for each in (image_sets, digits)
     )
     assert of_sets[0].accuracy == of_lists[0].accuracy
     assert of_sets[0].r2_test == pytest.approx(of_lists[0].r2_test, abs=1e-6)

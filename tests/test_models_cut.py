@@ -324,7 +324,7 @@ def built(name: str, **options) -> torch.nn.Module:
     ],
 )
 def test_blocks(name):
-    """Those of the suite's own networks: test_models_registry.py."""
+    """Those of the suite's own networks: test_models_network.py."""
     with (
         contextlib.nullcontext() if "regnet" in name else torch.device("meta")
     ):  # RegNet computes its widths

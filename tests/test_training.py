@@ -1,5 +1,4 @@
-"""The loop of epochs: learning rates, seeds, unlabelled samples, and what it cannot train on; several
-processes; and how exactly networks compute."""
+"""Training: optimizers, losses, objectives and probes."""
 
 import math
 
@@ -8,13 +7,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from src.core.activations import pool
 from src.core.errors import UserError
+from src.core.inputs import InputSpec
 from src.core.precision import full_precision, precision
 from src.core.seeds import seeded
+from src.datasets import load_dataset
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import ImageSet, Shard
+from src.low_rank import low_rank_approx
+from src.models import Network
 from src.ood import energy
 from src.statistics.convergence import learning_rates
+from src.stitching.objectives import feature_loss, functional_loss, hint_loss, soft_label_loss
 from src.training import (
     NO_CLASS,
     Classification,
@@ -26,7 +31,10 @@ from src.training import (
     train,
 )
 from src.training.distributed import DataParallelClassification, Processes
+from src.training.probes import Probes, decay_epochs, truncated_pools
+from tests.goldens import numbers, random, tensor
 from tests.tiny_datasets import few_grey_images
+from tests.tiny_networks import Computed
 
 
 @pytest.fixture
@@ -253,3 +261,173 @@ def test_loss_and_accuracy_are_noted_after_every_so_many_batches(images, capsys)
     list(train(task, images, images, Settings(2, 4)))  # epochs of five batches
     lines = [line for line in capsys.readouterr().err.splitlines() if "accuracy" in line]
     assert [line.partition(":")[0] for line in lines] == 2 * ["batch 2", "batch 4"]
+
+
+LAYERS = ["l0", "l1", "l2", "l3"]
+
+
+def golden(j: int) -> tuple[list, list]:
+    return [
+        [tensor("objectives", f"{side}/{name}") for name in LAYERS[j:]]
+        for side in ("stitched", "end")
+    ]
+
+
+def test_equals_the_authors_functions():
+    values = numbers("objectives")
+    logits = [tensor("objectives", f"{side}/logits") for side in ("stitched", "end")]
+    assert soft_label_loss(*logits).item() == pytest.approx(float(values["soft"]), rel=1e-12)
+    for j in range(4):
+        stitched, targets = golden(j)
+        assert hint_loss(stitched[0], targets[0]).item() == pytest.approx(
+            float(values[f"hint/{j}"]), rel=1e-12
+        )
+        assert functional_loss(stitched, targets).item() == pytest.approx(
+            float(values[f"fula/{j}"]), rel=1e-12
+        )
+
+
+PAIRWISE = {
+    "soft": (lambda h, g: soft_label_loss(h[0], g[0]), [(6, 10)]),
+    "hint": (lambda h, g: hint_loss(h[0], g[0]), [(6, 4, 3, 3)]),
+    "fula": (functional_loss, [(6, 4, 3, 3), (6, 7, 5)]),
+    "feature": (lambda h, g: feature_loss(h[0], g[0]), [(6, 7, 5)]),
+}
+
+
+@pytest.mark.parametrize("name", PAIRWISE)
+def test_several_pairs_at_once_equal_each_alone(name):
+    loss, shapes = PAIRWISE[name]
+    targets = [random(*shape) for shape in shapes]
+    stitched = [random(3, *shape, seed=1) for shape in shapes]
+    together = loss(stitched, targets)
+    assert together.shape == (3,)
+    for i in range(3):
+        torch.testing.assert_close(loss([h[i] for h in stitched], targets), together[i])
+
+
+@pytest.mark.parametrize("name", PAIRWISE)
+def test_no_gradient_reaches_the_target_and_none_is_nan_where_both_are_equal(name):
+    loss, shapes = PAIRWISE[name]
+    targets = [random(*shape).requires_grad_() for shape in shapes]
+    stitched = [target.detach().clone().requires_grad_() for target in targets]
+    value = loss(stitched, targets)
+    assert value.item() == pytest.approx(0, abs=1e-12)
+    value.backward()
+    assert all(target.grad is None for target in targets) and all(
+        h.grad.isfinite().all() for h in stitched
+    )
+
+
+def test_a_target_of_zeros_counts_nothing_but_is_among_the_layers():
+    g, zeros = random(4, 3), torch.zeros(4, 3, dtype=torch.float64)
+    h = random(4, 3, seed=1).requires_grad_()
+    hint_loss(h, zeros).backward()
+    assert hint_loss(h, zeros) == 0 and h.grad.abs().max() == 0
+    assert functional_loss([h, h], [g, zeros]).item() == pytest.approx(hint_loss(h, g).item() / 2)
+    assert hint_loss(h * torch.nan, g).isnan() and hint_loss(h, g * torch.nan).isnan()
+
+
+def test_sums_are_in_single_precision_at_least():
+    h, g = (random(2000, 100, seed=seed).bfloat16() for seed in (0, 1))
+    for loss in (hint_loss, feature_loss, soft_label_loss):
+        value = loss(h, g)
+        assert value.dtype == torch.float32
+        assert value.item() == pytest.approx(loss(h.double(), g.double()).item(), rel=1e-5)
+
+
+SHAPES = {
+    "maps": (6, 12, 4, 3),
+    "tokens": (6, 5, 12),
+    "patches": (6, 4, 12),
+    "flat": (20, 12),
+    "few samples": (7, 12),
+    "one": (1, 12),
+    "many": (32, 64, 8, 8),
+}
+IMAGES = InputSpec(10, (1, 8, 8))
+
+
+def activations(shape) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(len(shape))
+    return (
+        torch.randn(shape, dtype=torch.float64, generator=generator)
+        * torch.rand(shape[1:], generator=generator)
+        + 2
+    )
+
+
+def toy() -> Network:
+    """8×8 images as 4×4 maps of 20 channels, as 15 tokens of width 20 (the first counts as CLS), as
+    300 features."""
+    with seeded(3):
+        module = Computed(
+            lambda net, images: net.head(net.flat(net.tokens(net.maps(images)))),
+            maps=nn.Conv2d(1, 20, 2, stride=2),
+            tokens=Computed(lambda net, x: x.flatten(2)[:, :, :15].transpose(1, 2).relu()),
+            flat=nn.Flatten(),
+            head=nn.Linear(300, 10),
+            block_names=("maps", "tokens", "flat"),
+        )
+    return Network(module).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Digits for training, not augmented, and for testing."""
+    whole, test = (load_dataset("digits", "", train=split) for split in (True, False))
+    return ImageSet(whole.images, whole.labels, n_classes=10), test
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_pooling_first_equals_pooling_last(shape):
+    acts, ranks = activations(shape), [None, 100, 12, 11, 5, 2, 1]
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 2e-6)):
+        for rank, features in zip(ranks, truncated_pools(acts.to(dtype), ranks), strict=True):
+            expected = pool(low_rank_approx(acts, rank)).to(dtype)
+            torch.testing.assert_close(features, expected, rtol=tolerance, atol=tolerance)
+
+
+RANKS = [25, None, 7, 2]
+SETTINGS = Settings(2, 100, learning_rate=0.01, seed=5)
+
+
+def trained(layers, ranks, digits, settings=SETTINGS, network=None):
+    """Probes on the toy network after training, and their last logs."""
+    task = Probes(network or toy(), layers, ranks, IMAGES, seed=settings.seed)
+    *_, ((*_, logs), _) = train(task, *digits, settings)
+    return task.heads, logs
+
+
+@pytest.fixture(scope="module")
+def together(digits):
+    return trained(["maps", "tokens", "flat"], RANKS, digits)
+
+
+@pytest.mark.parametrize(("layer", "rank"), [("maps", 7), ("tokens", None), ("flat", 2)])
+def test_together_they_become_what_each_becomes_by_a_loop_of_its_own(layer, rank, digits, together):
+    """A pass and a truncation of whole activations for one probe."""
+    network, (train_set, test_set) = toy(), digits
+    with seeded(5):
+        probe = nn.Linear(300 if layer == "flat" else 20, 10)
+    optimizer = torch.optim.Adam(probe.parameters(), lr=0.01, weight_decay=1e-5)
+
+    def logits_of(images):
+        return probe(pool(low_rank_approx(network(images, until=layer), rank)))
+
+    for epoch in (1, 2):
+        for images, labels in train_set.epoch(100, seed=5, epoch=epoch):
+            optimizer.zero_grad()
+            F.cross_entropy(logits_of(images), labels).backward()
+            optimizer.step()
+    hits = [logits_of(images).argmax(1) == labels for images, labels in test_set.batches(100)]
+    probes, logs = together
+    assert list(probes) == [(name, each) for name in ("maps", "tokens", "flat") for each in RANKS]
+    found = dict(probes[layer, rank].state_dict())
+    torch.testing.assert_close(found, dict(probe.state_dict()), rtol=0, atol=1e-4)
+    accuracy = torch.cat(hits).double().mean().item()
+    assert logs[layer, rank].val.accuracy == pytest.approx(accuracy, abs=0.003)
+
+
+def test_the_last_five_epochs_decay_if_there_are_more():
+    assert [decay_epochs(n) for n in (0, 1, 5, 6, 10, 100)] == [[], [], [], [1], [5], [95]]

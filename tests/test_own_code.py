@@ -1,8 +1,8 @@
-"""Networks of a user's own file through every script; the guide's example; code that files name is
-not run."""
+"""A user's own networks and functions, as the how-to pages show them; calls from Python."""
 
 import hashlib
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,14 @@ import torch
 
 from src.core.errors import UserError
 from src.core.inputs import InputSpec
+from src.core.user_code import absolute, is_user_code, load, title_of
+from src.low_rank import low_rank_approx
 from src.models import Network, build_model
+from src.ood import energy, make_detector
 from src.results.checkpoints import load_model
 from src.results.network_names import NamedNetwork
+from src.stitching import direct_matching
+from src.stitching.objectives import feature_loss, functional_loss, hint_loss, soft_label_loss
 from tests import commands
 from tests.commands import ON_DIGITS, Output, read_csv, read_json, says, stitch_rows
 from tests.conftest import few_images
@@ -278,3 +283,88 @@ def test_layers_with_volumes_let_the_others_be_used(in_tmp_path):
         ["exec_compute_low_rank_sim_metrics.py", *pair, "conv", "-n", 20],
     ):
         assert says(run(*arguments, status=2).err, "shape 4×8×8×8", "choose a layer")
+
+
+NAMES = ["loss.py:cosine", "/a:b/loss.py:cosine"]
+NO_NAMES = ["cka", "loss.py", "loss.py:", "task:10", "/tmp/loss:cosine", "a.b:f", "loss.py:f:10"]
+
+
+def test_forms_of_names():
+    assert all(map(is_user_code, NAMES)) and not any(map(is_user_code, NO_NAMES))
+    assert {title_of(name) for name in NAMES} == {"cosine"}
+    assert [title_of(name) for name in NO_NAMES] == NO_NAMES
+
+
+def test_paths_become_absolute(in_tmp_path):
+    assert absolute("loss.py:cosine") == f"{in_tmp_path}/loss.py:cosine"
+    assert absolute("loss.py:cosine", in_tmp_path / "x") == f"{in_tmp_path}/x/loss.py:cosine"
+    unchanged = ["/a/loss.py:cosine", "cka"]
+    assert [absolute(name) for name in unchanged] == unchanged
+
+
+def test_a_file_runs_once_and_may_import_its_neighbours(in_tmp_path):
+    before = list(sys.path)
+    (in_tmp_path / "neighbour_of_mine.py").write_text("N = 3\n")
+    (in_tmp_path / "mine.py").write_text(
+        "from neighbour_of_mine import N\ncalls = []\ndef count():\n    calls.append(N)\n    return calls\n"
+    )
+    assert load("mine.py:count")() == [3]
+    assert load(f"{in_tmp_path}/mine.py:count")() == [3, 3]
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        (
+            "no.py:f",
+            r"cannot run .*/no\.py: FileNotFoundError.*; correct it, or give the right FILE",
+        ),
+        ("bad.py:f", r"cannot run .*/bad\.py, line 2: ZeroDivisionError: division by zero"),
+        ("good.py:ff", r"unknown function in good\.py 'ff'; did you mean f\? known: f"),
+    ],
+)
+def test_errors_are_one_line(name, line, in_tmp_path):
+    (in_tmp_path / "bad.py").write_text("\n1 / 0\n")
+    (in_tmp_path / "good.py").write_text("def f():\n    pass\n")
+    with pytest.raises(UserError, match=line):
+        load(name)
+
+
+def draw(*shape: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+MAPS = draw(60, 4, 4, 4, seed=0)
+OTHERS = MAPS + draw(60, 4, 4, 4, seed=1)
+LOGITS = draw(60, 3, seed=2)
+LABELS = np.arange(60) % 3
+
+
+def scores(name: str, maps, others, labels):
+    detector = make_detector(name)
+    detector.add(maps, labels)
+    detector.fit()
+    return detector.score(others)
+
+
+CALLS = {
+    "mahalanobis": lambda a, b, logits, labels: scores("mahalanobis", a, b, labels),
+    "energy": lambda a, b, logits, labels: energy(logits),
+    "low_rank_approx": lambda a, b, logits, labels: low_rank_approx(a, 2),
+    "full rank": lambda a, b, logits, labels: low_rank_approx(a, None),
+    "soft": lambda a, b, logits, labels: soft_label_loss(logits, logits + 1),
+    "hint": lambda a, b, logits, labels: hint_loss(a, b),
+    "functional": lambda a, b, logits, labels: functional_loss([a, b], [b, a]),
+    "feature": lambda a, b, logits, labels: feature_loss(a, b),
+    "direct_matching": lambda a, b, logits, labels: direct_matching(a, b).weight,
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_arrays_are_taken_where_tensors_are(name):
+    arrays = (MAPS, OTHERS, LOGITS, LABELS)
+    of_arrays = CALLS[name](*arrays)
+    of_tensors = CALLS[name](*map(torch.from_numpy, arrays))
+    assert isinstance(of_arrays, torch.Tensor)
+    assert torch.equal(of_arrays, of_tensors)

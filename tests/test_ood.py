@@ -1,5 +1,6 @@
-"""Scores that need no training, energies, fine-tuning losses and detection metrics: goldens, scikit-learn as
-oracle, limits, and what they refuse."""
+"""Detectors of activations out of distribution: scores against oracles, the store, and fine-tuning."""
+
+import json
 
 import numpy as np
 import pytest
@@ -9,10 +10,26 @@ from sklearn.covariance import EmpiricalCovariance
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from src.core.choices.scores import SCORES
+from src.core.errors import UserError
+from src.core.inputs import InputSpec
+from src.core.tensors import save_state
+from src.datasets.base import ImageSet
+from src.models import build_model
 from src.ood import energy, make_detector, ood_metrics
-from src.ood.finetuning import energy_penalty, outlier_exposure_penalty
+from src.ood.finetuning import (
+    HalfAndHalf,
+    RepresentationClassification,
+    energy_penalty,
+    finetuning_settings,
+    outlier_exposure_penalty,
+    untrained_classifier,
+)
+from src.results.checkpoints import DetectorStore, freeze, new_name
+from src.results.network_names import NamedNetwork, content_of
 from src.statistics.detection import auroc_interval
-from tests.goldens import numbers, tensor
+from src.training import Settings
+from tests.commands import says
+from tests.goldens import DATA, numbers, tensor
 
 NAMES = [name for name, score in SCORES.items() if not score.is_trained]
 N_CLASSES, WIDTH = 4, 12
@@ -210,3 +227,172 @@ def test_an_auroc_of_scores_that_are_not_numbers_has_no_interval(paired):
     flawed = np.array([5, np.nan, 6, 7])
     assert np.isnan(auroc_interval(own, flawed, paired=paired)).all()
     assert np.isnan(auroc_interval(flawed, own, paired=paired)).all()
+
+
+PUBLIC = json.loads((DATA / "public_meta.json").read_text())
+SHAPES = {"representation_shape": (4, 2, 2), "image_shape": (1, 8, 8)}
+
+
+def entry(**changes) -> dict:
+    made = {
+        "model_type": "repr_cls_resnet18",
+        "source_model_type": "small_cnn",
+        "source_model_path": "m.pt",
+        "source_layer": "pool1",
+        "id_dataset": "digits",
+        "orig_input_shape": [1, 8, 8],
+        "required_input_shape": [4, 2, 2],
+        "training_loc": "d",
+    }
+    return made | changes
+
+
+@pytest.fixture
+def store(tmp_path):
+    return DetectorStore(tmp_path / "store")
+
+
+STATE = {"weight": torch.zeros(2)}
+IMAGES, CPU = InputSpec(10, (1, 8, 8)), torch.device("cpu")
+
+
+def add(store: DetectorStore, state=STATE, **changes) -> str:
+    name = new_name()
+    store.add(name, state, entry(**changes))
+    return name
+
+
+def test_adding_keeps_the_table_of_the_public_code_and_its_layout(store):
+    store.folder.mkdir()
+    store.meta.write_text(json.dumps(PUBLIC, indent=4))
+    source = NamedNetwork("models/m1/model_3.pt", "resnet18")
+    (found,) = store.names_by_layer(source)["layer2.0"]
+    assert PUBLIC[found]["source_layer"] == "layer2.0"
+    name = add(store)
+    assert list(store.entries()) == [*PUBLIC, name]
+    assert store.meta.read_text().startswith('{\n    "') and (store.folder / name).is_file()
+    assert len(name) == 35 and name.endswith(".pt")
+    with pytest.raises(
+        UserError, match=r"no detector for nope .*the store has detectors for layer"
+    ):
+        store.load(source, "nope", IMAGES, device=CPU)
+
+
+def test_content_counts_more_than_the_path(store, tmp_path):
+    names = ("a.pt", "moved.pt", "other.pt")
+    for name in names:
+        save_state(tmp_path / name, {"weight": torch.full((2,), float(name == "other.pt"))})
+    source, moved, other = (NamedNetwork(str(tmp_path / name), "small_cnn") for name in names)
+    name = add(store, source_model_path=source.path, source_sha256=content_of(source.path))
+    assert store.names_by_layer(moved) == {"pool1": [name]} and store.names_by_layer(other) == {}
+    # a checkpoint that was trained anew under the old path is another network
+    (tmp_path / "a.pt").write_bytes((tmp_path / "other.pt").read_bytes())
+    assert store.names_by_layer(source) == {}
+
+
+def test_loads_the_newest_detector_and_refuses_one_of_another_shape(store, capsys):
+    detector = build_model("repr_cls_resnet18", n_classes=10, **SHAPES)
+    add(store, {key: value + 1 for key, value in detector.state_dict().items()})
+    name = add(store, detector.state_dict())
+    source = NamedNetwork("m.pt", "small_cnn")
+    loaded = store.load(source, "pool1", IMAGES, device=CPU)
+    assert says(capsys.readouterr().err, "2 detectors", "pool1 of m.pt", name)
+    x = torch.rand(2, 4, 2, 2)
+    torch.testing.assert_close(loaded.network(x), detector.eval()(x))
+    torch.testing.assert_close(loaded.score(x), energy(detector(x)))
+    with pytest.raises(UserError, match="is for images of 1×8×8 pixels, not 3×32×32"):
+        store.load(source, "pool1", InputSpec(10, (3, 32, 32)), device=CPU)
+    for reason, changes in (
+        (r"size mismatch for conv1\.weight", {"required_input_shape": [8, 2, 2]}),
+        ("unknown detector in .*meta.json 'nets.py:run'", {"model_type": "nets.py:run"}),
+    ):
+        add(store, detector.state_dict(), **changes)
+        with pytest.raises(UserError, match=reason):
+            store.load(source, "pool1", IMAGES, device=CPU)
+
+
+IMAGES = InputSpec(10, (1, 8, 8))
+
+
+def image_set(n: int, *, n_classes: int = 10, shape=(1, 8, 8)) -> ImageSet:
+    """Images that carry their number in their first pixel."""
+    pixels = torch.zeros(n, *shape, dtype=torch.uint8)
+    pixels[:, 0, 0, 0] = torch.arange(n)
+    return ImageSet(pixels, torch.arange(n) % n_classes if n_classes else None, n_classes=n_classes)
+
+
+@pytest.fixture
+def source():
+    torch.manual_seed(0)
+    return freeze(build_model("small_cnn", n_channels=1), "cpu")
+
+
+def test_only_the_front_part_of_the_source_runs_and_nothing_of_it_learns(source, monkeypatch):
+    """The penalty belongs to the loss of training only."""
+    classifier, shape = untrained_classifier("repr_cls_resnet18", source, "pool2", IMAGES, seed=0)
+    task = RepresentationClassification(source, "pool2", classifier)
+    resized = classifier(torch.rand(2, *shape), until="resize")
+    assert shape == (32, 2, 2) and resized.shape == (2, 32, 8, 8)
+
+    def behind(*_):
+        raise AssertionError("a layer behind the last one needed was computed")
+
+    images, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, -1, -1])
+    list(task.losses(images, labels, training=True))  # traces the source
+    classifier.module.zero_grad()
+    monkeypatch.setattr(task.source.get_submodule("pool3"), "forward", behind)
+    task.train(True)
+    assert classifier.module.training and not task.source.module.training
+    (group,) = task.losses(images, labels, training=True)
+    group.losses.sum().backward()
+    assert classifier.module.conv1.weight.grad is not None
+    assert all(parameter.grad is None for parameter in task.source.parameters())
+
+    task.penalty = lambda *_: torch.tensor(7.0)
+    task.train(False)
+    (trained,), (validated,) = (
+        list(task.losses(images, labels, training=mode)) for mode in (True, False)
+    )
+    torch.testing.assert_close(trained.losses - 7, trained.cross_entropies)
+    torch.testing.assert_close(validated.losses, trained.cross_entropies)
+
+
+def test_batches_are_half_id_half_ood_and_epochs_disjoint():
+    mixed = HalfAndHalf(image_set(10), image_set(25, n_classes=0), like=image_set(5), batch_size=8)
+    seen = []
+    for epoch in (1, 2, 3):
+        batches = list(mixed.epoch(8, seed=0, epoch=epoch))
+        ood = [
+            (images[labels == -1][:, 0, 0, 0] * 255).round().int().tolist()
+            for images, labels in batches
+        ]
+        seen.append(sum(ood, []))
+        assert mixed.n_batches(8) == 3 and len(batches) == (
+            2 if epoch == 3 else 3
+        )  # 4, 4, 2 of each set; 4, 1
+        for (images, labels), of_batch in zip(batches[:-1], ood, strict=False):
+            assert images.shape == (8, 1, 8, 8) and (labels[:4] >= 0).all() and len(of_batch) == 4
+    assert [len(numbers) for numbers in seen] == [10, 10, 5]
+    assert sorted(sum(seen, [])) == list(range(25))
+
+
+@pytest.mark.parametrize(
+    ("id_set", "ood_set", "reason"),
+    [
+        ({}, {"shape": (3, 8, 8)}, "inputs of -ftoodd are 3×8×8, inputs of -d are 1×8×8"),
+        ({"shape": (1, 4, 4)}, {}, "inputs of -ftidd are 1×4×4"),
+        ({"n_classes": 3}, {}, "-ftidd has 3 classes, -d 10"),
+    ],
+)
+def test_sets_that_do_not_go_together_are_refused(id_set, ood_set, reason):
+    sets = image_set(5, **id_set), image_set(5, **ood_set)
+    with pytest.raises(UserError, match=reason):
+        HalfAndHalf(*sets, like=image_set(5), batch_size=4)
+
+
+@pytest.mark.parametrize(("n_epochs", "half"), [(20, 10), (1, 0)])
+def test_the_learning_rate_drops_after_few_updates(n_epochs, half):
+    before = Settings(100, 64, reduce_lr_epochs=[50])
+    tuning = finetuning_settings(before, n_epochs=n_epochs)
+    found = (tuning.n_epochs, tuning.reduce_lr_epochs, tuning.reduce_lr_unit)
+    assert found == (n_epochs, [half], "updates")
