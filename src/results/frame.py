@@ -86,7 +86,7 @@ from src.verdict import SIMILAR, Limits, Stitches, Verdict, judge, obstacle_of
 
 SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
 NO_SETTINGS = {*NETWORK_OPTIONS, "further_options"}
-OF_STITCHES = measured_by(STITCHING, SKILL, DETECTOR)
+STITCH_QUANTITIES = measured_by(STITCHING, SKILL, DETECTOR)
 SEPARATOR = ";"  # between the names of folders
 # Controls: a layer stitched to itself; and by the kind of the pair of networks, where nothing can be said of a
 # stitch into a network that was never trained
@@ -97,7 +97,7 @@ FULL = math.inf  # the rank of a layer that is not truncated: above all other ra
 PROBED = ["network", "layer", "dataset"]
 HOW_PROBED = ["epochs", "further_options"]
 # Columns of tables of similarity, and what they are in the frame
-OF_COMPARED = {
+RENAMED_COLUMNS = {
     "layer1": "front_layer",
     "layer2": "end_layer",
     "rank1": "front_rank",
@@ -108,8 +108,8 @@ OF_COMPARED = {
     "model2_weights": "end_weights",
     "n_samples": "n_images",
 }
-AS_THEY_ARE = ["dataset", "is_reversed", "seed", "test_images", "shortcut"]
-AS_THEY_ARE += ["alignment_option", "alignment"]
+COPIED_COLUMNS = ["dataset", "is_reversed", "seed", "test_images", "shortcut"]
+COPIED_COLUMNS += ["alignment_option", "alignment"]
 # Further columns of compared layers that are no values
 NO_MEASURES = {
     *COLUMNS,
@@ -117,6 +117,125 @@ NO_MEASURES = {
     *("kind", "networks", "dataset", "n_images", "seed", "test_images", "shortcut", "is_reversed"),
     *("alignment", "alignment_option"),
 }
+
+
+# ---- Reading
+
+
+def read(*folders: str | Path, networks: str | Path | None = None) -> pd.DataFrame:
+    """Read all results in and below folders, as a row for each pair of layers and method.
+
+    Args:
+        folders: of stitching runs and of tables of similarity (`similarity/*.csv`); or such tables.
+        networks: the list of networks with their names and groups; None: `networks.csv` in the folder, or
+            else checkpoints name networks.
+    Returns:
+        The columns of `COLUMNS`, a column for each measure of similarity and for each detector
+        (`auroc_energy`), and what was measured under which options.
+    Raises:
+        UserError: a folder does not exist, or has no results.
+    """
+    paths = [Path(path) for path in folders]
+    tables = [path for path in paths if path.suffix == ".csv"]
+    others = [path for path in paths if path not in tables]
+    stitches, similarities, names = _collect(others, tables, networks or list_in(folders))
+    if not stitches and similarities.empty:
+        raise UserError(
+            f"{listed(folders)}: no finished stitching run, and no table in a folder similarity; give folders that "
+            "hold some"
+        )
+    verdicts = judged_records(stitches, similarities, names=names)
+    return frame_of(verdicts, similarities, names)
+
+
+def _collect(
+    folders: Sequence[Path], tables: Sequence[Path], networks: str | Path | None
+) -> tuple[list[Stitch], pd.DataFrame, Names]:
+    """Return the newest stitches with their evaluations, the frame of tables of similarity, and the names of all
+    networks.
+
+    Results on different images have different names of data sets, with a warning.
+
+    Args:
+        tables: of similarity, beside those below the folders.
+        networks: the list of networks; None: networks are named by their paths.
+    """
+    stitches = newest_stitches(read_evaluated_stitches(folders, recursive=True))
+    paths = [*tables, *chain.from_iterable(map(tables_of_similarity, folders))]
+    similarities = read_similarities(list(dict.fromkeys(paths)))
+    pairs = [*(stitch.networks for stitch in stitches), *similarities.networks]
+    names = named_by_list(chain.from_iterable(pairs), networks)
+    records = [*(stitch.record for stitch in stitches), *similarities.to_dict("records")]
+    datasets = names_of_data(records)
+    similarities["dataset"] = datasets[len(stitches) :]
+    stitches = [
+        replace(stitch, record={**stitch.record, "dataset": name})
+        for stitch, name in zip(stitches, datasets, strict=False)
+    ]
+    if networks:
+        order = list(names)
+        stitches.sort(key=lambda stitch: list(map(order.index, stitch.network_keys)))
+        places = [tuple(map(order.index, keys)) for keys in similarities.network_keys]
+        in_order = similarities.assign(place=places).sort_values("place", kind="stable")
+        similarities = in_order.drop(columns="place").reset_index(drop=True)
+    return stitches, similarities, names
+
+
+def list_in(folders: Sequence[str | Path]) -> Path | None:
+    """Return the path of the list of networks in a single folder of results, such as one of misc/compare.py,
+    or beside its folder `similarity`; None without one."""
+    if len(folders) != 1:
+        return None
+    folder = Path(folders[0])
+    if folder.resolve().name == SIMILARITY:
+        folder = folder / ".."
+    path = folder / "networks.csv"
+    return path if path.is_file() else None
+
+
+def tables_of_similarity(source_dir: Path) -> list[Path]:
+    """Return the paths of all tables of similarity in a folder and below it, or in a folder `similarity`."""
+    tables = [*source_dir.rglob(f"{SIMILARITY}/*.csv")]
+    if source_dir.resolve().name == SIMILARITY:
+        tables += source_dir.glob("*.csv")
+    return sorted(tables)
+
+
+def read_similarities(tables: Sequence[str | Path]) -> pd.DataFrame:
+    """Return the frame of tables of similarity, see `frame_of_records`; warn of networks whose weights have
+    changed since."""
+    records = [record for table in tables for record in read_table(table, SIMILARITIES)]
+    frame = frame_of_records(records)
+    warn_of_earlier(chain.from_iterable(frame.networks), options_beside_tables(tables))
+    return frame
+
+
+def frame_of_records(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return records of tables as a frame in which missing entries are None, with both networks and their keys."""
+    frame = pd.DataFrame(records, columns=None if records else columns(SIMILARITIES), dtype=object)
+    return with_networks(frame, "model1", "model2")
+
+
+def with_networks(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Return a frame with the columns `networks`, a tuple of names for each row, and `network_keys`.
+
+    Args:
+        columns: of paths; those of types and weights begin with their names.
+    """
+    networks = []
+    for row in frame.to_dict("records"):
+        names = [
+            NamedNetwork.of(
+                row[name], row[f"{name}_type"], seed=row["seed"], weights=row[f"{name}_weights"]
+            )
+            for name in columns
+        ]
+        networks.append(tuple(names))
+    keys = {pair: tuple(network.key for network in pair) for pair in networks}
+    return frame.assign(networks=networks, network_keys=[keys[pair] for pair in networks])
+
+
+# ---- The frame
 
 
 def frame_of(
@@ -127,13 +246,13 @@ def frame_of(
     A measure with a direction has a row for each direction; a symmetric one has the row of its table.
 
     Args:
-        verdicts: from `records_of`.
+        verdicts: from `judged_records`.
         similarities: from `read_similarities`.
         names: of all networks.
     """
     records = [dict(record) for record in verdicts]
     if similarities is not None:
-        records += of_similarities(similarities, names)
+        records += similarity_records(similarities, names)
     frame = with_columns(pd.DataFrame.from_records(records))
     return with_depths(frame, names.values())
 
@@ -145,7 +264,7 @@ def with_columns(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype({name: kind for name, kind in DTYPES.items() if name in frame})
 
 
-def of_similarities(table: pd.DataFrame, names: Names) -> list[dict[str, Any]]:
+def similarity_records(table: pd.DataFrame, names: Names) -> list[dict[str, Any]]:
     """Return the records of compared layers, from the first to the second; behind each is that of the opposite
     direction, by the measures that have one."""
     values = value_columns(table)
@@ -163,17 +282,17 @@ def of_similarities(table: pd.DataFrame, names: Names) -> list[dict[str, Any]]:
     back = swapped(table[has_back]).drop(columns=others).assign(is_reversed=True)
     both = pd.concat([table.assign(is_reversed=False), back]).sort_index(kind="stable")
     forward = [name for name in values if name not in backward]
-    kept = [*OF_COMPARED, *AS_THEY_ARE, "network_keys", *forward]
-    records = both[kept].rename(columns=OF_COMPARED).to_dict("records")
+    kept = [*RENAMED_COLUMNS, *COPIED_COLUMNS, "network_keys", *forward]
+    records = both[kept].rename(columns=RENAMED_COLUMNS).to_dict("records")
     for record in records:
         front, end = (names[key] for key in record.pop("network_keys"))
         record |= {"method": SIMILARITY, "kind": kind_of_pair(front, end)}
         record["networks"] = f"{front.name} → {end.name}"
-        record |= of_network("front", front) | of_network("end", end)
+        record |= network_columns("front", front) | network_columns("end", end)
     return records
 
 
-def of_network(side: str, network: NamedNetwork) -> dict[str, Any]:
+def network_columns(side: str, network: NamedNetwork) -> dict[str, Any]:
     """Return the columns that describe a network, for the front or the end."""
     values = (network.name, network.group_title, network.training, network.type)
     names = ("network", "group", "training", "type")
@@ -315,16 +434,7 @@ def similarity(quantity: str, value: float) -> float:
     return measure_of(quantity).similarity(value)
 
 
-def list_in(folders: Sequence[str | Path]) -> Path | None:
-    """Return the path of the list of networks in a single folder of results, such as one of misc/compare.py,
-    or beside its folder `similarity`; None without one."""
-    if len(folders) != 1:
-        return None
-    folder = Path(folders[0])
-    if folder.resolve().name == SIMILARITY:
-        folder = folder / ".."
-    path = folder / "networks.csv"
-    return path if path.is_file() else None
+# ---- Writing
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:
@@ -342,107 +452,6 @@ def write_means(path: Path, reports: Mapping[str, pd.DataFrame]) -> None:
     write_frame(path, pd.concat(tables))
 
 
-def read(*folders: str | Path, networks: str | Path | None = None) -> pd.DataFrame:
-    """Read all results in and below folders, as a row for each pair of layers and method.
-
-    Args:
-        folders: of stitching runs and of tables of similarity (`similarity/*.csv`); or such tables.
-        networks: the list of networks with their names and groups; None: `networks.csv` in the folder, or
-            else checkpoints name networks.
-    Returns:
-        The columns of `COLUMNS`, a column for each measure of similarity and for each detector
-        (`auroc_energy`), and what was measured under which options.
-    Raises:
-        UserError: a folder does not exist, or has no results.
-    """
-    paths = [Path(path) for path in folders]
-    tables = [path for path in paths if path.suffix == ".csv"]
-    others = [path for path in paths if path not in tables]
-    stitches, similarities, names = _collect(others, tables, networks or list_in(folders))
-    if not stitches and similarities.empty:
-        raise UserError(
-            f"{listed(folders)}: no finished stitching run, and no table in a folder similarity; give folders that "
-            "hold some"
-        )
-    verdicts = records_of(stitches, similarities, names=names)
-    return frame_of(verdicts, similarities, names)
-
-
-def frame_of_records(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return records of tables as a frame in which missing entries are None, with both networks and their keys."""
-    frame = pd.DataFrame(records, columns=None if records else columns(SIMILARITIES), dtype=object)
-    return with_networks(frame, "model1", "model2")
-
-
-def with_networks(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """Return a frame with the columns `networks`, a tuple of names for each row, and `network_keys`.
-
-    Args:
-        columns: of paths; those of types and weights begin with their names.
-    """
-    networks = []
-    for row in frame.to_dict("records"):
-        names = [
-            NamedNetwork.of(
-                row[name], row[f"{name}_type"], seed=row["seed"], weights=row[f"{name}_weights"]
-            )
-            for name in columns
-        ]
-        networks.append(tuple(names))
-    keys = {pair: tuple(network.key for network in pair) for pair in networks}
-    return frame.assign(networks=networks, network_keys=[keys[pair] for pair in networks])
-
-
-def tables_of_similarity(source_dir: Path) -> list[Path]:
-    """Return the paths of all tables of similarity in a folder and below it, or in a folder `similarity`."""
-    tables = [*source_dir.rglob(f"{SIMILARITY}/*.csv")]
-    if source_dir.resolve().name == SIMILARITY:
-        tables += source_dir.glob("*.csv")
-    return sorted(tables)
-
-
-def read_similarities(tables: Sequence[str | Path]) -> pd.DataFrame:
-    """Return the frame of tables of similarity, see `frame_of_records`; warn of networks whose weights have
-    changed since."""
-    records = [record for table in tables for record in read_table(table, SIMILARITIES)]
-    frame = frame_of_records(records)
-    warn_of_earlier(chain.from_iterable(frame.networks), options_beside_tables(tables))
-    return frame
-
-
-def _collect(
-    folders: Sequence[Path], tables: Sequence[Path], networks: str | Path | None
-) -> tuple[list[Stitch], pd.DataFrame, Names]:
-    """Return the newest stitches with their evaluations, the frame of tables of similarity, and the names of all
-    networks.
-
-    Results on different images have different names of data sets, with a warning.
-
-    Args:
-        tables: of similarity, beside those below the folders.
-        networks: the list of networks; None: networks are named by their paths.
-    """
-    stitches = newest_stitches(read_evaluated_stitches(folders, recursive=True))
-    paths = [*tables, *chain.from_iterable(map(tables_of_similarity, folders))]
-    similarities = read_similarities(list(dict.fromkeys(paths)))
-    pairs = [*(stitch.networks for stitch in stitches), *similarities.networks]
-    names = named_by_list(chain.from_iterable(pairs), networks)
-    records = [*(stitch.record for stitch in stitches), *similarities.to_dict("records")]
-    datasets = names_of_data(records)
-    similarities["dataset"] = datasets[len(stitches) :]
-    stitches = [
-        replace(stitch, record={**stitch.record, "dataset": name})
-        for stitch, name in zip(stitches, datasets, strict=False)
-    ]
-    if networks:
-        order = list(names)
-        stitches.sort(key=lambda stitch: list(map(order.index, stitch.network_keys)))
-        places = [tuple(map(order.index, keys)) for keys in similarities.network_keys]
-        in_order = similarities.assign(place=places).sort_values("place", kind="stable")
-        similarities = in_order.drop(columns="place").reset_index(drop=True)
-    return stitches, similarities, names
-
-
 # ---- Verdicts
 
 
@@ -454,11 +463,11 @@ def judge_stitches(
     pool: bool = False,
     names: Names | None = None,
 ) -> pd.DataFrame:
-    """Return the frame of the verdicts on each pair of layers, method and pair of networks, see `records_of`."""
+    """Return the frame of the verdicts on each pair of layers, method and pair of networks, see `judged_records`."""
     stitches = list(stitches)
     if names is None:
         names = named_networks(chain.from_iterable(stitch.networks for stitch in stitches), {})
-    records = records_of(stitches, similarities, limits=limits, pool=pool, names=names)
+    records = judged_records(stitches, similarities, limits=limits, pool=pool, names=names)
     return frame_of(records, None, names)
 
 
@@ -511,7 +520,7 @@ class Group(NamedTuple):
         return CONTROLS.get(self.kind)
 
 
-def records_of(
+def judged_records(
     stitches: Iterable[Stitch],
     similarities: pd.DataFrame | None = None,
     *,
@@ -536,11 +545,11 @@ def records_of(
     similarity_of_layers: Mapping[tuple, Sequence[Mapping[str, Any]]] = {}
     shown: list[str] = []
     if similarities is not None:
-        similarity_of_layers = _by_layers(similarities)
+        similarity_of_layers = _similarities_by_layers(similarities)
         shown = similarity_columns(similarities)
     records = []
     for family in families_of(stitches, names, pool=pool):
-        verdicts = judge([stitches_of(group) for group in family], limits=limits)
+        verdicts = judge([measurements_of(group) for group in family], limits=limits)
         for group, verdict in zip(family, verdicts, strict=True):
             similarity = _similarity(group, similarity_of_layers, shown)
             records.append(_judged(group, verdict, similarity, names))
@@ -548,7 +557,7 @@ def records_of(
     return records
 
 
-def stitches_of(group: Group) -> Stitches:
+def measurements_of(group: Group) -> Stitches:
     """Return the measurements by which a group of stitches is judged: no predictions unless all stitches have
     them, and likewise of skill."""
     records = [stitch.record for stitch in group.stitches]
@@ -659,7 +668,7 @@ def quantities_of(stitch: Stitch) -> dict[str, float]:
     values: dict[str, float | None] = {}
     stitching = {**stitch.record, "accuracy_drop": stitch.accuracy_drop}
     detectors = by_detector(stitch.evaluation)
-    for name, quantity in OF_STITCHES.items():
+    for name, quantity in STITCH_QUANTITIES.items():
         source = stitching if quantity.measured_by == STITCHING else stitch.evaluation
         names = [name]
         if quantity.measured_by == DETECTOR:
@@ -672,7 +681,7 @@ def quantities_of(stitch: Stitch) -> dict[str, float]:
     }
 
 
-def _by_layers(frame: pd.DataFrame) -> dict[tuple, list[dict[str, Any]]]:
+def _similarities_by_layers(frame: pd.DataFrame) -> dict[tuple, list[dict[str, Any]]]:
     """Index the similarities at full rank by networks, data and layers, in both directions.
 
     A row that was measured the other way comes first.
@@ -829,9 +838,9 @@ def read_ranks(*paths: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     networks = list(chain.from_iterable(pairs))
     warn_of_earlier(networks, options_beside_tables(tables))
     names = named_by_list(networks, None)
-    records = of_stitches(sorted(stitches, key=lambda stitch: stitch.record["folder"]), names)
+    records = stitch_records(sorted(stitches, key=lambda stitch: stitch.record["folder"]), names)
     records += [
-        record for record in of_similarities(similarities, names) if not record["is_reversed"]
+        record for record in similarity_records(similarities, names) if not record["is_reversed"]
     ]
     if not records:
         raise UserError(
@@ -860,7 +869,7 @@ def _read_tables(paths: Iterable[Path]) -> tuple[list[Stitch], pd.DataFrame, pd.
     return stitches, frame_of_records(compared), with_networks(probes, "model")
 
 
-def of_stitches(stitches: Sequence[Stitch], names: Names) -> list[dict[str, Any]]:
+def stitch_records(stitches: Sequence[Stitch], names: Names) -> list[dict[str, Any]]:
     """Return the rows of finished stitches with their accuracies.
 
     The name of the method has the rank of the activations used for fitting if two stitches of the method
@@ -885,7 +894,7 @@ def of_stitches(stitches: Sequence[Stitch], names: Names) -> list[dict[str, Any]
             "dataset": row["dataset"],
         }
         for side, network in zip(SIDES, networks, strict=True):
-            record |= of_network(side, network)
+            record |= network_columns(side, network)
         record["networks"] = " → ".join(network.name for network in networks)
         record["front_rank"] = row["front_stitch_rank"]
         record["stitching_type"] = stitch.spec["stitching_type"]
