@@ -104,6 +104,30 @@ def test_networks_of_one_type_share_untrained_features(network, monkeypatch):
     assert not passes
 
 
+class Scaled(nn.Module):
+    """A network with a number that is neither a parameter nor a buffer."""
+
+    def __init__(self, scale: float):
+        super().__init__()
+        self.scale = scale
+        self.conv = nn.Conv2d(1, 16, 3)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, images):
+        return self.head(self.conv((self.scale * images).sin()).relu().mean((2, 3)))
+
+
+def test_networks_of_one_type_with_other_attributes_share_no_copies():
+    """As networks of torchvision, which normalise their inputs or not."""
+    networks = [Network(Scaled(scale), image_shape=(1, 8, 8)).eval() for scale in (1, 9)]
+    key = BaselineKey("conv", 1, 16, "pinv")
+    cache = Cache(10**8)
+    together = [measured(each.keeping(cache, code="scaled"), [key])[key] for each in networks]
+    alone = [measured(each, [key])[key] for each in networks]
+    for found, expected in zip(together, alone, strict=True):
+        assert correlations(found) == pytest.approx(correlations(expected), abs=1e-6)
+
+
 def test_a_wider_front_has_a_higher_baseline(network):
     """Up to what fewer images overfit: it is the largest over all numbers of copies."""
     baselines = baselines_of(network)
@@ -227,7 +251,7 @@ def test_a_reset_with_arguments_is_no_reset():
     network = Network(
         nn.Sequential(nn.Flatten(), Given(64, 3)).eval(), image_shape=(1, 8, 8), n_classes=3
     )
-    copied = UntrainedCopy(network, seed=0).network.module
+    copied = UntrainedCopy(network, torch.rand(2, 1, 8, 8), seed=0).network.module
     assert not torch.equal(copied[1].weight, network.module[1].weight)
 
 
@@ -244,9 +268,9 @@ def test_copies_have_other_weights_of_the_same_spread_and_statistics_of_the_imag
     )
     network = Network(module.eval(), image_shape=(1, 8, 8), n_classes=3)
     ((images, _),) = IMAGES.batches(120)
-    copies = [UntrainedCopy(network, seed=seed) for seed in (0, 0, 1)]
+    copies = [UntrainedCopy(network, images, seed=seed) for seed in (0, 0, 1)]
     for copied in copies:
-        copied.activations(images, ["norm"], images)
+        copied.activations(images, ["norm"])
     copied, again, other = (copied.network.module for copied in copies)
     assert copies[0].identity == copies[1].identity != copies[2].identity
     modules = (network.module, copied, again, other)
@@ -271,7 +295,7 @@ def test_copies_have_other_weights_where_a_module_resets_none_of_its_parameters(
     network = Network(module, image_shape=(1, 8, 8), n_classes=3)
     with torch.no_grad():
         network(torch.rand(2, 1, 8, 8))  # the old norm cannot be copied before
-    copied = UntrainedCopy(network, seed=0).network.module
+    copied = UntrainedCopy(network, torch.rand(2, 1, 8, 8), seed=0).network.module
     for name, own in module.named_parameters():
         assert not torch.equal(copied.get_parameter(name), own), name
 

@@ -27,6 +27,7 @@ from src.models.calls import OUTPUT
 
 # Networks are initialised by small seeds, and an untrained copy must be no such network
 FIRST_SEED = 2**31
+N_COMPARED = 10  # inputs whose outputs tell copies of equal weights apart
 KERNEL = 5  # positions along an axis that a filter sees
 N_CELLS = 4  # along an axis, at least, to which random features are averaged
 BIAS = 0.3  # standard deviation, beside inputs of standard deviation 1
@@ -46,10 +47,13 @@ class UntrainedCopy:
     A module with a method `reset_parameters` without arguments resets itself. Parameters that none
     resets are drawn from a normal distribution with their own mean and standard deviation. It is done
     on the CPU: copies do not depend on the device.
+
+    Args:
+        inputs: that BatchNorms take statistics of.
     """
 
     @torch.no_grad()
-    def __init__(self, network: Network, *, seed: int):
+    def __init__(self, network: Network, inputs: Tensor, *, seed: int):
         untrained = copy.deepcopy(network).to("cpu")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -67,23 +71,20 @@ class UntrainedCopy:
         code: Hashable = None
         if network.cached is not None:
             code = network.cached.code
-        # Equal for copies with equal activations, also of further networks of one code
-        self.identity = code, content_of_state(untrained.module.state_dict())
         self.network = untrained.to(network.example.device)
+        # Attributes, and buffers beside the state dict, show in the output
+        state = untrained.module.state_dict() | {"": untrained(inputs[:N_COMPARED])}
+        # Equal for copies with equal activations, also of further networks of one code
+        self.identity = code, content_of_state(state)
+        self._inputs = inputs
         self._until: str | None = None  # the last layer with statistics in front of it
 
-    def activations(
-        self, inputs: Tensor, layers: Sequence[str], images: Tensor
-    ) -> dict[str, Tensor]:
-        """Return the activations of layers.
-
-        Args:
-            images: that BatchNorms take statistics of, the same in all calls.
-        """
+    def activations(self, inputs: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """Return the activations of layers."""
         last = max(layers, key=self.network.depth)
         if self._until is None or self.network.depth(last) > self.network.depth(self._until):
             self._until = last
-            set_statistics(self.network.module, images, until=last)
+            set_statistics(self.network.module, self._inputs, until=last)
         return self.network.activations(inputs, layers)
 
 
@@ -387,7 +388,9 @@ class UntrainedFeatures:
     def copy(self, number: int) -> UntrainedCopy:
         """Return an untrained copy, made when it is first asked for."""
         if number not in self._copies:
-            self._copies[number] = UntrainedCopy(self.network, seed=FIRST_SEED + number)
+            self._copies[number] = UntrainedCopy(
+                self.network, self.inputs, seed=FIRST_SEED + number
+            )
         return self._copies[number]
 
     def identity(self, block: Block) -> Hashable:
@@ -409,7 +412,7 @@ class UntrainedFeatures:
         copied = [block for block in widths if block.splits is None]
         for number, blocks in grouped(copied, lambda block: block.number).items():
             layers = [block.layer for block in blocks]
-            activations = self.copy(number).activations(inputs, layers, self.inputs)
+            activations = self.copy(number).activations(inputs, layers)
             features |= {block: activations[block.layer] for block in blocks}
         random = [block for block in widths if block.splits is not None]
         for number, blocks in grouped(random, lambda block: block.number).items():
