@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli, results
 from src.core.choices import AUTO
-from src.core.console import listed, note, warn
+from src.core.console import counted, listed, note, warn
 from src.core.errors import UserError
 from src.core.files import durable_together, read_json, write_json
 from src.results.public import CONFIG, STITCH, chosen_options
@@ -48,7 +48,7 @@ def main(args: Namespace) -> None:
     check_saved(stitches)
     for stitch in stitches:
         export_stitch(stitch, target)
-    note(f"wrote {len(stitches)} folders to {target}")
+    note(f"wrote {counted(len(stitches), 'folder', 'folders')} to {target}")
 
 
 def check_saved(stitches: "Sequence[Stitch]") -> None:
