@@ -200,9 +200,9 @@ def begin(
     from src.datasets import dataset_info
     from src.results.checkpoints import Session
 
-    for path in (Path(args.dataset), Path(f"{args.dataset}.npz")):
-        if args.dataset in DATASET_NAMES and path.exists():
-            note_once(f"-d {args.dataset} is the data set of that name; give -d ./{path} for yours")
+    path = Path(f"{args.dataset}.npz")  # a folder of this name is often the data set's own (-data)
+    if args.dataset in DATASET_NAMES and path.exists():
+        note_once(f"-d {args.dataset} is the data set of that name; give -d ./{path} for yours")
     device = device_of(args.gpu)
     return session or Session(), device, dataset_info(args.dataset, labelled=True).spec
 
