@@ -372,11 +372,12 @@ def unfinished_units(units: Sequence[Unit]) -> list[Unit]:
     """
     written_of = {unit.place: unit.run.options_on_disk() for unit in units}
     differences = {unit.place: unit.difference(written_of[unit.place]) for unit in units}
-    others = [place for place, found in differences.items() if found]
-    if others:
+    of_other_runs = [place for place, differing in differences.items() if differing]
+    if of_other_runs:
+        first = described(differences[of_other_runs[0]])
         raise UserError(
-            f"{len(others)} of {len(units)} units of work are of other runs ({described(differences[others[0]])}); "
-            f"{REMEDY}, or remove {listed(others, n=3)}"
+            f"{len(of_other_runs)} of {len(units)} units of work are of other runs ({first}); "
+            f"{REMEDY}, or remove {listed(of_other_runs, n=3)}"
         )
     return [unit for unit in units if not unit.is_finished(written_of[unit.place])]
 
@@ -461,17 +462,17 @@ def check_depths(network: NamedNetwork, layers: Sequence[str]) -> None:
 def check_types(table: str, networks: Sequence[NamedNetwork], own_types: Sequence[str]) -> None:
     """Raise a UserError if a list of networks has a type that does not exist, or a user's code without
     `--own-types`."""
-    own = {title_of(kind): as_in_list(kind, table) for kind in own_types}
+    named = {title_of(kind): as_in_list(kind, table) for kind in own_types}
     unnamed: dict[str, None] = {}
     for line, network in enumerate(networks, start=FIRST_LINE):
         kind = network.type
         if kind in own_types or is_of_suite(kind):
             continue
         place = f"{table}, line {line}, column type"
-        meant = difflib.get_close_matches(title_of(kind), own, n=1)
+        meant = difflib.get_close_matches(title_of(kind), named, n=1)
         if meant:
             raise UserError(
-                f"{place}: unknown type {as_in_list(kind, table)!r}; did you mean {own[meant[0]]}?"
+                f"{place}: unknown type {as_in_list(kind, table)!r}; did you mean {named[meant[0]]}?"
             )
         if not is_user_code(kind):
             raise UserError(f"{place}: {unknown_type(kind)}")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compare the run times of the scripts with those of a straightforward implementation.
+"""Compare the run times of the scripts with a straightforward implementation.
 
 That implementation takes one pair of layers after the other, with hooks in passes of whole
 networks. Both ways use one thread. The benchmark fails where they give different numbers.
@@ -129,10 +129,12 @@ def race(
     one_by_one = time.process_time() - start
     (path,) = Path().rglob(table)
     with path.open() as file:
-        found = {tuple(map(row.get, columns[:2])): row[columns[2]] for row in csv.DictReader(file)}
+        measured = {
+            tuple(map(row.get, columns[:2])): row[columns[2]] for row in csv.DictReader(file)
+        }
     for pair, number in expected.items():
-        if not abs(float(found[pair]) - number) < TOLERANCE * max(1, abs(number)):
-            raise ValueError(f"{title} of {pair}: {number} one by one, {found[pair]} here")
+        if not abs(float(measured[pair]) - number) < TOLERANCE * max(1, abs(number)):
+            raise ValueError(f"{title} of {pair}: {number} one by one, {measured[pair]} here")
     ratio = one_by_one / of_script
     result(f"{title:30} {one_by_one:8.2f} s {of_script:8.2f} s {ratio:6.1f}x")
 
@@ -175,7 +177,7 @@ def run_races(kind: str, n_images: int) -> None:
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Compare the run times of the scripts with those of a straightforward implementation."
+        "Compare the run times of the scripts with a straightforward implementation."
     )
     options.add_argument("-m", "--model-type", default="resnet18", help="type of both networks")
     options.add_argument(

@@ -164,8 +164,8 @@ def write_list(networks: Sequence[NamedNetwork], table: Path) -> None:
         if not are_of_results(networks, names, folder):
             raise UserError(f"{folder} has results of other networks; give another -o")
     else:
-        for begun in list(folder.rglob("*.resume.pt")):  # with the options of units
-            begun.unlink()
+        for unfinished in list(folder.rglob("*.resume.pt")):  # with the options of units
+            unfinished.unlink()
     rows = []
     for name, network in zip(names, networks, strict=True):
         path = network.path
@@ -190,7 +190,7 @@ def are_of_results(networks: Sequence[NamedNetwork], names: Sequence[str], folde
 
 
 def names_of(first: NamedNetwork, second: NamedNetwork) -> list[str]:
-    """Return distinct names for two networks: those of reports, else their types, else numbers."""
+    """Return distinct names for two networks: their names in reports, else their types, else numbers."""
     paths = short_names([first.path, second.path])
     for names in ([path.replace("/", "_") for path in paths], [first.type, second.type]):
         if names[0] != names[1] and all(map(NAME.fullmatch, names)):

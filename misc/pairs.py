@@ -53,7 +53,10 @@ if TYPE_CHECKING:
 
 # options of all_pairs.py that mean something else to a single script
 NOT_PASSED = {"config", "save_dir"}
-FINISHED, BUSY, FAILED = "finished", "busy", "failed"  # outcomes of a unit
+# Outcomes of a unit
+FINISHED = "finished"
+BUSY = "busy"
+FAILED = "failed"
 OF_MEASURES = (*MEASURING, "metrics")  # a table may have further measures
 REMEDY = "give the same options, or choose another -dir (of misc/compare.py: -o)"
 
@@ -131,16 +134,16 @@ class Unit(NamedTuple):
         return Run.beside(table, vars(self.options))
 
     def difference(self, written: Options) -> Difference:
-        """Return the difference between the options in the files of this unit and those of this command,
-        without measures.
+        """Return the options of this command that differ from the options in the files of the unit, without
+        measures.
 
         Args:
             written: the options in its files; empty: there are none.
         """
         if not written:
             return {}
-        found = difference(spec_of(written), spec_of(self.run.options))
-        return {name: values for name, values in found.items() if name not in OF_MEASURES}
+        differing = difference(spec_of(written), spec_of(self.run.options))
+        return {name: values for name, values in differing.items() if name not in OF_MEASURES}
 
     def is_finished(self, written: Options) -> bool:
         """Return whether the unit is finished; a table may have more measures than the options name.
@@ -153,20 +156,21 @@ class Unit(NamedTuple):
         """
         run = self.run
         is_whole = run.is_finished
-        found = self.difference(written)
-        if found:
+        differing = self.difference(written)
+        if differing:
             where = run.config if is_whole else run.state_file
-            raise UserError(f"{where} is of another run ({described(found)}); {REMEDY}")
+            raise UserError(f"{where} is of another run ({described(differing)}); {REMEDY}")
         if not is_whole or not written:
             return False
-        before, now = spec_of(written), spec_of(run.options)
+        before = spec_of(written)
+        now = spec_of(run.options)
         warn_of_measuring_code(before, now)
         return set(now.get("metrics", [])) <= set(before.get("metrics", []))
 
     def has_other_options(self) -> bool:
-        """Return whether the files of the unit have other options, apart from networks and measures."""
-        found = self.difference(self.run.options_on_disk())
-        return any(not name.endswith(CONTENTS) for name in found)
+        """Return whether the options in the files of the unit differ, apart from networks and measures."""
+        differing = self.difference(self.run.options_on_disk())
+        return any(not name.endswith(CONTENTS) for name in differing)
 
 
 def warn_of_measuring_code(before: Spec, now: Spec) -> None:

@@ -89,10 +89,10 @@ def score_by_truth(args: Namespace) -> None:
     )
     columns = ["value", "low", "high", "p_value", "n_networks"]
     for (method, dataset), rows in scores.groupby(["method", "dataset"], sort=False, dropna=False):
-        known = rows[rows.reason == ""]
-        cells = [list(map(text, row)) for row in known[columns].itertuples(index=False)]
+        scored = rows[rows.reason == ""]
+        cells = [list(map(text, row)) for row in scored[columns].itertuples(index=False)]
         titles = ["rank correlation", "low", "high", "p", "networks"]
-        table(f"{method}, {dataset}", list(known.quantity), titles, cells)
+        table(f"{method}, {dataset}", list(scored.quantity), titles, cells)
         for row in rows[rows.reason != ""].itertuples():
             note(f"{method}, {row.quantity}: {row.reason}")
     if args.output:
@@ -176,8 +176,8 @@ def answer(correlations: "DataFrame", places: "DataFrame") -> str:
         (correlations, "spearman", in_ranks),
         (places, "place", in_places),
     ):
-        known = tests.assign(label=results.ranks.labels_of(tests)).dropna(subset=column)
-        means = known.groupby("label", sort=False)[column].mean()
+        defined = tests.assign(label=results.ranks.labels_of(tests)).dropna(subset=column)
+        means = defined.groupby("label", sort=False)[column].mean()
         if len(means):
             texts = [f"{mean:.2f} ({label})" for label, mean in means.items()]
             return f"{subject}: {', '.join(texts)}."

@@ -255,7 +255,8 @@ def write_verdict(args: Namespace, judged: Judged, text: str, table: Path) -> No
         paragraphs = [header, judged.answer, f"```text\n{text}\n```", legend()]
         content = "\n".join(["\n\n".join(paragraphs), "", *made_with, ""])
         write_text(table.with_suffix(".md"), content)
-        groups, tests = judged.comparison.groups, judged.comparison.tests
+        groups = judged.comparison.groups
+        tests = judged.comparison.tests
         if len(groups):
             means = table.with_name(f"{table.stem}_means.csv")
             results.frame.write_means(means, {"groups": groups})
@@ -345,7 +346,8 @@ def parts_of_page(table: Path, judged: Judged, made_with: str, *, name: str) -> 
     page = figures.page
     words = figures.words
     frame = judged.frame
-    groups, tests = judged.comparison.groups, judged.comparison.tests
+    groups = judged.comparison.groups
+    tests = judged.comparison.tests
     files = files_beside(table)
     images = {path for path in files if path.suffix == ".png"}
     in_order = sorted(images, key=lambda path: (path.stem != table.stem, path.name))

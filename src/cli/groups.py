@@ -107,8 +107,7 @@ def claim(run: "Run", args: Namespace) -> None:
 
 
 def note_new_run(args: Namespace, folder: Path) -> None:
-    """Print a note that `--resume` of the user finds nothing to resume; other scripts may give it at once."""
-
+    """Print a note that `--resume` finds nothing to resume; silent within `all_pairs.py`, which always resumes."""
     if args.resume and not is_silent():
         note(f"--resume: {folder} has no run of these options to resume; a new one starts")
 

@@ -32,7 +32,7 @@ class Batch(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """The images and positions of a layer whose activations are rows."""
+    """The images and positions at which activations of a layer are rows of a fit or a measurement."""
 
     layer: str
     n_images: int
@@ -151,7 +151,7 @@ class DrawMoments:
         self._kept = {block: scatter for block, scatter in kept.items() if scatter is not None}
 
     def _identities(self, block: Block) -> list[Hashable]:
-        """Return the identities of a block, and of those behind it that share a draw with it."""
+        """Return the identities of a block and of the blocks behind it that share a draw with it."""
         span = range(self._starts[block], self._stops[block])
         partners = [partner for partner, start in self._starts.items() if start in span]
         return [self.rows.features.identity(partner) for partner in partners]

@@ -327,7 +327,7 @@ def _averaged(features: Tensor, averages: Averages) -> Tensor:
 
 
 class Block(NamedTuple):
-    """Untrained features for a layer: those of one untrained copy, or one draw of random features."""
+    """Untrained features for a layer: of one untrained copy, or one draw of random features."""
 
     layer: str
     # Of random features, see `splits_of`; None: of an untrained copy

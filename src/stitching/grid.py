@@ -359,7 +359,7 @@ class GridEvaluation:
             self._targets[end_layer] = self._targets[end_layer].pooled(moments)
 
     def _is_constant(self, pair: Pair, front_acts: Mapping[str, Tensor]) -> bool:
-        """Return whether the layer of a pair maps what it maps of the first image, but for rounding."""
+        """Return whether the input of the layer of a pair is that of the first image, but for rounding."""
         layer = self.grid.layers[pair]
         first = layer.lay_out(self._first[pair.front_layer])
         acts = front_acts[pair.front_layer]
