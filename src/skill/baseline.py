@@ -2,13 +2,14 @@
 class.
 
 It is the largest correlation of stitches whose front is the class that the end network predicts,
-beside features that learned nothing and are no wider than the front: *untrained copies* of
-the end network at the same layer, in any number up to the one whose channels are as many as the front
-is wide, and as many *random features* of the input. The width of a front is the rank of its
+beside features that learned nothing: *untrained copies* of the end network at the same layer, in any
+number up to the first whose channels are at least as many as the front is wide, and *random features* of
+the input, as many as the front is wide. The width of a front is the rank of its
 covariance (`src.skill.widths`). So a baseline belongs to an end network, a layer, a width, a closed
 form and the images; stitches share it.
 
-Each number of copies and each kind of random features is drawn five times. The best draw is chosen on some of
+Each number of copies and each kind of random features is drawn five times; draws of several copies share
+copies, so that few are computed. The best draw is chosen on some of
 the test images, and measured on all images that stitches are measured on.
 
     _draws     the untrained features over which a baseline is the maximum (`src.skill.untrained`)

@@ -1,8 +1,8 @@
 """Untrained features as rows, and the moments from which they are fitted to activations.
 
 Features whose parameters are all reset depend on no trained weights. So networks of the same code share
-the rows and the moments of features (`Network.keeping`): they are kept by the initial state of a copy, the
-training images, from which copies and random features take statistics, and the images of the batch.
+the rows and the moments of features (`Network.keeping`). Their key is the initial state of a copy, the
+training images (whose statistics copies and random features take), and the images of the batch.
 Moments with the predicted class and with activations belong to one network.
 """
 
@@ -78,7 +78,7 @@ class FeatureRows:
         """Return the features (B, P, C) of a batch by sample and block.
 
         Args:
-            widths: the numbers of features that are needed, or fewer than those that are returned.
+            widths: the numbers of features that are needed; the returned rows may be wider.
         """
         rows: dict[Sample, dict[Block, Tensor]] = {sample: {} for sample in widths}
         missing: dict[Block, int] = {}

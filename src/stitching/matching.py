@@ -115,7 +115,7 @@ class GridMoments:
         self.sources: defaultdict[Hashable, Moments] = defaultdict(Moments)
         self.targets: defaultdict[Hashable, Moments] = defaultdict(Moments)
         self.both: defaultdict[Pair, CrossMoments] = defaultdict(CrossMoments)
-        # Of the target's tokens in the place of learned CLS tokens, which are not matched, but start as the mean
+        # Of the target's CLS tokens where a layer learns its own: that token is not matched, but starts as the mean
         self.cls_tokens: defaultdict[Pair, Moments] = defaultdict(Moments)
 
     def target_key(self, pair: Pair) -> Hashable:
@@ -289,8 +289,8 @@ def n_samples_for(plan: Plan) -> int:
     """Return the number of images for direct matching: 50 rows a channel of the source, at least 500 and at
     most 10,000 images.
 
-    Each image has a row for each position of the source, or of the target if those are fewer: a
-    resize adds none.
+    An image counts as one row for each position of the source, or of the target if it has fewer: the
+    further rows of a larger map are interpolated.
     """
     n_positions = plan.source.n_positions
     if plan.map_sizes is not None:
